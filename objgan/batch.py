@@ -1,0 +1,135 @@
+"""Batch: the named tensors of some samples, as the loader makes them and the stages take them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from objgan.layout import Layout
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with one chosen caption. A column that the stage did not ask for is None.
+
+    image:  uint8 [3, S, S]
+    words:  int64 [n], ids of the caption's words, n >= 1
+    labels: int64 [r], boxes: float32 [r, 4] (x, y, w, h fractions), masks: uint8 [r, M, M] 0..255; largest first
+    """
+
+    image_id: int
+    words: np.ndarray
+    labels: np.ndarray
+    boxes: np.ndarray
+    masks: np.ndarray | None = None
+    image: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples.
+
+    image_ids:  int64 [B]
+    words:      int64 [B, T], 0 where padded
+    word_count: int64 [B], >= 1
+    layout:     Layout of R objects
+    images:     uint8 [B, 3, S, S] or None
+    """
+
+    image_ids: Tensor
+    words: Tensor
+    word_count: Tensor
+    layout: Layout
+    images: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def word_mask(self) -> Tensor:
+        """bool [B, T]: which entries are words."""
+        return torch.arange(self.words.shape[1], device=self.words.device) < self.word_count[:, None]
+
+    def pixels(self, size: int) -> Tensor:
+        """float32 [B, 3, size, size] in [-1, 1], averaged down from the stored size.
+
+        Raises:
+            ValueError: the batch was read without images.
+        """
+        if self.images is None:
+            raise ValueError("this batch has no images: the stage must ask for the image column")
+        return resize_images(self.images.float() / 127.5 - 1.0, size)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """A copy on `device`."""
+        return replace(
+            self,
+            image_ids=self.image_ids.to(device, non_blocking=non_blocking),
+            words=self.words.to(device, non_blocking=non_blocking),
+            word_count=self.word_count.to(device, non_blocking=non_blocking),
+            layout=self.layout.to(device, non_blocking),
+            images=None if self.images is None else self.images.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> Self:
+        """A copy in page-locked memory (torch's DataLoader calls this)."""
+        return replace(
+            self,
+            image_ids=self.image_ids.pin_memory(),
+            words=self.words.pin_memory(),
+            word_count=self.word_count.pin_memory(),
+            layout=self.layout.pin_memory(),
+            images=None if self.images is None else self.images.pin_memory(),
+        )
+
+
+def resize_images(images: Tensor, size: int) -> Tensor:
+    """[B, 3, S, S] -> [B, 3, size, size]: area average downwards, bilinear upwards."""
+    side = images.shape[-1]
+    if side == size:
+        return images
+    if side > size:
+        return functional.interpolate(images, size=(size, size), mode="area")
+    return functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def collate(samples: Sequence[Sample], max_words: int, max_objects: int) -> Batch:
+    """Samples padded to fixed shapes: [B, max_words], [B, max_objects, ...]; anything longer is cut at the end."""
+    size = len(samples)
+    words = np.zeros((size, max_words), np.int64)
+    word_count = np.zeros(size, np.int64)
+    for row, sample in enumerate(samples):
+        kept = sample.words[:max_words]
+        words[row, : len(kept)], word_count[row] = kept, len(kept)
+    images = None if samples[0].image is None else np.stack([sample.image for sample in samples])  # type: ignore[misc]
+    return Batch(
+        image_ids=torch.tensor([sample.image_id for sample in samples]),
+        words=torch.from_numpy(words),
+        word_count=torch.from_numpy(word_count),
+        layout=_collate_layout(samples, max_objects),
+        images=None if images is None else torch.from_numpy(images),
+    )
+
+
+def _collate_layout(samples: Sequence[Sample], max_objects: int) -> Layout:
+    size = len(samples)
+    labels = np.zeros((size, max_objects), np.int64)
+    boxes = np.zeros((size, max_objects, 4), np.float32)
+    count = np.zeros(size, np.int64)
+    first = samples[0].masks
+    masks = None if first is None else np.zeros((size, max_objects, *first.shape[1:]), np.uint8)
+    for row, sample in enumerate(samples):
+        n = min(len(sample.labels), max_objects)
+        labels[row, :n], boxes[row, :n], count[row] = sample.labels[:n], sample.boxes[:n], n
+        if masks is not None and sample.masks is not None:
+            masks[row, :n] = sample.masks[:n]
+    return Layout(
+        labels=torch.from_numpy(labels),
+        boxes=torch.from_numpy(boxes),
+        count=torch.from_numpy(count),
+        masks=None if masks is None else torch.from_numpy(masks),
+    )

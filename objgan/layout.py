@@ -1,0 +1,66 @@
+"""Layout: the labelled boxes and masks of a batch of pictures."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """At most R objects a picture, the largest first; entries from `count` on are padding and never matter.
+
+    labels: int64 [B, R], class index; 0 where padded
+    boxes:  float32 [B, R, 4], (x, y, w, h), top-left corner, fractions of the side; 0 where padded
+    count:  int64 [B]
+    masks:  [B, R, M, M] over the whole picture (not the box), uint8 0..255 at rest or float 0..1 in networks;
+            None while no shapes are known
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    count: Tensor
+    masks: Tensor | None = None
+
+    @property
+    def valid(self) -> Tensor:
+        """bool [B, R]: which entries are objects."""
+        return torch.arange(self.labels.shape[1], device=self.labels.device) < self.count[:, None]
+
+    @property
+    def soft_masks(self) -> Tensor:
+        """float32 [B, R, M, M] in [0, 1], zero where padded.
+
+        Raises:
+            ValueError: the layout has no masks.
+        """
+        if self.masks is None:
+            raise ValueError("this layout has boxes only: run the shape generator, or read the masks column")
+        masks = self.masks / 255.0 if self.masks.dtype == torch.uint8 else self.masks
+        return masks.float() * self.valid[:, :, None, None]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """A copy on `device`."""
+        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """A copy in page-locked memory."""
+        return self._map(Tensor.pin_memory)
+
+    def with_masks(self, masks: Tensor) -> Self:
+        """The same boxes with these masks."""
+        return replace(self, masks=masks)
+
+    def __getitem__(self, index: Tensor | slice) -> Self:
+        """Some of the pictures."""
+        return self._map(lambda t: t[index])
+
+    def _map(self, function) -> Self:  # type: ignore[no-untyped-def]
+        return replace(
+            self,
+            labels=function(self.labels),
+            boxes=function(self.boxes),
+            count=function(self.count),
+            masks=None if self.masks is None else function(self.masks),
+        )

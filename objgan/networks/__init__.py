@@ -1,0 +1,1 @@
+"""Networks: they know sizes, not settings."""
