@@ -1,0 +1,106 @@
+"""Layers that several networks share (Xu et al. 2018; Li et al. 2019); tensors are [B, C, H, W] in any memory format."""
+
+from typing import Literal, TypeVar
+
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrizations, parametrize
+
+Norm = Literal["batch", "instance", "none"]
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class GLU(nn.GLU):
+    """Gated linear unit over channels: [B, 2C, ...] -> [B, C, ...]."""
+
+    def __init__(self) -> None:
+        super().__init__(dim=1)
+
+
+def conv3x3(inputs: int, outputs: int, *, reflect: bool = False, bias: bool = False) -> nn.Conv2d:
+    """3x3 convolution that keeps the size: [B, inputs, H, W] -> [B, outputs, H, W]; zero or reflection padding."""
+    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect" if reflect else "zeros", bias=bias)
+
+
+def norm2d(norm: Norm, channels: int) -> nn.Module:
+    """Batch norm (affine), instance norm (no affine) or nothing.
+
+    Raises:
+        ValueError: any other name.
+    """
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    if norm == "instance":
+        return nn.InstanceNorm2d(channels)
+    if norm == "none":
+        return nn.Identity()
+    raise ValueError(f"norm {norm!r}: use batch, instance or none")
+
+
+class UpBlock(nn.Sequential):
+    """[B, inputs, H, W] -> [B, outputs, 2H, 2W]: nearest x2, 3x3 convolution, norm, GLU."""
+
+    def __init__(self, inputs: int, outputs: int, norm: Norm = "batch") -> None:
+        super().__init__(
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            conv3x3(inputs, 2 * outputs),
+            norm2d(norm, 2 * outputs),
+            GLU(),
+        )
+
+
+class ResidualBlock(nn.Module):
+    """[B, C, H, W] -> the same: x + (reflected 3x3, instance norm, GLU, reflected 3x3, instance norm)(x)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            conv3x3(channels, 2 * channels, reflect=True),
+            nn.InstanceNorm2d(2 * channels),
+            GLU(),
+            conv3x3(channels, channels, reflect=True),
+            nn.InstanceNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]; H, W >= 2."""
+        residual: Tensor = self.block(x)
+        return x + residual
+
+
+class DownBlock(nn.Module):
+    """[B, inputs, H, W] -> [B, outputs, H/2, W/2]: 4x4 convolution of stride 2, norm, leaky ReLU 0.2.
+
+    `spectral` divides the convolution's weight by its largest singular value (Miyato et al. 2018).
+    """
+
+    def __init__(self, inputs: int, outputs: int, norm: Norm = "batch", spectral: bool = False) -> None:
+        super().__init__()
+        # A mean-removing norm makes a bias idle.
+        self.conv = nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=norm == "none")
+        if spectral:
+            parametrizations.spectral_norm(self.conv)
+        self.norm = norm2d(norm, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, H/2, W/2]."""
+        return functional.leaky_relu(self.norm(self.conv(x)), 0.2)
+
+
+def orthogonal_(module: Module) -> Module:
+    """Orthogonal weights (Saxe et al. 2014) and zero biases for every convolution and linear layer, in place.
+
+    A spectrally normalised layer gets them beneath the normalisation. Returns `module`.
+    """
+    for layer in module.modules():
+        if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            continue
+        if parametrize.is_parametrized(layer, "weight"):
+            nn.init.orthogonal_(layer.parametrizations.weight.original)  # type: ignore[union-attr, arg-type]
+            # Reading the weight in train mode takes a power step, so the estimate fits the new weight.
+            assert layer.weight is not None
+        else:
+            nn.init.orthogonal_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    return module

@@ -1,0 +1,73 @@
+"""Layers: shapes, initialisation, precision."""
+
+import pytest
+import torch
+from torch import nn
+
+from objgan.networks.layers import GLU, DownBlock, ResidualBlock, UpBlock, conv3x3, norm2d, orthogonal_
+
+
+def test_glu_gates_channels() -> None:
+    x = torch.tensor([1.0, 2.0, 0.0, 100.0]).view(1, 4, 1, 1)
+    torch.testing.assert_close(GLU()(x).flatten(), torch.tensor([0.5, 2.0]))
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_up_block_doubles_the_side(norm: str) -> None:
+    assert UpBlock(6, 4, norm)(torch.randn(2, 6, 5, 5)).shape == (2, 4, 10, 10)
+
+
+@pytest.mark.parametrize("spectral", [False, True])
+@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
+def test_down_block_halves_the_side(norm: str, spectral: bool) -> None:
+    assert DownBlock(3, 4, norm, spectral)(torch.randn(2, 3, 8, 8)).shape == (2, 4, 4, 4)
+
+
+def test_unknown_norm_is_refused() -> None:
+    with pytest.raises(ValueError, match="layer"):
+        norm2d("layer", 3)  # type: ignore[arg-type]
+
+
+def test_residual_block_adds_to_its_input_and_has_no_affine_norm() -> None:
+    block = ResidualBlock(4)
+    assert sum(p.numel() for p in block.parameters()) == 4 * 8 * 9 + 4 * 4 * 9
+    nn.init.zeros_(block.block[3].weight)
+    x = torch.randn(2, 4, 6, 6)
+    torch.testing.assert_close(block(x), x)
+
+
+def test_reflection_padding_leaves_no_border() -> None:
+    constant = torch.ones(1, 2, 5, 5)
+    out = conv3x3(2, 3, reflect=True)(constant)
+    assert (out - out[:, :, 2:3, 2:3]).abs().max() < 1e-6
+
+
+def test_orthogonal_reaches_plain_and_spectral_layers() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(DownBlock(3, 4, "none"), DownBlock(4, 4, "batch", spectral=True), nn.Linear(6, 4))
+    assert orthogonal_(network) is network
+    for weight in (network[0].conv.weight, network[1].conv.weight, network[2].weight):
+        rows = weight.detach().flatten(1)
+        torch.testing.assert_close(rows @ rows.T, torch.eye(4), atol=1e-5, rtol=0)
+    assert not network[0].conv.bias.any() and not network[2].bias.any()
+
+
+def test_spectral_estimate_fits_the_weight_at_once_in_eval_mode() -> None:
+    block = orthogonal_(DownBlock(3, 8, "none", spectral=True)).eval()
+    assert torch.linalg.matrix_norm(block.conv.weight.flatten(1), 2).item() == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_norm_statistics_are_float32_under_bf16(norm: str) -> None:
+    """Summed in bfloat16, 4096 values of 1 or 1.5 would stop growing at 256."""
+    x = torch.ones(2, 1, 64, 64, dtype=torch.bfloat16)
+    x[..., ::2] = 1.5
+    with torch.autocast("cpu", torch.bfloat16):
+        out = norm2d(norm, 1)(x).float()
+    assert out.mean().abs() < 0.02 and abs(out.std().item() - 1) < 0.02
+
+
+def test_up_block_keeps_channels_last() -> None:
+    x = torch.randn(2, 8, 4, 4).to(memory_format=torch.channels_last)
+    block = UpBlock(8, 4).to(memory_format=torch.channels_last)
+    assert block(x).is_contiguous(memory_format=torch.channels_last)
