@@ -1,0 +1,167 @@
+"""Named, complete configurations, and how `--recipe`, `--config` and `--set` make one tree of settings."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from objgan.config import Config, build_config
+from objgan.errors import InputError
+
+Values = dict[str, Any]
+
+
+def paper() -> Values:
+    """The published sizes and schedules: the reproduction, on a cluster."""
+    return {"recipe": "paper"}
+
+
+def small() -> Values:
+    """64 -> 128 pixels, for one GPU, with what was learnt about such networks since (model.md, section 5)."""
+    return {
+        "recipe": "small",
+        "data": {"image_size": 128},
+        "encoders": {"channels": 128, "backbone": "small", "small_width": 64},
+        "images": {
+            "sizes": (64, 128),
+            "width": 32,
+            "discriminator_width": 48,
+            **_newer_image_options(),
+            "training": {
+                "ema_warmup": True,
+                "generator_lr": 1e-4,
+                "discriminator_lr": 4e-4,
+                "damsm_weight": 50.0,
+                "gradient_penalty": 2.0,
+            },
+        },
+        "shapes": {"training": {"ema_warmup": True}},
+    }
+
+
+def tiny() -> Values:
+    """32 -> 64 pixels: all four stages in minutes on two cores of a laptop."""
+    return {
+        "recipe": "tiny",
+        "data": {"image_size": 64, "max_objects": 8, "vector_channels": 16},
+        "encoders": {
+            "channels": 64,
+            "embedding": 64,
+            "dropout": 0.2,
+            "backbone": "small",
+            "small_width": 24,
+            "training": _steps(200, batch_size=48, lr_decay=0.98),
+        },
+        "boxes": {
+            "hidden": 128,
+            "label_embedding": 64,
+            "coordinate_embedding": 32,
+            "training": _steps(600, batch_size=48, class_weight_power=0.0),
+        },
+        "shapes": {
+            "width": 24,
+            "class_embedding": 16,
+            "noise": 8,
+            "discriminator_width": 16,
+            "training": _steps(
+                200, batch_size=16, ema_decay=0.999, ema_warmup=True, pixel_weight=10.0, clip=5.0, generator_lr=1e-3
+            ),
+        },
+        "images": {
+            "sizes": (32, 64),
+            "width": 16,
+            "discriminator_width": 16,
+            "noise": 32,
+            "condition": 32,
+            "word_channels": 16,
+            "first_blocks": 2,
+            "next_blocks": 1,
+            **_newer_image_options(),
+            "training": _steps(
+                400, batch_size=16, ema_warmup=True, generator_lr=1e-4, discriminator_lr=4e-4, damsm_weight=5.0
+            ),
+        },
+    }
+
+
+RECIPES: dict[str, Callable[[], Values]] = {"tiny": tiny, "small": small, "paper": paper}
+
+
+def resolve(recipe: str, file: Path | None, assignments: Sequence[str]) -> Config:
+    """The settings: recipe, then the YAML file over it, then `name=value` assignments over both.
+
+    Raises:
+        InputError: unknown recipe, unreadable file, an unknown or ill-typed setting, or a bad combination.
+    """
+    if recipe not in RECIPES:
+        raise InputError(f"unknown recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
+    values = RECIPES[recipe]()
+    if file is not None:
+        _merge(values, _read_yaml(file))
+    for assignment in assignments:
+        _merge(values, _parse(assignment))
+    return build_config(values)
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved tree as YAML, for `--dry-run` and for `--config`."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _newer_image_options() -> Values:
+    return {"adversarial": "hinge", "discriminator_norm": "spectral", "augment": True}
+
+
+def _steps(steps: int, **others: Any) -> Values:
+    every = max(1, steps // 2)
+    return {
+        "steps": steps,
+        "epochs": None,
+        "log_every": 20,
+        "checkpoint_every": every,
+        "picture_every": every,
+        "validation_samples": 100,
+        **others,
+    }
+
+
+def _read_yaml(file: Path) -> Values:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"--config: cannot read {file} ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"--config: {file} is not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"--config: {file} should hold settings by name, like `seed: 1`")
+    return values
+
+
+def _parse(assignment: str) -> Values:
+    name, equals, text = assignment.partition("=")
+    if not equals or not name:
+        raise InputError(f"--set {assignment!r}: write NAME=VALUE, for example images.training.generator_lr=1e-4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"--set {name}: {text!r} is no value") from None
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    return value  # type: ignore[no-any-return]
+
+
+def _merge(base: Values, over: Mapping[str, Any]) -> None:
+    """`over` wins. A length in steps takes the place of one in epochs, and the other way round."""
+    if over.get("steps") is not None and "epochs" not in over:
+        base["epochs"] = None
+    elif over.get("epochs") is not None and "steps" not in over:
+        base["steps"] = None
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        elif isinstance(value, Mapping):
+            base[key] = {}
+            _merge(base[key], value)
+        else:
+            base[key] = value

@@ -1,0 +1,94 @@
+"""Ray and MLflow as a command finds them: local by default, a cluster or a server where one is named."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from objgan.config import ComputeConfig
+from objgan.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@contextlib.contextmanager
+def ray_session(address: str | None = None) -> Iterator[None]:
+    """Ray for the length of a command; a session that already runs in this process is used and left alone.
+
+    `address` None starts Ray on this machine alone, never joining whatever cluster happens to run here.
+
+    Raises:
+        InputError: no cluster answers at `address`.
+    """
+    # The controller's default poll of 2 s is for large clusters; here it would be most of a short run.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2" if address is None else "2")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    if address is None:
+        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        _connect(address)
+    _quieten_ray()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"working_dir": str(REPOSITORY), "excludes": [".git", ".venv", "runs", "data"]},
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"--address {address}: no Ray cluster answers there ({_first_line(error)})") from None
+
+
+def _quieten_ray() -> None:
+    """Ray's own progress stays out of ours."""
+    for name in ("ray", "ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def check_resources(compute: ComputeConfig) -> bool:
+    """Compare the ask with the cluster, which would otherwise wait for ever; True: train on GPUs.
+
+    Raises:
+        InputError: fewer CPUs or GPUs than workers.
+    """
+    import ray
+
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    use_gpu = compute.device == "cuda" or (compute.device == "auto" and gpus > 0)
+    kind, there = ("GPU", gpus) if use_gpu else ("CPU", int(resources.get("CPU", 0)))
+    if compute.workers > there:
+        raise InputError(
+            f"compute.workers={compute.workers}, but there {'is' if there == 1 else 'are'} {there} {kind}"
+            f"{'' if there == 1 else 's'}: ask for at most {there}"
+        )
+    return use_gpu
+
+
+def tracking_uri(runs: Path) -> str:
+    """`MLFLOW_TRACKING_URI` where it is set, else sqlite in `runs`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.resolve() / 'mlflow.db'}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
