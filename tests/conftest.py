@@ -1,0 +1,55 @@
+"""What all tests share: the environment, real COCO, and one local Ray.
+
+Marks: `real` reads genuine COCO from ../shared/coco (fixture `shared_coco`), `ray` starts Ray (fixture `ray_local`, or
+a command that starts its own), `slow` takes more than about 20 seconds.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED_COCO = REPOSITORY.parent / "shared" / "coco"
+
+# Before torch and Ray are first imported, and for every process that a test starts: one thread (sums in one order, and
+# no fight for the cores), quick polls, nothing sent home, and no cluster or server of the person who runs the tests.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+    os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The repository's root."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_coco() -> Path:
+    """The folder of genuine COCO images and annotations, which lies beside the repository and is never copied."""
+    if not SHARED_COCO.is_dir():
+        pytest.skip("no ../shared/coco beside the repository: tests on genuine COCO need it")
+    return SHARED_COCO
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """Ray on this machine alone, with 2 CPUs, until the tests end."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=True,
+        logging_level=logging.ERROR,
+    )
+    yield
+    ray.shutdown()
