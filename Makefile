@@ -1,0 +1,47 @@
+# make demo    set up, then the whole way on a small drawn data set, to a registered model and pictures
+# make test    set up, then all tests
+# PYTHON=python3.12 make ... takes another interpreter; ARGS='-k boxes' goes on to pytest, the benchmarks or the demo.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help setup demo test lint format bench clean
+
+help:
+	@echo "make demo | test | lint | format | bench | setup | clean"
+
+setup: $(INSTALLED)
+
+# Newer than the two files that decide what is installed: then there is nothing to do.
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || { echo "no $(PYTHON) found: install Python 3.11 or newer, or name it: make PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1): Python 3.11 or newer is needed; name one: make PYTHON=python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --constraint constraints.txt setuptools
+	$(RUN) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[workflow,dev]'
+	@touch $@
+
+demo: setup
+	$(RUN) -m pipelines demo $(ARGS)
+
+test: setup
+	$(RUN) -m pytest $(ARGS)
+
+lint: setup
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+
+format: setup
+	$(RUN) -m ruff format
+	$(RUN) -m ruff check --fix
+
+bench: setup
+	$(RUN) -m tests.benchmarks.run $(ARGS)
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find objgan pipelines tune cluster tests -name __pycache__ -type d -prune -exec rm -rf {} +
