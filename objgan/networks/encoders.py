@@ -1,0 +1,85 @@
+"""Text and image encoders, trained together as DAMSM (Xu et al. 2018, arXiv 1711.10485, section 3.2)."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from objgan.networks.backbones import Backbone
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """What the networks know of B captions.
+
+    words:    [B, D, T], one column a word, 0 where padded
+    sentence: [B, D]
+    mask:     bool [B, T], which columns are words
+    """
+
+    words: Tensor
+    sentence: Tensor
+    mask: Tensor
+
+    def detach(self) -> Self:
+        """The same features without their graph."""
+        return type(self)(self.words.detach(), self.sentence.detach(), self.mask)
+
+    def __getitem__(self, index: Tensor | slice) -> Self:
+        """Some of the captions, in the order of `index`."""
+        return type(self)(self.words[index], self.sentence[index], self.mask[index])
+
+
+class TextEncoder(nn.Module):
+    """Embedding, dropout and one bi-directional LSTM with D / 2 channels a direction."""
+
+    def __init__(self, vocabulary: int, embedding: int, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.channels = channels
+        self.embedding = nn.Embedding(vocabulary, embedding, padding_idx=0)
+        self.dropout = nn.Dropout(dropout)
+        self.lstm = nn.LSTM(embedding, channels // 2, batch_first=True, bidirectional=True)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        with torch.no_grad():
+            # Padding and unknown words start neutral; the latter may never occur in training.
+            self.embedding.weight[:2] = 0
+
+    def forward(self, words: Tensor, count: Tensor) -> TextFeatures:
+        """Ids int64 [B, T], numbers of words int64 [B] (0 is taken as 1) -> features; padding changes nothing."""
+        length = words.shape[1]
+        count = count.clamp(1, length)
+        embedded = self.dropout(self.embedding(words))  # [B, T, E]
+        # Packing wants its lengths in main memory: the one transfer here that cannot be avoided.
+        packed = pack_padded_sequence(embedded, count.cpu(), batch_first=True, enforce_sorted=False)
+        packed_outputs, (last, _) = self.lstm(packed)
+        outputs, _ = pad_packed_sequence(packed_outputs, batch_first=True, total_length=length)  # [B, T, D]
+        mask = torch.arange(length, device=words.device) < count[:, None]
+        # `last` is [2, B, D / 2] whatever B is: no squeeze, so a batch of one keeps its dimension.
+        return TextFeatures(outputs.transpose(1, 2), torch.cat([last[0], last[1]], 1), mask)
+
+
+class ImageEncoder(nn.Module):
+    """A backbone, and projections of its regions and of its pooled vector into the text's space."""
+
+    def __init__(self, channels: int, backbone: Backbone) -> None:
+        super().__init__()
+        self.channels = channels
+        self.backbone = backbone
+        self.regions = nn.Conv2d(backbone.region_channels, channels, 1, bias=False)
+        self.vector = nn.Linear(backbone.vector_channels, channels)
+        nn.init.uniform_(self.regions.weight, -0.1, 0.1)
+        nn.init.uniform_(self.vector.weight, -0.1, 0.1)
+        nn.init.zeros_(self.vector.bias)
+
+    def requires_grad_(self, requires_grad: bool = True) -> "ImageEncoder":
+        """As everywhere, but a frozen backbone stays frozen (a module does not ask its parts)."""
+        super().requires_grad_(requires_grad)
+        self.backbone.requires_grad_(requires_grad)
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 3, S, S] in [-1, 1], any S -> regions [B, D, N] (row by row, N a square), vector [B, D]."""
+        regions, pooled = self.backbone(images)
+        return self.regions(regions).flatten(2), self.vector(pooled)
