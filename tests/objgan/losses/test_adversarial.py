@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from objgan.losses.adversarial import accuracy, discriminator_fake, discriminator_real, generator_loss
 
 LOGITS = torch.tensor([0.0, 2.0])
