@@ -1,0 +1,188 @@
+"""The house rules that a machine can check, and the checker itself on made-up bad modules."""
+
+import ast
+import fnmatch
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("objgan", "pipelines", "tune", "cluster")
+TOP_LEVEL = {".ci", "docs", "tests", *PACKAGES}
+FORBIDDEN = {
+    "objgan": {"ray", "mlflow", "pyarrow", "pipelines", "tune", "cluster"},
+    "pipelines": {"tune", "cluster"},
+    "tune": {"cluster"},
+    "cluster": {"objgan", "pipelines", "tune"},
+}
+PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}
+MOST_MODULE_LINES, MOST_FUNCTION_LINES, MOST_ARGUMENTS = 300, 60, 6
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, dotted module) of every import, wherever it stands; `from a import b` counts as `a` and `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, name.name) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, "." * node.level + (node.module or "")
+            if node.module and not node.level:
+                yield from ((node.lineno, f"{node.module}.{name.name}") for name in node.names)
+        elif isinstance(node, ast.Call) and _called(node) in {"__import__", "import_module"}:
+            yield from ((node.lineno, str(given.value)) for given in node.args[:1] if isinstance(given, ast.Constant))
+
+
+def import_faults(package: str, tree: ast.AST) -> list[str]:
+    """Imports that point the wrong way, and relative ones."""
+    faults = []
+    for line, module in imports(tree):
+        root = module.split(".")[0]
+        if root in FORBIDDEN.get(package, set()):
+            faults.append(f"{line}: {package} imports {module}")
+        if not root:
+            faults.append(f"{line}: relative import {module}")
+    return faults
+
+
+def style_faults(tree: ast.AST) -> list[str]:
+    """`from ray import data` (a half-initialised package hides behind it), and readers that run what they read."""
+    faults = []
+    for node in ast.walk(tree):
+        if _pickles(node):
+            faults.append(f"{node.lineno}: {ast.unparse(node)} runs code when it reads")
+        if isinstance(node, ast.ImportFrom) and node.module == "ray":
+            faults.append(f"{node.lineno}: write `import ray.{node.names[0].name}`")
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load" and not _weights_only(node):
+            faults.append(f"{node.lineno}: torch.load without weights_only=True")
+    return faults
+
+
+def size_faults(source: str) -> list[str]:
+    """Modules, functions and argument lists that are too long."""
+    lines = len(source.splitlines())
+    faults = [f"{lines} lines"] if lines > MOST_MODULE_LINES else []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if length > MOST_FUNCTION_LINES:
+                faults.append(f"{node.lineno}: {node.name} has {length} lines")
+            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            # A constructor of a network takes sizes: they are named where it is called.
+            if node.name != "__init__" and len([n for n in names if n not in ("self", "cls")]) > MOST_ARGUMENTS:
+                faults.append(f"{node.lineno}: {node.name} has {len(names)} arguments")
+    return faults
+
+
+def _pickles(node: ast.AST) -> bool:
+    """Whether it takes anything but the error class from a module of PICKLES."""
+    if isinstance(node, ast.ImportFrom):
+        return node.module in PICKLES and any(name.name != "UnpicklingError" for name in node.names)
+    if isinstance(node, ast.Import):
+        return any(name.name in PICKLES - {"pickle"} or (name.name == "pickle" and name.asname) for name in node.names)
+    return isinstance(node, ast.Attribute) and ast.unparse(node.value) in PICKLES and node.attr != "UnpicklingError"
+
+
+def _called(node: ast.Call) -> str:
+    return ast.unparse(node.func).split(".")[-1]
+
+
+def _weights_only(node: ast.Call) -> bool:
+    given = {k.arg: k.value for k in node.keywords}.get("weights_only")
+    return isinstance(given, ast.Constant) and given.value is True
+
+
+def modules(repository: Path, *folders: str) -> list[Path]:
+    found = sorted(path for folder in folders for path in (repository / folder).rglob("*.py"))
+    assert found, f"no modules in {folders}"
+    return found
+
+
+def report(repository: Path, faults: dict[Path, list[str]]) -> str:
+    return "\n".join(f"{path.relative_to(repository)}:{fault}" for path, all_ in faults.items() for fault in all_)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_point_one_way(repository: Path, package: str) -> None:
+    faults = {path: import_faults(package, ast.parse(path.read_text())) for path in modules(repository, package)}
+    assert not report(repository, faults), report(repository, faults)
+
+
+def test_ray_is_imported_whole_and_nothing_unpickles(repository: Path) -> None:
+    trees = {path: ast.parse(path.read_text()) for path in modules(repository, *PACKAGES, "tests")}
+    faults = {path: style_faults(tree) for path, tree in trees.items()}
+    assert not report(repository, faults), report(repository, faults)
+
+
+def test_modules_and_functions_are_short(repository: Path) -> None:
+    faults = {path: size_faults(path.read_text()) for path in modules(repository, *PACKAGES)}
+    assert not report(repository, faults), report(repository, faults)
+
+
+def test_every_package_has_an_init_and_tests_have_none(repository: Path) -> None:
+    bare = {path.parent for path in modules(repository, *PACKAGES) if not (path.parent / "__init__.py").exists()}
+    assert not bare, f"no __init__.py in {sorted(map(str, bare))}"
+    assert not list((repository / "tests").rglob("__init__.py"))
+
+
+def test_top_level_folders_are_the_house(repository: Path) -> None:
+    ignored = [line.strip("/") for line in (repository / ".gitignore").read_text().splitlines() if line.endswith("/")]
+    folders = {path.name for path in repository.iterdir() if path.is_dir() and path.name != ".git"}
+    there = {name for name in folders if not any(fnmatch.fnmatch(name, pattern) for pattern in ignored)}
+    assert there == TOP_LEVEL
+
+
+@pytest.mark.parametrize(
+    ("package", "source", "told"),
+    [
+        ("objgan", "import ray.data", "objgan imports ray.data"),
+        ("objgan", "def f():\n    from pipelines.train import fit", "2: objgan imports pipelines.train"),
+        ("objgan", "import importlib\nimportlib.import_module('mlflow')", "objgan imports mlflow"),
+        ("objgan", "import numpy as np, pyarrow as pa", "objgan imports pyarrow"),
+        ("pipelines", "import tune.spaces", "pipelines imports tune.spaces"),
+        ("tune", "from cluster import submit", "tune imports cluster"),
+        ("cluster", "if True:\n    import objgan", "2: cluster imports objgan"),
+        ("pipelines", "from . import coco", "relative import"),
+    ],
+)
+def test_the_checker_sees_wrong_imports(package: str, source: str, told: str) -> None:
+    faults = import_faults(package, ast.parse(source))
+    assert any(told in fault for fault in faults), faults
+
+
+@pytest.mark.parametrize(
+    ("package", "source"),
+    [("tune", "import pipelines.train, objgan, ray.tune"), ("pipelines", "import ray.train, objgan.config, mlflow")],
+)
+def test_the_checker_lets_right_imports_pass(package: str, source: str) -> None:
+    assert not import_faults(package, ast.parse(source))
+
+
+def test_the_checker_sees_wrong_style() -> None:
+    bad = """
+        from ray import tune
+        torch.load("x")
+        torch.load("x", weights_only=False)
+        import pickle
+        pickle.load(file)
+        from pickle import loads
+        import pickle as p
+        import cloudpickle
+    """
+    faults = style_faults(ast.parse(textwrap.dedent(bad)))
+    assert sorted(int(fault.split(":")[0]) for fault in faults) == [2, 3, 4, 6, 7, 8, 9]
+    good = "import ray.tune, pickle\ntry:\n  torch.load('x', weights_only=True)\nexcept pickle.UnpicklingError: pass"
+    assert not style_faults(ast.parse(good))
+
+
+def test_the_checker_sees_what_is_too_long() -> None:
+    long_function = "def f():\n" + "    x = 1\n" * 60
+    assert size_faults(long_function) == ["1: f has 61 lines"]
+    assert size_faults("x = 1\n" * 301) == ["301 lines"]
+    assert size_faults("x = 1\n" * 300) == []
+    many = textwrap.dedent("""
+        class A:
+            def f(self, a, b, c, d, e, f): ...
+            def g(self, a, b, c, d, e, f, *, g): ...
+    """)
+    assert [fault.split()[1] for fault in size_faults(many)] == ["g"]
