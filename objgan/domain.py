@@ -6,7 +6,7 @@ Made by `prepare` from the training split alone, and carried by every checkpoint
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from objgan.errors import InputError
 from objgan.files import read_json, write_atomically
@@ -57,7 +57,7 @@ class Domain:
         classes = read_json(folder / "classes.json", "class list")
         values = read_json(folder / "layout_statistics.json", "layout statistics")
         try:
-            known = {f.name: _tuple(values[f.name]) for f in fields(LayoutStatistics)}
+            known: dict[str, Any] = {f.name: _tuple(values[f.name]) for f in fields(LayoutStatistics)}
         except (KeyError, TypeError) as error:
             raise InputError(f"layout statistics: {folder} lacks {error}; prepare the data again") from None
         return cls(Vocabulary.load(folder), tuple(classes), LayoutStatistics(**known))

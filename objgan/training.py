@@ -154,7 +154,7 @@ def _run_phase(state: TrainState, phase: Phase, batch: Batch, outputs: Any, cont
     metrics = {f"{phase.name}/{name}": loss.detach().float() for name, loss in losses.items()}
     if not weighted:
         return metrics
-    torch.stack([loss.float() for loss in weighted]).sum().backward()
+    torch.autograd.backward(torch.stack([loss.float() for loss in weighted]).sum())
     parameters = state.learning_parameters(phase)
     _average_gradients(parameters)
     metrics[f"{phase.name}/gradient_norm"] = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -194,5 +194,5 @@ def _average_in_place(tensors: list[Tensor]) -> None:
     flat = torch.cat([t.reshape(-1) for t in tensors])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+    for tensor, mean in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
         tensor.copy_(mean.view_as(tensor))

@@ -148,7 +148,7 @@ def _parse(assignment: str) -> Values:
         raise InputError(f"--set {name}: {text!r} is no value") from None
     for part in reversed(name.split(".")):
         value = {part: value}
-    return value  # type: ignore[no-any-return]
+    return dict(value)
 
 
 def _merge(base: Values, over: Mapping[str, Any]) -> None:

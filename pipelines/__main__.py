@@ -1,0 +1,221 @@
+"""`python -m pipelines COMMAND`: the one parser. What a command does is in `pipelines.commands`."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from objgan.errors import InputError
+
+_EPILOG = "Exit codes: 0 done, 2 wrong input, 1 failure worth a retry, 130 interrupted, 143 terminated."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the process's exit code."""
+    options = parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        # The commands import torch, Ray and MLflow: --help and a typing error should not wait for them.
+        from pipelines import commands
+
+        command: Callable[[argparse.Namespace], None] = getattr(commands, options.command)
+        command(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__, epilog=_EPILOG)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, epilog=_EPILOG)
+
+    _demo(add("demo", "Sample data to a registered model, and pictures for four captions."))
+    _run(add("run", "All steps: prepare, train the four stages, assemble, evaluate, register."))
+    _sample(add("sample", "Draw the embedded data set in COCO format."))
+    _prepare(add("prepare", "Turn COCO images, instances and captions into Arrow shards."))
+    _train(add("train", "Train one stage with Ray Train, or go on with a run."))
+    _evaluate(add("evaluate", "Measure a finished model on held-out data."))
+    _register(add("register", "Put a finished model into the MLflow registry."))
+    _generate(add("generate", "Caption to boxes, shapes and image, each of them written out."))
+    return top
+
+
+def _demo(command: argparse.ArgumentParser) -> None:
+    _out(command, "runs/demo")
+    command.add_argument("--images", type=_count, default=None, metavar="N", help="pictures to draw and learn from")
+    _settings(command)
+    _cluster(command)
+
+
+def _run(command: argparse.ArgumentParser) -> None:
+    _source(command)
+    _out(command, "runs/run")
+    command.add_argument("--name", default="objgan", help="registered model (default: %(default)s)")
+    command.add_argument("--alias", default="challenger", help="alias of the new version (default: %(default)s)")
+    _settings(command)
+    _cluster(command)
+
+
+def _sample(command: argparse.ArgumentParser) -> None:
+    _out(command, "data/sample-coco")
+    command.add_argument("--images", type=_count, default=800, metavar="N", help="pictures (default: %(default)s)")
+    command.add_argument("--seed", type=_seed, default=0, metavar="S", help="same seed, same bytes (default: 0)")
+    command.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
+
+
+def _prepare(command: argparse.ArgumentParser) -> None:
+    _source(command)
+    _out(command, "data/prepared")
+    _settings(command)
+    _cluster(command, workers=False)
+
+
+def _train(command: argparse.ArgumentParser) -> None:
+    command.add_argument("stage", metavar="STAGE", help="encoders, boxes, shapes or images")
+    command.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data/prepared"),
+        metavar="DIR",
+        help="what prepare wrote (default: %(default)s)",
+    )
+    command.add_argument(
+        "--run",
+        default="default",
+        metavar="ID",
+        help="runs/ID/STAGE; the same ID goes on with it (default: %(default)s)",
+    )
+    command.add_argument(
+        "--encoders", type=Path, metavar="DIR", help="checkpoint of stage encoders (default: that of the same run)"
+    )
+    _settings(command)
+    _cluster(command)
+
+
+def _evaluate(command: argparse.ArgumentParser) -> None:
+    _model(command)
+    command.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data/prepared"),
+        metavar="DIR",
+        help="what prepare wrote (default: %(default)s)",
+    )
+    command.add_argument(
+        "--split", choices=("train", "validation", "test"), default="test", help="(default: %(default)s)"
+    )
+    command.add_argument(
+        "--samples", type=_count, default=1000, metavar="N", help="at most N images a stage (default: %(default)s)"
+    )
+    command.add_argument("--seed", type=_seed, default=0, metavar="S", help="(default: 0)")
+    _out(command, "runs/evaluation")
+    _cluster(command)
+
+
+def _register(command: argparse.ArgumentParser) -> None:
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", type=Path, metavar="DIR", help="a model folder")
+    what.add_argument("--run", metavar="ID", help="the four stages trained under runs/ID")
+    command.add_argument("--name", default="objgan", help="registered model (default: %(default)s)")
+    command.add_argument("--alias", default="challenger", help="alias of the new version (default: %(default)s)")
+
+
+def _generate(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "caption", nargs="?", metavar="CAPTION", help='for example "two red kites above a boat on the sea"'
+    )
+    command.add_argument("--captions", type=Path, metavar="FILE", help="a text file, one caption a line")
+    _model(command)
+    _out(command, "runs/generated")
+    command.add_argument("--n", type=_count, default=1, metavar="N", help="pictures a caption (default: 1)")
+    command.add_argument("--seed", type=_seed, default=0, metavar="S", help="same seed, same bytes (default: 0)")
+    command.add_argument(
+        "--layout",
+        type=Path,
+        metavar="FILE",
+        help="boxes (and shapes) to use instead of generated ones: a .json that generate wrote, edited or not",
+    )
+
+
+def _source(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--images", type=Path, metavar="DIR", help="COCO images; leave out where there are only boxes")
+    command.add_argument(
+        "--instances", type=Path, metavar="FILE", help="COCO instances JSON (default: the embedded sample data)"
+    )
+    command.add_argument("--captions", type=Path, metavar="FILE", help="COCO captions JSON")
+
+
+def _settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--recipe", default="tiny", metavar="NAME", help="tiny, small or paper (default: %(default)s)")
+    command.add_argument("--config", type=Path, metavar="FILE", help="YAML settings over the recipe's")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="assignments",
+        help="one setting over both, for example images.training.generator_lr=1e-4",
+    )
+    command.add_argument(
+        "--dry-run", action="store_true", help="print the resolved settings and what would be done, and stop"
+    )
+
+
+def _cluster(command: argparse.ArgumentParser, workers: bool = True) -> None:
+    command.add_argument("--address", metavar="URL", help="Ray cluster (default: Ray on this machine alone)")
+    if workers:
+        command.add_argument("--workers", type=_count, metavar="N", help="the same as --set compute.workers=N")
+
+
+def _model(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model",
+        default="models:/objgan@challenger",
+        metavar="URI",
+        help="a model folder, models:/NAME@ALIAS or runs:/ID/PATH (default: %(default)s)",
+    )
+
+
+def _out(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument("--out", type=Path, default=Path(default), metavar="DIR", help="(default: %(default)s)")
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text} is under {least}")
+    return value
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    """Leave by way of every `finally`: runs get their status, Ray its end."""
+    raise SystemExit(128 + signum)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""What each command does with its options. Settings and inputs are checked before anything starts."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from objgan.config import STAGES, Config
+from objgan.errors import InputError
+from objgan.generation import ObjGAN
+from objgan.stages import stage_class
+from pipelines import evaluate as evaluation
+from pipelines import generate as generation
+from pipelines.coco import CocoSource
+from pipelines.jobs import TrainJob, finished
+from pipelines.locks import exclusive
+from pipelines.prepare import prepare as prepare_data
+from pipelines.progress import say
+from pipelines.recipes import resolve, to_yaml
+from pipelines.registry import download_model
+from pipelines.registry import register as register_model
+from pipelines.run import DEFAULT_SAMPLE, Run, Sample, assemble, execute, model_folder, needed_stages, sample_source
+from pipelines.sample import make_sample
+from pipelines.session import check_resources, ray_session, tracking_uri
+from pipelines.tracking import prepare_store, tracked_run
+from pipelines.train import train as train_stage
+from pipelines.workflow import describe
+
+RUNS = Path("runs")
+DEMO_CAPTIONS = (
+    "two red kites above a boat on the sea",
+    "a large pizza next to a clock on the grass",
+    "a blue car and a stop sign on the street",
+    "three white sheep in the snow under a green umbrella",
+)
+
+
+def demo(options: argparse.Namespace) -> None:
+    """`run` on sample data, then pictures for four captions."""
+    run_ = Run(_config(options), options.out, Sample(options.images or DEFAULT_SAMPLE))
+    if _dry(options, run_.config, run_):
+        return
+    uri = tracking_uri(RUNS)
+    with ray_session(options.address):
+        check_resources(run_.config.compute)
+        work = execute(run_, uri, say)
+    sheet = generation.generate(str(model_folder(work)), list(DEMO_CAPTIONS), options.out / "pictures", n=1, seed=0)
+    say(f"\ncontact sheet: {sheet}")
+    say(f"MLflow:        {_mlflow_command(uri)}")
+    say('your own:      .venv/bin/python -m pipelines generate "a large pizza on the grass" --out runs/mine')
+
+
+def run(options: argparse.Namespace) -> None:
+    """All steps, from COCO files or sample data to a registered model."""
+    run_ = Run(_config(options), options.out, _source(options), options.name, options.alias)
+    if _dry(options, run_.config, run_):
+        return
+    uri = tracking_uri(RUNS)
+    with ray_session(options.address):
+        check_resources(run_.config.compute)
+        work = execute(run_, uri, say)
+    say(f"model:  {model_folder(work)}, registered as models:/{run_.model_name}@{run_.alias}")
+    say(f"MLflow: {_mlflow_command(uri)}")
+
+
+def sample(options: argparse.Namespace) -> None:
+    """Draw the embedded data set."""
+    if options.dry_run:
+        say(f"would draw {options.images} pictures from seed {options.seed} into {options.out}")
+        return
+    make_sample(options.out, options.images, options.seed, progress=_progress)
+    say(f"{options.images} pictures with instances and captions: {options.out}")
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """COCO files to shards."""
+    config, source = _config(options), _source(options)
+    if _dry(options, config):
+        return
+    with exclusive(options.out), ray_session(options.address):
+        if isinstance(source, Sample):
+            make_sample(options.out / "sample-coco", source.images, source.seed)
+            source = sample_source(options.out / "sample-coco")
+        prepare_data(source, options.out, config, say)
+
+
+def train(options: argparse.Namespace) -> None:
+    """One stage, begun or continued."""
+    stage_class(options.stage)
+    config = _config(options)
+    if _dry(options, config):
+        return
+    uri, folder = tracking_uri(RUNS), RUNS / options.run / options.stage
+    needs = {name: _checkpoint(options, name) for name in needed_stages(config, options.stage)}
+    job = TrainJob(options.stage, config, options.data, folder, needs)
+    job.reader("train")
+    with exclusive(folder), ray_session(options.address):
+        check_resources(config.compute)
+        prepare_store(uri)
+        tags = {"objgan.run": options.run, "objgan.step": options.stage}
+        with tracked_run(uri, f"{options.run}-{options.stage}", folder / "mlflow_run.txt", tags) as tracking:
+            done = train_stage(TrainJob(options.stage, config, options.data, folder, needs, tracking), say)
+    say(f"{options.stage}: best checkpoint {done.checkpoint} (step {done.step})")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Measures of a finished model."""
+    workers = options.workers or 1
+    what = evaluation.Evaluation(
+        download_model(options.model, tracking_uri(RUNS)),
+        options.data,
+        options.split,
+        options.samples,
+        options.seed,
+        workers,
+    )
+    with ray_session(options.address):
+        measured = evaluation.evaluate(what, say)
+    evaluation.save(measured, options.out)
+    say(measured.text())
+    say(f"measures, samples and pictures: {options.out}")
+
+
+def register(options: argparse.Namespace) -> None:
+    """A model folder, or a run's four stages, into the registry."""
+    folder = options.model or _assemble_run(options.run)
+    ObjGAN.load(folder, device="cpu")
+    uri = tracking_uri(RUNS)
+    prepare_store(uri)
+    version = register_model(folder, name=options.name, alias=options.alias, tracking_uri=uri)
+    say(f"registered {version} (alias {options.alias})")
+
+
+def generate(options: argparse.Namespace) -> None:
+    """Captions to pictures."""
+    captions = generation.read_captions(options.captions) if options.captions else []
+    captions += [options.caption] if options.caption is not None else []
+    if not captions:
+        raise InputError("generate: give a caption in quotes, or --captions FILE with one a line")
+    sheet = generation.generate(
+        options.model, captions, options.out, n=options.n, seed=options.seed, layout=options.layout
+    )
+    say(f"pictures, layouts and steps: {sheet.parent} (all on one sheet: {sheet})")
+
+
+def _config(options: argparse.Namespace) -> Config:
+    workers = [f"compute.workers={options.workers}"] if getattr(options, "workers", None) else []
+    return resolve(options.recipe, options.config, [*options.assignments, *workers])
+
+
+def _source(options: argparse.Namespace) -> CocoSource | Sample:
+    if options.instances is None and options.captions is None and options.images is None:
+        return Sample()
+    if options.instances is None or options.captions is None:
+        raise InputError("give both --instances FILE and --captions FILE, or none of them for the sample data")
+    return CocoSource(options.images, options.instances, options.captions)
+
+
+def _dry(options: argparse.Namespace, config: Config, run_: Run | None = None) -> bool:
+    if options.dry_run:
+        say(to_yaml(config))
+        if run_ is not None:
+            say("\n".join(f"# {line}" for line in describe(run_.plan()).splitlines()))
+    return bool(options.dry_run)
+
+
+def _checkpoint(options: argparse.Namespace, stage: str) -> Path:
+    """The checkpoint of an earlier stage: as told, or the best one of the same run."""
+    if options.encoders is not None:
+        return Path(options.encoders)
+    return _best(options.run, stage, f"train it first (train {stage} --run {options.run}) or give --{stage} DIR")
+
+
+def _best(run_: str, stage: str, advice: str) -> Path:
+    folder = RUNS / run_ / stage
+    done = finished(folder)
+    if done is None:
+        raise InputError(f"no finished stage {stage} in {folder}: {advice}")
+    return folder / str(done["checkpoint"])
+
+
+def _assemble_run(run_: str) -> Path:
+    checkpoints = {name: _best(run_, name, f"train {name} --run {run_}") for name in STAGES}
+    from objgan.checkpoint import read_config
+
+    folder = RUNS / run_
+    assemble(read_config(checkpoints["images"]), checkpoints["images"], checkpoints, folder)
+    return folder / "model"
+
+
+def _progress(done: int, total: int) -> None:
+    if done == total or done % max(1, total // 10) == 0:
+        say(f"drawn {done}/{total}")
+
+
+def _mlflow_command(uri: str) -> str:
+    return f".venv/bin/mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite") else uri

@@ -1,0 +1,194 @@
+"""The whole way as steps: [sample ->] prepare -> encoders -> boxes -> shapes -> images -> assemble -> evaluate -> register."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from objgan.checkpoint import load_inference
+from objgan.config import STAGES, Config, config_to_json
+from objgan.domain import Domain
+from objgan.files import write_atomically
+from objgan.generation import ObjGAN
+from objgan.stages import stage_class
+from pipelines.coco import CocoSource
+from pipelines.evaluate import Evaluation, evaluate, save
+from pipelines.jobs import TrainJob, stage_settings
+from pipelines.locks import exclusive
+from pipelines.prepare import prepare
+from pipelines.progress import Log
+from pipelines.registry import register
+from pipelines.sample import make_sample
+from pipelines.tracking import Tracking, prepare_store, tracked_run
+from pipelines.train import train
+from pipelines.workflow import Action, Plan, Step, describe, plan, run_plan
+
+DEFAULT_SAMPLE = 800
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The embedded data set as a source: how many pictures, from which seed."""
+
+    images: int = DEFAULT_SAMPLE
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that `run` does, as data; nothing happens before `execute`."""
+
+    config: Config
+    out: Path
+    source: CocoSource | Sample = field(default_factory=Sample)
+    model_name: str = "objgan"
+    alias: str = "challenger"
+
+    def plan(self) -> Plan:
+        """The steps and where their results lie. Reads the source's files to identify them."""
+        steps = [*self._data_steps(), *self._training_steps()]
+        steps.append(Step("assemble", {}, ("prepare", *STAGES)))
+        steps.append(Step("evaluate", {"seed": self.config.seed}, ("assemble", "prepare")))
+        steps.append(Step("register", {"name": self.model_name, "alias": self.alias}, ("assemble", "evaluate")))
+        return plan(self.out, steps)
+
+    def _data_steps(self) -> list[Step]:
+        settings = {"data": self.config.data.model_dump(mode="json")}
+        if isinstance(self.source, Sample):
+            sample = Step("sample", {"images": self.source.images, "seed": self.source.seed})
+            return [sample, Step("prepare", settings, ("sample",))]
+        return [Step("prepare", {**settings, "source": self.source.digests()})]
+
+    def _training_steps(self) -> list[Step]:
+        return [
+            Step(name, stage_settings(self.config, name), ("prepare", *needed_stages(self.config, name)))
+            for name in STAGES
+        ]
+
+
+def needed_stages(config: Config, stage: str) -> tuple[str, ...]:
+    """Earlier stages whose networks this one is built on."""
+    if stage == "boxes" and config.boxes.text_encoder == "own":
+        return ()
+    return ("encoders",) if stage_class(stage).needs else ()
+
+
+def execute(run: Run, uri: str, log: Log) -> Plan:
+    """Do what is not done yet; after a kill the same call goes on. Returns the plan, all steps finished.
+
+    Raises:
+        InputError: wrong input, or another process works in the same folder.
+    """
+    work = run.plan()
+    log(describe(work))
+    with exclusive(run.out):
+        prepare_store(uri)
+        write_atomically(run.out / "config.json", config_to_json(run.config))
+        tags = {"objgan.recipe": run.config.recipe}
+        with tracked_run(uri, run.out.name, run.out / "mlflow_run.txt", tags) as tracking:
+            tracking.tracker().parameters({"recipe": run.config.recipe, "seed": run.config.seed})
+            results = run_plan(work, _actions(run, work, log), uri, tracking.run or "", log)
+            _summarise(tracking, results)
+    return work
+
+
+def _actions(run: Run, work: Plan, log: Log) -> Mapping[str, Action]:
+    actions: dict[str, Action] = {
+        "sample": lambda step, folder, tracking: _sample(run, folder, log),
+        "prepare": lambda step, folder, tracking: _prepare(run, work, folder, log),
+        "assemble": lambda step, folder, tracking: assemble(
+            run.config, _data(work), _checkpoints(work, STAGES), folder
+        ),
+        "evaluate": lambda step, folder, tracking: _evaluate(run, work, folder, tracking, log),
+        "register": lambda step, folder, tracking: _register(run, work, folder, tracking, log),
+    }
+    return actions | {
+        name: lambda step, folder, tracking: _train(run, work, step, folder, tracking, log) for name in STAGES
+    }
+
+
+def _sample(run: Run, folder: Path, log: Log) -> dict[str, Any]:
+    assert isinstance(run.source, Sample)
+    log(f"drawing {run.source.images} pictures")
+    make_sample(folder / "coco", run.source.images, run.source.seed)
+    return {}
+
+
+def _prepare(run: Run, work: Plan, folder: Path, log: Log) -> dict[str, Any]:
+    source = run.source
+    if isinstance(source, Sample):
+        source = sample_source(work.folder("sample") / "coco")
+    manifest = prepare(source, folder / "data", run.config, log)
+    return {"digest": manifest["digest"]}
+
+
+def sample_source(folder: Path) -> CocoSource:
+    """The files that `sample` writes, as a source."""
+    annotations = folder / "annotations"
+    return CocoSource(folder / "images", annotations / "instances.json", annotations / "captions.json")
+
+
+def _train(run: Run, work: Plan, step: Step, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
+    needs = _checkpoints(work, needed_stages(run.config, step.name))
+    done = train(TrainJob(step.name, run.config, _data(work), folder, needs, tracking), log)
+    return {"checkpoint": done.checkpoint.name, "at_step": done.step, "measures": done.measures}
+
+
+def assemble(config: Config, data: Path, checkpoints: Mapping[str, Path], folder: Path) -> dict[str, Any]:
+    """Put the stages' inference networks together as one model folder."""
+    networks = {name: network for path in checkpoints.values() for name, network in load_inference(path).items()}
+    ObjGAN(config, Domain.load(data / "domain"), networks).save(folder / "model")
+    return {"checkpoints": {name: str(path.name) for name, path in checkpoints.items()}}
+
+
+def _evaluate(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
+    workers = run.config.compute.workers
+    what = Evaluation(model_folder(work), _data(work), seed=run.config.seed, workers=workers)
+    measured = evaluate(what, log)
+    save(measured, folder)
+    log(measured.text())
+    tracker = tracking.tracker()
+    tracker.metrics(measured.means, 0)
+    for name, image in measured.pictures.items():
+        tracker.picture(name, image, 0)
+    return {"measures": measured.means}
+
+
+def _register(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
+    measures = (work.result("evaluate") or {})["measures"]
+    tags = {"objgan.identity": work.identities["register"], **{k: f"{v:.4f}" for k, v in measures.items()}}
+    uri = register(
+        model_folder(work),
+        name=run.model_name,
+        alias=run.alias,
+        tracking_uri=tracking.uri,
+        run_id=tracking.run,
+        tags=tags,
+    )
+    log(f"registered {uri} (alias {run.alias})")
+    return {"model": uri}
+
+
+def model_folder(work: Plan) -> Path:
+    """The finished model's folder."""
+    return work.folder("assemble") / "model"
+
+
+def _data(work: Plan) -> Path:
+    return work.folder("prepare") / "data"
+
+
+def _checkpoints(work: Plan, stages: tuple[str, ...]) -> dict[str, Path]:
+    found = {}
+    for name in stages:
+        result = work.result(name)
+        if result is None:
+            raise RuntimeError(f"step {name} has not finished")
+        found[name] = work.folder(name) / result["checkpoint"]
+    return found
+
+
+def _summarise(tracking: Tracking, results: Mapping[str, Any]) -> None:
+    tracker = tracking.tracker()
+    tracker.metrics({f"seconds/{name}": result["seconds"] for name, result in results.items()}, 0)
+    tracker.metrics(results["evaluate"]["measures"], 0)
