@@ -1,0 +1,130 @@
+"""Patch-wise discriminators of one scale: does the image look real, fit its sentence, fit its layout?
+
+Li et al. 2019, section 3.4.1. Sizes at the paper's width of 96: 13.3 M (text) and 6.2 M parameters (layout).
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrizations
+
+from objgan.layout import Layout
+from objgan.networks.layers import DownBlock, norm2d
+from objgan.networks.layout_encoder import LayoutEncoder
+
+DiscriminatorNorm = Literal["batch", "spectral"]
+"""Batch norm after every convolution but the first and the last, or spectral norm of every convolution instead."""
+
+
+class TextLogits(NamedTuple):
+    """unconditional: [B, n, n], is this patch real?  conditional: one [B, n, n] per sentence, does it fit, too?"""
+
+    unconditional: Tensor
+    conditional: list[Tensor]
+
+
+def trunk_layers(resolution: int, most: int = 4) -> int:
+    """Stride-2 layers at this resolution: as many as leave a map of at least 4 x 4 cells, and no more than `most`.
+
+    Raises:
+        ValueError: not a power of two from 8 up.
+    """
+    if resolution < 8 or resolution & (resolution - 1):
+        raise ValueError(f"resolution {resolution}: discriminators take powers of two from 8 up")
+    return min(most, resolution.bit_length() - 3)
+
+
+class Trunk(nn.Sequential):
+    """[B, inputs, S, S] -> [B, channels, S / 2^layers, S / 2^layers]; channels = width * 2^(layers - 1)."""
+
+    def __init__(self, inputs: int, width: int, layers: int, norm: DiscriminatorNorm) -> None:
+        widths = [inputs, *(width * 2**k for k in range(layers))]
+        spectral = norm == "spectral"
+        super().__init__(
+            *(
+                DownBlock(widths[k], widths[k + 1], "none" if spectral or k == 0 else "batch", spectral)
+                for k in range(layers)
+            )
+        )
+        self.channels = widths[-1]
+
+
+def head_convolution(
+    inputs: int, outputs: int, kernel: int, norm: DiscriminatorNorm, stride: int = 1, padding: int = 0
+) -> nn.Conv2d:
+    """A convolution of a head, with bias, its weight normalised where the norm is spectral."""
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding)
+    if norm == "spectral":
+        parametrizations.spectral_norm(convolution)
+    return convolution
+
+
+class SentenceHead(nn.Module):
+    """Features and sentence concatenated -> 3x3 convolution, norm, leaky ReLU -> 4x4 convolution -> logits.
+
+    The 3x3 convolution is split into its two halves, which is the same function: the features' half is done once for
+    any number of sentences, and the sentence's half is constant over the map up to the padded border.
+    """
+
+    def __init__(self, channels: int, text_channels: int, norm: DiscriminatorNorm) -> None:
+        super().__init__()
+        self.image = head_convolution(channels, channels, 3, norm, padding=1)
+        self.text = head_convolution(text_channels, channels, 3, norm, padding=1)
+        self.norm = norm2d("batch" if norm == "batch" else "none", channels)
+        self.logits = head_convolution(channels, 1, 4, norm, stride=2)
+
+    def forward(self, features: Tensor, *sentences: Tensor) -> list[Tensor]:
+        """features [B, C, h, h], h >= 4, sentences [B, D] each -> logits [B, n, n] for each sentence."""
+        image = self.image(features)
+        size = features.shape[-1]
+        # Border, inside, border: a 3x3 map has all nine cases of the padded convolution over a constant.
+        case = torch.ones(size, dtype=torch.int64, device=features.device)
+        case[0], case[-1] = 0, 2
+        logits = []
+        for sentence in sentences:
+            text = self.text(sentence[:, :, None, None].expand(-1, -1, 3, 3))[:, :, case][..., case]
+            logits.append(self.logits(functional.leaky_relu(self.norm(image + text), 0.2))[:, 0])
+        return logits
+
+
+class TextDiscriminator(nn.Module):
+    """Real or generated, and with its sentence or another's."""
+
+    def __init__(self, resolution: int, width: int, text_channels: int, norm: DiscriminatorNorm = "batch") -> None:
+        super().__init__()
+        self.trunk = Trunk(3, width, trunk_layers(resolution), norm)
+        self.unconditional = head_convolution(self.trunk.channels, 1, 4, norm, stride=2)
+        self.conditional = SentenceHead(self.trunk.channels, text_channels, norm)
+
+    def forward(self, images: Tensor, *sentences: Tensor) -> TextLogits:
+        """images [B, 3, S, S] in [-1, 1], any number of sentences [B, D] to judge them with -> TextLogits.
+
+        n = 1, 3, 7 at S = 64, 128, 256.
+        """
+        features = self.trunk(images)
+        return TextLogits(self.unconditional(features)[:, 0], self.conditional(features, *sentences))
+
+
+class LayoutDiscriminator(nn.Module):
+    """Real image with its layout, or not: generated, or another layout."""
+
+    def __init__(
+        self, resolution: int, width: int, classes: int, norm: DiscriminatorNorm = "batch", code_channels: int = 12
+    ) -> None:
+        super().__init__()
+        self.encoder = LayoutEncoder(classes, code_channels)
+        self.trunk = Trunk(3 + code_channels, width, trunk_layers(resolution), norm)
+        self.logits = head_convolution(self.trunk.channels, 1, 4, norm, stride=2)
+        self.resolution = resolution
+
+    def encode(self, layout: Layout) -> Tensor:
+        """Layout with masks -> its code [B, code channels, S, S], to be shared by all images that it goes with."""
+        code: Tensor = self.encoder(layout, self.resolution)
+        return code
+
+    def forward(self, images: Tensor, code: Tensor) -> Tensor:
+        """images [B, 3, S, S] in [-1, 1], code of `encode` -> logits [B, n, n]."""
+        logits: Tensor = self.logits(self.trunk(torch.cat([images, code.to(images.dtype)], 1)))
+        return logits[:, 0]

@@ -1,0 +1,97 @@
+"""Object-wise discriminator after Fast R-CNN: is each object real, and does it fit its label and its words?
+
+Li et al. 2019, section 3.4.2. One network judges small objects and another large ones, on the image at its own size
+(the published code upsamples to 512). 5.5 M and 12.6 M parameters at the paper's width of 96.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.ops import roi_align
+
+from objgan.geometry import to_rois
+from objgan.layout import Layout
+from objgan.networks.discriminators import DiscriminatorNorm, Trunk, head_convolution, trunk_layers
+from objgan.networks.layers import norm2d
+from objgan.networks.layout_encoder import LayoutEncoder
+
+ROI_SIZE = 5
+
+
+class ObjectLogits(NamedTuple):
+    """unconditional: [N], is this object real?  conditional: one [N] per given condition. N selected objects."""
+
+    unconditional: Tensor
+    conditional: list[Tensor]
+
+
+def split_by_size(layout: Layout, large: float) -> tuple[Tensor, Tensor]:
+    """(small, large) objects, bool [B, R] each: every object is in exactly one, padding in none.
+
+    large: an object is large from this longer side on, a fraction of the image's side
+    """
+    is_large = layout.boxes[..., 2:].amax(-1) >= large
+    return layout.valid & ~is_large, layout.valid & is_large
+
+
+class ObjectDiscriminator(nn.Module):
+    """Image and encoded layout -> trunk -> RoIAlign 5 x 5 -> 4x4 convolution -> logits for each object.
+
+    most_layers: 3 for small objects, 4 for large ones (fewer where the resolution has not as many)
+    condition_channels: of the label vector and c_obj together
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        width: int,
+        classes: int,
+        condition_channels: int,
+        most_layers: int,
+        norm: DiscriminatorNorm = "batch",
+    ) -> None:
+        super().__init__()
+        code_channels, channels, spectral = 12, 4 * width, norm == "spectral"
+        self.resolution = resolution
+        self.encoder = LayoutEncoder(classes, code_channels)
+        self.trunk = Trunk(3 + code_channels, width, trunk_layers(resolution, most_layers), norm)
+        self.roi = head_convolution(self.trunk.channels, channels, 4, norm, padding=1)  # 5 x 5 -> 4 x 4
+        self.roi_norm = norm2d("none" if spectral else "batch", channels)
+        self.unconditional = head_convolution(channels, 1, 4, norm)
+        self.joint = head_convolution(channels + condition_channels, channels, 3, norm, padding=1)
+        self.joint_norm = norm2d("none" if spectral else "batch", channels)
+        self.conditional = head_convolution(channels, 1, 4, norm)
+
+    def encode(self, layout: Layout) -> Tensor:
+        """Layout with masks -> its code [B, 12, S, S], to be shared by all images that it goes with."""
+        code: Tensor = self.encoder(layout, self.resolution)
+        return code
+
+    def forward(
+        self, images: Tensor, code: Tensor, boxes: Tensor, selected: Tensor, *conditions: Tensor
+    ) -> ObjectLogits:
+        """Judge the N selected objects of all images, in the order of `boxes[selected]`; N = 0 is legal.
+
+        images [B, 3, S, S] in [-1, 1], code of `encode`, boxes [B, R, 4] xywh fractions (left as they are),
+        selected bool [B, R], conditions [B, R, K] each -> ObjectLogits
+        """
+        features = self.trunk(torch.cat([images, code.to(images.dtype)], 1))
+        rois = to_rois(boxes.float(), selected, features.shape[-1])
+        if not len(rois):
+            # Batch norm takes no empty batch; the graph is kept, so that the loss is a zero with (zero) gradients.
+            none = features.float().sum().expand(0)
+            return ObjectLogits(none, [none for _ in conditions])
+        with torch.autocast(features.device.type, enabled=False):
+            regions = roi_align(features.float(), rois, ROI_SIZE, spatial_scale=1.0, sampling_ratio=2, aligned=True)
+        objects = functional.leaky_relu(self.roi_norm(self.roi(regions)), 0.2)
+        judged = [self._fit(objects, condition[selected]) for condition in conditions]
+        return ObjectLogits(self.unconditional(objects).flatten(), judged)
+
+    def _fit(self, objects: Tensor, condition: Tensor) -> Tensor:
+        """objects [N, C, 4, 4], condition [N, K] -> logits [N]."""
+        spread = condition.to(objects.dtype)[:, :, None, None].expand(-1, -1, *objects.shape[2:])
+        joint = functional.leaky_relu(self.joint_norm(self.joint(torch.cat([objects, spread], 1))), 0.2)
+        logits: Tensor = self.conditional(joint)
+        return logits.flatten()
