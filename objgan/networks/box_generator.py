@@ -1,0 +1,227 @@
+"""Box generator: words -> labelled boxes, largest first (Li et al. 2019, section 3.1; mixtures: Hong et al. 2018)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from objgan.domain import LayoutStatistics
+from objgan.geometry import SMALLEST_SIDE, cxywr_to_xywh, xywh_to_cxywr
+from objgan.layout import Layout
+from objgan.networks.encoders import TextEncoder, TextFeatures
+from objgan.networks.mixture_sampling import sample_labels, sample_mixture
+
+
+@dataclass(frozen=True)
+class BoxSizes:
+    """text: channels of the text features (D); components: Gaussians of a mixture (K)."""
+
+    text: int
+    hidden: int = 256
+    label_embedding: int = 256
+    coordinate_embedding: int = 50
+    components: int = 5
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Temperatures:
+    """label: 0 takes the most likely; mixture: on log weights, its root on sigmas."""
+
+    label: float = 0.0
+    mixture: float = 0.4
+
+
+@dataclass(frozen=True)
+class BoxOutputs:
+    """What the teacher-forced decoder says of each step.
+
+    labels:   logits [B, R + 1, C + 1], class C is the end
+    position: [B, R, K, 6], mixture of the standardised centre (x, y), given the true label
+    size:     [B, R, K, 6], mixture of the standardised (width, height / width), given the true label and centre
+    bag:      logits [B, C] of which classes appear at all, or None without that head
+    """
+
+    labels: Tensor
+    position: Tensor
+    size: Tensor
+    bag: Tensor | None
+
+
+class BoxGenerator(nn.Module):
+    """An LSTM decoder with attention over the words; see `BoxOutputs` for what each step predicts.
+
+    It works in standardised (centre x, centre y, width, height / width); the start input is the mean box, zero. With
+    `encoder` it encodes the words itself, otherwise it is given another's features.
+    """
+
+    mean: Tensor
+    std: Tensor
+    caps: Tensor
+
+    def __init__(
+        self,
+        sizes: BoxSizes,
+        statistics: LayoutStatistics,
+        max_objects: int,
+        temperatures: Temperatures = Temperatures(),
+        encoder: TextEncoder | None = None,
+        bag: bool = False,
+    ) -> None:
+        super().__init__()
+        classes, hidden = len(statistics.class_counts), sizes.hidden
+        self.classes, self.max_objects, self.temperatures = classes, max_objects, temperatures
+        self.noise_shape = (max_objects, 7)
+        self.register_buffer("mean", torch.tensor(statistics.mean))
+        self.register_buffer("std", torch.tensor(statistics.std).clamp_min(1e-3))
+        self.register_buffer("caps", torch.tensor(statistics.class_caps).clamp_min(2))
+        self.encoder = encoder
+        self.start = nn.Linear(sizes.text, 2 * hidden)
+        self.label = nn.Embedding(classes + 1, sizes.label_embedding)  # index C: before the first object
+        self.position = nn.Linear(2, sizes.coordinate_embedding)
+        self.size = nn.Linear(2, sizes.coordinate_embedding)
+        self.query = nn.Linear(hidden + sizes.label_embedding, sizes.text)
+        step = sizes.label_embedding + 2 * sizes.coordinate_embedding + sizes.text
+        self.cell = nn.LSTMCell(step, hidden)
+        self.dropout = nn.Dropout(sizes.dropout)
+        self.to_label = nn.Linear(hidden, classes + 1)
+        self.to_position = _head(hidden + classes, hidden, sizes.components)
+        self.to_size = _head(hidden + classes + 2, hidden, sizes.components)
+        self.to_bag = nn.Linear(hidden, classes) if bag else None
+
+    def encode(self, words: Tensor, count: Tensor, text: TextFeatures | None = None) -> TextFeatures:
+        """The features it decodes: its own encoder's of int64 [B, T] ids and [B] counts, or else `text`.
+
+        Raises:
+            ValueError: it has no encoder and no `text` is given.
+        """
+        if self.encoder is not None:
+            features: TextFeatures = self.encoder(words, count)
+            return features
+        if text is None:
+            raise ValueError("this box generator has no text encoder of its own: give it text features")
+        return text
+
+    def standardise(self, boxes: Tensor) -> Tensor:
+        """xywh fractions [..., 4] -> standardised (x, y, w, r) [..., 4]."""
+        return (xywh_to_cxywr(boxes) - self.mean) / self.std
+
+    def targets(self, layout: Layout) -> tuple[Tensor, Tensor]:
+        """Labels int64 [B, R + 1], the end after the last object; mask bool [B, R + 1] of the objects and one end."""
+        steps = torch.arange(layout.labels.shape[1] + 1, device=layout.labels.device)
+        labels = torch.cat([layout.labels, layout.labels[:, :1]], 1)
+        ended = steps >= layout.count[:, None]
+        return labels.masked_fill(ended, self.classes), steps <= layout.count[:, None]
+
+    def forward(self, text: TextFeatures, layout: Layout) -> BoxOutputs:
+        """Teacher forcing on true objects, largest first: the same conditioning as in `sample`."""
+        labels, _ = self.targets(layout)
+        boxes = self.standardise(layout.boxes) * layout.valid[..., None]
+        label, box, state = self._start(text)
+        bag = None if self.to_bag is None else self.to_bag(state[0])
+        states = []
+        for step in range(labels.shape[1]):
+            state = self._step(text, label, box, state)
+            states.append(state[0])
+            label, box = labels[:, step], boxes[:, min(step, boxes.shape[1] - 1)]
+        hidden = self.dropout(torch.stack(states, 1))  # [B, R + 1, H]
+        of_objects = torch.cat([hidden[:, :-1], self._one_hot(layout.labels, hidden)], -1)
+        return BoxOutputs(
+            labels=self.to_label(hidden),
+            position=self._mixture(self.to_position, of_objects),
+            size=self._mixture(self.to_size, torch.cat([of_objects, boxes[..., :2].to(hidden.dtype)], -1)),
+            bag=bag,
+        )
+
+    @torch.no_grad()
+    def sample(self, text: TextFeatures, noise: Tensor, temperatures: Temperatures, caps: Tensor) -> Layout:
+        """Layouts of B captions, each from its own noise alone.
+
+        noise: standard normal [B, R, 7]: one number for the label, three each for centre and size
+        caps:  int64 [C], the most objects of each class in one picture
+
+        Boxes are cut at the border; those with a side under 1/256 are dropped; the rest comes largest first. A
+        picture may have no object.
+        """
+        label, box, state = self._start(text)
+        alive = torch.ones_like(label, dtype=torch.bool)
+        used = torch.zeros(len(label), self.classes + 1, dtype=torch.int64, device=label.device)
+        limits = torch.cat([caps.to(label.device), caps.new_full((1,), self.max_objects).to(label.device)])
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        for step in range(self.max_objects):
+            state = self._step(text, label, box, state)
+            logits = self.to_label(state[0]).masked_fill(used >= limits, -math.inf)
+            label = sample_labels(logits, noise[:, step, 0], temperatures.label)
+            alive = alive & (label != self.classes)
+            box = self._sample_box(state[0], label, noise[:, step, 1:], temperatures.mixture)
+            used.scatter_add_(1, label[:, None], alive[:, None].to(used.dtype))
+            found.append((label, box, alive))
+        labels, boxes, kept = (torch.stack(parts, 1) for parts in zip(*found, strict=True))
+        return sort_layout(labels, cxywr_to_xywh(boxes * self.std + self.mean), kept)
+
+    def sample_layout(self, words: Tensor, count: Tensor, text: TextFeatures | None, noise: Tensor) -> Layout:
+        """`sample` for word ids [B, T] and counts [B], with the temperatures and caps it was built with.
+
+        `text` is needed without an encoder of its own, and ignored with one.
+        """
+        return self.sample(self.encode(words, count, text), noise, self.temperatures, self.caps)
+
+    def _start(self, text: TextFeatures) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        batch = len(text.sentence)
+        hidden, memory = self.start(text.sentence).chunk(2, 1)
+        label = torch.full((batch,), self.classes, dtype=torch.int64, device=text.sentence.device)
+        return label, text.sentence.new_zeros(batch, 4, dtype=self.mean.dtype), (hidden.tanh(), memory)
+
+    def _step(
+        self, text: TextFeatures, label: Tensor, box: Tensor, state: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Previous label int64 [B] and standardised box [B, 4] -> the next state (h, c), each [B, H]."""
+        embedded = self.label(label)
+        query = self.query(torch.cat([state[0], embedded], 1))  # [B, D]
+        scores = torch.einsum("bd,bdt->bt", query, text.words).float() / math.sqrt(query.shape[1])
+        weights = scores.masked_fill(~text.mask, -math.inf).softmax(1)
+        context = torch.einsum("bt,bdt->bd", weights.to(text.words.dtype), text.words)
+        inputs = torch.cat([embedded, self.position(box[:, :2]), self.size(box[:, 2:]), context], 1)
+        hidden, memory = self.cell(inputs, state)
+        return hidden, memory
+
+    def _sample_box(self, hidden: Tensor, label: Tensor, noise: Tensor, temperature: float) -> Tensor:
+        """State [B, H], label [B], noise [B, 6] -> standardised (x, y, w, r) [B, 4] that lie within the picture."""
+        known = torch.cat([hidden, self._one_hot(label, hidden)], -1)
+        position = sample_mixture(self._mixture(self.to_position, known), noise[:, :3], temperature)
+        position = self._within(position, slice(0, 2), (0.0, 1.0))
+        known = torch.cat([known, position.to(hidden.dtype)], -1)
+        size = sample_mixture(self._mixture(self.to_size, known), noise[:, 3:], temperature)
+        width = self._within(size[:, :1], slice(2, 3), (SMALLEST_SIDE, 1.0))
+        ratio = self._within(size[:, 1:], slice(3, 4), (SMALLEST_SIDE, 1 / SMALLEST_SIDE))
+        return torch.cat([position, width, ratio], 1)
+
+    def _within(self, values: Tensor, part: slice, limits: tuple[float, float]) -> Tensor:
+        mean, std = self.mean[part], self.std[part]
+        return ((values * std + mean).clamp(*limits) - mean) / std
+
+    def _one_hot(self, labels: Tensor, like: Tensor) -> Tensor:
+        """int64 [...] -> [..., C], of `like`'s type; the end is zero everywhere."""
+        classes = torch.arange(self.classes, device=labels.device)
+        return (labels[..., None] == classes).to(like.dtype)
+
+    def _mixture(self, head: nn.Module, inputs: Tensor) -> Tensor:
+        return torch.unflatten(head(inputs), -1, (-1, 6))
+
+
+def sort_layout(labels: Tensor, boxes: Tensor, kept: Tensor) -> Layout:
+    """Labels int64 [B, R], xywh [B, R, 4], kept bool [B, R] -> Layout of the kept boxes with area, largest first."""
+    kept = kept & (boxes[..., 2:] >= SMALLEST_SIDE * (1 - 1e-4)).all(-1)
+    area = boxes[..., 2:].prod(-1).masked_fill(~kept, -1)
+    order = area.argsort(dim=1, descending=True, stable=True)
+    kept = kept.gather(1, order)
+    return Layout(
+        labels=labels.gather(1, order) * kept,
+        boxes=boxes.gather(1, order[..., None].expand_as(boxes)) * kept[..., None],
+        count=kept.sum(1),
+    )
+
+
+def _head(channels: int, hidden: int, components: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, components * 6))

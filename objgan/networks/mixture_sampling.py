@@ -1,0 +1,37 @@
+"""Draws from label distributions and Gaussian mixtures, from explicit standard-normal noise."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from objgan.losses.boxes import Mixture
+
+
+def sample_labels(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    """Logits [B, L], noise [B] -> int64 [B]; temperature 0 takes the most likely. Classes at -inf are never drawn."""
+    logits = logits.float()
+    return logits.argmax(-1) if temperature == 0 else _choose((logits / temperature).softmax(-1), noise)
+
+
+def sample_mixture(parameters: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    """Parameters [B, K, 6], noise [B, 3] -> points [B, 2].
+
+    The temperature divides the log weights, and its root scales the sigmas (Hong et al. 2018, after Sketch-RNN).
+    """
+    mixture = Mixture.from_parameters(parameters)
+    index = _choose((mixture.log_weights / temperature).softmax(-1), noise[:, 0])
+    row = torch.arange(len(index), device=index.device)
+    mean, rho = mixture.means[row, index], mixture.atanh_rho[row, index].tanh()
+    sigma = mixture.log_sigmas[row, index].exp() * math.sqrt(temperature)
+    first, second = noise[:, 1].float(), noise[:, 2].float()
+    second = rho * first + (1 - rho.square()).sqrt() * second
+    return mean + sigma * torch.stack([first, second], -1)
+
+
+def _choose(probabilities: Tensor, noise: Tensor) -> Tensor:
+    """[B, L], standard-normal [B] -> int64 [B], by inverting the cumulative distribution."""
+    # Above 0 strictly, so that leading classes of probability 0 are passed over; within the total against rounding.
+    cumulative = probabilities.cumsum(-1)
+    uniform = torch.special.ndtr(noise.float()).clamp(1e-6, 1 - 1e-6) * cumulative[:, -1]
+    return (cumulative < uniform[:, None]).sum(-1).clamp_max(probabilities.shape[-1] - 1)

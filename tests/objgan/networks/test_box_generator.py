@@ -1,0 +1,239 @@
+"""Box generator: sampling's promises, invariants, gradients, and that it can learn eight layouts by heart."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from objgan.batch import Batch
+from objgan.domain import Domain
+from objgan.geometry import cxywr_to_xywh
+from objgan.layout import Layout
+from objgan.losses.boxes import label_nll, masked_mean, mixture_nll
+from objgan.networks.box_generator import BoxGenerator, BoxSizes, Temperatures, sort_layout
+from objgan.networks.encoders import TextEncoder, TextFeatures
+from objgan.networks.mixture_sampling import sample_labels, sample_mixture
+
+MakeBatch = Callable[..., Batch]
+SIZES = BoxSizes(text=12, hidden=24, label_embedding=8, coordinate_embedding=6, components=3)
+END = 5
+
+
+@pytest.fixture
+def generator(domain: Domain) -> BoxGenerator:
+    torch.manual_seed(0)
+    encoder = TextEncoder(20, 8, 12, 0.5)
+    return BoxGenerator(SIZES, domain.statistics, 4, encoder=encoder, bag=True).eval()
+
+
+def encode(generator: BoxGenerator, batch: Batch) -> TextFeatures:
+    return generator.encode(batch.words, batch.word_count)
+
+
+def noise(size: int, seed: int = 0) -> Tensor:
+    return torch.randn(size, 4, 7, generator=torch.Generator().manual_seed(seed))
+
+
+def rows(layout: Layout, i: int) -> list[list[float]]:
+    n = int(layout.count[i])
+    return torch.cat([layout.labels[i, :n, None].float(), layout.boxes[i, :n]], 1).tolist()
+
+
+def losses(generator: BoxGenerator, text: TextFeatures, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+    """Per step: label, centre, size; [B, R + 1], [B, R], [B, R]."""
+    outputs, boxes = generator(text, layout), generator.standardise(layout.boxes)
+    labels, _ = generator.targets(layout)
+    return (
+        label_nll(outputs.labels, labels),
+        mixture_nll(outputs.position, boxes[..., :2]),
+        mixture_nll(outputs.size, boxes[..., 2:]),
+    )
+
+
+def test_targets_have_one_end_and_padding_never_counts(generator: BoxGenerator, make_batch: MakeBatch) -> None:
+    layout = make_batch(3, counts=[0, 2, 4], masks=False).layout
+    labels, mask = generator.targets(layout)
+    assert mask.sum(1).tolist() == [1, 3, 5]
+    assert (labels == END).sum(1).tolist() == [5, 3, 1]
+    assert labels[1, :2].tolist() == layout.labels[1, :2].tolist() and labels[1, 2] == END
+
+
+def test_standardised_boxes_by_hand(generator: BoxGenerator) -> None:
+    # Centre (0.7, 0.25), width 0.45, ratio 0.6 / 0.45 x ...: (0.7 - 0.5) / 0.2 and so on, with the domain's figures.
+    box = torch.tensor([0.475, 0.0, 0.45, 0.5])
+    expected = torch.tensor([1.0, -1.0, 1.0, (0.5 / 0.45 - 1.2) / 0.6])
+    torch.testing.assert_close(generator.standardise(box), expected)
+    torch.testing.assert_close(cxywr_to_xywh(expected * generator.std + generator.mean), box)
+
+
+def test_padding_changes_nothing(generator: BoxGenerator, make_batch: MakeBatch) -> None:
+    batch = make_batch(3, counts=[0, 2, 3], masks=False)
+    layout, valid = batch.layout, batch.layout.valid
+    dirty = replace(
+        layout,
+        labels=torch.where(valid, layout.labels, 3),
+        boxes=torch.where(valid[..., None], layout.boxes, torch.tensor([0.2, 0.1, 0.5, 0.7])),
+    )
+    text = encode(generator, batch)
+    padded = generator.encode(torch.cat([batch.words, torch.full((3, 4), 9)], 1), batch.word_count)
+    _, steps = generator.targets(layout)
+    plain = losses(generator, text, layout)
+    for other in (losses(generator, text, dirty), losses(generator, padded, layout)):
+        for mask, ours, theirs in zip((steps, valid, valid), plain, other, strict=True):
+            torch.testing.assert_close(ours[mask], theirs[mask])
+
+
+def test_batch_of_one_is_as_batch_of_many(generator: BoxGenerator, make_batch: MakeBatch) -> None:
+    batch = make_batch(4, counts=[1, 0, 4, 2], masks=False)
+    many = losses(generator, encode(generator, batch), batch.layout)
+    hot = Temperatures(label=1.0)
+    sampled = generator.sample(encode(generator, batch), noise(4), hot, generator.caps)
+    for i in range(4):
+        one = slice(i, i + 1)
+        text = generator.encode(batch.words[one], batch.word_count[one])
+        for ours, theirs in zip(losses(generator, text, batch.layout[one]), many, strict=True):
+            torch.testing.assert_close(ours, theirs[one], atol=1e-5, rtol=1e-4)
+        alone = generator.sample(text, noise(4)[one], hot, generator.caps)
+        torch.testing.assert_close(rows(alone, 0), rows(sampled, i), atol=1e-5, rtol=1e-4)
+
+
+def test_samples_are_sorted_legal_and_follow_their_noise(generator: BoxGenerator, make_batch: MakeBatch) -> None:
+    batch = make_batch(3)
+    text = TextFeatures(*(t.repeat(40, *[1] * (t.dim() - 1)) for t in vars(encode(generator, batch)).values()))
+    hot = Temperatures(label=3.0, mixture=4.0)
+    layout = generator.sample(text, noise(120), hot, generator.caps)
+    again = generator.sample(text, noise(120), hot, generator.caps)
+    other = generator.sample(text, noise(120, seed=1), hot, generator.caps)
+    assert torch.equal(layout.boxes, again.boxes) and not torch.equal(layout.boxes, other.boxes)
+    x, y, w, h = layout.boxes.unbind(-1)
+    assert (x >= 0).all() and (y >= 0).all() and (x + w <= 1 + 1e-6).all() and (y + h <= 1 + 1e-6).all()
+    assert ((w > 0) & (h > 0) == layout.valid).all()
+    area = w * h
+    assert (area[:, :-1] >= area[:, 1:]).all()
+    assert (layout.labels[~layout.valid] == 0).all() and (layout.labels < END).all()
+    assert len(set(layout.count.tolist())) > 2, "hot samples differ in their number of objects"
+
+
+def test_an_empty_layout_is_legal(generator: BoxGenerator, make_batch: MakeBatch) -> None:
+    with torch.no_grad():
+        generator.to_label.bias[END] = 1e4
+    batch = make_batch(2, counts=[0, 0], masks=False)
+    layout = generator.sample_layout(batch.words, batch.word_count, None, noise(2))
+    assert layout.count.tolist() == [0, 0] and (layout.boxes == 0).all() and (layout.labels == 0).all()
+    nll = losses(generator, encode(generator, batch), batch.layout)
+    assert masked_mean(nll[1], batch.layout.valid) == 0 and nll[0].isfinite().all()
+
+
+def test_no_class_appears_more_often_than_its_cap(generator: BoxGenerator, make_batch: MakeBatch) -> None:
+    with torch.no_grad():
+        generator.to_label.bias[1] = 1e4  # always class 1 while it may
+        generator.to_label.bias[2] = 1e2  # then class 2
+    batch = make_batch(3)
+    caps = torch.tensor([4, 3, 4, 4, 4])
+    generator.mean, generator.std = torch.tensor([0.5, 0.5, 0.3, 1.0]), torch.tensor([0.01, 0.01, 0.01, 0.01])
+    layout = generator.sample(encode(generator, batch), noise(3), Temperatures(), caps)
+    assert [sorted(row.tolist()) for row in layout.labels] == [[1, 1, 1, 2]] * 3
+
+
+def test_sorting_drops_degenerate_boxes() -> None:
+    boxes = torch.tensor([[[0, 0, 0.1, 0.1], [0.2, 0.2, 0.0, 0.5], [0, 0, 0.5, 0.5], [0, 0, 0.9, 0.9]]])
+    layout = sort_layout(torch.tensor([[1, 2, 3, 4]]), boxes, torch.tensor([[True, True, True, False]]))
+    assert layout.count.tolist() == [2] and layout.labels.tolist() == [[3, 1, 0, 0]]
+    torch.testing.assert_close(layout.boxes[0, :2], boxes[0, [2, 0]])
+
+
+def test_size_is_conditioned_on_the_next_centre(generator: BoxGenerator, make_batch: MakeBatch) -> None:
+    # The published code feeds the previous y. The first object's size must see its own x and y, and nothing else new.
+    batch = make_batch(1, counts=[2], masks=False)
+    text = encode(generator, batch)
+    for axis in (0, 1):
+        moved = batch.layout.boxes.clone()
+        moved[0, 0, axis] += 0.1
+        before, after = generator(text, batch.layout), generator(text, replace(batch.layout, boxes=moved))
+        assert torch.equal(before.position[0, 0], after.position[0, 0])
+        assert not torch.equal(before.size[0, 0], after.size[0, 0])
+        assert torch.equal(before.labels[0, 0], after.labels[0, 0])
+        assert not torch.equal(before.labels[0, 1], after.labels[0, 1])
+
+
+def test_training_and_sampling_condition_alike(generator: BoxGenerator, make_batch: MakeBatch) -> None:
+    """Sampled with one sharp component, each box is the mean of the mixture that teacher forcing on it predicts."""
+    with torch.no_grad():
+        generator.to_label.bias[END] = -1e4
+        for head in (generator.to_position, generator.to_size):
+            head[-1].bias.view(-1, 6)[0, 0] = 1e4
+        generator.to_label.weight.zero_()  # a fixed order of labels, so that sorting can be undone
+    batch = make_batch(1, masks=False)
+    text = encode(generator, batch)
+    layout = generator.sample(text, torch.zeros(1, 4, 7), Temperatures(mixture=1e-6), torch.full((5,), 1))
+    first = int(generator.to_label.bias.argmax())
+    box = layout.boxes[0, layout.labels[0].tolist().index(first)]
+    alone = Layout(torch.tensor([[first, 0, 0, 0]]), torch.zeros(1, 4, 4), torch.tensor([1]))
+    alone.boxes[0, 0] = box
+    outputs = generator(text, alone)
+    means = torch.cat([outputs.position[0, 0, 0, 1:3], outputs.size[0, 0, 0, 1:3]])
+    torch.testing.assert_close(generator.standardise(box), means, atol=1e-3, rtol=1e-3)
+
+
+def test_zero_temperature_is_the_most_likely_label() -> None:
+    logits = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(sample_labels(logits, torch.full((50,), 3.0), 0.0), logits.argmax(1))
+
+
+def test_labels_are_drawn_with_their_probabilities() -> None:
+    logits = torch.tensor([-math.inf, math.log(0.2), -math.inf, math.log(0.8)]).expand(4000, 4)
+    drawn = sample_labels(logits, torch.randn(4000, generator=torch.Generator().manual_seed(0)), 1.0)
+    assert torch.bincount(drawn, minlength=4)[[0, 2]].sum() == 0
+    assert (drawn == 1).float().mean().item() == pytest.approx(0.2, abs=0.02)
+    # The extremes of the noise still land on a class that is possible.
+    assert sample_labels(logits[:2], torch.tensor([-40.0, 40.0]), 1.0).tolist() == [1, 3]
+
+
+def test_mixture_samples_have_the_mixtures_moments() -> None:
+    parameters = torch.tensor([[0.0, 1.0, -1.0, math.log(0.5), math.log(2.0), math.atanh(0.6)]]).expand(20000, 1, 6)
+    draws = torch.randn(20000, 3, generator=torch.Generator().manual_seed(0))
+    points = sample_mixture(parameters, draws, 1.0)
+    torch.testing.assert_close(points.mean(0), torch.tensor([1.0, -1.0]), atol=0.05, rtol=0)
+    expected = torch.tensor([[0.25, 0.6], [0.6, 4.0]])
+    torch.testing.assert_close(points.T.cov(), expected, atol=0.1, rtol=0)
+    torch.testing.assert_close(sample_mixture(parameters, draws, 0.25).T.cov(), expected / 4, atol=0.03, rtol=0)
+
+
+def test_gradients_reach_every_parameter(generator: BoxGenerator, make_batch: MakeBatch) -> None:
+    batch = make_batch(4, counts=[4, 3, 2, 1], masks=False)
+    text = encode(generator, batch)
+    bag = generator(text, batch.layout).bag
+    assert bag is not None and bag.shape == (4, 5)
+    (sum(part.mean() for part in losses(generator, text, batch.layout)) + bag.sum()).backward()
+    for name, parameter in generator.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_without_an_encoder_it_wants_features(domain: Domain, make_batch: MakeBatch) -> None:
+    generator, batch = BoxGenerator(SIZES, domain.statistics, 4), make_batch(1)
+    with pytest.raises(ValueError, match="text features"):
+        generator.encode(batch.words, batch.word_count)
+
+
+def test_it_learns_eight_layouts_by_heart(domain: Domain, make_batch: MakeBatch) -> None:
+    torch.manual_seed(0)
+    generator = BoxGenerator(replace(SIZES, hidden=48), domain.statistics, 4, encoder=TextEncoder(20, 16, 12, 0.0))
+    batch = make_batch(8, masks=False)
+    labels, steps = generator.targets(batch.layout)
+    optimiser = torch.optim.Adam(generator.parameters(), 1e-2)
+    for _ in range(250):
+        label, position, size = losses(generator, encode(generator, batch), batch.layout)
+        loss = masked_mean(label, steps) + masked_mean(position + size, batch.layout.valid)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    outputs = generator(encode(generator, batch), batch.layout)
+    assert (outputs.labels.argmax(-1) == labels)[steps].float().mean() > 0.95
+    assert masked_mean(position + size, batch.layout.valid) < 0, "boxes are known to a fraction of their spread"
+    sampled = generator.eval().sample(
+        encode(generator, batch), noise(8), Temperatures(mixture=1e-4), torch.full((5,), 4)
+    )
+    assert [sorted(row.tolist()) for row in sampled.labels] == [sorted(row.tolist()) for row in batch.layout.labels]
