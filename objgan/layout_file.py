@@ -60,8 +60,9 @@ def layout_to_json(layout: Layout, classes: Sequence[str], caption: str) -> str:
     for index in range(int(layout.count[0])):
         box = [_shortest(value) for value in layout.boxes[0, index]]
         entry: dict[str, Any] = {"label": classes[int(layout.labels[0, index])], "box": box}
-        if layout.masks is not None:
-            entry["mask"] = _encode(layout.soft_masks[0, index] >= 0.5) | {"box": box}
+        shape = None if layout.masks is None else layout.soft_masks[0, index] >= 0.5
+        if shape is not None and shape.any():
+            entry["mask"] = _encode(shape) | {"box": box}
         objects.append(entry)
     # One object a line: short enough to find one's way in, and to edit.
     lines = ",\n  ".join(json.dumps(entry, ensure_ascii=False) for entry in objects)

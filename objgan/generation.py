@@ -1,0 +1,248 @@
+"""The finished model: caption -> boxes -> shapes -> image."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from objgan.config import Config
+from objgan.domain import Domain
+from objgan.errors import InputError
+from objgan.layout import Layout
+from objgan.layout_file import GivenLayout, LayoutRules
+from objgan.model_folder import ModelParts, read_model, write_model
+from objgan.stages import NETWORKS
+from objgan.vocabulary import UNK
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One image, with what led to it.
+
+    index:  which of the caption's samples, from 0
+    layout: batch of one, on the CPU; masks uint8, 0 or 255 where generated
+    scales: uint8 [s, s, 3], one a scale of the generator, the smallest first
+    names:  class name of each object of the layout
+    """
+
+    caption: str
+    index: int
+    seed: int
+    layout: Layout
+    scales: tuple[np.ndarray, ...]
+    names: tuple[str, ...]
+
+    @property
+    def image(self) -> np.ndarray:
+        """uint8 [S, S, 3], the largest scale."""
+        return self.scales[-1]
+
+
+@dataclass(frozen=True)
+class _Order:
+    """One sample to make: its caption's words, its place, and what is given of its layout."""
+
+    caption: str
+    index: int
+    words: np.ndarray
+    given: GivenLayout | None
+
+
+class ObjGAN:
+    """Five networks in eval mode, their settings and their domain."""
+
+    def __init__(self, config: Config, domain: Domain, networks: Mapping[str, nn.Module]) -> None:
+        """`networks` by the names in `objgan.stages.NETWORKS`, all on one device; they are frozen in place.
+
+        Raises:
+            ValueError: a network is missing.
+        """
+        missing = [name for name in NETWORKS if name not in networks]
+        if missing:
+            raise ValueError(f"a model needs the networks {', '.join(NETWORKS)}; {', '.join(missing)} not given")
+        self.config, self.domain = config, domain
+        self.networks = {name: networks[name].requires_grad_(False).eval() for name in NETWORKS}
+
+    @property
+    def rules(self) -> LayoutRules:
+        """What layouts this model takes (see `objgan.layout_file.read_layout`)."""
+        return LayoutRules(self.domain.classes, self.config.data.max_objects, self.config.data.mask_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.networks["image_generator"].parameters()).device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the networks, in place."""
+        for network in self.networks.values():
+            network.to(device)
+        return self
+
+    def save(self, folder: Path, sources: Mapping[str, Any] | None = None) -> None:
+        """Write the model's folder (see `objgan.model_folder`); `sources` (JSON) says what it was made of."""
+        write_model(folder, ModelParts(self.config, self.domain, self.networks), sources)
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str = "auto") -> Self:
+        """Read what `save` wrote. `device`: "auto" (a GPU where there is one), "cpu", "cuda", ...
+
+        Raises:
+            InputError: no model there, of a newer format, or with a missing or changed file.
+        """
+        parts = read_model(Path(folder))
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        return cls(parts.config, parts.domain, parts.networks).to(chosen)
+
+    def generate(
+        self,
+        captions: Sequence[str],
+        *,
+        n: int = 1,
+        seed: int = 0,
+        layouts: Sequence[Layout | GivenLayout | None] | None = None,
+        batch_size: int = 8,
+    ) -> list[Generated]:
+        """`n` samples of each caption, in order: caption by caption, sample by sample.
+
+        A sample's noise depends on (seed, caption, its number) alone, not on its batch. Of a caption, the first
+        `data.max_words` words count.
+
+        Args:
+            captions: texts with at least one known word
+            n: samples a caption
+            seed: any whole number
+            layouts: one a caption (batches of one); boxes without masks get generated shapes, None a generated layout
+            batch_size: samples at a time
+
+        Raises:
+            InputError: a caption is empty or has no known word.
+            ValueError: `layouts` are not as many as captions, or not batches of one with at most R objects.
+        """
+        given = [self._given(layout) for layout in layouts] if layouts is not None else [None] * len(captions)
+        if len(given) != len(captions):
+            raise ValueError(f"{len(given)} layouts for {len(captions)} captions: give one a caption")
+        encoded = [self._encode(caption) for caption in captions]
+        orders = [
+            _Order(caption, index, words, layout)
+            for caption, words, layout in zip(captions, encoded, given, strict=True)
+            for index in range(n)
+        ]
+        made: list[Generated] = []
+        for start in range(0, len(orders), batch_size):
+            made += self._make(orders[start : start + batch_size], seed)
+        return made
+
+    @torch.no_grad()
+    def _make(self, orders: Sequence[_Order], seed: int) -> list[Generated]:
+        words, count = self._words(orders)
+        boxes, shapes, images = self._noise(orders, seed)
+        text = self._network("text_encoder")(words, count)
+        layout = self._network("box_generator").sample_layout(words, count, text, boxes)
+        layout, drawn = _put_in(layout, [order.given for order in orders])
+        masks = _sharpen(self._network("shape_generator")(replace(layout, masks=None), shapes))
+        if layout.masks is not None:
+            masks = torch.where(drawn[..., None, None], layout.soft_masks, masks)
+        layout = layout.with_masks(masks)
+        outputs = self._network("image_generator")(text, layout, images)
+        scales = [_to_pixels(scale) for scale in outputs.images]
+        layout = layout.with_masks((masks * 255).round().byte()).to("cpu")
+        return [
+            self._finish(order, seed, layout[row : row + 1], [s[row] for s in scales])
+            for row, order in enumerate(orders)
+        ]
+
+    def _finish(self, order: _Order, seed: int, layout: Layout, scales: Sequence[np.ndarray]) -> Generated:
+        labels = layout.labels[0, : int(layout.count[0])].tolist()
+        names = tuple(self.domain.classes[label] for label in labels)
+        return Generated(order.caption, order.index, seed, layout, tuple(scales), names)
+
+    def _encode(self, caption: str) -> np.ndarray:
+        """int64 [n], n from 1 to `data.max_words`."""
+        words = self.domain.vocabulary.encode(caption)
+        if len(words) == 0:
+            raise InputError(f"caption {caption!r} has no words: describe a picture")
+        if (words == UNK).all():
+            raise InputError(
+                f"caption {caption!r}: this model knows none of its words; use words of its training captions"
+            )
+        return words[: self.config.data.max_words]
+
+    def _words(self, orders: Sequence[_Order]) -> tuple[Tensor, Tensor]:
+        words = torch.zeros(len(orders), self.config.data.max_words, dtype=torch.int64)
+        for row, order in enumerate(orders):
+            words[row, : len(order.words)] = torch.from_numpy(order.words)
+        return words.to(self.device), torch.tensor([len(order.words) for order in orders], device=self.device)
+
+    def _noise(self, orders: Sequence[_Order], seed: int) -> list[Tensor]:
+        """Standard-normal noise of the box, shape and image generators, [B, *noise_shape] each."""
+        noise = []
+        for name in ("box_generator", "shape_generator", "image_generator"):
+            shape = self._network(name).noise_shape
+            draws = [torch.randn(shape, generator=_generator(seed, order, name)) for order in orders]
+            noise.append(torch.stack(draws).to(self.device))
+        return noise
+
+    def _given(self, layout: Layout | GivenLayout | None) -> GivenLayout | None:
+        """A layout of the caller's, checked, padded to R objects and on the networks' device."""
+        if layout is None:
+            return None
+        given = layout if isinstance(layout, GivenLayout) else GivenLayout(None, layout, _all_drawn(layout))
+        slots, found = self.config.data.max_objects, given.layout
+        if found.labels.shape != (1, slots):
+            raise ValueError(f"a given layout is a batch of one with {slots} places, got {tuple(found.labels.shape)}")
+        return GivenLayout(given.caption, found.to(self.device), given.drawn.to(self.device))
+
+    def _network(self, name: str) -> Any:
+        return self.networks[name]
+
+
+def _put_in(layout: Layout, given: Sequence[GivenLayout | None]) -> tuple[Layout, Tensor]:
+    """Given layouts in the place of generated ones; masks float where any are given, and bool [B, R] which are."""
+    drawn = torch.zeros_like(layout.valid)
+    labels, boxes, count = layout.labels.clone(), layout.boxes.clone(), layout.count.clone()
+    masks: Tensor | None = None
+    for row, one in enumerate(given):
+        if one is None:
+            continue
+        labels[row], boxes[row], count[row] = one.layout.labels[0], one.layout.boxes[0], one.layout.count[0]
+        drawn[row] = one.drawn[0]
+        if one.layout.masks is not None:
+            shapes = one.layout.soft_masks
+            masks = shapes.new_zeros(len(given), *shapes.shape[1:]) if masks is None else masks
+            masks[row] = shapes[0]
+    return Layout(labels, boxes, count, masks), drawn
+
+
+def _sharpen(masks: Tensor) -> Tensor:
+    """Soft masks [B, R, M, M] -> the same with 0 and 1 alone, cut at half of each mask's own maximum.
+
+    The image generator learned from true masks, which are sharp; and what a layout file holds is then
+    what the image was made from, so that giving it back gives the same image.
+    """
+    peak = masks.amax((2, 3), keepdim=True)
+    return ((masks >= peak / 2) & (masks > 0)).float()
+
+
+def _to_pixels(images: Tensor) -> np.ndarray:
+    """[B, 3, S, S] in [-1, 1] -> uint8 [B, S, S, 3]."""
+    pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255).byte()
+    array: np.ndarray = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return array
+
+
+def _all_drawn(layout: Layout) -> Tensor:
+    """bool [1, R]: every object, where the layout has masks."""
+    return layout.valid if layout.masks is not None else torch.zeros_like(layout.valid)
+
+
+def _generator(seed: int, order: _Order, network: str) -> torch.Generator:
+    """On the CPU whatever the device, so that all devices start from the same noise."""
+    text = f"{seed}\0{order.caption}\0{order.index}\0{network}"
+    digest = hashlib.sha256(text.encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
