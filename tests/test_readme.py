@@ -1,0 +1,135 @@
+"""Every command that the documents tell is run, in a shorter form where it is long.
+
+SHORT says what is run for each: a whole command, or `+ options` for the command itself with those options after it.
+Commands run in the order of their document, in an empty folder beside a link to ../shared, as a reader would give them.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "pipelines/README.md", "tune/README.md", "cluster/README.md")
+
+QUICK = "+ --config quick.yaml"
+COCO = (
+    "python -m pipelines run --images ../shared/coco/images --instances ../shared/coco/annotations/instances.json "
+    "--captions ../shared/coco/annotations/captions.json --recipe tiny --out runs/coco"
+)
+SHORT: dict[str, tuple[str, ...]] = {
+    "make demo": ("make --dry-run demo", "python -m pipelines demo --images 60 --config quick.yaml"),
+    "make test": ("make --dry-run test",),
+    "make setup": ("make --dry-run --always-make setup",),
+    "make lint": ("make --dry-run lint",),
+    "make format": ("make --dry-run format",),
+    "source .venv/bin/activate": ("make --dry-run --always-make setup",),
+    COCO: (QUICK,),
+    'python -m pipelines generate "two red kites above a boat on the sea" --n 4 --seed 1 --out runs/mine': ("+",),
+    "python -m pipelines run --recipe small --set images.training.generator_lr=2e-4 "
+    "--set images.training.batch_size=8 --dry-run": ("+",),
+    "python -m pipelines sample --out data/sample-coco --images 400 --seed 0": ("+ --images 60",),
+    "python -m pipelines prepare --images data/sample-coco/images "
+    "--instances data/sample-coco/annotations/instances.json "
+    "--captions data/sample-coco/annotations/captions.json --out data/prepared": (QUICK,),
+    "python -m pipelines train encoders --data data/prepared --run first": (QUICK,),
+    "python -m pipelines train boxes --data data/prepared --run first": (QUICK,),
+    "python -m pipelines train shapes --data data/prepared --run first": (QUICK,),
+    "python -m pipelines train images --data data/prepared --run first --workers 2": (QUICK,),
+    "python -m pipelines register --run first --alias challenger": ("+",),
+    "python -m pipelines evaluate --model models:/objgan@challenger --data data/prepared --split test "
+    "--out runs/evaluation": ("+ --samples 4",),
+    'python -m pipelines generate "three sheep in the snow" --model models:/objgan@challenger --out runs/generated': (
+        "+",
+    ),
+    # `demo`, in the README's first command, runs all the steps that `run` does on sample data.
+    "python -m pipelines run --out runs/all": ("+ --config quick.yaml --dry-run",),
+    "python -m pipelines run --out runs/all --dry-run": ("+",),
+    "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db": ("+ --help",),
+}
+STAGE = "{training: {steps: 2, batch_size: 6, validation_samples: 6, checkpoint_every: 2, validate_every: 2}}"
+SETTINGS = "".join(f"{stage}: {STAGE}\n" for stage in ("encoders", "boxes", "shapes", "images"))
+
+
+def commands(text: str) -> Iterator[str]:
+    """The commands in a document's ```bash blocks, continued lines joined, without their comments."""
+    for block in re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if command := plain(line):
+                yield command
+
+
+def plain(command: str) -> str:
+    """With one way of quoting, and no comment."""
+    return shlex.join(shlex.split(command, comments=True))
+
+
+def shortened(command: str) -> list[str]:
+    shorts = {plain(long): short for long, short in SHORT.items()}[command]
+    return [f"{command}{short[1:]}" if short.startswith("+") else short for short in shorts]
+
+
+@pytest.fixture
+def work(repository: Path, tmp_path: Path) -> Path:
+    """Where the commands run: an empty folder with quick settings, ../shared beside it."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "quick.yaml").write_text(SETTINGS)
+    (tmp_path / "shared").symlink_to(repository.parent / "shared")
+    return tmp_path / "work"
+
+
+def run_all(repository: Path, work: Path, asked: Sequence[str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    environment["PYTHONPATH"] = str(repository)
+    for command in (short for one in asked for short in shortened(one)):
+        program, *words = shlex.split(command)
+        beside = Path(sys.executable).parent / program
+        program = sys.executable if program == "python" else str(beside) if beside.exists() else program
+        done = subprocess.run(
+            [program, *words],
+            cwd=repository if program == "make" else work,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def test_every_command_told_is_in_the_table_and_none_besides(repository: Path) -> None:
+    told = {command for name in DOCUMENTS for command in commands((repository / name).read_text())}
+    assert told == {plain(command) for command in SHORT}
+
+
+def test_no_document_is_left_out(repository: Path) -> None:
+    folders = (".", "objgan", "pipelines", "tune", "cluster", "tests", "docs")
+    found = {str(path.relative_to(repository)) for folder in folders for path in (repository / folder).glob("*.md")}
+    silent = {name for name in found if not list(commands((repository / name).read_text()))}
+    assert found - silent <= set(DOCUMENTS)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_the_commands_run(repository: Path, work: Path, name: str) -> None:
+    told = [command for command in commands((repository / name).read_text()) if command != COCO]
+    run_all(repository, work, told)
+
+
+@pytest.mark.ray
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_command_for_real_coco_runs(repository: Path, work: Path, shared_coco: Path) -> None:
+    run_all(repository, work, [COCO])
+    assert (work / "runs" / "coco" / "config.json").exists()
+
+
+def test_commands_are_read_as_a_shell_would() -> None:
+    text = 'a\n```bash\nmake demo  # long\n\n# nothing\npython -m x \\\n  --y "a # b"\n```\n```\nnot this\n```\n'
+    assert list(commands(text)) == ["make demo", "python -m x --y 'a # b'"]
