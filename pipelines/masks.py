@@ -1,0 +1,91 @@
+"""COCO segmentations -> run-length masks at the stored size, and from there to soft masks."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as coco_mask
+from PIL import Image
+
+Box = Sequence[float]
+
+
+def squash_segmentation(segmentation: Any, width: int, height: int, box: Box, size: int) -> str | None:
+    """COCO polygons or RLE of a width x height picture -> compressed RLE counts of the size x size square.
+
+    Polygons are scaled, then rasterised, so nothing is sampled twice; RLE is averaged and cut at one half. A mask too
+    thin to cover any pixel gets the pixel at the middle of its `box` (xywh, fractions). None: the segmentation is
+    unusable (no polygon of three points, run lengths that do not fill the picture).
+    """
+    try:
+        if isinstance(segmentation, list):
+            mask = _polygons(segmentation, width, height, size)
+        elif isinstance(segmentation, dict):
+            mask = _resize(_run_length(segmentation, width, height), size)
+        else:
+            return None
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return None
+    if not mask.any():
+        column, row = (box[0] + box[2] / 2) * size, (box[1] + box[3] / 2) * size
+        mask[min(int(row), size - 1), min(int(column), size - 1)] = 1
+    counts: bytes = coco_mask.encode(np.asfortranarray(mask))["counts"]
+    return counts.decode("ascii")
+
+
+def decode_masks(counts: Sequence[str], size: int, mask_size: int) -> np.ndarray:
+    """Compressed RLE counts at size x size -> uint8 [r, mask_size, mask_size], 0..255: the share of each cell covered.
+
+    Raises:
+        ValueError: counts that do not fill the square.
+    """
+    if not counts:
+        return np.zeros((0, mask_size, mask_size), np.uint8)
+    runs = [{"size": [size, size], "counts": text.encode("ascii")} for text in counts]
+    masks = np.moveaxis(coco_mask.decode(runs), -1, 0)
+    if size % mask_size == 0:
+        step = size // mask_size
+        cells = masks.reshape(len(counts), mask_size, step, mask_size, step)
+        return np.round(cells.mean((2, 4), dtype=np.float32) * 255).astype(np.uint8)
+    scaled = [Image.fromarray(mask * 255).resize((mask_size, mask_size), Image.Resampling.BOX) for mask in masks]
+    return np.stack([np.asarray(image) for image in scaled])
+
+
+def flip_masks(masks: np.ndarray) -> np.ndarray:
+    """[..., M, M] mirrored left to right."""
+    return np.ascontiguousarray(masks[..., ::-1])
+
+
+def _polygons(polygons: list[Any], width: int, height: int, size: int) -> np.ndarray:
+    """uint8 [size, size]: the union of the polygons (flat lists of x, y in pixels of the original)."""
+    scale = (size / width, size / height)
+    usable = [part for part in polygons if len(part) >= 6 and len(part) % 2 == 0]
+    scaled = [[float(value) * scale[i % 2] for i, value in enumerate(part)] for part in usable]
+    # Far outside, pycocotools would walk every pixel of the way; NaN would never come back.
+    scaled = [[min(max(v, -size), 2.0 * size) for v in part] for part in scaled if all(map(math.isfinite, part))]
+    if not scaled:
+        raise ValueError("no polygon of at least three points")
+    mask: np.ndarray = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(scaled, size, size)))
+    return mask
+
+
+def _run_length(segmentation: dict[str, Any], width: int, height: int) -> np.ndarray:
+    """uint8 [height, width] from COCO RLE, compressed (text) or not (list)."""
+    counts, sides = segmentation["counts"], segmentation["size"]
+    if list(sides) != [height, width]:
+        raise ValueError(f"run lengths of a picture of {sides}, not {[height, width]}")
+    if isinstance(counts, list):
+        runs = np.array(counts, np.int64)
+        if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width:
+            raise ValueError("run lengths do not fill the picture")
+        values = np.arange(len(runs)) % 2
+        return np.repeat(values, runs).astype(np.uint8).reshape(width, height).T
+    text = counts.encode("ascii") if isinstance(counts, str) else counts
+    mask: np.ndarray = coco_mask.decode({"size": [height, width], "counts": text})
+    return mask
+
+
+def _resize(mask: np.ndarray, size: int) -> np.ndarray:
+    image = Image.fromarray(np.ascontiguousarray(mask) * 255).resize((size, size), Image.Resampling.BOX)
+    return (np.asarray(image) >= 128).astype(np.uint8)
