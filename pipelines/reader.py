@@ -1,0 +1,251 @@
+"""The training reader: memory-mapped shards, a plan of every epoch, and batches that depend on their number alone.
+
+What a sample is, is a function of (seed, epoch, image id); which samples a batch holds, of (seed, number of the step).
+So a run resumes exactly at any step, on any number of workers. No Ray here.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from objgan.batch import Batch, Sample, collate
+from objgan.config import Config
+from objgan.errors import InputError
+from objgan.vocabulary import Vocabulary
+from pipelines.captions import Captions
+from pipelines.masks import decode_masks, flip_masks
+from pipelines.pixels import decode
+from pipelines.shards import SPLITS, load_manifest, read_split
+
+_ADVICE = {"image": "prepare with --images", "masks": "prepare instances that have segmentations"}
+_NEEDS = {"image": "pixels", "masks": "masks"}
+
+
+class ShardReader:
+    """The samples of one split of prepared data, with the columns that a stage asked for."""
+
+    def __init__(self, folder: Path, split: str, columns: frozenset[str], config: Config, max_words: int) -> None:
+        """`columns`: of "image", "boxes", "masks". Longer captions become `max_words` of their words, in order.
+
+        Rows without a caption of known words, or with an object without a mask where masks are asked for, are left
+        out, and counted in `left_out`.
+
+        Raises:
+            InputError: not a prepared folder, a column that it lacks, too small pictures, or no row left.
+        """
+        if split not in SPLITS:
+            raise InputError(f"data: no split {split!r}; there are {', '.join(SPLITS)}")
+        self._arguments = (folder, split, columns, config, max_words)
+        manifest = load_manifest(folder)
+        _check_columns(manifest, folder, columns, config)
+        vocabulary = Vocabulary.load(folder / "domain")
+        self._tables = list(read_split(folder, manifest, split))
+        self._starts = np.cumsum([0, *(len(table) for table in self._tables)])
+        self._stored_size = int(manifest["settings"]["image_size"])
+        self._captions = Captions([table["tokens"] for table in self._tables], vocabulary)
+        self.split, self.columns, self.config, self.max_words = split, columns, config, max_words
+        self.flips = bool(columns & {"image", "masks"})
+        self.left_out: Counter[str] = Counter()
+        self._rows = self._usable_rows()
+        if not len(self._rows):
+            reasons = ", ".join(f"{n} {reason}" for reason, n in self.left_out.items())
+            raise InputError(f"data: split {split} of {folder} has no usable image ({reasons or 'it is empty'})")
+
+    def __len__(self) -> int:
+        """Usable rows."""
+        return len(self._rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Loader processes open the shards themselves instead of being sent their content.
+        return ShardReader, self._arguments
+
+    def sample(self, index: int, seed: int, epoch: int, flip: bool = False) -> Sample:
+        """Sample `index` as this epoch sees it. `flip`: mirror it half of the time, unless its caption names a side."""
+        row = int(self._rows[index])
+        table, at = self._locate(row)
+        image_id = table["image_id"][at].as_py()
+        number, mirrored, words = self._draw(row, image_id, seed, epoch)
+        mirrored = mirrored and flip and not self._captions.is_sided(row, number)
+        labels, boxes, masks = self._objects(table, at)
+        image = decode(table["image"][at].as_py()) if "image" in self.columns else None
+        if mirrored:
+            boxes = boxes.copy()
+            boxes[:, 0] = 1 - boxes[:, 0] - boxes[:, 2]
+            masks = None if masks is None else flip_masks(masks)
+            image = None if image is None else flip_masks(image)
+        return Sample(image_id=image_id, words=words, labels=labels, boxes=boxes, masks=masks, image=image)
+
+    def text(self, index: int, seed: int, epoch: int = 0) -> str:
+        """The whole caption that `sample` takes its words from."""
+        row = int(self._rows[index])
+        table, at = self._locate(row)
+        number, _, _ = self._draw(row, table["image_id"][at].as_py(), seed, epoch)
+        return str(table["captions"][at][self._captions.place(row, number)].as_py())
+
+    def _draw(self, row: int, image_id: int, seed: int, epoch: int) -> tuple[int, bool, np.ndarray]:
+        """Number of the caption, whether a mirrored picture is due, and the word ids, int64 [n]."""
+        generator = np.random.default_rng((seed, epoch, image_id % 2**64))
+        number = int(generator.integers(self._captions.count(row)))
+        mirrored = bool(generator.integers(2))
+        words = self._captions.words(row, number)
+        if len(words) > self.max_words:
+            words = words[np.sort(generator.choice(len(words), self.max_words, replace=False))]
+        return number, mirrored, words
+
+    def _objects(self, table: pa.Table, at: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """labels int64 [r], boxes float32 [r, 4], masks uint8 [r, M, M] or None: no crowds, largest first."""
+        kept = self._kept(table["crowds"][at].as_py())
+        labels = np.array(table["labels"][at].as_py(), np.int64)[kept]
+        boxes = np.array(table["boxes"][at].as_py(), np.float32).reshape(-1, 4)[kept]
+        if "masks" not in self.columns:
+            return labels, boxes, None
+        counts = table["masks"][at].as_py()
+        masks = decode_masks([counts[index] for index in kept], self._stored_size, self.config.data.mask_size)
+        return labels, boxes, masks
+
+    def _kept(self, crowds: list[bool]) -> list[int]:
+        return [index for index, crowd in enumerate(crowds) if not crowd][: self.config.data.max_objects]
+
+    def _usable_rows(self) -> np.ndarray:
+        usable = self._captions.counts() > 0
+        self._leave_out("without a caption of known words", ~usable)
+        if "masks" in self.columns:
+            masked = np.array([ok for table in self._tables for ok in self._masked(table)], bool)
+            self._leave_out("with an object without a mask", usable & ~masked)
+            usable &= masked
+        return np.flatnonzero(usable)
+
+    def _leave_out(self, reason: str, rows: np.ndarray) -> None:
+        if rows.any():
+            self.left_out[reason] += int(rows.sum())
+
+    def _masked(self, table: pa.Table) -> Iterator[bool]:
+        """Of each row: whether all objects of its layout have masks."""
+        column = table["masks"].combine_chunks()
+        missing = column.flatten().is_null().to_numpy(zero_copy_only=False)
+        starts = column.offsets.to_numpy() - column.offsets[0].as_py()
+        for row, crowds in enumerate(table["crowds"].to_pylist()):
+            here = missing[starts[row] : starts[row + 1]]
+            yield not here[self._kept(crowds)].any()
+
+    def _locate(self, row: int) -> tuple[pa.Table, int]:
+        shard = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._tables[shard], row - int(self._starts[shard])
+
+
+def _check_columns(manifest: dict[str, Any], folder: Path, columns: frozenset[str], config: Config) -> None:
+    for name in sorted(columns):
+        if not manifest["columns"].get(name, False):
+            raise InputError(
+                f"data: this stage needs {_NEEDS.get(name, name)}, {folder} has none: {_ADVICE.get(name, 'prepare again')}"
+            )
+    there, asked = manifest["settings"]["image_size"], config.data.image_size
+    if "image" in columns and there < asked:
+        raise InputError(f"data: {folder} holds pictures of {there} pixels, data.image_size asks for {asked}")
+
+
+def plan(seed: int, epoch: int, length: int) -> np.ndarray:
+    """int64 [length]: the order in which an epoch takes the samples."""
+    # A tag keeps this stream apart from the samples' own (seed, epoch, image id).
+    return np.random.default_rng((seed, epoch, length, 0x0BDE)).permutation(length)
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Batches `start` to `stop` - 1 of an endless run over the data, as worker `rank` of `world` sees them.
+
+    Step k takes samples k * batch_size to (k + 1) * batch_size - 1 of all epochs' orders, one after the other; no
+    sample is dropped. Each worker has a contiguous part of every batch.
+    """
+
+    batch_size: int
+    seed: int
+    start: int
+    stop: int
+    rank: int = 0
+    world: int = 1
+
+    def places(self, step: int, length: int) -> list[tuple[int, int]]:
+        """(epoch, index of the sample) of this worker's part of a step's batch."""
+        first = step * self.batch_size
+        part = range(self.batch_size * self.rank // self.world, self.batch_size * (self.rank + 1) // self.world)
+        where = (divmod(first + offset, length) for offset in part)
+        return [(epoch, int(_cached_plan(self.seed, epoch, length)[at])) for epoch, at in where]
+
+
+_cached_plan = lru_cache(maxsize=4)(plan)
+
+
+def read_batch(reader: ShardReader, order: BatchPlan, step: int) -> Batch:
+    """This worker's part of one step's batch."""
+    places = order.places(step, len(reader))
+    samples = [reader.sample(index, order.seed, epoch, reader.flips) for epoch, index in places]
+    return collate(samples, reader.max_words, reader.config.data.max_objects)
+
+
+def batches(reader: ShardReader, order: BatchPlan) -> Iterator[Batch]:
+    """This worker's part of the batches `order.start` to `order.stop` - 1, made in this process."""
+    return (read_batch(reader, order, step) for step in range(order.start, order.stop))
+
+
+def loader(  # noqa: PLR0913 - BatchPlan's fields, named where they are used
+    reader: ShardReader, batch_size: int, *, seed: int, start: int, stop: int, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """The same batches, made ahead of time by `compute.loader_processes` processes, in locked pages if there is a GPU."""
+    order = BatchPlan(batch_size, seed, start, stop, rank, world)
+    compute = reader.config.compute
+    pin = compute.device != "cpu" and torch.cuda.is_available()
+    if not compute.loader_processes:
+        made = batches(reader, order)
+        return (batch.pin_memory() for batch in made) if pin else made
+    return iter(
+        DataLoader(
+            _Steps(reader, order),
+            batch_size=None,
+            num_workers=compute.loader_processes,
+            pin_memory=pin,
+            # A forked copy of a process that runs Ray's and CUDA's threads may hang.
+            multiprocessing_context="spawn",
+        )
+    )
+
+
+class _Steps(Dataset[Batch]):
+    """Item i: the batch of step start + i."""
+
+    def __init__(self, reader: ShardReader, order: BatchPlan) -> None:
+        self._reader, self._order = reader, order
+
+    def __len__(self) -> int:
+        return self._order.stop - self._order.start
+
+    def __getitem__(self, index: int) -> Batch:
+        return read_batch(self._reader, self._order, self._order.start + index)
+
+
+def evaluation_batch(reader: ShardReader, number: int, batch_size: int, seed: int, limit: int) -> Batch:
+    """Batch `number` of the first `limit` samples, in order, each with one fixed caption, never mirrored.
+
+    Raises:
+        IndexError: there is no such batch.
+    """
+    end = min(limit, len(reader))
+    indices = range(number * batch_size, min((number + 1) * batch_size, end))
+    if not indices:
+        raise IndexError(f"no batch {number} of {batch_size} in {end} samples")
+    samples = [reader.sample(index, seed, 0) for index in indices]
+    return collate(samples, reader.max_words, reader.config.data.max_objects)
+
+
+def evaluation_batches(reader: ShardReader, batch_size: int, seed: int, limit: int) -> Iterator[Batch]:
+    """All of them; the last one may be smaller."""
+    number = -(-min(limit, len(reader)) // batch_size)
+    return (evaluation_batch(reader, index, batch_size, seed, limit) for index in range(number))
