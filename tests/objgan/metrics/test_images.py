@@ -29,9 +29,9 @@ def test_colour_distance_by_hand() -> None:
     reals = torch.zeros(1, 3, 16, 16)
     images = reals.clone()
     images[..., :8, :8] = 0.6  # the first object: mean off by 0.6, spread alike
-    assert object_colour_distance(images, reals, _layout(2)).item() == pytest.approx(0.3, abs=1e-5)
+    assert object_colour_distance(images, reals, _layout(2)).item() == pytest.approx(0.3, abs=1e-3)
     images[..., 8:, 8:] = torch.tensor([1.0, -1.0]).repeat(4)  # the second: mean alike, spread 1
-    assert object_colour_distance(images, reals, _layout(2)).item() == pytest.approx(0.8, abs=1e-5)
+    assert object_colour_distance(images, reals, _layout(2)).item() == pytest.approx(0.8, abs=1e-3)
 
 
 def test_background_and_padding_do_not_matter() -> None:
