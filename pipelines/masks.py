@@ -43,13 +43,19 @@ def decode_masks(counts: Sequence[str], size: int, mask_size: int) -> np.ndarray
     if not counts:
         return np.zeros((0, mask_size, mask_size), np.uint8)
     runs = [{"size": [size, size], "counts": text.encode("ascii")} for text in counts]
-    masks = np.moveaxis(coco_mask.decode(runs), -1, 0)
+    masks = coco_mask.decode(runs).T  # [r, columns, rows], contiguous
     if size % mask_size == 0:
-        step = size // mask_size
-        cells = masks.reshape(len(counts), mask_size, step, mask_size, step)
-        return np.round(cells.mean((2, 4), dtype=np.float32) * 255).astype(np.uint8)
-    scaled = [Image.fromarray(mask * 255).resize((mask_size, mask_size), Image.Resampling.BOX) for mask in masks]
+        return _mean_cells(masks, size // mask_size).transpose(0, 2, 1).copy()
+    scaled = [Image.fromarray(mask.T * 255).resize((mask_size, mask_size), Image.Resampling.BOX) for mask in masks]
     return np.stack([np.asarray(image) for image in scaled])
+
+
+def _mean_cells(masks: np.ndarray, step: int) -> np.ndarray:
+    """0 or 1, uint8 [r, S, S] -> uint8 [r, S / step, S / step]: means of cells, times 255."""
+    # Sums of slices: several times as quick as numpy's mean over two short axes.
+    across = sum(masks[:, offset::step].astype(np.uint32) for offset in range(step))
+    total = sum(across[:, :, offset::step] for offset in range(step))
+    return np.asarray((total * 255 + step * step // 2) // (step * step), np.uint8)
 
 
 def flip_masks(masks: np.ndarray) -> np.ndarray:

@@ -199,7 +199,7 @@ def batches(reader: ShardReader, order: BatchPlan) -> Iterator[Batch]:
 def loader(  # noqa: PLR0913 - BatchPlan's fields, named where they are used
     reader: ShardReader, batch_size: int, *, seed: int, start: int, stop: int, rank: int = 0, world: int = 1
 ) -> Iterator[Batch]:
-    """The same batches, made ahead of time by `compute.loader_processes` processes, in locked pages if there is a GPU."""
+    """The same batches, made ahead by `compute.loader_processes` processes, in locked pages where there is a GPU."""
     order = BatchPlan(batch_size, seed, start, stop, rank, world)
     compute = reader.config.compute
     pin = compute.device != "cpu" and torch.cuda.is_available()
