@@ -144,9 +144,8 @@ class ShardReader:
 def _check_columns(manifest: dict[str, Any], folder: Path, columns: frozenset[str], config: Config) -> None:
     for name in sorted(columns):
         if not manifest["columns"].get(name, False):
-            raise InputError(
-                f"data: this stage needs {_NEEDS.get(name, name)}, {folder} has none: {_ADVICE.get(name, 'prepare again')}"
-            )
+            needed, advice = _NEEDS.get(name, name), _ADVICE.get(name, "prepare again")
+            raise InputError(f"data: this stage needs {needed}, {folder} has none: {advice}")
     there, asked = manifest["settings"]["image_size"], config.data.image_size
     if "image" in columns and there < asked:
         raise InputError(f"data: {folder} holds pictures of {there} pixels, data.image_size asks for {asked}")
