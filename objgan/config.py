@@ -26,13 +26,19 @@ class DataConfig(Section):
     """What the shards hold and what one sample of a batch looks like."""
 
     image_size: int = Field(256, ge=16, description="side of the stored square image, pixels")
-    mask_size: int = Field(64, ge=16, description="side of an object's mask, pixels")
+    mask_size: int = Field(64, ge=16, description="side of an object's mask, pixels; a power of two")
     max_objects: int = Field(10, ge=1, description="objects of a layout, the largest first (R)")
     max_words: int = Field(20, ge=4, description="words of a caption that any stage may see (T)")
     min_count: int = Field(1, ge=1, description="rarer words of the training captions become <unk>")
     vector_channels: int = Field(50, ge=4, description="channels of the fitted word vectors")
     validation_percent: int = Field(10, ge=1, le=45, description="share of images, by hash of the id")
     test_percent: int = Field(10, ge=1, le=45, description="share of images, by hash of the id")
+
+    @model_validator(mode="after")
+    def _halving_masks(self) -> Self:
+        if self.mask_size & (self.mask_size - 1):
+            raise ValueError(f"mask_size {self.mask_size} is no power of two: the shape generator halves it")
+        return self
 
 
 class TrainingConfig(Section):
