@@ -51,14 +51,14 @@ class Trunk(nn.Sequential):
         self.channels = widths[-1]
 
 
-def head_convolution(
-    inputs: int, outputs: int, kernel: int, norm: DiscriminatorNorm, stride: int = 1, padding: int = 0
-) -> nn.Conv2d:
-    """A convolution of a head, with bias, its weight normalised where the norm is spectral."""
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding)
-    if norm == "spectral":
-        parametrizations.spectral_norm(convolution)
-    return convolution
+def hidden_convolution(inputs: int, outputs: int, kernel: int, norm: DiscriminatorNorm) -> nn.Conv2d:
+    """Convolution inside a head, padded by 1; with a bias where no batch norm follows, which would make it idle."""
+    return _normalised(nn.Conv2d(inputs, outputs, kernel, padding=1, bias=norm != "batch"), norm)
+
+
+def logit_convolution(channels: int, norm: DiscriminatorNorm, stride: int = 1) -> nn.Conv2d:
+    """A head's last layer: unpadded 4x4 convolution to one logit a place."""
+    return _normalised(nn.Conv2d(channels, 1, 4, stride), norm)
 
 
 class SentenceHead(nn.Module):
@@ -70,10 +70,10 @@ class SentenceHead(nn.Module):
 
     def __init__(self, channels: int, text_channels: int, norm: DiscriminatorNorm) -> None:
         super().__init__()
-        self.image = head_convolution(channels, channels, 3, norm, padding=1)
-        self.text = head_convolution(text_channels, channels, 3, norm, padding=1)
+        self.image = hidden_convolution(channels, channels, 3, norm)
+        self.text = hidden_convolution(text_channels, channels, 3, norm)
         self.norm = norm2d("batch" if norm == "batch" else "none", channels)
-        self.logits = head_convolution(channels, 1, 4, norm, stride=2)
+        self.logits = logit_convolution(channels, norm, stride=2)
 
     def forward(self, features: Tensor, *sentences: Tensor) -> list[Tensor]:
         """features [B, C, h, h], h >= 4, sentences [B, D] each -> logits [B, n, n] for each sentence."""
@@ -95,7 +95,7 @@ class TextDiscriminator(nn.Module):
     def __init__(self, resolution: int, width: int, text_channels: int, norm: DiscriminatorNorm = "batch") -> None:
         super().__init__()
         self.trunk = Trunk(3, width, trunk_layers(resolution), norm)
-        self.unconditional = head_convolution(self.trunk.channels, 1, 4, norm, stride=2)
+        self.unconditional = logit_convolution(self.trunk.channels, norm, stride=2)
         self.conditional = SentenceHead(self.trunk.channels, text_channels, norm)
 
     def forward(self, images: Tensor, *sentences: Tensor) -> TextLogits:
@@ -116,7 +116,7 @@ class LayoutDiscriminator(nn.Module):
         super().__init__()
         self.encoder = LayoutEncoder(classes, code_channels)
         self.trunk = Trunk(3 + code_channels, width, trunk_layers(resolution), norm)
-        self.logits = head_convolution(self.trunk.channels, 1, 4, norm, stride=2)
+        self.logits = logit_convolution(self.trunk.channels, norm, stride=2)
         self.resolution = resolution
 
     def encode(self, layout: Layout) -> Tensor:
@@ -128,3 +128,9 @@ class LayoutDiscriminator(nn.Module):
         """images [B, 3, S, S] in [-1, 1], code of `encode` -> logits [B, n, n]."""
         logits: Tensor = self.logits(self.trunk(torch.cat([images, code.to(images.dtype)], 1)))
         return logits[:, 0]
+
+
+def _normalised(convolution: nn.Conv2d, norm: DiscriminatorNorm) -> nn.Conv2d:
+    if norm == "spectral":
+        parametrizations.spectral_norm(convolution)
+    return convolution

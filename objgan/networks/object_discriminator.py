@@ -13,7 +13,7 @@ from torchvision.ops import roi_align
 
 from objgan.geometry import to_rois
 from objgan.layout import Layout
-from objgan.networks.discriminators import DiscriminatorNorm, Trunk, head_convolution, trunk_layers
+from objgan.networks.discriminators import DiscriminatorNorm, Trunk, hidden_convolution, logit_convolution, trunk_layers
 from objgan.networks.layers import norm2d
 from objgan.networks.layout_encoder import LayoutEncoder
 
@@ -57,12 +57,12 @@ class ObjectDiscriminator(nn.Module):
         self.resolution = resolution
         self.encoder = LayoutEncoder(classes, code_channels)
         self.trunk = Trunk(3 + code_channels, width, trunk_layers(resolution, most_layers), norm)
-        self.roi = head_convolution(self.trunk.channels, channels, 4, norm, padding=1)  # 5 x 5 -> 4 x 4
+        self.roi = hidden_convolution(self.trunk.channels, channels, 4, norm)  # 5 x 5 -> 4 x 4
         self.roi_norm = norm2d("none" if spectral else "batch", channels)
-        self.unconditional = head_convolution(channels, 1, 4, norm)
-        self.joint = head_convolution(channels + condition_channels, channels, 3, norm, padding=1)
+        self.unconditional = logit_convolution(channels, norm)
+        self.joint = hidden_convolution(channels + condition_channels, channels, 3, norm)
         self.joint_norm = norm2d("none" if spectral else "batch", channels)
-        self.conditional = head_convolution(channels, 1, 4, norm)
+        self.conditional = logit_convolution(channels, norm)
 
     def encode(self, layout: Layout) -> Tensor:
         """Layout with masks -> its code [B, 12, S, S], to be shared by all images that it goes with."""
