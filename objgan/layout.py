@@ -64,3 +64,26 @@ class Layout:
             count=function(self.count),
             masks=None if self.masks is None else function(self.masks),
         )
+
+
+def drop_small(layout: Layout, fraction: float) -> Layout:
+    """Without the objects whose width and height are both under `fraction` of the side.
+
+    What stays keeps its order and moves to the front; the entries behind it are 0. Shapes stay as they were.
+    """
+    keep = layout.valid & (layout.boxes[..., 2:].amax(-1) >= fraction)
+    order = torch.argsort((~keep).int(), dim=1, stable=True)
+    count = keep.sum(1)
+    valid = torch.arange(keep.shape[1], device=keep.device) < count[:, None]
+
+    def moved(values: Tensor) -> Tensor:
+        tail = (1,) * (values.ndim - 2)
+        index = order.view(*order.shape, *tail).expand(values.shape)
+        return values.gather(1, index).masked_fill(~valid.view(*valid.shape, *tail), 0)
+
+    return Layout(
+        labels=moved(layout.labels),
+        boxes=moved(layout.boxes),
+        count=count,
+        masks=None if layout.masks is None else moved(layout.masks),
+    )
