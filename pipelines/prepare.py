@@ -43,7 +43,8 @@ from pipelines.splits import split_images
 from pipelines.statistics import layout_statistics
 
 Log = Callable[[str], None]
-OUTCOME = pa.schema([("outcome", pa.string())])
+Runner = Callable[[list[pa.Table], dict[str, Any]], Iterator[str]]
+"""Calls `write_block(block, **arguments)` for every block and yields the reports in the blocks' order."""
 
 
 @dataclass
@@ -55,8 +56,30 @@ class _Outcome:
     dropped: Counter[str]
 
 
-def prepare(source: CocoSource, out: Path, config: Config, log: Log = print) -> dict[str, Any]:
-    """Turn COCO files into shards in `out`; Ray must be running. Returns the manifest, which is written last.
+def run_on_ray(blocks: list[pa.Table], arguments: dict[str, Any]) -> Iterator[str]:
+    """One Ray Data task a block. Ray must be running."""
+    context = ray.data.DataContext.get_current()
+    before = context.execution_options.preserve_order, context.enable_progress_bars
+    context.execution_options.preserve_order, context.enable_progress_bars = True, False
+    try:
+        # from_arrow makes a block of each table: the blocks are the shards, whatever number Ray would choose.
+        rows = ray.data.from_arrow(blocks).map_batches(
+            write_block, batch_size=None, batch_format="pyarrow", fn_kwargs=arguments
+        )
+        yield from (row["report"] for row in rows.iter_rows())
+    finally:
+        context.execution_options.preserve_order, context.enable_progress_bars = before
+
+
+def run_here(blocks: list[pa.Table], arguments: dict[str, Any]) -> Iterator[str]:
+    """One block after the other in this process: the same shards without Ray."""
+    return (write_block(block, **arguments)["report"][0].as_py() for block in blocks)
+
+
+def prepare(
+    source: CocoSource, out: Path, config: Config, log: Log = print, run: Runner = run_on_ray
+) -> dict[str, Any]:
+    """Turn COCO files into shards in `out`. Returns the manifest, which is written last.
 
     The same inputs and settings give the same bytes. A folder that was finished with them is left as it is.
 
@@ -72,7 +95,7 @@ def prepare(source: CocoSource, out: Path, config: Config, log: Log = print) -> 
     data = read_coco(source.images, source.instances, source.captions)
     log(f"prepare: {len(data.records)} images with captions, {len(data.classes)} classes")
     out.mkdir(parents=True, exist_ok=True)
-    outcome = _convert_all(data, out, config.data, log)
+    outcome = _convert_all(data, out, config.data, run, log)
     _remove_leftovers(out, {shard.name for shard in outcome.shards})
     domain = _domain(data, outcome.shards, out, config.data)
     domain.save(out / "domain")
@@ -93,8 +116,10 @@ def _check_same(manifest: Mapping[str, Any], digests: Mapping[str, str], config:
         raise InputError(f"prepare: {out} was prepared differently ({'; '.join(changed)}); give another --out")
 
 
-def _convert_all(data: CocoData, out: Path, config: DataConfig, log: Log) -> _Outcome:
+def _convert_all(data: CocoData, out: Path, config: DataConfig, run: Runner, log: Log) -> _Outcome:
     """All shards. Where rejected images leave a split empty, the rest is divided again without them."""
+    images = None if data.images is None else str(data.images.resolve())
+    arguments = {"images": images, "out": str(out.resolve()), "size": config.image_size}
     rejected: dict[int, dict[str, Any]] = {}
     while True:
         usable = [image_id for image_id in data.records["image_id"].to_pylist() if image_id not in rejected]
@@ -105,7 +130,7 @@ def _convert_all(data: CocoData, out: Path, config: DataConfig, log: Log) -> _Ou
                 f"(the first: {first['file_name'] or first['image_id']}, {first['reason']})"
             )
         blocks = _blocks(data.records, split_images(usable, config))
-        outcome = _run(blocks, data.images, out, config.image_size, log)
+        outcome = _collect(run(blocks, arguments), len(blocks), log)
         rejected |= {image["image_id"]: image for image in outcome.rejected}
         if {shard.split for shard in outcome.shards} == set(SPLITS):
             outcome.rejected = [rejected[image_id] for image_id in sorted(rejected)]
@@ -124,28 +149,6 @@ def _blocks(records: pa.Table, splits: Mapping[str, list[int]]) -> list[pa.Table
     return blocks
 
 
-def _run(blocks: list[pa.Table], images: Path | None, out: Path, size: int, log: Log) -> _Outcome:
-    """One Ray Data task a block, in order; each result is one row of JSON."""
-    context = ray.data.DataContext.get_current()
-    before = context.execution_options.preserve_order, context.enable_progress_bars
-    context.execution_options.preserve_order, context.enable_progress_bars = True, False
-    try:
-        # A table a block: the blocks are the shards, whatever Ray would choose.
-        rows = ray.data.from_arrow(blocks).map_batches(
-            write_block,
-            batch_size=None,
-            batch_format="pyarrow",
-            fn_kwargs={
-                "images": None if images is None else str(images.resolve()),
-                "out": str(out.resolve()),
-                "size": size,
-            },
-        )
-        return _collect(rows.iter_rows(), len(blocks), log)
-    finally:
-        context.execution_options.preserve_order, context.enable_progress_bars = before
-
-
 def write_block(block: pa.Table, images: str | None, out: str, size: int) -> pa.Table:
     """In a worker: convert a block's records, write their shard, report as one row of JSON."""
     split, name = block["split"][0].as_py(), block["shard"][0].as_py()
@@ -156,13 +159,13 @@ def write_block(block: pa.Table, images: str | None, out: str, size: int) -> pa.
         "rejected": converted.rejected,
         "dropped": converted.dropped,
     }
-    return pa.table({"outcome": [json.dumps(report)]}, schema=OUTCOME)
+    return pa.table({"report": [json.dumps(report)]})
 
 
-def _collect(rows: Iterator[dict[str, Any]], total: int, log: Log) -> _Outcome:
+def _collect(reports: Iterator[str], total: int, log: Log) -> _Outcome:
     outcome = _Outcome([], [], Counter())
-    for number, row in enumerate(rows, 1):
-        report = json.loads(row["outcome"])
+    for number, text in enumerate(reports, 1):
+        report = json.loads(text)
         if report["shard"] is not None:
             outcome.shards.append(Shard(**report["shard"]))
         outcome.rejected += report["rejected"]
