@@ -1,0 +1,127 @@
+"""The image stage's discriminators at work: their own losses and the generator's, on a scene."""
+
+import torch
+from torch import Tensor, nn
+
+from objgan.config import Config, ImagesConfig
+from objgan.domain import Domain
+from objgan.losses.adversarial import generator_loss
+from objgan.losses.divergence import gradient_penalty
+from objgan.losses.images import layout_loss, object_loss, text_loss
+from objgan.networks.discriminators import LayoutDiscriminator, TextDiscriminator
+from objgan.networks.layers import orthogonal_
+from objgan.networks.object_discriminator import ObjectDiscriminator
+from objgan.stages.base import Losses
+from objgan.stages.image_scene import Scene
+
+OBJECT_LAYERS = {"small": 3, "large": 4}
+
+
+def build_discriminators(config: Config, domain: Domain) -> dict[str, nn.Module]:
+    """`text_S` and `layout_S` for every scale S, `object_small` and `object_large` for the largest."""
+    images, classes = config.images, len(domain.classes)
+    width, norm = images.discriminator_width, images.discriminator_norm
+    networks: dict[str, nn.Module] = {}
+    for size in images.sizes:
+        networks[f"text_{size}"] = TextDiscriminator(size, width, config.encoders.channels, norm)
+        networks[f"layout_{size}"] = LayoutDiscriminator(size, width, classes, norm)
+    condition = images.word_channels + images.width
+    for group, layers in OBJECT_LAYERS.items():
+        networks[f"object_{group}"] = ObjectDiscriminator(images.sizes[-1], width, classes, condition, layers, norm)
+    return {name: orthogonal_(network) for name, network in networks.items()}
+
+
+class ImageJudges:
+    """Losses of and by the networks that `build_discriminators` made, found by name in `networks`."""
+
+    def __init__(self, networks: nn.ModuleDict, images: ImagesConfig) -> None:
+        self.networks = networks
+        self.images = images
+        self.kind = images.adversarial
+
+    def discriminator_losses(self, scene: Scene) -> Losses:
+        """Every discriminator's loss by its name, and how often it is right ("..._accuracy_...")."""
+        losses = self.text_losses(scene)
+        for size, real, fake in zip(self.images.sizes, scene.reals, scene.fakes, strict=True):
+            losses |= _named(f"layout_{size}", self._layout_terms(scene, size, real, fake))
+        for group in scene.objects:
+            losses |= _named(f"object_{group}", self._object_terms(scene, group))
+        return losses
+
+    def text_losses(self, scene: Scene) -> Losses:
+        """The text discriminators' part of `discriminator_losses`."""
+        losses: Losses = {}
+        for size, real, fake in zip(self.images.sizes, scene.reals, scene.fakes, strict=True):
+            judge, weight = self._text(size), self.images.training.text_weight
+            reals, fakes = judge(real, scene.sentence, scene.other_sentence), judge(fake, scene.sentence)
+            losses |= _named(f"text_{size}", text_loss(reals, fakes, scene.mismatched, self.kind, weight))
+        return losses
+
+    def penalty(self, scene: Scene) -> Tensor:
+        """Matching-aware gradient penalty on real pairs, the sum over the text discriminators; a float32 scalar."""
+        power = self.images.training.gradient_penalty_power
+        sentence = scene.sentence.detach().float().requires_grad_()
+        penalties = []
+        # Slopes to the sixth power want float32.
+        with torch.autocast(sentence.device.type, enabled=False):
+            for size, real in zip(self.images.sizes, scene.reals, strict=True):
+                images = real.detach().requires_grad_()
+                logits = self._text(size)(images, sentence).conditional[0]
+                penalties.append(gradient_penalty(logits, [images, sentence], power))
+        return torch.stack(penalties).sum()
+
+    def generator_losses(self, scene: Scene) -> Losses:
+        """Sums over the scales of "unconditional", "text", "layout"; over small and large objects of "object".
+
+        An object-wise discriminator's term is the sum of its unconditional and its conditional one.
+        """
+        terms: dict[str, list[Tensor]] = {"unconditional": [], "text": [], "layout": [], "object": []}
+        for size, fake in zip(self.images.sizes, scene.fakes, strict=True):
+            judged = self._text(size)(fake, scene.sentence)
+            terms["unconditional"].append(generator_loss(judged.unconditional, self.kind))
+            terms["text"].append(generator_loss(judged.conditional[0], self.kind))
+            layout = self._layout(size)
+            terms["layout"].append(generator_loss(layout(fake, layout.encode(scene.layout)), self.kind))
+        for group, selected in scene.objects.items():
+            judge = self._object(group)
+            code = judge.encode(scene.layout)
+            objects = judge(scene.fakes[-1], code, scene.layout.boxes, selected, scene.conditions)
+            terms["object"].append(generator_loss(objects.unconditional, self.kind))
+            terms["object"].append(generator_loss(objects.conditional[0], self.kind))
+        return {name: torch.stack(values).sum() for name, values in terms.items()}
+
+    def _layout_terms(self, scene: Scene, size: int, real: Tensor, fake: Tensor) -> Losses:
+        judge = self._layout(size)
+        code = judge.encode(scene.layout)
+        permuted = None if scene.permuted is None else judge(real, judge.encode(scene.permuted))
+        return layout_loss(judge(real, code), judge(fake, code), permuted, self.kind)
+
+    def _object_terms(self, scene: Scene, group: str) -> Losses:
+        judge, real, selected = self._object(group), scene.reals[-1], scene.objects[group]
+        boxes, own, wrong = scene.layout.boxes, scene.conditions, scene.wrong_conditions
+        code = judge.encode(scene.layout)
+        fakes = judge(scene.fakes[-1], code, boxes, selected, own)
+        if scene.permuted is None or wrong is None:
+            return object_loss(judge(real, code, boxes, selected, own), fakes, None, self.kind)
+        reals = judge(real, code, boxes, selected, own, wrong)
+        permuted = judge(real, judge.encode(scene.permuted), boxes, selected, wrong)
+        return object_loss(reals, fakes, permuted, self.kind)
+
+    def _text(self, size: int) -> TextDiscriminator:
+        network = self.networks[f"text_{size}"]
+        assert isinstance(network, TextDiscriminator)
+        return network
+
+    def _layout(self, size: int) -> LayoutDiscriminator:
+        network = self.networks[f"layout_{size}"]
+        assert isinstance(network, LayoutDiscriminator)
+        return network
+
+    def _object(self, group: str) -> ObjectDiscriminator:
+        network = self.networks[f"object_{group}"]
+        assert isinstance(network, ObjectDiscriminator)
+        return network
+
+
+def _named(network: str, terms: Losses) -> Losses:
+    return {network if name == "loss" else f"{network}_{name}": value for name, value in terms.items()}

@@ -1,0 +1,120 @@
+"""What the image stage's discriminators are shown in one phase: right pairs, and wrong ones made from them."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from objgan.augment import Augmentation
+from objgan.batch import Batch
+from objgan.layout import Layout
+from objgan.networks.encoders import TextFeatures
+from objgan.networks.image_generator import ImageOutputs
+from objgan.networks.object_discriminator import split_by_size
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Images of one phase and what belongs to them; augmented alike, where augmentation is on.
+
+    reals, fakes:     [B, 3, S, S] in [-1, 1], one a scale; reals are empty where a phase needs none
+    layout, permuted: with the true classes, and with wrong ones (None with a single class)
+    objects:          "small" and "large": bool [B, R], the objects that each object-wise discriminator judges
+    conditions:       [B, R, W + K], label vector and c_obj (detached)
+    wrong_conditions: another label's vector with the same object's c_obj (None with a single class)
+    sentence, other_sentence: [B, D], the image's own and another sample's
+    mismatched:       bool [B], where the other sentence does describe another image
+    """
+
+    reals: list[Tensor]
+    fakes: list[Tensor]
+    layout: Layout
+    permuted: Layout | None
+    objects: dict[str, Tensor]
+    conditions: Tensor
+    wrong_conditions: Tensor | None
+    sentence: Tensor
+    other_sentence: Tensor
+    mismatched: Tensor
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward of the stage: the features and layout (small objects dropped) given, and what was made of them."""
+
+    text: TextFeatures
+    layout: Layout
+    generated: ImageOutputs
+
+
+class SceneMaker(nn.Module):
+    """Makes scenes; all draws come from torch's global RNG. Learns nothing and saves nothing.
+
+    large:         longer side from which an object is large, a fraction
+    augment:       DiffAugment with one draw a scene
+    label_vectors: [C, W]
+    class_counts:  [C], wrong labels are as frequent as true ones, so that rarity gives none away
+    """
+
+    label_vectors: Tensor
+    frequencies: Tensor
+
+    def __init__(self, large: float, augment: bool, label_vectors: Tensor, class_counts: tuple[int, ...]) -> None:
+        super().__init__()
+        self.large, self.augment = large, augment
+        self.register_buffer("label_vectors", label_vectors, persistent=False)
+        self.register_buffer("frequencies", torch.tensor(class_counts, dtype=torch.float32) + 1, persistent=False)
+
+    def forward(self, batch: Batch, made: Pass, reals: list[Tensor], detach: bool) -> Scene:
+        """The scene of these real images [B, 3, S, S] and of the generated ones, detached or with their graph."""
+        layout, context = made.layout, made.generated.object_context.detach()
+        small, large = split_by_size(layout, self.large)
+        conditions = torch.cat([self.label_vectors[layout.labels], context], -1)
+        wrong = wrong_conditions = None
+        if len(self.frequencies) > 1:
+            wrong = wrong_labels(layout.labels, layout.valid, self.frequencies)
+            wrong_conditions = torch.cat([self.label_vectors[wrong], context], -1)
+        fakes = [(image.detach() if detach else image).float() for image in made.generated.images]
+        if self.augment:
+            draw = Augmentation.draw(len(batch), _grid(fakes, layout), layout.boxes.device)
+            reals, fakes = [draw.images(x) for x in reals], [draw.images(x) for x in fakes]
+            layout = draw.layout(layout)
+        # An object that was moved or cut out of sight is judged by no one.
+        seen = (layout.boxes[..., 2:] > 0).all(-1)
+        return Scene(
+            reals=reals,
+            fakes=fakes,
+            layout=layout,
+            permuted=None if wrong is None else replace(layout, labels=wrong),
+            objects={"small": small & seen, "large": large & seen},
+            conditions=conditions,
+            wrong_conditions=wrong_conditions,
+            sentence=made.text.sentence,
+            other_sentence=made.text.sentence.roll(1, 0),
+            mismatched=mismatched(batch),
+        )
+
+
+def mismatched(batch: Batch) -> Tensor:
+    """bool [B]: does the sample before (cyclically) show another image, with a caption of other words?"""
+    same_words = (batch.words == batch.words.roll(1, 0)).all(1)
+    return (batch.image_ids != batch.image_ids.roll(1)) & ~same_words
+
+
+def wrong_labels(labels: Tensor, valid: Tensor, frequencies: Tensor) -> Tensor:
+    """Labels that are never the true ones, int64 [B, R]; 0 where padded.
+
+    labels int64 [B, R], valid bool [B, R], frequencies float [C] > 0, C >= 2. Objects of one class in one picture get
+    one and the same wrong class, as a permutation of the classes would give them.
+    """
+    chances = frequencies.expand(*labels.shape, -1).scatter(-1, labels[..., None], 0.0)
+    drawn = torch.multinomial(chances.flatten(0, 1), 1).view_as(labels)
+    first = (labels[:, :, None] == labels[:, None, :]).int().argmax(-1)  # the first object of the same class
+    return drawn.gather(1, first) * valid
+
+
+def _grid(images: list[Tensor], layout: Layout) -> int:
+    """The finest grid whose cells are whole pixels of every image and mask."""
+    sides = [image.shape[-1] for image in images]
+    return math.gcd(*sides) if layout.masks is None else math.gcd(*sides, layout.masks.shape[-1])

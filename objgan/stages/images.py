@@ -1,0 +1,184 @@
+"""Stage `images`: caption, boxes and masks -> images at every scale (Li et al. 2019, sections 3.3 and 3.4)."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from objgan import drawing
+from objgan.batch import Batch
+from objgan.config import Config
+from objgan.domain import Domain
+from objgan.layout import drop_small
+from objgan.losses.damsm import Gammas, damsm_losses, same_image, sentence_scores
+from objgan.losses.divergence import kl_to_standard_normal
+from objgan.metrics.images import first_of_pool, object_colour_distance
+from objgan.networks.image_generator import GeneratorSizes, ImageGenerator
+from objgan.stages.base import Adam, Losses, Phase, Stage
+from objgan.stages.image_judges import ImageJudges, build_discriminators
+from objgan.stages.image_scene import Pass, SceneMaker
+
+
+def build_image_generator(config: Config, domain: Domain) -> ImageGenerator:
+    """The generator of these settings."""
+    images = config.images
+    sizes = GeneratorSizes(
+        sizes=images.sizes,
+        width=images.width,
+        noise=images.noise,
+        condition=images.condition,
+        text_channels=config.encoders.channels,
+        first_blocks=images.first_blocks,
+        next_blocks=images.next_blocks,
+        attention=images.attention,
+        temperature=images.attention_temperature,
+    )
+    # One projection for words and labels, or they would not live in one space.
+    vectors = torch.from_numpy(domain.vocabulary.projected(images.word_channels).vectors)
+    return ImageGenerator(sizes, vectors, _label_vectors(config, domain))
+
+
+class ImagesStage(Stage):
+    """Multi-stage generator against text and layout discriminators per scale and object-wise ones on the largest.
+
+    Trained on true boxes and masks. The text encoder that conditions and the image encoder that matches (DAMSM) are
+    frozen helpers.
+    """
+
+    name: ClassVar[str] = "images"
+    columns: ClassVar[frozenset[str]] = frozenset({"image", "boxes", "masks"})
+    needs: ClassVar[tuple[str, ...]] = ("text_encoder", "image_encoder")
+    inference: ClassVar[tuple[str, ...]] = ("image_generator",)
+    # The other measures ask the encoder that trains the generator, which learns to please it: they go up even where
+    # the images get worse. Colours inside the objects are judged by nothing that was trained.
+    objective: ClassVar[tuple[str, Literal["max", "min"]]] = ("object_colour_distance", "min")
+
+    def __init__(self, config: Config, domain: Domain, helpers: Mapping[str, nn.Module]) -> None:
+        super().__init__(config, domain, helpers)
+        self.networks["image_generator"] = build_image_generator(config, domain)
+        self.networks.update(build_discriminators(config, domain))
+        self.judges = ImageJudges(self.networks, config.images)
+        images, encoders = config.images, config.encoders
+        self.gammas = Gammas(encoders.gamma1, encoders.gamma2, encoders.gamma3)
+        self.scene = SceneMaker(
+            images.large_object, images.augment, _label_vectors(config, domain), domain.statistics.class_counts
+        )
+        self.phases = self._phases()
+
+    def forward(self, batch: Batch) -> Pass:
+        """Images for the batch's captions and true layouts; noise from torch's global generator."""
+        noise = torch.randn(len(batch), *self._generator().noise_shape, device=batch.words.device)
+        return self._make(batch, noise)
+
+    def discriminator_losses(self, batch: Batch, made: Pass) -> Losses:
+        """Every discriminator's loss by its name, and how often it is right; the generator's outputs detached."""
+        return self.judges.discriminator_losses(self.scene(batch, made, self._reals(batch), detach=True))
+
+    def penalty_losses(self, batch: Batch, made: Pass) -> Losses:
+        """Matching-aware gradient penalty of the text discriminators, together with their losses.
+
+        The phase has an optimiser of its own, and Adam undoes any factor on a lone term: only beside the loss that it
+        is to temper does the penalty's weight mean anything.
+        """
+        scene = self.scene(batch, made, self._reals(batch), detach=True)
+        return self.judges.text_losses(scene) | {"penalty": self.judges.penalty(scene)}
+
+    def generator_losses(self, batch: Batch, made: Pass) -> Losses:
+        """Adversarial terms (sums over scales and over small and large objects), DAMSM on the largest image, KL."""
+        adversarial = self.judges.generator_losses(self.scene(batch, made, [], detach=False))
+        regions, vector = self.helpers["image_encoder"](made.generated.images[-1])
+        damsm = damsm_losses(regions, vector, made.text, batch.image_ids, self.gammas)
+        return adversarial | {
+            "damsm_words": damsm["words"],
+            "damsm_sentences": damsm["sentences"],
+            "kl": kl_to_standard_normal(made.generated.mean, made.generated.log_variance),
+        }
+
+    @torch.no_grad()
+    def measure(self, batch: Batch) -> dict[str, Tensor]:
+        """On true layouts: does the teacher (this model's own DAMSM) find the caption; are the objects' colours right.
+
+        r1_teacher_of_pool: own caption first among the captions of this batch's other images
+        teacher_similarity: cosine of image and caption
+        object_colour_distance: see `metrics.images`; the objective
+        """
+        made = self._make(batch, self._noise(batch))
+        image = made.generated.images[-1].float()
+        _, vector = self.helpers["image_encoder"](image)
+        scores = sentence_scores(vector, made.text)
+        worded_alike = (batch.words[:, None] == batch.words).all(-1)
+        return {
+            "r1_teacher_of_pool": first_of_pool(scores, ~worded_alike & ~same_image(batch.image_ids)),
+            "teacher_similarity": scores.diagonal(),
+            "object_colour_distance": object_colour_distance(image, batch.pixels(image.shape[-1]), made.layout),
+        }
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch) -> dict[str, Image.Image]:
+        """A row a sample, its caption above: true boxes, true masks, generated image at each scale, real image."""
+        made, side = self._make(batch, self._noise(batch)), 256
+        layout, real = made.layout, batch.pixels(self.config.images.sizes[-1])
+        rows, masks = [], made.layout.soft_masks
+        for sample, count in enumerate(layout.count.tolist()):
+            names = [self.domain.classes[label] for label in layout.labels[sample, :count].tolist()]
+            images = [scale[sample] for scale in made.generated.images] + [real[sample]]
+            rows.append(
+                [
+                    drawing.draw_boxes(names, layout.boxes[sample, :count], side),
+                    drawing.draw_masks(names, masks[sample, :count], side),
+                    *(drawing.enlarge(drawing.to_image(image), side) for image in images),
+                ]
+            )
+        captions = [self.domain.vocabulary.decode(words) for words in batch.words.tolist()]
+        scales = [f"generated, {size} px" for size in self.config.images.sizes]
+        return {"images": drawing.grid(rows, captions, ("boxes", "masks", *scales, "real image"))}
+
+    def _make(self, batch: Batch, noise: Tensor) -> Pass:
+        with torch.no_grad():
+            text = self.helpers["text_encoder"](batch.words, batch.word_count)
+        layout = drop_small(batch.layout, self.config.images.min_object_pixels / 256)
+        return Pass(text, layout, self._generator()(text, batch.words, layout, noise))
+
+    def _noise(self, batch: Batch) -> Tensor:
+        """Noise that depends on the image's id alone, so that measures can be compared over time."""
+        shape = self._generator().noise_shape
+        seeds = (torch.Generator().manual_seed(image) for image in batch.image_ids.tolist())
+        return torch.stack([torch.randn(shape, generator=seed) for seed in seeds]).to(batch.words.device)
+
+    def _reals(self, batch: Batch) -> list[Tensor]:
+        return [batch.pixels(size) for size in self.config.images.sizes]
+
+    def _generator(self) -> ImageGenerator:
+        generator = self.networks["image_generator"]
+        assert isinstance(generator, ImageGenerator)
+        return generator
+
+    def _phases(self) -> tuple[Phase, ...]:
+        training = self.config.images.training
+        judges = tuple(name for name in self.networks if name not in self.inference)
+        text = tuple(name for name in judges if name.startswith("text_"))
+        optimiser = Adam(training.discriminator_lr)
+        phases = [Phase("discriminators", judges, optimiser, self.discriminator_losses, dict.fromkeys(judges, 1.0))]
+        if training.gradient_penalty:
+            every = training.gradient_penalty_every
+            weights = dict.fromkeys(text, 1.0) | {"penalty": training.gradient_penalty * every}
+            phases.append(Phase("penalty", text, optimiser, self.penalty_losses, weights, every=every))
+        weights = {
+            "unconditional": training.unconditional_weight,
+            "text": training.text_weight,
+            "layout": training.layout_weight,
+            "object": training.object_weight,
+            "damsm_words": training.damsm_weight,
+            "damsm_sentences": training.damsm_weight,
+            "kl": training.kl_weight,
+        }
+        generator = Adam(training.generator_lr)
+        phases.append(Phase("generator", self.inference, generator, self.generator_losses, weights))
+        return tuple(phases)
+
+
+def _label_vectors(config: Config, domain: Domain) -> Tensor:
+    """[C, W]: the classes' word vectors, in the space of the projected vocabulary."""
+    return torch.from_numpy(domain.vocabulary.projected(config.images.word_channels).label_vectors(domain.classes))

@@ -1,0 +1,277 @@
+"""Stage `images`: which networks learn from what, wrong pairs, padding, empty layouts, precision."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from objgan.batch import Batch
+from objgan.config import Config, build_config
+from objgan.domain import Domain
+from objgan.networks.backbones import SmallBackbone
+from objgan.networks.encoders import ImageEncoder, TextEncoder
+from objgan.stages.base import Phase
+from objgan.stages.image_scene import mismatched, wrong_labels
+from objgan.stages.images import ImagesStage
+from objgan.training import StepContext, TrainState, train_step
+
+OPTIONS: dict[str, Any] = {"adversarial": "hinge", "discriminator_norm": "spectral", "augment": True}
+PENALTY: dict[str, Any] = {"gradient_penalty": 2.0, "gradient_penalty_every": 2}
+
+
+def _stage(config: Config, domain: Domain, training: dict[str, Any] | None = None, **images: Any) -> ImagesStage:
+    values = config.model_dump()
+    values["images"].update(images)
+    values["images"]["training"].update(training or {})
+    torch.manual_seed(0)
+    encoders = config.encoders
+    helpers: dict[str, nn.Module] = {
+        "text_encoder": TextEncoder(len(domain.vocabulary), encoders.embedding, encoders.channels, 0.5),
+        "image_encoder": ImageEncoder(encoders.channels, SmallBackbone(encoders.small_width)),
+    }
+    return ImagesStage(build_config(values), domain, helpers)
+
+
+def _phase(stage: ImagesStage, name: str) -> Phase:
+    return next(phase for phase in stage.phases if phase.name == name)
+
+
+def _backward(stage: ImagesStage, name: str, batch: Batch) -> None:
+    """One phase's gradients with every parameter's gradients on: only what the losses themselves hold back is held."""
+    phase = _phase(stage, name)
+    torch.manual_seed(1)
+    losses = phase.losses(batch, stage(batch))
+    torch.stack([phase.weights[k] * loss for k, loss in losses.items() if phase.weights.get(k)]).sum().backward()
+
+
+def _with_gradient(stage: nn.Module) -> set[str]:
+    return {name for name, p in stage.named_parameters() if p.grad is not None and p.grad.any()}
+
+
+@pytest.mark.parametrize("options", [{}, OPTIONS])
+def test_discriminators_phase_reaches_all_discriminators_and_nothing_else(tiny_config, domain, make_batch, options):  # type: ignore[no-untyped-def]
+    stage = _stage(tiny_config, domain, **options)
+    _backward(stage, "discriminators", make_batch(4, [4, 4, 4, 4]))
+    judges = _phase(stage, "discriminators").networks
+    expected = {n for n, _ in stage.named_parameters() if n.split(".")[1] in judges}
+    # inside hinge's margins real and fake terms pull at a layout discriminator's last bias alike: exactly zero
+    idle = {f"networks.layout_{size}.logits.bias" for size in (32, 64)}
+    assert _with_gradient(stage) | idle == expected
+    assert all(p.grad is None for p in stage.networks["image_generator"].parameters())
+
+
+@pytest.mark.parametrize("options", [{}, OPTIONS])
+def test_generator_phase_reaches_all_of_the_generator(tiny_config, domain, make_batch, options):  # type: ignore[no-untyped-def]
+    stage = _stage(tiny_config, domain, **options)
+    stage.networks.requires_grad_(True)
+    batch = make_batch(4, [4, 4, 4, 4])
+    _backward(stage, "generator", batch)
+    generator = stage.networks["image_generator"]
+    assert _with_gradient(generator) == {n for n, _ in generator.named_parameters()}
+    assert all(p.grad is None for p in stage.helpers.parameters())
+
+
+def test_generator_phase_leaves_discriminators_alone_and_the_other_way_round(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    stage = _stage(tiny_config, domain)
+    state = TrainState(stage)
+    for phase in stage.phases:
+        state.switch_gradients(phase)
+        on = {n.split(".")[0] for n, p in stage.networks.named_parameters() if p.requires_grad}
+        assert on == set(phase.networks)
+    judges, generator = _phase(stage, "discriminators").networks, _phase(stage, "generator").networks
+    assert set(judges) | set(generator) == set(stage.networks) and not set(judges) & set(generator)
+    outputs = stage(make_batch(4))
+    state.switch_gradients(_phase(stage, "generator"))
+    losses = stage.generator_losses(make_batch(4), outputs)
+    assert not [
+        n for n, p in stage.networks.named_parameters() if p.requires_grad and not n.startswith("image_generator")
+    ]
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+
+
+def test_object_context_is_detached_in_both_phases(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    stage, batch = _stage(tiny_config, domain), make_batch(3)
+    made = stage(batch)
+    assert made.generated.object_context.requires_grad
+    for detach in (True, False):
+        scene = stage.scene(batch, made, [], detach=detach)
+        assert not scene.conditions.requires_grad
+        assert scene.wrong_conditions is not None and not scene.wrong_conditions.requires_grad
+        assert all(fake.requires_grad is not detach for fake in scene.fakes)
+
+
+def test_wrong_labels_are_never_the_true_ones() -> None:
+    labels = torch.randint(0, 3, (64, 6))
+    valid = torch.rand(64, 6) < 0.8
+    wrong = wrong_labels(labels, valid, torch.tensor([1e6, 1.0, 1.0]))
+    assert not (wrong == labels)[valid].any() and not wrong[~valid].any()
+    assert wrong.min() >= 0 and wrong.max() <= 2
+    # frequent classes are drawn more often: rarity does not give a wrong label away
+    assert (wrong[valid & (labels != 0)] == 0).float().mean() > 0.9
+
+
+def test_objects_of_one_class_get_one_wrong_class() -> None:
+    labels = torch.tensor([[3, 1, 3, 3]]).expand(50, 4)
+    wrong = wrong_labels(labels, torch.ones(50, 4, dtype=torch.bool), torch.ones(9))
+    assert (wrong[:, 0] == wrong[:, 2]).all() and (wrong[:, 0] == wrong[:, 3]).all()
+    assert (wrong[:, 0] != wrong[:, 1]).any()
+
+
+def test_wrong_pairs_keep_the_samples_own_objects(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    stage, batch = _stage(tiny_config, domain), make_batch(4)
+    made = stage(batch)
+    scene = stage.scene(batch, made, [], detach=True)
+    assert scene.permuted is not None and scene.wrong_conditions is not None
+    torch.testing.assert_close(scene.permuted.boxes, made.layout.boxes)
+    torch.testing.assert_close(scene.permuted.soft_masks, made.layout.soft_masks)
+    assert torch.equal(scene.permuted.count, made.layout.count)
+    vectors = stage.scene.label_vectors
+    own, wrong, size = scene.conditions, scene.wrong_conditions, vectors.shape[1]
+    torch.testing.assert_close(own[..., size:], made.generated.object_context)
+    torch.testing.assert_close(wrong[..., size:], made.generated.object_context)
+    torch.testing.assert_close(own[..., :size], vectors[made.layout.labels])
+    torch.testing.assert_close(wrong[..., :size], vectors[scene.permuted.labels])
+
+
+def test_label_vectors_are_the_generators(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    stage, batch = _stage(tiny_config, domain), make_batch(4)
+    made = stage(batch)
+    valid = made.layout.valid
+    torch.testing.assert_close(
+        stage.scene.label_vectors[made.layout.labels][valid], made.generated.label_vectors[valid]
+    )
+
+
+def test_mismatched_pairs_are_of_another_image_and_other_words(make_batch):  # type: ignore[no-untyped-def]
+    batch = make_batch(4, seed=5)
+    assert mismatched(batch).all()
+    same_image = replace(batch, image_ids=torch.tensor([1, 1, 2, 3]))
+    assert mismatched(same_image).tolist() == [True, False, True, True]
+    words = batch.words.clone()
+    words[2] = words[1]
+    assert mismatched(replace(batch, words=words)).tolist() == [True, True, False, True]
+
+
+def test_augmented_scenes_move_everything_and_judge_what_is_seen(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    stage, batch = _stage(tiny_config, domain, augment=True), make_batch(16)
+    before = batch.layout.boxes.clone()
+    made = stage(batch)
+    scene = stage.scene(batch, made, [batch.pixels(32), batch.pixels(64)], detach=True)
+    assert torch.equal(batch.layout.boxes, before) and not torch.equal(scene.layout.boxes, made.layout.boxes)
+    judged = scene.objects["small"] | scene.objects["large"]
+    assert torch.equal(judged, made.layout.valid & (scene.layout.boxes[..., 2:] > 0).all(-1))
+    assert scene.permuted is not None and torch.equal(scene.permuted.boxes, scene.layout.boxes)
+    # what the draw blanked is blank in both images at both scales
+    blank = (scene.reals[1] == 0).all(1) & (scene.fakes[1] == 0).all(1)
+    assert blank.flatten(1).any(1).all()
+    assert not (scene.layout.soft_masks.amax(1)[blank[:, ::2, ::2]] > 0).any()
+
+
+def test_the_scene_maker_saves_nothing(tiny_config, domain):  # type: ignore[no-untyped-def]
+    stage = _stage(tiny_config, domain)
+    assert not [name for name in stage.state_dict() if name.startswith("scene")]
+
+
+def test_a_single_class_has_no_wrong_labels(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    statistics = replace(domain.statistics, class_counts=(9,), class_caps=(2,))
+    stage = _stage(tiny_config, Domain(domain.vocabulary, ("kite",), statistics))
+    batch = make_batch(3)
+    batch = replace(batch, layout=replace(batch.layout, labels=torch.zeros_like(batch.layout.labels)))
+    losses = stage.discriminator_losses(batch, stage(batch))
+    assert "layout_32" in losses and "layout_32_accuracy_permuted" not in losses
+    assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+@pytest.mark.parametrize("options", [{}, OPTIONS])
+def test_batches_without_objects_pass(tiny_config, domain, make_batch, options):  # type: ignore[no-untyped-def]
+    stage, batch = _stage(tiny_config, domain, **options), make_batch(3, [0, 0, 0])
+    made = stage(batch)
+    judged = stage.discriminator_losses(batch, made)
+    assert judged["object_small"] == 0 and judged["object_large"] == 0
+    losses = stage.generator_losses(batch, made)
+    assert losses["object"] == 0
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(torch.isfinite(loss) for loss in (judged | losses).values())
+    assert stage.eval().measure(batch)["object_colour_distance"].isnan().all()
+
+
+@pytest.mark.parametrize("group", ["small", "large"])
+def test_a_batch_of_only_small_or_only_large_objects_passes(tiny_config, domain, make_batch, group):  # type: ignore[no-untyped-def]
+    stage, batch = _stage(tiny_config, domain), make_batch(3)
+    side = 0.2 if group == "small" else 0.3
+    boxes = torch.cat([batch.layout.boxes[..., :2] / 2, torch.full_like(batch.layout.boxes[..., :2], side)], -1)
+    batch = replace(batch, layout=replace(batch.layout, boxes=boxes * batch.layout.valid[..., None]))
+    losses = stage.discriminator_losses(batch, stage(batch))
+    other = "large" if group == "small" else "small"
+    assert losses[f"object_{group}"] > 0 and losses[f"object_{other}"] == 0
+
+
+def test_padding_changes_nothing(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    stage, batch = _stage(tiny_config, domain), make_batch(3, [1, 2, 3])
+    layout, valid = batch.layout, batch.layout.valid
+    labels, boxes, masks = layout.labels.clone(), layout.boxes.clone(), layout.soft_masks.clone()
+    labels[~valid], boxes[~valid], masks[~valid] = 4, 0.5, 1.0
+    messy = replace(batch, layout=replace(layout, labels=labels, boxes=boxes, masks=masks))
+    values = []
+    for some in (batch, messy):
+        torch.manual_seed(3)
+        made = stage(some)
+        values.append(stage.discriminator_losses(some, made) | stage.generator_losses(some, made))
+    for name, value in values[0].items():
+        torch.testing.assert_close(value, values[1][name], msg=name, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, OPTIONS])
+def test_two_steps_change_every_network_and_stay_finite(tiny_config, domain, make_batch, options, precision):  # type: ignore[no-untyped-def]
+    state = TrainState(_stage(tiny_config, domain, PENALTY if options else {}, **options))
+    before = {name: p.detach().clone() for name, p in state.stage.named_parameters()}
+    metrics: dict[str, Tensor] = {}
+    for seed in (0, 1):
+        batch = make_batch(4, [4, 4, 4, 4], seed=seed)
+        metrics |= train_step(state, batch, StepContext(0, precision=precision))
+    assert all(torch.isfinite(value) and value.dtype == torch.float32 for value in metrics.values())
+    assert ("penalty/penalty" in metrics) == bool(options)
+    for name, parameter in state.stage.named_parameters():
+        assert torch.isfinite(parameter).all(), name
+        if parameter.ndim > 1:
+            assert torch.equal(parameter, before[name]) == name.startswith("helpers."), name
+
+
+def test_penalty_phase_is_lazy_and_makes_up_for_it(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    assert [phase.name for phase in _stage(tiny_config, domain).phases] == ["discriminators", "generator"]
+    stage = _stage(tiny_config, domain, PENALTY)
+    phase = _phase(stage, "penalty")
+    assert phase.every == 2 and phase.weights["penalty"] == 4.0
+    assert set(phase.networks) == {"text_32", "text_64"}
+    batch = make_batch(3)
+    losses = phase.losses(batch, stage(batch))
+    losses["penalty"].backward()
+    touched = {name.split(".")[1] for name in _with_gradient(stage)}
+    assert touched == {"text_32", "text_64"}
+
+
+def test_losses_are_float32_under_autocast(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    stage, batch = _stage(tiny_config, domain, **OPTIONS), make_batch(3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = stage(batch)
+        losses = stage.discriminator_losses(batch, made) | stage.generator_losses(batch, made)
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+
+
+def test_measures_are_per_sample_and_repeatable(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    stage, batch = _stage(tiny_config, domain).eval(), make_batch(4)
+    first, again = stage.measure(batch), stage.measure(batch)
+    assert stage.objective[0] in first
+    for name, values in first.items():
+        assert values.shape == (4,) and torch.equal(values, again[name])
+    alone = replace(batch, words=batch.words[:1].expand(4, -1), word_count=batch.word_count[:1].expand(4))
+    assert stage.measure(alone)["r1_teacher_of_pool"].isnan().all()
+
+
+def test_pictures_have_a_row_a_sample(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    stage = _stage(tiny_config, domain).eval()
+    two, three = (stage.pictures(make_batch(n, [0, 1, 2][:n]))["images"] for n in (2, 3))
+    assert three.height > two.height > 512 and three.width > 5 * 256
