@@ -34,12 +34,13 @@ class GridAttention(nn.Module):
         features [B, C, h, w], words [B, D, T], mask bool [B, T] (True: a word)
         -> context [B, C, h, w], weights [B, T, h, w] (each cell's sum to 1)
         """
-        size = features.shape[2:]
+        batch, _, height, width = features.shape
         values = _project(self.project, words, mask)  # [B, T, C]
         cells = features.flatten(2).transpose(1, 2)  # [B, hw, C]
         weights = masked_softmax(cells @ values.transpose(1, 2), mask[:, None])  # [B, hw, T]
         context = weights.to(values.dtype) @ values  # [B, hw, C]
-        return context.transpose(1, 2).unflatten(2, size), weights.transpose(1, 2).unflatten(2, size)
+        grid = (batch, -1, height, width)
+        return context.transpose(1, 2).view(grid), weights.transpose(1, 2).view(grid)
 
 
 class ObjectAttention(nn.Module):

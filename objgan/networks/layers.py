@@ -1,4 +1,4 @@
-"""Layers that several networks share (Xu et al. 2018; Li et al. 2019); tensors are [B, C, H, W] in any memory format."""
+"""Layers that several networks share (Xu et al. 2018; Li et al. 2019); tensors are [B, C, H, W], any memory format."""
 
 from typing import Literal, TypeVar
 

@@ -46,7 +46,5 @@ class LayoutEncoder(nn.Module):
         weight = self.weight[labels].transpose(1, 2)  # [B, channels, R, 3, 3]
         padded = functional.pad(maps.to(weight.dtype), (1, 1, 1, 1), mode="reflect")
         # One group a picture: every picture has a kernel of its own.
-        grouped = functional.conv2d(
-            padded.reshape(1, batch * objects, size + 2, size + 2), weight.flatten(0, 1), groups=batch
-        )
-        return grouped.view(batch, -1, size, size)
+        padded = padded.reshape(1, batch * objects, size + 2, size + 2)
+        return functional.conv2d(padded, weight.flatten(0, 1), groups=batch).view(batch, -1, size, size)

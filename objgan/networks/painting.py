@@ -13,7 +13,7 @@ def paint(values: Tensor, masks: Tensor) -> Tensor:
     cell are kept for the backward pass, never [B, R, C, h, w]. Gradients go to the object that won a cell
     (ties: the first one, and 0 before any object).
     """
-    painted: Tensor = _Paint.apply(values, masks.to(values.dtype))  # type: ignore[no-untyped-call]
+    painted: Tensor = _Paint.apply(values, masks.to(values.dtype))
     return painted
 
 
@@ -32,7 +32,7 @@ class _Paint(torch.autograd.Function):
         return painted
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         values, masks, winner = ctx.saved_tensors
         for_values = torch.zeros_like(values) if ctx.needs_input_grad[0] else None

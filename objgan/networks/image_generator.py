@@ -1,0 +1,118 @@
+"""Image generator: caption, layout with masks and noise -> images of growing side (Li et al. 2019, section 3.3)."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from objgan.layout import Layout
+from objgan.networks.encoders import TextFeatures
+from objgan.networks.image_scales import (
+    ConditioningAugmentation,
+    FirstScale,
+    GeneratorSizes,
+    NextScale,
+    Scene,
+    SceneCode,
+    SceneEncoder,
+    ToImage,
+)
+from objgan.networks.layers import orthogonal_
+
+__all__ = ["GeneratorSizes", "ImageGenerator", "ImageOutputs"]
+
+
+@dataclass(frozen=True)
+class ImageOutputs:
+    """What the generator makes of B captions and layouts.
+
+    images:         one [B, 3, S, S] a scale, float32 in [-1, 1]
+    mean:           [B, condition] of conditioning augmentation; log_variance likewise
+    object_context: [B, R, ngf], c_obj of the last scale, 0 where padded
+    label_vectors:  [B, R, W], word vectors of the objects' labels, 0 where padded
+    object_weights: [B, R, T], what that c_obj took from each word
+    word_maps:      one [B, T, S/2, S/2] for each scale but the first: where its grid attention sees each word
+    """
+
+    images: list[Tensor]
+    mean: Tensor
+    log_variance: Tensor
+    object_context: Tensor
+    label_vectors: Tensor
+    object_weights: Tensor
+    word_maps: list[Tensor]
+
+
+class ImageGenerator(nn.Module):
+    """Generator of images at `sizes.sizes`; the trunk has 3 ngf + W channels at every scale.
+
+    word_vectors:  float [N, W], a row per word id; unknown words have a row of zeros
+    label_vectors: float [C, W], a row per class
+    Both are frozen and saved with the weights. Convolutions and linear layers start orthogonal.
+    """
+
+    word_vectors: Tensor
+    label_vectors: Tensor
+
+    def __init__(self, sizes: GeneratorSizes, word_vectors: Tensor, label_vectors: Tensor) -> None:
+        super().__init__()
+        if word_vectors.shape[1] != label_vectors.shape[1]:
+            raise ValueError(
+                f"word vectors {word_vectors.shape} and label vectors {label_vectors.shape} differ in width"
+            )
+        classes, word_channels = label_vectors.shape
+        trunk = 3 * sizes.width + word_channels
+        self.sizes = sizes
+        self.noise_shape = (sizes.noise + sizes.condition,)
+        self.register_buffer("word_vectors", word_vectors.detach().float().clone())
+        self.register_buffer("label_vectors", label_vectors.detach().float().clone())
+        self.augmentation = ConditioningAugmentation(sizes.text_channels, sizes.condition)
+        self.scenes = nn.ModuleList(SceneEncoder(sizes, size, classes) for size in sizes.sizes)
+        self.first = FirstScale(sizes, trunk)
+        self.next = nn.ModuleList(NextScale(sizes, trunk) for _ in sizes.sizes[1:])
+        self.to_image = nn.ModuleList(ToImage(sizes.width) for _ in sizes.sizes)
+        orthogonal_(self)
+
+    def forward(self, text: TextFeatures, words: Tensor, layout: Layout, noise: Tensor) -> ImageOutputs:
+        """Images for captions and layouts; an empty layout is legal.
+
+        text:   features of the captions; words: int64 [B, T], the ids they were made from, position by position
+        layout: with masks
+        noise:  standard normal [B, z + condition]
+
+        Raises:
+            ValueError: `words` are not those of `text`, or the layout has no masks.
+        """
+        if words.shape != text.mask.shape:
+            raise ValueError(f"words {tuple(words.shape)} do not match text features of {tuple(text.mask.shape)} words")
+        scene = self._scene(text, words, layout)
+        noise = noise.to(self.label_vectors.dtype)
+        condition, mean, log_variance = self.augmentation(text.sentence, noise[:, self.sizes.noise :])
+        code = torch.cat([noise[:, : self.sizes.noise], condition], 1)
+        codes = [cast(SceneCode, encode(scene)) for encode in self.scenes]
+        features, word_maps = self._features(code, text, codes)
+        return ImageOutputs(
+            images=[to_image(h) for to_image, h in zip(self.to_image, features, strict=True)],
+            mean=mean,
+            log_variance=log_variance,
+            object_context=codes[-1].context.float(),
+            label_vectors=scene.labels,
+            object_weights=codes[-1].weights,
+            word_maps=word_maps,
+        )
+
+    def _scene(self, text: TextFeatures, words: Tensor, layout: Layout) -> Scene:
+        valid = layout.valid
+        labels = self.label_vectors[layout.labels.masked_fill(~valid, 0)].masked_fill(~valid[..., None], 0.0)
+        keys = self.word_vectors[words.masked_fill(~text.mask, 0)]
+        return Scene(text, keys, layout, labels)
+
+    def _features(self, code: Tensor, text: TextFeatures, codes: list[SceneCode]) -> tuple[list[Tensor], list[Tensor]]:
+        """The features of each scale [B, ngf, S, S], and the word maps of each but the first."""
+        features, word_maps = [self.first(code, codes[0])], []
+        for scale, scene in zip(self.next, codes[1:], strict=True):
+            h, weights = scale(features[-1], text, scene)
+            features.append(h)
+            word_maps.append(weights)
+        return features, word_maps
