@@ -68,14 +68,20 @@ class Stage(ABC, nn.Module):
 
     def __init__(self, config: Config, domain: Domain, helpers: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        missing = [name for name in self.needs if name not in helpers]
+        needs = self.needed(config)
+        missing = [name for name in needs if name not in helpers]
         if missing:
             raise ValueError(f"stage {self.name} needs {', '.join(missing)} from an earlier stage")
         self.config, self.domain = config, domain
         self.networks = nn.ModuleDict()
-        self.helpers = nn.ModuleDict({name: helpers[name] for name in self.needs})
+        self.helpers = nn.ModuleDict({name: helpers[name] for name in needs})
         self.helpers.requires_grad_(False)
         self.helpers.eval()
+
+    @classmethod
+    def needed(cls, config: Config) -> tuple[str, ...]:
+        """The helpers that these settings call for: `needs`, or fewer."""
+        return cls.needs
 
     @property
     def training_config(self) -> TrainingConfig:
