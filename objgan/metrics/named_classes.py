@@ -1,0 +1,121 @@
+"""Which classes a caption names: class names, their plurals, and common other words for COCO's classes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from objgan.vocabulary import PAD, Vocabulary, tokenize
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "person": (
+        *("man", "woman", "boy", "girl", "child", "kid", "baby", "lady", "guy", "player", "rider", "surfer", "skier"),
+        *("snowboarder", "skateboarder", "batter", "pitcher", "catcher", "skater", "men", "women", "toddler", "adult"),
+    ),
+    "bicycle": ("bike",),
+    "motorcycle": ("motorbike",),
+    "airplane": ("plane", "aeroplane", "jet", "aircraft", "airliner"),
+    "car": ("taxi", "cab", "automobile"),
+    "boat": ("ship", "sailboat", "canoe", "kayak", "ferry"),
+    "traffic light": ("stoplight", "traffic signal", "stop light"),
+    "fire hydrant": ("hydrant",),
+    "bird": ("gull", "seagull", "pigeon", "parrot", "duck", "goose", "owl"),
+    "cat": ("kitten", "kitty"),
+    "dog": ("puppy",),
+    "horse": ("pony",),
+    "sheep": ("lamb", "ram"),
+    "cow": ("bull", "calf", "cattle"),
+    "bear": ("polar bear", "grizzly"),
+    "handbag": ("purse",),
+    "suitcase": ("luggage",),
+    "skis": ("ski",),
+    "sports ball": ("ball", "soccer ball", "tennis ball", "football", "baseball"),
+    "baseball bat": ("bat",),
+    "baseball glove": ("mitt", "catcher mitt"),
+    "tennis racket": ("racket", "racquet", "tennis racquet"),
+    "surfboard": ("surf board",),
+    "skateboard": ("skate board",),
+    "wine glass": ("wineglass", "glass of wine"),
+    "cup": ("mug",),
+    "donut": ("doughnut",),
+    "hot dog": ("hotdog",),
+    "couch": ("sofa",),
+    "potted plant": ("houseplant", "plant"),
+    "dining table": ("table",),
+    "tv": ("television", "tv monitor"),
+    "cell phone": ("cellphone", "mobile phone", "smartphone", "phone"),
+    "refrigerator": ("fridge",),
+    "hair drier": ("hair dryer", "hairdryer", "blow dryer"),
+    "teddy bear": ("teddy", "stuffed bear", "stuffed animal"),
+    "remote": ("remote control",),
+    "microwave": ("microwave oven",),
+}
+"""Only words that hardly ever mean anything else; used for classes that the data set has under exactly this name."""
+
+NO_OBJECTS: tuple[str, ...] = ("baseball player", "baseball field", "baseball game", "football field", "bus stop")
+"""Longer phrases that begin like a class or a synonym but do not name it; `person` is still found in the first."""
+
+_IRREGULAR_PAIRS = """
+person people man men woman women child children sheep sheep mouse mice knife knives goose geese calf calves
+aircraft aircraft cattle cattle skis skis scissors scissors luggage luggage
+"""
+IRREGULAR = dict(zip(_IRREGULAR_PAIRS.split()[::2], _IRREGULAR_PAIRS.split()[1::2], strict=True))
+
+
+def plural(word: str) -> str:
+    """The plural of an English noun, most of the time: bus -> buses, puppy -> puppies, person -> people."""
+    if word in IRREGULAR:
+        return IRREGULAR[word]
+    if word.endswith(("s", "x", "z", "ch", "sh")):
+        return word + "es"
+    if word.endswith("y") and word[-2:-1] not in tuple("aeiou"):
+        return word[:-1] + "ies"
+    return word + "s"
+
+
+class NamedClasses:
+    """A matcher for one list of classes: the longest phrase first, so that a hot dog is no dog."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+        self.phrases: dict[tuple[str, ...], int | None] = {}
+        for phrase in NO_OBJECTS:
+            self.phrases[tuple(phrase.split())] = None
+        for index, name in enumerate(classes):
+            for synonym in SYNONYMS.get(name, ()):
+                self._add(synonym, index)
+        for index, name in enumerate(classes):  # last: a class's own name wins over another's synonym
+            self._add(name, index)
+        self.longest = max(len(phrase) for phrase in self.phrases)
+
+    def find(self, tokens: Sequence[str]) -> set[int]:
+        """Indices of the classes that the caption's lower-case words name."""
+        found: set[int] = set()
+        start = 0
+        while start < len(tokens):
+            for length in range(min(self.longest, len(tokens) - start), 0, -1):
+                phrase = tuple(tokens[start : start + length])
+                if phrase in self.phrases:
+                    index = self.phrases[phrase]
+                    found |= set() if index is None else {index}
+                    # Of a phrase that names nothing, only the first word is passed over.
+                    start += 1 if index is None else length
+                    break
+            else:
+                start += 1
+        return found
+
+    def _add(self, name: str, index: int) -> None:
+        words = tokenize(name)
+        if words:
+            self.phrases[tuple(words)] = index
+            self.phrases[(*words[:-1], plural(words[-1]))] = index
+
+
+def named_classes(words: Tensor, vocabulary: Vocabulary, matcher: NamedClasses) -> Tensor:
+    """Word ids int64 [B, T] (0: padding) -> bool [B, C] on the same device: the classes that each caption names."""
+    named = torch.zeros(len(words), len(matcher.classes), dtype=torch.bool)
+    for row, ids in enumerate(words.tolist()):
+        tokens = [vocabulary.words[index] for index in ids if index != PAD]
+        named[row, sorted(matcher.find(tokens))] = True
+    return named.to(words.device)
