@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# In units of the training set's standard deviation (about a quarter of the side): the floor is near half a pixel at
-# 256. Boxes at the border repeat exact values, and without a floor their density would grow for ever.
-LOG_SIGMA_RANGE = (-5.0, 3.0)
+# In units of the training set's standard deviation (about a quarter of the side): the floor is near three pixels at
+# 256, what two annotators differ by. Boxes at the border repeat exact values: without a floor their density, and the
+# gradient of it, grow for ever.
+LOG_SIGMA_RANGE = (-3.0, 3.0)
 ATANH_RHO_RANGE = (-3.0, 3.0)
 LARGEST_DEVIATION = 1e6
 
