@@ -1,4 +1,4 @@
-"""The image stage's discriminators at work: their own losses and the generator's, on a scene."""
+"""The image stage's discriminators at work: their own losses and the generator's, on given pairs."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from objgan.networks.discriminators import LayoutDiscriminator, TextDiscriminato
 from objgan.networks.layers import orthogonal_
 from objgan.networks.object_discriminator import ObjectDiscriminator
 from objgan.stages.base import Losses
-from objgan.stages.image_scene import Scene
+from objgan.stages.image_pairs import Pairs
 
 OBJECT_LAYERS = {"small": 3, "large": 4}
 
@@ -39,72 +39,72 @@ class ImageJudges:
         self.images = images
         self.kind = images.adversarial
 
-    def discriminator_losses(self, scene: Scene) -> Losses:
+    def discriminator_losses(self, pairs: Pairs) -> Losses:
         """Every discriminator's loss by its name, and how often it is right ("..._accuracy_...")."""
-        losses = self.text_losses(scene)
-        for size, real, fake in zip(self.images.sizes, scene.reals, scene.fakes, strict=True):
-            losses |= _named(f"layout_{size}", self._layout_terms(scene, size, real, fake))
-        for group in scene.objects:
-            losses |= _named(f"object_{group}", self._object_terms(scene, group))
+        losses = self.text_losses(pairs)
+        for size, real, fake in zip(self.images.sizes, pairs.reals, pairs.fakes, strict=True):
+            losses |= _named(f"layout_{size}", self._layout_terms(pairs, size, real, fake))
+        for group in pairs.objects:
+            losses |= _named(f"object_{group}", self._object_terms(pairs, group))
         return losses
 
-    def text_losses(self, scene: Scene) -> Losses:
+    def text_losses(self, pairs: Pairs) -> Losses:
         """The text discriminators' part of `discriminator_losses`."""
         losses: Losses = {}
-        for size, real, fake in zip(self.images.sizes, scene.reals, scene.fakes, strict=True):
+        for size, real, fake in zip(self.images.sizes, pairs.reals, pairs.fakes, strict=True):
             judge, weight = self._text(size), self.images.training.text_weight
-            reals, fakes = judge(real, scene.sentence, scene.other_sentence), judge(fake, scene.sentence)
-            losses |= _named(f"text_{size}", text_loss(reals, fakes, scene.mismatched, self.kind, weight))
+            reals, fakes = judge(real, pairs.sentence, pairs.other_sentence), judge(fake, pairs.sentence)
+            losses |= _named(f"text_{size}", text_loss(reals, fakes, pairs.mismatched, self.kind, weight))
         return losses
 
-    def penalty(self, scene: Scene) -> Tensor:
+    def penalty(self, pairs: Pairs) -> Tensor:
         """Matching-aware gradient penalty on real pairs, the sum over the text discriminators; a float32 scalar."""
         power = self.images.training.gradient_penalty_power
-        sentence = scene.sentence.detach().float().requires_grad_()
+        sentence = pairs.sentence.detach().float().requires_grad_()
         penalties = []
         # Slopes to the sixth power want float32.
         with torch.autocast(sentence.device.type, enabled=False):
-            for size, real in zip(self.images.sizes, scene.reals, strict=True):
+            for size, real in zip(self.images.sizes, pairs.reals, strict=True):
                 images = real.detach().requires_grad_()
                 logits = self._text(size)(images, sentence).conditional[0]
                 penalties.append(gradient_penalty(logits, [images, sentence], power))
         return torch.stack(penalties).sum()
 
-    def generator_losses(self, scene: Scene) -> Losses:
+    def generator_losses(self, pairs: Pairs) -> Losses:
         """Sums over the scales of "unconditional", "text", "layout"; over small and large objects of "object".
 
         An object-wise discriminator's term is the sum of its unconditional and its conditional one.
         """
         terms: dict[str, list[Tensor]] = {"unconditional": [], "text": [], "layout": [], "object": []}
-        for size, fake in zip(self.images.sizes, scene.fakes, strict=True):
-            judged = self._text(size)(fake, scene.sentence)
+        for size, fake in zip(self.images.sizes, pairs.fakes, strict=True):
+            judged = self._text(size)(fake, pairs.sentence)
             terms["unconditional"].append(generator_loss(judged.unconditional, self.kind))
             terms["text"].append(generator_loss(judged.conditional[0], self.kind))
             layout = self._layout(size)
-            terms["layout"].append(generator_loss(layout(fake, layout.encode(scene.layout)), self.kind))
-        for group, selected in scene.objects.items():
+            terms["layout"].append(generator_loss(layout(fake, layout.encode(pairs.layout)), self.kind))
+        for group, selected in pairs.objects.items():
             judge = self._object(group)
-            code = judge.encode(scene.layout)
-            objects = judge(scene.fakes[-1], code, scene.layout.boxes, selected, scene.conditions)
+            code = judge.encode(pairs.layout)
+            objects = judge(pairs.fakes[-1], code, pairs.layout.boxes, selected, pairs.conditions)
             terms["object"].append(generator_loss(objects.unconditional, self.kind))
             terms["object"].append(generator_loss(objects.conditional[0], self.kind))
         return {name: torch.stack(values).sum() for name, values in terms.items()}
 
-    def _layout_terms(self, scene: Scene, size: int, real: Tensor, fake: Tensor) -> Losses:
+    def _layout_terms(self, pairs: Pairs, size: int, real: Tensor, fake: Tensor) -> Losses:
         judge = self._layout(size)
-        code = judge.encode(scene.layout)
-        permuted = None if scene.permuted is None else judge(real, judge.encode(scene.permuted))
+        code = judge.encode(pairs.layout)
+        permuted = None if pairs.permuted is None else judge(real, judge.encode(pairs.permuted))
         return layout_loss(judge(real, code), judge(fake, code), permuted, self.kind)
 
-    def _object_terms(self, scene: Scene, group: str) -> Losses:
-        judge, real, selected = self._object(group), scene.reals[-1], scene.objects[group]
-        boxes, own, wrong = scene.layout.boxes, scene.conditions, scene.wrong_conditions
-        code = judge.encode(scene.layout)
-        fakes = judge(scene.fakes[-1], code, boxes, selected, own)
-        if scene.permuted is None or wrong is None:
+    def _object_terms(self, pairs: Pairs, group: str) -> Losses:
+        judge, real, selected = self._object(group), pairs.reals[-1], pairs.objects[group]
+        boxes, own, wrong = pairs.layout.boxes, pairs.conditions, pairs.wrong_conditions
+        code = judge.encode(pairs.layout)
+        fakes = judge(pairs.fakes[-1], code, boxes, selected, own)
+        if pairs.permuted is None or wrong is None:
             return object_loss(judge(real, code, boxes, selected, own), fakes, None, self.kind)
         reals = judge(real, code, boxes, selected, own, wrong)
-        permuted = judge(real, judge.encode(scene.permuted), boxes, selected, wrong)
+        permuted = judge(real, judge.encode(pairs.permuted), boxes, selected, wrong)
         return object_loss(reals, fakes, permuted, self.kind)
 
     def _text(self, size: int) -> TextDiscriminator:

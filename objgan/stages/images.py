@@ -18,7 +18,7 @@ from objgan.metrics.images import first_of_pool, object_colour_distance
 from objgan.networks.image_generator import GeneratorSizes, ImageGenerator
 from objgan.stages.base import Adam, Losses, Phase, Stage
 from objgan.stages.image_judges import ImageJudges, build_discriminators
-from objgan.stages.image_scene import Pass, SceneMaker
+from objgan.stages.image_pairs import PairMaker, Pass
 
 
 def build_image_generator(config: Config, domain: Domain) -> ImageGenerator:
@@ -62,7 +62,7 @@ class ImagesStage(Stage):
         self.judges = ImageJudges(self.networks, config.images)
         images, encoders = config.images, config.encoders
         self.gammas = Gammas(encoders.gamma1, encoders.gamma2, encoders.gamma3)
-        self.scene = SceneMaker(
+        self.pairs = PairMaker(
             images.large_object, images.augment, _label_vectors(config, domain), domain.statistics.class_counts
         )
         self.phases = self._phases()
@@ -74,7 +74,7 @@ class ImagesStage(Stage):
 
     def discriminator_losses(self, batch: Batch, made: Pass) -> Losses:
         """Every discriminator's loss by its name, and how often it is right; the generator's outputs detached."""
-        return self.judges.discriminator_losses(self.scene(batch, made, self._reals(batch), detach=True))
+        return self.judges.discriminator_losses(self.pairs(batch, made, self._reals(batch), detach=True))
 
     def penalty_losses(self, batch: Batch, made: Pass) -> Losses:
         """Matching-aware gradient penalty of the text discriminators, together with their losses.
@@ -82,12 +82,12 @@ class ImagesStage(Stage):
         The phase has an optimiser of its own, and Adam undoes any factor on a lone term: only beside the loss that it
         is to temper does the penalty's weight mean anything.
         """
-        scene = self.scene(batch, made, self._reals(batch), detach=True)
-        return self.judges.text_losses(scene) | {"penalty": self.judges.penalty(scene)}
+        pairs = self.pairs(batch, made, self._reals(batch), detach=True)
+        return self.judges.text_losses(pairs) | {"penalty": self.judges.penalty(pairs)}
 
     def generator_losses(self, batch: Batch, made: Pass) -> Losses:
         """Adversarial terms (sums over scales and over small and large objects), DAMSM on the largest image, KL."""
-        adversarial = self.judges.generator_losses(self.scene(batch, made, [], detach=False))
+        adversarial = self.judges.generator_losses(self.pairs(batch, made, [], detach=False))
         regions, vector = self.helpers["image_encoder"](made.generated.images[-1])
         damsm = damsm_losses(regions, vector, made.text, batch.image_ids, self.gammas)
         return adversarial | {

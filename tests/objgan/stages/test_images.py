@@ -13,7 +13,7 @@ from objgan.domain import Domain
 from objgan.networks.backbones import SmallBackbone
 from objgan.networks.encoders import ImageEncoder, TextEncoder
 from objgan.stages.base import Phase
-from objgan.stages.image_scene import mismatched, wrong_labels
+from objgan.stages.image_pairs import mismatched, wrong_labels
 from objgan.stages.images import ImagesStage
 from objgan.training import StepContext, TrainState, train_step
 
@@ -96,10 +96,10 @@ def test_object_context_is_detached_in_both_phases(tiny_config, domain, make_bat
     made = stage(batch)
     assert made.generated.object_context.requires_grad
     for detach in (True, False):
-        scene = stage.scene(batch, made, [], detach=detach)
-        assert not scene.conditions.requires_grad
-        assert scene.wrong_conditions is not None and not scene.wrong_conditions.requires_grad
-        assert all(fake.requires_grad is not detach for fake in scene.fakes)
+        pairs = stage.pairs(batch, made, [], detach=detach)
+        assert not pairs.conditions.requires_grad
+        assert pairs.wrong_conditions is not None and not pairs.wrong_conditions.requires_grad
+        assert all(fake.requires_grad is not detach for fake in pairs.fakes)
 
 
 def test_wrong_labels_are_never_the_true_ones() -> None:
@@ -122,17 +122,17 @@ def test_objects_of_one_class_get_one_wrong_class() -> None:
 def test_wrong_pairs_keep_the_samples_own_objects(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
     stage, batch = _stage(tiny_config, domain), make_batch(4)
     made = stage(batch)
-    scene = stage.scene(batch, made, [], detach=True)
-    assert scene.permuted is not None and scene.wrong_conditions is not None
-    torch.testing.assert_close(scene.permuted.boxes, made.layout.boxes)
-    torch.testing.assert_close(scene.permuted.soft_masks, made.layout.soft_masks)
-    assert torch.equal(scene.permuted.count, made.layout.count)
-    vectors = stage.scene.label_vectors
-    own, wrong, size = scene.conditions, scene.wrong_conditions, vectors.shape[1]
+    pairs = stage.pairs(batch, made, [], detach=True)
+    assert pairs.permuted is not None and pairs.wrong_conditions is not None
+    torch.testing.assert_close(pairs.permuted.boxes, made.layout.boxes)
+    torch.testing.assert_close(pairs.permuted.soft_masks, made.layout.soft_masks)
+    assert torch.equal(pairs.permuted.count, made.layout.count)
+    vectors = stage.pairs.label_vectors
+    own, wrong, size = pairs.conditions, pairs.wrong_conditions, vectors.shape[1]
     torch.testing.assert_close(own[..., size:], made.generated.object_context)
     torch.testing.assert_close(wrong[..., size:], made.generated.object_context)
     torch.testing.assert_close(own[..., :size], vectors[made.layout.labels])
-    torch.testing.assert_close(wrong[..., :size], vectors[scene.permuted.labels])
+    torch.testing.assert_close(wrong[..., :size], vectors[pairs.permuted.labels])
 
 
 def test_label_vectors_are_the_generators(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
@@ -140,7 +140,7 @@ def test_label_vectors_are_the_generators(tiny_config, domain, make_batch):  # t
     made = stage(batch)
     valid = made.layout.valid
     torch.testing.assert_close(
-        stage.scene.label_vectors[made.layout.labels][valid], made.generated.label_vectors[valid]
+        stage.pairs.label_vectors[made.layout.labels][valid], made.generated.label_vectors[valid]
     )
 
 
@@ -154,24 +154,24 @@ def test_mismatched_pairs_are_of_another_image_and_other_words(make_batch):  # t
     assert mismatched(replace(batch, words=words)).tolist() == [True, True, False, True]
 
 
-def test_augmented_scenes_move_everything_and_judge_what_is_seen(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+def test_augmented_pairs_move_everything_and_judge_what_is_seen(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
     stage, batch = _stage(tiny_config, domain, augment=True), make_batch(16)
     before = batch.layout.boxes.clone()
     made = stage(batch)
-    scene = stage.scene(batch, made, [batch.pixels(32), batch.pixels(64)], detach=True)
-    assert torch.equal(batch.layout.boxes, before) and not torch.equal(scene.layout.boxes, made.layout.boxes)
-    judged = scene.objects["small"] | scene.objects["large"]
-    assert torch.equal(judged, made.layout.valid & (scene.layout.boxes[..., 2:] > 0).all(-1))
-    assert scene.permuted is not None and torch.equal(scene.permuted.boxes, scene.layout.boxes)
+    pairs = stage.pairs(batch, made, [batch.pixels(32), batch.pixels(64)], detach=True)
+    assert torch.equal(batch.layout.boxes, before) and not torch.equal(pairs.layout.boxes, made.layout.boxes)
+    judged = pairs.objects["small"] | pairs.objects["large"]
+    assert torch.equal(judged, made.layout.valid & (pairs.layout.boxes[..., 2:] > 0).all(-1))
+    assert pairs.permuted is not None and torch.equal(pairs.permuted.boxes, pairs.layout.boxes)
     # what the draw blanked is blank in both images at both scales
-    blank = (scene.reals[1] == 0).all(1) & (scene.fakes[1] == 0).all(1)
+    blank = (pairs.reals[1] == 0).all(1) & (pairs.fakes[1] == 0).all(1)
     assert blank.flatten(1).any(1).all()
-    assert not (scene.layout.soft_masks.amax(1)[blank[:, ::2, ::2]] > 0).any()
+    assert not (pairs.layout.soft_masks.amax(1)[blank[:, ::2, ::2]] > 0).any()
 
 
-def test_the_scene_maker_saves_nothing(tiny_config, domain):  # type: ignore[no-untyped-def]
+def test_the_pair_maker_saves_nothing(tiny_config, domain):  # type: ignore[no-untyped-def]
     stage = _stage(tiny_config, domain)
-    assert not [name for name in stage.state_dict() if name.startswith("scene")]
+    assert not [name for name in stage.state_dict() if name.startswith("pairs")]
 
 
 def test_a_single_class_has_no_wrong_labels(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]

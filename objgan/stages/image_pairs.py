@@ -15,7 +15,7 @@ from objgan.networks.object_discriminator import split_by_size
 
 
 @dataclass(frozen=True)
-class Scene:
+class Pairs:
     """Images of one phase and what belongs to them; augmented alike, where augmentation is on.
 
     reals, fakes:     [B, 3, S, S] in [-1, 1], one a scale; reals are empty where a phase needs none
@@ -48,11 +48,11 @@ class Pass:
     generated: ImageOutputs
 
 
-class SceneMaker(nn.Module):
-    """Makes scenes; all draws come from torch's global RNG. Learns nothing and saves nothing.
+class PairMaker(nn.Module):
+    """Makes pairs; all draws come from torch's global RNG. Learns nothing and saves nothing.
 
     large:         longer side from which an object is large, a fraction
-    augment:       DiffAugment with one draw a scene
+    augment:       DiffAugment with one draw a call
     label_vectors: [C, W]
     class_counts:  [C], wrong labels are as frequent as true ones, so that rarity gives none away
     """
@@ -66,8 +66,8 @@ class SceneMaker(nn.Module):
         self.register_buffer("label_vectors", label_vectors, persistent=False)
         self.register_buffer("frequencies", torch.tensor(class_counts, dtype=torch.float32) + 1, persistent=False)
 
-    def forward(self, batch: Batch, made: Pass, reals: list[Tensor], detach: bool) -> Scene:
-        """The scene of these real images [B, 3, S, S] and of the generated ones, detached or with their graph."""
+    def forward(self, batch: Batch, made: Pass, reals: list[Tensor], detach: bool) -> Pairs:
+        """Pairs of these real images [B, 3, S, S] and of the generated ones, detached or with their graph."""
         layout, context = made.layout, made.generated.object_context.detach()
         small, large = split_by_size(layout, self.large)
         conditions = torch.cat([self.label_vectors[layout.labels], context], -1)
@@ -82,7 +82,7 @@ class SceneMaker(nn.Module):
             layout = draw.layout(layout)
         # An object that was moved or cut out of sight is judged by no one.
         seen = (layout.boxes[..., 2:] > 0).all(-1)
-        return Scene(
+        return Pairs(
             reals=reals,
             fakes=fakes,
             layout=layout,
