@@ -33,5 +33,6 @@ def _choose(probabilities: Tensor, noise: Tensor) -> Tensor:
     """[B, L], standard-normal [B] -> int64 [B], by inverting the cumulative distribution."""
     # Above 0 strictly, so that leading classes of probability 0 are passed over; within the total against rounding.
     cumulative = probabilities.cumsum(-1)
-    uniform = torch.special.ndtr(noise.float()).clamp(1e-6, 1 - 1e-6) * cumulative[:, -1]
-    return (cumulative < uniform[:, None]).sum(-1).clamp_max(probabilities.shape[-1] - 1)
+    uniform: Tensor = torch.special.ndtr(noise.float()).clamp(1e-6, 1 - 1e-6) * cumulative[:, -1]
+    below: Tensor = cumulative < uniform[:, None]
+    return below.sum(-1).clamp_max(probabilities.shape[-1] - 1)
