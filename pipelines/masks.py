@@ -15,7 +15,7 @@ def squash_segmentation(segmentation: Any, width: int, height: int, box: Box, si
     """COCO polygons or RLE of a width x height picture -> compressed RLE counts of the size x size square.
 
     Polygons are scaled, then rasterised, so nothing is sampled twice; RLE is averaged and cut at one half. A mask too
-    thin to cover any pixel gets the pixel at the middle of its `box` (xywh, fractions). None: the segmentation is
+    thin to cover any pixel becomes a line one pixel wide along its `box` (xywh, fractions). None: the segmentation is
     unusable (no polygon of three points, run lengths that do not fill the picture).
     """
     try:
@@ -28,8 +28,7 @@ def squash_segmentation(segmentation: Any, width: int, height: int, box: Box, si
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
     if not mask.any():
-        column, row = (box[0] + box[2] / 2) * size, (box[1] + box[3] / 2) * size
-        mask[min(int(row), size - 1), min(int(column), size - 1)] = 1
+        _draw_thin(mask, box)
     counts: bytes = coco_mask.encode(np.asfortranarray(mask))["counts"]
     return counts.decode("ascii")
 
@@ -77,6 +76,20 @@ def _polygons(polygons: list[Any], width: int, height: int, size: int) -> np.nda
         raise ValueError("no polygon of at least three points")
     mask: np.ndarray = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(scaled, size, size)))
     return mask
+
+
+def _draw_thin(mask: np.ndarray, box: Box) -> None:
+    """Cover the pixels of a box that is narrower than one; of any other box, the one at its middle."""
+    size = len(mask)
+    line = min(box[2], box[3]) * size < 1
+
+    def span(start: float, length: float) -> slice:
+        if not line or length * size < 1:
+            middle = min(int((start + length / 2) * size), size - 1)
+            return slice(middle, middle + 1)
+        return slice(round(start * size), round((start + length) * size))
+
+    mask[span(box[1], box[3]), span(box[0], box[2])] = 1
 
 
 def _run_length(segmentation: dict[str, Any], width: int, height: int) -> np.ndarray:

@@ -84,7 +84,8 @@ def _objects(record: Row, width: int, height: int, size: int, dropped: Counter[s
         if box is None:
             dropped["objects whose box is empty or outside the picture"] += 1
         else:
-            found.append((-box[2] * box[3], number, index, box))
+            # Rounded, so that boxes of one size are ties wherever they lie.
+            found.append((-round(box[2] * box[3], 9), number, index, box))
     found.sort()
     masks = [_mask(record, index, box, (width, height, size), dropped) for *_, index, box in found]
     return {

@@ -1,0 +1,105 @@
+"""Segmentations squashed to the stored square, and soft masks of it."""
+
+import numpy as np
+import pycocotools.mask as coco_mask
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.masks import decode_masks, flip_masks, squash_segmentation
+
+SIZE = 64
+
+
+def _binary(counts: str, size: int = SIZE) -> np.ndarray:
+    return coco_mask.decode({"size": [size, size], "counts": counts.encode()})
+
+
+def _extent(mask: np.ndarray) -> list[int]:
+    """Left, top, right, bottom edges of what is covered."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(20, 700), st.integers(20, 700), st.lists(st.floats(0, 1), min_size=4, max_size=4))
+def test_mask_and_box_agree_to_a_pixel_whatever_the_aspect(width, height, fractions) -> None:
+    left, right = sorted(f * width for f in fractions[:2])
+    top, bottom = sorted(f * height for f in fractions[2:])
+    box = [left / width, top / height, (right - left) / width, (bottom - top) / height]
+    polygon = [left, top, right, top, right, bottom, left, bottom]
+    counts = squash_segmentation([polygon], width, height, box, SIZE)
+    expected = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+    assert np.abs(np.array(_extent(_binary(counts))) - np.array(expected) * SIZE).max() <= 1.0 + 1e-6
+
+
+def test_parts_are_united_and_bad_parts_ignored() -> None:
+    parts = [[0, 0, 50, 0, 50, 25, 0, 25], [50, 25, 100, 25, 100, 50, 50, 50], [1, 1, 2, 2], [1.0, 2, 3, 4, 5, None]]
+    mask = _binary(squash_segmentation(parts[:3], 100, 50, [0, 0, 1, 1], SIZE))
+    assert mask[:32, :32].all() and mask[32:, 32:].all() and mask.sum() == 2 * 32 * 32
+    assert squash_segmentation(parts[2:3], 100, 50, [0, 0, 1, 1], SIZE) is None
+    assert squash_segmentation(parts[3:], 100, 50, [0, 0, 1, 1], SIZE) is None
+
+
+def test_run_lengths_compressed_or_not_give_the_same_mask() -> None:
+    original = np.zeros((50, 100), np.uint8)
+    original[25:, 20:60] = 1
+    compressed = coco_mask.encode(np.asfortranarray(original))["counts"].decode()
+    flat = original.T.reshape(-1)
+    changes = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff([0, *changes, len(flat)]).tolist()
+    for counts in (runs, compressed):
+        mask = _binary(squash_segmentation({"size": [50, 100], "counts": counts}, 100, 50, [0.2, 0.5, 0.4, 0.5], SIZE))
+        assert np.abs(np.array(_extent(mask)) - [0.2 * 64, 32, 0.6 * 64, 64]).max() < 1
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        {"size": [50, 100], "counts": [10, 20]},
+        {"size": [50, 100], "counts": [-1, 5001]},
+        {"size": [100, 50], "counts": [5000]},
+        {"size": [50, 100], "counts": "nonsense"},
+        {"size": [50, 100], "counts": "é"},
+        {"counts": [5000]},
+        "polygon",
+        [[float("nan"), 1, 2, 3, 4, 5]],
+        [3, 4],
+    ],
+)
+def test_unusable_segmentations_are_none(segmentation) -> None:
+    assert squash_segmentation(segmentation, 100, 50, [0, 0, 1, 1], SIZE) is None
+
+
+def test_a_mask_thinner_than_a_pixel_becomes_a_line_along_its_box() -> None:
+    box = [200 / 640, 120 / 480, 0.1 / 640, 240 / 480]
+    polygon = [200, 120, 200.1, 120, 200.1, 360, 200, 360]
+    mask = _binary(squash_segmentation([polygon], 640, 480, box, 16), 16)
+    assert mask[4:12, 5].all() and mask.sum() == 8
+    tiny = _binary(
+        squash_segmentation([[200, 300, 200.1, 300, 200.1, 300.1]], 640, 480, [*box[:2], 1e-4, 1e-4], 16), 16
+    )
+    assert tiny.sum() == 1
+
+
+def test_far_corners_do_not_hang() -> None:
+    assert squash_segmentation([[-1e12, 0, 1e12, 0, 1e12, 1e12]], 100, 50, [0, 0, 1, 1], SIZE) is not None
+
+
+def test_soft_masks_are_the_share_of_each_cell() -> None:
+    mask = np.zeros((8, 8), np.uint8)
+    mask[0:2, 0:2] = 1
+    mask[4, 4:8] = 1
+    counts = coco_mask.encode(np.asfortranarray(mask))["counts"].decode()
+    soft = decode_masks([counts], 8, 4)
+    assert soft.shape == (1, 4, 4) and soft.dtype == np.uint8
+    assert soft[0, 0, 0] == 255 and soft[0, 2].tolist() == [0, 0, 128, 128] and int(soft.sum()) == 255 + 256
+    assert decode_masks([counts], 8, 8)[0].tolist() == (mask * 255).tolist()
+    uneven = decode_masks([counts, counts], 8, 3)
+    assert uneven.shape == (2, 3, 3) and uneven.max() <= 255 and uneven[0, 0, 0] > uneven[0, 0, 1]
+    assert decode_masks([], 8, 4).shape == (0, 4, 4)
+
+
+def test_flipping_mirrors_columns() -> None:
+    masks = np.arange(8, dtype=np.uint8).reshape(1, 2, 4)
+    assert flip_masks(masks)[0, 0].tolist() == [3, 2, 1, 0]
