@@ -1,7 +1,7 @@
 """Training of any stage with Ray Train: one driver, one worker loop (pipelines.worker)."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray.train
@@ -37,6 +37,7 @@ def train(job: TrainJob, log: Log) -> Trained:
         InputError: data, settings, checkpoints or resources do not fit; nothing was started.
         TrainingStopped: a loss or gradient was not finite.
     """
+    job = _absolute(job)
     claim_folder(job)
     if done := finished(job.folder):
         log(f"{job.stage}: finished before, at step {done['step']} ({job.folder})")
@@ -47,6 +48,12 @@ def train(job: TrainJob, log: Log) -> Trained:
         result = _trainer(job, use_gpu).fit()
     _raise_failure(job.folder / "failure.json")
     return _finish(job, result)
+
+
+def _absolute(job: TrainJob) -> TrainJob:
+    """Workers have a working directory of their own."""
+    needs = {stage: folder.resolve() for stage, folder in job.needs.items()}
+    return replace(job, data=job.data.resolve(), folder=job.folder.resolve(), needs=needs)
 
 
 def _check(job: TrainJob) -> bool:
@@ -83,7 +90,7 @@ def _trainer(job: TrainJob, use_gpu: bool) -> TorchTrainer:
         scaling_config=ray.train.ScalingConfig(num_workers=job.config.compute.workers, use_gpu=use_gpu),
         run_config=ray.train.RunConfig(
             name=job.folder.name,
-            storage_path=str(job.folder.parent.resolve()),
+            storage_path=str(job.folder.parent),
             failure_config=ray.train.FailureConfig(max_failures=training.max_failures, max_preemption_failures=-1),
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=training.keep_checkpoints, checkpoint_score_attribute=name, checkpoint_score_order=mode

@@ -51,7 +51,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "python -m pipelines run --out runs/all --dry-run": ("+",),
     "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db": ("+ --help",),
 }
-STAGE = "{training: {steps: 2, batch_size: 6, validation_samples: 6, checkpoint_every: 2, validate_every: 2}}"
+STAGE = "{training: {steps: 2, batch_size: 6, validation_samples: 6, checkpoint_every: 2}}"
 SETTINGS = "".join(f"{stage}: {STAGE}\n" for stage in ("encoders", "boxes", "shapes", "images"))
 
 
