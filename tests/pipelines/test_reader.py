@@ -1,0 +1,215 @@
+"""What a sample holds, and in which order samples come."""
+
+import pickle
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from objgan.config import build_config
+from objgan.errors import InputError
+from objgan.vocabulary import UNK, Vocabulary, tokenize
+from pipelines.prepare import prepare, run_here
+from pipelines.reader import BatchPlan, ShardReader, batches, evaluation_batch, evaluation_batches, loader, plan
+from pipelines.shards import load_manifest, read_split
+from pipelines.splits import split_of
+
+ALL = frozenset({"image", "boxes", "masks"})
+
+
+@pytest.fixture(scope="module")
+def reader(prepared, data_config) -> ShardReader:
+    return ShardReader(prepared, "train", ALL, data_config, 8)
+
+
+def _equal(a, b) -> bool:
+    same = torch.equal(a.image_ids, b.image_ids) and torch.equal(a.words, b.words)
+    same = same and torch.equal(a.layout.boxes, b.layout.boxes) and torch.equal(a.layout.masks, b.layout.masks)
+    return same and torch.equal(a.images, b.images)
+
+
+def test_objects_are_the_largest_without_crowds(reader) -> None:
+    sample = reader.sample(0, 0, 0)
+    shift = sample.image_id % 20
+    assert sample.labels.tolist() == [1, 0]
+    assert np.allclose(sample.boxes, [[0.1 + shift / 100, 0.1, 0.4, 0.4], [0.6, 0.2 + shift / 50, 0.1, 0.4]])
+    assert sample.image.shape == (3, 64, 64) and sample.masks.shape == (2, 32, 32)
+    # The kite is the triangle above its box's diagonal: half of 0.4 x 0.4; the person fills its box.
+    assert sample.masks[0].mean() / 255 == pytest.approx(0.08, abs=0.012)
+    assert sample.masks[1].mean() / 255 == pytest.approx(0.04, abs=0.012)
+
+
+def test_at_most_max_objects(prepared, data_config) -> None:
+    config = data_config.model_copy(update={"data": data_config.data.model_copy(update={"max_objects": 1})})
+    sample = ShardReader(prepared, "train", ALL, config, 8).sample(0, 0, 0)
+    assert sample.labels.tolist() == [1] and sample.masks.shape == (1, 32, 32)
+
+
+def test_every_caption_is_its_own_image_s_and_all_are_drawn(reader, prepared) -> None:
+    """The published loader draws one too far: one caption in six is the next image's."""
+    tables = list(read_split(prepared, load_manifest(prepared), "train"))
+    captions = {row["image_id"]: row["captions"] for table in tables for row in table.to_pylist()}
+    image_id = reader.sample(3, 0, 0).image_id
+    drawn = Counter(reader.text(3, 0, epoch) for epoch in range(200))
+    assert set(drawn) == set(captions[image_id])
+    assert min(drawn.values()) > 70
+    for index in range(len(reader)):
+        assert reader.text(index, 1, 1) in captions[reader.sample(index, 1, 1).image_id]
+
+
+def test_long_captions_become_an_ordered_subset(prepared, data_config) -> None:
+    reader = ShardReader(prepared, "train", frozenset(), data_config, 4)
+    vocabulary = Vocabulary.load(prepared / "domain")
+    seen = set()
+    for epoch in range(40):
+        words = reader.sample(0, 0, epoch).words
+        full = vocabulary.encode_tokens(tokenize(reader.text(0, 0, epoch))).tolist()
+        assert len(words) == 4 and words.dtype == np.int64
+        places = iter(full)
+        assert all(word in places for word in words.tolist())
+        seen.add(tuple(words.tolist()))
+    assert len(seen) > 10
+
+
+def test_a_sample_depends_on_seed_epoch_and_image_alone(reader) -> None:
+    first = reader.sample(5, 1, 2, flip=True)
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002 - the point: global state must not matter
+    again = reader.sample(5, 1, 2, flip=True)
+    assert np.array_equal(first.words, again.words) and np.array_equal(first.image, again.image)
+    others = [reader.sample(5, seed, epoch).words.tolist() for seed, epoch in ((1, 3), (2, 2), (7, 7), (1, 9))]
+    assert any(words != first.words.tolist() for words in others)
+
+
+def test_flips_mirror_everything_and_spare_captions_that_name_a_side(reader) -> None:
+    mirrored = 0
+    for epoch in range(60):
+        plain, flipped = reader.sample(2, 0, epoch), reader.sample(2, 0, epoch, flip=True)
+        assert np.array_equal(plain.words, flipped.words)
+        if np.array_equal(plain.image, flipped.image):
+            assert np.array_equal(plain.boxes, flipped.boxes) and np.array_equal(plain.masks, flipped.masks)
+            continue
+        mirrored += 1
+        assert "left" not in reader.text(2, 0, epoch)
+        assert np.array_equal(flipped.image, plain.image[:, :, ::-1])
+        assert np.array_equal(flipped.masks, plain.masks[:, :, ::-1])
+        assert np.allclose(flipped.boxes[:, 0] + flipped.boxes[:, 2], 1 - plain.boxes[:, 0], atol=1e-6)
+        assert np.array_equal(flipped.boxes[:, 1:], plain.boxes[:, 1:])
+    # Half of the captions name a side; half of the others are mirrored.
+    assert 6 <= mirrored <= 26
+
+
+def test_columns_that_were_not_asked_for_are_not_there(prepared, data_config) -> None:
+    reader = ShardReader(prepared, "train", frozenset({"boxes"}), data_config, 8)
+    batch = next(batches(reader, BatchPlan(4, 0, 0, 1)))
+    assert batch.images is None and batch.layout.masks is None and not reader.flips
+    assert batch.layout.boxes.shape == (4, 3, 4) and batch.words.shape == (4, 8)
+
+
+def test_data_without_a_needed_column_are_refused(prepared_boxes, data_config, tmp_path, write_coco, scenes) -> None:
+    with pytest.raises(InputError, match=r"needs pixels, .* has none"):
+        ShardReader(prepared_boxes, "train", ALL, data_config, 8)
+    images, objects, captions = scenes(6)
+    bare = [{k: v for k, v in one.items() if k != "segmentation"} for one in objects]
+    prepare(write_coco(tmp_path / "coco", images, bare, captions), tmp_path / "data", data_config, str, run_here)
+    with pytest.raises(InputError, match=r"needs masks, .* has none"):
+        ShardReader(tmp_path / "data", "train", ALL, data_config, 8)
+
+
+def test_rows_with_an_object_without_a_mask_are_left_out_and_counted(prepared_boxes, data_config) -> None:
+    every = ShardReader(prepared_boxes, "train", frozenset({"boxes"}), data_config, 8)
+    masked = ShardReader(prepared_boxes, "train", frozenset({"boxes", "masks"}), data_config, 8)
+    assert not every.left_out
+    assert masked.left_out == {"with an object without a mask": len(every) - len(masked)}
+    assert {masked.sample(i, 0, 0).image_id % 2 for i in range(len(masked))} == {1}
+
+
+def test_larger_pictures_than_the_stored_ones_are_refused(prepared, data_config) -> None:
+    config = data_config.model_copy(update={"data": data_config.data.model_copy(update={"image_size": 128})})
+    with pytest.raises(InputError, match=r"pictures of 64 pixels, data\.image_size asks for 128"):
+        ShardReader(prepared, "train", ALL, config, 8)
+    with pytest.raises(InputError, match="no split 'dev'"):
+        ShardReader(prepared, "dev", ALL, data_config, 8)
+
+
+def test_captions_without_a_known_word_are_never_drawn(tmp_path, write_coco, scenes, data_config) -> None:
+    images, objects, captions = scenes(12)
+    wordless = next(image["id"] for image in images if split_of(image["id"], data_config.data) == "train")
+    for caption in captions:
+        if caption["image_id"] == wordless or caption["id"] % 100 == 1:
+            caption["caption"] = f"xyzzy{caption['id']} ?!"
+    values = data_config.model_dump()
+    values["data"]["min_count"] = 2
+    config = build_config(values)
+    prepare(write_coco(tmp_path / "coco", images, objects, captions), tmp_path / "data", config, str, run_here)
+    reader = ShardReader(tmp_path / "data", "train", ALL, config, 8)
+    assert reader.left_out == {"without a caption of known words": 1}
+    for epoch in range(20):
+        for index in range(len(reader)):
+            sample = reader.sample(index, 0, epoch)
+            assert sample.image_id != wordless and (sample.words != UNK).any()
+            assert reader.text(index, 0, epoch).startswith("A kite above")
+
+
+def test_plans_are_permutations_that_differ_by_seed_and_epoch() -> None:
+    orders = [plan(seed, epoch, 50).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3 and plan(0, 1, 50).tolist() == orders[1]
+
+
+def test_no_sample_is_dropped_at_the_end_of_an_epoch() -> None:
+    order = BatchPlan(batch_size=4, seed=3, start=0, stop=0)
+    places = [place for step in range(15) for place in order.places(step, 10)]
+    for epoch in range(6):
+        here = [index for e, index in places if e == epoch]
+        assert here == plan(3, epoch, 10).tolist()
+
+
+def test_a_batch_may_be_larger_than_the_data() -> None:
+    places = BatchPlan(7, 0, 0, 1).places(0, 3)
+    assert [epoch for epoch, _ in places] == [0, 0, 0, 1, 1, 1, 2]
+
+
+def test_resuming_gives_the_undisturbed_order(reader) -> None:
+    whole = list(batches(reader, BatchPlan(6, 5, 0, 14)))
+    rest = list(batches(reader, BatchPlan(6, 5, 9, 14)))
+    assert len(rest) == 5 and all(_equal(a, b) for a, b in zip(whole[9:], rest, strict=True))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_workers_together_see_what_one_sees(reader, world) -> None:
+    alone = BatchPlan(6, 5, 2, 9)
+    parts = [list(batches(reader, replace(alone, rank=rank, world=world))) for rank in range(world)]
+    for step, batch in enumerate(batches(reader, alone)):
+        together = torch.cat([part[step].image_ids for part in parts])
+        assert torch.equal(together, batch.image_ids)
+        assert torch.equal(torch.cat([part[step].images for part in parts]), batch.images)
+
+
+def test_evaluation_is_in_order_fixed_and_never_mirrored(reader) -> None:
+    made = list(evaluation_batches(reader, 5, 0, 12))
+    assert [len(batch) for batch in made] == [5, 5, 2]
+    ids = torch.cat([batch.image_ids for batch in made]).tolist()
+    assert ids == sorted(ids) and len(ids) == 12
+    assert _equal(made[1], evaluation_batch(reader, 1, 5, 0, 12))
+    assert torch.equal(made[0].images[3], torch.from_numpy(reader.sample(3, 0, 0).image))
+    assert sum(len(batch) for batch in evaluation_batches(reader, 5, 0, 10**6)) == len(reader)
+    with pytest.raises(IndexError, match="no batch 3"):
+        evaluation_batch(reader, 3, 5, 0, 12)
+
+
+def test_a_reader_travels_light(reader) -> None:
+    data = pickle.dumps(reader)
+    assert len(data) < 5000
+    assert np.array_equal(pickle.loads(data).sample(4, 0, 0).image, reader.sample(4, 0, 0).image)  # noqa: S301
+
+
+def test_loader_processes_change_nothing(prepared, data_config) -> None:
+    compute = data_config.compute.model_copy(update={"loader_processes": 1, "device": "cpu"})
+    ahead = ShardReader(prepared, "train", ALL, data_config.model_copy(update={"compute": compute}), 8)
+    here = ShardReader(prepared, "train", ALL, data_config, 8)
+    order = {"seed": 4, "start": 3, "stop": 6, "rank": 1, "world": 2}
+    pairs = list(zip(loader(ahead, 6, **order), loader(here, 6, **order), strict=True))
+    assert len(pairs) == 3 and all(_equal(a, b) for a, b in pairs)
