@@ -1,4 +1,4 @@
-"""Adversarial losses on logits: binary cross-entropy (Goodfellow et al. 2014, non-saturating) and hinge (Lim & Ye 2017)."""
+"""Adversarial losses on logits: cross-entropy, non-saturating (Goodfellow et al. 2014), and hinge (Lim & Ye 2017)."""
 
 from typing import Literal
 
