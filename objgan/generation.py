@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from objgan.config import Config
 from objgan.domain import Domain
 from objgan.errors import InputError
-from objgan.layout import Layout
+from objgan.layout import Layout, drop_small
 from objgan.layout_file import GivenLayout, LayoutRules
 from objgan.model_folder import ModelParts, read_model, write_model
 from objgan.stages import NETWORKS
@@ -25,7 +25,8 @@ class Generated:
     """One image, with what led to it.
 
     index:  which of the caption's samples, from 0
-    layout: batch of one, on the CPU; masks uint8, 0 or 255 where generated
+    layout: batch of one, on the CPU; masks uint8, 0 or 255 where generated. Objects under `images.min_object_pixels`
+            are in it, but the image generator does not see them.
     scales: uint8 [s, s, 3], one a scale of the generator, the smallest first
     names:  class name of each object of the layout
     """
@@ -149,7 +150,8 @@ class ObjGAN:
         if layout.masks is not None:
             masks = torch.where(drawn[..., None, None], layout.soft_masks, masks)
         layout = layout.with_masks(masks)
-        outputs = self._network("image_generator")(text, layout, images)
+        seen = drop_small(layout, self.config.images.min_object_pixels / 256)  # as in its training
+        outputs = self._network("image_generator")(text, words, seen, images)
         scales = [_to_pixels(scale) for scale in outputs.images]
         layout = layout.with_masks((masks * 255).round().byte()).to("cpu")
         return [
