@@ -1,4 +1,4 @@
-"""Small COCO data sets, made by hand, and the shards that come of them."""
+"""Small COCO data sets, made by hand, the shards that come of them, and an untrained model in a folder."""
 
 import json
 from collections.abc import Callable
@@ -7,11 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from objgan.config import Config, build_config
+from objgan.domain import Domain, LayoutStatistics
+from objgan.generation import ObjGAN
+from objgan.stages import NETWORKS, build_network
+from objgan.vocabulary import Vocabulary
 from pipelines.coco import CocoSource
 from pipelines.prepare import prepare, run_here
+from pipelines.recipes import resolve
 
 CATEGORIES = [{"id": 44, "name": "bottle"}, {"id": 1, "name": "person"}, {"id": 38, "name": "kite"}]
 WriteCoco = Callable[..., CocoSource]
@@ -115,3 +121,25 @@ def prepared_boxes(tmp_path_factory, write_coco, scenes, data_config) -> Path:
     source = write_coco(folder / "coco", images, bare, captions, pixels=False)
     prepare(source, folder / "data", data_config, lambda line: None, run_here)
     return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory) -> Path:
+    """A model of recipe `tiny` that knows 3 classes and 12 words, with weights as they are drawn."""
+    words = ("<pad>", "<unk>", "a", "two", "red", "kite", "kites", "boat", "stop", "sign", "above", "on", "the", "sea")
+    vectors = np.random.default_rng(7).standard_normal((len(words), 16)).astype(np.float32)
+    vectors[:2] = 0
+    statistics = LayoutStatistics(
+        mean=(0.5, 0.5, 0.3, 1.2),
+        std=(0.2, 0.25, 0.15, 0.6),
+        class_counts=(40, 30, 20),
+        object_counts=(2, 20, 18, 0, 0, 0, 0, 0, 0),
+        class_caps=(2, 2, 3),
+        images=40,
+    )
+    domain = Domain(Vocabulary(words, vectors), ("kite", "boat", "stop sign"), statistics)
+    config = resolve("tiny", None, ())
+    torch.manual_seed(0)
+    folder: Path = tmp_path_factory.mktemp("finished") / "model"
+    ObjGAN(config, domain, {name: build_network(name, config, domain) for name in NETWORKS}).save(folder)
+    return folder
