@@ -210,10 +210,11 @@ def _draw_tags(pen: ImageDraw.ImageDraw, names: Sequence[str], frames: Sequence[
     for name, frame in zip(names, frames, strict=True):
         if frame is None:
             continue
-        tag = _place_tag(round(font.getlength(name)) + 6, font.size + 4, frame, placed, side)
+        text = name.replace(" ", "  ") if font.size < 12 else name  # so small, the font's blank is a pixel or two
+        tag = _place_tag(round(font.getlength(text)) + 6, font.size + 4, frame, placed, side)
         placed.append(tag)
         pen.rounded_rectangle((tag[0], tag[1], tag[2] - 1, tag[3] - 1), 2, fill=colours[name])
-        pen.text((tag[0] + 3, (tag[1] + tag[3]) / 2), name, _ink_on(colours[name]), font, anchor="lm")
+        pen.text((tag[0] + 3, (tag[1] + tag[3]) / 2), text, _ink_on(colours[name]), font, anchor="lm")
 
 
 def _place_tag(width: float, height: float, frame: Box, placed: Sequence[Box], side: int) -> Box:

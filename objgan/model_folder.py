@@ -61,10 +61,7 @@ def read_model(folder: Path) -> ModelParts:
     """
     _check_files(folder)
     config, domain = read_config(folder), Domain.load(folder / "domain")
-    # No file of the machine that trained: this folder holds every weight.
-    encoders = config.encoders.model_copy(update={"backbone_weights": None})
-    without = config.model_copy(update={"encoders": encoders})
-    networks = {name: build_network(name, without, domain) for name in NETWORKS}
+    networks = {name: build_network(name, config, domain) for name in NETWORKS}
     for name, network in networks.items():
         load_network(folder / "networks" / f"{name}.safetensors", network)
     return ModelParts(config, domain, networks)
