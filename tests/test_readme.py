@@ -30,6 +30,9 @@ SHORT: dict[str, tuple[str, ...]] = {
     "source .venv/bin/activate": ("make --dry-run --always-make setup",),
     COCO: (QUICK,),
     'python -m pipelines generate "two red kites above a boat on the sea" --n 4 --seed 1 --out runs/mine': ("+",),
+    "python -m pipelines generate --layout runs/mine/two-red-kites-above-a-boat-on-the-sea_0.json --out runs/edited": (
+        "+",
+    ),
     "python -m pipelines run --recipe small --set images.training.generator_lr=2e-4 "
     "--set images.training.batch_size=8 --dry-run": ("+",),
     "python -m pipelines sample --out data/sample-coco --images 400 --seed 0": ("+ --images 60",),
