@@ -75,6 +75,7 @@ def mlflow_at(uri: str) -> Iterator[Any]:
         InputError: the store or server cannot be used.
     """
     logging_quiet()
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it counts files, of which there are ten
     import mlflow
 
     told, path, uri = os.environ.get(_ADDRESS), sys.path, uri or mlflow.get_tracking_uri()

@@ -125,8 +125,8 @@ def test_it_says_what_it_needs_and_takes(logged: Path) -> None:
     assert example == {"columns": ["caption"], "data": [["a kite"]]}
 
 
-def test_generate_finds_it_by_alias_and_by_folder(store: str, version: Any, logged: Path, model_folder: Path) -> None:
-    for uri in ("models:/objgan@challenger", "models:/objgan/1", str(logged)):
+def test_generate_finds_it_by_alias_run_and_folder(store: str, version: Any, logged: Path, model_folder: Path) -> None:
+    for uri in ("models:/objgan@challenger", "models:/objgan/1", f"runs:/{version.run_id}/objgan", str(logged)):
         with local_model(uri, store) as folder:
             assert (folder / "model.json").read_bytes() == (model_folder / "model.json").read_bytes()
 
