@@ -77,6 +77,8 @@ class BoxGenerator(nn.Module):
         self.register_buffer("std", torch.tensor(statistics.std).clamp_min(1e-3))
         self.register_buffer("caps", torch.tensor(statistics.class_caps).clamp_min(2))
         self.encoder = encoder
+        # Text features come in whatever scale their encoder found useful; attention wants one it can count on.
+        self.norm = nn.LayerNorm(sizes.text)
         self.start = nn.Linear(sizes.text, 2 * hidden)
         self.label = nn.Embedding(classes + 1, sizes.label_embedding)  # index C: before the first object
         self.position = nn.Linear(2, sizes.coordinate_embedding)
@@ -91,17 +93,17 @@ class BoxGenerator(nn.Module):
         self.to_bag = nn.Linear(hidden, classes) if bag else None
 
     def encode(self, words: Tensor, count: Tensor, text: TextFeatures | None = None) -> TextFeatures:
-        """The features it decodes: its own encoder's of int64 [B, T] ids and [B] counts, or else `text`.
+        """What `forward` and `sample` decode: its own encoder's features of int64 [B, T] ids and [B] counts, or else
+        `text`, normalised over channels.
 
         Raises:
             ValueError: it has no encoder and no `text` is given.
         """
         if self.encoder is not None:
-            features: TextFeatures = self.encoder(words, count)
-            return features
+            text = self.encoder(words, count)
         if text is None:
             raise ValueError("this box generator has no text encoder of its own: give it text features")
-        return text
+        return TextFeatures(self.norm(text.words.transpose(1, 2)).transpose(1, 2), self.norm(text.sentence), text.mask)
 
     def standardise(self, boxes: Tensor) -> Tensor:
         """xywh fractions [..., 4] -> standardised (x, y, w, r) [..., 4]."""

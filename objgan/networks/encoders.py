@@ -41,9 +41,9 @@ class TextEncoder(nn.Module):
         self.embedding = nn.Embedding(vocabulary, embedding, padding_idx=0)
         self.dropout = nn.Dropout(dropout)
         self.lstm = nn.LSTM(embedding, channels // 2, batch_first=True, bidirectional=True)
-        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         with torch.no_grad():
-            # Padding and unknown words start neutral; the latter may never occur in training.
+            # Unit variance (torch's start), not AttnGAN's +-0.1: words tell apart from the first step on. Padding and
+            # unknown words start neutral; the latter may never occur in training.
             self.embedding.weight[:2] = 0
 
     def forward(self, words: Tensor, count: Tensor) -> TextFeatures:

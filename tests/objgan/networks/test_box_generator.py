@@ -159,6 +159,23 @@ def test_size_is_conditioned_on_the_next_centre(generator: BoxGenerator, make_ba
         assert not torch.equal(before.labels[0, 1], after.labels[0, 1])
 
 
+def test_the_start_input_is_the_mean_box(generator: BoxGenerator, make_batch: MakeBatch, domain: Domain) -> None:
+    # The published start input is in pixels where every later one is standardised.
+    _, box, _ = generator._start(encode(generator, make_batch(2)))
+    torch.testing.assert_close(box * generator.std + generator.mean, torch.tensor([domain.statistics.mean] * 2))
+
+
+def test_features_count_whatever_their_scale(generator: BoxGenerator, make_batch: MakeBatch) -> None:
+    batch = make_batch(2, masks=False)
+    raw = generator.encoder(batch.words, batch.word_count)
+    generator.encoder = None
+    scaled = TextFeatures(1e3 * raw.words, 1e3 * raw.sentence, raw.mask)
+    ours = generator(generator.encode(batch.words, batch.word_count, scaled), batch.layout)
+    same = TextFeatures(1e2 * raw.words, 1e2 * raw.sentence, raw.mask)
+    theirs = generator(generator.encode(batch.words, batch.word_count, same), batch.layout)
+    torch.testing.assert_close(ours.labels, theirs.labels, atol=1e-3, rtol=1e-3)
+
+
 def test_training_and_sampling_condition_alike(generator: BoxGenerator, make_batch: MakeBatch) -> None:
     """Sampled with one sharp component, each box is the mean of the mixture that teacher forcing on it predicts."""
     with torch.no_grad():
