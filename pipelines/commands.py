@@ -2,21 +2,20 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from objgan.config import STAGES, Config
 from objgan.errors import InputError
 from objgan.generation import ObjGAN
 from objgan.stages import stage_class
 from pipelines import evaluate as evaluation
-from pipelines import generate as generation
 from pipelines.coco import CocoSource
+from pipelines.generate import GenerateJob, local_model, read_captions
+from pipelines.generate import generate as generate_pictures
 from pipelines.jobs import TrainJob, finished
 from pipelines.locks import exclusive
 from pipelines.prepare import prepare as prepare_data
 from pipelines.progress import say
 from pipelines.recipes import resolve, to_yaml
-from pipelines.registry import download_model
 from pipelines.registry import register as register_model
 from pipelines.run import DEFAULT_SAMPLE, Run, Sample, assemble, execute, model_folder, needed_stages, sample_source
 from pipelines.sample import make_sample
@@ -43,7 +42,8 @@ def demo(options: argparse.Namespace) -> None:
     with ray_session(options.address):
         check_resources(run_.config.compute)
         work = execute(run_, uri, say)
-    sheet = generation.generate(str(model_folder(work)), list(DEMO_CAPTIONS), options.out / "pictures", n=1, seed=0)
+    job = GenerateJob(str(model_folder(work)), DEMO_CAPTIONS, options.out / "pictures")
+    *_, sheet = generate_pictures(job, say)
     say(f"\ncontact sheet: {sheet}")
     say(f"MLflow:        {_mlflow_command(uri)}")
     say('your own:      .venv/bin/python -m pipelines generate "a large pizza on the grass" --out runs/mine')
@@ -104,16 +104,10 @@ def train(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Measures of a finished model."""
-    workers = options.workers or 1
-    what = evaluation.Evaluation(
-        download_model(options.model, tracking_uri(RUNS)),
-        options.data,
-        options.split,
-        options.samples,
-        options.seed,
-        workers,
-    )
-    with ray_session(options.address):
+    with local_model(options.model, tracking_uri(RUNS)) as model, ray_session(options.address):
+        what = evaluation.Evaluation(
+            model, options.data, options.split, options.samples, options.seed, options.workers or 1
+        )
         measured = evaluation.evaluate(what, say)
     evaluation.save(measured, options.out)
     say(measured.text())
@@ -132,14 +126,12 @@ def register(options: argparse.Namespace) -> None:
 
 def generate(options: argparse.Namespace) -> None:
     """Captions to pictures."""
-    captions = generation.read_captions(options.captions) if options.captions else []
+    captions = read_captions(options.captions) if options.captions else []
     captions += [options.caption] if options.caption is not None else []
-    if not captions:
-        raise InputError("generate: give a caption in quotes, or --captions FILE with one a line")
-    sheet = generation.generate(
-        options.model, captions, options.out, n=options.n, seed=options.seed, layout=options.layout
+    job = GenerateJob(
+        options.model, tuple(captions), options.out, options.n, options.seed, options.layout, tracking_uri(RUNS)
     )
-    say(f"pictures, layouts and steps: {sheet.parent} (all on one sheet: {sheet})")
+    generate_pictures(job, say)
 
 
 def _config(options: argparse.Namespace) -> Config:

@@ -4,8 +4,8 @@ import contextlib
 import json
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +84,13 @@ class _View:
         left = (line["steps"] - line["step"]) * values["seconds_per_step"]
         return (
             f"{self._name} {line['step']}/{line['steps']}  {values['samples_per_s']:.0f} samples/s  "
-            f"wait {values['data_wait_share']:.0%}  {_numbers(_losses(values))}  {time.strftime('%M:%S', time.gmtime(left))} left"
+            f"wait {values['data_wait_share']:.0%}  {timedelta(seconds=round(left))} left  {_numbers(_losses(values))}"
         )
 
 
 def _losses(values: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if "/" in name and "norm" not in name}
+    """What fits on a line; gradient norms and accuracies are in MLflow."""
+    return {k: v for k, v in values.items() if "/" in k and "norm" not in k and "accuracy" not in k}
 
 
 def _numbers(values: dict[str, float]) -> str:

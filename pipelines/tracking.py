@@ -160,9 +160,10 @@ def _client(uri: str) -> Any:
 
 
 def logging_quiet() -> None:
-    """MLflow's migrations and hints are not for our users."""
+    """MLflow's migrations, hints and bars are not for our users."""
     import logging
 
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
