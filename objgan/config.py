@@ -229,7 +229,8 @@ class Config(Section):
     def _fits_together(self) -> Self:
         if self.data.image_size < self.images.sizes[-1]:
             raise ValueError(
-                f"data.image_size {self.data.image_size} is under images.sizes[-1] {self.images.sizes[-1]}: store larger images"
+                f"data.image_size {self.data.image_size} is under images.sizes[-1] {self.images.sizes[-1]}: "
+                f"store larger images"
             )
         for stage in STAGES:
             words = getattr(self, stage).training.max_words

@@ -84,7 +84,7 @@ def to_rois(boxes: Tensor, valid: Tensor, feature_size: int) -> Tensor:
 
 
 def merge_by_class(masks: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-    """Soft masks [B, R, M, M] -> [B, R, M, M]: the maximum over the objects of a class, at its first object; 0 elsewhere.
+    """Soft masks [B, R, M, M] -> [B, R, M, M]: the maximum over a class's objects, at the first of them; 0 elsewhere.
 
     So at most R channels hold what a dense class map would hold in C.
     """

@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        # Not the user's mistake: whoever looks into it needs the trace, and the last line should say it all.
+        traceback.print_exc()
+        print(f"failed: {_in_a_line(error)}; the same command goes on from what is finished", file=sys.stderr)
         return 1
     return 0
 
@@ -210,6 +216,11 @@ def _whole(text: str, least: int) -> int:
     if value < least:
         raise argparse.ArgumentTypeError(f"{text} is under {least}")
     return value
+
+
+def _in_a_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[-1].strip()[:300]}"
 
 
 def _terminate(signum: int, frame: Any) -> None:

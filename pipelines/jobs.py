@@ -80,22 +80,27 @@ def stage_settings(config: Config, stage: str) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if name.rsplit(".", 1)[-1] not in _NEUTRAL}
 
 
-def claim_folder(job: TrainJob) -> None:
-    """Write the settings into the run's folder, or check that they are the ones it was begun with.
+def check_folder(job: TrainJob) -> None:
+    """See that the run's folder is new, or was begun with the same settings.
 
     Raises:
         InputError: the folder holds a run of other settings; it names them.
     """
     path = job.folder / "settings.json"
-    ours = stage_settings(job.config, job.stage)
-    if path.exists():
-        theirs = read_json(path, "settings of the run")
-        changed = [f"{k}: {theirs.get(k)} -> {ours.get(k)}" for k in theirs | ours if theirs.get(k) != ours.get(k)]
-        if changed:
-            raise InputError(
-                f"{job.folder} was begun with other settings ({'; '.join(changed[:4])}): use them or another --run"
-            )
-    write_atomically(path, json.dumps(ours, indent=1) + "\n")
+    if not path.exists():
+        return
+    ours, theirs = stage_settings(job.config, job.stage), read_json(path, "settings of the run")
+    changed = [f"{k}: {theirs.get(k)} -> {ours.get(k)}" for k in theirs | ours if theirs.get(k) != ours.get(k)]
+    if changed:
+        raise InputError(
+            f"{job.folder} was begun with other settings ({'; '.join(changed[:4])}): use them or another --run"
+        )
+
+
+def claim_folder(job: TrainJob) -> None:
+    """Write down the settings that this folder is for from now on."""
+    text = json.dumps(stage_settings(job.config, job.stage), indent=1) + "\n"
+    write_atomically(job.folder / "settings.json", text)
 
 
 def finished(folder: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The whole way as steps: [sample ->] prepare -> encoders -> boxes -> shapes -> images -> assemble -> evaluate -> register."""
+"""The whole way as steps: [sample], prepare, encoders, boxes, shapes, images, assemble, evaluate, register."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -68,9 +68,7 @@ class Run:
 
 def needed_stages(config: Config, stage: str) -> tuple[str, ...]:
     """Earlier stages whose networks this one is built on."""
-    if stage == "boxes" and config.boxes.text_encoder == "own":
-        return ()
-    return ("encoders",) if stage_class(stage).needs else ()
+    return ("encoders",) if stage_class(stage).needed(config) else ()
 
 
 def execute(run: Run, uri: str, log: Log) -> Plan:

@@ -11,7 +11,7 @@ from objgan.checkpoint import read_state
 from objgan.errors import InputError
 from objgan.files import read_json, write_atomically
 from objgan.stages import stage_class
-from pipelines.jobs import TrainJob, claim_folder, finished
+from pipelines.jobs import TrainJob, check_folder, claim_folder, finished
 from pipelines.progress import Log, watch
 from pipelines.session import check_resources
 from pipelines.worker import train_worker
@@ -38,11 +38,12 @@ def train(job: TrainJob, log: Log) -> Trained:
         TrainingStopped: a loss or gradient was not finite.
     """
     job = _absolute(job)
-    claim_folder(job)
+    check_folder(job)
     if done := finished(job.folder):
         log(f"{job.stage}: finished before, at step {done['step']} ({job.folder})")
         return Trained(job.folder / done["checkpoint"], done["step"], done["measures"])
     use_gpu = _check(job)
+    claim_folder(job)
     (job.folder / "failure.json").unlink(missing_ok=True)
     with watch(job.folder / "progress.jsonl", job.stage, log):
         result = _trainer(job, use_gpu).fit()

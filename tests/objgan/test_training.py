@@ -36,7 +36,9 @@ class _Toy(Stage):
         self.seen: dict[str, set[str]] = {}
         self.phases = (
             Phase("judge", ("discriminator",), Adam(0.1), self._judge, {"real": 1.0}),
-            Phase("make", ("shape_generator",), Adam(0.1, schedule=lambda epoch: 0.5**epoch), self._make, {"fool": 1.0}),
+            Phase(
+                "make", ("shape_generator",), Adam(0.1, schedule=lambda epoch: 0.5**epoch), self._make, {"fool": 1.0}
+            ),
         )
 
     def forward(self, batch: Batch) -> Tensor:
@@ -68,7 +70,9 @@ def toy(tiny_config: Config, domain: Domain) -> TrainState:
     config = tiny_config.model_copy(
         update={
             "shapes": tiny_config.shapes.model_copy(
-                update={"training": tiny_config.shapes.training.model_copy(update={"ema_decay": 0.9, "ema_warmup": False})}
+                update={
+                    "training": tiny_config.shapes.training.model_copy(update={"ema_decay": 0.9, "ema_warmup": False})
+                }
             )
         }
     )
@@ -119,9 +123,11 @@ def test_the_average_is_the_recurrence_and_has_statistics_of_its_own(
 def test_evaluation_swaps_the_average_in_and_back(toy: TrainState, make_batch: Callable[..., Batch]) -> None:
     _steps(toy, make_batch(), 1)
     trained = toy.stage.networks["shape_generator"]
-    with pytest.raises(RuntimeError), toy.evaluation() as stage:
+    with toy.evaluation() as stage:
         assert stage.networks["shape_generator"] is toy.ema["shape_generator"]
         assert not stage.networks["shape_generator"].training
+    assert toy.stage.networks["shape_generator"] is trained
+    with pytest.raises(RuntimeError), toy.evaluation():
         raise RuntimeError
     assert toy.stage.networks["shape_generator"] is trained
     assert trained.training
@@ -211,7 +217,9 @@ def test_a_checkpoint_of_other_sizes_is_refused(toy: TrainState, domain: Domain,
         resume(tmp_path / "c", other)
 
 
-def test_a_full_disk_leaves_no_half_checkpoint(toy: TrainState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_half_checkpoint(
+    toy: TrainState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last file of the folder fails to be written: nothing is visible, and an older one is untouched."""
     save_checkpoint(tmp_path / "c", toy)
     old = read_state(tmp_path / "c")

@@ -108,7 +108,7 @@ def test_projection_keeps_inner_products_where_the_rank_allows() -> None:
     assert narrow.shape == (30, 3)
     assert np.allclose(narrow @ narrow.T, vectors @ vectors.T, atol=2e-2)
     assert project_vectors(vectors, 12) is vectors
-    with pytest.raises(InputError, match="images.word_channels asks for 13"):
+    with pytest.raises(InputError, match=r"images\.word_channels asks for 13"):
         project_vectors(vectors, 13)
 
 

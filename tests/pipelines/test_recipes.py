@@ -17,7 +17,11 @@ def test_paper_keeps_the_published_figures() -> None:
     config = resolve("paper", None, [])
     assert config.images.sizes == (64, 128, 256)
     assert (config.images.width, config.images.discriminator_width, config.encoders.channels) == (48, 96, 256)
-    assert (config.images.adversarial, config.images.discriminator_norm, config.images.augment) == ("bce", "batch", False)
+    assert (config.images.adversarial, config.images.discriminator_norm, config.images.augment) == (
+        "bce",
+        "batch",
+        False,
+    )
     assert config.images.training.damsm_weight == 100
 
 
@@ -76,4 +80,7 @@ def test_a_config_file_that_is_none_is_refused(tmp_path: Path, text: str) -> Non
 def test_flat_names_are_the_set_keys() -> None:
     flat = flatten(resolve("tiny", None, []))
     assert flat["images.training.generator_lr"] == 1e-4
-    assert resolve("tiny", None, [f"{k}={v}" for k, v in flat.items() if k == "boxes.training.lr"]).boxes.training.lr == 1e-3
+    assert (
+        resolve("tiny", None, [f"{k}={v}" for k, v in flat.items() if k == "boxes.training.lr"]).boxes.training.lr
+        == 1e-3
+    )
