@@ -1,7 +1,7 @@
 """The settings of everything that shapes a model: one frozen tree, one dotted name per knob.
 
 `images.training.generator_lr` is the `--set` key, the search-space key, the MLflow parameter and the path in
-`config.json`. Defaults are the published figures (Li et al., CVPR 2019; model.md); recipes change them.
+`config.json`. Defaults are the published figures (Li et al., CVPR 2019); recipes change them.
 """
 
 import json
@@ -169,6 +169,7 @@ class ImagesTraining(TrainingConfig):
     text_weight: float = Field(0.1, ge=0, description="text discriminator's conditional term")
     layout_weight: float = Field(1.0, ge=0)
     object_weight: float = Field(0.1, ge=0)
+    feature_weight: float = Field(0.0, ge=0, description="matching of layout discriminator activations (pix2pixHD)")
     gradient_penalty: float = Field(0.0, ge=0, description="matching-aware, on real pairs of the text discriminator")
     gradient_penalty_power: float = Field(6.0, gt=0)
     gradient_penalty_every: int = Field(16, ge=1)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -44,8 +45,9 @@ class _Loop:
         self.job, self.training = job, getattr(job.config, job.stage).training
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
-        if job.config.compute.threads:
-            torch.set_num_threads(job.config.compute.threads)
+        # Ray gives a worker of one CPU one thread; where it is alone on the machine, the other cores would be idle.
+        share = (os.cpu_count() or 1) // context.get_local_world_size()
+        torch.set_num_threads(job.config.compute.threads or max(1, share))
         # Every worker starts from the same weights: they are a function of the seed, not of the rank.
         torch.manual_seed(step_seed(job.config.seed, 0, -1))
         stage = build_stage(job.stage, job.config, job.domain(), job.helpers())

@@ -1,8 +1,11 @@
-"""Losses of the image stage's discriminators, on logits (Li et al. 2019, section 3.4; model.md section 4).
+"""Losses of the image stage's discriminators, on logits (Li et al. 2019, section 3.4).
 
 Each returns "loss", a float32 scalar, and the shares of right judgements "accuracy_...", for the log alone.
 """
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from objgan.losses.adversarial import Adversarial, accuracy, discriminator_fake, discriminator_real
@@ -44,6 +47,16 @@ def layout_loss(real: Tensor, fake: Tensor, permuted: Tensor | None, kind: Adver
         return {"loss": right + wrong} | accuracies
     loss = right + (wrong + discriminator_fake(permuted, kind)) / 2
     return {"loss": loss} | accuracies | {"accuracy_permuted": accuracy(permuted, False)}
+
+
+def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """Mean absolute difference of a discriminator's activations, averaged over its layers; a float32 scalar.
+
+    Real and generated images of one layout and caption, layer by layer [B, K, h, w]; no gradient to the real side
+    (Wang et al. 2018, pix2pixHD, section 3.3).
+    """
+    terms = [(one.float() - other.detach().float()).abs().mean() for one, other in zip(fake, real, strict=True)]
+    return torch.stack(terms).mean()
 
 
 def object_loss(

@@ -126,7 +126,19 @@ class LayoutDiscriminator(nn.Module):
 
     def forward(self, images: Tensor, code: Tensor) -> Tensor:
         """images [B, 3, S, S] in [-1, 1], code of `encode` -> logits [B, n, n]."""
-        logits: Tensor = self.logits(self.trunk(torch.cat([images, code.to(images.dtype)], 1)))
+        return self.judge(self.features(images, code))
+
+    def features(self, images: Tensor, code: Tensor) -> list[Tensor]:
+        """Activations after each layer of the trunk, the last one for `judge`."""
+        activations, at = [], torch.cat([images, code.to(images.dtype)], 1)
+        for layer in self.trunk:
+            at = layer(at)
+            activations.append(at)
+        return activations
+
+    def judge(self, features: list[Tensor]) -> Tensor:
+        """`features` -> logits [B, n, n]."""
+        logits: Tensor = self.logits(features[-1])
         return logits[:, 0]
 
 

@@ -7,7 +7,7 @@ from objgan.config import Config, ImagesConfig
 from objgan.domain import Domain
 from objgan.losses.adversarial import generator_loss
 from objgan.losses.divergence import gradient_penalty
-from objgan.losses.images import layout_loss, object_loss, text_loss
+from objgan.losses.images import feature_matching, layout_loss, object_loss, text_loss
 from objgan.networks.discriminators import LayoutDiscriminator, TextDiscriminator
 from objgan.networks.layers import orthogonal_
 from objgan.networks.object_discriminator import ObjectDiscriminator
@@ -73,15 +73,25 @@ class ImageJudges:
     def generator_losses(self, pairs: Pairs) -> Losses:
         """Sums over the scales of "unconditional", "text", "layout"; over small and large objects of "object".
 
-        An object-wise discriminator's term is the sum of its unconditional and its conditional one.
+        An object-wise discriminator's term is the sum of its unconditional and its conditional one. Where the pairs
+        have real images, also "features": how far the layout discriminators' activations are from those of the real.
         """
         terms: dict[str, list[Tensor]] = {"unconditional": [], "text": [], "layout": [], "object": []}
+        reals = dict(zip(self.images.sizes, pairs.reals, strict=False))
+        if reals:
+            terms["features"] = []
         for size, fake in zip(self.images.sizes, pairs.fakes, strict=True):
             judged = self._text(size)(fake, pairs.sentence)
             terms["unconditional"].append(generator_loss(judged.unconditional, self.kind))
             terms["text"].append(generator_loss(judged.conditional[0], self.kind))
             layout = self._layout(size)
-            terms["layout"].append(generator_loss(layout(fake, layout.encode(pairs.layout)), self.kind))
+            code = layout.encode(pairs.layout)
+            features = layout.features(fake, code)
+            terms["layout"].append(generator_loss(layout.judge(features), self.kind))
+            if size in reals:
+                with torch.no_grad():
+                    wanted = layout.features(reals[size], code)
+                terms["features"].append(feature_matching(features, wanted))
         for group, selected in pairs.objects.items():
             judge = self._object(group)
             code = judge.encode(pairs.layout)

@@ -86,8 +86,12 @@ class ImagesStage(Stage):
         return self.judges.text_losses(pairs) | {"penalty": self.judges.penalty(pairs)}
 
     def generator_losses(self, batch: Batch, made: Pass) -> Losses:
-        """Adversarial terms (sums over scales and over small and large objects), DAMSM on the largest image, KL."""
-        adversarial = self.judges.generator_losses(self.pairs(batch, made, [], detach=False))
+        """Adversarial terms (sums over scales and over small and large objects), DAMSM on the largest image, KL.
+
+        With a feature weight, real images are shown beside the generated ones, to be matched.
+        """
+        reals = self._reals(batch) if self.config.images.training.feature_weight else []
+        adversarial = self.judges.generator_losses(self.pairs(batch, made, reals, detach=False))
         regions, vector = self.helpers["image_encoder"](made.generated.images[-1])
         damsm = damsm_losses(regions, vector, made.text, batch.image_ids, self.gammas)
         return adversarial | {
@@ -170,6 +174,7 @@ class ImagesStage(Stage):
             "text": training.text_weight,
             "layout": training.layout_weight,
             "object": training.object_weight,
+            "features": training.feature_weight,
             "damsm_words": training.damsm_weight,
             "damsm_sentences": training.damsm_weight,
             "kl": training.kl_weight,

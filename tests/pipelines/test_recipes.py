@@ -78,9 +78,7 @@ def test_a_config_file_that_is_none_is_refused(tmp_path: Path, text: str) -> Non
 
 
 def test_flat_names_are_the_set_keys() -> None:
-    flat = flatten(resolve("tiny", None, []))
-    assert flat["images.training.generator_lr"] == 1e-4
-    assert (
-        resolve("tiny", None, [f"{k}={v}" for k, v in flat.items() if k == "boxes.training.lr"]).boxes.training.lr
-        == 1e-3
-    )
+    config = resolve("small", None, [])
+    flat = flatten(config)
+    assert flat["images.training.generator_lr"] == config.images.training.generator_lr
+    assert resolve("small", None, [f"boxes.training.lr={2 * flat['boxes.training.lr']}"]).boxes.training.lr == 2e-3

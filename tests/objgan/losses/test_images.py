@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from objgan.losses.images import layout_loss, object_loss, text_loss
+from objgan.losses.images import feature_matching, layout_loss, object_loss, text_loss
 from objgan.networks.discriminators import TextLogits
 from objgan.networks.object_discriminator import ObjectLogits
 
@@ -50,3 +50,14 @@ def test_no_objects_no_loss(kind) -> None:  # type: ignore[no-untyped-def]
     none = torch.zeros(0)
     losses = object_loss(ObjectLogits(none, [none, none]), ObjectLogits(none, [none]), ObjectLogits(none, [none]), kind)
     assert all(value == 0 for value in losses.values())
+
+
+def test_feature_matching_by_hand_and_no_gradient_to_the_real_side() -> None:
+    fake = [torch.tensor([[1.0, 3.0]], requires_grad=True), torch.tensor([[0.0]], requires_grad=True)]
+    real = [torch.tensor([[0.0, 0.0]], requires_grad=True), torch.tensor([[4.0]], requires_grad=True)]
+    loss = feature_matching(fake, real)
+    assert loss.item() == pytest.approx((2 + 4) / 2)
+    loss.backward()
+    assert all(one.grad is not None and one.grad.any() for one in fake)
+    assert all(one.grad is None for one in real)
+    assert feature_matching(real, real).item() == 0

@@ -91,6 +91,16 @@ def test_generator_phase_leaves_discriminators_alone_and_the_other_way_round(tin
     assert all(loss.dtype == torch.float32 for loss in losses.values())
 
 
+def test_features_are_matched_where_they_have_a_weight_alone(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    batch = make_batch(3)
+    plain, matching = _stage(tiny_config, domain), _stage(tiny_config, domain, {"feature_weight": 10.0}, **OPTIONS)
+    assert "features" not in plain.generator_losses(batch, plain(batch))
+    losses = matching.generator_losses(batch, matching(batch))
+    assert losses["features"] > 0
+    assert _phase(matching, "generator").weights["features"] == 10
+    assert matching.pairs(batch, matching(batch), [], detach=False).reals == []
+
+
 def test_object_context_is_detached_in_both_phases(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
     stage, batch = _stage(tiny_config, domain), make_batch(3)
     made = stage(batch)

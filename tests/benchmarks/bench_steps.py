@@ -1,0 +1,48 @@
+"""One optimiser step of every stage with the recipe `tiny`, on drawn pictures: what `make demo` is made of."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from objgan.checkpoint import save_checkpoint
+from objgan.config import Config
+from objgan.stages import build_stage
+from objgan.training import StepContext, TrainState, train_step
+from pipelines.jobs import TrainJob
+from pipelines.prepare import prepare, run_here
+from pipelines.reader import loader
+from pipelines.recipes import resolve
+from pipelines.run import needed_stages, sample_source
+from pipelines.sample import make_sample
+from tests.benchmarks.measure import Measurement, time_calls
+
+IMAGES = 120
+
+
+def bench_steps(scratch: Path) -> Iterator[Measurement]:
+    """Forward, all phases, moving average; the batch is read beforehand."""
+    config = resolve("tiny", None, [])
+    make_sample(scratch / "coco", IMAGES, 0)
+    prepare(sample_source(scratch / "coco"), scratch / "data", config, lambda line: None, run_here)
+    checkpoints: dict[str, Path] = {}
+    for name in ("encoders", "boxes", "shapes", "images"):
+        needs = {stage: checkpoints[stage] for stage in needed_stages(config, name)}
+        job = TrainJob(name, config, scratch / "data", scratch / name, needs)
+        state = _state(job, config)
+        save_checkpoint(scratch / name, state)
+        checkpoints[name] = scratch / name
+        size = getattr(config, name).training.batch_size
+        batch = next(iter(loader(job.reader("train"), size, seed=0, start=0, stop=1)))
+        context = StepContext(seed=0)
+        yield time_calls(
+            f"{name}: a step of {size} samples",
+            lambda state=state, batch=batch, context=context: train_step(state, batch, context),
+            size,
+            "samples",
+        )
+
+
+def _state(job: TrainJob, config: Config) -> TrainState:
+    torch.manual_seed(0)
+    return TrainState(build_stage(job.stage, config, job.domain(), job.helpers()))
