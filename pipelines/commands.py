@@ -21,6 +21,7 @@ from pipelines.run import DEFAULT_SAMPLE, Run, Sample, assemble, execute, model_
 from pipelines.sample import make_sample
 from pipelines.session import check_resources, ray_session, tracking_uri
 from pipelines.tracking import prepare_store, tracked_run
+from pipelines.train import check_job
 from pipelines.train import train as train_stage
 from pipelines.workflow import describe
 
@@ -92,7 +93,7 @@ def train(options: argparse.Namespace) -> None:
     uri, folder = tracking_uri(RUNS), RUNS / options.run / options.stage
     needs = {name: _checkpoint(options, name) for name in needed_stages(config, options.stage)}
     job = TrainJob(options.stage, config, options.data, folder, needs)
-    job.reader("train")
+    check_job(job)
     with exclusive(folder), ray_session(options.address):
         check_resources(config.compute)
         prepare_store(uri)

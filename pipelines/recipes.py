@@ -76,30 +76,7 @@ def tiny() -> Values:
                 discriminator_lr=5e-4,
             ),
         },
-        "images": {
-            "sizes": (32, 64),
-            "width": 16,
-            "discriminator_width": 16,
-            "noise": 32,
-            "condition": 32,
-            "word_channels": 16,
-            "first_blocks": 2,
-            "next_blocks": 1,
-            **_newer_image_options(),
-            # A few hundred steps see each picture a few times: discriminators do not overfit yet, and what shows is
-            # how soon colours and places are right. Hence no augmentation, matched features, and larger rates.
-            "augment": False,
-            "training": _steps(
-                420,
-                batch_size=8,
-                ema_warmup=True,
-                generator_lr=1e-3,
-                discriminator_lr=1e-3,
-                text_weight=1.0,
-                feature_weight=20.0,
-                damsm_weight=2.0,
-            ),
-        },
+        "images": _tiny_images(),
     }
 
 
@@ -125,6 +102,33 @@ def resolve(recipe: str, file: Path | None, assignments: Sequence[str]) -> Confi
 def to_yaml(config: Config) -> str:
     """The resolved tree as YAML, for `--dry-run` and for `--config`."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _tiny_images() -> Values:
+    return {
+        "sizes": (32, 64),
+        "width": 16,
+        "discriminator_width": 16,
+        "noise": 32,
+        "condition": 32,
+        "word_channels": 16,
+        "first_blocks": 2,
+        "next_blocks": 1,
+        **_newer_image_options(),
+        # A few hundred steps see each picture a few times: discriminators do not overfit yet, and what shows is
+        # how soon colours and places are right. Hence no augmentation, matched features, and larger rates.
+        "augment": False,
+        "training": _steps(
+            420,
+            batch_size=8,
+            ema_warmup=True,
+            generator_lr=1e-3,
+            discriminator_lr=1e-3,
+            text_weight=1.0,
+            feature_weight=20.0,
+            damsm_weight=2.0,
+        ),
+    }
 
 
 def _newer_image_options() -> Values:

@@ -38,11 +38,11 @@ def train(job: TrainJob, log: Log) -> Trained:
         TrainingStopped: a loss or gradient was not finite.
     """
     job = _absolute(job)
-    check_folder(job)
+    check_job(job)
     if done := finished(job.folder):
         log(f"{job.stage}: finished before, at step {done['step']} ({job.folder})")
         return Trained(job.folder / done["checkpoint"], done["step"], done["measures"])
-    use_gpu = _check(job)
+    use_gpu = check_resources(job.config.compute)
     claim_folder(job)
     (job.folder / "failure.json").unlink(missing_ok=True)
     with watch(job.folder / "progress.jsonl", job.stage, log):
@@ -57,8 +57,13 @@ def _absolute(job: TrainJob) -> TrainJob:
     return replace(job, data=job.data.resolve(), folder=job.folder.resolve(), needs=needs)
 
 
-def _check(job: TrainJob) -> bool:
-    """Everything that can be wrong is found here, before any worker starts."""
+def check_job(job: TrainJob) -> None:
+    """Find what is wrong with a job before anything starts; needs no Ray.
+
+    Raises:
+        InputError: data, settings, the run's folder or earlier checkpoints do not fit.
+    """
+    check_folder(job)
     training = getattr(job.config, job.stage).training
     workers = job.config.compute.workers
     if training.batch_size % workers:
@@ -69,7 +74,6 @@ def _check(job: TrainJob) -> bool:
     job.reader("train")
     job.reader("validation")
     _check_needs(job)
-    return check_resources(job.config.compute)
 
 
 def _check_needs(job: TrainJob) -> None:

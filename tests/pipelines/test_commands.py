@@ -164,7 +164,7 @@ def test_a_model_that_is_none(refused: Refused, model_folder: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("caption", "words"), [("", "empty"), ("  ", "empty"), ("qwertz asdf", "qwertz asdf"), ("?!", "?!")]
+    ("caption", "words"), [("", "has no words"), ("  ", "has no words"), ("qwertz asdf", "qwertz asdf"), ("?!", "?!")]
 )
 def test_a_caption_without_known_words(refused: Refused, model_folder: Path, caption: str, words: str) -> None:
     assert words in refused("generate", caption, "--model", model_folder)
@@ -174,7 +174,7 @@ def test_a_caption_without_known_words(refused: Refused, model_folder: Path, cap
     ("objects", "words"),
     [
         ([{"label": "kit", "box": [0.1, 0.1, 0.2, 0.2]}], "kite"),
-        ([{"label": "kite", "box": [0.9, 0.1, 0.2, 0.2]}], "outside"),
+        ([{"label": "kite", "box": [0.9, 0.1, 0.2, 0.2]}], "leaves the image"),
         ([{"label": "kite", "box": [0.1, 0.1, 0.0, 0.2]}], "kite"),
         ([{"label": "kite"}], "box"),
         ("kite", "objects"),
