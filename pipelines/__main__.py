@@ -78,7 +78,7 @@ def _run(command: argparse.ArgumentParser) -> None:
 
 def _sample(command: argparse.ArgumentParser) -> None:
     _out(command, "data/sample-coco")
-    command.add_argument("--images", type=_count, default=800, metavar="N", help="pictures (default: %(default)s)")
+    command.add_argument("--images", type=_count, default=2000, metavar="N", help="pictures (default: %(default)s)")
     command.add_argument("--seed", type=_seed, default=0, metavar="S", help="same seed, same bytes (default: 0)")
     command.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
 

@@ -23,7 +23,7 @@ from pipelines.tracking import Tracking, prepare_store, tracked_run
 from pipelines.train import train
 from pipelines.workflow import Action, Plan, Step, describe, plan, run_plan
 
-DEFAULT_SAMPLE = 800
+DEFAULT_SAMPLE = 2000
 
 
 @dataclass(frozen=True)
