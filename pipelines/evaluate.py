@@ -12,16 +12,19 @@ import pyarrow.parquet as parquet
 import ray.data
 import torch
 from PIL import Image
+from torch import Tensor
 
 from objgan.errors import InputError
 from objgan.files import folder_aside, write_atomically
 from objgan.generation import ObjGAN
+from objgan.layout import Layout
+from objgan.metrics.masks import ClassMeanMasks, mask_iou
 from objgan.stages import STAGE_CLASSES, build_stage
 from objgan.stages.base import Stage
 from objgan.training import step_seed
 from pipelines.jobs import VALIDATION_BATCH
 from pipelines.progress import Log
-from pipelines.reader import ShardReader, evaluation_batch
+from pipelines.reader import ShardReader, evaluation_batch, evaluation_batches
 from pipelines.shards import load_manifest
 
 _PICTURED = 4
@@ -100,6 +103,7 @@ class _Measurer:
         self._device = next(model.networks["text_encoder"].parameters()).device
         self._readers, _ = _readers(what, model)
         self._stages = {name: stage_of(model, name) for name in self._readers}
+        self._class_means = _class_means(what, model) if "shapes" in self._readers else None
 
     def __call__(self, task: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         name, number = str(task["stage"][0]), int(task["number"][0])
@@ -107,12 +111,30 @@ class _Measurer:
         torch.manual_seed(step_seed(self._what.seed, number, -2))
         with torch.no_grad():
             measures = self._stages[name].measure(batch.to(self._device))
+        if name == "shapes" and self._class_means is not None:
+            measures["mask_iou_class_mean"] = _class_mean_iou(self._class_means, batch.layout)
         ids = batch.image_ids.numpy()
         return {
             "measure": np.repeat([f"{name}/{measure}" for measure in measures], len(ids)),
             "image_id": np.tile(ids, len(measures)),
             "value": np.concatenate([value.float().cpu().numpy() for value in measures.values()]),
         }
+
+
+def _class_means(what: Evaluation, model: ObjGAN) -> ClassMeanMasks:
+    """The mean mask of each class over the training split: what a shape generator has to beat."""
+    cls = STAGE_CLASSES["shapes"]
+    words = model.config.shapes.training.max_words
+    reader = ShardReader(what.data, "train", cls.columns, model.config, words)
+    means = ClassMeanMasks(len(model.domain.classes))
+    for batch in evaluation_batches(reader, VALIDATION_BATCH, what.seed, len(reader)):
+        means.add(batch.layout)
+    return means
+
+
+def _class_mean_iou(means: ClassMeanMasks, layout: Layout) -> Tensor:
+    """[B]: mask IoU of the class means in the true boxes."""
+    return mask_iou(means.paste(layout.boxes, layout.labels, layout.soft_masks.shape[-1]), layout)
 
 
 def stage_of(model: ObjGAN, name: str) -> Stage:

@@ -71,6 +71,12 @@ def check_job(job: TrainJob) -> None:
             f"{job.stage}.training.batch_size={training.batch_size} cannot be dealt out to {workers} workers: "
             f"use a multiple"
         )
+    least = stage_class(job.stage).least_batch
+    if training.batch_size // workers < least:
+        raise InputError(
+            f"{job.stage}.training.batch_size={training.batch_size} leaves {workers} workers less than {least} samples "
+            f"each: use at least {least * workers}"
+        )
     job.reader("train")
     job.reader("validation")
     _check_needs(job)

@@ -59,6 +59,8 @@ class Stage(ABC, nn.Module):
     """Helper networks from earlier stages, by name: "text_encoder", "image_encoder"."""
     inference: ClassVar[tuple[str, ...]]
     """Networks that a finished model keeps; the moving average is taken of these."""
+    least_batch: ClassVar[int] = 1
+    """Samples that a worker needs: 2 where other samples' captions are the negatives, or batch norm meets vectors."""
     objective: ClassVar[tuple[str, Literal["max", "min"]]]
     """The held-out measure that picks the best checkpoint."""
 

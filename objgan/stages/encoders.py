@@ -68,6 +68,7 @@ class EncodersStage(Stage):
     name: ClassVar[str] = "encoders"
     columns: ClassVar[frozenset[str]] = frozenset({"image"})
     inference: ClassVar[tuple[str, ...]] = ("text_encoder", "image_encoder")
+    least_batch: ClassVar[int] = 2
     objective: ClassVar[tuple[str, Literal["max", "min"]]] = ("r1_of_pool", "max")
 
     def __init__(self, config: Config, domain: Domain, helpers: Mapping[str, nn.Module]) -> None:

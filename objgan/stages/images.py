@@ -51,6 +51,7 @@ class ImagesStage(Stage):
     columns: ClassVar[frozenset[str]] = frozenset({"image", "boxes", "masks"})
     needs: ClassVar[tuple[str, ...]] = ("text_encoder", "image_encoder")
     inference: ClassVar[tuple[str, ...]] = ("image_generator",)
+    least_batch: ClassVar[int] = 2
     # The other measures ask the encoder that trains the generator, which learns to please it: they go up even where
     # the images get worse. Colours inside the objects are judged by nothing that was trained.
     objective: ClassVar[tuple[str, Literal["max", "min"]]] = ("object_colour_distance", "min")

@@ -130,6 +130,12 @@ def test_wrong_stages_and_data(refused: Refused, prepared: Path, prepared_boxes:
     assert "no finished stage encoders" in refused("train", "images", "--data", prepared, "--run", "new", *settings)
 
 
+def test_batches_that_cannot_be_dealt_out(refused: Refused, prepared: Path, settings: list[str]) -> None:
+    train = ("train", "encoders", "--data", prepared, *settings, "--workers", 2, "--set")
+    assert "cannot be dealt out to 2 workers" in refused(*train, "encoders.training.batch_size=5")
+    assert "use at least 4" in refused(*train, "encoders.training.batch_size=2")
+
+
 def test_a_run_of_other_settings_is_not_continued(
     refused: Refused, prepared: Path, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
