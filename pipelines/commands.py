@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> None:
         check_resources(run_.config.compute)
         work = execute(run_, uri, say)
     say(f"model:  {model_folder(work)}, registered as models:/{run_.model_name}@{run_.alias}")
+    say(f"pictures: {work.folder('evaluate') / 'details'}")
     say(f"MLflow: {_mlflow_command(uri)}")
 
 

@@ -107,7 +107,7 @@ def test_wrong_coco_files(refused: Refused, coco: CocoSource, tmp_path: Path) ->
     assert "swapped" in refused(*_prepare(coco, instances=coco.captions, captions=coco.instances))
     assert "is not JSON" in refused(*_prepare(coco, instances="text.json"))
     assert "not COCO JSON" in refused(*_prepare(coco, captions="list.json"))
-    assert "no images" in refused(*_prepare(coco, instances="empty.json")).lower()
+    assert "empty data set" in refused(*_prepare(coco, instances="empty.json"))
     assert "cannot read" in refused(*_prepare(coco, instances="elsewhere"))
     assert "elsewhere" in refused(*_prepare(coco, images="elsewhere"))
     assert "nowhere" in refused(*_prepare(coco, images="nowhere"))
