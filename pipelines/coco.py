@@ -81,9 +81,9 @@ def read_coco(images: Path | None, instances: Path, captions: Path) -> CocoData:
     """
     boxes, texts = _read(instances, "instances"), _read(captions, "captions")
     _check_swapped(boxes, texts, instances, captions)
-    classes, label_of = _classes(boxes, instances)
     dropped: Counter[str] = Counter()
     by_id = _images(boxes, instances, dropped)
+    classes, label_of = _classes(boxes, instances)
     _note_strangers(texts, by_id, dropped)
     captions_of = _captions(texts, captions, by_id, dropped)
     objects_of = _objects(boxes, instances, label_of, by_id, dropped)
