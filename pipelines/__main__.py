@@ -1,6 +1,7 @@
 """`python -m pipelines COMMAND`: the one parser. What a command does is in `pipelines.commands`."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -34,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            print(
+                f"failed: no space left ({error.filename or 'disk full'}); free some, the same command goes on",
+                file=sys.stderr,
+            )
+            return 1
         # Not the user's mistake: whoever looks into it needs the trace, and the last line should say it all.
         traceback.print_exc()
         print(f"failed: {_in_a_line(error)}; the same command goes on from what is finished", file=sys.stderr)

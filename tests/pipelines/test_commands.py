@@ -1,5 +1,6 @@
 """What a person may type wrong: one clear line, exit code 2, nothing lost. Paths are relative to an empty folder."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -219,3 +220,19 @@ def test_generate_writes_what_it_says(
     assert names == sorted(
         ["contact_sheet.png", *(f"a-red-kite_{i}{end}" for i in range(2) for end in (".json", ".png", "_steps.png"))]
     )
+
+
+def test_a_full_disk_is_one_line_and_worth_a_retry(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """/dev/full cannot be a folder, and a test may not mount one: the write itself is made to fail as it would."""
+    monkeypatch.chdir(tmp_path)
+
+    def full(path: Path, data: bytes | str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pipelines.generate.write_atomically", full)
+    assert main(["generate", "a red kite", "--model", str(model_folder)]) == 1
+    text = capsys.readouterr().err.strip()
+    assert text.startswith("failed: no space left")
+    assert len(text.splitlines()) == 1
