@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from objgan.attributes import UNKNOWN
 from objgan.layout import Layout
 
 
@@ -19,6 +20,7 @@ class Sample:
     image:  uint8 [3, S, S]
     words:  int64 [n], ids of the caption's words, n >= 1
     labels: int64 [r], boxes: float32 [r, 4] (x, y, w, h fractions), masks: uint8 [r, M, M] 0..255; largest first
+    colours: int64 [r], index into `attributes.COLOURS`, -1 where unknown; scene: index into `SCENES`, -1 where unknown
     """
 
     image_id: int
@@ -27,6 +29,8 @@ class Sample:
     boxes: np.ndarray
     masks: np.ndarray | None = None
     image: np.ndarray | None = None
+    colours: np.ndarray | None = None
+    scene: int | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Batch:
     word_count: int64 [B], >= 1
     layout:     Layout of R objects
     images:     uint8 [B, 3, S, S] or None
+    colours:    int64 [B, R], index into `attributes.COLOURS`, -1 where unknown or padded, or None
+    scenes:     int64 [B], index into `attributes.SCENES`, -1 where unknown, or None
     """
 
     image_ids: Tensor
@@ -45,6 +51,8 @@ class Batch:
     word_count: Tensor
     layout: Layout
     images: Tensor | None = None
+    colours: Tensor | None = None
+    scenes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -73,6 +81,8 @@ class Batch:
             word_count=self.word_count.to(device, non_blocking=non_blocking),
             layout=self.layout.to(device, non_blocking),
             images=None if self.images is None else self.images.to(device, non_blocking=non_blocking),
+            colours=None if self.colours is None else self.colours.to(device, non_blocking=non_blocking),
+            scenes=None if self.scenes is None else self.scenes.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> Self:
@@ -84,6 +94,8 @@ class Batch:
             word_count=self.word_count.pin_memory(),
             layout=self.layout.pin_memory(),
             images=None if self.images is None else self.images.pin_memory(),
+            colours=None if self.colours is None else self.colours.pin_memory(),
+            scenes=None if self.scenes is None else self.scenes.pin_memory(),
         )
 
 
@@ -112,7 +124,26 @@ def collate(samples: Sequence[Sample], max_words: int, max_objects: int) -> Batc
         word_count=torch.from_numpy(word_count),
         layout=_collate_layout(samples, max_objects),
         images=None if images is None else torch.from_numpy(images),
+        colours=_collate_colours(samples, max_objects),
+        scenes=_collate_scenes(samples),
     )
+
+
+def _collate_colours(samples: Sequence[Sample], max_objects: int) -> Tensor | None:
+    """int64 [B, max_objects], or None where a sample was read without colours."""
+    colours = torch.full((len(samples), max_objects), UNKNOWN)
+    for row, sample in enumerate(samples):
+        if sample.colours is None:
+            return None
+        kept = torch.from_numpy(sample.colours[:max_objects])
+        colours[row, : len(kept)] = kept
+    return colours
+
+
+def _collate_scenes(samples: Sequence[Sample]) -> Tensor | None:
+    """int64 [B], or None where a sample was read without its scene."""
+    scenes = [sample.scene for sample in samples if sample.scene is not None]
+    return torch.tensor(scenes) if len(scenes) == len(samples) else None
 
 
 def _collate_layout(samples: Sequence[Sample], max_objects: int) -> Layout:

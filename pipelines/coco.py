@@ -7,13 +7,14 @@ import math
 import os
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import pyarrow as pa
 
+from objgan.attributes import COLOURS, SCENES
 from objgan.errors import InputError
 
 Record = dict[str, Any]
@@ -31,10 +32,14 @@ RECORDS = pa.schema(
         ("areas", pa.list_(pa.float64())),
         ("crowds", pa.list_(pa.bool_())),
         ("segmentations", pa.list_(pa.string())),
+        ("colours", pa.list_(pa.string())),
+        ("scene", pa.string()),
     ]
 )
 """One row an image, flat. width, height: null where unknown. boxes: 4 an object, xywh in pixels; areas: square pixels,
-null where unknown; segmentations: the JSON text of polygons or RLE, null without one."""
+null where unknown; segmentations: the JSON text of polygons or RLE, null without one. colours: an annotation's
+`attributes.colour`, scene: an image's `scene`; neither is COCO's own, null where missing or not a name of
+`objgan.attributes`."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +219,7 @@ def _objects(
 
 def _object(annotation: Record, label: int) -> Record:
     area, segmentation = annotation.get("area"), annotation.get("segmentation")
+    attributes = annotation.get("attributes")
     return {
         "id": _annotation_id(annotation),
         "label": label,
@@ -221,6 +227,7 @@ def _object(annotation: Record, label: int) -> Record:
         "area": float(area) if _is_number(area) and area > 0 else None,
         "crowd": bool(annotation.get("iscrowd", 0)),
         "segmentation": json.dumps(segmentation) if segmentation else None,
+        "colour": _name(attributes.get("colour") if isinstance(attributes, dict) else None, COLOURS),
     }
 
 
@@ -240,6 +247,8 @@ def _row(image: Record, captions: list[str], objects: Iterable[Record]) -> Recor
         "areas": [one["area"] for one in objects],
         "crowds": [one["crowd"] for one in objects],
         "segmentations": [one["segmentation"] for one in objects],
+        "colours": [one["colour"] for one in objects],
+        "scene": _name(image.get("scene"), SCENES),
     }
 
 
@@ -269,6 +278,11 @@ def _known_image(annotation: Record, by_id: dict[int, Record]) -> bool:
 def _annotation_id(annotation: Record) -> int:
     number = annotation.get("id")
     return number if _is_id(number) else -1
+
+
+def _name(value: object, names: Sequence[str]) -> str | None:
+    """The value where it is one of the names."""
+    return value if isinstance(value, str) and value in names else None
 
 
 def _is_id(value: object) -> TypeGuard[int]:

@@ -204,7 +204,7 @@ def _manifest(data: CocoData, outcome: _Outcome, domain: Domain, out: Path, conf
         "code_version": objgan.__version__,
         "digest": dataset_digest(outcome.shards, files),
         "settings": config.model_dump(mode="json"),
-        "columns": {"image": data.images is not None, "boxes": True, "masks": counts["masks"] > 0},
+        "columns": _columns(data, counts),
         "rows": {split: rows[split] for split in SPLITS},
         "counts": counts,
         "dropped": dict(sorted(dropped.items())),
@@ -215,14 +215,22 @@ def _manifest(data: CocoData, outcome: _Outcome, domain: Domain, out: Path, conf
     }
 
 
+def _columns(data: CocoData, counts: Mapping[str, int]) -> dict[str, bool]:
+    """What a stage may ask for; attributes: whether any colour or scene is known."""
+    attributes = counts["colours"] + counts["scenes"] > 0
+    return {"image": data.images is not None, "boxes": True, "masks": counts["masks"] > 0, "attributes": attributes}
+
+
 def _counts(out: Path, manifest: Mapping[str, Any]) -> dict[str, int]:
     """What all shards hold."""
     counts: Counter[str] = Counter()
     for table in (table for split in SPLITS for table in read_split(out, manifest, split)):
-        masks, crowds = (pc.list_flatten(table[name]) for name in ("masks", "crowds"))
+        masks, crowds, colours = (pc.list_flatten(table[name]) for name in ("masks", "crowds", "colours"))
         counts["images"] += len(table)
         counts["captions"] += len(pc.list_flatten(table["captions"]))
         counts["objects"] += len(masks)
         counts["masks"] += len(masks) - masks.null_count
         counts["crowds"] += int(np.count_nonzero(crowds))
-    return {name: counts[name] for name in ("images", "captions", "objects", "masks", "crowds")}
+        counts["colours"] += len(colours) - colours.null_count
+        counts["scenes"] += len(table) - table["scene"].null_count
+    return {name: counts[name] for name in ("images", "captions", "objects", "masks", "crowds", "colours", "scenes")}

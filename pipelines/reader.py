@@ -16,6 +16,7 @@ import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from objgan.attributes import colour_index, scene_index
 from objgan.batch import Batch, Sample, collate
 from objgan.config import Config
 from objgan.errors import InputError
@@ -25,15 +26,19 @@ from pipelines.masks import decode_masks, flip_masks
 from pipelines.pixels import decode
 from pipelines.shards import SPLITS, load_manifest, read_split
 
-_ADVICE = {"image": "prepare with --images", "masks": "prepare instances that have segmentations"}
-_NEEDS = {"image": "pixels", "masks": "masks"}
+_ADVICE = {
+    "image": "prepare with --images",
+    "masks": "prepare instances that have segmentations",
+    "attributes": "prepare instances that say colours or scenes, such as the sample's, into another folder",
+}
+_NEEDS = {"image": "pixels", "masks": "masks", "attributes": "attributes"}
 
 
 class ShardReader:
     """The samples of one split of prepared data, with the columns that a stage asked for."""
 
     def __init__(self, folder: Path, split: str, columns: frozenset[str], config: Config, max_words: int) -> None:
-        """`columns`: of "image", "boxes", "masks". Longer captions become `max_words` of their words, in order.
+        """`columns`: of "image", "boxes", "masks", "attributes". Of longer captions, `max_words` words stay, in order.
 
         Rows without a caption of known words, or with an object without a mask where masks are asked for, are left
         out, and counted in `left_out`.
@@ -70,10 +75,44 @@ class ShardReader:
     def sample(self, index: int, seed: int, epoch: int, flip: bool = False) -> Sample:
         """Sample `index` as this epoch sees it. `flip`: mirror it half of the time, unless its caption names a side."""
         row = int(self._rows[index])
+        number, mirrored, words = self._draw(row, seed, epoch)
+        return self._sample(row, words, mirrored and flip and not self._captions.is_sided(row, number))
+
+    def caption_count(self, index: int) -> int:
+        """Captions of sample `index` that have a known word, at least 1."""
+        return self._captions.count(int(self._rows[index]))
+
+    def evaluation_sample(self, index: int, seed: int, number: int = 0) -> Sample:
+        """Sample `index` with a fixed caption, never mirrored.
+
+        `number` 0: the caption of epoch 0. 1, 2, ...: those that follow it, in a circle, so that `caption_count`
+        numbers in a row are all of them.
+        """
+        row = int(self._rows[index])
+        _, _, words = self._draw(row, seed, 0, number)
+        return self._sample(row, words, mirrored=False)
+
+    def text(self, index: int, seed: int, epoch: int = 0, number: int = 0) -> str:
+        """The whole caption that `sample`, or in epoch 0 `evaluation_sample`, takes its words from."""
+        row = int(self._rows[index])
         table, at = self._locate(row)
-        image_id = table["image_id"][at].as_py()
-        number, mirrored, words = self._draw(row, image_id, seed, epoch)
-        mirrored = mirrored and flip and not self._captions.is_sided(row, number)
+        number, _, _ = self._draw(row, seed, epoch, number)
+        return str(table["captions"][at][self._captions.place(row, number)].as_py())
+
+    def _draw(self, row: int, seed: int, epoch: int, further: int = 0) -> tuple[int, bool, np.ndarray]:
+        """Number of the caption (`further` after the drawn one), whether a mirrored picture is due, int64 [n] words."""
+        table, at = self._locate(row)
+        generator = np.random.default_rng((seed, epoch, table["image_id"][at].as_py() % 2**64))
+        count = self._captions.count(row)
+        number = (int(generator.integers(count)) + further) % count
+        mirrored = bool(generator.integers(2))
+        words = self._captions.words(row, number)
+        if len(words) > self.max_words:
+            words = words[np.sort(generator.choice(len(words), self.max_words, replace=False))]
+        return number, mirrored, words
+
+    def _sample(self, row: int, words: np.ndarray, mirrored: bool) -> Sample:
+        table, at = self._locate(row)
         labels, boxes, masks = self._objects(table, at)
         image = decode(table["image"][at].as_py()) if "image" in self.columns else None
         if mirrored:
@@ -81,24 +120,16 @@ class ShardReader:
             boxes[:, 0] = 1 - boxes[:, 0] - boxes[:, 2]
             masks = None if masks is None else flip_masks(masks)
             image = None if image is None else flip_masks(image)
-        return Sample(image_id=image_id, words=words, labels=labels, boxes=boxes, masks=masks, image=image)
+        colours, scene = self._attributes(table, at)
+        return Sample(table["image_id"][at].as_py(), words, labels, boxes, masks, image, colours, scene)
 
-    def text(self, index: int, seed: int, epoch: int = 0) -> str:
-        """The whole caption that `sample` takes its words from."""
-        row = int(self._rows[index])
-        table, at = self._locate(row)
-        number, _, _ = self._draw(row, table["image_id"][at].as_py(), seed, epoch)
-        return str(table["captions"][at][self._captions.place(row, number)].as_py())
-
-    def _draw(self, row: int, image_id: int, seed: int, epoch: int) -> tuple[int, bool, np.ndarray]:
-        """Number of the caption, whether a mirrored picture is due, and the word ids, int64 [n]."""
-        generator = np.random.default_rng((seed, epoch, image_id % 2**64))
-        number = int(generator.integers(self._captions.count(row)))
-        mirrored = bool(generator.integers(2))
-        words = self._captions.words(row, number)
-        if len(words) > self.max_words:
-            words = words[np.sort(generator.choice(len(words), self.max_words, replace=False))]
-        return number, mirrored, words
+    def _attributes(self, table: pa.Table, at: int) -> tuple[np.ndarray | None, int | None]:
+        """colours int64 [r] and scene as indices, or None and None."""
+        if "attributes" not in self.columns:
+            return None, None
+        names = table["colours"][at].as_py()
+        colours = [colour_index(names[index]) for index in self._kept(table["crowds"][at].as_py())]
+        return np.array(colours, np.int64), scene_index(table["scene"][at].as_py())
 
     def _objects(self, table: pa.Table, at: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """labels int64 [r], boxes float32 [r, 4], masks uint8 [r, M, M] or None: no crowds, largest first."""
@@ -240,7 +271,7 @@ def evaluation_batch(reader: ShardReader, number: int, batch_size: int, seed: in
     indices = range(number * batch_size, min((number + 1) * batch_size, end))
     if not indices:
         raise IndexError(f"no batch {number} of {batch_size} in {end} samples")
-    samples = [reader.sample(index, seed, 0) for index in indices]
+    samples = [reader.evaluation_sample(index, seed) for index in indices]
     return collate(samples, reader.max_words, reader.config.data.max_objects)
 
 

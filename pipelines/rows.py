@@ -55,6 +55,7 @@ def _row(record: Row, split: str, folder: Path | None, size: int, dropped: Count
         "image": image,
         "captions": captions,
         "tokens": [" ".join(tokenize(caption)) for caption in captions],
+        "scene": record["scene"],
     }
     return row | _objects(record, width, height, size, dropped)
 
@@ -95,6 +96,7 @@ def _objects(record: Row, width: int, height: int, size: int, dropped: Counter[s
         "areas": [_area(record["areas"][index], width, height, box) for *_, index, box in found],
         "crowds": [record["crowds"][index] for *_, index, _ in found],
         "masks": masks,
+        "colours": [record["colours"][index] for *_, index, _ in found],
     }
 
 

@@ -33,12 +33,16 @@ SCHEMA = pa.schema(
         ("areas", pa.list_(pa.float32())),
         ("crowds", pa.list_(pa.bool_())),
         ("masks", pa.list_(pa.string())),
+        ("colours", pa.list_(pa.string())),
+        ("scene", pa.string()),
     ],
     metadata={"objgan.schema_version": str(SCHEMA_VERSION)},
 )
 """width, height: of the original, pixels. image: JPEG of the whole picture pressed into a square, null without pixels.
 tokens: one string a caption, its words joined by blanks. Objects: largest box first; boxes: 4 an object, (x, y, w, h),
-fractions; areas: fractions of the picture; masks: COCO's compressed run lengths in the stored square, or null."""
+fractions; areas: fractions of the picture; masks: COCO's compressed run lengths in the stored square, or null; colours:
+one name an object, null where unknown. scene: a name, null where unknown. The names are those of `objgan.attributes`.
+Shards from before there were attributes have the same version but lack these two columns."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,8 @@ def summary(manifest: Mapping[str, Any]) -> str:
         f"{counts['crowds']} crowds",
         f"shards:   {len(manifest['shards'])}, {sum(shard['bytes'] for shard in manifest['shards']) / 1e6:.1f} MB",
     ]
+    if manifest["columns"].get("attributes", False):
+        lines.append(f"known:    the colours of {counts['colours']} objects, the scenes of {counts['scenes']} images")
     lines += [f"left out: {number} {reason}" for reason, number in manifest["dropped"].items()]
     if manifest["rejected"]:
         first = manifest["rejected"][0]

@@ -1,4 +1,4 @@
-"""The embedded sample: drawn scenes with true captions, in COCO's format."""
+"""The embedded sample: drawn scenes with true captions, colours and scenes, in COCO's format."""
 
 from pipelines.sample.writer import make_sample
 

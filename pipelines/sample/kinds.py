@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from objgan.attributes import SCENES
 from pipelines.sample.pen import Colour
 
 PALETTE: Mapping[str, Colour] = {
@@ -19,7 +20,7 @@ PALETTE: Mapping[str, Colour] = {
 }
 _BRIGHT = ("red", "blue", "green", "yellow", "orange", "purple", "pink")
 
-BACKGROUNDS = ("grass", "sea", "snow", "street")
+BACKGROUNDS = SCENES
 SKIES = ("blue", "cloudy", "sunset")
 
 POOR_CONTRAST: Mapping[str, frozenset[str]] = {

@@ -21,7 +21,7 @@ from pipelines.sample.scenes import MINIMUM_SIDE, build_scene
 Json = dict[str, Any]
 
 _DESCRIPTION = "objgan sample: drawn scenes"
-_VERSION = 1  # of the drawings and captions: raised when the same seed would give other files
+_VERSION = 2  # of the drawings and annotations: raised when the same seed would give other files
 _QUALITY = 92
 _INFO: Json = {
     "description": _DESCRIPTION,
@@ -38,6 +38,9 @@ def make_sample(
     out: Path, images: int, seed: int, *, side: int = 256, progress: Callable[[int, int], None] | None = None
 ) -> None:
     """Write the sample data set: `out/images/*.jpg`, `out/annotations/{instances,captions}.json`, `out/sample.json`.
+
+    Beyond COCO's own keys, an image has "scene" (see `objgan.attributes.SCENES`), and an object of a kind that comes in
+    several colours has "attributes": {"colour": ...} (see `objgan.attributes.COLOURS`).
 
     The same (images, seed, side) gives the same bytes, and image k is the same whatever the number of images. Sizes
     vary around `side` pixels. A finished sample is left as it is; an unfinished one is written again. `progress` is
@@ -139,16 +142,19 @@ class _Records:
 
     def add(self, scene: Scene, image_id: int, file_name: str, captions: list[str]) -> None:
         size = {"width": scene.width, "height": scene.height}
-        self._images.append({"id": image_id, "file_name": file_name, **size, "license": 1})
+        entry = {"id": image_id, "file_name": file_name, **size, "license": 1, "scene": scene.background}
+        self._images.append(entry)
         for caption in captions:
             self._sentences.append({"id": len(self._sentences) + 1, "image_id": image_id, "caption": caption})
         for number, group in enumerate(scene.groups):
             masks = [scene.masks[i] for i in scene.members(number)]
             if group.crowd:
                 masks = [np.logical_or.reduce(masks)]
+            what: Json = {"image_id": image_id, "category_id": CATEGORY_IDS[group.kind]}
+            known = {} if group.colour is None else {"attributes": {"colour": group.colour}}
             for mask in masks:
-                where = {"image_id": image_id, "category_id": CATEGORY_IDS[group.kind]}
-                self._objects.append({"id": len(self._objects) + 1, **where, **_shape(mask, group.crowd)})
+                shape = _shape(mask, group.crowd)
+                self._objects.append({"id": len(self._objects) + 1, **what, **shape, **known})
 
     def instances(self) -> Json:
         return {**_header(), "images": self._images, "annotations": self._objects, "categories": CATEGORIES}

@@ -47,6 +47,29 @@ def test_records_are_joined_by_image_and_labels_follow_the_category_ids(good) ->
 def test_records_without_area_crowd_flag_and_segmentation(good) -> None:
     row = _read(good).records.to_pylist()[0]
     assert (row["areas"], row["crowds"], row["segmentations"]) == ([None], [False], [None])
+    assert (row["colours"], row["scene"]) == ([None], None)
+
+
+def test_attributes_are_optional_and_ill_typed_or_unknown_ones_are_ignored(tmp_path, write_coco) -> None:
+    said = (
+        {"colour": "red"},
+        {"colour": "teal"},
+        {"colour": 3},
+        {"colour": ["red"]},
+        {},
+        {"colour": None},
+        "red",
+        ["red"],
+        None,
+    )
+    kites = [{**KITE, "id": number, "attributes": attributes} for number, attributes in enumerate(said)]
+    scenes = ("snow", "desert", 1, ["snow"], None)
+    images = [{**IMAGE, "id": 7 + number, "scene": scene} for number, scene in enumerate(scenes)]
+    captions = [{**CAPTION, "id": image["id"], "image_id": image["id"]} for image in images]
+    source = write_coco(tmp_path, images, [*kites, {**KITE, "id": len(said)}], captions)
+    records = _read(source).records
+    assert records["colours"].to_pylist()[0] == ["red"] + [None] * len(said)
+    assert records["scene"].to_pylist() == ["snow", None, None, None, None]
 
 
 def test_captions_are_cleaned_ordered_by_id_and_empty_ones_counted(tmp_path, write_coco) -> None:

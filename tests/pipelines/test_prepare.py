@@ -82,9 +82,24 @@ def test_manifest_says_what_it_was_made_of(prepared, data_config) -> None:
     manifest = load_manifest(prepared)
     assert manifest["settings"] == data_config.data.model_dump(mode="json")
     assert sorted(manifest["source"]) == ["captions", "images", "instances"]
-    assert manifest["columns"] == {"image": True, "boxes": True, "masks": True}
+    assert manifest["columns"] == {"image": True, "boxes": True, "masks": True, "attributes": False}
     assert manifest["dropped"] == {} and manifest["rejected"] == []
     assert str(prepared.parent) not in (prepared / MANIFEST).read_text()
+
+
+@pytest.mark.parametrize(
+    ("colour", "scene", "colours", "scenes_"), [("red", None, 1, 0), (None, "sea", 0, 1), ("teal", None, 0, 0)]
+)
+def test_attributes_are_a_column_where_any_is_known(
+    tmp_path, write_coco, scenes, data_config, colour, scene, colours, scenes_
+) -> None:
+    images, objects, captions = scenes(6)
+    objects[0]["attributes"], images[0]["scene"] = {"colour": colour}, scene
+    manifest, _ = _go(write_coco(tmp_path / "coco", images, objects, captions), tmp_path / "data", data_config)
+    assert manifest["columns"]["attributes"] is bool(colours + scenes_)
+    assert (manifest["counts"]["colours"], manifest["counts"]["scenes"]) == (colours, scenes_)
+    known = [name for split in SPLITS for row in _column(tmp_path / "data", split, "colours") for name in row if name]
+    assert known == [colour] * colours
 
 
 def test_a_finished_folder_is_left_alone(tmp_path, write_coco, scenes, data_config) -> None:

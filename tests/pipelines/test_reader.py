@@ -1,18 +1,22 @@
 """What a sample holds, and in which order samples come."""
 
+import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+from objgan.attributes import COLOURS, SCENES
 from objgan.config import build_config
 from objgan.errors import InputError
 from objgan.vocabulary import UNK, Vocabulary, tokenize
 from pipelines.prepare import prepare, run_here
 from pipelines.reader import BatchPlan, ShardReader, batches, evaluation_batch, evaluation_batches, loader, plan
-from pipelines.shards import load_manifest, read_split
+from pipelines.shards import MANIFEST, load_manifest, read_shard, read_split
 from pipelines.splits import split_of
 
 ALL = frozenset({"image", "boxes", "masks"})
@@ -105,6 +109,77 @@ def test_columns_that_were_not_asked_for_are_not_there(prepared, data_config) ->
     batch = next(batches(reader, BatchPlan(4, 0, 0, 1)))
     assert batch.images is None and batch.layout.masks is None and not reader.flips
     assert batch.layout.boxes.shape == (4, 3, 4) and batch.words.shape == (4, 8)
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory, write_coco, scenes, data_config):
+    """Prepared scenes where the crowd, the largest, is white, every kite red and the person's colour not known."""
+    folder = tmp_path_factory.mktemp("coloured")
+    images, objects, captions = scenes(20)
+    for image in images:
+        image["scene"] = SCENES[image["id"] % 4] if image["id"] % 5 else None
+    for one in objects:
+        one["attributes"] = {"colour": "white" if one["iscrowd"] else "red" if one["category_id"] == 38 else "teal"}
+    prepare(write_coco(folder / "coco", images, objects, captions), folder / "data", data_config, str, run_here)
+    return folder / "data"
+
+
+def test_attributes_are_read_with_their_objects(coloured, data_config) -> None:
+    reader = ShardReader(coloured, "train", ALL | {"attributes"}, data_config, 8)
+    mirrored = 0
+    for index in range(len(reader)):
+        for epoch in range(4):
+            plain, flipped = reader.sample(index, 0, epoch), reader.sample(index, 0, epoch, flip=True)
+            mirrored += not np.array_equal(plain.image, flipped.image)
+            for sample in (plain, flipped):
+                assert sample.labels.tolist() == [1, 0] and sample.colours.tolist() == [COLOURS.index("red"), -1]
+                assert sample.scene == (sample.image_id % 4 if sample.image_id % 5 else -1)
+    assert mirrored > 0
+    batch = next(batches(reader, BatchPlan(4, 0, 0, 1)))
+    assert batch.colours.tolist() == [[0, -1, -1]] * 4 and batch.scenes.shape == (4,)
+
+
+def test_attributes_that_were_not_asked_for_are_none(coloured, data_config) -> None:
+    sample = ShardReader(coloured, "train", ALL, data_config, 8).sample(0, 0, 0)
+    assert sample.colours is None and sample.scene is None
+
+
+def test_data_without_attributes_are_refused_and_otherwise_read(prepared, coloured, data_config, tmp_path) -> None:
+    with pytest.raises(InputError, match=r"needs attributes, .* has none: .* colours or scenes"):
+        ShardReader(prepared, "train", ALL | {"attributes"}, data_config, 8)
+    old = _from_before_attributes(coloured, tmp_path / "old")
+    with pytest.raises(InputError, match=r"needs attributes, .* has none"):
+        ShardReader(old, "train", ALL | {"attributes"}, data_config, 8)
+    here, there = (ShardReader(folder, "train", ALL, data_config, 8) for folder in (old, coloured))
+    order = BatchPlan(4, 0, 0, 3)
+    assert all(_equal(a, b) for a, b in zip(batches(here, order), batches(there, order), strict=True))
+
+
+def _from_before_attributes(folder, out):
+    """A copy whose shards and manifest know no attributes, as they were once written."""
+    shutil.copytree(folder, out)
+    manifest = json.loads((out / MANIFEST).read_text())
+    del manifest["columns"]["attributes"]
+    for shard in manifest["shards"]:
+        table = read_shard(out / shard["name"]).drop_columns(["colours", "scene"])
+        with pa.ipc.new_file(str(out / "shard"), table.schema) as writer:
+            writer.write_table(table)
+        (out / "shard").replace(out / shard["name"])
+        shard["bytes"] = (out / shard["name"]).stat().st_size
+    (out / MANIFEST).write_text(json.dumps(manifest))
+    return out
+
+
+def test_evaluation_numbers_go_through_every_caption_once(reader) -> None:
+    for index in range(len(reader)):
+        assert reader.caption_count(index) == 2
+        first = reader.evaluation_sample(index, 5)
+        assert np.array_equal(first.words, reader.sample(index, 5, 0).words)
+        assert reader.text(index, 5) == reader.text(index, 5, number=2) != reader.text(index, 5, number=1)
+        second = reader.evaluation_sample(index, 5, 1)
+        assert not np.array_equal(first.words, second.words)
+        assert first.image_id == second.image_id and np.array_equal(first.image, second.image)
+        assert np.array_equal(second.words, reader.evaluation_sample(index, 5, 3).words)
 
 
 def test_data_without_a_needed_column_are_refused(prepared_boxes, data_config, tmp_path, write_coco, scenes) -> None:

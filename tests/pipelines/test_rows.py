@@ -19,7 +19,7 @@ def _rows(source):
 def _record(**changes):
     base = {"image_id": 1, "file_name": "a.png", "width": 100, "height": 50, "captions": ["A kite, flying!"]}
     empty = {key: [] for key in ("annotation_ids", "labels", "boxes", "areas", "crowds", "segmentations")}
-    return base | empty | changes
+    return base | empty | {"colours": [], "scene": None} | changes
 
 
 def _objects(*boxes, areas=None, segmentations=None):
@@ -31,6 +31,7 @@ def _objects(*boxes, areas=None, segmentations=None):
         "areas": areas or [None] * n,
         "crowds": [False] * n,
         "segmentations": segmentations or [None] * n,
+        "colours": [None] * n,
     }
 
 
@@ -58,6 +59,14 @@ def test_boxes_are_cut_at_the_border_and_degenerate_ones_counted() -> None:
 def test_equal_boxes_are_ordered_by_annotation_id() -> None:
     objects = _objects((0, 0, 10, 10), (50, 0, 10, 10), (0, 0, 20, 20)) | {"annotation_ids": [9, 4, 7]}
     assert convert([_record(**objects)], "train", None, SIZE).rows[0]["annotation_ids"] == [7, 4, 9]
+
+
+def test_attributes_follow_their_objects() -> None:
+    # The second box is outside the picture, the third is the largest.
+    objects = _objects((0, 0, 10, 10), (120, 0, 10, 10), (0, 0, 20, 20), (0, 0, 5, 5))
+    record = _record(**objects, scene="sea") | {"colours": ["red", "blue", "green", None]}
+    row = convert([record], "train", None, SIZE).rows[0]
+    assert row["labels"] == [2, 0, 3] and row["colours"] == ["green", "red", None] and row["scene"] == "sea"
 
 
 def test_unusable_masks_are_null_and_counted() -> None:

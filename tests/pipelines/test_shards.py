@@ -23,6 +23,8 @@ ROW = {
     "areas": [1.0, 0.0625],
     "crowds": [False, True],
     "masks": ["04", None],
+    "colours": ["red", None],
+    "scene": "sea",
 }
 
 
@@ -49,12 +51,20 @@ def _refusal(folder) -> str:
 
 
 def test_a_shard_gives_back_its_rows_and_its_version(tmp_path) -> None:
-    bare = {**ROW, "image_id": 6, "image": None, "labels": [], "masks": []}
+    bare = {**ROW, "image_id": 6, "image": None, "labels": [], "masks": [], "colours": [], "scene": None}
     shard = write_shard(tmp_path, "train-00000.arrow", "train", _table(ROW, bare))
     table = read_shard(tmp_path / "train-00000.arrow")
     assert table.to_pylist() == [ROW, bare]
     assert table.schema.metadata == {b"objgan.schema_version": b"1"}
     assert (shard.rows, shard.bytes) == (2, (tmp_path / shard.name).stat().st_size)
+
+
+def test_a_shard_from_before_the_attributes_is_read_as_it_is(tmp_path) -> None:
+    old = pa.schema([field for field in SCHEMA if field.name not in ("colours", "scene")], SCHEMA.metadata)
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), old) as writer:
+        writer.write_table(_table(ROW).select(old.names).cast(old))
+    expected = {name: value for name, value in ROW.items() if name not in ("colours", "scene")}
+    assert read_shard(tmp_path / "a.arrow").to_pylist() == [expected]
 
 
 def test_a_shard_does_not_show_how_its_table_was_put_together(tmp_path) -> None:
@@ -117,4 +127,20 @@ def test_manifests_of_other_versions_are_refused(copy) -> None:
 def test_the_summary_counts(prepared, prepared_boxes) -> None:
     text = summary(load_manifest(prepared))
     assert "images:   40" in text and "120 of 3 classes, 120 with a mask, 40 crowds" in text
-    assert "no pixels" in summary(load_manifest(prepared_boxes))
+    assert "no pixels" in summary(load_manifest(prepared_boxes)) and "known:" not in text
+
+
+def test_the_summary_counts_known_attributes(prepared) -> None:
+    manifest = load_manifest(prepared)
+    known = {"colours": 7, "scenes": 5}
+    manifest |= {"columns": {**manifest["columns"], "attributes": True}, "counts": {**manifest["counts"], **known}}
+    assert "the colours of 7 objects, the scenes of 5 images" in summary(manifest)
+
+
+def test_the_summary_of_a_manifest_from_before_the_attributes(prepared) -> None:
+    manifest = load_manifest(prepared)
+    old = {
+        "columns": {name: there for name, there in manifest["columns"].items() if name != "attributes"},
+        "counts": {name: n for name, n in manifest["counts"].items() if name not in ("colours", "scenes")},
+    }
+    assert summary({**manifest, **old}) == summary(manifest)

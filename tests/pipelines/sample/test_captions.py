@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from objgan.attributes import stated_colours, stated_scene
 from pipelines.sample.captions import describe
 from pipelines.sample.drawing import visible_masks
 from pipelines.sample.relations import hull
@@ -144,6 +145,14 @@ def test_every_caption_is_true_of_its_scene(described: list[tuple[Scene, list[st
     for scene, captions in described:
         for caption in captions:
             _check(scene, caption)
+
+
+def test_what_a_caption_states_of_scene_and_colours_is_so(described: list[tuple[Scene, list[str]]]) -> None:
+    for scene, captions in described:
+        for caption in captions:
+            tokens = re.findall(r"[a-z]+", caption.lower())
+            assert stated_scene(tokens) == scene.background, caption
+            assert stated_colours(tokens) <= {group.colour for group in scene.groups}, caption
 
 
 def test_five_different_captions_an_image(described: list[tuple[Scene, list[str]]]) -> None:

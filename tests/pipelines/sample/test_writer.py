@@ -7,8 +7,12 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from objgan.attributes import COLOURS, SCENES
 from objgan.errors import InputError
 from pipelines.sample import make_sample
+from pipelines.sample.categories import CATEGORY_IDS
+from pipelines.sample.kinds import PALETTE
+from pipelines.sample.scenes import build_scene
 
 COUNT, SEED, SIDE = 50, 4, 64
 
@@ -59,6 +63,26 @@ def test_the_files_are_coco(sample: Path) -> None:
         assert len(ids) == len(set(ids))
         assert {a["image_id"] for a in data["annotations"]} <= {i["id"] for i in data["images"]}
     assert {a["category_id"] for a in instances["annotations"]} <= {c["id"] for c in instances["categories"]}
+
+
+def test_attributes_are_those_of_the_drawn_scenes(sample: Path) -> None:
+    instances = _load(sample, "instances")
+    of_image: dict[int, list[tuple[int, str | None]]] = {image["id"]: [] for image in instances["images"]}
+    for entry in instances["annotations"]:
+        colour = entry.get("attributes", {}).get("colour")
+        assert ("attributes" in entry) == (colour in COLOURS)
+        of_image[entry["image_id"]].append((entry["category_id"], colour))
+    for index, image in enumerate(instances["images"]):
+        scene = build_scene(SEED, index, SIDE)
+        assert image["scene"] == scene.background in SCENES
+        drawn = [
+            (CATEGORY_IDS[group.kind], group.colour)
+            for group in scene.groups
+            for _ in range(1 if group.crowd else group.count)
+        ]
+        assert of_image[image["id"]] == drawn
+    colours = {colour for found in of_image.values() for _, colour in found}
+    assert None in colours and len(colours) > 5 and tuple(PALETTE) == COLOURS
 
 
 def test_area_and_box_agree_with_the_mask(sample: Path) -> None:
