@@ -16,12 +16,16 @@ from objgan.stages.base import Phase, Stage
 
 @dataclass(frozen=True)
 class StepContext:
-    """What a step needs beside the batch: all noise of it is a function of (seed, step, rank)."""
+    """What a step needs beside the batch: all noise of it is a function of (seed, step, rank).
+
+    total_steps: length of the run, for the cooldown of the learning rates; 0: not known, no cooldown
+    """
 
     seed: int
     rank: int = 0
     steps_per_epoch: float = 1.0
     precision: torch.dtype = torch.float32
+    total_steps: int = 0
 
 
 class TrainState:
@@ -133,6 +137,13 @@ def check_finite(state: TrainState, metrics: dict[str, Tensor]) -> None:
             )
 
 
+def cooldown_factor(step: int, total: int, share: float) -> float:
+    """1 until the last `share` of `total` steps, then straight down; the last step still moves."""
+    if not total or not share:
+        return 1.0
+    return min(1.0, max(0.0, total - step) / (share * total))
+
+
 def step_seed(seed: int, step: int, rank: int) -> int:
     """A 63-bit seed for one step of one worker (a splitmix64 of the three numbers)."""
     value = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB) & (2**64 - 1)
@@ -145,6 +156,7 @@ def _run_phase(state: TrainState, phase: Phase, batch: Batch, outputs: Any, cont
     state.switch_gradients(phase)
     optimiser = state.optimisers[phase.name]
     factor = phase.optimiser.schedule(state.step / context.steps_per_epoch)
+    factor *= cooldown_factor(state.step, context.total_steps, state.stage.training_config.cooldown)
     for group in optimiser.param_groups:
         group["lr"] = phase.optimiser.lr * factor
     optimiser.zero_grad(set_to_none=True)

@@ -54,7 +54,7 @@ class _Loop:
         self.state = TrainState(stage, self.device)
         self.train_reader, self.validation_reader = job.reader("train"), job.reader("validation")
         self.steps = job.total_steps
-        self.context = StepContext(job.config.seed, self.rank, job.steps_per_epoch, self._precision())
+        self.context = StepContext(job.config.seed, self.rank, job.steps_per_epoch, self._precision(), self.steps)
         self.tracker = job.tracking.tracker() if self.rank == 0 else NullTracker()
         self.tracker.parameters(flatten(job.config))
         self._restore()

@@ -16,7 +16,7 @@ from objgan.config import Config
 from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.stages.base import Adam, Phase, Stage
-from objgan.training import StepContext, TrainState, step_seed, train_step
+from objgan.training import StepContext, TrainState, cooldown_factor, step_seed, train_step
 
 
 class _Toy(Stage):
@@ -137,6 +137,25 @@ def test_the_schedule_follows_the_epoch(toy: TrainState, make_batch: Callable[..
     _steps(toy, make_batch(), 11)
     assert toy.optimisers["make"].param_groups[0]["lr"] == pytest.approx(0.1 * 0.5)
     assert toy.optimisers["judge"].param_groups[0]["lr"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("step", "factor"), [(0, 1.0), (59, 1.0), (60, 1.0), (70, 0.75), (80, 0.5), (99, 0.025), (150, 0.0)]
+)
+def test_rates_fall_to_zero_over_the_last_share_of_the_steps(step: int, factor: float) -> None:
+    assert cooldown_factor(step, 100, 0.4) == pytest.approx(factor)
+    assert cooldown_factor(step, 100, 0.0) == cooldown_factor(step, 0, 0.4) == 1.0
+
+
+def test_the_cooldown_reaches_the_optimiser(
+    tiny_config: Config, domain: Domain, make_batch: Callable[..., Batch]
+) -> None:
+    config = tiny_config
+    shapes = config.shapes.model_copy(update={"training": config.shapes.training.model_copy(update={"cooldown": 1.0})})
+    state = TrainState(_Toy(config.model_copy(update={"shapes": shapes}), domain))
+    train_step(state, make_batch(), StepContext(seed=0, total_steps=4))
+    train_step(state, make_batch(), StepContext(seed=0, total_steps=4))
+    assert state.optimisers["judge"].param_groups[0]["lr"] == pytest.approx(0.1 * 0.75)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(
