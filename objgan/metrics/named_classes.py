@@ -1,6 +1,7 @@
 """Which classes a caption names: class names, their plurals, and common other words for COCO's classes."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,6 +56,14 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 NO_OBJECTS: tuple[str, ...] = ("baseball player", "baseball field", "baseball game", "football field", "bus stop")
 """Longer phrases that begin like a class or a synonym but do not name it; `person` is still found in the first."""
 
+COLOUR = "orange"
+"""A class of COCO that is more often a colour in captions: of 223 uses, 56 were of images with the fruit."""
+
+_BEFORE_COLOUR = frozenset({"in", "wearing", "bright", "dark", "light", "red", "yellow", "white", "black"})
+_FRUITS_WORDS = """slice slices half halves wedge wedges peel peels fruit fruits juice piece pieces segment segments
+tree trees is are on in at with by of from that which sits sitting lying laying hanging growing next near beside"""
+_AFTER_FRUIT = frozenset(_FRUITS_WORDS.split())
+
 _IRREGULAR_PAIRS = """
 person people man men woman women child children sheep sheep mouse mice knife knives goose geese calf calves
 aircraft aircraft cattle cattle skis skis scissors scissors luggage luggage
@@ -71,6 +80,14 @@ def plural(word: str) -> str:
     if word.endswith("y") and word[-2:-1] not in tuple("aeiou"):
         return word[:-1] + "ies"
     return word + "s"
+
+
+class Phrase(NamedTuple):
+    """tokens[start:stop] name class `label`."""
+
+    start: int
+    stop: int
+    label: int
 
 
 class NamedClasses:
@@ -90,14 +107,19 @@ class NamedClasses:
 
     def find(self, tokens: Sequence[str]) -> set[int]:
         """Indices of the classes that the caption's lower-case words name."""
-        found: set[int] = set()
+        return {phrase.label for phrase in self.phrases_in(tokens)}
+
+    def phrases_in(self, tokens: Sequence[str]) -> list[Phrase]:
+        """Where the caption's lower-case words name a class, from the first to the last."""
+        found: list[Phrase] = []
         start = 0
         while start < len(tokens):
             for length in range(min(self.longest, len(tokens) - start), 0, -1):
                 phrase = tuple(tokens[start : start + length])
                 if phrase in self.phrases:
-                    index = self.phrases[phrase]
-                    found |= set() if index is None else {index}
+                    colour = phrase == (COLOUR,) and not _is_fruit(tokens, start)
+                    index = None if colour else self.phrases[phrase]
+                    found += [] if index is None else [Phrase(start, start + length, index)]
                     # Of a phrase that names nothing, only the first word is passed over.
                     start += 1 if index is None else length
                     break
@@ -110,6 +132,12 @@ class NamedClasses:
         if words:
             self.phrases[tuple(words)] = index
             self.phrases[(*words[:-1], plural(words[-1]))] = index
+
+
+def _is_fruit(tokens: Sequence[str], at: int) -> bool:
+    """Whether "orange" at this place is no colour: "an orange on a table" and not "an orange cat", "in orange"."""
+    before = tokens[at - 1] if at else ""
+    return before not in _BEFORE_COLOUR and (at + 1 == len(tokens) or tokens[at + 1] in _AFTER_FRUIT)
 
 
 def named_classes(words: Tensor, vocabulary: Vocabulary, matcher: NamedClasses) -> Tensor:

@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from objgan.layout import Layout
-from objgan.metrics.layouts import best_iou, count_error, label_f1, named_share
+from objgan.metrics.layouts import best_iou, class_counts, count_error, count_histogram_distance, label_f1, named_share
 
 NONE = [0.0, 0.0, 0.0, 0.0]
 
@@ -54,3 +55,17 @@ def test_padding_changes_nothing() -> None:
     for measure in (best_iou, lambda p, t: label_f1(p, t, 4)):
         torch.testing.assert_close(measure(PREDICTED, dirty), measure(PREDICTED, TRUE), equal_nan=True)
         torch.testing.assert_close(measure(dirty, PREDICTED), measure(TRUE, PREDICTED), equal_nan=True)
+
+
+def test_class_counts_leave_out_padding() -> None:
+    assert class_counts(TRUE, 4).tolist() == [[0, 2, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_count_histogram_distance_by_hand() -> None:
+    true = np.array([[0, 1, 0], [0, 1, 0], [0, 2, 0], [1, 0, 0]])
+    predicted = np.array([[0, 1, 0], [0, 1, 0]])
+    # Class 0: shares (1, 0) against (3/4, 1/4). Class 1: (0, 1, 0) against (1/4, 1/2, 1/4). Class 2 never comes.
+    assert count_histogram_distance(predicted, true) == pytest.approx((1 / 4 + 1 / 2) / 2)
+    assert count_histogram_distance(torch.tensor(true), true[::-1]) == 0
+    assert count_histogram_distance(np.array([[3]]), np.array([[1], [2]])) == 1
+    assert math.isnan(count_histogram_distance(np.zeros((2, 3)), np.zeros((1, 3))))

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from objgan.domain import Domain
-from objgan.metrics.named_classes import NamedClasses, named_classes, plural
+from objgan.metrics.named_classes import SYNONYMS, NamedClasses, Phrase, named_classes, plural
+from objgan.vocabulary import tokenize
 
 CLASSES = (
     "person",
@@ -34,10 +35,48 @@ CLASSES = (
         ("a baseball player throws a baseball", {"person", "sports ball"}),
         ("the sea and the snow", set()),
         ("", set()),
+        ("a man , a woman and a boy", {"person"}),
+        ("people", {"person"}),
+        ("children and ladies watch babies", {"person"}),
+        ("skateboarders , snowboarders and surfers", {"person"}),
+        ("women with puppies and lambs", {"person", "dog", "sheep"}),
     ],
 )
 def test_captions(caption: str, expected: set[str]) -> None:
     assert {CLASSES[index] for index in NamedClasses(CLASSES).find(caption.split())} == expected
+
+
+def test_every_synonym_and_plural_names_its_class() -> None:
+    """With all of COCO's classes that have synonyms: no phrase is taken by another class."""
+    classes = tuple(SYNONYMS)
+    matcher = NamedClasses(classes)
+    for name, synonyms in SYNONYMS.items():
+        for phrase in (name, *(s for s in synonyms if s not in classes)):
+            words = phrase.split()
+            assert [classes[i] for i in matcher.find(words)] == [name], phrase
+            assert [classes[i] for i in matcher.find([*words[:-1], plural(words[-1])])] == [name], phrase
+
+
+@pytest.mark.parametrize(
+    ("caption", "fruit"),
+    [
+        ("an orange on a table", True),
+        ("a banana and an orange", True),
+        ("many oranges in a bowl", True),
+        ("slices of orange fruit", True),
+        ("an orange cat", False),
+        ("an orange and white bus", False),
+        ("two people in orange", False),
+        ("two people in orange are standing", False),
+    ],
+)
+def test_orange_is_a_fruit_or_a_colour(caption: str, fruit: bool) -> None:
+    assert NamedClasses(("orange", "kite")).find(caption.split()) == ({0} if fruit else set())
+
+
+def test_phrases_and_where_they_stand() -> None:
+    found = NamedClasses(CLASSES).phrases_in(tokenize("Two men eat a hot dog at the bus stop."))
+    assert found == [Phrase(1, 2, CLASSES.index("person")), Phrase(4, 6, CLASSES.index("hot dog"))]
 
 
 def test_a_class_of_the_data_set_wins_over_a_synonym() -> None:
