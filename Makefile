@@ -8,10 +8,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test lint format bench bench-learn clean
 
 help:
-	@echo "make demo | test | lint | format | bench | setup | clean"
+	@echo "make demo | test | lint | format | bench | bench-learn | setup | clean"
 
 setup: $(INSTALLED)
 
@@ -41,6 +41,9 @@ format: setup
 
 bench: setup
 	$(RUN) -m tests.benchmarks.run $(ARGS)
+
+bench-learn: setup
+	$(RUN) -m tests.benchmarks.learn $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,217 +1,28 @@
 """The settings of everything that shapes a model: one frozen tree, one dotted name per knob.
 
 `images.training.generator_lr` is the `--set` key, the search-space key, the MLflow parameter and the path in
-`config.json`. Defaults are the published figures (Li et al., CVPR 2019); recipes change them.
+`config.json`. The branches and their defaults are in `objgan.sections`.
 """
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from objgan.errors import InputError
+from objgan.sections import (
+    BoxesConfig,
+    ComputeConfig,
+    DataConfig,
+    EncodersConfig,
+    ImagesConfig,
+    JudgeConfig,
+    Section,
+    ShapesConfig,
+)
 
 STAGES = ("encoders", "boxes", "shapes", "images")
-
-
-class Section(BaseModel):
-    """Frozen settings; an unknown key or an ill-typed value is refused by its dotted name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-class DataConfig(Section):
-    """What the shards hold and what one sample of a batch looks like."""
-
-    image_size: int = Field(256, ge=16, description="side of the stored square image, pixels")
-    mask_size: int = Field(64, ge=16, description="side of an object's mask, pixels; a power of two")
-    max_objects: int = Field(10, ge=1, description="objects of a layout, the largest first (R)")
-    max_words: int = Field(20, ge=4, description="words of a caption that any stage may see (T)")
-    min_count: int = Field(1, ge=1, description="rarer words of the training captions become <unk>")
-    vector_channels: int = Field(50, ge=4, description="channels of the fitted word vectors")
-    validation_percent: int = Field(10, ge=1, le=45, description="share of images, by hash of the id")
-    test_percent: int = Field(10, ge=1, le=45, description="share of images, by hash of the id")
-
-    @model_validator(mode="after")
-    def _halving_masks(self) -> Self:
-        if self.mask_size & (self.mask_size - 1):
-            raise ValueError(f"mask_size {self.mask_size} is no power of two: the shape generator halves it")
-        return self
-
-
-class TrainingConfig(Section):
-    """What the one training loop needs to know, for any stage. Exactly one of `steps` and `epochs` is set."""
-
-    batch_size: int = Field(16, ge=1, description="global batch, over all workers")
-    steps: int | None = Field(None, ge=1, description="optimiser steps in all")
-    epochs: int | None = Field(None, ge=1, description="passes over the training split")
-    log_every: int = Field(10, ge=1, description="steps between two log lines")
-    checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints, each one validated")
-    picture_every: int = Field(500, ge=1, description="steps between two sets of pictures")
-    validation_samples: int = Field(500, ge=1, description="validation images to measure")
-    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints to keep, beside the best")
-    ema_decay: float = Field(0.0, ge=0.0, lt=1.0, description="moving average of the weights; 0: none")
-    ema_warmup: bool = Field(False, description="decay min(ema_decay, (1+n)/(10+n)): few steps average well too")
-    max_words: int = Field(20, ge=1, description="longer captions become a random ordered subset of their words")
-    max_failures: int = Field(3, ge=0, description="restarts after a worker's death")
-
-    @model_validator(mode="after")
-    def _one_length(self) -> Self:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("set exactly one of steps and epochs (the other one: null)")
-        return self
-
-
-class EncodersTraining(TrainingConfig):
-    """Adam (0.5, 0.999), 2e-3 x 0.98 per epoch down to 2e-4 (AttnGAN)."""
-
-    batch_size: int = Field(48, ge=2)
-    epochs: int | None = Field(120, ge=1)
-    max_words: int = Field(15, ge=1)
-    lr: float = Field(2e-3, gt=0)
-    lr_decay: float = Field(0.98, gt=0, le=1, description="per epoch")
-    lr_floor: float = Field(2e-4, ge=0)
-    text_clip: float = Field(0.25, gt=0, description="largest gradient norm of the text encoder")
-
-
-class EncodersConfig(Section):
-    """Text and image encoders, pre-trained as DAMSM (Xu et al. 2018, section 3.2)."""
-
-    channels: int = Field(256, ge=8, multiple_of=2, description="text and image feature channels (D)")
-    embedding: int = Field(300, ge=4)
-    dropout: float = Field(0.5, ge=0, lt=1)
-    backbone: Literal["inception_v3", "small"] = "inception_v3"
-    backbone_weights: Path | None = Field(None, description="ImageNet weights (.pth or .safetensors) of the backbone")
-    small_width: int = Field(32, ge=8, description="first width of the small backbone")
-    gamma1: float = Field(4.0, gt=0, description="sharpness of the words' attention over regions")
-    gamma2: float = Field(5.0, gt=0, description="how much the best word counts")
-    gamma3: float = Field(10.0, gt=0, description="sharpness of matching over the batch")
-    training: EncodersTraining = EncodersTraining()
-
-    @model_validator(mode="after")
-    def _weights_fit_backbone(self) -> Self:
-        if self.backbone_weights is not None and self.backbone != "inception_v3":
-            raise ValueError("backbone_weights go with backbone inception_v3 alone")
-        return self
-
-
-class BoxesTraining(TrainingConfig):
-    """Adam 1e-3, clip 5."""
-
-    batch_size: int = Field(64, ge=1)
-    epochs: int | None = Field(40, ge=1)
-    lr: float = Field(1e-3, gt=0)
-    lr_decay: float = Field(1.0, gt=0, le=1, description="per epoch")
-    clip: float = Field(5.0, gt=0)
-    label_weight: float = Field(1.0, ge=0)
-    coordinate_weight: float = Field(1.0, ge=0)
-    bag_weight: float = Field(0.0, ge=0, description="auxiliary bag-of-labels head; 0: none")
-    class_weight_power: float = Field(0.8, ge=0, description="label loss weighted by count^-power; 0: unweighted")
-
-
-class BoxesConfig(Section):
-    """Attentive sequence-to-sequence box generator (section 3.1; mixture: Hong et al. 2018)."""
-
-    hidden: int = Field(256, ge=8)
-    label_embedding: int = Field(256, ge=4)
-    coordinate_embedding: int = Field(50, ge=4)
-    components: int = Field(5, ge=1, description="Gaussians of a mixture (K)")
-    dropout: float = Field(0.0, ge=0, lt=1)
-    text_encoder: Literal["frozen", "own"] = Field("frozen", description="own: for captions and boxes without pixels")
-    label_temperature: float = Field(0.0, ge=0, description="0: the most likely label")
-    mixture_temperature: float = Field(0.4, gt=0, description="on mixture weights; sigma is scaled by its root")
-    training: BoxesTraining = BoxesTraining()
-
-
-class ShapesTraining(TrainingConfig):
-    """Adam 2e-4 (0.5, 0.999), x 0.98 per epoch after 50, clip 0.25 on the generator."""
-
-    batch_size: int = Field(40, ge=1)
-    epochs: int | None = Field(150, ge=1)
-    generator_lr: float = Field(2e-4, gt=0)
-    discriminator_lr: float = Field(2e-4, gt=0)
-    lr_decay: float = Field(0.98, gt=0, le=1, description="per epoch")
-    lr_decay_from: int = Field(50, ge=0, description="first epoch that decays")
-    clip: float = Field(0.25, gt=0)
-    ema_decay: float = Field(0.999, ge=0, lt=1)
-    instance_weight: float = Field(1.0, ge=0)
-    global_weight: float = Field(1.0, ge=0)
-    perceptual_weight: float = Field(10.0, ge=0, description="VGG19-BN, or feature matching without its weights")
-    pixel_weight: float = Field(0.0, ge=0, description="binary cross-entropy per pixel")
-
-
-class ShapesConfig(Section):
-    """Shape generator with instance-wise and global discriminators (section 3.2; Hong et al. 2018)."""
-
-    width: int = Field(64, ge=8)
-    class_embedding: int = Field(32, ge=4)
-    noise: int = Field(32, ge=1, description="noise channels per object")
-    discriminator_width: int = Field(64, ge=8)
-    vgg_weights: Path | None = Field(None, description="VGG19-BN weights; without: feature matching")
-    adversarial: Literal["bce", "hinge"] = "bce"
-    training: ShapesTraining = ShapesTraining()
-
-
-class ImagesTraining(TrainingConfig):
-    """Adam 2e-4 (0.5, 0.999), constant; batch 16, 120 epochs (later published settings)."""
-
-    batch_size: int = Field(16, ge=2)
-    epochs: int | None = Field(120, ge=1)
-    max_words: int = Field(12, ge=1)
-    ema_decay: float = Field(0.999, ge=0, lt=1)
-    generator_lr: float = Field(2e-4, gt=0)
-    discriminator_lr: float = Field(2e-4, gt=0)
-    damsm_weight: float = Field(100.0, ge=0)
-    kl_weight: float = Field(1.0, ge=0)
-    unconditional_weight: float = Field(1.0, ge=0, description="text discriminator's unconditional term")
-    text_weight: float = Field(0.1, ge=0, description="text discriminator's conditional term")
-    layout_weight: float = Field(1.0, ge=0)
-    object_weight: float = Field(0.1, ge=0)
-    feature_weight: float = Field(0.0, ge=0, description="matching of layout discriminator activations (pix2pixHD)")
-    gradient_penalty: float = Field(0.0, ge=0, description="matching-aware, on real pairs of the text discriminator")
-    gradient_penalty_power: float = Field(6.0, gt=0)
-    gradient_penalty_every: int = Field(16, ge=1)
-
-
-class ImagesConfig(Section):
-    """Multi-stage image generator and its discriminators (sections 3.3 and 3.4)."""
-
-    sizes: tuple[int, ...] = Field((64, 128, 256), min_length=1, description="image sides, one a scale")
-    width: int = Field(48, ge=4, description="generator width (ngf)")
-    discriminator_width: int = Field(96, ge=4, description="first discriminator width (ndf)")
-    noise: int = Field(100, ge=1, description="z")
-    condition: int = Field(100, ge=1, description="conditioning augmentation channels")
-    word_channels: int = Field(50, ge=4, description="word-vector channels (W); wider vectors are projected")
-    first_blocks: int = Field(7, ge=0, description="residual blocks of the first scale")
-    next_blocks: int = Field(3, ge=0, description="residual blocks of each later scale")
-    attention: Literal["cosine", "dot"] = Field("cosine", description="similarity in object-driven attention")
-    attention_temperature: float = Field(10.0, gt=0, description="start of the learned temperature; 1 is published")
-    min_object_pixels: int = Field(10, ge=0, description="objects under it on both sides, at 256 px, are dropped")
-    large_object: float = Field(0.25, gt=0, lt=1, description="longer side from which an object is large")
-    adversarial: Literal["bce", "hinge"] = "bce"
-    discriminator_norm: Literal["batch", "spectral"] = "batch"
-    augment: bool = Field(False, description="DiffAugment on what the discriminators see")
-    training: ImagesTraining = ImagesTraining()
-
-    @model_validator(mode="after")
-    def _doubling_sizes(self) -> Self:
-        if self.sizes[0] < 16 or self.sizes[0] & (self.sizes[0] - 1):
-            raise ValueError(f"sizes start at a power of two from 16 up, not {self.sizes[0]}")
-        if any(b != 2 * a for a, b in zip(self.sizes, self.sizes[1:], strict=False)):
-            raise ValueError(f"each of sizes is twice the one before it, got {self.sizes}")
-        return self
-
-
-class ComputeConfig(Section):
-    """Where it runs. Nothing here is part of a step's identity."""
-
-    workers: int = Field(1, ge=1, description="training workers")
-    threads: int = Field(0, ge=0, description="torch threads of a worker; 0: its share of the cores")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on GPUs that have it")
-    loader_processes: int = Field(0, ge=0, description="data loading processes of a worker; 0: in the worker")
 
 
 class Config(Section):
@@ -224,6 +35,7 @@ class Config(Section):
     boxes: BoxesConfig = BoxesConfig()
     shapes: ShapesConfig = ShapesConfig()
     images: ImagesConfig = ImagesConfig()
+    judge: JudgeConfig = JudgeConfig()
     compute: ComputeConfig = ComputeConfig()
 
     @model_validator(mode="after")

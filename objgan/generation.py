@@ -146,13 +146,13 @@ class ObjGAN:
         text = self._network("text_encoder")(words, count)
         layout = self._network("box_generator").sample_layout(words, count, text, boxes)
         layout, drawn = _put_in(layout, [order.given for order in orders])
-        masks = _sharpen(self._network("shape_generator")(replace(layout, masks=None), shapes))
+        masks = sharpen(self._network("shape_generator")(replace(layout, masks=None), shapes))
         if layout.masks is not None:
             masks = torch.where(drawn[..., None, None], layout.soft_masks, masks)
         layout = layout.with_masks(masks)
         seen = drop_small(layout, self.config.images.min_object_pixels / 256)  # as in its training
         outputs = self._network("image_generator")(text, words, seen, images)
-        scales = [_to_pixels(scale) for scale in outputs.images]
+        scales = [to_pixels(scale) for scale in outputs.images]
         layout = layout.with_masks((masks * 255).round().byte()).to("cpu")
         return [
             self._finish(order, seed, layout[row : row + 1], [s[row] for s in scales])
@@ -221,7 +221,7 @@ def _put_in(layout: Layout, given: Sequence[GivenLayout | None]) -> tuple[Layout
     return Layout(labels, boxes, count, masks), drawn
 
 
-def _sharpen(masks: Tensor) -> Tensor:
+def sharpen(masks: Tensor) -> Tensor:
     """Soft masks [B, R, M, M] -> the same with 0 and 1 alone, cut at half of each mask's own maximum.
 
     The image generator learned from true masks, which are sharp; and what a layout file holds is then
@@ -231,7 +231,7 @@ def _sharpen(masks: Tensor) -> Tensor:
     return ((masks >= peak / 2) & (masks > 0)).float()
 
 
-def _to_pixels(images: Tensor) -> np.ndarray:
+def to_pixels(images: Tensor) -> np.ndarray:
     """[B, 3, S, S] in [-1, 1] -> uint8 [B, S, S, 3]."""
     pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255).byte()
     array: np.ndarray = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()

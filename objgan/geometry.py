@@ -50,15 +50,21 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
 
 def raster_boxes(boxes: Tensor, size: int) -> Tensor:
     """xywh [..., 4] -> [..., size, size]: the share of each pixel that the box covers (so gradients reach the box)."""
+    columns, rows = cover_axes(boxes, size)
+    return rows[..., :, None] * columns[..., None, :]
+
+
+def cover_axes(boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """xywh [..., 4] -> shares of each pixel column and row that the box covers, [..., size] each: the raster is their
+    product.
+    """
     edges = torch.arange(size, device=boxes.device, dtype=boxes.dtype)
 
     def cover(start: Tensor, length: Tensor) -> Tensor:
         low, high = start[..., None] * size, (start + length)[..., None] * size
         return (torch.minimum(high, edges + 1) - torch.maximum(low, edges)).clamp(0, 1)
 
-    columns = cover(boxes[..., 0], boxes[..., 2])
-    rows = cover(boxes[..., 1], boxes[..., 3])
-    return rows[..., :, None] * columns[..., None, :]
+    return cover(boxes[..., 0], boxes[..., 2]), cover(boxes[..., 1], boxes[..., 3])
 
 
 def ellipses(boxes: Tensor, size: int) -> Tensor:

@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     _prepare(add("prepare", "Turn COCO images, instances and captions into Arrow shards."))
     _train(add("train", "Train one stage with Ray Train, or go on with a run."))
     _evaluate(add("evaluate", "Measure a finished model on held-out data."))
+    _judges(add("judges", "Train what evaluate judges images by, on true images alone."))
     _register(add("register", "Put a finished model into the MLflow registry."))
     _generate(add("generate", "Caption to boxes, shapes and image, each of them written out."))
     return top
@@ -79,6 +80,7 @@ def _run(command: argparse.ArgumentParser) -> None:
     _out(command, "runs/run")
     command.add_argument("--name", default="objgan", help="registered model (default: %(default)s)")
     command.add_argument("--alias", default="challenger", help="alias of the new version (default: %(default)s)")
+    command.add_argument("--judges", type=Path, metavar="DIR", help="what judges wrote; without it no image is judged")
     _settings(command)
     _cluster(command)
 
@@ -98,7 +100,7 @@ def _prepare(command: argparse.ArgumentParser) -> None:
 
 
 def _train(command: argparse.ArgumentParser) -> None:
-    command.add_argument("stage", metavar="STAGE", help="encoders, boxes, shapes or images")
+    command.add_argument("stage", metavar="STAGE", help="encoders, boxes, shapes, images, or judge")
     command.add_argument(
         "--data",
         type=Path,
@@ -129,13 +131,29 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
         help="what prepare wrote (default: %(default)s)",
     )
     command.add_argument(
-        "--split", choices=("train", "validation", "test"), default="test", help="(default: %(default)s)"
+        "--protocol",
+        default="test",
+        metavar="NAME",
+        help="which images, and how many: test, quick, validation, 1k or 30k (default: %(default)s)",
     )
-    command.add_argument(
-        "--samples", type=_count, default=1000, metavar="N", help="at most N images a stage (default: %(default)s)"
-    )
+    command.add_argument("--judges", type=Path, metavar="DIR", help="what judges wrote; without it no image is judged")
+    command.add_argument("--inception", type=Path, metavar="FILE", help="Inception weights, for FID, KID and IS")
+    command.add_argument("--detector", type=Path, metavar="FILE", help="weights of a COCO detector, for SOA")
     command.add_argument("--seed", type=_seed, default=0, metavar="S", help="(default: 0)")
     _out(command, "runs/evaluation")
+    _cluster(command)
+
+
+def _judges(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data/prepared"),
+        metavar="DIR",
+        help="what prepare wrote (default: %(default)s)",
+    )
+    _out(command, "runs/judges")
+    _settings(command)
     _cluster(command)
 
 

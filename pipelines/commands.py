@@ -1,20 +1,26 @@
 """What each command does with its options. Settings and inputs are checked before anything starts."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from objgan.config import STAGES, Config
 from objgan.errors import InputError
 from objgan.generation import ObjGAN
+from objgan.sections import ComputeConfig
 from objgan.stages import stage_class
 from pipelines import evaluate as evaluation
 from pipelines.coco import CocoSource
 from pipelines.generate import GenerateJob, local_model, read_captions
 from pipelines.generate import generate as generate_pictures
 from pipelines.jobs import TrainJob, finished
+from pipelines.judges import judge_jobs
+from pipelines.judges import keep as keep_judge
+from pipelines.judging import JudgePaths
 from pipelines.locks import exclusive
 from pipelines.prepare import prepare as prepare_data
 from pipelines.progress import say
+from pipelines.protocols import protocol
 from pipelines.recipes import resolve, to_yaml
 from pipelines.registry import register as register_model
 from pipelines.run import DEFAULT_SAMPLE, Run, Sample, assemble, execute, model_folder, needed_stages, sample_source
@@ -52,7 +58,7 @@ def demo(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """All steps, from COCO files or sample data to a registered model."""
-    run_ = Run(_config(options), options.out, _source(options), options.name, options.alias)
+    run_ = Run(_config(options), options.out, _source(options), options.name, options.alias, options.judges)
     if _dry(options, run_.config, run_):
         return
     uri = tracking_uri(RUNS)
@@ -106,14 +112,44 @@ def train(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Measures of a finished model."""
-    with local_model(options.model, tracking_uri(RUNS)) as model, ray_session(options.address):
+    with local_model(options.model, tracking_uri(RUNS)) as model:
         what = evaluation.Evaluation(
-            model, options.data, options.split, options.samples, options.seed, options.workers or 1
+            model,
+            options.data,
+            protocol(options.protocol),
+            options.seed,
+            options.workers or 1,
+            JudgePaths(options.judges, options.inception, options.detector),
         )
-        measured = evaluation.evaluate(what, say)
+        evaluation.check(what)
+        with ray_session(options.address):
+            check_resources(ComputeConfig(workers=what.workers, device="cpu"))
+            measured = evaluation.evaluate(what, say)
     evaluation.save(measured, options.out)
     say(measured.text())
     say(f"measures, samples and pictures: {options.out}")
+
+
+def judges(options: argparse.Namespace) -> None:
+    """Second encoders and the judge of objects, trained or trained on."""
+    config = _config(options)
+    if _dry(options, config):
+        return
+    jobs, skipped = judge_jobs(config, options.data, options.out)
+    for job in jobs.values():
+        check_job(job)
+    uri = tracking_uri(RUNS)
+    with exclusive(options.out), ray_session(options.address):
+        check_resources(config.compute)
+        prepare_store(uri)
+        for name, job in jobs.items():
+            with tracked_run(uri, name, job.folder / "mlflow_run.txt", {"objgan.step": name}) as tracking:
+                done = train_stage(replace(job, tracking=tracking), say)
+            keep_judge(done.checkpoint, options.out / name)
+            measures = "  ".join(f"{measure} {value:.4f}" for measure, value in done.measures.items())
+            say(f"{name}: {options.out / name} (step {done.step}); held out: {measures}")
+    for name, why in skipped.items():
+        say(f"{name}: skipped, {why}")
 
 
 def register(options: argparse.Namespace) -> None:

@@ -19,9 +19,10 @@ import ray.data
 import objgan
 import objgan.files
 import objgan.vocabulary
-from objgan.config import Config, DataConfig
+from objgan.config import Config
 from objgan.domain import Domain
 from objgan.errors import InputError
+from objgan.sections import DataConfig
 from pipelines.coco import CocoData, CocoSource, read_coco
 from pipelines.rows import convert
 from pipelines.shards import (

@@ -36,7 +36,7 @@ def small() -> Values:
                 "gradient_penalty": 2.0,
             },
         },
-        "shapes": {"training": {"ema_warmup": True}},
+        "shapes": {"template": 24, "training": {"ema_warmup": True, **_shape_losses()}},
     }
 
 
@@ -70,17 +70,19 @@ def tiny() -> Values:
             "noise": 8,
             "discriminator_width": 8,
             "adversarial": "hinge",
+            "template": 24,
             "training": _steps(
                 120,
                 batch_size=16,
                 ema_warmup=True,
-                pixel_weight=10.0,
-                clip=5.0,
-                generator_lr=2e-3,
+                generator_lr=3e-3,
                 discriminator_lr=5e-4,
+                cooldown=0.4,
+                **_shape_losses(),
             ),
         },
         "images": _tiny_images(),
+        "judge": {"width": 32, "training": _steps(1400, batch_size=32, validation_samples=500)},
     }
 
 
@@ -132,6 +134,18 @@ def _tiny_images() -> Values:
             feature_weight=20.0,
             damsm_weight=2.0,
         ),
+    }
+
+
+def _shape_losses() -> Values:
+    """Overlap first: it is what masks are measured by, and what a few thousand objects can teach."""
+    return {
+        "overlap_weight": 10.0,
+        "pixel_weight": 1.0,
+        "perceptual_weight": 1.0,
+        "instance_weight": 0.1,
+        "global_weight": 0.1,
+        "clip": 5.0,
     }
 
 

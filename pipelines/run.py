@@ -14,6 +14,8 @@ from objgan.stages import stage_class
 from pipelines.coco import CocoSource
 from pipelines.evaluate import Evaluation, evaluate, save
 from pipelines.jobs import TrainJob, stage_settings
+from pipelines.judges import identity
+from pipelines.judging import JudgePaths
 from pipelines.locks import exclusive
 from pipelines.prepare import prepare
 from pipelines.progress import Log
@@ -43,12 +45,15 @@ class Run:
     source: CocoSource | Sample = field(default_factory=Sample)
     model_name: str = "objgan"
     alias: str = "challenger"
+    judges: Path | None = None
+    """What the command `judges` wrote; without it no image is judged."""
 
     def plan(self) -> Plan:
         """The steps and where their results lie. Reads the source's files to identify them."""
         steps = [*self._data_steps(), *self._training_steps()]
         steps.append(Step("assemble", {}, ("prepare", *STAGES)))
-        steps.append(Step("evaluate", {"seed": self.config.seed}, ("assemble", "prepare")))
+        judged = {} if self.judges is None else {"judges": identity(self.judges)}
+        steps.append(Step("evaluate", {"seed": self.config.seed, **judged}, ("assemble", "prepare")))
         steps.append(Step("register", {"name": self.model_name, "alias": self.alias}, ("assemble", "evaluate")))
         return plan(self.out, steps)
 
@@ -141,7 +146,9 @@ def assemble(config: Config, data: Path, checkpoints: Mapping[str, Path], folder
 
 def _evaluate(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
     workers = run.config.compute.workers
-    what = Evaluation(model_folder(work), _data(work), seed=run.config.seed, workers=workers)
+    what = Evaluation(
+        model_folder(work), _data(work), seed=run.config.seed, workers=workers, judges=JudgePaths(run.judges)
+    )
     measured = evaluate(what, log)
     save(measured, folder)
     log(measured.text())

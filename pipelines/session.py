@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from objgan.config import ComputeConfig
 from objgan.errors import InputError
+from objgan.sections import ComputeConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

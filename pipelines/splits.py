@@ -3,8 +3,8 @@
 import hashlib
 from collections.abc import Sequence
 
-from objgan.config import DataConfig
 from objgan.errors import InputError
+from objgan.sections import DataConfig
 from pipelines.shards import SPLITS
 
 

@@ -44,8 +44,9 @@ SHORT: dict[str, tuple[str, ...]] = {
     "python -m pipelines train shapes --data data/prepared --run first": (QUICK,),
     "python -m pipelines train images --data data/prepared --run first --workers 2": (QUICK,),
     "python -m pipelines register --run first --alias challenger": ("+",),
-    "python -m pipelines evaluate --model models:/objgan@challenger --data data/prepared --split test "
-    "--out runs/evaluation": ("+ --samples 4",),
+    "python -m pipelines judges --data data/prepared --out runs/judges": (QUICK,),
+    "python -m pipelines evaluate --model models:/objgan@challenger --data data/prepared --judges runs/judges "
+    "--out runs/evaluation": ("+ --protocol quick",),
     'python -m pipelines generate "three sheep in the snow" --model models:/objgan@challenger --out runs/generated': (
         "+",
     ),
@@ -55,7 +56,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db": ("+ --help",),
 }
 STAGE = "{training: {steps: 2, batch_size: 6, validation_samples: 6, checkpoint_every: 2}}"
-SETTINGS = "".join(f"{stage}: {STAGE}\n" for stage in ("encoders", "boxes", "shapes", "images"))
+SETTINGS = "".join(f"{stage}: {STAGE}\n" for stage in ("encoders", "boxes", "shapes", "images", "judge"))
 
 
 def commands(text: str) -> Iterator[str]:

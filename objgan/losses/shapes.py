@@ -31,6 +31,19 @@ def pixel_loss(logits: Tensor, layout: Layout) -> Tensor:
     return weighted_mean(per_object, layout.valid)
 
 
+def overlap_loss(masks: Tensor, layout: Layout) -> Tensor:
+    """1 - soft intersection over union of masks [B, R, M, M] in [0, 1] with the layout's own (Rahman & Wang 2016).
+
+    Mean over objects. Where a shape is uncertain, cross-entropy keeps only pixels more likely in than out; the mask of
+    the largest expected IoU, which this looks for, keeps less likely ones too.
+    Returns a float32 scalar; 0, with a graph, without objects.
+    """
+    ours, true = masks.float(), layout.soft_masks
+    both = (ours * true).sum((2, 3))
+    either = (ours + true - ours * true).sum((2, 3))
+    return weighted_mean(1 - both / either.clamp_min(1e-6), layout.valid)
+
+
 def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
     """L1 distance of a discriminator's activations on generated and true masks (Larsen et al. 2016, Wang et al. 2018).
 

@@ -5,17 +5,24 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from objgan.domain import LayoutStatistics
 from objgan.geometry import SMALLEST_SIDE, cxywr_to_xywh, xywh_to_cxywr
 from objgan.layout import Layout
 from objgan.networks.encoders import TextEncoder, TextFeatures
-from objgan.networks.mixture_sampling import sample_labels, sample_mixture
+from objgan.networks.layout_discriminator import SoftLayout
+from objgan.networks.mixture_sampling import draw_mixture, draw_one_hot, sample_labels, sample_mixture
+from objgan.networks.word_bag import CaptionFeatures, WordBag, hide_words
 
 
 @dataclass(frozen=True)
 class BoxSizes:
-    """text: channels of the text features (D); components: Gaussians of a mixture (K)."""
+    """text: channels of the text features (D); components: Gaussians of a mixture (K).
+
+    word_bag:     words of the vocabulary, for a `WordBag` that guides the labels, in place of the bag head; 0: none
+    word_dropout: share of the words that are hidden in training
+    """
 
     text: int
     hidden: int = 256
@@ -23,6 +30,8 @@ class BoxSizes:
     coordinate_embedding: int = 50
     components: int = 5
     dropout: float = 0.0
+    word_bag: int = 0
+    word_dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,14 @@ class BoxGenerator(nn.Module):
         self.to_label = nn.Linear(hidden, classes + 1)
         self.to_position = _head(hidden + classes, hidden, sizes.components)
         self.to_size = _head(hidden + classes + 2, hidden, sizes.components)
-        self.to_bag = nn.Linear(hidden, classes) if bag else None
+        self.word_dropout = sizes.word_dropout
+        self.word_bag, self.to_bag = None, None
+        if sizes.word_bag:
+            # Of the images, at most this share has the class.
+            share = torch.tensor(statistics.class_counts) / max(1, statistics.images)
+            self.word_bag = WordBag(sizes.word_bag, share)
+        elif bag:
+            self.to_bag = nn.Linear(hidden, classes)
 
     def encode(self, words: Tensor, count: Tensor, text: TextFeatures | None = None) -> TextFeatures:
         """What `forward` and `sample` decode: its own encoder's features of int64 [B, T] ids and [B] counts, or else
@@ -99,11 +115,15 @@ class BoxGenerator(nn.Module):
         Raises:
             ValueError: it has no encoder and no `text` is given.
         """
+        if self.training and self.word_dropout:
+            words = hide_words(words, self.word_dropout)
         if self.encoder is not None:
             text = self.encoder(words, count)
         if text is None:
             raise ValueError("this box generator has no text encoder of its own: give it text features")
-        return TextFeatures(self.norm(text.words.transpose(1, 2)).transpose(1, 2), self.norm(text.sentence), text.mask)
+        columns = self.norm(text.words.transpose(1, 2)).transpose(1, 2)
+        normed = columns, self.norm(text.sentence), text.mask
+        return TextFeatures(*normed) if self.word_bag is None else CaptionFeatures(*normed, self.word_bag(words))
 
     def standardise(self, boxes: Tensor) -> Tensor:
         """xywh fractions [..., 4] -> standardised (x, y, w, r) [..., 4]."""
@@ -121,16 +141,18 @@ class BoxGenerator(nn.Module):
         labels, _ = self.targets(layout)
         boxes = self.standardise(layout.boxes) * layout.valid[..., None]
         label, box, state = self._start(text)
-        bag = None if self.to_bag is None else self.to_bag(state[0])
+        bag = self._bag(text, state[0])
         states = []
         for step in range(labels.shape[1]):
             state = self._step(text, label, box, state)
             states.append(state[0])
             label, box = labels[:, step], boxes[:, min(step, boxes.shape[1] - 1)]
         hidden = self.dropout(torch.stack(states, 1))  # [B, R + 1, H]
-        of_objects = torch.cat([hidden[:, :-1], self._one_hot(layout.labels, hidden)], -1)
+        chosen = self._one_hot(layout.labels, hidden)
+        used = functional.pad((chosen * layout.valid[..., None]).cumsum(1), (0, 0, 1, 0))  # [B, R + 1, C]
+        of_objects = torch.cat([hidden[:, :-1], chosen], -1)
         return BoxOutputs(
-            labels=self.to_label(hidden),
+            labels=self._label_logits(hidden, bag, used),
             position=self._mixture(self.to_position, of_objects),
             size=self._mixture(self.to_size, torch.cat([of_objects, boxes[..., :2].to(hidden.dtype)], -1)),
             bag=bag,
@@ -147,13 +169,13 @@ class BoxGenerator(nn.Module):
         picture may have no object.
         """
         label, box, state = self._start(text)
-        alive = torch.ones_like(label, dtype=torch.bool)
+        bag, alive = self._bag(text, state[0]), torch.ones_like(label, dtype=torch.bool)
         used = torch.zeros(len(label), self.classes + 1, dtype=torch.int64, device=label.device)
         limits = torch.cat([caps.to(label.device), caps.new_full((1,), self.max_objects).to(label.device)])
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for step in range(self.max_objects):
             state = self._step(text, label, box, state)
-            logits = self.to_label(state[0]).masked_fill(used >= limits, -math.inf)
+            logits = self._label_logits(state[0], bag, used[:, :-1]).masked_fill(used >= limits, -math.inf)
             label = sample_labels(logits, noise[:, step, 0], temperatures.label)
             alive = alive & (label != self.classes)
             box = self._sample_box(state[0], label, noise[:, step, 1:], temperatures.mixture)
@@ -161,6 +183,28 @@ class BoxGenerator(nn.Module):
             found.append((label, box, alive))
         labels, boxes, kept = (torch.stack(parts, 1) for parts in zip(*found, strict=True))
         return sort_layout(labels, cxywr_to_xywh(boxes * self.std + self.mean), kept)
+
+    def draw(self, text: TextFeatures) -> SoftLayout:
+        """A layout a caption from the model's own distribution (every temperature 1), with torch's global generator.
+
+        Gradients pass through labels (straight through), boxes (by reparameterisation) and the end: what comes after
+        it is there as much as each label before it was not the end.
+        """
+        state_label, box, state = self._start(text)
+        label = functional.one_hot(state_label, self.classes + 1).to(self.mean.dtype)
+        bag = self._bag(text, state[0])
+        alive, used = torch.ones_like(label[:, :1]), torch.zeros_like(label[:, :-1])
+        found: list[tuple[Tensor, Tensor]] = []
+        for _ in range(self.max_objects):
+            state = self._step(text, label, box, state)
+            full = functional.pad(used >= self.caps, (0, 1))  # the end is never used up
+            label = draw_one_hot(self._label_logits(state[0], bag, used).masked_fill(full, -math.inf))
+            classes, alive = label[:, :-1] * alive, alive * (1 - label[:, -1:])
+            box = self._sample_box(state[0], label, None, 1.0)
+            used = used + classes.detach()
+            found.append((classes, box))
+        drawn, boxes = (torch.stack(parts, 1) for parts in zip(*found, strict=True))
+        return SoftLayout(drawn, cxywr_to_xywh(boxes * self.std + self.mean))
 
     def sample_layout(self, words: Tensor, count: Tensor, text: TextFeatures | None, noise: Tensor) -> Layout:
         """`sample` for word ids [B, T] and counts [B], with the temperatures and caps it was built with.
@@ -175,11 +219,26 @@ class BoxGenerator(nn.Module):
         label = torch.full((batch,), self.classes, dtype=torch.int64, device=text.sentence.device)
         return label, text.sentence.new_zeros(batch, 4, dtype=self.mean.dtype), (hidden.tanh(), memory)
 
+    def _bag(self, text: TextFeatures, first: Tensor) -> Tensor | None:
+        """Bag logits [B, C] from the words themselves, or from the first state [B, H]; None without such a head."""
+        if isinstance(text, CaptionFeatures):
+            return text.bag
+        return None if self.to_bag is None else self.to_bag(first)
+
+    def _label_logits(self, hidden: Tensor, bag: Tensor | None, used: Tensor) -> Tensor:
+        """States [B, ..., H], bag [B, C], how often each class appeared [B, ..., C] -> [B, ..., C + 1]."""
+        logits: Tensor = self.to_label(hidden)
+        if self.word_bag is None or bag is None:
+            return logits
+        return self.word_bag.guide(logits, bag, used > 0)
+
     def _step(
         self, text: TextFeatures, label: Tensor, box: Tensor, state: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Previous label int64 [B] and standardised box [B, 4] -> the next state (h, c), each [B, H]."""
-        embedded = self.label(label)
+        """Previous label, int64 [B] or one-hot [B, C + 1], and standardised box [B, 4] -> the next state (h, c) of
+        [B, H] each.
+        """
+        embedded = label @ self.label.weight if label.is_floating_point() else self.label(label)
         query = self.query(torch.cat([state[0], embedded], 1))  # [B, D]
         scores = torch.einsum("bd,bdt->bt", query, text.words).float() / math.sqrt(query.shape[1])
         weights = scores.masked_fill(~text.mask, -math.inf).softmax(1)
@@ -188,13 +247,17 @@ class BoxGenerator(nn.Module):
         hidden, memory = self.cell(inputs, state)
         return hidden, memory
 
-    def _sample_box(self, hidden: Tensor, label: Tensor, noise: Tensor, temperature: float) -> Tensor:
-        """State [B, H], label [B], noise [B, 6] -> standardised (x, y, w, r) [B, 4] that lie within the picture."""
+    def _sample_box(self, hidden: Tensor, label: Tensor, noise: Tensor | None, temperature: float) -> Tensor:
+        """State [B, H], label [B] or [B, C + 1], noise [B, 6] -> standardised (x, y, w, r) [B, 4] that lie within the
+        picture; without noise one that is drawn, with gradients to all parameters (`draw`).
+        """
         known = torch.cat([hidden, self._one_hot(label, hidden)], -1)
-        position = sample_mixture(self._mixture(self.to_position, known), noise[:, :3], temperature)
+        mixture = self._mixture(self.to_position, known)
+        position = draw_mixture(mixture) if noise is None else sample_mixture(mixture, noise[:, :3], temperature)
         position = self._within(position, slice(0, 2), (0.0, 1.0))
         known = torch.cat([known, position.to(hidden.dtype)], -1)
-        size = sample_mixture(self._mixture(self.to_size, known), noise[:, 3:], temperature)
+        mixture = self._mixture(self.to_size, known)
+        size = draw_mixture(mixture) if noise is None else sample_mixture(mixture, noise[:, 3:], temperature)
         width = self._within(size[:, :1], slice(2, 3), (SMALLEST_SIDE, 1.0))
         ratio = self._within(size[:, 1:], slice(3, 4), (SMALLEST_SIDE, 1 / SMALLEST_SIDE))
         return torch.cat([position, width, ratio], 1)
@@ -204,7 +267,9 @@ class BoxGenerator(nn.Module):
         return ((values * std + mean).clamp(*limits) - mean) / std
 
     def _one_hot(self, labels: Tensor, like: Tensor) -> Tensor:
-        """int64 [...] -> [..., C], of `like`'s type; the end is zero everywhere."""
+        """int64 [...], or one-hot [..., C + 1] -> [..., C], of `like`'s type; the end is zero everywhere."""
+        if labels.is_floating_point():
+            return labels[..., :-1].to(like.dtype)
         classes = torch.arange(self.classes, device=labels.device)
         return (labels[..., None] == classes).to(like.dtype)
 

@@ -1,5 +1,6 @@
 """Image generator: caption, layout with masks and noise -> images of growing side (Li et al. 2019, section 3.3)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,6 +18,7 @@ from objgan.networks.image_scales import (
     SceneCode,
     SceneEncoder,
     ToImage,
+    no_attention,
 )
 from objgan.networks.layers import orthogonal_
 
@@ -45,7 +47,7 @@ class ImageOutputs:
 
 
 class ImageGenerator(nn.Module):
-    """Generator of images at `sizes.sizes`; the trunk has 3 ngf + W channels at every scale.
+    """Generator of images at `sizes.sizes`; the trunk has 3 ngf + W channels at every scale (without layout: fewer).
 
     word_vectors:  float [N, W], a row per word id; unknown words have a row of zeros
     label_vectors: float [C, W], a row per class
@@ -62,20 +64,20 @@ class ImageGenerator(nn.Module):
                 f"word vectors {word_vectors.shape} and label vectors {label_vectors.shape} differ in width"
             )
         classes, word_channels = label_vectors.shape
-        trunk = 3 * sizes.width + word_channels
+        trunks = (sizes.width, 2 * sizes.width) if not sizes.layout else (3 * sizes.width + word_channels,) * 2
         self.sizes = sizes
         self.noise_shape = (sizes.noise + sizes.condition,)
         self.register_buffer("word_vectors", word_vectors.detach().float().clone())
         self.register_buffer("label_vectors", label_vectors.detach().float().clone())
         self.augmentation = ConditioningAugmentation(sizes.text_channels, sizes.condition)
-        self.scenes = nn.ModuleList(SceneEncoder(sizes, size, classes) for size in sizes.sizes)
-        self.first = FirstScale(sizes, trunk)
-        self.next = nn.ModuleList(NextScale(sizes, trunk) for _ in sizes.sizes[1:])
+        self.scenes = nn.ModuleList(SceneEncoder(sizes, size, classes) for size in sizes.sizes if sizes.layout)
+        self.first = FirstScale(sizes, trunks[0])
+        self.next = nn.ModuleList(NextScale(sizes, trunks[1]) for _ in sizes.sizes[1:])
         self.to_image = nn.ModuleList(ToImage(sizes.width) for _ in sizes.sizes)
         orthogonal_(self)
 
     def forward(self, text: TextFeatures, words: Tensor, layout: Layout, noise: Tensor) -> ImageOutputs:
-        """Images for captions and layouts; an empty layout is legal.
+        """Images for captions and layouts; an empty layout is legal. Without `sizes.layout` it changes nothing.
 
         text:   features of the captions; words: int64 [B, T], the ids they were made from, position by position
         layout: with masks
@@ -91,14 +93,15 @@ class ImageGenerator(nn.Module):
         condition, mean, log_variance = self.augmentation(text.sentence, noise[:, self.sizes.noise :])
         code = torch.cat([noise[:, : self.sizes.noise], condition], 1)
         codes = [cast(SceneCode, encode(scene)) for encode in self.scenes]
-        features, word_maps = self._features(code, text, codes)
+        features, word_maps = self._features(code, text, codes or [None] * len(self.sizes.sizes))
+        context, weights = (codes[-1].context, codes[-1].weights) if codes else no_attention(scene, self.sizes.width)
         return ImageOutputs(
             images=[to_image(h) for to_image, h in zip(self.to_image, features, strict=True)],
             mean=mean,
             log_variance=log_variance,
-            object_context=codes[-1].context.float(),
+            object_context=context.float(),
             label_vectors=scene.labels,
-            object_weights=codes[-1].weights,
+            object_weights=weights,
             word_maps=word_maps,
         )
 
@@ -108,7 +111,9 @@ class ImageGenerator(nn.Module):
         keys = self.word_vectors[words.masked_fill(~text.mask, 0)]
         return Scene(text, keys, layout, labels)
 
-    def _features(self, code: Tensor, text: TextFeatures, codes: list[SceneCode]) -> tuple[list[Tensor], list[Tensor]]:
+    def _features(
+        self, code: Tensor, text: TextFeatures, codes: Sequence[SceneCode | None]
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """The features of each scale [B, ngf, S, S], and the word maps of each but the first."""
         features, word_maps = [self.first(code, codes[0])], []
         for scale, scene in zip(self.next, codes[1:], strict=True):

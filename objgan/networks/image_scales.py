@@ -25,6 +25,8 @@ class GeneratorSizes:
 
     sizes:       image sides, the first one a power of two from 16 up, each twice the one before it
     temperature: start of the learned temperature of cosine attention
+    object_attention: False: c_obj is 0 (the paper's ablation); the trunk keeps its channels
+    layout:      False: neither layout code nor c_obj nor label vectors; trunks of ngf and 2 ngf channels (AttnGAN's)
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -39,6 +41,8 @@ class GeneratorSizes:
     next_blocks: int = 3
     attention: Similarity = "cosine"
     temperature: float = 10.0
+    object_attention: bool = True
+    layout: bool = True
 
     def __post_init__(self) -> None:
         first = self.sizes[0] if self.sizes else 0
@@ -101,16 +105,32 @@ class SceneEncoder(nn.Module):
         super().__init__()
         self.size = size
         self.layout = LayoutEncoder(classes, CLASS_WIDTH, sizes.width)
-        self.attention = ObjectAttention(sizes.text_channels, sizes.width, sizes.attention, sizes.temperature)
+        self.width = sizes.width
+        self.attention = None
+        if sizes.object_attention:
+            self.attention = ObjectAttention(sizes.text_channels, sizes.width, sizes.attention, sizes.temperature)
 
     def forward(self, scene: Scene) -> SceneCode:
         """Scene of B captions and layouts -> its code at this scale."""
-        context, weights = self.attention(scene.labels, scene.keys, scene.text.words, scene.text.mask)
+        context, weights = self._attend(scene)
         padded = ~scene.layout.valid[..., None]
         context, weights = context.masked_fill(padded, 0.0), weights.masked_fill(padded, 0.0)
         masks = resize_images(scene.layout.soft_masks, self.size // 2)
         painted = paint(torch.cat([context, scene.labels.to(context.dtype)], 2), masks)
         return SceneCode(self.layout(scene.layout, self.size), painted, context, weights)
+
+    def _attend(self, scene: Scene) -> tuple[Tensor, Tensor]:
+        """c_obj [B, R, ngf], and its weights of the words [B, R, T]."""
+        if self.attention is None:
+            return no_attention(scene, self.width)
+        context, weights = self.attention(scene.labels, scene.keys, scene.text.words, scene.text.mask)
+        return context, weights
+
+
+def no_attention(scene: Scene, width: int) -> tuple[Tensor, Tensor]:
+    """Zeros in the place of c_obj [B, R, width] and of its weights [B, R, T]."""
+    objects, words = scene.labels.shape[:2], scene.text.mask.shape[1]
+    return scene.labels.new_zeros(*objects, width), scene.labels.new_zeros(*objects, words)
 
 
 class FirstScale(nn.Module):
@@ -129,10 +149,10 @@ class FirstScale(nn.Module):
         self.up = nn.Sequential(*(UpBlock(width << (k + 1), width << k) for k in reversed(range(doublings))))
         self.blocks = _trunk(trunk, sizes.first_blocks, width)
 
-    def forward(self, code: Tensor, scene: SceneCode) -> Tensor:
+    def forward(self, code: Tensor, scene: SceneCode | None) -> Tensor:
         """code [B, z + condition] -> [B, ngf, sizes[0], sizes[0]]."""
         h = self.up(self.start(code).view(-1, self.channels, START, START))
-        features: Tensor = self.blocks(_join(h, scene.layout, scene.painted))
+        features: Tensor = self.blocks(h if scene is None else _join(h, scene.layout, scene.painted))
         return features
 
 
@@ -144,9 +164,11 @@ class NextScale(nn.Module):
         self.attention = GridAttention(sizes.text_channels, sizes.width)
         self.blocks = _trunk(trunk, sizes.next_blocks, sizes.width)
 
-    def forward(self, features: Tensor, text: TextFeatures, scene: SceneCode) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, text: TextFeatures, scene: SceneCode | None) -> tuple[Tensor, Tensor]:
         """[B, ngf, S, S] -> features [B, ngf, 2S, 2S], attention over the words [B, T, S, S]."""
         context, weights = self.attention(features, text.words, text.mask)
+        if scene is None:
+            return self.blocks(_join(features, context)), weights
         return self.blocks(_join(features + scene.layout, context, scene.painted)), weights
 
 

@@ -1,9 +1,10 @@
-"""Draws from label distributions and Gaussian mixtures, from explicit standard-normal noise."""
+"""Draws from label distributions and Gaussian mixtures: from explicit noise, or so that gradients pass through."""
 
 import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from objgan.losses.boxes import Mixture
 
@@ -27,6 +28,29 @@ def sample_mixture(parameters: Tensor, noise: Tensor, temperature: float) -> Ten
     first, second = noise[:, 1].float(), noise[:, 2].float()
     second = rho * first + (1 - rho.square()).sqrt() * second
     return mean + sigma * torch.stack([first, second], -1)
+
+
+def draw_one_hot(logits: Tensor) -> Tensor:
+    """Logits [..., L] -> one-hot float32 [..., L], drawn with torch's global generator; classes at -inf never are.
+
+    Gradients are those of the Gumbel-softmax of temperature 1, straight through (Jang et al. 2017, arXiv 1611.01144).
+    """
+    drawn: Tensor = functional.gumbel_softmax(logits.float(), tau=1.0, hard=True)
+    return drawn
+
+
+def draw_mixture(parameters: Tensor) -> Tensor:
+    """Parameters [B, K, 6] -> points [B, 2], with torch's global generator; gradients reach every parameter.
+
+    Component weights straight through (`draw_one_hot`), Gaussians by reparameterisation.
+    """
+    mixture = Mixture.from_parameters(parameters)
+    chosen = draw_one_hot(mixture.log_weights)[..., None]
+    mean, sigma = (mixture.means * chosen).sum(-2), (mixture.log_sigmas * chosen).sum(-2).exp()
+    rho = (mixture.atanh_rho[..., None] * chosen).sum(-2).tanh()
+    noise = torch.randn_like(mean)
+    first, second = noise[..., :1], noise[..., 1:]
+    return mean + sigma * torch.cat([first, rho * first + (1 - rho.square()).sqrt() * second], -1)
 
 
 def _choose(probabilities: Tensor, noise: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from objgan.batch import Batch
-from objgan.config import Config, TrainingConfig
+from objgan.config import Config
 from objgan.domain import Domain
+from objgan.sections import TrainingConfig
 
 Losses = dict[str, Tensor]
 

@@ -1,4 +1,7 @@
-"""Stage `boxes`: captions -> labelled boxes (Li et al. 2019, section 3.1), by maximum likelihood."""
+"""Stage `boxes`: captions -> labelled boxes (Li et al. 2019, section 3.1).
+
+By maximum likelihood, and against a discriminator where `boxes.training.adversarial_weight` is over 0.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ from objgan.metrics.named_classes import NamedClasses, named_classes
 from objgan.networks.box_generator import BoxGenerator, BoxOutputs, BoxSizes, Temperatures
 from objgan.networks.encoders import TextFeatures
 from objgan.stages.base import Adam, Losses, Phase, Stage
+from objgan.stages.box_judges import BoxJudge
 from objgan.stages.encoders import build_text_encoder
 
 
@@ -41,6 +45,8 @@ def build_box_generator(config: Config, domain: Domain) -> BoxGenerator:
         coordinate_embedding=boxes.coordinate_embedding,
         components=boxes.components,
         dropout=boxes.dropout,
+        word_bag=len(domain.vocabulary) if boxes.word_bag else 0,
+        word_dropout=boxes.word_dropout,
     )
     return BoxGenerator(
         sizes,
@@ -72,7 +78,11 @@ class BoxesStage(Stage):
         weights = class_weights(statistics.class_counts, statistics.images, training.class_weight_power)
         self.register_buffer("label_weights", weights, persistent=False)
         self.named = NamedClasses(domain.classes)
+        self.judge: BoxJudge | None = None
+        if training.adversarial_weight > 0:
+            self.judge = BoxJudge(self.networks, config, len(domain.classes))
         self.phases = (
+            *([] if self.judge is None else [self.judge.phase]),
             Phase(
                 name="likelihood",
                 networks=("box_generator",),
@@ -82,6 +92,7 @@ class BoxesStage(Stage):
                     "label": training.label_weight,
                     "coordinate": training.coordinate_weight,
                     "bag": training.bag_weight,
+                    "adversarial": training.adversarial_weight,
                 },
                 clip={"box_generator": training.clip},
             ),
@@ -93,12 +104,17 @@ class BoxesStage(Stage):
         return cls.needs if config.boxes.text_encoder == "frozen" else ()
 
     def forward(self, batch: Batch) -> BoxOutputs:
-        """Teacher forcing on the batch's true objects."""
-        outputs: BoxOutputs = self._generator()(self._text(batch), batch.layout)
-        return outputs
+        """Teacher forcing on the batch's true objects; in training, for the discriminator, a drawn layout, too."""
+        text = self._text(batch)
+        outputs: BoxOutputs = self._generator()(text, batch.layout)
+        if self.judge is None or not self.training:
+            return outputs
+        return self.judge.draw(self._generator(), text, outputs)
 
     def likelihood_losses(self, batch: Batch, outputs: BoxOutputs) -> Losses:
-        """Label and coordinate likelihoods, means over steps and over real objects; bag of labels with that head."""
+        """Label and coordinate likelihoods, means over steps and over real objects; bag of labels with that head,
+        what the discriminator says with that one.
+        """
         labels, steps = self._generator().targets(batch.layout)
         losses = self._step_losses(batch, outputs)
         named: Losses = {
@@ -107,6 +123,11 @@ class BoxesStage(Stage):
         }
         if outputs.bag is not None:
             named["bag"] = bag_loss(outputs.bag, batch.layout.labels, batch.layout.valid).mean()
+        word_bag = self._generator().word_bag
+        if word_bag is not None:
+            named["bag"] = named["bag"] + self.config.boxes.training.word_bag_decay * word_bag.penalty()
+        if self.judge is not None:
+            named |= self.judge.generator_losses(outputs)
         return named
 
     @torch.no_grad()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from objgan.config import Config, ImagesConfig
+from objgan.config import Config
 from objgan.domain import Domain
 from objgan.losses.adversarial import generator_loss
 from objgan.losses.divergence import gradient_penalty
@@ -11,6 +11,7 @@ from objgan.losses.images import feature_matching, layout_loss, object_loss, tex
 from objgan.networks.discriminators import LayoutDiscriminator, TextDiscriminator
 from objgan.networks.layers import orthogonal_
 from objgan.networks.object_discriminator import ObjectDiscriminator
+from objgan.sections import ImagesConfig
 from objgan.stages.base import Losses
 from objgan.stages.image_pairs import Pairs
 
@@ -18,15 +19,19 @@ OBJECT_LAYERS = {"small": 3, "large": 4}
 
 
 def build_discriminators(config: Config, domain: Domain) -> dict[str, nn.Module]:
-    """`text_S` and `layout_S` for every scale S, `object_small` and `object_large` for the largest."""
+    """`text_S` and `layout_S` for every scale S, `object_small` and `object_large` for the largest.
+
+    Settings may leave out those of layouts or of objects (the paper's ablation).
+    """
     images, classes = config.images, len(domain.classes)
     width, norm = images.discriminator_width, images.discriminator_norm
     networks: dict[str, nn.Module] = {}
     for size in images.sizes:
         networks[f"text_{size}"] = TextDiscriminator(size, width, config.encoders.channels, norm)
-        networks[f"layout_{size}"] = LayoutDiscriminator(size, width, classes, norm)
+        if images.layout:
+            networks[f"layout_{size}"] = LayoutDiscriminator(size, width, classes, norm)
     condition = images.word_channels + images.width
-    for group, layers in OBJECT_LAYERS.items():
+    for group, layers in OBJECT_LAYERS.items() if images.object_discriminators else ():
         networks[f"object_{group}"] = ObjectDiscriminator(images.sizes[-1], width, classes, condition, layers, norm)
     return {name: orthogonal_(network) for name, network in networks.items()}
 
@@ -43,8 +48,9 @@ class ImageJudges:
         """Every discriminator's loss by its name, and how often it is right ("..._accuracy_...")."""
         losses = self.text_losses(pairs)
         for size, real, fake in zip(self.images.sizes, pairs.reals, pairs.fakes, strict=True):
-            losses |= _named(f"layout_{size}", self._layout_terms(pairs, size, real, fake))
-        for group in pairs.objects:
+            if self.images.layout:
+                losses |= _named(f"layout_{size}", self._layout_terms(pairs, size, real, fake))
+        for group in pairs.objects if self.images.object_discriminators else ():
             losses |= _named(f"object_{group}", self._object_terms(pairs, group))
         return losses
 
@@ -75,15 +81,24 @@ class ImageJudges:
 
         An object-wise discriminator's term is the sum of its unconditional and its conditional one. Where the pairs
         have real images, also "features": how far the layout discriminators' activations are from those of the real.
+        Terms of discriminators that were not built are left out.
         """
-        terms: dict[str, list[Tensor]] = {"unconditional": [], "text": [], "layout": [], "object": []}
-        reals = dict(zip(self.images.sizes, pairs.reals, strict=False))
-        if reals:
-            terms["features"] = []
+        terms: dict[str, list[Tensor]] = {
+            name: [] for name in ("unconditional", "text", "layout", "object", "features")
+        }
         for size, fake in zip(self.images.sizes, pairs.fakes, strict=True):
             judged = self._text(size)(fake, pairs.sentence)
             terms["unconditional"].append(generator_loss(judged.unconditional, self.kind))
             terms["text"].append(generator_loss(judged.conditional[0], self.kind))
+        if self.images.layout:
+            self._please_layouts(pairs, terms)
+        if self.images.object_discriminators:
+            self._please_objects(pairs, terms)
+        return {name: torch.stack(values).sum() for name, values in terms.items() if values}
+
+    def _please_layouts(self, pairs: Pairs, terms: dict[str, list[Tensor]]) -> None:
+        reals = dict(zip(self.images.sizes, pairs.reals, strict=False))
+        for size, fake in zip(self.images.sizes, pairs.fakes, strict=True):
             layout = self._layout(size)
             code = layout.encode(pairs.layout)
             features = layout.features(fake, code)
@@ -92,13 +107,14 @@ class ImageJudges:
                 with torch.no_grad():
                     wanted = layout.features(reals[size], code)
                 terms["features"].append(feature_matching(features, wanted))
+
+    def _please_objects(self, pairs: Pairs, terms: dict[str, list[Tensor]]) -> None:
         for group, selected in pairs.objects.items():
             judge = self._object(group)
             code = judge.encode(pairs.layout)
             objects = judge(pairs.fakes[-1], code, pairs.layout.boxes, selected, pairs.conditions)
             terms["object"].append(generator_loss(objects.unconditional, self.kind))
             terms["object"].append(generator_loss(objects.conditional[0], self.kind))
-        return {name: torch.stack(values).sum() for name, values in terms.items()}
 
     def _layout_terms(self, pairs: Pairs, size: int, real: Tensor, fake: Tensor) -> Losses:
         judge = self._layout(size)

@@ -34,6 +34,8 @@ def build_image_generator(config: Config, domain: Domain) -> ImageGenerator:
         next_blocks=images.next_blocks,
         attention=images.attention,
         temperature=images.attention_temperature,
+        object_attention=images.object_attention,
+        layout=images.layout,
     )
     # One projection for words and labels, or they would not live in one space.
     vectors = torch.from_numpy(domain.vocabulary.projected(images.word_channels).vectors)
@@ -42,6 +44,8 @@ def build_image_generator(config: Config, domain: Domain) -> ImageGenerator:
 
 class ImagesStage(Stage):
     """Multi-stage generator against text and layout discriminators per scale and object-wise ones on the largest.
+
+    For the paper's ablation, object-driven attention, object-wise discriminators, or the layout can be left out.
 
     Trained on true boxes and masks. The text encoder that conditions and the image encoder that matches (DAMSM) are
     frozen helpers.
@@ -88,6 +92,8 @@ class ImagesStage(Stage):
 
     def generator_losses(self, batch: Batch, made: Pass) -> Losses:
         """Adversarial terms (sums over scales and over small and large objects), DAMSM on the largest image, KL.
+
+        Terms of discriminators that were not built are not there.
 
         With a feature weight, real images are shown beside the generated ones, to be matched.
         """

@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 from objgan import drawing
 from objgan.batch import Batch
-from objgan.config import Config, ShapesTraining
+from objgan.config import Config
 from objgan.domain import Domain
 from objgan.geometry import ellipses
 from objgan.layout import Layout
 from objgan.losses.adversarial import accuracy, discriminator_fake, discriminator_real, generator_loss
-from objgan.losses.shapes import VGGPerceptual, feature_matching, pixel_loss, pooled_mask
+from objgan.losses.shapes import VGGPerceptual, feature_matching, overlap_loss, pixel_loss, pooled_mask
 from objgan.metrics.masks import mask_iou
 from objgan.networks.shape_discriminators import GlobalDiscriminator, InstanceDiscriminator, Judgement
-from objgan.networks.shape_generator import ShapeGenerator
+from objgan.networks.shape_generator import ShapeGenerator, ShapeSizes
+from objgan.sections import ShapesTraining
 from objgan.stages.base import Adam, Losses, Phase, Stage
 
 
@@ -33,14 +34,16 @@ class ShapeOutputs:
 def build_shape_generator(config: Config, domain: Domain) -> ShapeGenerator:
     """The generator of these settings."""
     shapes = config.shapes
-    return ShapeGenerator(
+    sizes = ShapeSizes(
         classes=len(domain.classes),
         class_embedding=shapes.class_embedding,
         width=shapes.width,
         noise=shapes.noise,
         objects=config.data.max_objects,
         mask_size=config.data.mask_size,
+        template=shapes.template,
     )
+    return ShapeGenerator(sizes)
 
 
 def build_instance_discriminator(config: Config, domain: Domain) -> InstanceDiscriminator:
@@ -66,7 +69,7 @@ def build_global_discriminator(config: Config, domain: Domain) -> GlobalDiscrimi
 
 
 class ShapesStage(Stage):
-    """Shape generator (Li et al. 2019, section 3.2): adversarial, perceptual and, if asked for, per-pixel losses."""
+    """Shape generator (Li et al. 2019, section 3.2): adversarial, perceptual and, if asked for, per-pixel terms."""
 
     name: ClassVar[str] = "shapes"
     columns: ClassVar[frozenset[str]] = frozenset({"boxes", "masks"})
@@ -128,7 +131,7 @@ class ShapesStage(Stage):
         return losses
 
     def generator_losses(self, batch: Batch, outputs: ShapeOutputs) -> Losses:
-        """Adversarial terms, perceptual term (or feature matching), per-pixel term."""
+        """Adversarial terms, perceptual term (or feature matching), per-pixel and overlap terms."""
         kind, layout, some = self.config.shapes.adversarial, batch.layout, _has_objects(batch.layout)
         objects, pictures = self._judge_objects(outputs.masks, layout), self._judge_pictures(outputs.masks, layout)
         return {
@@ -136,6 +139,7 @@ class ShapesStage(Stage):
             "global": generator_loss(pictures.logits, kind, some),
             "perceptual": self._perceptual(layout, outputs.masks, objects, pictures),
             "pixel": pixel_loss(outputs.logits, layout),
+            "overlap": overlap_loss(outputs.masks, layout),
         }
 
     def _perceptual(self, layout: Layout, masks: Tensor, objects: Judgement, pictures: Judgement) -> Tensor:
@@ -195,6 +199,7 @@ class ShapesStage(Stage):
                     "global": training.global_weight,
                     "perceptual": training.perceptual_weight,
                     "pixel": training.pixel_weight,
+                    "overlap": training.overlap_weight,
                 },
                 clip={"shape_generator": training.clip},
             ),

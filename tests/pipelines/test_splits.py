@@ -2,8 +2,8 @@
 
 import pytest
 
-from objgan.config import DataConfig
 from objgan.errors import InputError
+from objgan.sections import DataConfig
 from pipelines.splits import split_images, split_of
 
 CONFIG = DataConfig(validation_percent=10, test_percent=20)

@@ -11,7 +11,7 @@ from torchvision.models import vgg19_bn
 
 from objgan.errors import InputError
 from objgan.layout import Layout
-from objgan.losses.shapes import VGGPerceptual, feature_matching, pixel_loss, pooled_mask
+from objgan.losses.shapes import VGGPerceptual, feature_matching, overlap_loss, pixel_loss, pooled_mask
 
 
 def _layout(boxes: list[list[float]], count: int, masks: torch.Tensor) -> Layout:
@@ -52,6 +52,25 @@ def test_pixel_loss_without_objects_is_zero_with_a_graph() -> None:
     loss.backward()
     assert loss.item() == 0
     assert not logits.grad.any()
+
+
+def test_overlap_loss_by_hand() -> None:
+    """0.5 and 0.25 on a true and a false pixel: 1 - 0.5 / (0.5 + 0.5 + 0.25); a perfect object: 0; padding: nothing."""
+    masks, truth = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
+    truth[0, 0, 0, 0] = 1
+    masks[0, 0, 0, :2] = torch.tensor([0.5, 0.25])
+    truth[0, 1, 2:] = masks[0, 1, 2:] = 1
+    masks[0, 2] = 1
+    loss = overlap_loss(masks, _layout([[0.0, 0, 1, 1]] * 3, 2, truth))
+    assert loss.item() == pytest.approx((1 - 0.5 / 1.25) / 2, rel=1e-6)
+
+
+def test_overlap_loss_without_objects_is_zero_with_a_graph() -> None:
+    masks = torch.zeros(1, 2, 4, 4, requires_grad=True)
+    loss = overlap_loss(masks, _layout([[0.0, 0, 0, 0]] * 2, 0, torch.zeros(1, 2, 4, 4)))
+    loss.backward()
+    assert loss.item() == 0
+    assert not masks.grad.any()
 
 
 def test_feature_matching_by_hand() -> None:

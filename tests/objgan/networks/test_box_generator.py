@@ -15,7 +15,7 @@ from objgan.layout import Layout
 from objgan.losses.boxes import label_nll, masked_mean, mixture_nll
 from objgan.networks.box_generator import BoxGenerator, BoxSizes, Temperatures, sort_layout
 from objgan.networks.encoders import TextEncoder, TextFeatures
-from objgan.networks.mixture_sampling import sample_labels, sample_mixture
+from objgan.networks.mixture_sampling import draw_mixture, draw_one_hot, sample_labels, sample_mixture
 
 MakeBatch = Callable[..., Batch]
 SIZES = BoxSizes(text=12, hidden=24, label_embedding=8, coordinate_embedding=6, components=3)
@@ -217,6 +217,38 @@ def test_mixture_samples_have_the_mixtures_moments() -> None:
     expected = torch.tensor([[0.25, 0.6], [0.6, 4.0]])
     torch.testing.assert_close(points.T.cov(), expected, atol=0.1, rtol=0)
     torch.testing.assert_close(sample_mixture(parameters, draws, 0.25).T.cov(), expected / 4, atol=0.03, rtol=0)
+
+
+def test_drawn_labels_and_points_follow_their_distributions() -> None:
+    torch.manual_seed(0)
+    labels = draw_one_hot(torch.tensor([-math.inf, math.log(0.2), math.log(0.8)]).expand(4000, 3))
+    assert ((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()
+    torch.testing.assert_close(labels.mean(0), torch.tensor([0.0, 0.2, 0.8]), atol=0.02, rtol=0)
+    sharp, wide = [math.log(3.0), 4.0, 0.0, -3.0, -3.0, 0.0], [0.0, 1.0, -1.0, math.log(0.5), math.log(2.0), 0.7]
+    points = draw_mixture(torch.tensor([sharp, wide]).expand(20000, 2, 6))
+    near = points[:, 0] > 3.5
+    assert near.float().mean().item() == pytest.approx(0.75, abs=0.02)
+    torch.testing.assert_close(points[~near].mean(0), torch.tensor([1.0, -1.0]), atol=0.1, rtol=0)
+    covariance = math.tanh(0.7)
+    expected = torch.tensor([[0.25, covariance], [covariance, 4.0]])
+    torch.testing.assert_close(points[~near].T.cov(), expected, atol=0.2, rtol=0)
+
+
+def test_a_drawn_layout_ends_keeps_caps_and_carries_gradients(generator: BoxGenerator, make_batch: MakeBatch) -> None:
+    torch.manual_seed(0)
+    generator.caps = torch.tensor([1, 2, 1, 1, 1])
+    drawn = generator.draw(encode(generator, make_batch(200)))
+    present = drawn.classes.sum(-1)
+    assert ((present == 0) | (present == 1)).all() and (present[:, 1:] <= present[:, :-1]).all()
+    assert len(set(present.sum(1).tolist())) > 1, "some end before others"
+    assert (drawn.classes.sum(1) <= generator.caps).all()
+    low, high = drawn.boxes[..., :2], drawn.boxes[..., :2] + drawn.boxes[..., 2:]
+    assert (low >= 0).all() and (high <= 1 + 1e-6).all()
+    (gradient,) = torch.autograd.grad(present.sum(), generator.to_label.bias, retain_graph=True)
+    assert gradient[END] < 0, "a likelier end leaves fewer objects"
+    (drawn.classes.square().sum() + drawn.boxes.square().sum()).backward()
+    quiet = [name for name, p in generator.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
+    assert quiet == ["to_bag.weight", "to_bag.bias"]
 
 
 def test_gradients_reach_every_parameter(generator: BoxGenerator, make_batch: MakeBatch) -> None:

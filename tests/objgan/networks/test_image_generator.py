@@ -250,3 +250,37 @@ def test_the_trunk_stays_channels_last(domain: Domain, batch: Batch) -> None:
         )
     _run(generator, batch)
     assert seen == [True, True]
+
+
+def test_without_object_attention_c_obj_is_zero_and_all_else_is_as_large(domain: Domain, batch: Batch) -> None:
+    plain, without = _generator(domain), _generator(domain, replace(TINY, object_attention=False))
+    out = _run(without.eval(), batch)
+    assert not out.object_context.any() and not out.object_weights.any()
+    assert out.object_context.shape == (4, 4, 8) and out.label_vectors.any()
+    ours, theirs = ({name: p.shape for name, p in g.named_parameters()} for g in (without, plain))
+    assert ours == {name: shape for name, shape in theirs.items() if not (name[:6] == "scenes" and "attention" in name)}
+    _loss(without.train()(_text(batch), batch.words, batch.layout, _noise(batch))).backward()
+    assert [name for name, p in without.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_without_object_attention_words_reach_the_image_through_the_grid_alone(domain: Domain, batch: Batch) -> None:
+    generator = _generator(domain, replace(TINY, sizes=(16,), object_attention=False)).eval()
+    text = _text(batch)
+    other = replace(text, words=(text.words + 1) * batch.word_mask[:, None])
+    assert torch.equal(_run(generator, batch, other).images[0], _run(generator, batch, text).images[0])
+
+
+def test_without_layout_the_caption_alone_makes_the_image(domain: Domain, batch: Batch) -> None:
+    generator = _generator(domain, replace(TINY, object_attention=False, layout=False))
+    _loss(generator(_text(batch), batch.words, batch.layout, _noise(batch))).backward()
+    assert [name for name, p in generator.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert not [name for name in generator.state_dict() if name.startswith("scenes")]
+    assert generator.first.blocks[0].block[0].in_channels == 8
+    assert generator.next[0].blocks[0].block[0].in_channels == 16
+    generator.eval()
+    out, moved = _run(generator, batch), replace(batch, layout=batch.layout[torch.tensor([2, 3, 0, 1])])
+    assert torch.equal(_run(generator, moved).images[-1], out.images[-1])
+    assert out.object_context.shape == (4, 4, 8) and not out.object_context.any()
+    text = _text(batch)
+    words = replace(text, words=(text.words + 1) * batch.word_mask[:, None])
+    assert not torch.equal(_run(generator, batch, words).images[-1], out.images[-1])

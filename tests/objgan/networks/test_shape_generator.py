@@ -6,17 +6,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from objgan.geometry import raster_boxes
+from objgan.geometry import ellipses, raster_boxes
 from objgan.layout import Layout
-from objgan.networks.shape_generator import ShapeGenerator
+from objgan.metrics.masks import object_ious
+from objgan.networks.shape_generator import ShapeGenerator, ShapeSizes
 
 MASK, OBJECTS, NOISE = 16, 4, 3
 
 
-@pytest.fixture
-def generator() -> ShapeGenerator:
+SIZES = ShapeSizes(classes=5, class_embedding=4, width=8, noise=NOISE, objects=OBJECTS, mask_size=MASK)
+
+
+@pytest.fixture(params=[0, 8], ids=["published", "templates"])
+def generator(request) -> ShapeGenerator:
     torch.manual_seed(0)
-    return ShapeGenerator(classes=5, class_embedding=4, width=8, noise=NOISE, objects=OBJECTS, mask_size=MASK).eval()
+    generator = ShapeGenerator(replace(SIZES, template=request.param)).eval()
+    for parameter in (*generator.decode[-1].parameters(), *_offsets(generator)):
+        torch.nn.init.normal_(parameter, std=0.1)
+    return generator
+
+
+def _offsets(generator: ShapeGenerator) -> list[torch.nn.Parameter]:
+    return [] if generator.templates is None else list(generator.templates.offset.parameters())
 
 
 @pytest.fixture
@@ -84,11 +95,18 @@ def test_noise_of_an_object_changes_its_mask_alone(generator, layout, noise) -> 
 
 @pytest.mark.parametrize("size", [16, 32, 128])
 def test_mask_sizes(make_batch, size) -> None:
-    generator = ShapeGenerator(5, 4, 8, NOISE, OBJECTS, size)
+    generator = ShapeGenerator(replace(SIZES, mask_size=size))
     assert generator(make_batch(2).layout, torch.zeros(2, OBJECTS, NOISE)).shape == (2, OBJECTS, size, size)
 
 
 @pytest.mark.parametrize("size", [8, 48])
 def test_other_mask_sizes_are_refused(size) -> None:
     with pytest.raises(ValueError, match=f"mask_size {size}"):
-        ShapeGenerator(5, 4, 8, NOISE, OBJECTS, size)
+        ShapeGenerator(replace(SIZES, mask_size=size))
+
+
+def test_with_templates_it_begins_as_the_ellipse(make_batch, noise) -> None:
+    layout = make_batch(4, counts=[2, 0, 4, 1]).layout
+    masks = ShapeGenerator(replace(SIZES, template=16, mask_size=64))(layout, noise)
+    true = layout.with_masks(ellipses(layout.boxes, 64) * layout.valid[..., None, None])
+    assert object_ious(masks, true)[layout.valid].min() > 0.9

@@ -9,6 +9,7 @@ import torch
 from objgan.batch import Batch
 from objgan.config import Config, build_config
 from objgan.domain import Domain
+from objgan.errors import InputError
 from objgan.layout import Layout
 from objgan.losses.boxes import label_nll, mixture_nll
 from objgan.networks.encoders import TextEncoder
@@ -128,3 +129,28 @@ def test_padded_objects_change_no_loss(stage: BoxesStage, make_batch: MakeBatch)
 def test_pictures(stage: BoxesStage, make_batch: MakeBatch) -> None:
     pictures = stage.eval().pictures(make_batch(3, counts=[0, 2, 4], masks=False))
     assert all(min(picture.size) > 100 for picture in pictures.values())
+
+
+def test_word_bag_learns_under_its_penalty(tiny_config: Config, domain: Domain, make_batch: MakeBatch) -> None:
+    config = configured(
+        tiny_config, {"bag_weight": 1.0, "word_bag_decay": 0.5}, word_bag=True, text_encoder="own", word_dropout=0.2
+    )
+    torch.manual_seed(0)
+    stage = BoxesStage(config, domain, {})
+    batch = make_batch(4, masks=False)
+    bag = stage.networks["box_generator"].word_bag
+    plain = stage.likelihood_losses(batch, stage.eval()(batch))["bag"]
+    with torch.no_grad():
+        bag.weights.weight[0] = 0.5  # padding's row: it takes part in no sum
+    assert bag.penalty() > 0
+    torch.testing.assert_close(
+        stage.likelihood_losses(batch, stage(batch))["bag"] - plain, 0.5 * bag.penalty(), rtol=1e-3, atol=1e-3
+    )
+    state = TrainState(stage)
+    losses = [train_step(state, batch, StepContext(0))["likelihood/bag"].item() for _ in range(2)]
+    assert losses[1] < losses[0]
+
+
+def test_a_word_bag_without_its_loss_is_refused(tiny_config: Config) -> None:
+    with pytest.raises(InputError, match="bag_weight"):
+        configured(tiny_config, word_bag=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from objgan.batch import Batch
 from objgan.config import Config, build_config
 from objgan.domain import Domain
+from objgan.errors import InputError
 from objgan.networks.backbones import SmallBackbone
 from objgan.networks.encoders import ImageEncoder, TextEncoder
 from objgan.stages.base import Phase
@@ -285,3 +286,40 @@ def test_pictures_have_a_row_a_sample(tiny_config, domain, make_batch):  # type:
     stage = _stage(tiny_config, domain).eval()
     two, three = (stage.pictures(make_batch(n, [0, 1, 2][:n]))["images"] for n in (2, 3))
     assert three.height > two.height > 512 and three.width > 5 * 256
+
+
+WITHOUT: dict[str, dict[str, Any]] = {
+    "attention": {"object_attention": False},
+    "object judges": {"object_discriminators": False},
+    "layout": {"object_attention": False, "object_discriminators": False, "layout": False},
+}
+
+
+@pytest.mark.parametrize("what", list(WITHOUT))
+def test_variants_have_the_networks_and_terms_that_are_left(tiny_config, domain, make_batch, what):  # type: ignore[no-untyped-def]
+    state = TrainState(_stage(tiny_config, domain, {"feature_weight": 5.0, **PENALTY}, **OPTIONS, **WITHOUT[what]))
+    batch, networks = make_batch(4, [4, 4, 4, 4]), set(state.stage.networks)
+    metrics = train_step(state, batch, StepContext(0))
+    objects, layouts = {"object_small", "object_large"}, {"layout_32", "layout_64"}
+    gone = {"attention": set(), "object judges": objects, "layout": objects | layouts}[what]
+    assert networks == {"image_generator", "text_32", "text_64"} | ((objects | layouts) - gone)
+    assert {name.split("/")[1] for name in metrics} >= networks - {"image_generator"}
+    assert not [name for name in metrics if name.split("/")[1].startswith(tuple(gone) or ("none",))]
+    terms = {name for name in ("object", "layout", "features") if f"generator/{name}" in metrics}
+    expected = {"attention": {"object", "layout", "features"}, "object judges": {"layout", "features"}, "layout": set()}
+    assert terms == expected[what]
+    measured = state.stage.eval().measure(batch)
+    assert all(values.shape == (4,) for values in measured.values())
+
+
+def test_without_object_attention_objects_are_judged_by_their_labels_alone(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    stage, batch = _stage(tiny_config, domain, object_attention=False), make_batch(3)
+    pairs = stage.pairs(batch, stage(batch), [], detach=True)
+    width = stage.pairs.label_vectors.shape[1]
+    assert not pairs.conditions[..., width:].any() and pairs.conditions[..., :width].any()
+
+
+@pytest.mark.parametrize("on", ["object_attention", "object_discriminators"])
+def test_objects_without_a_layout_are_refused(tiny_config, domain, on):  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match="images: layout false"):
+        _stage(tiny_config, domain, **WITHOUT["layout"] | {on: True})

@@ -132,6 +132,25 @@ def test_measures_depend_on_the_sample_alone(stage, make_batch) -> None:
     assert (together["mask_iou_ellipse"] == 1).all()  # the fixture draws ellipses
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_with_templates_all_moves_from_the_second_step_on(tiny_config, domain, make_batch, steps) -> None:
+    """The last convolution and the templates' offsets begin at 0, so what lies before them waits for one step."""
+    torch.manual_seed(0)
+    state = TrainState(ShapesStage(_with(tiny_config, {"template": 8}, overlap_weight=1.0, clip=5.0), domain, {}))
+    before = {key: value.clone() for key, value in state.stage.networks["shape_generator"].named_parameters()}
+    for _ in range(steps):
+        train_step(state, make_batch(4, images=False), StepContext(seed=0))
+    moved = {
+        key
+        for key, value in state.stage.networks["shape_generator"].named_parameters()
+        if not torch.equal(value, before[key])
+    }
+    if steps == 1:
+        assert {"templates.shared", "templates.offset.weight", "decode.3.weight", "decode.3.bias"} <= moved
+    else:
+        assert moved == set(before)
+
+
 def test_pictures_have_a_row_a_sample(stage, make_batch) -> None:
     one, two = (stage.pictures(make_batch(n, images=False))["shapes"] for n in (1, 2))
     assert one.width == two.width >= 3 * 256

@@ -1,0 +1,60 @@
+"""Shapes in box coordinates: what an object's class, size and place tell of its mask before anything is drawn."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_STEEPNESS = 4.0
+_HIDDEN = 128
+# Logits move this many times faster than weights: at the convolutions' rate a shape is learned in a hundred steps.
+_GAIN = 8.0
+_FEATURES = 12
+
+
+class BoxTemplates(nn.Module):
+    """Logits on a grid over the box: one grid for all objects, an ellipse at first, and what an object adds to it.
+
+    What is added depends on the class, and on the box's place, size, ratio and which borders of the picture it touches
+    (an object that is cut off fills its box there); it is 0 before training. So a few objects of a class are enough.
+    """
+
+    def __init__(self, classes: int, embedding: int, side: int, noise: int) -> None:
+        """`side`: cells of the grid across and down."""
+        super().__init__()
+        self.side = side
+        centres = (torch.arange(side) + 0.5) / side * 2 - 1
+        ellipse = 1 - centres[:, None] ** 2 - centres[None] ** 2
+        self.shared = nn.Parameter(_STEEPNESS / _GAIN * ellipse)
+        self.embedding = nn.Embedding(classes, embedding)
+        self.hidden = nn.Sequential(
+            nn.Linear(_FEATURES + embedding + noise, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.SiLU()
+        )
+        self.offset = nn.Linear(_HIDDEN, side * side)
+        nn.init.zeros_(self.offset.weight)
+        nn.init.zeros_(self.offset.bias)
+
+    def forward(self, labels: Tensor, boxes: Tensor, noise: Tensor, size: int) -> Tensor:
+        """int64 [N], xywh fractions [N, 4], [N, noise] -> logits float32 [N, size, size] over the whole picture."""
+        told = torch.cat([_features(boxes, size), self.embedding(labels), noise], 1)
+        offsets = self.offset(self.hidden(told)).float().view(-1, self.side, self.side)
+        return stretch(_GAIN * (self.shared + offsets), boxes, size)
+
+
+def stretch(shapes: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Bilinear, each over its box: [N, side, side], xywh fractions [N, 4] -> [N, size, size]; edges go on outside."""
+    centres = (torch.arange(size, device=boxes.device, dtype=boxes.dtype) + 0.5) / size
+    # -1 and 1 are the box's edges, as grid_sample has it.
+    within = (centres - boxes[:, :2, None]) / boxes[:, 2:, None].clamp_min(1e-6) * 2 - 1
+    across, down = within[:, 0, None, :].expand(-1, size, -1), within[:, 1, :, None].expand(-1, -1, size)
+    grid = torch.stack([across, down], -1)
+    return functional.grid_sample(shapes[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+
+
+def _features(boxes: Tensor, size: int) -> Tensor:
+    """xywh [N, 4] -> [N, 12], each of about unit size: centre, sides, their logarithms and ratio, borders touched."""
+    pixel = 1 / size
+    centre, sides = boxes[:, :2] + boxes[:, 2:] / 2 - 0.5, boxes[:, 2:]
+    logarithms = sides.clamp_min(pixel).log()
+    ratio = logarithms[:, 1:] - logarithms[:, :1]
+    gaps = torch.cat([boxes[:, :2], 1 - boxes[:, :2] - sides], 1)
+    return torch.cat([centre, sides, logarithms / 2 + 0.5, ratio, ratio.abs(), (gaps < pixel).to(boxes.dtype)], 1)

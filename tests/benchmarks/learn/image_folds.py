@@ -1,0 +1,74 @@
+"""Prepared data in folds by hash of the image id, whatever split an image was prepared for."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from objgan.batch import Sample, collate
+from objgan.layout import Layout
+from objgan.stages import stage_class
+from pipelines.jobs import TrainJob
+from pipelines.reader import ShardReader
+from pipelines.shards import SPLITS
+
+FOLDS = 5
+_VALIDATION_SHARE = 8
+"""One in so many of the images outside the fold picks the checkpoint."""
+
+
+class SubsetReader(ShardReader):
+    """Some samples of several readers, as one reader; it lives in one process."""
+
+    def __init__(self, readers: Sequence[ShardReader], places: Sequence[tuple[int, int]]) -> None:
+        """`places`: (number of the reader, index in it) of each sample."""
+        self._readers, self._places = list(readers), list(places)
+        self.config, self.max_words, self.flips = readers[0].config, readers[0].max_words, readers[0].flips
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def sample(self, index: int, seed: int, epoch: int, flip: bool = False) -> Sample:
+        """As the reader that has it gives it."""
+        reader, at = self._places[index]
+        return self._readers[reader].sample(at, seed, epoch, flip)
+
+    def evaluation_sample(self, index: int, seed: int, number: int = 0) -> Sample:
+        """As the reader that has it gives it."""
+        reader, at = self._places[index]
+        return self._readers[reader].evaluation_sample(at, seed, number)
+
+
+@dataclass(frozen=True)
+class FoldJob(TrainJob):
+    """Training without the images of `fold`; "test" is the fold, "validation" a part of the rest.
+
+    The vocabulary and layout statistics stay those of the prepared training split: for stages that use neither.
+    """
+
+    fold: int = 0
+
+    def reader(self, split: str) -> ShardReader:
+        """The samples of a split of this fold."""
+        words = getattr(self.config, self.stage).training.max_words
+        columns = stage_class(self.stage).columns
+        readers = [ShardReader(self.data, name, columns, self.config, words) for name in SPLITS]
+        every = ((number, index) for number, reader in enumerate(readers) for index in range(len(reader)))
+        kept = [at for at in every if self.split_of(readers[at[0]].sample(at[1], 0, 0).image_id) == split]
+        return SubsetReader(readers, kept)
+
+    def split_of(self, image_id: int) -> str:
+        """Where an image belongs in this fold."""
+        draw = int.from_bytes(hashlib.sha256(str(image_id).encode()).digest())
+        if draw % FOLDS == self.fold:
+            return "test"
+        return "validation" if draw // FOLDS % _VALIDATION_SHARE == 0 else "train"
+
+
+def whole_layout(reader: ShardReader, seed: int = 0) -> tuple[Tensor, Layout]:
+    """All samples of a reader, not mirrored: image ids int64 [N] and layouts."""
+    samples = [reader.sample(index, seed, 0) for index in range(len(reader))]
+    batch = collate(samples, reader.max_words, reader.config.data.max_objects)
+    return torch.clone(batch.image_ids), batch.layout
