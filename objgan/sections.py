@@ -241,6 +241,7 @@ class JudgeConfig(Section):
 
     width: int = Field(32, ge=4, multiple_of=2, description="channels at 32 x 32 cells")
     silhouettes: float = Field(0.3, ge=0, lt=1, description="share of objects shown as flat outlines: nothing")
+    noise: float = Field(0.15, ge=0, lt=1, description="share of images shown as coloured noise: nothing")
     found_threshold: float = Field(0.85, gt=0, lt=1, description="score from which a class is seen in an image")
     training: JudgeTraining = JudgeTraining()
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from objgan import drawing
-from objgan.batch import Batch
+from objgan.batch import Batch, resize_images
 from objgan.config import Config
 from objgan.domain import Domain
 from objgan.layout import Layout
@@ -19,13 +19,19 @@ from objgan.metrics.objects import judge_images, mean_colours, score_verdicts, s
 from objgan.networks.judge import Judge, Judgement
 from objgan.stages.base import Adam, Losses, Phase, Stage
 
+_NOISY_SILHOUETTES = 0.3
+"""Share of the images whose silhouettes are full of noise instead of one colour."""
+_BLOTS = (2, 4, 8, 16, 32)
+"""Sides of the grids of coloured noise."""
+
 
 @dataclass(frozen=True)
 class JudgeOutputs:
-    """Logits for the changed images, and which objects became silhouettes, bool [B, R]."""
+    """Logits for the changed images, which objects can no longer be seen, bool [B, R], and which images, bool [B]."""
 
     seen: Judgement
     flat: Tensor
+    noise: Tensor
 
 
 def build_judge(config: Config, domain: Domain) -> Judge:
@@ -37,7 +43,8 @@ class JudgeStage(Stage):
     """Classification of every cell of a grid, with silhouettes of one flat colour as examples of nothing.
 
     Without them it would judge outlines, which a generator is given; with them it has to look at what is inside.
-    Changes of light, noise and blur keep it from minding how sharp a generated image is.
+    Coloured noise is nothing, too: otherwise blurs of a bad generator look like something or other. Changes of light,
+    noise and blur keep it from minding how sharp a generated image is.
     """
 
     name: ClassVar[str] = "judge"
@@ -64,8 +71,13 @@ class JudgeStage(Stage):
         """Logits for images whose light, sharpness and some objects are changed, with torch's global generator."""
         layout, images = batch.layout, batch.pixels(Judge.side)
         flat = layout.valid & (torch.rand(layout.labels.shape, device=images.device) < self.config.judge.silhouettes)
-        images = degrade(silhouettes(images, layout, flat, _flat_colours(images, layout)))
-        return JudgeOutputs(self._judge()(images), flat)
+        images = silhouettes(images, layout, flat, _flat_colours(images, layout))
+        # Noise takes the place of whole images, and fills some of the silhouettes.
+        noise = torch.rand(len(batch), device=images.device) < self.config.judge.noise
+        filled = torch.rand(len(batch), 1, device=images.device) < _NOISY_SILHOUETTES
+        hidden = silhouettes_of(layout, flat & filled, Judge.side).clamp_min(noise[:, None, None, None].float())
+        images = torch.lerp(images, coloured_noise(len(batch), Judge.side, images.device), hidden)
+        return JudgeOutputs(self._judge()(degrade(images)), flat | (layout.valid & noise[:, None]), noise)
 
     def judge_losses(self, batch: Batch, outputs: JudgeOutputs) -> Losses:
         """Cross-entropies: of objects, each one's cells weighted to 1; of cells without any; of colours; of scenes."""
@@ -84,7 +96,7 @@ class JudgeStage(Stage):
             losses["colours"] = weighted_mean(colours, counted & ~flat & (batch.colours >= 0))
         if batch.scenes is not None:
             scenes = functional.cross_entropy(seen.scenes, batch.scenes.clamp_min(0), reduction="none")
-            losses["scenes"] = weighted_mean(scenes, batch.scenes >= 0)
+            losses["scenes"] = weighted_mean(scenes, (batch.scenes >= 0) & ~outputs.noise)
         return losses
 
     @torch.no_grad()
@@ -125,6 +137,22 @@ class JudgeStage(Stage):
         judge = self.networks["judge"]
         assert isinstance(judge, Judge)
         return judge
+
+
+def silhouettes_of(layout: Layout, which: Tensor, size: int) -> Tensor:
+    """float32 [B, 1, size, size] in [0, 1]: where any of these objects (bool [B, R]) is."""
+    masks = layout.soft_masks * which[:, :, None, None]
+    return resize_images(masks.amax(1, keepdim=True), size)
+
+
+def coloured_noise(count: int, size: int, device: torch.device) -> Tensor:
+    """[count, 3, size, size] about [-1, 1]: blots of 2 to 32 pixels over one colour, drawn from torch's generator."""
+    images = 2 * torch.rand(count, 3, 1, 1, device=device) - 1
+    strength = torch.rand(len(_BLOTS), count, 1, 1, 1, device=device).square()
+    for part, cells in zip(strength, _BLOTS, strict=True):
+        blots = torch.randn(count, 3, cells, cells, device=device)
+        images = images + part * functional.interpolate(blots, size=(size, size), mode="bilinear")
+    return images.clamp(-1, 1)
 
 
 def degrade(images: Tensor) -> Tensor:

@@ -138,7 +138,7 @@ def _start(out: Path, run: Run, minutes: float) -> subprocess.Popen[bytes]:
     folder = out / NAME / run.key
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "tests.benchmarks.learn.ablation", run.key]
-    command += ["--out", str(out.resolve()), "--minutes", str(minutes)]
+    command += ["--out", str(out.resolve()), "--minutes", str(minutes), "--parent", str(os.getpid())]
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
             command,
@@ -274,10 +274,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", help="VARIANT_SEED")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=MINUTES)
+    parser.add_argument("--parent", type=int, help="end when this process, which started it, is gone")
     asked = parser.parse_args(arguments)
     variant, _, seed = asked.run.rpartition("_")
     run = Run(variant, int(seed))
-    measure(SampleRuns(asked.out), run, asked.minutes, asked.out / NAME / run.key, lambda text: print(text, flush=True))
+
+    def say(text: str) -> None:
+        # Killed, the parent leaves its runs behind; its next start would have two of each in one folder.
+        if asked.parent is not None and os.getppid() != asked.parent:
+            sys.exit(f"{asked.run}: the process that started it is gone")
+        print(text, flush=True)
+
+    measure(SampleRuns(asked.out), run, asked.minutes, asked.out / NAME / run.key, say)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from objgan.checkpoint import read_state, resume, save_checkpoint
 from objgan.files import read_json, write_atomically
 from objgan.stages import build_stage
 from objgan.training import StepContext, TrainState, step_seed, train_step
-from pipelines.jobs import VALIDATION_BATCH, TrainJob
+from pipelines.jobs import VALIDATION_BATCH, TrainJob, check_folder, claim_folder
 from pipelines.reader import evaluation_batches, loader
 
 _SAVE_EVERY_S = 60.0
@@ -36,11 +36,16 @@ def fit(job: TrainJob, log: Callable[[str], None], minutes: float | None = None)
 
     With a `checkpoint_every` under the job's length the best checkpoint by the stage's held-out objective is taken,
     as `train` does; otherwise the last one.
+
+    Raises:
+        InputError: the folder holds a run of other settings.
     """
+    check_folder(job)
     done = job.folder / "fitted.json"
     if done.exists():
         facts = read_json(done, "finished fit")
         return Fitted(job.folder / facts["checkpoint"], facts["step"], facts["seconds"])
+    claim_folder(job)
     run = _Run(job, log, minutes)
     run.go()
     facts = {"checkpoint": run.best or "last", "step": run.best_step, "seconds": run.seconds}

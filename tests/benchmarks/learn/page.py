@@ -77,9 +77,9 @@ def _steps(runs: SampleRuns, docs: Path, log: Log) -> str:
         log(f"page: {STEPS_PICTURE}")
     return _section(
         "From captions to images",
-        _shown(docs / STEPS_PICTURE, "Captions, predicted boxes, predicted shapes, the image made of them; true shapes")
-        + "\n\nLeft, everything comes from the caption: boxes, shapes, image. Right, the image from the true boxes and "
+        "Left, everything comes from the caption: boxes, shapes, image. Right, the image from the true boxes and "
         "shapes, beside the true image.",
+        _shown(docs / STEPS_PICTURE, "Captions, predicted boxes and shapes, the image; the image from true shapes"),
         sample_images.table(rows) if rows else _nothing(sample_images.NAME),
     )
 
@@ -140,7 +140,7 @@ def ablation_picture(runs: SampleRuns, models: dict[str, Path]) -> Image.Image:
         [_shapes(drawn, drawn.prompts.batch.layout, row), *(column[row] for column in columns), _picture(real[row])]
         for row in range(len(drawn.texts))
     ]
-    return grid(rows, drawn.texts, ["true shapes", *(_heading(name) for name in models), "true image"])
+    return grid(rows, drawn.texts, ["true shapes", *(VARIANTS[name].short for name in models), "true image"])
 
 
 def _models(out: Path, rows: dict[str, Row]) -> tuple[int, dict[str, Path]]:
@@ -176,10 +176,6 @@ def _shapes(drawn: Drawn, layout: Layout, row: int) -> Image.Image:
 
 def _picture(image: Tensor) -> Image.Image:
     return enlarge(to_image(image), SIDE)
-
-
-def _heading(name: str) -> str:
-    return {"full": "full", "no_layout": "(iii) no layout"}.get(name, VARIANTS[name].title.replace("object-", ""))
 
 
 def _section(title: str, *parts: str) -> str:

@@ -20,18 +20,22 @@ FULL = "full"
 
 @dataclass(frozen=True)
 class Variant:
-    """Name for people, and the settings of `images` that differ from the full model's."""
+    """Names for people, and the settings of `images` that differ from the full model's."""
 
     title: str
+    short: str
     settings: Mapping[str, bool]
 
 
 VARIANTS: Mapping[str, Variant] = {
-    FULL: Variant("full", {}),
-    "no_object_attention": Variant("(i) no object-driven attention", {"object_attention": False}),
-    "no_object_discriminators": Variant("(ii) no object-wise discriminators", {"object_discriminators": False}),
+    FULL: Variant("full", "full", {}),
+    "no_object_attention": Variant("(i) no object-driven attention", "(i) no attention", {"object_attention": False}),
+    "no_object_discriminators": Variant(
+        "(ii) no object-wise discriminators", "(ii) no object judges", {"object_discriminators": False}
+    ),
     "no_layout": Variant(
         "(iii) neither, and no layout (AttnGAN-like)",
+        "(iii) no layout",
         {"object_attention": False, "object_discriminators": False, "layout": False},
     ),
 }

@@ -12,7 +12,7 @@ from objgan.config import STAGES, Config, build_config
 from objgan.errors import InputError
 from objgan.layout import Layout
 from objgan.stages import NETWORKS, STAGE_CLASSES, build_network, build_stage, stage_class
-from objgan.stages.judge import JudgeStage, blurred, degrade
+from objgan.stages.judge import JudgeStage, blurred, coloured_noise, degrade
 from objgan.training import StepContext, TrainState, train_step
 
 
@@ -89,6 +89,27 @@ def test_silhouettes_ask_for_nothing_and_for_no_colour(tiny_config, domain, make
     none = stage.judge_losses(batch, replace(outputs, flat=torch.zeros_like(batch.layout.valid)))
     assert every["objects"] < 1e-6 and none["objects"] > 19
     assert every["colours"] == 0 and none["colours"] > 0
+
+
+def test_noise_is_nothing_and_no_scene(tiny_config, domain, make_batch) -> None:
+    torch.manual_seed(0)
+    config = _config(tiny_config)
+    noisy = config.model_copy(update={"judge": config.judge.model_copy(update={"noise": 0.999, "silhouettes": 0.0})})
+    stage, batch = JudgeStage(noisy, domain, {}), _known(make_batch(3))
+    outputs = stage(batch)
+    assert outputs.noise.all() and (outputs.flat == batch.layout.valid).all()
+    losses = stage.judge_losses(batch, outputs)
+    assert losses["scenes"] == 0 and losses["colours"] == 0 and losses["objects"] > 0
+    plain = stage.judge_losses(batch, replace(outputs, noise=torch.zeros(3, dtype=torch.bool)))
+    assert plain["scenes"] > 0
+
+
+def test_noise_has_blots_of_many_sizes_and_no_picture_in_it() -> None:
+    torch.manual_seed(0)
+    noise = coloured_noise(8, 64, torch.device("cpu"))
+    assert noise.shape == (8, 3, 64, 64) and noise.abs().max() <= 1
+    assert noise.std((2, 3)).mean() > 0.1
+    assert (noise[0] - noise[1]).abs().mean() > 0.1
 
 
 @pytest.mark.parametrize("counts", [[0, 0], [2, 0]])
