@@ -121,15 +121,21 @@ class BoxesConfig(Section):
     word_dropout: float = Field(0.0, ge=0, lt=1, description="share of words hidden from the stage's own networks")
     text_encoder: Literal["frozen", "own"] = Field("frozen", description="own: for captions and boxes without pixels")
     label_temperature: float = Field(0.0, ge=0, description="0: the most likely label")
+    median_end: bool = Field(False, description="temperature 0 ends at the median count, not at the likeliest end")
+    named_first: float = Field(
+        0.0, ge=0, lt=1, description="bag probability of classes that come before repeats at temperature 0; 0: none"
+    )
     mixture_temperature: float = Field(0.4, gt=0, description="on mixture weights; sigma is scaled by its root")
     discriminator_width: int = Field(32, ge=4)
     adversarial: Literal["bce", "hinge"] = "hinge"
     training: BoxesTraining = BoxesTraining()
 
     @model_validator(mode="after")
-    def _word_bag_learns(self) -> Self:
+    def _bag_learns(self) -> Self:
         if self.word_bag and not self.training.bag_weight:
             raise ValueError("word_bag learns from the bag of labels alone: set training.bag_weight over 0")
+        if self.named_first and not self.training.bag_weight:
+            raise ValueError("named_first asks the bag of labels: set training.bag_weight over 0")
         return self
 
 

@@ -91,7 +91,8 @@ class Judges:
         """Whether the true objects are there, from uint8 [B, 3, S, S] made from a layout of true boxes."""
         if self._judge is None:
             return {}
-        return self._judge.objects(scaled(images).to(self._device), layout, prompts)
+        named = self.of_captions(prompts)["named"]
+        return self._judge.objects(scaled(images).to(self._device), layout, prompts, named)
 
     def diversity(self, images: Tensor) -> dict[str, Tensor]:
         """How much K images of one caption differ, uint8 [B, K, 3, S, S]: by pixels, and by the second encoders."""

@@ -57,15 +57,18 @@ class ObjectJudge:
         scores = functional.avg_pool2d(both, _PATCH, stride=1).amax((2, 3))
         return found | {"stated_colour_accuracy": _share(scores >= self._judge.found_threshold, pairs)}
 
-    def objects(self, images: Tensor, layout: Layout, prompts: Prompts) -> dict[str, Tensor]:
+    def objects(self, images: Tensor, layout: Layout, prompts: Prompts, named: Tensor) -> dict[str, Tensor]:
         """Shares of the true objects whose class, and whose colour, the judge reads inside their shapes in `layout`;
-        whether it reads the true scene.
+        whether it reads the true scene. `told_colour_accuracy`: of the objects whose class and colour the caption
+        states alone, since nobody can know the others' colours; `named` as in `stated`.
         """
         verdicts = judge_images(self._judge, images, layout, self._smallest)
         right = score_verdicts(verdicts, layout, prompts.batch.colours, prompts.batch.scenes)
         found = {"object_accuracy": right.objects.nanmean(1)}
         if prompts.batch.colours is not None:
+            told = _told(prompts, named.to(right.colours.device))
             found["colour_accuracy"] = right.colours.nanmean(1)
+            found["told_colour_accuracy"] = right.colours.masked_fill(~told, torch.nan).nanmean(1)
         if prompts.batch.scenes is not None:
             found["scene_accuracy"] = right.scenes
         return found
@@ -80,16 +83,22 @@ def stated_pairs(prompts: Prompts, named: Tensor) -> Tensor:
     """bool [B, R]: the true objects whose class (`named`, bool [B, C]) and whose colour the caption states; of objects
     that are alike in both, the first.
     """
+    labels, colours, stated = prompts.batch.layout.labels, prompts.batch.colours, _told(prompts, named)
+    assert colours is not None
+    same = (labels[:, :, None] == labels[:, None]) & (colours[:, :, None] == colours[:, None]) & stated[:, None]
+    earlier = torch.ones_like(same).tril(-1)
+    return stated & ~(same & earlier).any(2)
+
+
+def _told(prompts: Prompts, named: Tensor) -> Tensor:
+    """bool [B, R]: the true objects whose class (`named`, bool [B, C]) and whose colour stand in the caption."""
     labels, colours = prompts.batch.layout.labels, prompts.batch.colours
     assert colours is not None
     words = torch.zeros(len(prompts), len(COLOURS), dtype=torch.bool)
     for row, tokens in enumerate(prompts.tokens):
         words[row, [COLOURS.index(name) for name in stated_colours(tokens)]] = True
     coloured = words.to(colours.device).gather(1, colours.clamp_min(0)) & (colours >= 0)
-    stated = prompts.batch.layout.valid & coloured & named.gather(1, labels)
-    same = (labels[:, :, None] == labels[:, None]) & (colours[:, :, None] == colours[:, None]) & stated[:, None]
-    earlier = torch.ones_like(same).tril(-1)
-    return stated & ~(same & earlier).any(2)
+    return prompts.batch.layout.valid & coloured & named.gather(1, labels)
 
 
 def _of_each(shares: Tensor, index: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def tiny() -> Values:
             "dropout": 0.2,
             "backbone": "small",
             "small_width": 24,
-            "training": _steps(220, batch_size=48),
+            "training": _steps(300, batch_size=48, cooldown=0.3),
         },
         "boxes": {
             "hidden": 128,
@@ -125,9 +125,10 @@ def _tiny_images() -> Values:
         # how soon colours and places are right. Hence no augmentation, matched features, and larger rates.
         "augment": False,
         "training": _steps(
-            400,
+            460,
             batch_size=8,
             ema_warmup=True,
+            cooldown=0.4,
             generator_lr=1e-3,
             discriminator_lr=1e-3,
             text_weight=1.0,

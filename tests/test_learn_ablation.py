@@ -134,7 +134,7 @@ def test_goals_are_met_or_missed_by_name() -> None:
 
     figures = {
         "from_layouts/object_accuracy": one(0.86),
-        "from_layouts/colour_accuracy": one(0.79),
+        "from_layouts/told_colour_accuracy": one(0.79),
         "from_layouts/r_precision": one(0.3),
         "true_images/r_precision": one(0.5),
     }

@@ -11,6 +11,7 @@ from objgan.domain import LayoutStatistics
 from objgan.geometry import SMALLEST_SIDE, cxywr_to_xywh, xywh_to_cxywr
 from objgan.layout import Layout
 from objgan.networks.encoders import TextEncoder, TextFeatures
+from objgan.networks.greedy_labels import GreedyLabels, GreedyRule
 from objgan.networks.layout_discriminator import SoftLayout
 from objgan.networks.mixture_sampling import draw_mixture, draw_one_hot, sample_labels, sample_mixture
 from objgan.networks.word_bag import CaptionFeatures, WordBag, hide_words
@@ -36,7 +37,7 @@ class BoxSizes:
 
 @dataclass(frozen=True)
 class Temperatures:
-    """label: 0 takes the most likely; mixture: on log weights, its root on sigmas."""
+    """label: 0 goes by the generator's `greedy` rule; mixture: on log weights, its root on sigmas."""
 
     label: float = 0.0
     mixture: float = 0.4
@@ -81,6 +82,7 @@ class BoxGenerator(nn.Module):
         super().__init__()
         classes, hidden = len(statistics.class_counts), sizes.hidden
         self.classes, self.max_objects, self.temperatures = classes, max_objects, temperatures
+        self.greedy = GreedyRule()
         self.noise_shape = (max_objects, 7)
         self.register_buffer("mean", torch.tensor(statistics.mean))
         self.register_buffer("std", torch.tensor(statistics.std).clamp_min(1e-3))
@@ -170,13 +172,17 @@ class BoxGenerator(nn.Module):
         """
         label, box, state = self._start(text)
         bag, alive = self._bag(text, state[0]), torch.ones_like(label, dtype=torch.bool)
+        greedy = GreedyLabels(self.greedy, bag) if temperatures.label == 0 else None
         used = torch.zeros(len(label), self.classes + 1, dtype=torch.int64, device=label.device)
         limits = torch.cat([caps.to(label.device), caps.new_full((1,), self.max_objects).to(label.device)])
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for step in range(self.max_objects):
             state = self._step(text, label, box, state)
             logits = self._label_logits(state[0], bag, used[:, :-1]).masked_fill(used >= limits, -math.inf)
-            label = sample_labels(logits, noise[:, step, 0], temperatures.label)
+            if greedy is not None:
+                label = greedy.next(logits, used[:, :-1])
+            else:
+                label = sample_labels(logits, noise[:, step, 0], temperatures.label)
             alive = alive & (label != self.classes)
             box = self._sample_box(state[0], label, noise[:, step, 1:], temperatures.mixture)
             used.scatter_add_(1, label[:, None], alive[:, None].to(used.dtype))

@@ -21,6 +21,7 @@ from objgan.metrics.layouts import best_iou, count_error, label_f1, named_share
 from objgan.metrics.named_classes import NamedClasses, named_classes
 from objgan.networks.box_generator import BoxGenerator, BoxOutputs, BoxSizes, Temperatures
 from objgan.networks.encoders import TextFeatures
+from objgan.networks.greedy_labels import GreedyRule
 from objgan.stages.base import Adam, Losses, Phase, Stage
 from objgan.stages.box_judges import BoxJudge
 from objgan.stages.encoders import build_text_encoder
@@ -48,7 +49,7 @@ def build_box_generator(config: Config, domain: Domain) -> BoxGenerator:
         word_bag=len(domain.vocabulary) if boxes.word_bag else 0,
         word_dropout=boxes.word_dropout,
     )
-    return BoxGenerator(
+    generator = BoxGenerator(
         sizes,
         domain.statistics,
         config.data.max_objects,
@@ -56,6 +57,8 @@ def build_box_generator(config: Config, domain: Domain) -> BoxGenerator:
         encoder=build_text_encoder(config, domain) if boxes.text_encoder == "own" else None,
         bag=boxes.training.bag_weight > 0,
     )
+    generator.greedy = GreedyRule(boxes.median_end, boxes.named_first)
+    return generator
 
 
 class BoxesStage(Stage):

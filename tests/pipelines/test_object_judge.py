@@ -78,9 +78,11 @@ def test_a_named_class_that_is_not_seen_is_missing(judge: ObjectJudge, prompts: 
 
 def test_true_objects_are_read_inside_their_shapes(judge: ObjectJudge, prompts: Prompts) -> None:
     """The first kite is hidden behind the second and does not count; the boat is there, but in blue."""
-    found = judge.objects(torch.zeros(2, 3, 64, 64), prompts.batch.layout, prompts)
+    found = judge.objects(torch.zeros(2, 3, 64, 64), prompts.batch.layout, prompts, NAMED)
     assert found["object_accuracy"].tolist() == [1, 1]
     assert found["colour_accuracy"].tolist() == [0.5, 0.5]
+    assert found["told_colour_accuracy"][0] == 0.5, "of the second picture's objects no colour is told"
+    assert found["told_colour_accuracy"][1].isnan()
     assert "scene_accuracy" not in found
 
 

@@ -96,7 +96,7 @@ def _fold(options: Options, fold: int, folder: Path, log: Log) -> Row:
 
 def _sample(options: Options, folder: Path, log: Log) -> Row:
     config = resolve("tiny", None, ["compute.threads=1"])
-    drawn, data = options.out / NAME / "sample-coco", options.out / NAME / "sample"
+    drawn, data = options.out / NAME / "drawn-coco", options.out / NAME / "drawn"
     if not (data / "manifest.json").exists():
         make_sample(drawn, _SAMPLE_IMAGES, 0)
         prepare(sample_source(drawn), data, config, log, run_here)

@@ -13,7 +13,8 @@ from objgan.errors import InputError
 from objgan.layout import Layout
 from objgan.losses.boxes import label_nll, mixture_nll
 from objgan.networks.encoders import TextEncoder
-from objgan.stages.boxes import BoxesStage
+from objgan.networks.greedy_labels import GreedyRule
+from objgan.stages.boxes import BoxesStage, build_box_generator
 from objgan.stages.encoders import build_text_encoder
 from objgan.training import StepContext, TrainState, train_step
 
@@ -154,3 +155,11 @@ def test_word_bag_learns_under_its_penalty(tiny_config: Config, domain: Domain, 
 def test_a_word_bag_without_its_loss_is_refused(tiny_config: Config) -> None:
     with pytest.raises(InputError, match="bag_weight"):
         configured(tiny_config, word_bag=True)
+
+
+def test_the_greedy_rule_is_a_setting(tiny_config: Config, domain: Domain) -> None:
+    changed = configured(tiny_config, {"bag_weight": 1.0}, median_end=True, named_first=0.3)
+    assert build_box_generator(changed, domain).greedy == GreedyRule(median_end=True, named_first=0.3)
+    assert build_box_generator(tiny_config, domain).greedy == GreedyRule()
+    with pytest.raises(InputError, match="named_first"):
+        configured(tiny_config, named_first=0.3)
