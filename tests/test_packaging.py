@@ -16,7 +16,7 @@ from packaging.version import Version
 
 import objgan
 
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
 """Where the name that is imported is not the name that is installed."""
 
 
