@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -97,6 +97,13 @@ class Batch:
             colours=None if self.colours is None else self.colours.pin_memory(),
             scenes=None if self.scenes is None else self.scenes.pin_memory(),
         )
+
+
+class Part(NamedTuple):
+    """One group of a step's global batch: its number, from 0, and its samples. A group is never divided."""
+
+    group: int
+    batch: Batch
 
 
 def resize_images(images: Tensor, size: int) -> Tensor:

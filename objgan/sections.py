@@ -38,6 +38,9 @@ class TrainingConfig(Section):
     """What the one training loop needs to know, for any stage. Exactly one of `steps` and `epochs` is set."""
 
     batch_size: int = Field(16, ge=1, description="global batch, over all workers")
+    group: int | None = Field(
+        None, ge=1, description="samples that contrast, mismatched pairs and normalisation see together; null: all"
+    )
     steps: int | None = Field(None, ge=1, description="optimiser steps in all")
     epochs: int | None = Field(None, ge=1, description="passes over the training split")
     log_every: int = Field(10, ge=1, description="steps between two log lines")
@@ -49,6 +52,7 @@ class TrainingConfig(Section):
     ema_warmup: bool = Field(False, description="decay min(ema_decay, (1+n)/(10+n)): few steps average well too")
     max_words: int = Field(20, ge=1, description="longer captions become a random ordered subset of their words")
     max_failures: int = Field(3, ge=0, description="restarts after a worker's death")
+    max_skipped: int = Field(20, ge=0, description="skipped steps (a loss or gradient not finite) that stop a run")
     cooldown: float = Field(0.0, ge=0.0, le=1.0, description="last share of the steps, over which rates fall to 0")
 
     @model_validator(mode="after")
@@ -56,6 +60,17 @@ class TrainingConfig(Section):
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("set exactly one of steps and epochs (the other one: null)")
         return self
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Self:
+        if self.group is not None and self.batch_size % self.group:
+            raise ValueError(f"group {self.group} does not divide batch_size {self.batch_size}")
+        return self
+
+    @property
+    def groups(self) -> int:
+        """Groups of the global batch; each is computed whole on one worker, so no run has more workers than groups."""
+        return self.batch_size // (self.group or self.batch_size)
 
 
 class EncodersTraining(TrainingConfig):
@@ -255,8 +270,12 @@ class JudgeConfig(Section):
 class ComputeConfig(Section):
     """Where it runs. Nothing here is part of a step's identity."""
 
-    workers: int = Field(1, ge=1, description="training workers")
+    workers: int = Field(1, ge=1, description="training workers; with max_workers the fewest")
+    max_workers: int | None = Field(None, ge=1, description="most workers of an elastic run; null: as many as workers")
     threads: int = Field(0, ge=0, description="torch threads of a worker; 0: its share of the cores")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on GPUs that have it")
+    channels_last: Literal["auto", "on", "off"] = Field("auto", description="memory format; auto: on GPUs")
+    compile: bool = Field(False, description="torch.compile the networks")
+    deterministic: bool = Field(True, description="on GPUs, the repeatable form of every operation that has one")
     loader_processes: int = Field(0, ge=0, description="data loading processes of a worker; 0: in the worker")
