@@ -8,7 +8,8 @@ import torch
 from objgan.checkpoint import save_checkpoint
 from objgan.config import Config
 from objgan.stages import build_stage
-from objgan.training import StepContext, TrainState, train_step
+from objgan.train_state import TrainState
+from objgan.training import StepContext, train_step
 from pipelines.jobs import TrainJob
 from pipelines.prepare import prepare, run_here
 from pipelines.reader import loader

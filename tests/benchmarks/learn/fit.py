@@ -15,7 +15,8 @@ from torch import Tensor
 from objgan.checkpoint import read_state, resume, save_checkpoint
 from objgan.files import read_json, write_atomically
 from objgan.stages import build_stage
-from objgan.training import StepContext, TrainState, step_seed, train_step
+from objgan.train_state import TrainState
+from objgan.training import StepContext, step_seed, train_step
 from pipelines.jobs import VALIDATION_BATCH, TrainJob, check_folder, claim_folder
 from pipelines.reader import evaluation_batches, loader
 
