@@ -24,9 +24,9 @@ class GradientSum:
     A parameter without a gradient counts as zero.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], bucket_bytes: int = BUCKET_BYTES) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters = list(parameters)
-        self._buckets = _deal(self.parameters, bucket_bytes)
+        self._buckets = _deal(self.parameters, BUCKET_BYTES)
         self._bucket_of = {id(p): number for number, bucket in enumerate(self._buckets) for p in bucket}
         self._missing = [len(bucket) for bucket in self._buckets]
         self._sent: list[tuple[Tensor, dist.Work | None]] = []

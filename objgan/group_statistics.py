@@ -76,4 +76,6 @@ class GroupStatistics:
 
     def _put(self, values: list[Tensor]) -> None:
         for buffer, value in zip(self._buffers, values, strict=True):
-            buffer.copy_(value)
+            # Past autograd: graphs of other groups wait for their backward pass, and none of them reads a buffer
+            # (batch norm in training uses the batch's statistics, spectral norm a copy of its vectors).
+            buffer.data.copy_(value)
