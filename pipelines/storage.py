@@ -83,10 +83,10 @@ class Storage:
         place, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
         return Storage(f"{place.rstrip('/')}/{name}{mark}{query}", patience=self.patience, log=self.log)
 
-    def patient(self, seconds: float) -> "Storage":
-        """The same place, with another patience."""
+    def patient(self, seconds: float, log: Log | None = None) -> "Storage":
+        """The same place, with another patience, and another `log` if one is given."""
         location = self.path if self._given is not None else self.uri
-        return Storage(location, filesystem=self._given, patience=seconds, log=self.log)
+        return Storage(location, filesystem=self._given, patience=seconds, log=log or self.log)
 
     def read(self, name: str) -> bytes:
         """A file's bytes.
