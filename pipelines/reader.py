@@ -6,8 +6,6 @@ So a run resumes exactly at any step, on any number of workers. No Ray here.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from objgan.attributes import colour_index, scene_index
-from objgan.batch import Batch, Sample, collate
+from objgan.batch import Batch, Part, Sample, collate
 from objgan.config import Config
 from objgan.errors import InputError
 from objgan.vocabulary import Vocabulary
 from pipelines.captions import Captions
 from pipelines.masks import decode_masks, flip_masks
 from pipelines.pixels import decode
+from pipelines.plan import BatchPlan
 from pipelines.shards import SPLITS, load_manifest, read_split
 
 _ADVICE = {
@@ -182,60 +181,27 @@ def _check_columns(manifest: dict[str, Any], folder: Path, columns: frozenset[st
         raise InputError(f"data: {folder} holds pictures of {there} pixels, data.image_size asks for {asked}")
 
 
-def plan(seed: int, epoch: int, length: int) -> np.ndarray:
-    """int64 [length]: the order in which an epoch takes the samples."""
-    # A tag keeps this stream apart from the samples' own (seed, epoch, image id).
-    return np.random.default_rng((seed, epoch, length, 0x0BDE)).permutation(length)
+def read_parts(reader: ShardReader, order: BatchPlan, step: int) -> list[Part]:
+    """This worker's groups of one step's batch."""
+    return [Part(group, _read_group(reader, order, step, group)) for group in order.own_groups]
 
 
-@dataclass(frozen=True)
-class BatchPlan:
-    """Batches `start` to `stop` - 1 of an endless run over the data, as worker `rank` of `world` sees them.
-
-    Step k takes samples k * batch_size to (k + 1) * batch_size - 1 of all epochs' orders, one after the other; no
-    sample is dropped. Each worker has a contiguous part of every batch.
-    """
-
-    batch_size: int
-    seed: int
-    start: int
-    stop: int
-    rank: int = 0
-    world: int = 1
-
-    def places(self, step: int, length: int) -> list[tuple[int, int]]:
-        """(epoch, index of the sample) of this worker's part of a step's batch."""
-        first = step * self.batch_size
-        part = range(self.batch_size * self.rank // self.world, self.batch_size * (self.rank + 1) // self.world)
-        where = (divmod(first + offset, length) for offset in part)
-        return [(epoch, int(_cached_plan(self.seed, epoch, length)[at])) for epoch, at in where]
-
-
-_cached_plan = lru_cache(maxsize=4)(plan)
-
-
-def read_batch(reader: ShardReader, order: BatchPlan, step: int) -> Batch:
-    """This worker's part of one step's batch."""
-    places = order.places(step, len(reader))
+def _read_group(reader: ShardReader, order: BatchPlan, step: int, group: int) -> Batch:
+    places = order.places(step, group, len(reader))
     samples = [reader.sample(index, order.seed, epoch, reader.flips) for epoch, index in places]
     return collate(samples, reader.max_words, reader.config.data.max_objects)
 
 
-def batches(reader: ShardReader, order: BatchPlan) -> Iterator[Batch]:
-    """This worker's part of the batches `order.start` to `order.stop` - 1, made in this process."""
-    return (read_batch(reader, order, step) for step in range(order.start, order.stop))
+def loader(reader: ShardReader, order: BatchPlan) -> Iterator[list[Part]]:
+    """This worker's parts of each of the steps `order.start` to `order.stop` - 1.
 
-
-def loader(  # noqa: PLR0913 - BatchPlan's fields, named where they are used
-    reader: ShardReader, batch_size: int, *, seed: int, start: int, stop: int, rank: int = 0, world: int = 1
-) -> Iterator[Batch]:
-    """The same batches, made ahead by `compute.loader_processes` processes, in locked pages where there is a GPU."""
-    order = BatchPlan(batch_size, seed, start, stop, rank, world)
+    `compute.loader_processes` processes make them ahead, in locked pages where there is a GPU; 0: this one, in time.
+    """
     compute = reader.config.compute
     pin = compute.device != "cpu" and torch.cuda.is_available()
     if not compute.loader_processes:
-        made = batches(reader, order)
-        return (batch.pin_memory() for batch in made) if pin else made
+        made = (read_parts(reader, order, step) for step in range(order.start, order.stop))
+        return ([Part(group, batch.pin_memory()) for group, batch in parts] for parts in made) if pin else made
     return iter(
         DataLoader(
             _Steps(reader, order),
@@ -248,8 +214,8 @@ def loader(  # noqa: PLR0913 - BatchPlan's fields, named where they are used
     )
 
 
-class _Steps(Dataset[Batch]):
-    """Item i: the batch of step start + i."""
+class _Steps(Dataset[list[Part]]):
+    """Item i: the parts of step start + i."""
 
     def __init__(self, reader: ShardReader, order: BatchPlan) -> None:
         self._reader, self._order = reader, order
@@ -257,8 +223,8 @@ class _Steps(Dataset[Batch]):
     def __len__(self) -> int:
         return self._order.stop - self._order.start
 
-    def __getitem__(self, index: int) -> Batch:
-        return read_batch(self._reader, self._order, self._order.start + index)
+    def __getitem__(self, index: int) -> list[Part]:
+        return read_parts(self._reader, self._order, self._order.start + index)
 
 
 def evaluation_batch(reader: ShardReader, number: int, batch_size: int, seed: int, limit: int) -> Batch:

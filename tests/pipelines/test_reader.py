@@ -1,6 +1,7 @@
 """What a sample holds, and in which order samples come."""
 
 import json
+import random
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -11,11 +12,13 @@ import pytest
 import torch
 
 from objgan.attributes import COLOURS, SCENES
+from objgan.batch import Part
 from objgan.config import build_config
 from objgan.errors import InputError
 from objgan.vocabulary import UNK, Vocabulary, tokenize
+from pipelines.plan import BatchPlan
 from pipelines.prepare import prepare, run_here
-from pipelines.reader import BatchPlan, ShardReader, batches, evaluation_batch, evaluation_batches, loader, plan
+from pipelines.reader import ShardReader, evaluation_batch, evaluation_batches, loader, read_parts
 from pipelines.shards import MANIFEST, load_manifest, read_shard, read_split
 from pipelines.splits import split_of
 
@@ -28,9 +31,19 @@ def reader(prepared, data_config) -> ShardReader:
 
 
 def _equal(a, b) -> bool:
-    same = torch.equal(a.image_ids, b.image_ids) and torch.equal(a.words, b.words)
-    same = same and torch.equal(a.layout.boxes, b.layout.boxes) and torch.equal(a.layout.masks, b.layout.masks)
-    return same and torch.equal(a.images, b.images)
+    return len(_tensors(a)) == len(_tensors(b)) and all(map(torch.equal, _tensors(a), _tensors(b)))
+
+
+def _tensors(batch) -> list[torch.Tensor]:
+    layout = batch.layout
+    found = [batch.image_ids, batch.words, batch.word_count, layout.labels, layout.boxes, layout.count, layout.masks]
+    return [tensor for tensor in [*found, batch.images, batch.colours, batch.scenes] if tensor is not None]
+
+
+def _same(a: list[Part], b: list[Part]) -> bool:
+    """Whether the parts are the same groups with the same content."""
+    groups = [part.group for part in a] == [part.group for part in b]
+    return groups and all(_equal(x.batch, y.batch) for x, y in zip(a, b, strict=True))
 
 
 def test_objects_are_the_largest_without_crowds(reader) -> None:
@@ -106,7 +119,7 @@ def test_flips_mirror_everything_and_spare_captions_that_name_a_side(reader) -> 
 
 def test_columns_that_were_not_asked_for_are_not_there(prepared, data_config) -> None:
     reader = ShardReader(prepared, "train", frozenset({"boxes"}), data_config, 8)
-    batch = next(batches(reader, BatchPlan(4, 0, 0, 1)))
+    batch = read_parts(reader, BatchPlan(4, 0, 0, 1), 0)[0].batch
     assert batch.images is None and batch.layout.masks is None and not reader.flips
     assert batch.layout.boxes.shape == (4, 3, 4) and batch.words.shape == (4, 8)
 
@@ -135,7 +148,7 @@ def test_attributes_are_read_with_their_objects(coloured, data_config) -> None:
                 assert sample.labels.tolist() == [1, 0] and sample.colours.tolist() == [COLOURS.index("red"), -1]
                 assert sample.scene == (sample.image_id % 4 if sample.image_id % 5 else -1)
     assert mirrored > 0
-    batch = next(batches(reader, BatchPlan(4, 0, 0, 1)))
+    batch = read_parts(reader, BatchPlan(4, 0, 0, 1), 0)[0].batch
     assert batch.colours.tolist() == [[0, -1, -1]] * 4 and batch.scenes.shape == (4,)
 
 
@@ -152,7 +165,7 @@ def test_data_without_attributes_are_refused_and_otherwise_read(prepared, colour
         ShardReader(old, "train", ALL | {"attributes"}, data_config, 8)
     here, there = (ShardReader(folder, "train", ALL, data_config, 8) for folder in (old, coloured))
     order = BatchPlan(4, 0, 0, 3)
-    assert all(_equal(a, b) for a, b in zip(batches(here, order), batches(there, order), strict=True))
+    assert all(_same(a, b) for a, b in zip(loader(here, order), loader(there, order), strict=True))
 
 
 def _from_before_attributes(folder, out):
@@ -227,39 +240,40 @@ def test_captions_without_a_known_word_are_never_drawn(tmp_path, write_coco, sce
             assert reader.text(index, 0, epoch).startswith("A kite above")
 
 
-def test_plans_are_permutations_that_differ_by_seed_and_epoch() -> None:
-    orders = [plan(seed, epoch, 50).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0))]
-    assert all(sorted(order) == list(range(50)) for order in orders)
-    assert len({tuple(order) for order in orders}) == 3 and plan(0, 1, 50).tolist() == orders[1]
-
-
-def test_no_sample_is_dropped_at_the_end_of_an_epoch() -> None:
-    order = BatchPlan(batch_size=4, seed=3, start=0, stop=0)
-    places = [place for step in range(15) for place in order.places(step, 10)]
-    for epoch in range(6):
-        here = [index for e, index in places if e == epoch]
-        assert here == plan(3, epoch, 10).tolist()
-
-
-def test_a_batch_may_be_larger_than_the_data() -> None:
-    places = BatchPlan(7, 0, 0, 1).places(0, 3)
-    assert [epoch for epoch, _ in places] == [0, 0, 0, 1, 1, 1, 2]
-
-
 def test_resuming_gives_the_undisturbed_order(reader) -> None:
-    whole = list(batches(reader, BatchPlan(6, 5, 0, 14)))
-    rest = list(batches(reader, BatchPlan(6, 5, 9, 14)))
-    assert len(rest) == 5 and all(_equal(a, b) for a, b in zip(whole[9:], rest, strict=True))
+    whole = list(loader(reader, BatchPlan(6, 5, 0, 14, groups=3)))
+    rest = list(loader(reader, BatchPlan(6, 5, 9, 14, groups=3)))
+    assert len(rest) == 5 and all(_same(a, b) for a, b in zip(whole[9:], rest, strict=True))
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_workers_together_see_what_one_sees(reader, world) -> None:
-    alone = BatchPlan(6, 5, 2, 9)
-    parts = [list(batches(reader, replace(alone, rank=rank, world=world))) for rank in range(world)]
-    for step, batch in enumerate(batches(reader, alone)):
-        together = torch.cat([part[step].image_ids for part in parts])
-        assert torch.equal(together, batch.image_ids)
-        assert torch.equal(torch.cat([part[step].images for part in parts]), batch.images)
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_workers_together_see_the_groups_that_one_sees(reader, world) -> None:
+    alone = BatchPlan(8, 5, 2, 7, groups=4)
+    workers = [list(loader(reader, replace(alone, rank=rank, world=world))) for rank in range(world)]
+    for step, parts in enumerate(loader(reader, alone)):
+        assert [part.group for part in parts] == [0, 1, 2, 3] and all(len(part.batch) == 2 for part in parts)
+        assert _same([part for worker in workers for part in worker[step]], parts)
+
+
+def test_a_batch_is_its_groups_one_after_the_other(reader) -> None:
+    (whole,) = read_parts(reader, BatchPlan(8, 5, 0, 1), 3)
+    parts = read_parts(reader, BatchPlan(8, 5, 0, 1, groups=4), 3)
+    assert torch.equal(torch.cat([part.batch.images for part in parts]), whole.batch.images)
+    assert torch.equal(torch.cat([part.batch.words for part in parts]), whole.batch.words)
+
+
+def test_global_random_state_is_neither_used_nor_touched(reader) -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002 - the point: global state
+    random.seed(1)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    first = read_parts(reader, BatchPlan(8, 5, 0, 1, groups=2), 3)
+    after = torch.get_rng_state(), np.random.get_state()[1], random.getstate()  # noqa: NPY002
+    assert torch.equal(before[0], after[0]) and np.array_equal(before[1], after[1]) and before[2] == after[2]
+    torch.manual_seed(2)
+    np.random.seed(2)  # noqa: NPY002
+    random.seed(2)
+    assert _same(first, read_parts(reader, BatchPlan(8, 5, 0, 1, groups=2), 3))
 
 
 def test_evaluation_is_in_order_fixed_and_never_mirrored(reader) -> None:
@@ -284,6 +298,6 @@ def test_loader_processes_change_nothing(prepared, data_config) -> None:
     compute = data_config.compute.model_copy(update={"loader_processes": 1, "device": "cpu"})
     ahead = ShardReader(prepared, "train", ALL, data_config.model_copy(update={"compute": compute}), 8)
     here = ShardReader(prepared, "train", ALL, data_config, 8)
-    order = {"seed": 4, "start": 3, "stop": 6, "rank": 1, "world": 2}
-    pairs = list(zip(loader(ahead, 6, **order), loader(here, 6, **order), strict=True))
-    assert len(pairs) == 3 and all(_equal(a, b) for a, b in pairs)
+    order = BatchPlan(6, 4, 3, 6, rank=1, world=2, groups=3)
+    pairs = list(zip(loader(ahead, order), loader(here, order), strict=True))
+    assert len(pairs) == 3 and all(_same(a, b) for a, b in pairs)

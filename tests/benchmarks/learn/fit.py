@@ -18,6 +18,7 @@ from objgan.stages import build_stage
 from objgan.train_state import TrainState
 from objgan.training import StepContext, step_seed, train_step
 from pipelines.jobs import VALIDATION_BATCH, TrainJob, check_folder, claim_folder
+from pipelines.plan import BatchPlan
 from pipelines.reader import evaluation_batches, loader
 
 _SAVE_EVERY_S = 60.0
@@ -75,12 +76,13 @@ class _Run:
         saved = self.seconds
         # With one thread, the time on its core: what else the machine does then takes nothing from the run.
         clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-        batches = loader(
-            self.reader, self.training.batch_size, seed=self.job.config.seed, start=self.state.step, stop=10**9
+        order = BatchPlan(
+            self.training.batch_size, self.job.config.seed, self.state.step, 10**9, groups=self.training.groups
         )
+        steps = loader(self.reader, order)
         while not self._finished():
             began = clock()
-            metrics = train_step(self.state, next(batches), self._context())
+            metrics = train_step(self.state, next(steps), self._context())
             self.seconds += clock() - began
             if self.state.step % self.training.log_every == 0:
                 self._tell(metrics)
