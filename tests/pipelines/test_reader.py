@@ -1,13 +1,12 @@
 """What a sample holds, and in which order samples come."""
 
-import json
+import itertools
 import random
 import shutil
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
@@ -16,10 +15,11 @@ from objgan.batch import Part
 from objgan.config import build_config
 from objgan.errors import InputError
 from objgan.vocabulary import UNK, Vocabulary, tokenize
+from pipelines.coco import CocoSource
 from pipelines.plan import BatchPlan
 from pipelines.prepare import prepare, run_here
 from pipelines.reader import ShardReader, evaluation_batch, evaluation_batches, loader, read_parts
-from pipelines.shards import MANIFEST, load_manifest, read_shard, read_split
+from pipelines.shards import load_manifest, read_shard, read_split
 from pipelines.splits import split_of
 
 ALL = frozenset({"image", "boxes", "masks"})
@@ -157,30 +157,9 @@ def test_attributes_that_were_not_asked_for_are_none(coloured, data_config) -> N
     assert sample.colours is None and sample.scene is None
 
 
-def test_data_without_attributes_are_refused_and_otherwise_read(prepared, coloured, data_config, tmp_path) -> None:
+def test_data_without_attributes_are_refused(prepared, data_config) -> None:
     with pytest.raises(InputError, match=r"needs attributes, .* has none: .* colours or scenes"):
         ShardReader(prepared, "train", ALL | {"attributes"}, data_config, 8)
-    old = _from_before_attributes(coloured, tmp_path / "old")
-    with pytest.raises(InputError, match=r"needs attributes, .* has none"):
-        ShardReader(old, "train", ALL | {"attributes"}, data_config, 8)
-    here, there = (ShardReader(folder, "train", ALL, data_config, 8) for folder in (old, coloured))
-    order = BatchPlan(4, 0, 0, 3)
-    assert all(_same(a, b) for a, b in zip(loader(here, order), loader(there, order), strict=True))
-
-
-def _from_before_attributes(folder, out):
-    """A copy whose shards and manifest know no attributes, as they were once written."""
-    shutil.copytree(folder, out)
-    manifest = json.loads((out / MANIFEST).read_text())
-    del manifest["columns"]["attributes"]
-    for shard in manifest["shards"]:
-        table = read_shard(out / shard["name"]).drop_columns(["colours", "scene"])
-        with pa.ipc.new_file(str(out / "shard"), table.schema) as writer:
-            writer.write_table(table)
-        (out / "shard").replace(out / shard["name"])
-        shard["bytes"] = (out / shard["name"]).stat().st_size
-    (out / MANIFEST).write_text(json.dumps(manifest))
-    return out
 
 
 def test_evaluation_numbers_go_through_every_caption_once(reader) -> None:
@@ -282,7 +261,7 @@ def test_evaluation_is_in_order_fixed_and_never_mirrored(reader) -> None:
     ids = torch.cat([batch.image_ids for batch in made]).tolist()
     assert ids == sorted(ids) and len(ids) == 12
     assert _equal(made[1], evaluation_batch(reader, 1, 5, 0, 12))
-    assert torch.equal(made[0].images[3], torch.from_numpy(reader.sample(3, 0, 0).image))
+    assert np.array_equal(made[0].images[3].numpy(), reader.sample(3, 0, 0).image)
     assert sum(len(batch) for batch in evaluation_batches(reader, 5, 0, 10**6)) == len(reader)
     with pytest.raises(IndexError, match="no batch 3"):
         evaluation_batch(reader, 3, 5, 0, 12)
@@ -301,3 +280,80 @@ def test_loader_processes_change_nothing(prepared, data_config) -> None:
     order = BatchPlan(6, 4, 3, 6, rank=1, world=2, groups=3)
     pairs = list(zip(loader(ahead, order), loader(here, order), strict=True))
     assert len(pairs) == 3 and all(_same(a, b) for a, b in pairs)
+
+
+def test_rows_of_many_shards_are_those_of_one(tmp_path, write_coco, scenes, data_config, monkeypatch) -> None:
+    source = write_coco(tmp_path / "coco", *scenes(30))
+    prepare(source, tmp_path / "one", data_config, str, run_here)
+    monkeypatch.setattr("pipelines.prepare.ROWS_PER_SHARD", 3)
+    prepare(source, tmp_path / "many", data_config, str, run_here)
+    # Fewer than there are: shards close and open again on the way.
+    monkeypatch.setattr("pipelines.reader.OPEN_SHARDS", 2)
+    one, many = (ShardReader(tmp_path / name, "train", ALL, data_config, 8) for name in ("one", "many"))
+    order = BatchPlan(6, 1, 0, 9, groups=2)
+    assert len(many) == len(one) > 9
+    assert all(_same(a, b) for a, b in zip(loader(one, order), loader(many, order), strict=True))
+    assert [one.text(index, 0) for index in range(len(one))] == [many.text(index, 0) for index in range(len(many))]
+
+
+def _copy(prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / "data")
+    return tmp_path / "data", tmp_path / "data" / load_manifest(prepared)["shards"][0]["name"]
+
+
+def _one_line(action) -> str:
+    with pytest.raises(InputError) as caught:
+        action()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_shard_that_was_cut_short_is_named_in_one_line(prepared, data_config, tmp_path) -> None:
+    folder, shard = _copy(prepared, tmp_path)
+    data = shard.read_bytes()
+    opened = ShardReader(folder, "train", ALL, data_config, 8)
+    shard.write_bytes(data[: len(data) // 2])
+    text = _one_line(lambda: ShardReader(folder, "train", ALL, data_config, 8))
+    assert f"{shard.name} has {len(data) // 2} bytes instead of {len(data)}" in text
+    # One that had its index only, too: it opens shards when their turn comes.
+    assert f"cannot read {shard}" in _one_line(lambda: opened.sample(0, 0, 0))
+
+
+def test_a_picture_that_was_overwritten_is_named_in_one_line(prepared, data_config, tmp_path) -> None:
+    folder, shard = _copy(prepared, tmp_path)
+    row = read_shard(shard).slice(3, 1).to_pylist()[0]
+    shard.write_bytes(shard.read_bytes().replace(row["image"], bytes(len(row["image"]))))
+    reader = ShardReader(folder, "train", ALL, data_config, 8)
+    assert reader.sample(2, 0, 0).image.shape == (3, 64, 64)
+    assert f"image {row['image_id']} of split train" in _one_line(lambda: reader.sample(3, 0, 0))
+
+
+@pytest.fixture(scope="module")
+def real(shared_coco, tmp_path_factory, data_config) -> ShardReader:
+    """Genuine COCO pictures, prepared at 64 pixels."""
+    annotations = shared_coco / "annotations"
+    source = CocoSource(shared_coco / "images", annotations / "instances.json", annotations / "captions.json")
+    folder = tmp_path_factory.mktemp("real") / "data"
+    prepare(source, folder, data_config, str, run_here)
+    return ShardReader(folder, "train", ALL, data_config, 8)
+
+
+def _sided(text: str) -> bool:
+    return any(word.startswith(("left", "right")) for word in tokenize(text))
+
+
+@pytest.mark.real
+def test_real_captions_that_say_left_or_right_are_never_mirrored(real) -> None:
+    every = [[real.text(index, 0, 0, n) for n in range(real.caption_count(index))] for index in range(len(real))]
+    chosen = [index for index, texts in enumerate(every) if any(map(_sided, texts))]
+    assert len(chosen) >= 3
+    seen = Counter()
+    for index, epoch in itertools.product(chosen, range(40)):
+        plain, flipped = real.sample(index, 3, epoch), real.sample(index, 3, epoch, flip=True)
+        mirrored = not np.array_equal(plain.image, flipped.image)
+        seen[_sided(real.text(index, 3, epoch)), mirrored] += 1
+        if mirrored:
+            assert np.array_equal(plain.image, flipped.image[:, :, ::-1])
+            assert np.array_equal(plain.masks, flipped.masks[:, :, ::-1])
+    assert seen[True, True] == 0 and seen[True, False] >= 10
+    assert seen[False, True] / (seen[False, True] + seen[False, False]) == pytest.approx(0.5, abs=0.15)
