@@ -2,6 +2,7 @@
 
 from typing import Literal, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize
@@ -37,13 +38,39 @@ def norm2d(norm: Norm, channels: int) -> nn.Module:
     raise ValueError(f"norm {norm!r}: use batch, instance or none")
 
 
+class UpConvolution(nn.Conv2d):
+    """[B, inputs, H, W] -> [B, outputs, 2H, 2W]: nearest x2, then a 3x3 convolution padded with zeros, without bias.
+
+    The same function from 4/9 of the multiplications: an output sees 2 x 2 different inputs only, so taps that meet
+    the same input are added beforehand. The four 2x2 kernels that come of it, one for each place in a 2 x 2 square, are
+    one transposed 4x4 convolution of stride 2 (quicker than four convolutions and their interleaving).
+    The parameter stays the 3x3 weight.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, 2H, 2W]."""
+        return functional.conv_transpose2d(x, self.taps(), stride=2, padding=1)
+
+    def taps(self) -> Tensor:
+        """[inputs, outputs, 4, 4]: the transposed convolution's weight, each tap a sum of 1, 2 or 4 of the 3x3 ones."""
+        padded = functional.pad(self.weight.flip(2, 3).transpose(0, 1), (1, 1, 1, 1))
+        rows = padded[:, :, 1:] + padded[:, :, :-1]
+        taps = rows[..., 1:] + rows[..., :-1]
+        # A convolution's result has the memory format of its weight.
+        last = self.weight.is_contiguous(memory_format=torch.channels_last)
+        return taps.contiguous(memory_format=torch.channels_last) if last else taps.contiguous()
+
+
 class UpBlock(nn.Sequential):
     """[B, inputs, H, W] -> [B, outputs, 2H, 2W]: nearest x2, 3x3 convolution, norm, GLU."""
 
     def __init__(self, inputs: int, outputs: int, norm: Norm = "batch") -> None:
         super().__init__(
-            nn.Upsample(scale_factor=2, mode="nearest"),
-            conv3x3(inputs, 2 * outputs),
+            nn.Identity(),  # keeps the names of the layers after it, which checkpoints know
+            UpConvolution(inputs, 2 * outputs),
             norm2d(norm, 2 * outputs),
             GLU(),
         )
