@@ -77,10 +77,14 @@ class UpBlock(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """[B, C, H, W] -> the same: x + (reflected 3x3, instance norm, GLU, reflected 3x3, instance norm)(x)."""
+    """[B, C, H, W] -> the same: x + (reflected 3x3, instance norm, GLU, reflected 3x3, instance norm)(x).
 
-    def __init__(self, channels: int) -> None:
+    coarse: what is added is computed at half the resolution: from averages of 2 x 2 cells, brought back bilinearly
+    """
+
+    def __init__(self, channels: int, coarse: bool = False) -> None:
         super().__init__()
+        self.coarse = coarse
         self.block = nn.Sequential(
             conv3x3(channels, 2 * channels, reflect=True),
             nn.InstanceNorm2d(2 * channels),
@@ -90,9 +94,12 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]; H, W >= 2."""
-        residual: Tensor = self.block(x)
-        return x + residual
+        """[B, C, H, W] -> [B, C, H, W]; H, W >= 2, with `coarse` even and >= 4."""
+        if not self.coarse:
+            residual: Tensor = self.block(x)
+            return x + residual
+        added = self.block(functional.avg_pool2d(x, 2))
+        return x + functional.interpolate(added, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 class DownBlock(nn.Module):
@@ -111,7 +118,11 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, H/2, W/2]."""
-        return functional.leaky_relu(self.norm(self.conv(x)), 0.2)
+        return self.activate(self.conv(x))
+
+    def activate(self, convolved: Tensor) -> Tensor:
+        """What follows the convolution."""
+        return functional.leaky_relu(self.norm(convolved), 0.2)
 
 
 def orthogonal_(module: Module) -> Module:
