@@ -1,7 +1,8 @@
 """Object-wise discriminator after Fast R-CNN: is each object real, and does it fit its label and its words?
 
 Li et al. 2019, section 3.4.2. One network judges small objects and another large ones, on the image at its own size
-(the published code upsamples to 512). Each has a trunk of its own, or is a head on the largest layout discriminator's. 5.5 M and 12.6 M parameters at the paper's width of 96.
+(the published code upsamples to 512). Each has a trunk of its own, or is a head on the largest layout discriminator's.
+5.5 M and 12.6 M parameters at the paper's width of 96.
 """
 
 from typing import NamedTuple
