@@ -15,10 +15,9 @@ from torch import Tensor
 from objgan.checkpoint import read_state, resume, save_checkpoint
 from objgan.files import read_json, write_atomically
 from objgan.stages import build_stage
-from objgan.train_state import TrainState
-from objgan.training import StepContext, step_seed, train_step
+from objgan.stages.base import Stage
+from objgan.training import StepContext, TrainState, step_seed, train_step
 from pipelines.jobs import VALIDATION_BATCH, TrainJob, check_folder, claim_folder
-from pipelines.plan import BatchPlan
 from pipelines.reader import evaluation_batches, loader
 
 _SAVE_EVERY_S = 60.0
@@ -33,8 +32,15 @@ class Fitted:
     seconds: float
 
 
-def fit(job: TrainJob, log: Callable[[str], None], minutes: float | None = None) -> Fitted:
+def fit(
+    job: TrainJob,
+    log: Callable[[str], None],
+    minutes: float | None = None,
+    adapt: Callable[[Stage], None] = lambda stage: None,
+) -> Fitted:
     """Train to the end of the job's steps, or for `minutes` of steps (then the rates' cooldown follows the time).
+
+    `adapt` may change the new stage's computation, not its parameters.
 
     With a `checkpoint_every` under the job's length the best checkpoint by the stage's held-out objective is taken,
     as `train` does; otherwise the last one.
@@ -48,7 +54,7 @@ def fit(job: TrainJob, log: Callable[[str], None], minutes: float | None = None)
         facts = read_json(done, "finished fit")
         return Fitted(job.folder / facts["checkpoint"], facts["step"], facts["seconds"])
     claim_folder(job)
-    run = _Run(job, log, minutes)
+    run = _Run(job, log, minutes, adapt)
     run.go()
     facts = {"checkpoint": run.best or "last", "step": run.best_step, "seconds": run.seconds}
     write_atomically(done, json.dumps(facts) + "\n")
@@ -58,12 +64,16 @@ def fit(job: TrainJob, log: Callable[[str], None], minutes: float | None = None)
 class _Run:
     """The loop's state between steps."""
 
-    def __init__(self, job: TrainJob, log: Callable[[str], None], minutes: float | None) -> None:
+    def __init__(
+        self, job: TrainJob, log: Callable[[str], None], minutes: float | None, adapt: Callable[[Stage], None]
+    ) -> None:
         self.job, self.log, self.budget = job, log, None if minutes is None else 60 * minutes
         self.training = getattr(job.config, job.stage).training
         torch.set_num_threads(job.config.compute.threads or torch.get_num_threads())
         torch.manual_seed(step_seed(job.config.seed, 0, -1))
-        self.state = TrainState(build_stage(job.stage, job.config, job.domain(), job.helpers()))
+        stage = build_stage(job.stage, job.config, job.domain(), job.helpers())
+        adapt(stage)
+        self.state = TrainState(stage)
         self.reader, self.validation = job.reader("train"), job.reader("validation")
         self.seconds, self.steps = 0.0, job.total_steps
         self.best: str | None = None
@@ -76,13 +86,12 @@ class _Run:
         saved = self.seconds
         # With one thread, the time on its core: what else the machine does then takes nothing from the run.
         clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-        order = BatchPlan(
-            self.training.batch_size, self.job.config.seed, self.state.step, 10**9, groups=self.training.groups
+        batches = loader(
+            self.reader, self.training.batch_size, seed=self.job.config.seed, start=self.state.step, stop=10**9
         )
-        steps = loader(self.reader, order)
         while not self._finished():
             began = clock()
-            metrics = train_step(self.state, next(steps), self._context())
+            metrics = train_step(self.state, next(batches), self._context())
             self.seconds += clock() - began
             if self.state.step % self.training.log_every == 0:
                 self._tell(metrics)
