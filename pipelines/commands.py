@@ -104,7 +104,7 @@ def train(options: argparse.Namespace) -> None:
     check_job(job)
     with exclusive(folder), ray_session(options.address):
         check_resources(config.compute)
-        prepare_store(uri)
+        prepare_store(uri, folder / "mlflow_run.txt")
         tags = {"objgan.run": options.run, "objgan.step": options.stage}
         with tracked_run(uri, f"{options.run}-{options.stage}", folder / "mlflow_run.txt", tags) as tracking:
             done = train_stage(TrainJob(options.stage, config, options.data, folder, needs, tracking), say)
