@@ -215,7 +215,7 @@ def _status_lines(status: RunStatus | None) -> list[tuple[str, str]]:
     if note := status.checkpoint:
         lines.append(("checkpoint", f"{note.name} (step {note.step}, {span(time.time() - note.time)} ago)"))
     if status.skipped:
-        lines.append(("left out", f"{status.skipped} steps whose gradients were not finite"))
+        lines.append(("left out", f"{status.skipped} step{'' if status.skipped == 1 else 's'}, not finite"))
     if status.restarts:
         lines.append(("restarts", str(status.restarts)))
     if status.error:
