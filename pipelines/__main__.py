@@ -70,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     _judges(add("judges", "Train what evaluate judges images by, on true images alone."))
     _register(add("register", "Put a finished model into the MLflow registry."))
     _generate(add("generate", "Caption to boxes, shapes and image, each of them written out."))
+    _runs(add("runs", "What the runs are doing; tidy up after killed ones; send what MLflow missed."))
     return top
 
 
@@ -201,6 +202,20 @@ def _generate(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="boxes (and shapes) to use instead of generated ones: a .json that generate wrote, edited or not",
     )
+
+
+def _runs(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "action",
+        nargs="?",
+        choices=("list", "status", "gc", "send"),
+        default="list",
+        help="a table; all about one; remove leftovers of killed writers; send a run's backlog (default: list)",
+    )
+    command.add_argument("run", nargs="?", metavar="RUN", help="ID or ID/STAGE, for status and send")
+    command.add_argument("--storage", default="runs", metavar="LOCATION", help="where the runs are (default: runs)")
+    command.add_argument("--json", action="store_true", help="for programs (list, status)")
+    command.add_argument("--dry-run", action="store_true", help="say what gc would do, and do nothing")
 
 
 def _source(command: argparse.ArgumentParser) -> None:

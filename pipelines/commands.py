@@ -23,6 +23,7 @@ from pipelines.protocols import protocol
 from pipelines.recipes import resolve, to_yaml
 from pipelines.registry import register as register_model
 from pipelines.run import DEFAULT_SAMPLE, Run, Sample, assemble, execute, model_folder, sample_source
+from pipelines.runs_command import runs_command
 from pipelines.sample import make_sample
 from pipelines.session import check_resources, ray_session, tracking_uri
 from pipelines.storage import Storage
@@ -158,6 +159,11 @@ def generate(options: argparse.Namespace) -> None:
         options.model, tuple(captions), options.out, options.n, options.seed, options.layout, tracking_uri(RUNS)
     )
     generate_pictures(job, say)
+
+
+def runs(options: argparse.Namespace) -> None:
+    """What runs there are, and what is left of them to tidy up or to send."""
+    runs_command(options, tracking_uri(RUNS))
 
 
 def _config(options: argparse.Namespace) -> Config:

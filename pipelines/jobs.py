@@ -57,7 +57,7 @@ class TrainJob:
         """
         return Storage(self.storage or self.folder)
 
-    def checkpoints(self, log: Log | None = None) -> CheckpointStore:
+    def checkpoints(self, log: Log = lambda text: None) -> CheckpointStore:
         """The run's checkpoints: the newest few and the best by the stage's objective are kept."""
         return CheckpointStore(self.store(), self.training.keep_checkpoints, stage_class(self.stage).objective, log)
 

@@ -15,8 +15,8 @@ Values = dict[str, Any]
 def paper() -> Values:
     """The published sizes and schedules: the reproduction, on a cluster.
 
-    Groups of 4 images are what each of four GPUs sees of a batch of 16; boxes and shapes, whose networks look at no other
-    sample, are cut for 8 workers; DAMSM's contrast is over all 48 pairs, on one.
+    Groups of 4 images are what each of four GPUs sees of a batch of 16; boxes and shapes, whose networks look at no
+    other sample, are cut for 8 workers; DAMSM's contrast is over all 48 pairs, on one.
     """
     groups = {"boxes": 8, "shapes": 5, "images": 4}
     return {"recipe": "paper", **{stage: {"training": {"group": size}} for stage, size in groups.items()}}

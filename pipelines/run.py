@@ -86,7 +86,7 @@ def execute(run: Run, uri: str, log: Log) -> Plan:
     work = run.plan()
     log(describe(work))
     with Lease.acquire(Storage(run.out), log=log):
-        prepare_store(uri)
+        prepare_store(uri, run.out / "mlflow_run.txt")
         write_atomically(run.out / "config.json", config_to_json(run.config))
         tags = {"objgan.recipe": run.config.recipe}
         with tracked_run(uri, run.out.name, run.out / "mlflow_run.txt", tags) as tracking:

@@ -69,6 +69,7 @@ def train(job: TrainJob, log: Log, lease: Lease | None = None) -> Trained:
     use_gpu = check_resources(job.config.compute)
     with contextlib.nullcontext(lease) if lease is not None else Lease.acquire(store, log=log) as held:
         claim_folder(job)
+        job.checkpoints(log).clean()
         try:
             reason = _supervise(job, use_gpu, held, log)
         except BaseException as error:

@@ -78,7 +78,8 @@ class _Loop:
 
     def __init__(self, orders: Orders) -> None:
         context = ray.train.get_context()
-        job = self.job = orders.job
+        job, self._board = orders.job, orders.board
+        self.job = job
         self.training, self.store = job.training, job.store()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
@@ -92,11 +93,11 @@ class _Loop:
         epoch = job.steps_per_epoch(rows)
         self.context = StepContext(job.config.seed, self.training.groups, epoch, dtype, self.steps)
         if found is not None:
-            resume(found, self.state)
+            self.state.skipped = int(resume(found, self.state).get("skipped", 0))
         elif job.init_from is not None:
             load_weights(job.init_from, self.state)
         self.herald = self._herald(orders)
-        self.writer = CheckpointWriter(job.checkpoints(), partial(self._before_commit, orders.token))
+        self.writer = CheckpointWriter(job.checkpoints(self._warn), partial(self._before_commit, orders.token))
         self.interval, self.ledger = Interval(self.training.batch_size), Ledger()
         self._listened, self._noticed = time.monotonic(), False
         if found is not None:
@@ -134,12 +135,16 @@ class _Loop:
 
     def _newest(self) -> Path | None:
         """The newest whole checkpoint; the first worker looks, so that all take the same."""
-        store = self.job.checkpoints(lambda text: None)
+        # It keeps fetched copies as long as it lives.
+        store = self._store = self.job.checkpoints(self._warn)
         found = store.newest() if self.rank == 0 else None
         name = ray.train.collective.broadcast_from_rank_zero(found[0] if found else None)
         if name is None:
             return None
-        return found[1] if found else store.open(name)
+        return found[1] if found else store.fetch(name)
+
+    def _warn(self, text: str) -> None:
+        self._board.tell.remote({"warning": text})
 
     def _build(self) -> TrainState:
         job = self.job
@@ -163,7 +168,7 @@ class _Loop:
         )
         herald = Herald(orders.board, self.store, NullTracker(), status, loud=first)
         if first:
-            herald.tracker = job.tracking.tracker(lambda text: herald.tell({"warning": text}))
+            herald.tracker = job.tracking.tracker(self._warn)
             herald.tracker.parameters(flatten(job.config))
             herald.note()
         return herald
@@ -262,7 +267,8 @@ class _Loop:
         fence(self.store, token)
         self.herald.tracker.flush()
 
-    def _written(self, step: int, name: str, seconds: float) -> None:
+    def _written(self, step: int, name: str) -> None:
+        seconds = self.writer.last_seconds or 0.0
         self.herald.tell({"checkpoint": name, "seconds": seconds, "step": step})
         self.herald.metrics({"checkpoint_seconds": seconds}, step)
         self.herald.note(checkpoint=CheckpointNote(name, step, time.time()))

@@ -1,4 +1,4 @@
-"""Training with Ray as a whole: two workers of one thread against one of two, and what starting and losing one costs."""
+"""Training with Ray as a whole: two workers of one thread against one of two; what starting and losing one costs."""
 
 import statistics
 import time
@@ -42,7 +42,13 @@ def bench_workers(scratch: Path) -> Iterator[Measurement]:
     for name, found in rates.items():
         middle = statistics.median(found)
         yield Measurement(
-            f"images, tiny: {name}", 8 / middle, 8 / max(found), len(found), 8, "samples", note=f"{middle / one:.2f} of 1"
+            f"images, tiny: {name}",
+            8 / middle,
+            8 / max(found),
+            len(found),
+            8,
+            "samples",
+            note=f"{middle / one:.2f} of 1",
         )
 
 
@@ -76,7 +82,11 @@ def _images_job(scratch: Path) -> TrainJob:
     from objgan.checkpoint import save_checkpoint
 
     settings = [*TINY, "images.training.group=4", "images.training.steps=40", "images.training.checkpoint_every=10"]
-    settings += ["images.training.picture_every=40", "images.training.log_every=5", "images.training.validation_samples=4"]
+    settings += [
+        "images.training.picture_every=40",
+        "images.training.log_every=5",
+        "images.training.validation_samples=4",
+    ]
     config = resolve("tiny", None, settings)
     make_sample(scratch / "coco", IMAGES, 0)
     prepare(sample_source(scratch / "coco"), scratch / "data", config, _silent, run_here)
