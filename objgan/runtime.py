@@ -3,6 +3,7 @@
 import os
 
 import torch
+import torch._dynamo
 from torch import nn
 
 from objgan.networks.layers import DownBlock, ResidualBlock, UpBlock
@@ -12,6 +13,7 @@ from objgan.stages.base import Stage
 
 _BLOCKS = (DownBlock, LayoutEncoder, ResidualBlock, UpBlock)
 _PENALTY = "penalty"
+_VERSIONS = 256
 
 
 def prepare_networks(stage: Stage, compute: ComputeConfig, device: torch.device) -> None:
@@ -23,7 +25,7 @@ def prepare_networks(stage: Stage, compute: ComputeConfig, device: torch.device)
     set_switches(compute, device)
     if wants_channels_last(compute, device):
         for network in (stage.networks, stage.helpers):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(memory_format=torch.channels_last)
     if compute.compile:
         _compile(stage)
 
@@ -55,7 +57,7 @@ def set_switches(compute: ComputeConfig, device: torch.device) -> None:
     torch.backends.cudnn.benchmark = not compute.deterministic
     precision = "ieee" if compute.precision == "float32" else "tf32"
     torch.backends.cuda.matmul.fp32_precision = precision
-    torch.backends.cudnn.conv.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
 
 
 def _compile(stage: Stage) -> None:
@@ -63,9 +65,11 @@ def _compile(stage: Stage) -> None:
 
     Networks of the gradient penalty are left out: a compiled graph cannot be differentiated twice.
     """
+    # Each block is a version of one function; the default of 8 would leave most of them as they were.
+    torch._dynamo.config.recompile_limit = _VERSIONS
     twice = {name for phase in stage.phases if phase.name == _PENALTY for name in phase.networks}
     networks: list[nn.Module] = [network for name, network in stage.networks.items() if name not in twice]
     for network in (*networks, *stage.helpers.values()):
         for module in network.modules():
             if isinstance(module, _BLOCKS):
-                module.compile()
+                module.compile(dynamic=False)

@@ -105,7 +105,7 @@ class CheckpointStore:
         `broken_step_...`, in an object store its `state.json` is, so that no one meets it again and nothing is lost.
         """
         names = self.names()
-        for name, before in zip(reversed(names), [*reversed(names[:-1]), None], strict=True):
+        for name, before in zip(reversed(names), [*reversed(names[:-1]), None], strict=False):
             try:
                 return name, self.fetch(name)
             except InputError as error:
