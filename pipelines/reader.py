@@ -5,6 +5,7 @@ So a run resumes exactly at any step, on any number of workers. No Ray here.
 """
 
 import itertools
+import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
@@ -207,7 +208,10 @@ def read_parts(reader: ShardReader, order: BatchPlan, step: int) -> list[Part]:
 
 
 def _read_batch(reader: ShardReader, seed: int, places: list[tuple[int, int]]) -> Batch:
-    samples = [reader.sample(index, seed, epoch, reader.flips) for epoch, index in places]
+    samples = []
+    for epoch, index in places:
+        time.sleep(0)  # where a thread reads ahead, the step that is computed gets Python's lock after every sample
+        samples.append(reader.sample(index, seed, epoch, reader.flips))
     return collate(samples, reader.max_words, reader.config.data.max_objects)
 
 
