@@ -63,6 +63,11 @@ class ShardReader:
         self._shard = lru_cache(OPEN_SHARDS)(self._open_shard)
         self._stored_size = int(manifest["settings"]["image_size"])
         self._index = Index(folder / index_name(split))
+        if len(self._index) != self._starts[-1]:
+            raise InputError(
+                f"data: {folder / index_name(split)} has {len(self._index)} rows, the shards have {self._starts[-1]}; "
+                f"prepare the data again"
+            )
         self.split, self.columns, self.config, self.max_words = split, columns, config, max_words
         self.flips = bool(columns & {"image", "masks"})
         self.left_out: Counter[str] = Counter()
