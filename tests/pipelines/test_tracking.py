@@ -320,10 +320,10 @@ def test_a_known_run_goes_on_without_the_server_and_a_new_one_does_not_begin(ser
         with tracked_run(server.uri, "step", step, {"objgan.step": "boxes"}, parent.run, said.append) as nested:
             assert nested.run is None
             nested.tracker().metrics({"loss": 1.0}, 1)
-        assert [line.partition(" kept in ")[0] for line in said] == [
-            "MLflow was not reached: 1 note (settings, status) is",
-            *["MLflow was not reached: 1 metric and 0 pictures are"] * 2,
-        ]
+    assert [line.partition(" kept in ")[0] for line in said] == [
+        "MLflow was not reached: 1 note (settings, status) is",
+        *["MLflow was not reached: 1 metric and 0 pictures are"] * 2,
+    ]
     assert not step.exists("mlflow_run.txt")
     server.start()
     for tracking in (fails, known, nested):
