@@ -217,12 +217,18 @@ class ImagesConfig(Section):
     word_channels: int = Field(50, ge=4, description="word-vector channels (W); wider vectors are projected")
     first_blocks: int = Field(7, ge=0, description="residual blocks of the first scale")
     next_blocks: int = Field(3, ge=0, description="residual blocks of each later scale")
+    half_resolution_blocks: int = Field(
+        0, ge=0, description="so many of the last scale's residual blocks, the first ones, work at half its resolution"
+    )
     attention: Literal["cosine", "dot"] = Field("cosine", description="similarity in object-driven attention")
     attention_temperature: float = Field(10.0, gt=0, description="start of the learned temperature; 1 is published")
     min_object_pixels: int = Field(10, ge=0, description="objects under it on both sides, at 256 px, are dropped")
     large_object: float = Field(0.25, gt=0, lt=1, description="longer side from which an object is large")
     object_attention: bool = Field(True, description="false: c_obj is 0 everywhere")
     object_discriminators: bool = Field(True, description="false: no object-wise discriminators, nor their losses")
+    shared_trunk: bool = Field(
+        False, description="the largest layout discriminator's trunk serves the object-wise discriminators, too"
+    )
     layout: bool = Field(True, description="false: the image is made from the caption alone, as AttnGAN does")
     adversarial: Literal["bce", "hinge"] = "bce"
     discriminator_norm: Literal["batch", "spectral"] = "batch"
@@ -235,6 +241,15 @@ class ImagesConfig(Section):
             raise ValueError(f"sizes start at a power of two from 16 up, not {self.sizes[0]}")
         if any(b != 2 * a for a, b in zip(self.sizes, self.sizes[1:], strict=False)):
             raise ValueError(f"each of sizes is twice the one before it, got {self.sizes}")
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_to_halve(self) -> Self:
+        if self.half_resolution_blocks > (self.next_blocks if len(self.sizes) > 1 else 0):
+            raise ValueError(
+                f"half_resolution_blocks {self.half_resolution_blocks} is over next_blocks {self.next_blocks}, or "
+                f"there is one scale alone"
+            )
         return self
 
     @model_validator(mode="after")
@@ -278,4 +293,18 @@ class ComputeConfig(Section):
     channels_last: Literal["auto", "on", "off"] = Field("auto", description="memory format; auto: on GPUs")
     compile: bool = Field(False, description="torch.compile the networks")
     deterministic: bool = Field(True, description="on GPUs, the repeatable form of every operation that has one")
+    resize_every: float = Field(60.0, gt=0, description="seconds between two looks of an elastic run for more workers")
+    start_deadline: float = Field(300.0, gt=0, description="seconds without any worker after which a run gives up")
+    stall_deadline: float = Field(1800.0, gt=0, description="seconds without a step after which a run gives up")
     loader_processes: int = Field(0, ge=0, description="data loading processes of a worker; 0: in the worker")
+
+    @model_validator(mode="after")
+    def _a_range_of_workers(self) -> Self:
+        if self.max_workers is not None and self.max_workers < self.workers:
+            raise ValueError(f"max_workers {self.max_workers} is under workers {self.workers}")
+        return self
+
+    @property
+    def most_workers(self) -> int:
+        """Workers of a run at its largest."""
+        return self.max_workers or self.workers

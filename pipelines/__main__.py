@@ -28,6 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except SystemExit as stopped:
+        # A run that was asked to stop says where it left its checkpoint.
+        where = "" if str(stopped) == str(stopped.code) else f" {stopped}"
+        print(f"stopped:{where or ' terminated'}; the same command goes on", file=sys.stderr)
+        return stopped.code if isinstance(stopped.code, int) else 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
@@ -117,6 +122,22 @@ def _train(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--encoders", type=Path, metavar="DIR", help="checkpoint of stage encoders (default: that of the same run)"
+    )
+    command.add_argument(
+        "--storage",
+        default="runs",
+        metavar="LOCATION",
+        help="folder, mount or URI (s3://, gs://) under which the run lives as ID/STAGE (default: %(default)s)",
+    )
+    command.add_argument(
+        "--init-from", type=Path, metavar="DIR", help="a new run from the weights of this checkpoint of the same stage"
+    )
+    command.add_argument(
+        "--wait", type=float, metavar="SECONDS", help="queue so long while another driver holds the run"
+    )
+    command.add_argument("--replay", type=Path, metavar="DIR", help="do a step again that a run left out, and look")
+    command.add_argument(
+        "--profile", action="store_true", help="a few steps in this process: a trace, and the ten largest costs"
     )
     _settings(command)
     _cluster(command)
@@ -224,7 +245,12 @@ def _settings(command: argparse.ArgumentParser) -> None:
 def _cluster(command: argparse.ArgumentParser, workers: bool = True) -> None:
     command.add_argument("--address", metavar="URL", help="Ray cluster (default: Ray on this machine alone)")
     if workers:
-        command.add_argument("--workers", type=_count, metavar="N", help="the same as --set compute.workers=N")
+        command.add_argument(
+            "--workers",
+            type=_workers,
+            metavar="N",
+            help="training workers; 1-4: as many as the cluster has, from 1 to 4, at any time",
+        )
 
 
 def _model(command: argparse.ArgumentParser) -> None:
@@ -242,6 +268,11 @@ def _out(command: argparse.ArgumentParser, default: str) -> None:
 
 def _count(text: str) -> int:
     return _whole(text, 1)
+
+
+def _workers(text: str) -> tuple[int, int | None]:
+    least, dash, most = text.partition("-")
+    return _whole(least, 1), _whole(most, 1) if dash else None
 
 
 def _seed(text: str) -> int:

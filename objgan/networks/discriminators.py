@@ -25,6 +25,9 @@ class TextLogits(NamedTuple):
     conditional: list[Tensor]
 
 
+_IMAGE_CHANNELS = 3
+
+
 def trunk_layers(resolution: int, most: int = 4) -> int:
     """Stride-2 layers at this resolution: as many as leave a map of at least 4 x 4 cells, and no more than `most`.
 
@@ -49,6 +52,36 @@ class Trunk(nn.Sequential):
             )
         )
         self.channels = widths[-1]
+
+
+class LayoutTrunk(Trunk):
+    """A trunk over an image and the code of its layout: [B, 3 + code, S, S] in two parts.
+
+    The first convolution is split, which is the same function: the code's part is done once for all images that the
+    layout goes with, and no gradient is computed to an image or to a code that asks for none.
+    """
+
+    def __init__(self, code_channels: int, width: int, layers: int, norm: DiscriminatorNorm) -> None:
+        super().__init__(_IMAGE_CHANNELS + code_channels, width, layers, norm)
+
+    def project(self, code: Tensor) -> Tensor:
+        """The code's part [B, code, S, S] -> [B, width, S/2, S/2]."""
+        return functional.conv2d(code, self._first.conv.weight[:, _IMAGE_CHANNELS:], stride=2, padding=1)
+
+    def activations(self, images: Tensor, projected: Tensor) -> list[Tensor]:
+        """images [B, 3, S, S], `project` of a code -> activations after each layer."""
+        conv = self._first.conv
+        image = functional.conv2d(images, conv.weight[:, :_IMAGE_CHANNELS], conv.bias, stride=2, padding=1)
+        activations = [self._first.activate(image + projected)]
+        for layer in list(self)[1:]:
+            activations.append(layer(activations[-1]))
+        return activations
+
+    @property
+    def _first(self) -> DownBlock:
+        first = self[0]
+        assert isinstance(first, DownBlock)
+        return first
 
 
 def hidden_convolution(inputs: int, outputs: int, kernel: int, norm: DiscriminatorNorm) -> nn.Conv2d:
@@ -115,14 +148,16 @@ class LayoutDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = LayoutEncoder(classes, code_channels)
-        self.trunk = Trunk(3 + code_channels, width, trunk_layers(resolution), norm)
+        self.trunk = LayoutTrunk(code_channels, width, trunk_layers(resolution), norm)
         self.logits = logit_convolution(self.trunk.channels, norm, stride=2)
         self.resolution = resolution
 
     def encode(self, layout: Layout) -> Tensor:
-        """Layout with masks -> its code [B, code channels, S, S], to be shared by all images that it goes with."""
-        code: Tensor = self.encoder(layout, self.resolution)
-        return code
+        """Layout with masks -> what the trunk's first layer takes from it, to be shared by all images it goes with.
+
+        [B, width, S/2, S/2]
+        """
+        return self.trunk.project(self.encoder(layout, self.resolution))
 
     def forward(self, images: Tensor, code: Tensor) -> Tensor:
         """images [B, 3, S, S] in [-1, 1], code of `encode` -> logits [B, n, n]."""
@@ -130,11 +165,7 @@ class LayoutDiscriminator(nn.Module):
 
     def features(self, images: Tensor, code: Tensor) -> list[Tensor]:
         """Activations after each layer of the trunk, the last one for `judge`."""
-        activations, at = [], torch.cat([images, code.to(images.dtype)], 1)
-        for layer in self.trunk:
-            at = layer(at)
-            activations.append(at)
-        return activations
+        return self.trunk.activations(images, code)
 
     def judge(self, features: list[Tensor]) -> Tensor:
         """`features` -> logits [B, n, n]."""

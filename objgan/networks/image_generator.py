@@ -72,7 +72,10 @@ class ImageGenerator(nn.Module):
         self.augmentation = ConditioningAugmentation(sizes.text_channels, sizes.condition)
         self.scenes = nn.ModuleList(SceneEncoder(sizes, size, classes) for size in sizes.sizes if sizes.layout)
         self.first = FirstScale(sizes, trunks[0])
-        self.next = nn.ModuleList(NextScale(sizes, trunks[1]) for _ in sizes.sizes[1:])
+        last = sizes.sizes[-1]
+        self.next = nn.ModuleList(
+            NextScale(sizes, trunks[1], sizes.half_blocks if size == last else 0) for size in sizes.sizes[1:]
+        )
         self.to_image = nn.ModuleList(ToImage(sizes.width) for _ in sizes.sizes)
         orthogonal_(self)
 

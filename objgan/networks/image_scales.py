@@ -26,6 +26,7 @@ class GeneratorSizes:
     sizes:       image sides, the first one a power of two from 16 up, each twice the one before it
     temperature: start of the learned temperature of cosine attention
     object_attention: False: c_obj is 0 (the paper's ablation); the trunk keeps its channels
+    half_blocks: so many residual blocks of the last of several scales, the first ones, work at half its resolution
     layout:      False: neither layout code nor c_obj nor label vectors; trunks of ngf and 2 ngf channels (AttnGAN's)
 
     Raises:
@@ -39,6 +40,7 @@ class GeneratorSizes:
     text_channels: int = 256
     first_blocks: int = 7
     next_blocks: int = 3
+    half_blocks: int = 0
     attention: Similarity = "cosine"
     temperature: float = 10.0
     object_attention: bool = True
@@ -159,10 +161,10 @@ class FirstScale(nn.Module):
 class NextScale(nn.Module):
     """Grid attention over the words; joined with the scene; residual blocks; up-block."""
 
-    def __init__(self, sizes: GeneratorSizes, trunk: int) -> None:
+    def __init__(self, sizes: GeneratorSizes, trunk: int, half_blocks: int = 0) -> None:
         super().__init__()
         self.attention = GridAttention(sizes.text_channels, sizes.width)
-        self.blocks = _trunk(trunk, sizes.next_blocks, sizes.width)
+        self.blocks = _trunk(trunk, sizes.next_blocks, sizes.width, half_blocks)
 
     def forward(self, features: Tensor, text: TextFeatures, scene: SceneCode | None) -> tuple[Tensor, Tensor]:
         """[B, ngf, S, S] -> features [B, ngf, 2S, 2S], attention over the words [B, T, S, S]."""
@@ -184,8 +186,8 @@ class ToImage(nn.Module):
         return torch.tanh(self.convolution(features).float())
 
 
-def _trunk(channels: int, blocks: int, width: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)), UpBlock(channels, width))
+def _trunk(channels: int, blocks: int, width: int, half_blocks: int = 0) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels, n < half_blocks) for n in range(blocks)), UpBlock(channels, width))
 
 
 def _join(h: Tensor, *others: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Object-wise discriminator after Fast R-CNN: is each object real, and does it fit its label and its words?
 
 Li et al. 2019, section 3.4.2. One network judges small objects and another large ones, on the image at its own size
-(the published code upsamples to 512). 5.5 M and 12.6 M parameters at the paper's width of 96.
+(the published code upsamples to 512). Each has a trunk of its own, or is a head on the largest layout discriminator's.
+5.5 M and 12.6 M parameters at the paper's width of 96.
 """
 
 from typing import NamedTuple
@@ -13,7 +14,13 @@ from torchvision.ops import roi_align
 
 from objgan.geometry import to_rois
 from objgan.layout import Layout
-from objgan.networks.discriminators import DiscriminatorNorm, Trunk, hidden_convolution, logit_convolution, trunk_layers
+from objgan.networks.discriminators import (
+    DiscriminatorNorm,
+    LayoutTrunk,
+    hidden_convolution,
+    logit_convolution,
+    trunk_layers,
+)
 from objgan.networks.layers import norm2d
 from objgan.networks.layout_encoder import LayoutEncoder
 
@@ -36,55 +43,44 @@ def split_by_size(layout: Layout, large: float) -> tuple[Tensor, Tensor]:
     return layout.valid & ~is_large, layout.valid & is_large
 
 
-class ObjectDiscriminator(nn.Module):
-    """Image and encoded layout -> trunk -> RoIAlign 5 x 5 -> 4x4 convolution -> logits for each object.
+class ObjectHead(nn.Module):
+    """Features -> RoIAlign 5 x 5 -> 4x4 convolution -> logits for each object.
 
-    most_layers: 3 for small objects, 4 for large ones (fewer where the resolution has not as many)
+    width:    of the trunk's first layer; each later one has twice the channels
+    layers:   whose activations it takes, of a trunk that may have more
     condition_channels: of the label vector and c_obj together
+    below:    networks that come before it, by name
     """
 
     def __init__(
-        self,
-        resolution: int,
-        width: int,
-        classes: int,
-        condition_channels: int,
-        most_layers: int,
-        norm: DiscriminatorNorm = "batch",
+        self, width: int, layers: int, condition_channels: int, norm: DiscriminatorNorm = "batch", **below: nn.Module
     ) -> None:
         super().__init__()
-        code_channels, channels, spectral = 12, 4 * width, norm == "spectral"
-        self.resolution = resolution
-        self.encoder = LayoutEncoder(classes, code_channels)
-        self.trunk = Trunk(3 + code_channels, width, trunk_layers(resolution, most_layers), norm)
-        self.roi = hidden_convolution(self.trunk.channels, channels, 4, norm)  # 5 x 5 -> 4 x 4
+        for name, module in below.items():
+            self.add_module(name, module)
+        channels, spectral = 4 * width, norm == "spectral"
+        self.layers = layers
+        self.roi = hidden_convolution(width * 2 ** (layers - 1), channels, 4, norm)  # 5 x 5 -> 4 x 4
         self.roi_norm = norm2d("none" if spectral else "batch", channels)
         self.unconditional = logit_convolution(channels, norm)
         self.joint = hidden_convolution(channels + condition_channels, channels, 3, norm)
         self.joint_norm = norm2d("none" if spectral else "batch", channels)
         self.conditional = logit_convolution(channels, norm)
 
-    def encode(self, layout: Layout) -> Tensor:
-        """Layout with masks -> its code [B, 12, S, S], to be shared by all images that it goes with."""
-        code: Tensor = self.encoder(layout, self.resolution)
-        return code
-
-    def forward(
-        self, images: Tensor, code: Tensor, boxes: Tensor, selected: Tensor, *conditions: Tensor
-    ) -> ObjectLogits:
+    def judge(self, features: list[Tensor], boxes: Tensor, selected: Tensor, *conditions: Tensor) -> ObjectLogits:
         """Judge the N selected objects of all images, in the order of `boxes[selected]`; N = 0 is legal.
 
-        images [B, 3, S, S] in [-1, 1], code of `encode`, boxes [B, R, 4] xywh fractions (left as they are),
-        selected bool [B, R], conditions [B, R, K] each -> ObjectLogits
+        features: a trunk's activations, boxes [B, R, 4] xywh fractions (left as they are), selected bool [B, R],
+        conditions [B, R, K] each -> ObjectLogits
         """
-        features = self.trunk(torch.cat([images, code.to(images.dtype)], 1))
-        rois = to_rois(boxes.float(), selected, features.shape[-1])
+        seen = features[self.layers - 1]
+        rois = to_rois(boxes.float(), selected, seen.shape[-1])
         if not len(rois):
             # Batch norm takes no empty batch; the graph is kept, so that the loss is a zero with (zero) gradients.
-            none = features.float().sum().expand(0)
+            none = seen.float().sum().expand(0)
             return ObjectLogits(none, [none for _ in conditions])
-        with torch.autocast(features.device.type, enabled=False):
-            regions = roi_align(features.float(), rois, ROI_SIZE, spatial_scale=1.0, sampling_ratio=2, aligned=True)
+        with torch.autocast(seen.device.type, enabled=False):
+            regions = roi_align(seen.float(), rois, ROI_SIZE, spatial_scale=1.0, sampling_ratio=2, aligned=True)
         objects = functional.leaky_relu(self.roi_norm(self.roi(regions)), 0.2)
         judged = [self._fit(objects, condition[selected]) for condition in conditions]
         return ObjectLogits(self.unconditional(objects).flatten(), judged)
@@ -95,3 +91,45 @@ class ObjectDiscriminator(nn.Module):
         joint = functional.leaky_relu(self.joint_norm(self.joint(torch.cat([objects, spread], 1))), 0.2)
         logits: Tensor = self.conditional(joint)
         return logits.flatten()
+
+
+class ObjectDiscriminator(ObjectHead):
+    """A head on a trunk of its own: image and encoded layout -> trunk -> head.
+
+    most_layers: of the trunk, 3 for small objects, 4 for large ones (fewer where the resolution has not as many)
+    """
+
+    encoder: LayoutEncoder
+    trunk: LayoutTrunk
+
+    def __init__(
+        self,
+        resolution: int,
+        width: int,
+        classes: int,
+        condition_channels: int,
+        most_layers: int,
+        norm: DiscriminatorNorm = "batch",
+    ) -> None:
+        layers, code_channels = trunk_layers(resolution, most_layers), 12
+        encoder = LayoutEncoder(classes, code_channels)
+        trunk = LayoutTrunk(code_channels, width, layers, norm)
+        super().__init__(width, layers, condition_channels, norm, encoder=encoder, trunk=trunk)
+        self.resolution = resolution
+
+    def encode(self, layout: Layout) -> Tensor:
+        """Layout with masks -> what the trunk's first layer takes from it, to be shared by all images it goes with.
+
+        [B, width, S/2, S/2]
+        """
+        return self.trunk.project(self.encoder(layout, self.resolution))
+
+    def features(self, images: Tensor, code: Tensor) -> list[Tensor]:
+        """images [B, 3, S, S] in [-1, 1], code of `encode` -> activations after each layer of the trunk."""
+        return self.trunk.activations(images, code)
+
+    def forward(
+        self, images: Tensor, code: Tensor, boxes: Tensor, selected: Tensor, *conditions: Tensor
+    ) -> ObjectLogits:
+        """`features`, then `judge`."""
+        return self.judge(self.features(images, code), boxes, selected, *conditions)

@@ -1,5 +1,7 @@
 """The image stage's discriminators at work: their own losses and the generator's, on given pairs."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -8,9 +10,9 @@ from objgan.domain import Domain
 from objgan.losses.adversarial import generator_loss
 from objgan.losses.divergence import gradient_penalty
 from objgan.losses.images import feature_matching, layout_loss, object_loss, text_loss
-from objgan.networks.discriminators import LayoutDiscriminator, TextDiscriminator
+from objgan.networks.discriminators import LayoutDiscriminator, TextDiscriminator, trunk_layers
 from objgan.networks.layers import orthogonal_
-from objgan.networks.object_discriminator import ObjectDiscriminator
+from objgan.networks.object_discriminator import ObjectDiscriminator, ObjectHead
 from objgan.sections import ImagesConfig
 from objgan.stages.base import Losses
 from objgan.stages.image_pairs import Pairs
@@ -21,7 +23,8 @@ OBJECT_LAYERS = {"small": 3, "large": 4}
 def build_discriminators(config: Config, domain: Domain) -> dict[str, nn.Module]:
     """`text_S` and `layout_S` for every scale S, `object_small` and `object_large` for the largest.
 
-    Settings may leave out those of layouts or of objects (the paper's ablation).
+    Settings may leave out those of layouts or of objects (the paper's ablation). With a shared trunk the object-wise
+    ones are heads on that of the largest `layout_S`.
     """
     images, classes = config.images, len(domain.classes)
     width, norm = images.discriminator_width, images.discriminator_norm
@@ -30,10 +33,23 @@ def build_discriminators(config: Config, domain: Domain) -> dict[str, nn.Module]
         networks[f"text_{size}"] = TextDiscriminator(size, width, config.encoders.channels, norm)
         if images.layout:
             networks[f"layout_{size}"] = LayoutDiscriminator(size, width, classes, norm)
-    condition = images.word_channels + images.width
-    for group, layers in OBJECT_LAYERS.items() if images.object_discriminators else ():
-        networks[f"object_{group}"] = ObjectDiscriminator(images.sizes[-1], width, classes, condition, layers, norm)
+    condition, largest = images.word_channels + images.width, images.sizes[-1]
+    for group, most in OBJECT_LAYERS.items() if images.object_discriminators else ():
+        if images.shared_trunk:
+            head = ObjectHead(width, trunk_layers(largest, most), condition, norm)
+        else:
+            head = ObjectDiscriminator(largest, width, classes, condition, most, norm)
+        networks[f"object_{group}"] = head
     return {name: orthogonal_(network) for name, network in networks.items()}
+
+
+@dataclass(frozen=True)
+class Views:
+    """A trunk's activations, layer by layer: of real images, of generated ones, of real ones with wrong classes."""
+
+    real: list[Tensor]
+    fake: list[Tensor]
+    permuted: list[Tensor] | None
 
 
 class ImageJudges:
@@ -46,12 +62,13 @@ class ImageJudges:
 
     def discriminator_losses(self, pairs: Pairs) -> Losses:
         """Every discriminator's loss by its name, and how often it is right ("..._accuracy_...")."""
-        losses = self.text_losses(pairs)
+        losses, views = self.text_losses(pairs), None
         for size, real, fake in zip(self.images.sizes, pairs.reals, pairs.fakes, strict=True):
             if self.images.layout:
-                losses |= _named(f"layout_{size}", self._layout_terms(pairs, size, real, fake))
+                views = _look(self._layout(size), pairs, real, fake)
+                losses |= _named(f"layout_{size}", self._layout_terms(self._layout(size), views))
         for group in pairs.objects if self.images.object_discriminators else ():
-            losses |= _named(f"object_{group}", self._object_terms(pairs, group))
+            losses |= _named(f"object_{group}", self._object_terms(pairs, group, views))
         return losses
 
     def text_losses(self, pairs: Pairs) -> Losses:
@@ -90,14 +107,15 @@ class ImageJudges:
             judged = self._text(size)(fake, pairs.sentence)
             terms["unconditional"].append(generator_loss(judged.unconditional, self.kind))
             terms["text"].append(generator_loss(judged.conditional[0], self.kind))
-        if self.images.layout:
-            self._please_layouts(pairs, terms)
+        features = self._please_layouts(pairs, terms) if self.images.layout else []
         if self.images.object_discriminators:
-            self._please_objects(pairs, terms)
+            self._please_objects(pairs, terms, features)
         return {name: torch.stack(values).sum() for name, values in terms.items() if values}
 
-    def _please_layouts(self, pairs: Pairs, terms: dict[str, list[Tensor]]) -> None:
+    def _please_layouts(self, pairs: Pairs, terms: dict[str, list[Tensor]]) -> list[Tensor]:
+        """Fills `terms`; gives the largest trunk's activations."""
         reals = dict(zip(self.images.sizes, pairs.reals, strict=False))
+        features: list[Tensor] = []
         for size, fake in zip(self.images.sizes, pairs.fakes, strict=True):
             layout = self._layout(size)
             code = layout.encode(pairs.layout)
@@ -107,31 +125,33 @@ class ImageJudges:
                 with torch.no_grad():
                     wanted = layout.features(reals[size], code)
                 terms["features"].append(feature_matching(features, wanted))
+        return features
 
-    def _please_objects(self, pairs: Pairs, terms: dict[str, list[Tensor]]) -> None:
+    def _please_objects(self, pairs: Pairs, terms: dict[str, list[Tensor]], shared: list[Tensor]) -> None:
         for group, selected in pairs.objects.items():
-            judge = self._object(group)
-            code = judge.encode(pairs.layout)
-            objects = judge(pairs.fakes[-1], code, pairs.layout.boxes, selected, pairs.conditions)
+            judge, features = self._object(group), shared
+            if isinstance(judge, ObjectDiscriminator):
+                features = judge.features(pairs.fakes[-1], judge.encode(pairs.layout))
+            objects = judge.judge(features, pairs.layout.boxes, selected, pairs.conditions)
             terms["object"].append(generator_loss(objects.unconditional, self.kind))
             terms["object"].append(generator_loss(objects.conditional[0], self.kind))
 
-    def _layout_terms(self, pairs: Pairs, size: int, real: Tensor, fake: Tensor) -> Losses:
-        judge = self._layout(size)
-        code = judge.encode(pairs.layout)
-        permuted = None if pairs.permuted is None else judge(real, judge.encode(pairs.permuted))
-        return layout_loss(judge(real, code), judge(fake, code), permuted, self.kind)
+    def _layout_terms(self, judge: LayoutDiscriminator, views: Views) -> Losses:
+        permuted = None if views.permuted is None else judge.judge(views.permuted)
+        return layout_loss(judge.judge(views.real), judge.judge(views.fake), permuted, self.kind)
 
-    def _object_terms(self, pairs: Pairs, group: str) -> Losses:
-        judge, real, selected = self._object(group), pairs.reals[-1], pairs.objects[group]
-        boxes, own, wrong = pairs.layout.boxes, pairs.conditions, pairs.wrong_conditions
-        code = judge.encode(pairs.layout)
-        fakes = judge(pairs.fakes[-1], code, boxes, selected, own)
-        if pairs.permuted is None or wrong is None:
-            return object_loss(judge(real, code, boxes, selected, own), fakes, None, self.kind)
-        reals = judge(real, code, boxes, selected, own, wrong)
-        permuted = judge(real, judge.encode(pairs.permuted), boxes, selected, wrong)
-        return object_loss(reals, fakes, permuted, self.kind)
+    def _object_terms(self, pairs: Pairs, group: str, shared: Views | None) -> Losses:
+        judge, views = self._object(group), shared
+        if isinstance(judge, ObjectDiscriminator):
+            views = _look(judge, pairs, pairs.reals[-1], pairs.fakes[-1])
+        assert views is not None
+        boxes, selected = pairs.layout.boxes, pairs.objects[group]
+        own, wrong = pairs.conditions, pairs.wrong_conditions
+        fakes = judge.judge(views.fake, boxes, selected, own)
+        if views.permuted is None or wrong is None:
+            return object_loss(judge.judge(views.real, boxes, selected, own), fakes, None, self.kind)
+        reals = judge.judge(views.real, boxes, selected, own, wrong)
+        return object_loss(reals, fakes, judge.judge(views.permuted, boxes, selected, wrong), self.kind)
 
     def _text(self, size: int) -> TextDiscriminator:
         network = self.networks[f"text_{size}"]
@@ -143,10 +163,16 @@ class ImageJudges:
         assert isinstance(network, LayoutDiscriminator)
         return network
 
-    def _object(self, group: str) -> ObjectDiscriminator:
+    def _object(self, group: str) -> ObjectHead:
         network = self.networks[f"object_{group}"]
-        assert isinstance(network, ObjectDiscriminator)
+        assert isinstance(network, ObjectHead)
         return network
+
+
+def _look(judge: LayoutDiscriminator | ObjectDiscriminator, pairs: Pairs, real: Tensor, fake: Tensor) -> Views:
+    code = judge.encode(pairs.layout)
+    permuted = None if pairs.permuted is None else judge.features(real, judge.encode(pairs.permuted))
+    return Views(judge.features(real, code), judge.features(fake, code), permuted)
 
 
 def _named(network: str, terms: Losses) -> Losses:

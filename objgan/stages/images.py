@@ -32,6 +32,7 @@ def build_image_generator(config: Config, domain: Domain) -> ImageGenerator:
         text_channels=config.encoders.channels,
         first_blocks=images.first_blocks,
         next_blocks=images.next_blocks,
+        half_blocks=images.half_resolution_blocks,
         attention=images.attention,
         temperature=images.attention_temperature,
         object_attention=images.object_attention,

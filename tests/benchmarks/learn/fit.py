@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from objgan.checkpoint import read_state, resume, save_checkpoint
 from objgan.files import read_json, write_atomically
 from objgan.stages import build_stage
-from objgan.training import StepContext, TrainState, step_seed, train_step
+from objgan.stages.base import Stage
+from objgan.train_state import TrainState
+from objgan.training import StepContext, StepRecord, step_seed, train_step
 from pipelines.jobs import VALIDATION_BATCH, TrainJob, check_folder, claim_folder
+from pipelines.plan import BatchPlan
 from pipelines.reader import evaluation_batches, loader
 
 _SAVE_EVERY_S = 60.0
@@ -31,8 +33,15 @@ class Fitted:
     seconds: float
 
 
-def fit(job: TrainJob, log: Callable[[str], None], minutes: float | None = None) -> Fitted:
+def fit(
+    job: TrainJob,
+    log: Callable[[str], None],
+    minutes: float | None = None,
+    adapt: Callable[[Stage], None] = lambda stage: None,
+) -> Fitted:
     """Train to the end of the job's steps, or for `minutes` of steps (then the rates' cooldown follows the time).
+
+    `adapt` may change the new stage's computation, not its parameters.
 
     With a `checkpoint_every` under the job's length the best checkpoint by the stage's held-out objective is taken,
     as `train` does; otherwise the last one.
@@ -46,7 +55,7 @@ def fit(job: TrainJob, log: Callable[[str], None], minutes: float | None = None)
         facts = read_json(done, "finished fit")
         return Fitted(job.folder / facts["checkpoint"], facts["step"], facts["seconds"])
     claim_folder(job)
-    run = _Run(job, log, minutes)
+    run = _Run(job, log, minutes, adapt)
     run.go()
     facts = {"checkpoint": run.best or "last", "step": run.best_step, "seconds": run.seconds}
     write_atomically(done, json.dumps(facts) + "\n")
@@ -56,14 +65,18 @@ def fit(job: TrainJob, log: Callable[[str], None], minutes: float | None = None)
 class _Run:
     """The loop's state between steps."""
 
-    def __init__(self, job: TrainJob, log: Callable[[str], None], minutes: float | None) -> None:
+    def __init__(
+        self, job: TrainJob, log: Callable[[str], None], minutes: float | None, adapt: Callable[[Stage], None]
+    ) -> None:
         self.job, self.log, self.budget = job, log, None if minutes is None else 60 * minutes
         self.training = getattr(job.config, job.stage).training
         torch.set_num_threads(job.config.compute.threads or torch.get_num_threads())
         torch.manual_seed(step_seed(job.config.seed, 0, -1))
-        self.state = TrainState(build_stage(job.stage, job.config, job.domain(), job.helpers()))
+        stage = build_stage(job.stage, job.config, job.domain(), job.helpers())
+        adapt(stage)
+        self.state = TrainState(stage)
         self.reader, self.validation = job.reader("train"), job.reader("validation")
-        self.seconds, self.steps = 0.0, job.total_steps
+        self.seconds, self.steps = 0.0, job.total_steps(len(self.reader))
         self.best: str | None = None
         self.best_step, self.best_value = 0, float("nan")
         if (job.folder / "last" / "state.json").exists():
@@ -74,15 +87,16 @@ class _Run:
         saved = self.seconds
         # With one thread, the time on its core: what else the machine does then takes nothing from the run.
         clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-        batches = loader(
-            self.reader, self.training.batch_size, seed=self.job.config.seed, start=self.state.step, stop=10**9
+        order = BatchPlan(
+            self.training.batch_size, self.job.config.seed, self.state.step, 10**9, groups=self.training.groups
         )
+        steps = loader(self.reader, order)
         while not self._finished():
             began = clock()
-            metrics = train_step(self.state, next(batches), self._context())
+            record = train_step(self.state, next(steps), self._context())
             self.seconds += clock() - began
             if self.state.step % self.training.log_every == 0:
-                self._tell(metrics)
+                self._tell(record)
             if self.budget is None and self.state.step % self.training.checkpoint_every == 0:
                 self._validate()
             if self.seconds - saved > _SAVE_EVERY_S:
@@ -100,10 +114,11 @@ class _Run:
         if self.budget is not None and self.seconds > 0:
             total = max(self.state.step + 1, round(self.state.step * self.budget / self.seconds))
         epoch = len(self.reader) / self.training.batch_size
-        return StepContext(self.job.config.seed, 0, epoch, total_steps=total)
+        return StepContext(self.job.config.seed, self.training.groups, epoch, total_steps=total)
 
-    def _tell(self, metrics: dict[str, Tensor]) -> None:
-        values = " ".join(f"{name.split('/')[-1]} {value.item():.3f}" for name, value in metrics.items())
+    def _tell(self, record: StepRecord) -> None:
+        told = ((name, value) for name, value in record.numbers().items() if "/" in name)
+        values = " ".join(f"{name.split('/')[-1]} {value:.3f}" for name, value in told)
         self.log(f"{self.job.stage} step {self.state.step} {self.seconds:.0f} s {values}")
 
     def _validate(self) -> None:

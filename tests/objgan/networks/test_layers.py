@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
-from objgan.networks.layers import GLU, DownBlock, ResidualBlock, UpBlock, conv3x3, norm2d, orthogonal_
+from objgan.networks.layers import GLU, DownBlock, ResidualBlock, UpBlock, UpConvolution, conv3x3, norm2d, orthogonal_
 
 
 def test_glu_gates_channels() -> None:
@@ -15,6 +16,47 @@ def test_glu_gates_channels() -> None:
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 def test_up_block_doubles_the_side(norm: str) -> None:
     assert UpBlock(6, 4, norm)(torch.randn(2, 6, 5, 5)).shape == (2, 4, 10, 10)
+
+
+def _plainly(x: Tensor, weight: Tensor) -> Tensor:
+    return functional.conv2d(functional.interpolate(x, scale_factor=2.0, mode="nearest"), weight, padding=1)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 3, 1, 1), (2, 3, 8, 2)])
+def test_up_convolution_is_nearest_up_and_a_3x3_convolution_in_all_gradients(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    layer, x = UpConvolution(3, 4).double(), torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    out, plain = layer(x), _plainly(x, layer.weight)
+    torch.testing.assert_close(out, plain, atol=1e-10, rtol=0)
+    slope = torch.randn_like(out)
+    inputs = (x, layer.weight)
+    ours, theirs = (torch.autograd.grad(y, inputs, slope, create_graph=True) for y in (out, plain))
+    torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
+    # once more, as a gradient penalty asks for
+    twice = [torch.autograd.grad(g[0].square().sum(), (layer.weight,))[0] for g in (ours, theirs)]
+    torch.testing.assert_close(twice[0], twice[1], atol=1e-10, rtol=0)
+
+
+def test_up_convolution_is_the_same_in_channels_last_and_near_it_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    layer, x = UpConvolution(16, 8), torch.randn(2, 16, 8, 8)
+    plain = _plainly(x, layer.weight)
+    last = layer.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(last, plain, atol=1e-5, rtol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        short = layer(x)
+    assert short.dtype == torch.bfloat16
+    torch.testing.assert_close(short.float(), plain, atol=0.03, rtol=0.03)
+
+
+def test_up_block_reads_the_weights_of_the_plain_form() -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Upsample(scale_factor=2), conv3x3(6, 8), nn.BatchNorm2d(8), GLU())
+    block = UpBlock(6, 4)
+    block.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 6, 5, 5)
+    torch.testing.assert_close(block(x), plain(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("spectral", [False, True])
