@@ -112,23 +112,32 @@ def check_job(job: TrainJob) -> None:
     Raises:
         InputError: data, settings, the run's place or earlier checkpoints do not fit.
     """
-    training, name = job.training, f"{job.stage}.training"
-    workers, size = job.config.compute.most_workers, training.batch_size // training.groups
-    if workers > training.groups:
-        fitting = [n for n in range(1, training.batch_size + 1) if training.batch_size % n == 0]
-        largest = max((n for n in fitting if training.batch_size // n >= workers), default=1)
-        raise InputError(
-            f"{name}: {workers} workers share {training.groups} group{'s' if training.groups > 1 else ''} of {size} "
-            f"samples, and a group is never divided: use fewer workers, or --set {name}.group={largest} (which changes "
-            f"what is learned, whatever the number of workers)"
-        )
-    least = stage_class(job.stage).least_batch
-    if size < least:
-        raise InputError(f"{name}.group={size} is under {least}, the fewest samples that stage {job.stage} compares")
+    _check_groups(job)
     check_folder(job)
     job.reader("train")
     job.reader("validation")
     _check_checkpoints(job)
+
+
+def _check_groups(job: TrainJob) -> None:
+    training, name, least = job.training, f"{job.stage}.training", stage_class(job.stage).least_batch
+    workers, size = job.config.compute.most_workers, training.batch_size // training.groups
+    if workers > training.groups:
+        fitting = [
+            n for n in range(least, size + 1) if training.batch_size % n == 0 and training.batch_size // n >= workers
+        ]
+        way = (
+            f"--set {name}.group={max(fitting)}"
+            if fitting
+            else f"--set {name}.batch_size={2 * least * workers} and a group"
+        )
+        raise InputError(
+            f"{name}: {workers} workers share {training.groups} group{'s' if training.groups > 1 else ''} of {size} "
+            f"samples, and a group is never divided: use fewer workers, or {way} (which changes what is learned, "
+            f"whatever the number of workers)"
+        )
+    if size < least:
+        raise InputError(f"{name}.group={size} is under {least}, the fewest samples that stage {job.stage} compares")
 
 
 def _check_checkpoints(job: TrainJob) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -131,10 +132,11 @@ def test_wrong_stages_and_data(refused: Refused, prepared: Path, prepared_boxes:
     assert "no finished stage encoders" in refused("train", "images", "--data", prepared, "--run", "new", *settings)
 
 
-def test_batches_that_cannot_be_dealt_out(refused: Refused, prepared: Path, settings: list[str]) -> None:
+def test_more_workers_than_groups(refused: Refused, prepared: Path, settings: list[str]) -> None:
     train = ("train", "encoders", "--data", prepared, *settings, "--workers", 2, "--set")
-    assert "cannot be dealt out to 2 workers" in refused(*train, "encoders.training.batch_size=5")
-    assert "use at least 4" in refused(*train, "encoders.training.batch_size=2")
+    assert "--set encoders.training.group=3 " in refused(*train, "encoders.training.batch_size=6")
+    assert "--set encoders.training.batch_size=8 and a group" in refused(*train, "encoders.training.batch_size=5")
+    assert "batch_size=12 and a group" in refused(*train[:-2], "1-3", "--set", "encoders.training.batch_size=4")
 
 
 def test_a_run_of_other_settings_is_not_continued(
@@ -204,10 +206,12 @@ def test_no_caption_at_all(refused: Refused, model_folder: Path, tmp_path: Path)
 def test_a_folder_that_is_in_use_is_left_alone(
     refused: Refused, tmp_path: Path, prepared: Path, settings: list[str]
 ) -> None:
-    from pipelines.locks import exclusive
+    from pipelines.lease import Lease
+    from pipelines.storage import Storage
 
-    with exclusive(tmp_path / "runs" / "mine" / "shapes"):
-        assert "in use" in refused("train", "shapes", "--run", "mine", "--data", prepared, *settings)
+    with Lease.acquire(Storage(tmp_path / "runs" / "mine" / "shapes")):
+        said = refused("train", "shapes", "--run", "mine", "--data", prepared, *settings)
+    assert f"process {os.getpid()}" in said
 
 
 def test_generate_writes_what_it_says(
