@@ -175,8 +175,8 @@ class CheckpointStore:
             if self.storage.local is None:
                 self.storage.rename(f"{name}/{STATE}", f"{name}/{_NOTED}")
             else:
-                self.storage.delete(f"{BROKEN}{name}")
-                self.storage.rename(name, f"{BROKEN}{name}")
+                taken = self.storage.exists(f"{BROKEN}{name}")
+                self.storage.rename(name, f"{BROKEN}{name}" + (f"_{time.time_ns()}" if taken else ""))
 
 
 class CheckpointWriter:

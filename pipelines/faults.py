@@ -35,7 +35,7 @@ _WRONG_WORDS = re.compile(
     r"NO_SUCH_BUCKET|NoSuchBucket|bucket .*(not found|does not exist)|ACCESS_DENIED|AccessDenied|PERMISSION_DENIED"
     r"|UNAUTHENTICATED|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|SIGNATURE_DOES_NOT_MATCH|EXPIRED_TOKEN"
     r"|UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION_TOKEN|INVALID_BUCKET|HTTP status (400|401|403|404|405)\b"
-    r"|credentials|libhdfs",
+    r"|credentials|libhdfs|libjvm",
     re.IGNORECASE,
 )
 

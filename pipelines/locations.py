@@ -33,4 +33,6 @@ def open_location(uri: str, patience: float, log: Log | None) -> tuple[pyarrow.f
             raise
         text = brief(error).replace(uri, shown)
         raise InputError(f"storage {shown}: not a location that can be opened ({text}): check it") from None
+    if not opened[1].strip("/"):
+        raise InputError(f"storage {shown}: names no bucket or folder: write it like s3://bucket/folder")
     return opened

@@ -1,7 +1,14 @@
 """Small COCO data sets, made by hand, the shards that come of them, and an untrained model in a folder."""
 
+import itertools
 import json
-from collections.abc import Callable
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +150,59 @@ def model_folder(tmp_path_factory) -> Path:
     folder: Path = tmp_path_factory.mktemp("finished") / "model"
     ObjGAN(config, domain, {name: build_network(name, config, domain) for name in NETWORKS}).save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory) -> Iterator[str]:
+    """Address of an S3 server of these tests alone, in a process of its own."""
+    pytest.importorskip("moto.server", reason="no moto[server]: install the `dev` extra")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("s3") / "log"
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        server = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/", server, log)
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture
+def s3(s3_server: str) -> str:
+    """URI of a folder in a new bucket, with all that a client needs to know."""
+    bucket = f"bucket-{next(_BUCKETS)}"
+    urllib.request.urlopen(urllib.request.Request(f"http://{s3_server}/{bucket}", method="PUT")).close()
+    return f"s3://id:hush@{bucket}/runs/one?endpoint_override={s3_server}&scheme=http&region=us-east-1"
+
+
+_BUCKETS = itertools.count()
+
+
+def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except (urllib.error.URLError, ConnectionError):
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"mounting a small file system is not permitted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
