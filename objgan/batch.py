@@ -124,16 +124,27 @@ def collate(samples: Sequence[Sample], max_words: int, max_objects: int) -> Batc
     for row, sample in enumerate(samples):
         kept = sample.words[:max_words]
         words[row, : len(kept)], word_count[row] = kept, len(kept)
-    images = None if samples[0].image is None else np.stack([sample.image for sample in samples])  # type: ignore[misc]
     return Batch(
         image_ids=torch.tensor([sample.image_id for sample in samples]),
         words=torch.from_numpy(words),
         word_count=torch.from_numpy(word_count),
         layout=_collate_layout(samples, max_objects),
-        images=None if images is None else torch.from_numpy(images),
+        images=_collate_images(samples),
         colours=_collate_colours(samples, max_objects),
         scenes=_collate_scenes(samples),
     )
+
+
+def _collate_images(samples: Sequence[Sample]) -> Tensor | None:
+    """uint8 [B, 3, S, S], or None where the samples were read without images."""
+    first = samples[0].image
+    if first is None:
+        return None
+    # Images may be views of any order of axes, mirrored ones too: this is the one copy, and its order is fixed.
+    images = np.empty((len(samples), *first.shape), np.uint8)
+    for row, sample in enumerate(samples):
+        images[row] = sample.image
+    return torch.from_numpy(images)
 
 
 def _collate_colours(samples: Sequence[Sample], max_objects: int) -> Tensor | None:

@@ -24,7 +24,7 @@ from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.files import folder_aside, read_json, sha256, write_atomically
 from objgan.stages import build_network, stage_class
-from objgan.training import TrainState
+from objgan.train_state import TrainState
 
 FORMAT = 1
 

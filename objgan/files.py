@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -52,6 +53,26 @@ def folder_aside(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """A copy that appears whole, in place of what was at ``target``."""
+    with folder_aside(target) as aside:
+        shutil.copytree(source, aside, dirs_exist_ok=True)
+
+
+def remove(place: Path) -> None:
+    """Remove a file or a folder; quiet where there is none.
+
+    A folder goes out of sight first, so that a removal that is cut short leaves no half of it under its name.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if place.is_dir() and not place.is_symlink():
+            aside = place.with_name(f".{place.name}.removed.{secrets.token_hex(4)}")
+            os.replace(place, aside)
+            shutil.rmtree(aside)
+        else:
+            place.unlink()
 
 
 def read_json(path: Path, what: str) -> Any:

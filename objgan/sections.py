@@ -293,4 +293,18 @@ class ComputeConfig(Section):
     channels_last: Literal["auto", "on", "off"] = Field("auto", description="memory format; auto: on GPUs")
     compile: bool = Field(False, description="torch.compile the networks")
     deterministic: bool = Field(True, description="on GPUs, the repeatable form of every operation that has one")
+    resize_every: float = Field(60.0, gt=0, description="seconds between two looks of an elastic run for more workers")
+    start_deadline: float = Field(300.0, gt=0, description="seconds without any worker after which a run gives up")
+    stall_deadline: float = Field(1800.0, gt=0, description="seconds without a step after which a run gives up")
     loader_processes: int = Field(0, ge=0, description="data loading processes of a worker; 0: in the worker")
+
+    @model_validator(mode="after")
+    def _a_range_of_workers(self) -> Self:
+        if self.max_workers is not None and self.max_workers < self.workers:
+            raise ValueError(f"max_workers {self.max_workers} is under workers {self.workers}")
+        return self
+
+    @property
+    def most_workers(self) -> int:
+        """Workers of a run at its largest."""
+        return self.max_workers or self.workers

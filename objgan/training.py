@@ -1,140 +1,94 @@
-"""One train step for every stage: phases in order, gradients averaged over workers, moving averages."""
+"""One train step for every stage: phases in order over groups of a batch, gradients summed over workers, averages.
+
+A batch is cut into groups that do not depend on the number of workers; whatever looks at several samples (contrast,
+mismatched pairs, batch norm) looks within one group, and each group is computed whole on one worker. So a run is a
+function of its data, settings and seed, whoever computes it.
+"""
 
 import contextlib
-import copy
-from collections.abc import Iterator
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from objgan.batch import Batch
-from objgan.stages.base import Phase, Stage
+from objgan.averaging import GradientSum
+from objgan.batch import Batch, Part
+from objgan.group_statistics import GroupStatistics
+from objgan.stages.base import Losses, Phase
+from objgan.train_state import TrainState
+
+SKIPPED, ATTENTION = "skipped", "attention"
+"""Entries of a record beside the phases' own: 1 where the step changed nothing; how many workers asked to be heard."""
 
 
 @dataclass(frozen=True)
 class StepContext:
-    """What a step needs beside the batch: all noise of it is a function of (seed, step, rank).
+    """What a step needs beside the batch: all noise of it is a function of (seed, step, group, phase).
 
+    groups: of the whole batch, over all workers
     total_steps: length of the run, for the cooldown of the learning rates; 0: not known, no cooldown
     """
 
     seed: int
-    rank: int = 0
+    groups: int = 1
     steps_per_epoch: float = 1.0
     precision: torch.dtype = torch.float32
     total_steps: int = 0
 
 
-class TrainState:
-    """Everything that a step changes: a stage's networks, their moving averages, the optimisers and the step."""
+@dataclass(frozen=True)
+class StepRecord:
+    """What a step has to tell, left on the device until somebody asks: means over all groups of all workers.
 
-    def __init__(self, stage: Stage, device: torch.device | str = "cpu") -> None:
-        self.stage = stage.to(device)
-        self.device = torch.device(device)
-        self.step = 0
-        # What a network froze when it was built (a backbone with weights) stays frozen through every phase.
-        self._learns = {id(p) for p in stage.networks.parameters() if p.requires_grad}
-        self.optimisers = {phase.name: self._optimiser(phase) for phase in stage.phases}
-        training = stage.training_config
-        self.ema_decay, self.ema_warmup = training.ema_decay, training.ema_warmup
-        self.ema = nn.ModuleDict()
-        if self.ema_decay:
-            self.ema = nn.ModuleDict({name: copy.deepcopy(stage.networks[name]) for name in stage.inference})
-            self.ema.requires_grad_(False).eval()
+    step:   of the run, from 0
+    names:  `phase/term`, `phase/gradient_norm`, then `SKIPPED` and `ATTENTION`
+    values: float32 [len(names)]
+    """
 
-    def learning_parameters(self, phase: Phase) -> list[nn.Parameter]:
-        """The parameters that `phase` updates, in a fixed order."""
-        networks = (self.stage.networks[name] for name in phase.networks)
-        return [p for network in networks for p in network.parameters() if id(p) in self._learns]
+    step: int
+    names: tuple[str, ...]
+    values: Tensor
 
-    def switch_gradients(self, phase: Phase | None) -> None:
-        """Gradients on for the networks of `phase` alone (None: for all that learn)."""
-        on = self._learns if phase is None else {id(p) for p in self.learning_parameters(phase)}
-        for parameter in self.stage.networks.parameters():
-            parameter.requires_grad_(id(parameter) in on)
+    def numbers(self) -> dict[str, float]:
+        """By name; waits for the device."""
+        return dict(zip(self.names, self.values.tolist(), strict=True))
 
-    @torch.no_grad()
-    def update_averages(self) -> None:
-        """EMA of parameters and of normalisation statistics: an average's statistics are its own."""
-        decay = self.ema_decay
-        if self.ema_warmup:
-            decay = min(decay, (1 + self.step) / (10 + self.step))
-        for name, average in self.ema.items():
-            source = self.stage.networks[name].state_dict()
-            for key, value in average.state_dict().items():
-                if value.is_floating_point():
-                    value.lerp_(source[key], 1 - decay)
-                else:
-                    value.copy_(source[key])
-
-    @contextlib.contextmanager
-    def evaluation(self) -> Iterator[Stage]:
-        """The stage with its moving averages in place of the trained weights, in eval mode."""
-        trained = {name: self.stage.networks[name] for name in self.ema}
-        try:
-            for name, average in self.ema.items():
-                self.stage.networks[name] = average
-            self.stage.eval()
-            yield self.stage
-        finally:
-            for name, network in trained.items():
-                self.stage.networks[name] = network
-            self.stage.train()
-
-    def inference_networks(self) -> dict[str, nn.Module]:
-        """The networks that a finished model keeps, averaged where an average is kept."""
-        return {
-            name: self.ema[name] if name in self.ema else self.stage.networks[name] for name in self.stage.inference
-        }
-
-    def _optimiser(self, phase: Phase) -> torch.optim.Optimizer:
-        return torch.optim.Adam(
-            self.learning_parameters(phase),
-            lr=phase.optimiser.lr,
-            betas=phase.optimiser.betas,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
+    def tensors(self) -> dict[str, Tensor]:
+        """What the phases have to tell, scalars by `phase/term`, on the device."""
+        return {name: value for name, value in zip(self.names, self.values, strict=True) if "/" in name}
 
 
-def train_step(state: TrainState, batch: Batch, context: StepContext) -> dict[str, Tensor]:
-    """One step over all phases; scalars by `phase/name`, detached and still on the device.
+def train_step(
+    state: TrainState, batch: Batch | Sequence[Part], context: StepContext, attention: bool = False
+) -> StepRecord:
+    """One step over all phases: this worker's groups of the batch (a Batch is a single group).
 
-    Raises:
-        FloatingPointError: on the CPU, a loss or gradient is not finite (on a GPU call `check_finite` where a
-            synchronisation does not matter).
+    A phase whose loss or gradient is not finite changes nothing, nor does any phase after it: the step counts as
+    skipped, and running statistics stay as they were. Nothing here waits for a GPU. `attention` is told to all workers
+    with the gradients.
     """
     stage = state.stage
-    torch.manual_seed(step_seed(context.seed, state.step, context.rank))
+    parts = [Part(0, batch)] if isinstance(batch, Batch) else list(batch)
+    step = _Step(state, parts, context)
     stage.train()
     state.switch_gradients(None)
-    with _autocast(state.device, context.precision):
-        outputs = stage(batch)
-    metrics: dict[str, Tensor] = {}
-    for phase in stage.phases:
-        if state.step % phase.every == 0:
-            metrics |= _run_phase(state, phase, batch, outputs, context)
-    _average_statistics(stage)
+    step.forward()
+    phases = [phase for phase in stage.phases if state.step % phase.every == 0]
+    for phase in phases:
+        step.run(phase, last=phase is phases[-1], attention=attention)
+    step.statistics.undo_if(step.bad)
+    record = step.record()
     state.step += 1
     state.update_averages()
-    return metrics
+    return record
 
 
-def check_finite(state: TrainState, metrics: dict[str, Tensor]) -> None:
-    """Stop on a loss or gradient norm that is not finite.
-
-    Raises:
-        FloatingPointError: names stage, phase, step and term.
-    """
-    for name, value in metrics.items():
-        if not torch.isfinite(value):
-            phase, term = name.split("/", 1)
-            raise FloatingPointError(
-                f"stage {state.stage.name}, phase {phase}, step {state.step}: {term} is {value.item()}; "
-                f"lower the learning rate or look at the data"
-            )
+def not_finite(numbers: Mapping[str, float]) -> str | None:
+    """The first name whose number is NaN or infinite."""
+    return next((name for name, value in numbers.items() if not math.isfinite(value)), None)
 
 
 def cooldown_factor(step: int, total: int, share: float) -> float:
@@ -144,67 +98,125 @@ def cooldown_factor(step: int, total: int, share: float) -> float:
     return min(1.0, max(0.0, total - step) / (share * total))
 
 
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """A 63-bit seed for one step of one worker (a splitmix64 of the three numbers)."""
-    value = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB) & (2**64 - 1)
+def step_seed(seed: int, step: int, stream: int) -> int:
+    """A 63-bit seed for one of the streams of noise of a step (a splitmix64 of the three numbers)."""
+    value = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + stream * 0x94D049BB133111EB) & (2**64 - 1)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         value = ((value ^ (value >> shift)) * factor) & (2**64 - 1)
     return (value ^ (value >> 31)) & (2**63 - 1)
 
 
-def _run_phase(state: TrainState, phase: Phase, batch: Batch, outputs: Any, context: StepContext) -> dict[str, Tensor]:
-    state.switch_gradients(phase)
-    optimiser = state.optimisers[phase.name]
-    factor = phase.optimiser.schedule(state.step / context.steps_per_epoch)
-    factor *= cooldown_factor(state.step, context.total_steps, state.stage.training_config.cooldown)
-    for group in optimiser.param_groups:
-        group["lr"] = phase.optimiser.lr * factor
-    optimiser.zero_grad(set_to_none=True)
-    with _autocast(state.device, context.precision):
-        losses = phase.losses(batch, outputs)
-    weighted = [phase.weights[name] * loss for name, loss in losses.items() if phase.weights.get(name)]
-    metrics = {f"{phase.name}/{name}": loss.detach().float() for name, loss in losses.items()}
-    if not weighted:
-        return metrics
-    torch.autograd.backward(torch.stack([loss.float() for loss in weighted]).sum())
-    parameters = state.learning_parameters(phase)
-    _average_gradients(parameters)
-    metrics[f"{phase.name}/gradient_norm"] = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if state.device.type == "cpu":
-        check_finite(state, metrics)
-    for name, limit in phase.clip.items():
-        nn.utils.clip_grad_norm_(state.stage.networks[name].parameters(), limit)
+class _Step:
+    """A step between its phases. Every sum over workers goes with a phase's gradients, in one message."""
+
+    def __init__(self, state: TrainState, parts: Sequence[Part], context: StepContext) -> None:
+        self.state, self.parts, self.context = state, parts, context
+        self.statistics = GroupStatistics(state.stage.networks, len(parts), context.groups)
+        self.outputs: list[Any] = []
+        self.bad = torch.zeros((), dtype=torch.bool, device=state.device)
+        self._names: list[str] = []
+        self._values: list[Tensor] = []
+        self._attention = torch.zeros(1, device=state.device)
+
+    def forward(self) -> None:
+        """The pass that all phases share."""
+        for place, part in enumerate(self.parts):
+            self._begin(place, 0)
+            with _autocast(self.state.device, self.context.precision):
+                self.outputs.append(self.state.stage(part.batch))
+            self.statistics.end(place)
+
+    def run(self, phase: Phase, last: bool, attention: bool) -> None:
+        """One phase over all groups: losses, gradients, their sums over workers, clipping, one optimiser step."""
+        state = self.state
+        state.switch_gradients(phase)
+        parameters = state.learning_parameters(phase)
+        optimiser = self._prepare(phase)
+        sums = GradientSum(parameters)
+        losses, learns = self._backward(phase, sums, last)
+        asked = torch.full((1,), float(attention), device=state.device)
+        pieces = [losses, asked, *([self.statistics.share()] if last else [])]
+        # A phase that minimises nothing yet has no gradients; what it tells travels all the same.
+        total = (sums if learns else GradientSum([])).finish(torch.cat(pieces))
+        losses, self._attention, *means = torch.split(total, [piece.numel() for piece in pieces])
+        for mean in means:
+            self.statistics.settle(mean)
+        self._values.append(losses)
+        if learns:
+            self._learn(phase, parameters, optimiser)
+        elif losses.numel():
+            self.bad = self.bad | ~torch.isfinite(losses).all()
+
+    def _learn(self, phase: Phase, parameters: list[nn.Parameter], optimiser: torch.optim.Optimizer) -> None:
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]).reshape(1)
+        self.bad = self.bad | ~torch.isfinite(torch.cat([self._values[-1], norm])).all()
+        self._values.append(norm.float())
+        self._names.append(f"{phase.name}/gradient_norm")
+        for name, limit in phase.clip.items():
+            nn.utils.clip_grad_norm_(self.state.stage.networks[name].parameters(), limit)
+        _update(optimiser, self.bad)
+
+    def record(self) -> StepRecord:
+        """What happened."""
+        values = torch.cat([*self._values, self.bad.reshape(1).float(), self._attention])
+        return StepRecord(self.state.step, (*self._names, SKIPPED, ATTENTION), values.float())
+
+    def _prepare(self, phase: Phase) -> torch.optim.Optimizer:
+        state, context = self.state, self.context
+        factor = phase.optimiser.schedule(state.step / context.steps_per_epoch)
+        factor *= cooldown_factor(state.step, context.total_steps, state.stage.training_config.cooldown)
+        optimiser = state.optimisers[phase.name]
+        for group in optimiser.param_groups:
+            group["lr"] = phase.optimiser.lr * factor
+        optimiser.zero_grad(set_to_none=True)
+        return optimiser
+
+    def _backward(self, phase: Phase, sums: GradientSum, last: bool) -> tuple[Tensor, bool]:
+        """Gradients of this worker's groups; returns its part of the mean losses, float32 [terms], and whether any of
+        them is minimised.
+        """
+        number = 1 + self.state.stage.phases.index(phase)
+        total: Tensor | None = None
+        for place, part in enumerate(self.parts):
+            self._begin(place, number)
+            with _autocast(self.state.device, self.context.precision):
+                losses = phase.losses(part.batch, self.outputs[place])
+            with sums.overlapped() if place == len(self.parts) - 1 else contextlib.nullcontext():
+                learns = _backward(phase, losses, self.context.groups)
+            self.statistics.end(place)
+            if last:
+                self.outputs[place] = None
+            values = [loss.detach().float().reshape(1) for loss in losses.values()]
+            mean = torch.cat(values) / self.context.groups if values else self._attention[:0]
+            total = mean if total is None else total + mean
+        self._names += [f"{phase.name}/{name}" for name in losses]
+        assert total is not None
+        return total, learns
+
+    def _begin(self, place: int, number: int) -> None:
+        """A pass's noise and buffers depend on the group and not on who computed what before."""
+        group = self.parts[place].group
+        torch.manual_seed(step_seed(self.context.seed, self.state.step, group * _MOST_PASSES + number))
+        self.statistics.begin(place)
+
+
+_MOST_PASSES = 16
+"""More than a step has: the forward pass and its phases."""
+
+
+def _backward(phase: Phase, losses: Losses, groups: int) -> bool:
+    """Whether there was anything to minimise."""
+    weighted = [phase.weights[name] * loss.float() for name, loss in losses.items() if phase.weights.get(name)]
+    if weighted:
+        torch.autograd.backward(torch.stack(weighted).sum() / groups)
+    return bool(weighted)
+
+
+def _update(optimiser: torch.optim.Optimizer, bad: Tensor) -> None:
+    """An Adam step that `bad` turns into nothing, on the device: the fused kernel's own way to skip."""
+    optimiser.grad_scale, optimiser.found_inf = None, bad.float()  # type: ignore[attr-defined]
     optimiser.step()
-    return metrics
 
 
 def _autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)
-
-
-def _average_gradients(parameters: list[nn.Parameter]) -> None:
-    """Mean over the workers by one flat all-reduce; a parameter without a gradient counts as zero."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    _average_in_place([p.grad for p in parameters if p.grad is not None])
-
-
-@torch.no_grad()
-def _average_statistics(stage: Stage) -> None:
-    """Normalisation statistics are the workers' mean, so that every worker holds the same networks."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return
-    _average_in_place([b for b in stage.networks.buffers() if b.is_floating_point()])
-
-
-def _average_in_place(tensors: list[Tensor]) -> None:
-    if not tensors:
-        return
-    flat = torch.cat([t.reshape(-1) for t in tensors])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    for tensor, mean in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
-        tensor.copy_(mean.view_as(tensor))

@@ -9,6 +9,7 @@ import pycocotools.mask as coco_mask
 from PIL import Image
 
 Box = Sequence[float]
+_WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 def squash_segmentation(segmentation: Any, width: int, height: int, box: Box, size: int) -> str | None:
@@ -36,6 +37,8 @@ def squash_segmentation(segmentation: Any, width: int, height: int, box: Box, si
 def decode_masks(counts: Sequence[str], size: int, mask_size: int) -> np.ndarray:
     """Compressed RLE counts at size x size -> uint8 [r, mask_size, mask_size], 0..255: the share of each cell covered.
 
+    The array may be a view with its axes in another order.
+
     Raises:
         ValueError: counts that do not fill the square.
     """
@@ -43,10 +46,25 @@ def decode_masks(counts: Sequence[str], size: int, mask_size: int) -> np.ndarray
         return np.zeros((0, mask_size, mask_size), np.uint8)
     runs = [{"size": [size, size], "counts": text.encode("ascii")} for text in counts]
     masks = coco_mask.decode(runs).T  # [r, columns, rows], contiguous
-    if size % mask_size == 0:
-        return _mean_cells(masks, size // mask_size).transpose(0, 2, 1).copy()
+    step, rest = divmod(size, mask_size)
+    if rest == 0:
+        means = _mean_words(masks, step) if step in _WORDS else _mean_cells(masks, step)
+        return means.transpose(0, 2, 1)
     scaled = [Image.fromarray(mask.T * 255).resize((mask_size, mask_size), Image.Resampling.BOX) for mask in masks]
     return np.stack([np.asarray(image) for image in scaled])
+
+
+def _mean_words(masks: np.ndarray, step: int) -> np.ndarray:
+    """As `_mean_cells`, for steps whose number of bytes is a machine's word: `step` pixels are added at a time."""
+    word, area = _WORDS[step], step * step
+    columns = masks.view(word)  # [r, S, S / step]
+    sums = columns[:, ::step] + columns[:, 1::step]
+    for offset in range(2, step):
+        sums += columns[:, offset::step]
+    # Each byte holds at most `step`. Times 1 + 256 + 65536 ..., the highest byte becomes the sum of all, at most 64.
+    sums *= word(int.from_bytes(b"\1" * step))
+    sums >>= word(8 * (step - 1))
+    return ((sums.astype(np.uint16) * np.uint16(255) + np.uint16(area // 2)) // np.uint16(area)).astype(np.uint8)
 
 
 def _mean_cells(masks: np.ndarray, step: int) -> np.ndarray:
@@ -58,11 +76,6 @@ def _mean_cells(masks: np.ndarray, step: int) -> np.ndarray:
     for offset in range(step):
         total = total + across[:, :, offset::step]
     return ((total * 255 + step * step // 2) // (step * step)).astype(np.uint8)
-
-
-def flip_masks(masks: np.ndarray) -> np.ndarray:
-    """[..., M, M] mirrored left to right."""
-    return np.ascontiguousarray(masks[..., ::-1])
 
 
 def _polygons(polygons: list[Any], width: int, height: int, size: int) -> np.ndarray:

@@ -23,7 +23,9 @@ from objgan.config import Config
 from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.sections import DataConfig
+from objgan.vocabulary import Vocabulary
 from pipelines.coco import CocoData, CocoSource, read_coco
+from pipelines.index import INDEX_SCHEMA, build_index
 from pipelines.rows import convert
 from pipelines.shards import (
     MANIFEST,
@@ -32,6 +34,7 @@ from pipelines.shards import (
     SPLITS,
     Shard,
     dataset_digest,
+    index_name,
     load_manifest,
     read_shard,
     read_split,
@@ -100,7 +103,8 @@ def prepare(
     _remove_leftovers(out, {shard.name for shard in outcome.shards})
     domain = _domain(data, outcome.shards, out, config.data)
     domain.save(out / "domain")
-    manifest = _manifest(data, outcome, domain, out, config.data) | {"source": digests}
+    indices = [_write_index(split, outcome.shards, domain.vocabulary, out) for split in SPLITS]
+    manifest = _manifest(data, outcome, indices, domain, out, config.data) | {"source": digests}
     save_manifest(out, manifest)
     log(summary(manifest))
     return manifest
@@ -192,7 +196,15 @@ def _domain(data: CocoData, shards: list[Shard], out: Path, config: DataConfig) 
     return Domain(vocabulary, data.classes, layout_statistics(tables, len(data.classes), config.max_objects))
 
 
-def _manifest(data: CocoData, outcome: _Outcome, domain: Domain, out: Path, config: DataConfig) -> dict[str, Any]:
+def _write_index(split: str, shards: list[Shard], vocabulary: Vocabulary, out: Path) -> Shard:
+    """What the reader must know of a split's rows before it opens their shards."""
+    tables = (read_shard(out / shard.name) for shard in shards if shard.split == split)
+    return write_shard(out, index_name(split), split, build_index(tables, vocabulary), INDEX_SCHEMA)
+
+
+def _manifest(
+    data: CocoData, outcome: _Outcome, indices: list[Shard], domain: Domain, out: Path, config: DataConfig
+) -> dict[str, Any]:
     files = {path.name: objgan.files.sha256(path) for path in sorted((out / "domain").iterdir())}
     rows = Counter({shard.split: 0 for shard in outcome.shards})
     for shard in outcome.shards:
@@ -203,7 +215,7 @@ def _manifest(data: CocoData, outcome: _Outcome, domain: Domain, out: Path, conf
     return {
         "schema_version": SCHEMA_VERSION,
         "code_version": objgan.__version__,
-        "digest": dataset_digest(outcome.shards, files),
+        "digest": dataset_digest([*outcome.shards, *indices], files),
         "settings": config.model_dump(mode="json"),
         "columns": _columns(data, counts),
         "rows": {split: rows[split] for split in SPLITS},
@@ -213,6 +225,7 @@ def _manifest(data: CocoData, outcome: _Outcome, domain: Domain, out: Path, conf
         "classes": list(data.classes),
         "domain": files,
         "shards": shards,
+        "indices": [asdict(index) for index in indices],
     }
 
 

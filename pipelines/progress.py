@@ -13,6 +13,9 @@ from tqdm import tqdm
 
 Log = Callable[[str], None]
 _POLL = 0.5
+# Numbers of the machine and the optimiser are for MLflow.
+_NOT_LOSSES = ("system/", "learning_rate/", "memory/", "validation/")
+_BAR = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {postfix}"
 
 
 def say(text: str) -> None:
@@ -21,12 +24,109 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+class ProgressView:
+    """Lines of a run as text; on a terminal, log intervals move a bar instead."""
+
+    def __init__(self, name: str, log: Log) -> None:
+        self._name, self._log = name, log
+        self._bar: tqdm[Any] | None = None
+
+    def show(self, line: dict[str, Any]) -> None:
+        """Show one line of a run, whatever kind it is; unknown kinds are passed over."""
+        if "values" in line:
+            self._interval(line)
+        elif "measures" in line:
+            self._log(f"{self._name} {_at(line)}  held out: {_numbers(line['measures'])}")
+        else:
+            for kind, describe in _EVENTS.items():
+                if kind in line:
+                    self._log(f"{self._name}: {describe(line)}")
+                    return
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _interval(self, line: dict[str, Any]) -> None:
+        if not sys.stderr.isatty():
+            self._log(f"{self._name} {_at(line)}  {_describe(line)}")
+            return
+        if self._bar is None:
+            self._bar = tqdm(total=line["steps"], desc=self._name, leave=False, bar_format=_BAR, dynamic_ncols=True)
+        self._bar.n = line["step"]
+        self._bar.set_postfix_str(_describe(line), refresh=True)
+
+
+def _checkpoint(line: dict[str, Any]) -> str:
+    took = f" in {line['seconds']:.1f} s" if line.get("seconds") is not None else ""
+    return f"checkpoint {line['checkpoint']} kept{took}"
+
+
+def _resumed(line: dict[str, Any]) -> str:
+    source = f" (checkpoint {line['checkpoint']})" if line.get("checkpoint") else ""
+    return f"goes on from step {line['resumed']}{source}"
+
+
+def _skipped(line: dict[str, Any]) -> str:
+    term = f": {line['term']} was not finite" if line.get("term") else ""
+    count = line["skipped"]
+    return f"step {line['step']} left out{term} ({count} {'step' if count == 1 else 'steps'} left out so far)"
+
+
+# In this order: a line is of the first kind whose key it has.
+_EVENTS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "resumed": _resumed,
+    "checkpoint": _checkpoint,
+    "restarted": lambda line: f"workers started again (restart {line['restarted']}): {line.get('reason') or 'unknown'}",
+    "skipped": _skipped,
+    "stopping": lambda line: f"stopping: {line['stopping']}",
+    "warning": lambda line: f"warning: {line['warning']}",
+}
+
+
+def _at(line: dict[str, Any]) -> str:
+    return f"{line['step']}/{line['steps']}"
+
+
+def _describe(line: dict[str, Any]) -> str:
+    """Speed, waiting for data, time left, steps left out and losses of a log interval."""
+    values = line["values"]
+    left = max(0, line["steps"] - line["step"]) * values["seconds_per_step"]
+    parts = [
+        f"{_rate(values['samples_per_s'])} samples/s",
+        f"wait {values['data_wait_share']:.0%}",
+        f"{timedelta(seconds=round(left))} left",
+    ]
+    if line.get("skipped"):
+        parts.append(f"left out {line['skipped']}")
+    return "  ".join([*parts, _numbers(_losses(values))]).rstrip()
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _losses(values: dict[str, float]) -> dict[str, float]:
+    """What fits on a line; gradient norms and accuracies are in MLflow."""
+    return {
+        name: value
+        for name, value in values.items()
+        if "/" in name and not name.startswith(_NOT_LOSSES) and "norm" not in name and "accuracy" not in name
+    }
+
+
+def _numbers(values: dict[str, float]) -> str:
+    return " ".join(f"{name}={value:.3g}" for name, value in values.items())
+
+
 @contextlib.contextmanager
 def watch(path: Path, name: str, log: Log) -> Iterator[None]:
     """Follow a run's `progress.jsonl` while the block lasts, from its present end on."""
     stop = threading.Event()
     start = path.stat().st_size if path.exists() else 0
-    thread = threading.Thread(target=_follow, args=(path, start, _View(name, log), stop), daemon=True)
+    thread = threading.Thread(target=_follow, args=(path, start, ProgressView(name, log), stop), daemon=True)
     thread.start()
     try:
         yield
@@ -35,7 +135,7 @@ def watch(path: Path, name: str, log: Log) -> Iterator[None]:
         thread.join(5)
 
 
-def _follow(path: Path, position: int, view: "_View", stop: threading.Event) -> None:
+def _follow(path: Path, position: int, view: ProgressView, stop: threading.Event) -> None:
     while True:
         last = stop.is_set()
         if path.exists():
@@ -50,48 +150,3 @@ def _follow(path: Path, position: int, view: "_View", stop: threading.Event) -> 
             view.close()
             return
         stop.wait(_POLL)
-
-
-class _View:
-    """Lines of a run as text; on a terminal also a bar."""
-
-    def __init__(self, name: str, log: Log) -> None:
-        self._name, self._log = name, log
-        self._bar: tqdm[Any] | None = None
-
-    def show(self, line: dict[str, Any]) -> None:
-        if "resumed" in line:
-            self._log(f"{self._name}: goes on from step {line['resumed']}")
-        elif "measures" in line:
-            self._log(f"{self._name} {line['step']}/{line['steps']}  held out: {_numbers(line['measures'])}")
-        elif sys.stderr.isatty():
-            self._move_bar(line)
-        else:
-            self._log(self._describe(line))
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def _move_bar(self, line: dict[str, Any]) -> None:
-        if self._bar is None:
-            self._bar = tqdm(total=line["steps"], desc=self._name, unit="step", leave=False)
-        self._bar.n = line["step"]
-        self._bar.set_postfix_str(_numbers(_losses(line["values"])), refresh=True)
-
-    def _describe(self, line: dict[str, Any]) -> str:
-        values = line["values"]
-        left = (line["steps"] - line["step"]) * values["seconds_per_step"]
-        return (
-            f"{self._name} {line['step']}/{line['steps']}  {values['samples_per_s']:.0f} samples/s  "
-            f"wait {values['data_wait_share']:.0%}  {timedelta(seconds=round(left))} left  {_numbers(_losses(values))}"
-        )
-
-
-def _losses(values: dict[str, float]) -> dict[str, float]:
-    """What fits on a line; gradient norms and accuracies are in MLflow."""
-    return {k: v for k, v in values.items() if "/" in k and "norm" not in k and "accuracy" not in k}
-
-
-def _numbers(values: dict[str, float]) -> str:
-    return " ".join(f"{name}={value:.3g}" for name, value in values.items())

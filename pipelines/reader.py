@@ -6,7 +6,6 @@ So a run resumes exactly at any step, on any number of workers. No Ray here.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,17 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from objgan.attributes import colour_index, scene_index
-from objgan.batch import Batch, Sample, collate
+from objgan.batch import Batch, Part, Sample, collate
 from objgan.config import Config
 from objgan.errors import InputError
-from objgan.vocabulary import Vocabulary
-from pipelines.captions import Captions
-from pipelines.masks import decode_masks, flip_masks
+from pipelines.index import Index, RowList
+from pipelines.masks import decode_masks
 from pipelines.pixels import decode
-from pipelines.shards import SPLITS, load_manifest, read_split
+from pipelines.plan import BatchPlan
+from pipelines.shards import MANIFEST, SPLITS, index_name, load_manifest, read_shard, shards_of
+
+OPEN_SHARDS = 128
+"""Shards of a split that a reader keeps open, those it used last: its memory does not grow with their number."""
 
 _ADVICE = {
     "image": "prepare with --images",
@@ -51,15 +53,16 @@ class ShardReader:
         self._arguments = (folder, split, columns, config, max_words)
         manifest = load_manifest(folder)
         _check_columns(manifest, folder, columns, config)
-        vocabulary = Vocabulary.load(folder / "domain")
-        self._tables = list(read_split(folder, manifest, split))
-        self._starts = np.cumsum([0, *(len(table) for table in self._tables)])
+        self._shards = [(folder / shard.name, shard.rows) for shard in shards_of(manifest, split)]
+        self._starts = np.cumsum([0, *(rows for _, rows in self._shards)])
+        self._table = lru_cache(OPEN_SHARDS)(self._open_shard)
         self._stored_size = int(manifest["settings"]["image_size"])
-        self._captions = Captions([table["tokens"] for table in self._tables], vocabulary)
+        self._index = Index(folder / index_name(split))
         self.split, self.columns, self.config, self.max_words = split, columns, config, max_words
         self.flips = bool(columns & {"image", "masks"})
         self.left_out: Counter[str] = Counter()
-        self._rows = self._usable_rows()
+        self._rows = RowList(self._usable, len(self._index))
+        self._count_left_out()
         if not len(self._rows):
             reasons = ", ".join(f"{n} {reason}" for reason, n in self.left_out.items())
             raise InputError(f"data: split {split} of {folder} has no usable image ({reasons or 'it is empty'})")
@@ -74,13 +77,13 @@ class ShardReader:
 
     def sample(self, index: int, seed: int, epoch: int, flip: bool = False) -> Sample:
         """Sample `index` as this epoch sees it. `flip`: mirror it half of the time, unless its caption names a side."""
-        row = int(self._rows[index])
+        row = self._rows[index]
         number, mirrored, words = self._draw(row, seed, epoch)
-        return self._sample(row, words, mirrored and flip and not self._captions.is_sided(row, number))
+        return self._sample(row, words, mirrored and flip and not self._index.is_sided(row, number))
 
     def caption_count(self, index: int) -> int:
         """Captions of sample `index` that have a known word, at least 1."""
-        return self._captions.count(int(self._rows[index]))
+        return self._index.count(self._rows[index])
 
     def evaluation_sample(self, index: int, seed: int, number: int = 0) -> Sample:
         """Sample `index` with a fixed caption, never mirrored.
@@ -88,40 +91,50 @@ class ShardReader:
         `number` 0: the caption of epoch 0. 1, 2, ...: those that follow it, in a circle, so that `caption_count`
         numbers in a row are all of them.
         """
-        row = int(self._rows[index])
+        row = self._rows[index]
         _, _, words = self._draw(row, seed, 0, number)
         return self._sample(row, words, mirrored=False)
 
     def text(self, index: int, seed: int, epoch: int = 0, number: int = 0) -> str:
         """The whole caption that `sample`, or in epoch 0 `evaluation_sample`, takes its words from."""
-        row = int(self._rows[index])
+        row = self._rows[index]
         table, at = self._locate(row)
         number, _, _ = self._draw(row, seed, epoch, number)
-        return str(table["captions"][at][self._captions.place(row, number)].as_py())
+        return str(table["captions"][at][self._index.place(row, number)].as_py())
 
     def _draw(self, row: int, seed: int, epoch: int, further: int = 0) -> tuple[int, bool, np.ndarray]:
         """Number of the caption (`further` after the drawn one), whether a mirrored picture is due, int64 [n] words."""
-        table, at = self._locate(row)
-        generator = np.random.default_rng((seed, epoch, table["image_id"][at].as_py() % 2**64))
-        count = self._captions.count(row)
+        generator = np.random.default_rng((seed, epoch, self._index.image_id(row) % 2**64))
+        count = self._index.count(row)
         number = (int(generator.integers(count)) + further) % count
         mirrored = bool(generator.integers(2))
-        words = self._captions.words(row, number)
+        words = self._index.words(row, number)
         if len(words) > self.max_words:
             words = words[np.sort(generator.choice(len(words), self.max_words, replace=False))]
         return number, mirrored, words
 
     def _sample(self, row: int, words: np.ndarray, mirrored: bool) -> Sample:
+        try:
+            return self._read(row, words, mirrored)
+        except InputError:
+            raise
+        except (OSError, ValueError, SyntaxError) as error:  # what Pillow, pycocotools and Arrow raise on broken bytes
+            raise InputError(
+                f"data: image {self._index.image_id(row)} of split {self.split} in {self._arguments[0]} is damaged "
+                f"({' '.join(str(error).split())}); prepare the data again"
+            ) from None
+
+    def _read(self, row: int, words: np.ndarray, mirrored: bool) -> Sample:
         table, at = self._locate(row)
         labels, boxes, masks = self._objects(table, at)
         image = decode(table["image"][at].as_py()) if "image" in self.columns else None
         if mirrored:
             boxes = boxes.copy()
             boxes[:, 0] = 1 - boxes[:, 0] - boxes[:, 2]
-            masks = None if masks is None else flip_masks(masks)
-            image = None if image is None else flip_masks(image)
+            masks = None if masks is None else masks[..., ::-1]
+            image = None if image is None else image[..., ::-1]
         colours, scene = self._attributes(table, at)
-        return Sample(table["image_id"][at].as_py(), words, labels, boxes, masks, image, colours, scene)
+        return Sample(self._index.image_id(row), words, labels, boxes, masks, image, colours, scene)
 
     def _attributes(self, table: pa.Table, at: int) -> tuple[np.ndarray | None, int | None]:
         """colours int64 [r] and scene as indices, or None and None."""
@@ -145,31 +158,31 @@ class ShardReader:
     def _kept(self, crowds: list[bool]) -> list[int]:
         return [index for index, crowd in enumerate(crowds) if not crowd][: self.config.data.max_objects]
 
-    def _usable_rows(self) -> np.ndarray:
-        usable = self._captions.counts() > 0
-        self._leave_out("without a caption of known words", ~usable)
+    def _usable(self, rows: slice) -> np.ndarray:
+        """bool [n]: which rows are not left out."""
+        usable = self._index.has_caption(rows)
         if "masks" in self.columns:
-            masked = np.array([ok for table in self._tables for ok in self._masked(table)], bool)
-            self._leave_out("with an object without a mask", usable & ~masked)
-            usable &= masked
-        return np.flatnonzero(usable)
+            usable &= self._index.has_masks(rows, self.config.data.max_objects)
+        return usable
 
-    def _leave_out(self, reason: str, rows: np.ndarray) -> None:
-        if rows.any():
-            self.left_out[reason] += int(rows.sum())
-
-    def _masked(self, table: pa.Table) -> Iterator[bool]:
-        """Of each row: whether all objects of its layout have masks."""
-        column = table["masks"].combine_chunks()
-        missing = column.flatten().is_null().to_numpy(zero_copy_only=False)
-        starts = column.offsets.to_numpy() - column.offsets[0].as_py()
-        for row, crowds in enumerate(table["crowds"].to_pylist()):
-            here = missing[starts[row] : starts[row + 1]]
-            yield not here[self._kept(crowds)].any()
+    def _count_left_out(self) -> None:
+        """Only where there are any does it look at all rows."""
+        left = len(self._index) - len(self._rows)
+        if left:
+            wordless = int(np.count_nonzero(~self._index.has_caption(slice(0, len(self._index)))))
+            reasons = {"without a caption of known words": wordless, "with an object without a mask": left - wordless}
+            self.left_out.update({reason: number for reason, number in reasons.items() if number})
 
     def _locate(self, row: int) -> tuple[pa.Table, int]:
         shard = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self._tables[shard], row - int(self._starts[shard])
+        return self._table(shard), row - int(self._starts[shard])
+
+    def _open_shard(self, number: int) -> pa.Table:
+        path, rows = self._shards[number]
+        table = read_shard(path)
+        if len(table) != rows:
+            raise InputError(f"shard: {path} has {len(table)} rows, {MANIFEST} says {rows}; prepare the data again")
+        return table
 
 
 def _check_columns(manifest: dict[str, Any], folder: Path, columns: frozenset[str], config: Config) -> None:
@@ -182,60 +195,27 @@ def _check_columns(manifest: dict[str, Any], folder: Path, columns: frozenset[st
         raise InputError(f"data: {folder} holds pictures of {there} pixels, data.image_size asks for {asked}")
 
 
-def plan(seed: int, epoch: int, length: int) -> np.ndarray:
-    """int64 [length]: the order in which an epoch takes the samples."""
-    # A tag keeps this stream apart from the samples' own (seed, epoch, image id).
-    return np.random.default_rng((seed, epoch, length, 0x0BDE)).permutation(length)
+def read_parts(reader: ShardReader, order: BatchPlan, step: int) -> list[Part]:
+    """This worker's groups of one step's batch."""
+    return [Part(group, _read_group(reader, order, step, group)) for group in order.own_groups]
 
 
-@dataclass(frozen=True)
-class BatchPlan:
-    """Batches `start` to `stop` - 1 of an endless run over the data, as worker `rank` of `world` sees them.
-
-    Step k takes samples k * batch_size to (k + 1) * batch_size - 1 of all epochs' orders, one after the other; no
-    sample is dropped. Each worker has a contiguous part of every batch.
-    """
-
-    batch_size: int
-    seed: int
-    start: int
-    stop: int
-    rank: int = 0
-    world: int = 1
-
-    def places(self, step: int, length: int) -> list[tuple[int, int]]:
-        """(epoch, index of the sample) of this worker's part of a step's batch."""
-        first = step * self.batch_size
-        part = range(self.batch_size * self.rank // self.world, self.batch_size * (self.rank + 1) // self.world)
-        where = (divmod(first + offset, length) for offset in part)
-        return [(epoch, int(_cached_plan(self.seed, epoch, length)[at])) for epoch, at in where]
-
-
-_cached_plan = lru_cache(maxsize=4)(plan)
-
-
-def read_batch(reader: ShardReader, order: BatchPlan, step: int) -> Batch:
-    """This worker's part of one step's batch."""
-    places = order.places(step, len(reader))
+def _read_group(reader: ShardReader, order: BatchPlan, step: int, group: int) -> Batch:
+    places = order.places(step, group, len(reader))
     samples = [reader.sample(index, order.seed, epoch, reader.flips) for epoch, index in places]
     return collate(samples, reader.max_words, reader.config.data.max_objects)
 
 
-def batches(reader: ShardReader, order: BatchPlan) -> Iterator[Batch]:
-    """This worker's part of the batches `order.start` to `order.stop` - 1, made in this process."""
-    return (read_batch(reader, order, step) for step in range(order.start, order.stop))
+def loader(reader: ShardReader, order: BatchPlan) -> Iterator[list[Part]]:
+    """This worker's parts of each of the steps `order.start` to `order.stop` - 1.
 
-
-def loader(  # noqa: PLR0913 - BatchPlan's fields, named where they are used
-    reader: ShardReader, batch_size: int, *, seed: int, start: int, stop: int, rank: int = 0, world: int = 1
-) -> Iterator[Batch]:
-    """The same batches, made ahead by `compute.loader_processes` processes, in locked pages where there is a GPU."""
-    order = BatchPlan(batch_size, seed, start, stop, rank, world)
+    `compute.loader_processes` processes make them ahead, in locked pages where there is a GPU; 0: this one, in time.
+    """
     compute = reader.config.compute
     pin = compute.device != "cpu" and torch.cuda.is_available()
     if not compute.loader_processes:
-        made = batches(reader, order)
-        return (batch.pin_memory() for batch in made) if pin else made
+        made = (read_parts(reader, order, step) for step in range(order.start, order.stop))
+        return ([Part(group, batch.pin_memory()) for group, batch in parts] for parts in made) if pin else made
     return iter(
         DataLoader(
             _Steps(reader, order),
@@ -248,8 +228,8 @@ def loader(  # noqa: PLR0913 - BatchPlan's fields, named where they are used
     )
 
 
-class _Steps(Dataset[Batch]):
-    """Item i: the batch of step start + i."""
+class _Steps(Dataset[list[Part]]):
+    """Item i: the parts of step start + i."""
 
     def __init__(self, reader: ShardReader, order: BatchPlan) -> None:
         self._reader, self._order = reader, order
@@ -257,8 +237,8 @@ class _Steps(Dataset[Batch]):
     def __len__(self) -> int:
         return self._order.stop - self._order.start
 
-    def __getitem__(self, index: int) -> Batch:
-        return read_batch(self._reader, self._order, self._order.start + index)
+    def __getitem__(self, index: int) -> list[Part]:
+        return read_parts(self._reader, self._order, self._order.start + index)
 
 
 def evaluation_batch(reader: ShardReader, number: int, batch_size: int, seed: int, limit: int) -> Batch:

@@ -13,7 +13,8 @@ from typing import Any
 import objgan
 from objgan.errors import InputError
 from objgan.files import read_json
-from pipelines.tracking import EXPERIMENT, logging_quiet, prepare_store
+from pipelines.mlflow_store import EXPERIMENT, logging_quiet, patient
+from pipelines.tracking import prepare_store
 
 # What the model needs where it is loaded: objgan's own dependencies and MLflow. Ray is not among them.
 REQUIREMENTS = (
@@ -82,7 +83,8 @@ def mlflow_at(uri: str) -> Iterator[Any]:
     prepare_store(uri)
     mlflow.set_tracking_uri(uri)
     try:
-        yield mlflow.MlflowClient(uri)
+        with patient():
+            yield mlflow.MlflowClient(uri)
     finally:
         sys.path = path  # MLflow tries a new model on its example, and leaves its copy of the code at the front
         mlflow.set_tracking_uri(None)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from objgan.errors import InputError
 from objgan.files import read_json, write_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SPLITS = ("train", "validation", "test")
 MANIFEST = "manifest.json"
 ROWS_PER_SHARD = 256
@@ -42,7 +42,8 @@ SCHEMA = pa.schema(
 tokens: one string a caption, its words joined by blanks. Objects: largest box first; boxes: 4 an object, (x, y, w, h),
 fractions; areas: fractions of the picture; masks: COCO's compressed run lengths in the stored square, or null; colours:
 one name an object, null where unknown. scene: a name, null where unknown. The names are those of `objgan.attributes`.
-Shards from before there were attributes have the same version but lack these two columns."""
+What a reader must know of all rows at once stands in a file beside the shards, the split's index (`pipelines.index`).
+"""
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,17 @@ def shard_name(split: str, number: int) -> str:
     return f"{split}-{number:05d}.arrow"
 
 
-def write_shard(folder: Path, name: str, split: str, table: pa.Table) -> Shard:
-    """Write rows of schema `SCHEMA` as an uncompressed Arrow IPC file of one record batch; the file appears whole."""
-    if not table.schema.equals(SCHEMA, check_metadata=True):
+def index_name(split: str) -> str:
+    """File name of a split's index."""
+    return f"{split}-index.arrow"
+
+
+def write_shard(folder: Path, name: str, split: str, table: pa.Table, schema: pa.Schema = SCHEMA) -> Shard:
+    """Write rows of schema `schema` as an uncompressed Arrow IPC file of one record batch; the file appears whole."""
+    if not table.schema.equals(schema, check_metadata=True):
         raise ValueError(f"{name}: not a table of the shards' schema: {table.schema}")
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, SCHEMA) as writer:
+    with pa.ipc.new_file(sink, schema) as writer:
         writer.write_table(table.combine_chunks(), max_chunksize=max(len(table), 1))
     data = sink.getvalue().to_pybytes()
     write_atomically(folder / name, data)
@@ -100,7 +106,7 @@ def read_split(folder: Path, manifest: Mapping[str, Any], split: str) -> Iterato
 
 
 def dataset_digest(shards: list[Shard], domain: Mapping[str, str]) -> str:
-    """sha256 over the digests of all shards and domain files: what later steps depend on, wherever it lies."""
+    """sha256 over the digests of all shards, indices and domain files: what later steps depend on, wherever it lies."""
     parts = [[shard.name, shard.sha256] for shard in shards] + sorted([name, text] for name, text in domain.items())
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -127,7 +133,7 @@ def load_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"data: {folder} has schema version {version}, this code reads up to {SCHEMA_VERSION}: update")
     if version < SCHEMA_VERSION:
         raise InputError(f"data: {folder} has schema version {version}, too old: prepare into another folder")
-    for shard in manifest["shards"]:
+    for shard in [*manifest["shards"], *manifest["indices"]]:
         _check_file(folder / shard["name"], shard["bytes"])
     for name in manifest["domain"]:
         _check_file(folder / "domain" / name, None)
@@ -155,7 +161,7 @@ def summary(manifest: Mapping[str, Any]) -> str:
         f"{counts['crowds']} crowds",
         f"shards:   {len(manifest['shards'])}, {sum(shard['bytes'] for shard in manifest['shards']) / 1e6:.1f} MB",
     ]
-    if manifest["columns"].get("attributes", False):
+    if manifest["columns"]["attributes"]:
         lines.append(f"known:    the colours of {counts['colours']} objects, the scenes of {counts['scenes']} images")
     lines += [f"left out: {number} {reason}" for reason, number in manifest["dropped"].items()]
     if manifest["rejected"]:

@@ -1,8 +1,12 @@
-"""Where a run's numbers and pictures go: MLflow, or nowhere."""
+"""Where a run's numbers and pictures go: MLflow, or nowhere.
+
+Telling never waits for MLflow: a thread sends what was told, and what it cannot send is kept in the run's storage
+(`pipelines.backlog`) until MLflow answers, if need be until another process opens the run.
+"""
 
 import contextlib
-import os
-import time
+import json
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +15,18 @@ from typing import Any, Protocol
 from PIL import Image
 
 from objgan.errors import InputError
+from pipelines.backlog import Kept, Status
+from pipelines.mlflow_store import EXPERIMENT, NEW_FILE, RUN_FILE, create_run, first_line, mlflow_client, resolve
+from pipelines.mlflow_tracker import MLflowTracker, Tell
+from pipelines.progress import Log, say
+from pipelines.storage import Storage
 
-EXPERIMENT = "objgan"
-_PARAMETER_LENGTH = 500
+_CLOSE_TIMEOUT = 10.0
+_open: dict[tuple[str, str | None, str], MLflowTracker] = {}
 
 
 class Tracker(Protocol):
-    """Takes what a run has to tell."""
+    """Takes what a run has to tell; no call but `flush` and `close` waits for anything."""
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Settings by dotted name; telling them again changes nothing."""
@@ -27,6 +36,15 @@ class Tracker(Protocol):
 
     def picture(self, name: str, image: Image.Image, step: int) -> None:
         """A picture of a step."""
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """See that everything told so far is sent, or kept where the next process finds it; False: neither."""
+
+    def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
+        """Flush for good, after one last attempt to send."""
+
+    def kept(self) -> Kept | None:
+        """What is still to be sent, for a line to the user; None: nothing."""
 
 
 class NullTracker:
@@ -41,131 +59,184 @@ class NullTracker:
     def picture(self, name: str, image: Image.Image, step: int) -> None:
         """Nothing."""
 
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Nothing is left to send."""
+        return True
+
+    def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
+        """Nothing."""
+
+    def kept(self) -> Kept | None:
+        """Nothing."""
+        return None
+
 
 @dataclass(frozen=True)
 class Tracking:
-    """Address of one MLflow run, to hand to a worker. `run` None: nothing is tracked."""
+    """Address of one MLflow run, to hand to a worker. No `uri`: nothing is tracked.
+
+    `run` None with a storage: the server was away, and the run is made as soon as it answers.
+    """
 
     uri: str = ""
     run: str | None = None
+    storage: Storage | None = None
 
-    def tracker(self) -> Tracker:
-        """The tracker at this address."""
-        return NullTracker() if self.run is None else MLflowTracker(self.uri, self.run)
+    def tracker(self, tell: Tell | None = None) -> Tracker:
+        """The tracker at this address; while it is open, the same one in the whole process.
 
+        tell: hears, from another thread, that MLflow went away, came back, or refuses something
+        """
+        if not self.uri or (self.run is None and self.storage is None):
+            return NullTracker()
+        return self.open(tell)
 
-class MLflowTracker:
-    """Writes to one MLflow run through the client, without MLflow's process-wide state."""
-
-    def __init__(self, uri: str, run: str) -> None:
-        self._client, self._run = _client(uri), run
-        self._told: dict[str, int] = {}
-
-    def parameters(self, values: Mapping[str, Any]) -> None:
-        """Log settings; parameters are immutable in MLflow, so known ones are left out."""
-        from mlflow.entities import Param
-
-        known = self._client.get_run(self._run).data.params
-        new = [Param(k, str(v)[:_PARAMETER_LENGTH]) for k, v in values.items() if k not in known]
-        for start in range(0, len(new), 100):
-            self._client.log_batch(self._run, params=new[start : start + 100])
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Log numbers in one call."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        fresh = {k: v for k, v in values.items() if step > self._last_step(k)}
-        if fresh:
-            self._client.log_batch(self._run, metrics=[Metric(k, float(v), now, step) for k, v in fresh.items()])
-            self._told.update(dict.fromkeys(fresh, step))
-
-    def picture(self, name: str, image: Image.Image, step: int) -> None:
-        """Log a PNG under `pictures/NAME/STEP.png`."""
-        self._client.log_image(self._run, image, artifact_file=f"pictures/{name}/{step:07d}.png")
-
-    def _last_step(self, key: str) -> int:
-        """MLflow stores a metric twice when it is told twice at one step."""
-        if key not in self._told:
-            history = self._client.get_metric_history(self._run, key)
-            self._told[key] = max((metric.step for metric in history), default=-1)
-        return self._told[key]
+    def open(self, tell: Tell | None = None, adopt: bool = True) -> MLflowTracker:
+        """As `tracker`, of a run that is tracked; `adopt` as in MLflowTracker, where it is not open yet."""
+        key = self.uri, self.run, "" if self.storage is None else self.storage.uri
+        there = _open.get(key)
+        if there is None or there.closed:
+            there = _open[key] = MLflowTracker(self.uri, self.run, self.storage, tell, adopt)
+        return there
 
 
-def prepare_store(uri: str) -> None:
+def prepare_store(uri: str, known: Path | Storage | None = None) -> None:
     """Create a sqlite store before several processes open it at once, which crashes some of them.
+
+    known: as in `tracked_run`: a run that is known there goes on although the store does not answer
 
     Raises:
         InputError: the store or server cannot be used.
     """
     from mlflow.exceptions import MlflowException
 
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     path = _sqlite_path(uri)
     try:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        if _client(uri).get_experiment_by_name(EXPERIMENT) is None:
+        client = mlflow_client(uri)
+        if client.get_experiment_by_name(EXPERIMENT) is None:
             location = None if path is None else (path.parent / "mlartifacts").resolve().as_uri()
-            _client(uri).create_experiment(EXPERIMENT, artifact_location=location)
+            client.create_experiment(EXPERIMENT, artifact_location=location)
     except (MlflowException, OSError) as error:
-        raise InputError(f"MLflow: cannot use {uri} ({str(error).splitlines()[0][:200]})") from None
+        if known is None or not _is_known(*_place(known)):
+            raise InputError(f"MLflow: cannot use {uri} ({first_line(error)})") from None
 
 
 @contextlib.contextmanager
 def tracked_run(
-    uri: str, name: str, known: Path, tags: Mapping[str, str], parent: str | None = None
+    uri: str,
+    name: str,
+    known: Path | Storage,
+    tags: Mapping[str, str],
+    parent: str | None = None,
+    log: Log = say,
 ) -> Iterator[Tracking]:
     """An MLflow run for the length of a block: RUNNING, then FINISHED, FAILED, or KILLED on an interrupt.
 
-    `known` is a small file beside the results that holds the run's id, so that the same command after a kill goes
-    on in the same run.
+    `known` is the run's storage (or a small file beside the results) that holds the run's id, so that the same
+    command after a kill goes on in the same run, also while the server is away. A new run needs the server, unless it
+    is part of one that is under way (`parent`).
+
+    Raises:
+        InputError: a new run, and the server does not answer; nothing was begun.
     """
-    client = _client(uri)
-    run = _find(client, known) or _create(client, name, tags, parent)
-    known.parent.mkdir(parents=True, exist_ok=True)
-    known.write_text(run + "\n")
-    client.update_run(run, status="RUNNING")
+    storage, file = _place(known)
+    tracking = Tracking(uri, _begin(uri, storage, _Wanted(name, tags, parent, file)), storage)
+    # Closed at once: what an earlier process left is sent before a worker opens the run.
+    _tell_status(tracking, "RUNNING")
     try:
-        yield Tracking(uri, run)
+        yield tracking
     except BaseException as error:
-        client.set_terminated(run, "FAILED" if isinstance(error, Exception) else "KILLED")
+        killed = not isinstance(error, Exception)
+        _end(tracking, "KILLED" if killed else "FAILED", log, adopt=not killed)
         raise
-    client.set_terminated(run, "FINISHED")
+    _end(tracking, "FINISHED", log)
 
 
-def _create(client: Any, name: str, tags: Mapping[str, str], parent: str | None) -> str:
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    nested = {"mlflow.parentRunId": parent} if parent else {}
-    run: str = client.create_run(experiment.experiment_id, run_name=name, tags={**tags, **nested}).info.run_id
+def send_backlog(tracking: Tracking, timeout: float) -> Kept | None:
+    """Send what earlier processes of a run left; what is still left afterwards."""
+    tracker = tracking.tracker()
+    tracker.close(timeout)
+    return tracker.kept()
+
+
+def known_run(storage: Storage) -> str | None:
+    """The id of the MLflow run that a storage knows."""
+    return storage.read(RUN_FILE).decode().strip() if storage.exists(RUN_FILE) else None
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A run to be made, and the file for its id."""
+
+    name: str
+    tags: Mapping[str, str]
+    parent: str | None
+    known: str
+
+    def all_tags(self) -> dict[str, str]:
+        return {**self.tags, **({"mlflow.parentRunId": self.parent} if self.parent else {})}
+
+
+def _begin(uri: str, storage: Storage, wanted: _Wanted) -> str | None:
+    """The run's id: known, or new; None: it is to be made later."""
+    if not uri:
+        return None
+    run = storage.read(wanted.known).decode().strip() if storage.exists(wanted.known) else None
+    try:
+        client = mlflow_client(uri)
+        if run is None and storage.exists(NEW_FILE):
+            run = resolve(client, storage)
+        elif run is None or not _is_active(client, run):
+            run = create_run(client, wanted.name, wanted.all_tags())
+            storage.write(wanted.known, run + "\n")
+    except InputError:
+        raise
+    except Exception as error:
+        if run is None and wanted.parent is None and not storage.exists(NEW_FILE):
+            raise InputError(f"MLflow: cannot use {uri} ({first_line(error)})") from None
+        if run is None:
+            facts = {"name": wanted.name, "tags": wanted.all_tags(), "known": wanted.known, "key": secrets.token_hex(8)}
+            storage.write(NEW_FILE, json.dumps(storage.json(NEW_FILE) or facts) + "\n")
     return run
 
 
-def _find(client: Any, known: Path) -> str | None:
-    """The run that `known` names, where this store still has it."""
+def _is_active(client: Any, run: str) -> bool:
+    """Whether the store still has the run."""
     from mlflow.exceptions import MlflowException
 
     try:
-        run = known.read_text().strip()
-        return run if client.get_run(run).info.lifecycle_stage == "active" else None
-    except (FileNotFoundError, MlflowException):
+        return bool(client.get_run(run).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return False
+        raise
+
+
+def _tell_status(tracking: Tracking, status: str, adopt: bool = True) -> Kept | None:
+    """Send a status, or keep it; an open tracker of the run has told all it had to tell."""
+    if not tracking.uri:
         return None
+    tracker = tracking.open(adopt=adopt)
+    tracker.tell(Status(status))
+    tracker.close(_CLOSE_TIMEOUT)
+    return tracker.kept()
 
 
-def _client(uri: str) -> Any:
-    logging_quiet()
-    from mlflow.tracking import MlflowClient
+def _end(tracking: Tracking, status: str, log: Log, adopt: bool = True) -> None:
+    """Say how a run ended. `adopt` False: a worker may still be alive, and sends its backlog itself."""
+    kept = _tell_status(tracking, status, adopt)
+    if kept:
+        log(kept.text())
 
-    return MlflowClient(tracking_uri=uri)
+
+def _place(known: Path | Storage) -> tuple[Storage, str]:
+    return (Storage(known.parent), known.name) if isinstance(known, Path) else (known, RUN_FILE)
 
 
-def logging_quiet() -> None:
-    """MLflow's migrations, hints and bars are not for our users."""
-    import logging
-
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+def _is_known(storage: Storage, file: str) -> bool:
+    return storage.exists(file) or storage.exists(NEW_FILE)
 
 
 def _sqlite_path(uri: str) -> Path | None:

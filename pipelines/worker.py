@@ -20,7 +20,8 @@ from objgan.config import flatten
 from objgan.errors import InputError
 from objgan.files import write_atomically
 from objgan.stages import build_stage
-from objgan.training import StepContext, TrainState, check_finite, step_seed, train_step
+from objgan.train_state import TrainState
+from objgan.training import StepContext, check_finite, step_seed, train_step
 from pipelines.jobs import VALIDATION_BATCH, TrainJob
 from pipelines.reader import evaluation_batches, loader
 from pipelines.tracking import NullTracker

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from objgan.config import Config
 from pipelines.coco import CocoSource
+from pipelines.plan import BatchPlan
 from pipelines.prepare import prepare
-from pipelines.reader import BatchPlan, ShardReader, read_batch
+from pipelines.reader import ShardReader, read_parts
 from pipelines.recipes import resolve
 from pipelines.sample import make_sample
 from pipelines.session import ray_session
@@ -42,7 +43,7 @@ def _read(folder: Path, config: Config, columns: frozenset[str]) -> Measurement:
     order = BatchPlan(batch_size=16, seed=0, start=0, stop=1000)
     steps = iter(range(order.stop))
     what = " + ".join(["captions", *sorted(columns)])
-    return time_calls(f"read 16 x {what}", lambda: read_batch(reader, order, next(steps)), 16, "samples", repeats=20)
+    return time_calls(f"read 16 x {what}", lambda: read_parts(reader, order, next(steps)), 16, "samples", repeats=20)
 
 
 def _silent(text: str) -> None:

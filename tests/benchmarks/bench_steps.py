@@ -8,8 +8,10 @@ import torch
 from objgan.checkpoint import save_checkpoint
 from objgan.config import Config
 from objgan.stages import build_stage
-from objgan.training import StepContext, TrainState, train_step
+from objgan.train_state import TrainState
+from objgan.training import StepContext, train_step
 from pipelines.jobs import TrainJob
+from pipelines.plan import BatchPlan
 from pipelines.prepare import prepare, run_here
 from pipelines.reader import loader
 from pipelines.recipes import resolve
@@ -32,12 +34,13 @@ def bench_steps(scratch: Path) -> Iterator[Measurement]:
         state = _state(job, config)
         save_checkpoint(scratch / name, state)
         checkpoints[name] = scratch / name
-        size = getattr(config, name).training.batch_size
-        batch = next(iter(loader(job.reader("train"), size, seed=0, start=0, stop=1)))
+        training = getattr(config, name).training
+        size = training.batch_size
+        parts = next(loader(job.reader("train"), BatchPlan(size, 0, 0, 1, groups=training.groups)))
         context = StepContext(seed=0)
         yield time_calls(
             f"{name}: a step of {size} samples",
-            lambda state=state, batch=batch, context=context: train_step(state, batch, context),
+            lambda state=state, parts=parts, context=context: train_step(state, parts, context),
             size,
             "samples",
         )

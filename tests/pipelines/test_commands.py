@@ -14,7 +14,7 @@ from objgan.checkpoint import save_checkpoint
 from objgan.config import Config
 from objgan.domain import Domain
 from objgan.stages import build_stage
-from objgan.training import TrainState
+from objgan.train_state import TrainState
 from pipelines.__main__ import main, parser
 from pipelines.coco import CocoSource
 from pipelines.recipes import resolve

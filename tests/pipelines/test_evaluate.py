@@ -17,7 +17,7 @@ from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.generation import ObjGAN
 from objgan.stages import NETWORKS, build_network, build_stage
-from objgan.training import TrainState
+from objgan.train_state import TrainState
 from pipelines.__main__ import main
 from pipelines.evaluate import Evaluation, Measured, check, evaluate, run_here, run_on_ray, save
 from pipelines.judges import OTHER_SEED, identity, judge_jobs

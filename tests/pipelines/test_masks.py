@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.masks import decode_masks, flip_masks, squash_segmentation
+from pipelines.masks import decode_masks, squash_segmentation
 
 SIZE = 64
 
@@ -100,6 +100,15 @@ def test_soft_masks_are_the_share_of_each_cell() -> None:
     assert decode_masks([], 8, 4).shape == (0, 4, 4)
 
 
-def test_flipping_mirrors_columns() -> None:
-    masks = np.arange(8, dtype=np.uint8).reshape(1, 2, 4)
-    assert flip_masks(masks)[0, 0].tolist() == [3, 2, 1, 0]
+@given(st.sampled_from([(16, 1), (32, 2), (48, 3), (64, 4), (80, 5), (128, 8), (256, 16)]), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=40)
+def test_soft_masks_are_rounded_means_for_every_step(sizes, seed) -> None:
+    size, step = sizes
+    draw = np.random.default_rng(seed)
+    masks = (
+        draw.random((3, size, size)) < draw.random((3, size // step, size // step)).repeat(step, 1).repeat(step, 2)
+    ) * 1
+    masks[0] = 1
+    counts = [coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode() for mask in masks]
+    sums = masks.reshape(3, size // step, step, size // step, step).sum((2, 4))
+    assert decode_masks(counts, size, size // step).tolist() == ((sums * 255 + step**2 // 2) // step**2).tolist()

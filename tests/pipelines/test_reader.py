@@ -1,22 +1,25 @@
 """What a sample holds, and in which order samples come."""
 
-import json
+import itertools
+import random
 import shutil
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
 from objgan.attributes import COLOURS, SCENES
+from objgan.batch import Part
 from objgan.config import build_config
 from objgan.errors import InputError
 from objgan.vocabulary import UNK, Vocabulary, tokenize
+from pipelines.coco import CocoSource
+from pipelines.plan import BatchPlan
 from pipelines.prepare import prepare, run_here
-from pipelines.reader import BatchPlan, ShardReader, batches, evaluation_batch, evaluation_batches, loader, plan
-from pipelines.shards import MANIFEST, load_manifest, read_shard, read_split
+from pipelines.reader import ShardReader, evaluation_batch, evaluation_batches, loader, read_parts
+from pipelines.shards import load_manifest, read_shard, read_split
 from pipelines.splits import split_of
 
 ALL = frozenset({"image", "boxes", "masks"})
@@ -28,9 +31,19 @@ def reader(prepared, data_config) -> ShardReader:
 
 
 def _equal(a, b) -> bool:
-    same = torch.equal(a.image_ids, b.image_ids) and torch.equal(a.words, b.words)
-    same = same and torch.equal(a.layout.boxes, b.layout.boxes) and torch.equal(a.layout.masks, b.layout.masks)
-    return same and torch.equal(a.images, b.images)
+    return len(_tensors(a)) == len(_tensors(b)) and all(map(torch.equal, _tensors(a), _tensors(b)))
+
+
+def _tensors(batch) -> list[torch.Tensor]:
+    layout = batch.layout
+    found = [batch.image_ids, batch.words, batch.word_count, layout.labels, layout.boxes, layout.count, layout.masks]
+    return [tensor for tensor in [*found, batch.images, batch.colours, batch.scenes] if tensor is not None]
+
+
+def _same(a: list[Part], b: list[Part]) -> bool:
+    """Whether the parts are the same groups with the same content."""
+    groups = [part.group for part in a] == [part.group for part in b]
+    return groups and all(_equal(x.batch, y.batch) for x, y in zip(a, b, strict=True))
 
 
 def test_objects_are_the_largest_without_crowds(reader) -> None:
@@ -106,7 +119,7 @@ def test_flips_mirror_everything_and_spare_captions_that_name_a_side(reader) -> 
 
 def test_columns_that_were_not_asked_for_are_not_there(prepared, data_config) -> None:
     reader = ShardReader(prepared, "train", frozenset({"boxes"}), data_config, 8)
-    batch = next(batches(reader, BatchPlan(4, 0, 0, 1)))
+    batch = read_parts(reader, BatchPlan(4, 0, 0, 1), 0)[0].batch
     assert batch.images is None and batch.layout.masks is None and not reader.flips
     assert batch.layout.boxes.shape == (4, 3, 4) and batch.words.shape == (4, 8)
 
@@ -135,7 +148,7 @@ def test_attributes_are_read_with_their_objects(coloured, data_config) -> None:
                 assert sample.labels.tolist() == [1, 0] and sample.colours.tolist() == [COLOURS.index("red"), -1]
                 assert sample.scene == (sample.image_id % 4 if sample.image_id % 5 else -1)
     assert mirrored > 0
-    batch = next(batches(reader, BatchPlan(4, 0, 0, 1)))
+    batch = read_parts(reader, BatchPlan(4, 0, 0, 1), 0)[0].batch
     assert batch.colours.tolist() == [[0, -1, -1]] * 4 and batch.scenes.shape == (4,)
 
 
@@ -144,30 +157,9 @@ def test_attributes_that_were_not_asked_for_are_none(coloured, data_config) -> N
     assert sample.colours is None and sample.scene is None
 
 
-def test_data_without_attributes_are_refused_and_otherwise_read(prepared, coloured, data_config, tmp_path) -> None:
+def test_data_without_attributes_are_refused(prepared, data_config) -> None:
     with pytest.raises(InputError, match=r"needs attributes, .* has none: .* colours or scenes"):
         ShardReader(prepared, "train", ALL | {"attributes"}, data_config, 8)
-    old = _from_before_attributes(coloured, tmp_path / "old")
-    with pytest.raises(InputError, match=r"needs attributes, .* has none"):
-        ShardReader(old, "train", ALL | {"attributes"}, data_config, 8)
-    here, there = (ShardReader(folder, "train", ALL, data_config, 8) for folder in (old, coloured))
-    order = BatchPlan(4, 0, 0, 3)
-    assert all(_equal(a, b) for a, b in zip(batches(here, order), batches(there, order), strict=True))
-
-
-def _from_before_attributes(folder, out):
-    """A copy whose shards and manifest know no attributes, as they were once written."""
-    shutil.copytree(folder, out)
-    manifest = json.loads((out / MANIFEST).read_text())
-    del manifest["columns"]["attributes"]
-    for shard in manifest["shards"]:
-        table = read_shard(out / shard["name"]).drop_columns(["colours", "scene"])
-        with pa.ipc.new_file(str(out / "shard"), table.schema) as writer:
-            writer.write_table(table)
-        (out / "shard").replace(out / shard["name"])
-        shard["bytes"] = (out / shard["name"]).stat().st_size
-    (out / MANIFEST).write_text(json.dumps(manifest))
-    return out
 
 
 def test_evaluation_numbers_go_through_every_caption_once(reader) -> None:
@@ -227,39 +219,40 @@ def test_captions_without_a_known_word_are_never_drawn(tmp_path, write_coco, sce
             assert reader.text(index, 0, epoch).startswith("A kite above")
 
 
-def test_plans_are_permutations_that_differ_by_seed_and_epoch() -> None:
-    orders = [plan(seed, epoch, 50).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0))]
-    assert all(sorted(order) == list(range(50)) for order in orders)
-    assert len({tuple(order) for order in orders}) == 3 and plan(0, 1, 50).tolist() == orders[1]
-
-
-def test_no_sample_is_dropped_at_the_end_of_an_epoch() -> None:
-    order = BatchPlan(batch_size=4, seed=3, start=0, stop=0)
-    places = [place for step in range(15) for place in order.places(step, 10)]
-    for epoch in range(6):
-        here = [index for e, index in places if e == epoch]
-        assert here == plan(3, epoch, 10).tolist()
-
-
-def test_a_batch_may_be_larger_than_the_data() -> None:
-    places = BatchPlan(7, 0, 0, 1).places(0, 3)
-    assert [epoch for epoch, _ in places] == [0, 0, 0, 1, 1, 1, 2]
-
-
 def test_resuming_gives_the_undisturbed_order(reader) -> None:
-    whole = list(batches(reader, BatchPlan(6, 5, 0, 14)))
-    rest = list(batches(reader, BatchPlan(6, 5, 9, 14)))
-    assert len(rest) == 5 and all(_equal(a, b) for a, b in zip(whole[9:], rest, strict=True))
+    whole = list(loader(reader, BatchPlan(6, 5, 0, 14, groups=3)))
+    rest = list(loader(reader, BatchPlan(6, 5, 9, 14, groups=3)))
+    assert len(rest) == 5 and all(_same(a, b) for a, b in zip(whole[9:], rest, strict=True))
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_workers_together_see_what_one_sees(reader, world) -> None:
-    alone = BatchPlan(6, 5, 2, 9)
-    parts = [list(batches(reader, replace(alone, rank=rank, world=world))) for rank in range(world)]
-    for step, batch in enumerate(batches(reader, alone)):
-        together = torch.cat([part[step].image_ids for part in parts])
-        assert torch.equal(together, batch.image_ids)
-        assert torch.equal(torch.cat([part[step].images for part in parts]), batch.images)
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_workers_together_see_the_groups_that_one_sees(reader, world) -> None:
+    alone = BatchPlan(8, 5, 2, 7, groups=4)
+    workers = [list(loader(reader, replace(alone, rank=rank, world=world))) for rank in range(world)]
+    for step, parts in enumerate(loader(reader, alone)):
+        assert [part.group for part in parts] == [0, 1, 2, 3] and all(len(part.batch) == 2 for part in parts)
+        assert _same([part for worker in workers for part in worker[step]], parts)
+
+
+def test_a_batch_is_its_groups_one_after_the_other(reader) -> None:
+    (whole,) = read_parts(reader, BatchPlan(8, 5, 0, 1), 3)
+    parts = read_parts(reader, BatchPlan(8, 5, 0, 1, groups=4), 3)
+    assert torch.equal(torch.cat([part.batch.images for part in parts]), whole.batch.images)
+    assert torch.equal(torch.cat([part.batch.words for part in parts]), whole.batch.words)
+
+
+def test_global_random_state_is_neither_used_nor_touched(reader) -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002 - the point: global state
+    random.seed(1)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    first = read_parts(reader, BatchPlan(8, 5, 0, 1, groups=2), 3)
+    after = torch.get_rng_state(), np.random.get_state()[1], random.getstate()  # noqa: NPY002
+    assert torch.equal(before[0], after[0]) and np.array_equal(before[1], after[1]) and before[2] == after[2]
+    torch.manual_seed(2)
+    np.random.seed(2)  # noqa: NPY002
+    random.seed(2)
+    assert _same(first, read_parts(reader, BatchPlan(8, 5, 0, 1, groups=2), 3))
 
 
 def test_evaluation_is_in_order_fixed_and_never_mirrored(reader) -> None:
@@ -268,7 +261,7 @@ def test_evaluation_is_in_order_fixed_and_never_mirrored(reader) -> None:
     ids = torch.cat([batch.image_ids for batch in made]).tolist()
     assert ids == sorted(ids) and len(ids) == 12
     assert _equal(made[1], evaluation_batch(reader, 1, 5, 0, 12))
-    assert torch.equal(made[0].images[3], torch.from_numpy(reader.sample(3, 0, 0).image))
+    assert np.array_equal(made[0].images[3].numpy(), reader.sample(3, 0, 0).image)
     assert sum(len(batch) for batch in evaluation_batches(reader, 5, 0, 10**6)) == len(reader)
     with pytest.raises(IndexError, match="no batch 3"):
         evaluation_batch(reader, 3, 5, 0, 12)
@@ -284,6 +277,83 @@ def test_loader_processes_change_nothing(prepared, data_config) -> None:
     compute = data_config.compute.model_copy(update={"loader_processes": 1, "device": "cpu"})
     ahead = ShardReader(prepared, "train", ALL, data_config.model_copy(update={"compute": compute}), 8)
     here = ShardReader(prepared, "train", ALL, data_config, 8)
-    order = {"seed": 4, "start": 3, "stop": 6, "rank": 1, "world": 2}
-    pairs = list(zip(loader(ahead, 6, **order), loader(here, 6, **order), strict=True))
-    assert len(pairs) == 3 and all(_equal(a, b) for a, b in pairs)
+    order = BatchPlan(6, 4, 3, 6, rank=1, world=2, groups=3)
+    pairs = list(zip(loader(ahead, order), loader(here, order), strict=True))
+    assert len(pairs) == 3 and all(_same(a, b) for a, b in pairs)
+
+
+def test_rows_of_many_shards_are_those_of_one(tmp_path, write_coco, scenes, data_config, monkeypatch) -> None:
+    source = write_coco(tmp_path / "coco", *scenes(30))
+    prepare(source, tmp_path / "one", data_config, str, run_here)
+    monkeypatch.setattr("pipelines.prepare.ROWS_PER_SHARD", 3)
+    prepare(source, tmp_path / "many", data_config, str, run_here)
+    # Fewer than there are: shards close and open again on the way.
+    monkeypatch.setattr("pipelines.reader.OPEN_SHARDS", 2)
+    one, many = (ShardReader(tmp_path / name, "train", ALL, data_config, 8) for name in ("one", "many"))
+    order = BatchPlan(6, 1, 0, 9, groups=2)
+    assert len(many) == len(one) > 9
+    assert all(_same(a, b) for a, b in zip(loader(one, order), loader(many, order), strict=True))
+    assert [one.text(index, 0) for index in range(len(one))] == [many.text(index, 0) for index in range(len(many))]
+
+
+def _copy(prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / "data")
+    return tmp_path / "data", tmp_path / "data" / load_manifest(prepared)["shards"][0]["name"]
+
+
+def _one_line(action) -> str:
+    with pytest.raises(InputError) as caught:
+        action()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_shard_that_was_cut_short_is_named_in_one_line(prepared, data_config, tmp_path) -> None:
+    folder, shard = _copy(prepared, tmp_path)
+    data = shard.read_bytes()
+    opened = ShardReader(folder, "train", ALL, data_config, 8)
+    shard.write_bytes(data[: len(data) // 2])
+    text = _one_line(lambda: ShardReader(folder, "train", ALL, data_config, 8))
+    assert f"{shard.name} has {len(data) // 2} bytes instead of {len(data)}" in text
+    # One that had its index only, too: it opens shards when their turn comes.
+    assert f"cannot read {shard}" in _one_line(lambda: opened.sample(0, 0, 0))
+
+
+def test_a_picture_that_was_overwritten_is_named_in_one_line(prepared, data_config, tmp_path) -> None:
+    folder, shard = _copy(prepared, tmp_path)
+    row = read_shard(shard).slice(3, 1).to_pylist()[0]
+    shard.write_bytes(shard.read_bytes().replace(row["image"], bytes(len(row["image"]))))
+    reader = ShardReader(folder, "train", ALL, data_config, 8)
+    assert reader.sample(2, 0, 0).image.shape == (3, 64, 64)
+    assert f"image {row['image_id']} of split train" in _one_line(lambda: reader.sample(3, 0, 0))
+
+
+@pytest.fixture(scope="module")
+def real(shared_coco, tmp_path_factory, data_config) -> ShardReader:
+    """Genuine COCO pictures, prepared at 64 pixels."""
+    annotations = shared_coco / "annotations"
+    source = CocoSource(shared_coco / "images", annotations / "instances.json", annotations / "captions.json")
+    folder = tmp_path_factory.mktemp("real") / "data"
+    prepare(source, folder, data_config, str, run_here)
+    return ShardReader(folder, "train", ALL, data_config, 8)
+
+
+def _sided(text: str) -> bool:
+    return any(word.startswith(("left", "right")) for word in tokenize(text))
+
+
+@pytest.mark.real
+def test_real_captions_that_say_left_or_right_are_never_mirrored(real) -> None:
+    every = [[real.text(index, 0, 0, n) for n in range(real.caption_count(index))] for index in range(len(real))]
+    chosen = [index for index, texts in enumerate(every) if any(map(_sided, texts))]
+    assert len(chosen) >= 3
+    seen = Counter()
+    for index, epoch in itertools.product(chosen, range(40)):
+        plain, flipped = real.sample(index, 3, epoch), real.sample(index, 3, epoch, flip=True)
+        mirrored = not np.array_equal(plain.image, flipped.image)
+        seen[_sided(real.text(index, 3, epoch)), mirrored] += 1
+        if mirrored:
+            assert np.array_equal(plain.image, flipped.image[:, :, ::-1])
+            assert np.array_equal(plain.masks, flipped.masks[:, :, ::-1])
+    assert seen[True, True] == 0 and seen[True, False] >= 10
+    assert seen[False, True] / (seen[False, True] + seen[False, False]) == pytest.approx(0.5, abs=0.15)

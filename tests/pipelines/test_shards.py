@@ -55,16 +55,8 @@ def test_a_shard_gives_back_its_rows_and_its_version(tmp_path) -> None:
     shard = write_shard(tmp_path, "train-00000.arrow", "train", _table(ROW, bare))
     table = read_shard(tmp_path / "train-00000.arrow")
     assert table.to_pylist() == [ROW, bare]
-    assert table.schema.metadata == {b"objgan.schema_version": b"1"}
+    assert table.schema.metadata == {b"objgan.schema_version": b"2"}
     assert (shard.rows, shard.bytes) == (2, (tmp_path / shard.name).stat().st_size)
-
-
-def test_a_shard_from_before_the_attributes_is_read_as_it_is(tmp_path) -> None:
-    old = pa.schema([field for field in SCHEMA if field.name not in ("colours", "scene")], SCHEMA.metadata)
-    with pa.ipc.new_file(str(tmp_path / "a.arrow"), old) as writer:
-        writer.write_table(_table(ROW).select(old.names).cast(old))
-    expected = {name: value for name, value in ROW.items() if name not in ("colours", "scene")}
-    assert read_shard(tmp_path / "a.arrow").to_pylist() == [expected]
 
 
 def test_a_shard_does_not_show_how_its_table_was_put_together(tmp_path) -> None:
@@ -108,6 +100,12 @@ def test_folders_that_are_not_whole_are_refused(copy, tmp_path) -> None:
     (copy / name).unlink()
     assert f"{name} is missing" in _refusal(copy)
     (copy / name).write_bytes(data)
+    index = (copy / "train-index.arrow").read_bytes()
+    (copy / "train-index.arrow").write_bytes(index[: len(index) // 2])
+    assert "train-index.arrow has" in _refusal(copy)
+    (copy / "train-index.arrow").unlink()
+    assert "train-index.arrow is missing" in _refusal(copy)
+    (copy / "train-index.arrow").write_bytes(index)
     (copy / "domain" / "classes.json").unlink()
     assert "classes.json is missing" in _refusal(copy)
 
@@ -116,8 +114,8 @@ def test_manifests_of_other_versions_are_refused(copy) -> None:
     manifest = json.loads((copy / MANIFEST).read_text())
     (copy / MANIFEST).write_text(json.dumps({**manifest, "schema_version": 99}))
     assert "schema version 99" in _refusal(copy)
-    (copy / MANIFEST).write_text(json.dumps({**manifest, "schema_version": 0}))
-    assert "too old" in _refusal(copy)
+    (copy / MANIFEST).write_text(json.dumps({**manifest, "schema_version": 1}))
+    assert "too old: prepare into another folder" in _refusal(copy)
     (copy / MANIFEST).write_text("[]")
     assert "not a manifest" in _refusal(copy)
     (copy / MANIFEST).write_text("{")
@@ -135,12 +133,3 @@ def test_the_summary_counts_known_attributes(prepared) -> None:
     known = {"colours": 7, "scenes": 5}
     manifest |= {"columns": {**manifest["columns"], "attributes": True}, "counts": {**manifest["counts"], **known}}
     assert "the colours of 7 objects, the scenes of 5 images" in summary(manifest)
-
-
-def test_the_summary_of_a_manifest_from_before_the_attributes(prepared) -> None:
-    manifest = load_manifest(prepared)
-    old = {
-        "columns": {name: there for name, there in manifest["columns"].items() if name != "attributes"},
-        "counts": {name: n for name, n in manifest["counts"].items() if name not in ("colours", "scenes")},
-    }
-    assert summary({**manifest, **old}) == summary(manifest)

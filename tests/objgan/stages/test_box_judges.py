@@ -15,7 +15,8 @@ from objgan.losses.adversarial import discriminator_fake, discriminator_real
 from objgan.networks.layout_discriminator import SoftLayout
 from objgan.stages.box_judges import NETWORK, DrawnOutputs
 from objgan.stages.boxes import BoxesStage
-from objgan.training import StepContext, TrainState, train_step
+from objgan.train_state import TrainState
+from objgan.training import StepContext, train_step
 
 MakeBatch = Callable[..., Batch]
 MakeStage = Callable[..., BoxesStage]
@@ -48,15 +49,18 @@ def test_before_its_start_it_changes_nothing_and_a_checkpoint_knows_when(
     plain, late = (TrainState(make_stage(adversarial_weight=w, adversarial_from=2)) for w in (0.0, 0.5))
     for step in range(2):
         batch = make_batch(4, seed=step, images=False, masks=False)
-        metrics = train_step(late, batch, StepContext(0))
-        assert metrics.keys() == train_step(plain, batch, StepContext(0)).keys()
+        metrics = train_step(late, batch, StepContext(0)).tensors()
+        assert metrics.keys() == train_step(plain, batch, StepContext(0)).tensors().keys()
     ours, theirs = (state.stage.networks["box_generator"].state_dict() for state in (late, plain))
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     save_checkpoint(tmp_path / "last", late)
     again = TrainState(make_stage(adversarial_weight=0.5, adversarial_from=2))
     resume(tmp_path / "last", again)
     batch = make_batch(4, seed=2, images=False, masks=False)
-    goes_on, straight = train_step(again, batch, StepContext(0)), train_step(late, batch, StepContext(0))
+    goes_on, straight = (
+        train_step(again, batch, StepContext(0)).tensors(),
+        train_step(late, batch, StepContext(0)).tensors(),
+    )
     assert {"discriminator/conditional", "likelihood/adversarial"} <= goes_on.keys()
     assert all(torch.equal(goes_on[key], straight[key]) for key in straight)
     save_checkpoint(tmp_path / "next", again)
@@ -68,7 +72,9 @@ def test_two_real_steps_move_both_networks(make_stage: MakeStage, make_batch: Ma
     state = TrainState(make_stage(adversarial, adversarial_weight=0.5))
     before = {name: value.clone() for name, value in state.stage.networks.named_parameters()}
     for seed in range(2):
-        metrics = train_step(state, make_batch(4, counts=[0, 1, 3, 4], seed=seed, masks=False), StepContext(0))
+        metrics = train_step(
+            state, make_batch(4, counts=[0, 1, 3, 4], seed=seed, masks=False), StepContext(0)
+        ).tensors()
         assert all(value.isfinite() for value in metrics.values())
     still = [name for name, value in state.stage.networks.named_parameters() if torch.equal(value, before[name])]
     # Within the hinge's margins true and drawn layouts pull the last bias alike.

@@ -16,7 +16,8 @@ from objgan.networks.encoders import TextEncoder
 from objgan.networks.greedy_labels import GreedyRule
 from objgan.stages.boxes import BoxesStage, build_box_generator
 from objgan.stages.encoders import build_text_encoder
-from objgan.training import StepContext, TrainState, train_step
+from objgan.train_state import TrainState
+from objgan.training import StepContext, train_step
 
 MakeBatch = Callable[..., Batch]
 
@@ -80,7 +81,7 @@ def test_an_encoder_of_its_own_needs_no_helper_and_learns(
     config = configured(tiny_config, {"bag_weight": 0.5}, text_encoder="own")
     assert BoxesStage.needed(config) == () and BoxesStage.needed(tiny_config) == ("text_encoder",)
     stage = BoxesStage(config, domain, {})
-    metrics = train_step(TrainState(stage), make_batch(4, images=False, masks=False), StepContext(0))
+    metrics = train_step(TrainState(stage), make_batch(4, images=False, masks=False), StepContext(0)).tensors()
     assert set(metrics) >= {"likelihood/label", "likelihood/coordinate", "likelihood/bag"}
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in stage.networks.parameters())
 
@@ -92,7 +93,7 @@ def test_a_missing_helper_is_named(tiny_config: Config, domain: Domain) -> None:
 
 def test_a_batch_without_any_object(stage: BoxesStage, make_batch: MakeBatch) -> None:
     batch = make_batch(3, counts=[0, 0, 0], masks=False)
-    metrics = train_step(TrainState(stage), batch, StepContext(0))
+    metrics = train_step(TrainState(stage), batch, StepContext(0)).tensors()
     assert metrics["likelihood/coordinate"] == 0 and all(value.isfinite() for value in metrics.values())
     measures = stage.eval().measure(batch)
     assert measures["mixture_nll"].isnan().all() and measures["label_nll"].isfinite().all()
@@ -148,7 +149,7 @@ def test_word_bag_learns_under_its_penalty(tiny_config: Config, domain: Domain, 
         stage.likelihood_losses(batch, stage(batch))["bag"] - plain, 0.5 * bag.penalty(), rtol=1e-3, atol=1e-3
     )
     state = TrainState(stage)
-    losses = [train_step(state, batch, StepContext(0))["likelihood/bag"].item() for _ in range(2)]
+    losses = [train_step(state, batch, StepContext(0)).tensors()["likelihood/bag"].item() for _ in range(2)]
     assert losses[1] < losses[0]
 
 

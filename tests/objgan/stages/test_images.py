@@ -16,7 +16,8 @@ from objgan.networks.encoders import ImageEncoder, TextEncoder
 from objgan.stages.base import Phase
 from objgan.stages.image_pairs import mismatched, wrong_labels
 from objgan.stages.images import ImagesStage
-from objgan.training import StepContext, TrainState, train_step
+from objgan.train_state import TrainState
+from objgan.training import StepContext, train_step
 
 OPTIONS: dict[str, Any] = {"adversarial": "hinge", "discriminator_norm": "spectral", "augment": True}
 PENALTY: dict[str, Any] = {"gradient_penalty": 2.0, "gradient_penalty_every": 2}
@@ -242,7 +243,7 @@ def test_two_steps_change_every_network_and_stay_finite(tiny_config, domain, mak
     metrics: dict[str, Tensor] = {}
     for seed in (0, 1):
         batch = make_batch(4, [4, 4, 4, 4], seed=seed)
-        metrics |= train_step(state, batch, StepContext(0, precision=precision))
+        metrics |= train_step(state, batch, StepContext(0, precision=precision)).tensors()
     assert all(torch.isfinite(value) and value.dtype == torch.float32 for value in metrics.values())
     assert ("penalty/penalty" in metrics) == bool(options)
     for name, parameter in state.stage.named_parameters():
@@ -299,7 +300,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
 def test_variants_have_the_networks_and_terms_that_are_left(tiny_config, domain, make_batch, what):  # type: ignore[no-untyped-def]
     state = TrainState(_stage(tiny_config, domain, {"feature_weight": 5.0, **PENALTY}, **OPTIONS, **WITHOUT[what]))
     batch, networks = make_batch(4, [4, 4, 4, 4]), set(state.stage.networks)
-    metrics = train_step(state, batch, StepContext(0))
+    metrics = train_step(state, batch, StepContext(0)).tensors()
     objects, layouts = {"object_small", "object_large"}, {"layout_32", "layout_64"}
     gone = {"attention": set(), "object judges": objects, "layout": objects | layouts}[what]
     assert networks == {"image_generator", "text_32", "text_64"} | ((objects | layouts) - gone)

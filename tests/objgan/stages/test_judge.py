@@ -13,7 +13,8 @@ from objgan.errors import InputError
 from objgan.layout import Layout
 from objgan.stages import NETWORKS, STAGE_CLASSES, build_network, build_stage, stage_class
 from objgan.stages.judge import JudgeStage, blurred, coloured_noise, degrade
-from objgan.training import StepContext, TrainState, train_step
+from objgan.train_state import TrainState
+from objgan.training import StepContext, train_step
 
 
 def _config(config: Config, **judge) -> Config:
@@ -116,7 +117,7 @@ def test_noise_has_blots_of_many_sizes_and_no_picture_in_it() -> None:
 def test_unknown_attributes_and_empty_pictures_are_no_error(stage, make_batch, counts) -> None:
     batch = make_batch(2, counts=counts)
     unknown = replace(batch, colours=torch.full((2, 4), -1), scenes=torch.full((2,), -1))
-    metrics = train_step(TrainState(stage), unknown, StepContext(seed=0))
+    metrics = train_step(TrainState(stage), unknown, StepContext(seed=0)).tensors()
     assert metrics["judge/colours"] == 0 and metrics["judge/scenes"] == 0
     measures = stage.eval().measure(unknown)
     assert measures["colour_accuracy"].isnan().all() and measures["scene_accuracy"].isnan().all()

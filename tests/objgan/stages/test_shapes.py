@@ -7,7 +7,8 @@ import torch
 
 from objgan.config import Config, build_config
 from objgan.stages.shapes import ShapesStage
-from objgan.training import StepContext, TrainState, train_step
+from objgan.train_state import TrainState
+from objgan.training import StepContext, train_step
 
 
 def _with(config: Config, shapes: dict | None = None, **training) -> Config:
@@ -94,7 +95,7 @@ def test_a_step_on_pictures_without_objects(tiny_config, domain, make_batch, kin
     stage = ShapesStage(_with(tiny_config, {"adversarial": kind}), domain, {})
     state = TrainState(stage)
     before = {key: value.clone() for key, value in stage.networks.state_dict().items() if "_u" not in key}
-    metrics = train_step(state, make_batch(2, counts=[0, 0], images=False), StepContext(seed=0))
+    metrics = train_step(state, make_batch(2, counts=[0, 0], images=False), StepContext(seed=0)).tensors()
     assert all(value == 0 for value in metrics.values())
     assert all(stage.measure(make_batch(2, counts=[0, 0]))["mask_iou"].isnan())
     assert set(stage.pictures(make_batch(1, counts=[0]))) == {"shapes"}
@@ -107,7 +108,7 @@ def test_a_step_in_bfloat16_is_close_to_one_in_float32(tiny_config, domain, make
     for precision in (torch.float32, torch.bfloat16):
         torch.manual_seed(0)
         state = TrainState(ShapesStage(_with(tiny_config, pixel_weight=1.0), domain, {}))
-        found.append(train_step(state, make_batch(4, images=False), StepContext(seed=0, precision=precision)))
+        found.append(train_step(state, make_batch(4, images=False), StepContext(seed=0, precision=precision)).tensors())
     for name in ("discriminators/instance", "discriminators/global", "generator/pixel", "generator/perceptual"):
         assert found[1][name].dtype == torch.float32
         assert found[1][name].item() == pytest.approx(found[0][name].item(), rel=0.03)

@@ -1,0 +1,95 @@
+"""The plan of a run: which sample stands at which place, worked out place by place, with nothing kept in memory.
+
+Place p of a run lies in epoch p // length. The order of an epoch is a keyed permutation: a Feistel network over the
+next power of four, walked along its cycle until it is back inside (Black and Rogaway 2002, "Ciphers with Arbitrary
+Finite Domains"). So a run resumes anywhere at once, and the plan of a billion rows costs no more than that of ten.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from objgan.errors import InputError
+
+_ROUNDS = 6
+
+
+def epoch_order(seed: int, epoch: int, length: int, places: np.ndarray) -> np.ndarray:
+    """int64 [n]: the samples at `places` (int64 [n], 0 to length - 1) of an epoch's order; all places: all samples."""
+    half = max(1, -(-(length - 1).bit_length() // 2))
+    # A tag keeps this stream apart from the samples' own (seed, epoch, image id).
+    keys = np.random.SeedSequence((seed, epoch, length, 0x0BDE)).generate_state(_ROUNDS, np.uint64)
+    found = _encipher(places.astype(np.uint64), keys, half)
+    # Under four values a sample are in the domain: four tries on average at the worst.
+    while (outside := found >= length).any():
+        found[outside] = _encipher(found[outside], keys, half)
+    return found.astype(np.int64)
+
+
+def _encipher(values: np.ndarray, keys: np.ndarray, half: int) -> np.ndarray:
+    """uint64 [n] -> uint64 [n]: a permutation of the numbers of 2 * half bits."""
+    mask, shift = np.uint64((1 << half) - 1), np.uint64(half)
+    left, right = values >> shift, values & mask
+    for key in keys:
+        left, right = right, left ^ (_mix(right ^ key) & mask)
+    joined: np.ndarray = (left << shift) | right
+    return joined
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """uint64 [n] -> uint64 [n]: the finaliser of splitmix64 (Steele et al. 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray = values ^ (values >> np.uint64(31))
+    return mixed
+
+
+def epoch_position(step: int, batch_size: int, length: int) -> tuple[int, int]:
+    """(epoch, place in its order) of the first sample of a step: where a run that did `step` steps goes on."""
+    return divmod(step * batch_size, length)
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Steps `start` to `stop` - 1 of an endless run over the data, as worker `rank` of `world` sees them.
+
+    Step k takes places k * batch_size to (k + 1) * batch_size - 1 of all epochs' orders, one after the other; no
+    sample is dropped. Its batch is cut into `groups` groups of neighbours, and each worker has a contiguous run of
+    whole groups: what a group holds does not depend on the number of workers.
+
+    Raises:
+        InputError: batch_size is no multiple of groups, or there are more workers than groups.
+    """
+
+    batch_size: int
+    seed: int
+    start: int
+    stop: int
+    rank: int = 0
+    world: int = 1
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.groups:
+            raise InputError(f"training: {self.groups} groups do not divide a batch of {self.batch_size} samples")
+        if self.world > self.groups:
+            raise InputError(
+                f"training: {self.world} workers, but a batch has {self.groups} group(s) and none is divided: "
+                f"fewer workers, or a training.group of at most {self.batch_size // self.world}"
+            )
+
+    @property
+    def own_groups(self) -> range:
+        """The groups of this worker, at least one."""
+        return range(self.groups * self.rank // self.world, self.groups * (self.rank + 1) // self.world)
+
+    def places(self, step: int, group: int, length: int) -> list[tuple[int, int]]:
+        """(epoch, index of the sample) of one group of a step's batch."""
+        size = self.batch_size // self.groups
+        epochs, places = np.divmod(step * self.batch_size + group * size + np.arange(size), length)
+        found = [(epoch, epoch_order(self.seed, epoch, length, places[epochs == epoch])) for epoch in _steps(epochs)]
+        return [(epoch, int(index)) for epoch, indices in found for index in indices]
+
+
+def _steps(epochs: np.ndarray) -> range:
+    return range(int(epochs[0]), int(epochs[-1]) + 1)
