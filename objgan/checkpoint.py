@@ -1,21 +1,24 @@
 """The checkpoint of a stage: a folder of JSON and safetensors, nothing pickled.
 
 ```
-state.json          format, stage, step, versions, sha256 of each file below
+state.json          format, stage, step, versions, whatever the run adds, sha256 of each file below and of itself
 config.json         the resolved settings; networks are rebuilt from these, never from today's defaults
 domain/             vocabulary, classes, layout statistics
 networks/NAME.safetensors, averages/NAME.safetensors, optimisers/PHASE.safetensors
 ```
-`resume` goes on with a run; `load_inference` takes the networks that later stages and finished models use.
+`snapshot` copies a state, `write_snapshot` writes the copy, later or elsewhere; `save_checkpoint` does both. `resume`
+goes on with a run, `load_weights` begins another with its networks, `load_inference` takes the networks that later
+stages and finished models use.
 """
 
+import hashlib
 import json
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import objgan
@@ -24,14 +27,33 @@ from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.files import folder_aside, read_json, sha256, write_atomically
 from objgan.stages import build_network, stage_class
+from objgan.tensors import misfit, read_shapes, read_tensors, write_tensors
 from objgan.train_state import TrainState
 
-FORMAT = 1
+FORMAT = 2
+"""1: without the sum of state.json itself; still read."""
+STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of a state at one step, in CPU memory, that training no longer touches.
+
+    tensors: by file, below the checkpoint's folder
+    extra:   what else the run wants to find again in state.json (JSON)
+    """
+
+    stage: str
+    step: int
+    config: Config
+    domain: Domain
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save_network(path: Path, network: nn.Module) -> None:
     """Write a network's parameters and buffers to one safetensors file."""
-    _save_tensors(path, network.state_dict())
+    write_tensors(path, network.state_dict())
 
 
 def load_network(path: Path, network: nn.Module) -> None:
@@ -40,54 +62,79 @@ def load_network(path: Path, network: nn.Module) -> None:
     Raises:
         InputError: missing, cut short, or of another shape.
     """
-    tensors = _load_tensors(path)
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1:2] or [str(error)]
-        raise InputError(f"{path} does not fit its settings: {first[0].strip()}") from None
+    _check_fit(path, network.state_dict())
+    network.load_state_dict(read_tensors(path))
 
 
-def save_checkpoint(folder: Path, state: TrainState, extra: dict[str, Any] | None = None) -> None:
-    """Write everything that `resume` needs; the folder appears whole."""
-    stage = state.stage
+def snapshot(state: TrainState, extra: Mapping[str, Any] | None = None) -> Snapshot:
+    """Copy everything that `resume` needs; training may go on when this returns.
+
+    Raises:
+        ValueError: `extra` uses a name that state.json needs.
+    """
+    tensors = {_network(name): _copy(network.state_dict()) for name, network in state.stage.networks.items()}
+    tensors |= {_average(name): _copy(network.state_dict()) for name, network in state.ema.items()}
+    tensors |= {_optimiser(name): _copy(_flatten_optimiser(it)) for name, it in state.optimisers.items()}
+    if state.device.type == "cuda":
+        # The copies into pinned memory are only under way until here.
+        torch.cuda.synchronize(state.device)
+    stage, extra = state.stage, dict(extra or {})
+    if taken := sorted(extra.keys() & {"format", "objgan", "torch", "stage", "step", "sha256", "seal"}):
+        raise ValueError(f"{STATE} has its own {', '.join(taken)}: choose another name")
+    return Snapshot(stage.name, state.step, stage.config, stage.domain, tensors, extra)
+
+
+def write_snapshot(folder: Path, copy: Snapshot, ready: Callable[[], None] | None = None) -> None:
+    """Write a snapshot as a checkpoint; the folder appears whole, and is on the disk when this returns.
+
+    `ready` is called just before it appears; if it raises, nothing appears.
+    """
     with folder_aside(folder) as aside:
-        write_atomically(aside / "config.json", config_to_json(stage.config))
-        stage.domain.save(aside / "domain")
-        for name, network in stage.networks.items():
-            save_network(aside / "networks" / f"{name}.safetensors", network)
-        for name, network in state.ema.items():
-            save_network(aside / "averages" / f"{name}.safetensors", network)
-        for name, optimiser in state.optimisers.items():
-            _save_tensors(aside / "optimisers" / f"{name}.safetensors", _flatten_optimiser(optimiser))
-        files = sorted(p for p in aside.rglob("*") if p.is_file())
+        sums = {name: write_tensors(aside / name, tensors) for name, tensors in copy.tensors.items()}
+        write_atomically(aside / "config.json", config_to_json(copy.config))
+        copy.domain.save(aside / "domain")
+        rest = (path for path in aside.rglob("*") if path.is_file())
+        names = {path.relative_to(aside).as_posix(): path for path in rest}
+        sums |= {name: sha256(path) for name, path in names.items() if name not in sums}
         facts = {
             "format": FORMAT,
             "objgan": objgan.__version__,
             "torch": torch.__version__,
-            "stage": stage.name,
-            "step": state.step,
-            "sha256": {str(p.relative_to(aside)): sha256(p) for p in files},
+            "stage": copy.stage,
+            "step": copy.step,
+            **copy.extra,
+            "sha256": dict(sorted(sums.items())),
         }
-        write_atomically(aside / "state.json", json.dumps(facts | (extra or {}), indent=1) + "\n")
+        write_atomically(aside / STATE, json.dumps(facts | {"seal": _seal(facts)}, indent=1) + "\n")
+        if ready is not None:
+            ready()
+
+
+def save_checkpoint(folder: Path, state: TrainState, extra: Mapping[str, Any] | None = None) -> None:
+    """Write everything that `resume` needs; the folder appears whole."""
+    write_snapshot(folder, snapshot(state, extra))
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """`state.json` of a checkpoint, its files checked against their sums.
+    """`state.json` of a checkpoint, its files and itself checked against their sums.
 
     Raises:
         InputError: no checkpoint, of a newer format, or with a missing or changed file.
     """
-    facts: dict[str, Any] = read_json(folder / "state.json", "checkpoint")
-    if not isinstance(facts, dict) or "stage" not in facts or "sha256" not in facts:
-        raise InputError(f"checkpoint: {folder / 'state.json'} is not a checkpoint's state.json")
-    if facts.get("format", 0) > FORMAT:
-        raise InputError(f"checkpoint: {folder} has format {facts['format']}, newer than {FORMAT}: update objgan")
+    path = folder / STATE
+    facts = read_json(path, "checkpoint")
+    if not isinstance(facts, dict) or "stage" not in facts or not isinstance(facts.get("sha256"), dict):
+        raise InputError(f"checkpoint: {path} is not a checkpoint's state.json")
+    there = facts.get("format", 0)
+    if not isinstance(there, int) or there > FORMAT:
+        raise InputError(f"checkpoint: {folder} has format {there}, newer than {FORMAT}: update objgan")
+    if there >= 2 and facts.get("seal") != _seal(facts):
+        raise InputError(f"checkpoint: {path} was changed after it was written: take another checkpoint")
     for name, expected in facts["sha256"].items():
-        path = folder / name
-        if not path.is_file() or sha256(path) != expected:
+        outside = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
+        if outside or not (folder / name).is_file() or sha256(folder / name) != expected:
             raise InputError(
-                f"checkpoint: {path} is missing or was changed after it was written: take another checkpoint"
+                f"checkpoint: {folder / name} is missing or was changed after it was written: take another checkpoint"
             )
     return facts
 
@@ -97,22 +144,55 @@ def read_config(folder: Path) -> Config:
     return build_config(read_json(folder / "config.json", "settings of the checkpoint"))
 
 
-def resume(folder: Path, state: TrainState) -> None:
-    """Go on with a run: networks, averages, optimisers and step, in place.
+def resume(folder: Path, state: TrainState) -> dict[str, Any]:
+    """Go on with a run: networks, averages, optimisers and step, in place; what state.json holds beside.
+
+    Nothing is touched before all of it was found to fit.
 
     Raises:
         InputError: the checkpoint is broken, or of another stage or other sizes.
     """
-    facts = read_state(folder)
-    if facts["stage"] != state.stage.name:
-        raise InputError(f"checkpoint: {folder} is of stage {facts['stage']}, not {state.stage.name}")
-    for name, network in state.stage.networks.items():
-        load_network(folder / "networks" / f"{name}.safetensors", network)
-    for name, network in state.ema.items():
-        load_network(folder / "averages" / f"{name}.safetensors", network)
+    facts = _state_of_stage(folder, state.stage.name)
+    if not isinstance(facts.get("step"), int):
+        raise InputError(f"checkpoint: {folder / STATE} does not say its step: take another checkpoint")
+    networks = {_network(name): network for name, network in state.stage.networks.items()}
+    networks |= {_average(name): network for name, network in state.ema.items()}
+    for name, network in networks.items():
+        _check_fit(folder / name, network.state_dict())
     for name, optimiser in state.optimisers.items():
-        _restore_optimiser(optimiser, _load_tensors(folder / "optimisers" / f"{name}.safetensors"))
+        _check_optimiser(folder / _optimiser(name), optimiser)
+    for name, network in networks.items():
+        network.load_state_dict(read_tensors(folder / name))
+    for name, optimiser in state.optimisers.items():
+        _restore_optimiser(optimiser, read_tensors(folder / _optimiser(name)))
     state.step = facts["step"]
+    return facts
+
+
+def load_weights(folder: Path, state: TrainState) -> dict[str, Any]:
+    """Begin a run with the networks of a checkpoint: step 0 and new optimisers; what its state.json holds.
+
+    Averages come from the checkpoint's, or from its networks where it has none. Nothing is touched before all of it
+    was found to fit.
+
+    Raises:
+        InputError: the checkpoint is broken, of another stage, of other sizes, or of other words or classes.
+        ValueError: the state is not fresh.
+    """
+    if state.step:
+        raise ValueError(f"weights go into a fresh state, not into one at step {state.step}")
+    facts = _state_of_stage(folder, state.stage.name)
+    theirs, ours = Domain.load(folder / "domain"), state.stage.domain
+    if theirs.vocabulary.words != ours.vocabulary.words or theirs.classes != ours.classes:
+        raise InputError(f"checkpoint: {folder} was trained on other words or classes: prepare the data alike")
+    sources = {folder / _network(name): network for name, network in state.stage.networks.items()}
+    averages = {folder / _average(name): network for name, network in state.ema.items()}
+    averages = {p if p.exists() else folder / _network(p.stem): network for p, network in averages.items()}
+    for path, network in (*sources.items(), *averages.items()):
+        _check_fit(path, network.state_dict())
+    for path, network in (*sources.items(), *averages.items()):
+        network.load_state_dict(read_tensors(path))
+    return facts
 
 
 def load_inference(folder: Path) -> dict[str, nn.Module]:
@@ -126,10 +206,51 @@ def load_inference(folder: Path) -> dict[str, nn.Module]:
     networks = {}
     for name in stage.inference:
         networks[name] = build_network(name, config, domain)
-        average = folder / "averages" / f"{name}.safetensors"
-        load_network(average if average.exists() else folder / "networks" / f"{name}.safetensors", networks[name])
+        average = folder / _average(name)
+        load_network(average if average.exists() else folder / _network(name), networks[name])
         networks[name].requires_grad_(False).eval()
     return networks
+
+
+def _network(name: str) -> str:
+    return f"networks/{name}.safetensors"
+
+
+def _average(name: str) -> str:
+    return f"averages/{name}.safetensors"
+
+
+def _optimiser(phase: str) -> str:
+    return f"optimisers/{phase}.safetensors"
+
+
+def _seal(facts: Mapping[str, Any]) -> str:
+    """A sum of all facts but itself, as they are after a round trip through JSON."""
+    plain = json.loads(json.dumps({name: value for name, value in facts.items() if name != "seal"}))
+    text = json.dumps(plain, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@torch.no_grad()
+def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    copies = {}
+    for name, tensor in tensors.items():
+        on_gpu = tensor.device.type == "cuda"
+        copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=on_gpu)
+        copies[name].copy_(tensor, non_blocking=on_gpu)
+    return copies
+
+
+def _state_of_stage(folder: Path, stage: str) -> dict[str, Any]:
+    facts = read_state(folder)
+    if facts["stage"] != stage:
+        raise InputError(f"checkpoint: {folder} is of stage {facts['stage']}, not {stage}")
+    return facts
+
+
+def _check_fit(path: Path, wanted: Mapping[str, Tensor]) -> None:
+    if fault := misfit(read_shapes(path), wanted):
+        raise InputError(f"{path} does not fit its settings: {fault}")
 
 
 def _flatten_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -138,21 +259,19 @@ def _flatten_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {f"{index}.{key}": value for index, values in state.items() for key, value in values.items()}
 
 
-def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def _check_optimiser(path: Path, optimiser: torch.optim.Optimizer) -> None:
+    """See that each tensor is a number, or as large as the parameter that its index names."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    for name, shape in read_shapes(path).items():
+        index, _, key = name.partition(".")
+        known = index.isdecimal() and int(index) < len(parameters) and key
+        if not known or shape not in ((), tuple(parameters[int(index)].shape)):
+            raise InputError(f"{path} does not fit its settings: {name} {list(shape)} belongs to another optimiser")
+
+
+def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-
-
-def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
-
-
-def _load_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read the tensors in {path} ({error}): take another checkpoint") from None

@@ -36,7 +36,8 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 def folder_aside(path: Path) -> Iterator[Path]:
     """A new folder to fill, renamed to ``path`` when the block ends well and removed when it does not.
 
-    An older folder at ``path`` is replaced at the very end.
+    An older folder at ``path`` is replaced at the very end. The new name is on the disk when the block has ended; the
+    files are if whoever wrote them saw to it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -50,6 +51,7 @@ def folder_aside(path: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
         else:
             os.replace(aside, path)
+        _sync_folder(path.parent)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -95,6 +97,16 @@ def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Names reach the disk with the folder that holds them. Some file systems refuse; those need no telling."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:

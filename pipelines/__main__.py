@@ -28,6 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except SystemExit as stopped:
+        # A run that was asked to stop says where it left its checkpoint.
+        where = "" if str(stopped) == str(stopped.code) else f" {stopped}"
+        print(f"stopped:{where or ' terminated'}; the same command goes on", file=sys.stderr)
+        return stopped.code if isinstance(stopped.code, int) else 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
@@ -65,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     _judges(add("judges", "Train what evaluate judges images by, on true images alone."))
     _register(add("register", "Put a finished model into the MLflow registry."))
     _generate(add("generate", "Caption to boxes, shapes and image, each of them written out."))
+    _runs(add("runs", "What the runs are doing; tidy up after killed ones; send what MLflow missed."))
     return top
 
 
@@ -116,6 +122,22 @@ def _train(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--encoders", type=Path, metavar="DIR", help="checkpoint of stage encoders (default: that of the same run)"
+    )
+    command.add_argument(
+        "--storage",
+        default="runs",
+        metavar="LOCATION",
+        help="folder, mount or URI (s3://, gs://) under which the run lives as ID/STAGE (default: %(default)s)",
+    )
+    command.add_argument(
+        "--init-from", type=Path, metavar="DIR", help="a new run from the weights of this checkpoint of the same stage"
+    )
+    command.add_argument(
+        "--wait", type=float, metavar="SECONDS", help="queue so long while another driver holds the run"
+    )
+    command.add_argument("--replay", type=Path, metavar="DIR", help="do a step again that a run left out, and look")
+    command.add_argument(
+        "--profile", action="store_true", help="a few steps in this process: a trace, and the ten largest costs"
     )
     _settings(command)
     _cluster(command)
@@ -182,6 +204,20 @@ def _generate(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _runs(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "action",
+        nargs="?",
+        choices=("list", "status", "gc", "send"),
+        default="list",
+        help="a table; all about one; remove leftovers of killed writers; send a run's backlog (default: list)",
+    )
+    command.add_argument("run", nargs="?", metavar="RUN", help="ID or ID/STAGE, for status and send")
+    command.add_argument("--storage", default="runs", metavar="LOCATION", help="where the runs are (default: runs)")
+    command.add_argument("--json", action="store_true", help="for programs (list, status)")
+    command.add_argument("--dry-run", action="store_true", help="say what gc would do, and do nothing")
+
+
 def _source(command: argparse.ArgumentParser) -> None:
     command.add_argument("--images", type=Path, metavar="DIR", help="COCO images; leave out where there are only boxes")
     command.add_argument(
@@ -209,7 +245,12 @@ def _settings(command: argparse.ArgumentParser) -> None:
 def _cluster(command: argparse.ArgumentParser, workers: bool = True) -> None:
     command.add_argument("--address", metavar="URL", help="Ray cluster (default: Ray on this machine alone)")
     if workers:
-        command.add_argument("--workers", type=_count, metavar="N", help="the same as --set compute.workers=N")
+        command.add_argument(
+            "--workers",
+            type=_workers,
+            metavar="N",
+            help="training workers; 1-4: as many as the cluster has, from 1 to 4, at any time",
+        )
 
 
 def _model(command: argparse.ArgumentParser) -> None:
@@ -227,6 +268,11 @@ def _out(command: argparse.ArgumentParser, default: str) -> None:
 
 def _count(text: str) -> int:
     return _whole(text, 1)
+
+
+def _workers(text: str) -> tuple[int, int | None]:
+    least, dash, most = text.partition("-")
+    return _whole(least, 1), _whole(most, 1) if dash else None
 
 
 def _seed(text: str) -> int:

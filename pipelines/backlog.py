@@ -87,11 +87,11 @@ class Kept:
         what = [_count(self.metrics, "metric"), _count(self.pictures, "picture")]
         if not (self.metrics or self.pictures):
             what = [_count(self.others, "note") + " (settings, status)"]
-        many = self.metrics + self.pictures + self.others > 1
+        are = "is" if len(what) == 1 and self.others == 1 else "are"
         run = self.folder.removesuffix(f"/{FOLDER}")
         return (
-            f"MLflow was not reached: {' and '.join(what)} {'are' if many else 'is'} kept in {self.folder}; they are "
-            f"sent by the next command of this run, or by `python -m pipelines runs send {run}`"
+            f"MLflow was not reached: {' and '.join(what)} {are} kept in {self.folder}; sent by the next command of "
+            f"this run, or by `python -m pipelines runs send {run}`"
         )
 
 
@@ -100,6 +100,7 @@ class Backlog:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage.patient(_PATIENCE)
+        self._storage.log = _quiet  # whoever uses it says what becomes of the records
         self._writer = secrets.token_hex(3)  # two processes of a run never write the same file
         self._number = max((int(name.partition("-")[0]) for name in self.names()), default=0)
 
@@ -186,6 +187,10 @@ def shown(storage: Storage) -> str:
         return str(storage)
     relative = os.path.relpath(storage.local)
     return str(storage.local) if relative.startswith("..") else relative
+
+
+def _quiet(text: str) -> None:
+    pass
 
 
 def _count(number: int, noun: str) -> str:

@@ -8,12 +8,11 @@ from objgan.config import STAGES, Config
 from objgan.errors import InputError
 from objgan.generation import ObjGAN
 from objgan.sections import ComputeConfig
-from objgan.stages import stage_class
 from pipelines import evaluate as evaluation
+from pipelines import train_command
 from pipelines.coco import CocoSource
 from pipelines.generate import GenerateJob, local_model, read_captions
 from pipelines.generate import generate as generate_pictures
-from pipelines.jobs import TrainJob, finished
 from pipelines.judges import judge_jobs
 from pipelines.judges import keep as keep_judge
 from pipelines.judging import JudgePaths
@@ -23,15 +22,17 @@ from pipelines.progress import say
 from pipelines.protocols import protocol
 from pipelines.recipes import resolve, to_yaml
 from pipelines.registry import register as register_model
-from pipelines.run import DEFAULT_SAMPLE, Run, Sample, assemble, execute, model_folder, needed_stages, sample_source
+from pipelines.run import DEFAULT_SAMPLE, Run, Sample, assemble, execute, model_folder, sample_source
+from pipelines.runs_command import runs_command
 from pipelines.sample import make_sample
 from pipelines.session import check_resources, ray_session, tracking_uri
+from pipelines.storage import Storage
 from pipelines.tracking import prepare_store, tracked_run
 from pipelines.train import check_job
 from pipelines.train import train as train_stage
+from pipelines.train_command import RUNS, best_checkpoint
 from pipelines.workflow import describe
 
-RUNS = Path("runs")
 DEMO_CAPTIONS = (
     "two red kites above a boat on the sea",
     "a large pizza next to a clock on the grass",
@@ -93,21 +94,9 @@ def prepare(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """One stage, begun or continued."""
-    stage_class(options.stage)
     config = _config(options)
-    if _dry(options, config):
-        return
-    uri, folder = tracking_uri(RUNS), RUNS / options.run / options.stage
-    needs = {name: _checkpoint(options, name) for name in needed_stages(config, options.stage)}
-    job = TrainJob(options.stage, config, options.data, folder, needs)
-    check_job(job)
-    with exclusive(folder), ray_session(options.address):
-        check_resources(config.compute)
-        prepare_store(uri)
-        tags = {"objgan.run": options.run, "objgan.step": options.stage}
-        with tracked_run(uri, f"{options.run}-{options.stage}", folder / "mlflow_run.txt", tags) as tracking:
-            done = train_stage(TrainJob(options.stage, config, options.data, folder, needs, tracking), say)
-    say(f"{options.stage}: best checkpoint {done.checkpoint} (step {done.step})")
+    if not _dry(options, config):
+        train_command.train(options, config)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -118,7 +107,7 @@ def evaluate(options: argparse.Namespace) -> None:
             options.data,
             protocol(options.protocol),
             options.seed,
-            options.workers or 1,
+            (options.workers or (1, None))[0],
             JudgePaths(options.judges, options.inception, options.detector),
         )
         evaluation.check(what)
@@ -172,8 +161,14 @@ def generate(options: argparse.Namespace) -> None:
     generate_pictures(job, say)
 
 
+def runs(options: argparse.Namespace) -> None:
+    """What runs there are, and what is left of them to tidy up or to send."""
+    runs_command(options, tracking_uri(RUNS))
+
+
 def _config(options: argparse.Namespace) -> Config:
-    workers = [f"compute.workers={options.workers}"] if getattr(options, "workers", None) else []
+    least, most = getattr(options, "workers", None) or (None, None)
+    workers = [] if least is None else [f"compute.workers={least}", f"compute.max_workers={most or 'null'}"]
     return resolve(options.recipe, options.config, [*options.assignments, *workers])
 
 
@@ -193,23 +188,9 @@ def _dry(options: argparse.Namespace, config: Config, run_: Run | None = None) -
     return bool(options.dry_run)
 
 
-def _checkpoint(options: argparse.Namespace, stage: str) -> Path:
-    """The checkpoint of an earlier stage: as told, or the best one of the same run."""
-    if options.encoders is not None:
-        return Path(options.encoders)
-    return _best(options.run, stage, f"train it first (train {stage} --run {options.run}) or give --{stage} DIR")
-
-
-def _best(run_: str, stage: str, advice: str) -> Path:
-    folder = RUNS / run_ / stage
-    done = finished(folder)
-    if done is None:
-        raise InputError(f"no finished stage {stage} in {folder}: {advice}")
-    return folder / str(done["checkpoint"])
-
-
 def _assemble_run(run_: str) -> Path:
-    checkpoints = {name: _best(run_, name, f"train {name} --run {run_}") for name in STAGES}
+    advice = "train {name} --run " + run_
+    checkpoints = {name: best_checkpoint(Storage(RUNS), run_, name, advice.format(name=name)) for name in STAGES}
     from objgan.checkpoint import read_config
 
     folder = RUNS / run_

@@ -1,5 +1,6 @@
 """TrainJob: everything that one stage's training needs, ready to send to workers."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,19 +13,31 @@ from objgan.checkpoint import load_inference, read_state
 from objgan.config import Config, flatten
 from objgan.domain import Domain
 from objgan.errors import InputError
-from objgan.files import read_json, write_atomically
+from objgan.files import read_json
+from objgan.sections import TrainingConfig
 from objgan.stages import stage_class
+from pipelines.checkpoints import CheckpointStore
+from pipelines.plan import BatchPlan
+from pipelines.progress import Log
 from pipelines.reader import ShardReader
+from pipelines.shards import load_manifest
+from pipelines.storage import Storage
 from pipelines.tracking import Tracking
 
 # They change what a person sees or how long a run lives, not what it learns.
-_NEUTRAL = ("log_every", "picture_every", "keep_checkpoints", "max_failures")
+_NEUTRAL = ("log_every", "picture_every", "keep_checkpoints", "max_failures", "max_skipped")
 VALIDATION_BATCH = 50
+SETTINGS_FILE = "settings.json"
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """One stage, its settings, its data, the earlier stages' checkpoints, and the folder that everything lands in."""
+    """One stage, its settings, its data, the earlier stages' checkpoints, and the folder that everything lands in.
+
+    storage:   where the run lives instead, if not in `folder`: a URI (`s3://bucket/runs/first/boxes`); `folder` then
+               takes the finished checkpoint
+    init_from: checkpoint of the same stage whose weights a new run starts with; unlike a resume, at step 0
+    """
 
     stage: str
     config: Config
@@ -33,6 +46,26 @@ class TrainJob:
     needs: Mapping[str, Path] = field(default_factory=dict)
     """Checkpoint folder by stage name."""
     tracking: Tracking = field(default_factory=Tracking)
+    storage: str | None = None
+    init_from: Path | None = None
+
+    def store(self) -> Storage:
+        """Where the run lives.
+
+        Raises:
+            InputError: it cannot be opened.
+        """
+        return Storage(self.storage or self.folder)
+
+    def checkpoints(self, log: Log = lambda text: None) -> CheckpointStore:
+        """The run's checkpoints: the newest few and the best by the stage's objective are kept."""
+        return CheckpointStore(self.store(), self.training.keep_checkpoints, stage_class(self.stage).objective, log)
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The stage's training settings."""
+        training: TrainingConfig = getattr(self.config, self.stage).training
+        return training
 
     def reader(self, split: str) -> ShardReader:
         """The samples of a split, with the columns that the stage asks for.
@@ -40,8 +73,7 @@ class TrainJob:
         Raises:
             InputError: the data lack a column, or the split is empty.
         """
-        words = getattr(self.config, self.stage).training.max_words
-        return ShardReader(self.data, split, stage_class(self.stage).columns, self.config, words)
+        return ShardReader(self.data, split, stage_class(self.stage).columns, self.config, self.training.max_words)
 
     def domain(self) -> Domain:
         """Vocabulary, classes and statistics of the data."""
@@ -61,16 +93,25 @@ class TrainJob:
             networks |= load_inference(folder)
         return networks
 
-    @property
-    def total_steps(self) -> int:
-        """Optimiser steps in all."""
-        training = getattr(self.config, self.stage).training
-        return int(training.steps or training.epochs * self.steps_per_epoch)
+    def steps_per_epoch(self, rows: int) -> float:
+        """Steps in a pass over a training split of so many rows."""
+        return rows / self.training.batch_size
 
-    @property
-    def steps_per_epoch(self) -> float:
-        """Steps in a pass over the training split."""
-        return len(self.reader("train")) / getattr(self.config, self.stage).training.batch_size
+    def total_steps(self, rows: int) -> int:
+        """Optimiser steps in all."""
+        return int(self.training.steps or (self.training.epochs or 0) * self.steps_per_epoch(rows))
+
+    def plan(self, rows: int, start: int, rank: int = 0, world: int = 1) -> BatchPlan:
+        """The samples of every step from `start` to the end, as one of the workers sees them."""
+        return BatchPlan(
+            self.training.batch_size,
+            seed=self.config.seed,
+            start=start,
+            stop=self.total_steps(rows),
+            groups=self.training.groups,
+            rank=rank,
+            world=world,
+        )
 
 
 def stage_settings(config: Config, stage: str) -> dict[str, Any]:
@@ -80,30 +121,37 @@ def stage_settings(config: Config, stage: str) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if name.rsplit(".", 1)[-1] not in _NEUTRAL}
 
 
+def _facts(job: TrainJob) -> dict[str, Any]:
+    """All that a run is a function of."""
+    facts = stage_settings(job.config, job.stage)
+    facts["data"] = load_manifest(job.data)["digest"]
+    facts["needs"] = {stage: _identity(folder) for stage, folder in job.needs.items()}
+    facts["init_from"] = None if job.init_from is None else _identity(job.init_from)
+    return facts
+
+
+def _identity(checkpoint: Path) -> str:
+    """A checkpoint's own sums of all its files, summed up: the same wherever it lies."""
+    sums = read_json(checkpoint / "state.json", "checkpoint").get("sha256")
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
+
+
 def check_folder(job: TrainJob) -> None:
-    """See that the run's folder is new, or was begun with the same settings.
+    """See that the run is new, or was begun with the same settings, data and earlier checkpoints.
 
     Raises:
-        InputError: the folder holds a run of other settings; it names them.
+        InputError: the place holds a run of something else; it names what.
     """
-    path = job.folder / "settings.json"
-    if not path.exists():
+    store = job.store()
+    theirs = store.json(SETTINGS_FILE)
+    if theirs is None:
         return
-    ours, theirs = stage_settings(job.config, job.stage), read_json(path, "settings of the run")
+    ours = json.loads(json.dumps(_facts(job)))
     changed = [f"{k}: {theirs.get(k)} -> {ours.get(k)}" for k in theirs | ours if theirs.get(k) != ours.get(k)]
     if changed:
-        raise InputError(
-            f"{job.folder} was begun with other settings ({'; '.join(changed[:4])}): use them or another --run"
-        )
+        raise InputError(f"{store} was begun differently ({'; '.join(changed[:4])}): undo that or use another --run")
 
 
 def claim_folder(job: TrainJob) -> None:
-    """Write down the settings that this folder is for from now on."""
-    text = json.dumps(stage_settings(job.config, job.stage), indent=1) + "\n"
-    write_atomically(job.folder / "settings.json", text)
-
-
-def finished(folder: Path) -> dict[str, Any] | None:
-    """What a finished run left: checkpoint name, step and measures; None while it is not finished."""
-    path = folder / "finished.json"
-    return read_json(path, "finished run") if path.exists() else None
+    """Write down what this place is for from now on."""
+    job.store().write(SETTINGS_FILE, json.dumps(_facts(job), indent=1) + "\n")

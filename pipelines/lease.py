@@ -5,9 +5,10 @@ that a holder that wakes late never writes over its successor's lease.
 
 Of two that come at the same moment exactly one wins. In a folder, a lock of the kernel and an exclusive link see to
 it. An object store has neither: each writes its token, waits `SETTLE` seconds and reads again, and the last to write
-has won. This is exact while a read and a put together take less than that. Were they slower, the earlier winner learns at its next sign of life or at its next `fence` that it has lost; which is also what happens to a holder
-that slept. Between a fence and the write it protects there is a moment that no such scheme can close: what is
-written behind a fence should therefore be whole in itself and replace nothing of another's, as checkpoints are.
+has won. This is exact while a read and a put together take less than that. Were they slower, the earlier winner
+learns at its next sign of life or at its next `fence` that it has lost; which is also what happens to a holder that
+slept. Between a fence and the write it protects there is a moment that no such scheme can close: what is written
+behind a fence should therefore be whole in itself and replace nothing of another's, as checkpoints are.
 """
 
 import contextlib

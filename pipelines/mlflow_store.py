@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,6 @@ class Sender:
 
     def _picture(self, client: Any, picture: Picture) -> None:
         """A file of the same name takes the place of the earlier one."""
-        import tempfile
-
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{picture.step:07d}.png"
             path.write_bytes(picture.png())
@@ -188,6 +187,7 @@ def patient() -> Iterator[None]:
 def logging_quiet() -> None:
     """MLflow's migrations, hints and bars are not for our users."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     for name in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)

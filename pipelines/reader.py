@@ -6,6 +6,7 @@ So a run resumes exactly at any step, on any number of workers. No Ray here.
 
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -207,15 +208,14 @@ def _read_group(reader: ShardReader, order: BatchPlan, step: int, group: int) ->
 
 
 def loader(reader: ShardReader, order: BatchPlan) -> Iterator[list[Part]]:
-    """This worker's parts of each of the steps `order.start` to `order.stop` - 1.
+    """This worker's parts of each of the steps `order.start` to `order.stop` - 1, in locked pages where there is a GPU.
 
-    `compute.loader_processes` processes make them ahead, in locked pages where there is a GPU; 0: this one, in time.
+    `compute.loader_processes` processes make them ahead; 0: a thread of this one does.
     """
     compute = reader.config.compute
     pin = compute.device != "cpu" and torch.cuda.is_available()
     if not compute.loader_processes:
-        made = (read_parts(reader, order, step) for step in range(order.start, order.stop))
-        return ([Part(group, batch.pin_memory()) for group, batch in parts] for parts in made) if pin else made
+        return _read_ahead(reader, order, pin)
     return iter(
         DataLoader(
             _Steps(reader, order),
@@ -226,6 +226,24 @@ def loader(reader: ShardReader, order: BatchPlan) -> Iterator[list[Part]]:
             multiprocessing_context="spawn",
         )
     )
+
+
+def _read_ahead(reader: ShardReader, order: BatchPlan, pin: bool) -> Iterator[list[Part]]:
+    """While a step is computed, a thread reads the next one: decoders and the step's operators leave Python's lock."""
+
+    def make(step: int) -> list[Part]:
+        parts = read_parts(reader, order, step)
+        return [Part(group, batch.pin_memory()) for group, batch in parts] if pin else parts
+
+    with ThreadPoolExecutor(1, "reader") as thread:
+        coming: Future[list[Part]] | None = None
+        for step in range(order.start, order.stop):
+            following = thread.submit(make, step)
+            if coming is not None:
+                yield coming.result()
+            coming = following
+        if coming is not None:
+            yield coming.result()
 
 
 class _Steps(Dataset[list[Part]]):

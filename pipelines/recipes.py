@@ -13,8 +13,13 @@ Values = dict[str, Any]
 
 
 def paper() -> Values:
-    """The published sizes and schedules: the reproduction, on a cluster."""
-    return {"recipe": "paper"}
+    """The published sizes and schedules: the reproduction, on a cluster.
+
+    Groups of 4 images are what each of four GPUs sees of a batch of 16; boxes and shapes, whose networks look at no
+    other sample, are cut for 8 workers; DAMSM's contrast is over all 48 pairs, on one.
+    """
+    groups = {"boxes": 8, "shapes": 5, "images": 4}
+    return {"recipe": "paper", **{stage: {"training": {"group": size}} for stage, size in groups.items()}}
 
 
 def small() -> Values:
@@ -29,6 +34,7 @@ def small() -> Values:
             "discriminator_width": 48,
             **_newer_image_options(),
             "training": {
+                "group": 8,
                 "ema_warmup": True,
                 "generator_lr": 1e-4,
                 "discriminator_lr": 4e-4,

@@ -16,11 +16,12 @@ from pipelines.evaluate import Evaluation, evaluate, save
 from pipelines.jobs import TrainJob, stage_settings
 from pipelines.judges import identity
 from pipelines.judging import JudgePaths
-from pipelines.locks import exclusive
+from pipelines.lease import Lease
 from pipelines.prepare import prepare
 from pipelines.progress import Log
 from pipelines.registry import register
 from pipelines.sample import make_sample
+from pipelines.storage import Storage
 from pipelines.tracking import Tracking, prepare_store, tracked_run
 from pipelines.train import train
 from pipelines.workflow import Action, Plan, Step, describe, plan, run_plan
@@ -84,8 +85,8 @@ def execute(run: Run, uri: str, log: Log) -> Plan:
     """
     work = run.plan()
     log(describe(work))
-    with exclusive(run.out):
-        prepare_store(uri)
+    with Lease.acquire(Storage(run.out), log=log):
+        prepare_store(uri, run.out / "mlflow_run.txt")
         write_atomically(run.out / "config.json", config_to_json(run.config))
         tags = {"objgan.recipe": run.config.recipe}
         with tracked_run(uri, run.out.name, run.out / "mlflow_run.txt", tags) as tracking:

@@ -1,6 +1,7 @@
 """`status.json` of a run: what it is doing, for whoever looks from outside."""
 
 import json
+import math
 import time
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
@@ -50,8 +51,8 @@ class RunStatus:
     version: int = VERSION
 
     def save(self, storage: Storage) -> None:
-        """Write `status.json` whole; JSON has no NaN, so such a number is left out."""
-        facts = {name: None if value != value else value for name, value in asdict(self).items()}
+        """Write `status.json` whole; JSON has no NaN and no infinity: such a number is left out."""
+        facts = {name: _finite(value) for name, value in asdict(self).items()}
         storage.write(FILE, (json.dumps(facts, indent=1) + "\n").encode())
 
     @classmethod
@@ -65,7 +66,7 @@ class RunStatus:
         """
         if not storage.exists(FILE):
             return None
-        where = f"{storage.uri}/{FILE}"
+        where = f"{storage}/{FILE}"
         try:
             facts = json.loads(storage.read(FILE))
             return cls(**_known(facts))
@@ -73,6 +74,10 @@ class RunStatus:
             raise InputError(
                 f"status of the run: {where} cannot be read ({error}); remove it, the run goes on"
             ) from None
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _known(facts: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -143,23 +144,27 @@ class Storage:
         _checked(old), _checked(new)
         self._try(f"rename {old}", lambda: self.filesystem.move(f"{self.path}/{old}", f"{self.path}/{new}"))
 
-    def upload(self, folder: Path, name: str, last: str | None = None) -> None:
+    def upload(self, folder: Path, name: str, last: str | None = None, ready: Callable[[], None] | None = None) -> None:
         """Copy a local folder to `name`, in place of what was there.
 
         last: a file of the folder that is written last (and, where one is there already, removed first), so that it
             marks the folder as whole. Local folders appear whole anyhow.
+        ready: called before each file is written, locally once before the copying; it may raise to stop the upload
         """
-        files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        ready = ready or (lambda: None)
+        files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         if last is not None and last not in files:
             raise ValueError(f"{folder} has no file {last}")
+        ready()
         if self.local is not None:
             place = self.local / _checked(name)
             self._try(f"write {name}", lambda: copy_folder(folder, place))
             return
-        for stale in [last] if last is not None else []:
-            self.delete(f"{name}/{stale}")
-        for file in sorted(files, key=lambda file: (file == last, file)):
-            self._try(f"write {name}/{file}", lambda file=file: self._send(folder / file, f"{name}/{file}"))  # type: ignore[misc]
+        if last is not None:
+            self.delete(f"{name}/{last}")
+        for file in sorted(files, key=lambda file: file == last):
+            ready()
+            self._try(f"write {name}/{file}", partial(self._send, folder / file, f"{name}/{file}"))
 
     def download(self, name: str, folder: Path) -> Path:
         """The folder `name` as a local folder: fetched into `folder`, or, of a local storage, where it is.
@@ -177,7 +182,7 @@ class Storage:
             for file in files:
                 target = aside / file
                 target.parent.mkdir(parents=True, exist_ok=True)
-                self._try(f"read {name}/{file}", lambda f=file, t=target: self._fetch(f"{name}/{f}", t))  # type: ignore[misc]
+                self._try(f"read {name}/{file}", partial(self._fetch, f"{name}/{file}", target))
         return folder
 
     def check(self) -> None:

@@ -1,20 +1,37 @@
 """Training of any stage with Ray Train: one driver, one worker loop (pipelines.worker)."""
 
+import contextlib
+import errno
 import json
+import shlex
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import ray
 import ray.train
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from objgan.checkpoint import read_state
 from objgan.errors import InputError
-from objgan.files import read_json, write_atomically
+from objgan.files import read_json
 from objgan.stages import stage_class
-from pipelines.jobs import TrainJob, check_folder, claim_folder, finished
-from pipelines.progress import Log, watch
+from pipelines.board import Seen, make_board
+from pipelines.jobs import TrainJob, check_folder, claim_folder
+from pipelines.lease import Lease, LeaseLost
+from pipelines.progress import Log, ProgressView
 from pipelines.session import check_resources
-from pipelines.worker import train_worker
+from pipelines.status import RunStatus
+from pipelines.storage import Storage
+from pipelines.supervision import INTERRUPTED, Preempted, Restarts, Stalled, Supervisor
+from pipelines.worker import Orders, train_worker
+
+__all__ = ["Preempted", "Stalled", "Trained", "TrainingStopped", "check_job", "train"]
+
+_RAY = ".ray"
+_FINISHED = "finished.json"
+_MEETING_S = 600
+"""Seconds that a worker waits for the others within a step."""
 
 
 class TrainingStopped(RuntimeError):
@@ -30,105 +47,172 @@ class Trained:
     measures: dict[str, float]
 
 
-def train(job: TrainJob, log: Log) -> Trained:
+def train(job: TrainJob, log: Log, lease: Lease | None = None) -> Trained:
     """Train a stage, or go on where the same job was stopped, or return what it left when it is finished.
 
+    lease: under which the caller holds the run; None: it is taken here
+
     Raises:
-        InputError: data, settings, checkpoints or resources do not fit; nothing was started.
-        TrainingStopped: a loss or gradient was not finite.
+        InputError: data, settings, checkpoints or resources do not fit; nothing was started. Or another driver holds
+            the run.
+        TrainingStopped: too many losses or gradients were not finite.
+        Preempted: it was asked to stop, and left a checkpoint.
+        Stalled: nothing happened for too long.
+        OSError: no space left; the last good checkpoint is there.
     """
     job = _absolute(job)
     check_job(job)
-    if done := finished(job.folder):
-        log(f"{job.stage}: finished before, at step {done['step']} ({job.folder})")
-        return Trained(job.folder / done["checkpoint"], done["step"], done["measures"])
+    store = job.store()
+    if done := _finished(job, store):
+        log(f"{job.stage}: finished before, at step {done.step} ({store})")
+        return done
     use_gpu = check_resources(job.config.compute)
-    claim_folder(job)
-    (job.folder / "failure.json").unlink(missing_ok=True)
-    with watch(job.folder / "progress.jsonl", job.stage, log):
-        result = _trainer(job, use_gpu).fit()
-    _raise_failure(job.folder / "failure.json")
-    return _finish(job, result)
+    with contextlib.nullcontext(lease) if lease is not None else Lease.acquire(store, log=log) as held:
+        claim_folder(job)
+        job.checkpoints(log).clean()
+        try:
+            reason = _supervise(job, use_gpu, held, log)
+        except BaseException as error:
+            _note_end(store, job, "failed", error)
+            raise
+        finally:
+            store.delete(_RAY)
+        if reason is not None and _step_of(job) < _total(job):
+            _note_end(store, job, "preempted", None, reason)
+            text = f"{job.stage}: {reason}; checkpoint at step {_step_of(job)} in {store}"
+            raise Preempted(text, 130 if reason == INTERRUPTED else 143)
+        _note_end(store, job, "finished", None)
+        return _finish(job, store)
+
+
+def _supervise(job: TrainJob, use_gpu: bool, lease: Lease, log: Log) -> str | None:
+    board, view = make_board(), ProgressView(job.stage, log)
+    orders = Orders(job, board, lease.token, shlex.join(sys.argv))
+    watch = Supervisor(board, job.config.compute, view, lease.lost)
+    record = None if lease.storage.local is None else lease.storage.local / "progress.jsonl"
+    try:
+        reason = watch.run(_trainer(orders, use_gpu, lease.storage).fit, record)
+    finally:
+        view.close()
+        ray.kill(board)
+    _raise_failure(watch.seen, job)
+    return reason
 
 
 def _absolute(job: TrainJob) -> TrainJob:
     """Workers have a working directory of their own."""
     needs = {stage: folder.resolve() for stage, folder in job.needs.items()}
-    return replace(job, data=job.data.resolve(), folder=job.folder.resolve(), needs=needs)
+    init_from = None if job.init_from is None else job.init_from.resolve()
+    return replace(job, data=job.data.resolve(), folder=job.folder.resolve(), needs=needs, init_from=init_from)
 
 
 def check_job(job: TrainJob) -> None:
     """Find what is wrong with a job before anything starts; needs no Ray.
 
     Raises:
-        InputError: data, settings, the run's folder or earlier checkpoints do not fit.
+        InputError: data, settings, the run's place or earlier checkpoints do not fit.
     """
-    check_folder(job)
-    training = getattr(job.config, job.stage).training
-    workers = job.config.compute.workers
-    if training.batch_size % workers:
+    training, name = job.training, f"{job.stage}.training"
+    workers, size = job.config.compute.most_workers, training.batch_size // training.groups
+    if workers > training.groups:
+        fitting = [n for n in range(1, training.batch_size + 1) if training.batch_size % n == 0]
+        largest = max((n for n in fitting if training.batch_size // n >= workers), default=1)
         raise InputError(
-            f"{job.stage}.training.batch_size={training.batch_size} cannot be dealt out to {workers} workers: "
-            f"use a multiple"
+            f"{name}: {workers} workers share {training.groups} group{'s' if training.groups > 1 else ''} of {size} "
+            f"samples, and a group is never divided: use fewer workers, or --set {name}.group={largest} (which changes "
+            f"what is learned, whatever the number of workers)"
         )
     least = stage_class(job.stage).least_batch
-    if training.batch_size // workers < least:
-        raise InputError(
-            f"{job.stage}.training.batch_size={training.batch_size} leaves {workers} workers less than {least} samples "
-            f"each: use at least {least * workers}"
-        )
+    if size < least:
+        raise InputError(f"{name}.group={size} is under {least}, the fewest samples that stage {job.stage} compares")
+    check_folder(job)
     job.reader("train")
     job.reader("validation")
-    _check_needs(job)
+    _check_checkpoints(job)
 
 
-def _check_needs(job: TrainJob) -> None:
-    for stage, folder in job.needs.items():
+def _check_checkpoints(job: TrainJob) -> None:
+    vocabulary = read_json(job.data / "domain" / "vocabulary.json", "vocabulary of the data")
+    given = dict(job.needs) | ({} if job.init_from is None else {job.stage: job.init_from})
+    for stage, folder in given.items():
         there = read_state(folder)["stage"]
         if there != stage:
             raise InputError(f"checkpoint: {folder} is of stage {there}, not {stage}")
-        theirs = read_json(folder / "domain" / "vocabulary.json", "vocabulary of the checkpoint")
-        if theirs != read_json(job.data / "domain" / "vocabulary.json", "vocabulary of the data"):
+        if vocabulary != read_json(folder / "domain" / "vocabulary.json", "vocabulary of the checkpoint"):
             raise InputError(f"checkpoint: {folder} was trained on data with another vocabulary than {job.data}")
 
 
-def _trainer(job: TrainJob, use_gpu: bool) -> TorchTrainer:
-    training = getattr(job.config, job.stage).training
-    name, mode = stage_class(job.stage).objective
+def _trainer(orders: Orders, use_gpu: bool, store: Storage) -> TorchTrainer:
+    compute, training = orders.job.config.compute, orders.job.training
+    workers = compute.workers if compute.max_workers is None else (compute.workers, compute.max_workers)
+    place = store.child(_RAY)
     return TorchTrainer(
         train_worker,
-        train_loop_config={"job": job},
-        scaling_config=ray.train.ScalingConfig(num_workers=job.config.compute.workers, use_gpu=use_gpu),
+        train_loop_config={"orders": orders},
+        torch_config=TorchConfig(timeout_s=_MEETING_S),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers, use_gpu=use_gpu, elastic_resize_monitor_interval_s=compute.resize_every
+        ),
         run_config=ray.train.RunConfig(
-            name=job.folder.name,
-            storage_path=str(job.folder.parent),
+            # A new name each time: checkpoints are ours, and Ray Train would go on with what an older driver left.
+            name=orders.token,
+            storage_path=place.path,
+            storage_filesystem=None if store.local else place.filesystem,
+            callbacks=[Restarts(orders.board)],
             failure_config=ray.train.FailureConfig(max_failures=training.max_failures, max_preemption_failures=-1),
-            checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=training.keep_checkpoints, checkpoint_score_attribute=name, checkpoint_score_order=mode
-            ),
         ),
     )
 
 
-def _finish(job: TrainJob, result: ray.train.Result) -> Trained:
+def _finish(job: TrainJob, store: Storage) -> Trained:
     """Pick the best checkpoint and say so in `finished.json`, which also marks the run as finished."""
-    name, mode = stage_class(job.stage).objective
-    sign = 1 if mode == "max" else -1
-    scored = [
-        (sign * metrics[name], checkpoint, metrics)
-        for checkpoint, metrics in result.best_checkpoints
-        if name in metrics
-    ]
-    if not scored and result.checkpoint is None:
-        raise RuntimeError(f"stage {job.stage}: the run ended without a checkpoint in {job.folder}")
-    _, checkpoint, metrics = max(scored, key=lambda item: item[0]) if scored else (0, result.checkpoint, result.metrics)
-    measures = {key: value for key, value in metrics.items() if isinstance(value, float)}
-    done = {"checkpoint": Path(checkpoint.path).name, "step": metrics["step"], "measures": measures}
-    write_atomically(job.folder / "finished.json", json.dumps(done, indent=1) + "\n")
-    return Trained(job.folder / done["checkpoint"], done["step"], measures)
+    checkpoints = job.checkpoints()
+    newest, best = checkpoints.newest(), checkpoints.best()
+    if newest is None:
+        raise RuntimeError(f"stage {job.stage}: the run ended without a checkpoint in {store}")
+    name, measures = best or (newest[0], {})
+    done = {"checkpoint": name, "step": int(name.rsplit("_", 1)[-1]), "measures": measures}
+    store.write(_FINISHED, json.dumps(done, indent=1) + "\n")
+    found = _finished(job, store)
+    assert found is not None
+    return found
 
 
-def _raise_failure(path: Path) -> None:
-    if path.exists():
-        failure = read_json(path, "failure of the run")
-        raise (InputError if failure["error"] == "InputError" else TrainingStopped)(failure["text"])
+def _finished(job: TrainJob, store: Storage) -> Trained | None:
+    """What a finished run left, its checkpoint fetched where it is elsewhere."""
+    done = store.json(_FINISHED)
+    if done is None:
+        return None
+    folder = store.download(done["checkpoint"], job.folder / done["checkpoint"])
+    return Trained(folder, done["step"], done["measures"])
+
+
+def _total(job: TrainJob) -> int:
+    return job.total_steps(len(job.reader("train")))
+
+
+def _step_of(job: TrainJob) -> int:
+    newest = job.checkpoints().newest()
+    return 0 if newest is None else int(newest[0].rsplit("_", 1)[-1])
+
+
+def _note_end(
+    store: Storage, job: TrainJob, state: str, error: BaseException | None, reason: str | None = None
+) -> None:
+    """The last word in `status.json`; a full disk must not hide the error itself."""
+    try:
+        status = RunStatus.load(store) or RunStatus("running", job.stage)
+        text = None if error is None else " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        replace(status, state=state, error=text or status.error, reason=reason, eta_s=None).save(store)  # type: ignore[arg-type]
+    except (OSError, InputError):
+        return
+
+
+def _raise_failure(seen: Seen, job: TrainJob) -> None:
+    failure = seen.failure
+    if failure is None:
+        return
+    kind, text = failure["error"], failure["text"]
+    if failure["errno"] in (errno.ENOSPC, errno.EDQUOT):
+        raise OSError(failure["errno"], text, str(job.store()))
+    raise {"InputError": InputError, "LeaseLost": LeaseLost}.get(kind, TrainingStopped)(text)

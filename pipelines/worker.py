@@ -1,212 +1,288 @@
 """The training loop of one Ray Train worker: it knows nothing of the model, and serves every stage."""
 
-import json
-import math
+import errno
 import os
-import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray.train
+import ray.train.collective
 import ray.train.torch
 import torch
-import torch.distributed as dist
 
-from objgan.batch import Batch
-from objgan.checkpoint import resume, save_checkpoint
+from objgan.batch import Part
+from objgan.checkpoint import load_weights, read_state, resume, snapshot
 from objgan.config import flatten
 from objgan.errors import InputError
-from objgan.files import write_atomically
+from objgan.runtime import autocast_dtype, prepare_networks
 from objgan.stages import build_stage
 from objgan.train_state import TrainState
-from objgan.training import StepContext, check_finite, step_seed, train_step
-from pipelines.jobs import VALIDATION_BATCH, TrainJob
-from pipelines.reader import evaluation_batches, loader
+from objgan.training import StepContext, not_finite, step_seed, train_step
+from pipelines.checkpoints import CheckpointWriter
+from pipelines.herald import Herald, fail
+from pipelines.jobs import TrainJob
+from pipelines.lease import LeaseLost, fence
+from pipelines.ledger import Interval, Ledger, StepNumbers
+from pipelines.plan import epoch_position
+from pipelines.reader import loader
+from pipelines.replay import save_replay
+from pipelines.status import CheckpointNote, RunStatus
+from pipelines.system import system_metrics
 from pipelines.tracking import NullTracker
+from pipelines.validation import draw_pictures, validate
 
-_PICTURED = 4
+_LISTEN_S = 5.0
+"""Seconds between two looks at Ray's notice of preemption, which costs all workers a meeting."""
+_ANSWER_S = 30.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a driver gives its workers: the job, the board, and the token under which it holds the run."""
+
+    job: TrainJob
+    board: Any
+    token: str
+    command: str = ""
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Entry point of a worker. A fault that a retry would only repeat is left in `failure.json`, not raised."""
-    job: TrainJob = settings["job"]
+    """Entry point of a worker. A fault that a retry would only repeat is told to the driver.
+
+    Where it may have struck one worker alone it is raised, too: Ray then takes the others out of their waiting, and
+    the workers that it starts instead see that the run was given up.
+    """
+    orders: Orders = settings["orders"]
+    if ray.get(orders.board.given_up.remote(), timeout=_ANSWER_S):
+        return
     try:
-        _Loop(job).run()
-    except (FloatingPointError, InputError) as error:
-        write_atomically(job.folder / "failure.json", json.dumps({"error": type(error).__name__, "text": str(error)}))
+        _Loop(orders).run()
+    except FloatingPointError as error:
+        # All workers read the same numbers, and come here together.
+        fail(orders.board, error)
+    except (InputError, LeaseLost, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _FULL:
+            raise
+        fail(orders.board, error)
+        if ray.train.get_context().get_world_size() > 1:
+            raise
 
 
 class _Loop:
     """State of one worker between steps."""
 
-    def __init__(self, job: TrainJob) -> None:
+    def __init__(self, orders: Orders) -> None:
         context = ray.train.get_context()
-        self.job, self.training = job, getattr(job.config, job.stage).training
+        job, self._board = orders.job, orders.board
+        self.job = job
+        self.training, self.store = job.training, job.store()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
-        # Ray gives a worker of one CPU one thread; where it is alone on the machine, the other cores would be idle.
-        share = (os.cpu_count() or 1) // context.get_local_world_size()
-        torch.set_num_threads(job.config.compute.threads or max(1, share))
-        # Every worker starts from the same weights: they are a function of the seed, not of the rank.
-        torch.manual_seed(step_seed(job.config.seed, 0, -1))
-        stage = build_stage(job.stage, job.config, job.domain(), job.helpers())
-        self.state = TrainState(stage, self.device)
-        self.train_reader, self.validation_reader = job.reader("train"), job.reader("validation")
-        self.steps = job.total_steps
-        self.context = StepContext(job.config.seed, self.rank, job.steps_per_epoch, self._precision(), self.steps)
-        self.tracker = job.tracking.tracker() if self.rank == 0 else NullTracker()
-        self.tracker.parameters(flatten(job.config))
-        self._restore()
+        self.readers = {split: job.reader(split) for split in ("train", "validation")}
+        rows = len(self.readers["train"])
+        self.steps, self.rows = job.total_steps(rows), rows
+        found = self._newest()
+        self.threads = _set_threads(job.config.compute.threads, found, context.get_local_world_size())
+        self.state = self._build()
+        dtype = autocast_dtype(job.config.compute, self.device)
+        epoch = job.steps_per_epoch(rows)
+        self.context = StepContext(job.config.seed, self.training.groups, epoch, dtype, self.steps)
+        if found is not None:
+            self.state.skipped = int(resume(found, self.state).get("skipped", 0))
+        elif job.init_from is not None:
+            load_weights(job.init_from, self.state)
+        self.herald = self._herald(orders)
+        self.writer = CheckpointWriter(job.checkpoints(self._warn), partial(self._before_commit, orders.token))
+        self.interval, self.ledger = Interval(self.training.batch_size), Ledger()
+        self._listened, self._noticed = time.monotonic(), False
+        if found is not None:
+            self.herald.tell({"resumed": self.state.step, "checkpoint": found.name})
 
     def run(self) -> None:
         """All steps that are left, with a line every `log_every` and a checkpoint every `checkpoint_every`."""
-        interval = _Interval(self.training.batch_size)
-        batches = self._batches()
-        while self.state.step < self.steps:
-            with interval.waiting():
-                batch = next(batches).to(self.device, non_blocking=True)
-            interval.add(train_step(self.state, batch, self.context))
-            step, last = self.state.step, self.state.step == self.steps
-            if step % self.training.log_every == 0 or last:
-                self._log(interval)
-            if step % self.training.picture_every == 0 or last:
-                self._pictures()
-            if step % self.training.checkpoint_every == 0 or last:
-                self._checkpoint()
-                interval.restart()
+        try:
+            self._steps()
+        finally:
+            self.herald.close()
 
-    def _batches(self) -> Iterator[Batch]:
-        return loader(
-            self.train_reader,
-            self.training.batch_size,
-            seed=self.job.config.seed,
-            start=self.state.step,
-            stop=self.steps,
-            rank=self.rank,
-            world=self.world,
+    def _steps(self) -> None:
+        parts, stopped = self._parts(), self.state.step >= self.steps
+        while not stopped:
+            with self.interval:
+                batch = next(parts)
+            self.ledger.add(train_step(self.state, batch, self.context, attention=self._wants_attention()))
+            self.interval.count()
+            self.herald.step = step = self.state.step
+            last = step == self.steps
+            due = {what for what in ("log", "picture", "checkpoint") if last or step % self._every(what) == 0}
+            stopped = self._read(bool(due)) or last
+            if "log" in due:
+                self._log()
+            if "picture" in due:
+                draw_pictures(self.state, self.readers["validation"], self.herald.picture if not self.rank else None)
+            if "checkpoint" in due:
+                self._checkpoint(validate(self.state, self.readers["validation"], self.rank, self.world))
+            elif stopped:
+                self._checkpoint({})
+            if due & {"picture", "checkpoint"}:
+                self.interval.restart()
+        self._leave()
+
+    def _newest(self) -> Path | None:
+        """The newest whole checkpoint; the first worker looks, so that all take the same."""
+        # It keeps fetched copies as long as it lives.
+        store = self._store = self.job.checkpoints(self._warn)
+        found = store.newest() if self.rank == 0 else None
+        name = ray.train.collective.broadcast_from_rank_zero(found[0] if found else None)
+        if name is None:
+            return None
+        return found[1] if found else store.fetch(name)
+
+    def _warn(self, text: str) -> None:
+        self._board.tell.remote({"warning": text})
+
+    def _build(self) -> TrainState:
+        job = self.job
+        # Every worker starts from the same weights: they are a function of the seed, not of the rank.
+        torch.manual_seed(step_seed(job.config.seed, 0, -1))
+        stage = build_stage(job.stage, job.config, job.domain(), job.helpers())
+        prepare_networks(stage, job.config.compute, self.device)
+        return TrainState(stage, self.device)
+
+    def _herald(self, orders: Orders) -> Herald:
+        job, first = self.job, self.rank == 0
+        status = RunStatus(
+            "running",
+            job.stage,
+            step=self.state.step,
+            steps=self.steps,
+            skipped=self.state.skipped,
+            workers=self.world,
+            mlflow_run=job.tracking.run,
+            command=orders.command,
+        )
+        herald = Herald(orders.board, self.store, NullTracker(), status, loud=first)
+        if first:
+            herald.tracker = job.tracking.tracker(self._warn)
+            herald.tracker.parameters(flatten(job.config))
+            herald.note()
+        return herald
+
+    def _parts(self) -> Iterator[list[Part]]:
+        order = self.job.plan(self.rows, self.state.step, self.rank, self.world)
+        for parts in loader(self.readers["train"], order):
+            yield [Part(part.group, part.batch.to(self.device, non_blocking=True)) for part in parts]
+
+    def _every(self, what: str) -> int:
+        return int(getattr(self.training, f"{what}_every"))
+
+    def _read(self, everything: bool) -> bool:
+        """Take in what steps told; whether the run is to stop here."""
+        stop = False
+        for numbers in self.ledger.read(everything):
+            self.interval.add(numbers)
+            if numbers.skipped:
+                self._skip(numbers)
+            if numbers.attention:
+                stop = self._listen() or stop
+        return stop
+
+    def _skip(self, numbers: StepNumbers) -> None:
+        self.state.skipped += 1
+        phase, term = (not_finite(numbers.values) or "?/?").split("/", 1)
+        where = f"stage {self.job.stage}, phase {phase}, step {numbers.step}: {term}"
+        self.herald.tell({"skipped": self.state.skipped, "step": numbers.step, "term": f"{phase}/{term}"})
+        if self.state.skipped <= self.training.max_skipped:
+            return
+        if self.rank == 0:
+            saved = save_replay(self.job, self.state, self.readers["train"], numbers.step)
+            where += f" is not finite; look into it with train {self.job.stage} --replay {saved}"
+        raise FloatingPointError(
+            f"{where} ({self.state.skipped} steps were left out, {self.training.max_skipped} are allowed)"
         )
 
-    def _precision(self) -> torch.dtype:
-        wanted = self.job.config.compute.precision
-        automatic = wanted == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if wanted == "bfloat16" or automatic else torch.float32
+    def _wants_attention(self) -> bool:
+        """Only the first worker asks; what follows is decided by all at one step."""
+        if self.rank:
+            return False
+        return self.herald.reason is not None or time.monotonic() - self._listened > _LISTEN_S
 
-    def _restore(self) -> None:
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            return
-        with checkpoint.as_directory() as folder:
-            resume(Path(folder), self.state)
-        self._tell({"resumed": self.state.step})
+    def _listen(self) -> bool:
+        """All workers meet: is a node to be preempted, does the driver want to stop?"""
+        self._listened = time.monotonic()
+        reason = ray.train.collective.broadcast_from_rank_zero(self.herald.reason)
+        notice = ray.train.get_preemption_info()
+        if notice is not None and not self._noticed:
+            self._noticed = True
+            self.herald.tell({"warning": f"a machine is about to be taken away: checkpoint at step {self.state.step}"})
+            self._checkpoint({})
+            self.writer.wait()
+        if reason is not None:
+            self.herald.tell({"stopping": f"{reason}, with a checkpoint at step {self.state.step}"})
+        return reason is not None
 
-    def _log(self, interval: "_Interval") -> None:
-        values = interval.finish()
-        for name, value in values.items():
-            if "/" in name:
-                check_finite(self.state, {name: torch.tensor(value)})
-        self._tell({"step": self.state.step, "steps": self.steps, "values": values})
-        if self.rank == 0:
-            self.tracker.metrics(values, self.state.step)
-
-    def _checkpoint(self) -> None:
-        measures = self._validate()
-        if self.rank == 0:
-            self.tracker.metrics({f"validation/{k}": v for k, v in measures.items()}, self.state.step)
-        self._tell({"step": self.state.step, "steps": self.steps, "measures": measures})
-        report = {"step": self.state.step, **measures}
-        name = f"step_{self.state.step:08d}"
-        if self.rank == 0:
-            with tempfile.TemporaryDirectory() as aside:
-                save_checkpoint(Path(aside) / name, self.state, {"measures": measures})
-                checkpoint = ray.train.Checkpoint.from_directory(Path(aside) / name)
-                ray.train.report(report, checkpoint=checkpoint, checkpoint_dir_name=name)
-        else:
-            ray.train.report(report, checkpoint_dir_name=name)
-        # report() returns before the controller has the checkpoint: a death right now would lose it.
-        ray.train.get_all_reported_checkpoints(consistency_mode=ray.train.CheckpointConsistencyMode.COMMITTED)
-
-    def _validate(self) -> dict[str, float]:
-        """Held-out measures, batches dealt out over the workers; a batch's noise depends on its number alone."""
-        values: dict[str, list[float]] = {}
-        batches = evaluation_batches(
-            self.validation_reader, VALIDATION_BATCH, self.job.config.seed, self.training.validation_samples
+    def _log(self) -> None:
+        values = self.interval.finish()
+        step, skipped = self.state.step, self.state.skipped
+        self.herald.tell({"step": step, "steps": self.steps, "skipped": skipped, "values": values})
+        self.herald.note(
+            step=step,
+            skipped=skipped,
+            samples_per_s=values["samples_per_s"],
+            seconds_per_step=values["seconds_per_step"],
+            eta_s=(self.steps - step) * values["seconds_per_step"],
+            updated=time.time(),
         )
-        with torch.no_grad(), self.state.evaluation() as stage:
-            for number, batch in enumerate(batches):
-                if number % self.world == self.rank:
-                    torch.manual_seed(step_seed(self.job.config.seed, number, -2))
-                    for name, value in stage.measure(batch.to(self.device)).items():
-                        values.setdefault(name, []).extend(value.float().tolist())
-        return _mean(_gather(values))
-
-    def _pictures(self) -> None:
-        if self.rank != 0:
-            return
-        batch = next(iter(evaluation_batches(self.validation_reader, _PICTURED, self.job.config.seed, _PICTURED)))
-        with torch.no_grad(), self.state.evaluation() as stage:
-            torch.manual_seed(step_seed(self.job.config.seed, 0, -3))
-            pictures = stage.pictures(batch.to(self.device))
-        folder = self.job.folder / "pictures"
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, image in pictures.items():
-            image.save(folder / f"{name}_{self.state.step:07d}.png")
-            self.tracker.picture(name, image, self.state.step)
-
-    def _tell(self, line: dict[str, Any]) -> None:
-        """One line for whoever watches the run."""
         if self.rank == 0:
-            with (self.job.folder / "progress.jsonl").open("a") as file:
-                file.write(json.dumps({"time": time.time(), **line}) + "\n")
+            rates = {f"learning_rate/{name}": rate for name, rate in self.state.learning_rates().items()}
+            self.herald.metrics(values | rates | {"skipped": skipped} | system_metrics(self.store.local), step)
+
+    def _checkpoint(self, measures: dict[str, float]) -> None:
+        """A copy is made now, and written while training goes on."""
+        if self.rank:
+            return
+        step = self.state.step
+        if measures:
+            self.herald.metrics({f"validation/{name}": value for name, value in measures.items()}, step)
+            self.herald.tell({"step": step, "steps": self.steps, "measures": measures})
+        epoch, sample = epoch_position(step, self.training.batch_size, self.rows)
+        extra = {
+            "measures": measures,
+            "position": {"epoch": epoch, "sample": sample},
+            "rng": {"seed": self.job.config.seed, "of": "seed, step, group, phase"},
+            "threads": self.threads,
+            "workers": self.world,
+            "groups": self.training.groups,
+            "skipped": self.state.skipped,
+        }
+        self.writer.submit(snapshot(self.state, extra), measures, partial(self._written, step))
+
+    def _before_commit(self, token: str) -> None:
+        """In the writer's thread: is the run still ours, and is all that was told up to here safe?"""
+        fence(self.store, token)
+        self.herald.tracker.flush()
+
+    def _written(self, step: int, name: str) -> None:
+        seconds = self.writer.last_seconds or 0.0
+        self.herald.tell({"checkpoint": name, "seconds": seconds, "step": step})
+        self.herald.metrics({"checkpoint_seconds": seconds}, step)
+        self.herald.note(checkpoint=CheckpointNote(name, step, time.time()))
+
+    def _leave(self) -> None:
+        self.writer.wait()
+        # The first worker's last checkpoint is committed before any worker says that it is done.
+        ray.train.collective.barrier()
 
 
-class _Interval:
-    """Means over the steps since the last log line, kept on the device until then."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self.restart()
-
-    def restart(self) -> None:
-        self._sums: dict[str, torch.Tensor] = {}
-        self._counts: dict[str, int] = {}
-        self._steps, self._waited, self._began = 0, 0.0, time.perf_counter()
-
-    def waiting(self) -> "_Interval":
-        return self
-
-    def __enter__(self) -> None:
-        self._since = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        self._waited += time.perf_counter() - self._since
-
-    def add(self, metrics: dict[str, torch.Tensor]) -> None:
-        for name, value in metrics.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] = self._counts.get(name, 0) + 1
-        self._steps += 1
-
-    def finish(self) -> dict[str, float]:
-        values = {name: (total / self._counts[name]).item() for name, total in self._sums.items()}
-        seconds = max(time.perf_counter() - self._began, 1e-9)
-        values["seconds_per_step"] = seconds / max(self._steps, 1)
-        values["samples_per_s"] = self._steps * self._batch_size / seconds
-        values["data_wait_share"] = self._waited / seconds
-        self.restart()
-        return values
-
-
-def _gather(values: dict[str, list[float]]) -> dict[str, list[float]]:
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return values
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, values)
-    return {name: [v for part in parts for v in part.get(name, [])] for name in sorted({n for p in parts for n in p})}
-
-
-def _mean(values: dict[str, list[float]]) -> dict[str, float]:
-    """Mean of what applies (NaN: does not); a measure that applied nowhere is left out."""
-    kept = {name: [v for v in row if not math.isnan(v)] for name, row in values.items()}
-    return {name: sum(row) / len(row) for name, row in kept.items() if row}
+def _set_threads(wanted: int, checkpoint: Path | None, neighbours: int) -> int:
+    """Threads of this worker: as told, else as before, else its share of the machine's cores; sums depend on them."""
+    before = None if checkpoint is None else read_state(checkpoint).get("threads")
+    # Ray gives a worker of one CPU one thread; where it is alone on the machine, the other cores would be idle.
+    threads = wanted or int(before or max(1, (os.cpu_count() or 1) // neighbours))
+    torch.set_num_threads(threads)
+    return threads

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured: seconds of one call (median and fastest of `repeats`), which handles `items` things."""
+    """What was measured: seconds of one call (median and fastest of `repeats`), which handles `items` things.
+
+    note: what was found beside the time
+    """
 
     name: str
     seconds: float
@@ -16,6 +19,7 @@ class Measurement:
     repeats: int
     items: int
     unit: str
+    note: str = ""
 
     @property
     def rate(self) -> float:

@@ -51,7 +51,8 @@ def machine() -> dict[str, Any]:
 def row(measured: Measurement) -> str:
     """One line of the table."""
     rate = f"{measured.rate:,.1f} {measured.unit}/s"
-    return f"{measured.name:<44}{1e3 * measured.seconds:>12.2f}{1e3 * measured.fastest:>12.2f}{rate:>24}"
+    figures = f"{measured.name:<44}{1e3 * measured.seconds:>12.2f}{1e3 * measured.fastest:>12.2f}{rate:>24}"
+    return f"{figures}  {measured.note}".rstrip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

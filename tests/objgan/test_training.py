@@ -241,7 +241,7 @@ def test_a_broken_checkpoint_is_refused_in_one_line(
     elif fault == "not JSON":
         state.write_text(state.read_text()[:40])
     else:
-        old, new = ('"format": 1', '"format": 9') if fault == "newer" else ('"stage": "shapes"', '"stage": "boxes"')
+        old, new = ('"format": 2', '"format": 9') if fault == "newer" else ('"stage": "shapes"', '"stage": "boxes"')
         state.write_text(state.read_text().replace(old, new))
     before = _weights(toy)
     with pytest.raises(InputError) as caught:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from objgan.checkpoint import read_state, resume, save_checkpoint
 from objgan.files import read_json, write_atomically
 from objgan.stages import build_stage
 from objgan.stages.base import Stage
-from objgan.training import StepContext, TrainState, step_seed, train_step
+from objgan.train_state import TrainState
+from objgan.training import StepContext, StepRecord, step_seed, train_step
 from pipelines.jobs import VALIDATION_BATCH, TrainJob, check_folder, claim_folder
+from pipelines.plan import BatchPlan
 from pipelines.reader import evaluation_batches, loader
 
 _SAVE_EVERY_S = 60.0
@@ -75,7 +76,7 @@ class _Run:
         adapt(stage)
         self.state = TrainState(stage)
         self.reader, self.validation = job.reader("train"), job.reader("validation")
-        self.seconds, self.steps = 0.0, job.total_steps
+        self.seconds, self.steps = 0.0, job.total_steps(len(self.reader))
         self.best: str | None = None
         self.best_step, self.best_value = 0, float("nan")
         if (job.folder / "last" / "state.json").exists():
@@ -86,15 +87,16 @@ class _Run:
         saved = self.seconds
         # With one thread, the time on its core: what else the machine does then takes nothing from the run.
         clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-        batches = loader(
-            self.reader, self.training.batch_size, seed=self.job.config.seed, start=self.state.step, stop=10**9
+        order = BatchPlan(
+            self.training.batch_size, self.job.config.seed, self.state.step, 10**9, groups=self.training.groups
         )
+        steps = loader(self.reader, order)
         while not self._finished():
             began = clock()
-            metrics = train_step(self.state, next(batches), self._context())
+            record = train_step(self.state, next(steps), self._context())
             self.seconds += clock() - began
             if self.state.step % self.training.log_every == 0:
-                self._tell(metrics)
+                self._tell(record)
             if self.budget is None and self.state.step % self.training.checkpoint_every == 0:
                 self._validate()
             if self.seconds - saved > _SAVE_EVERY_S:
@@ -112,10 +114,11 @@ class _Run:
         if self.budget is not None and self.seconds > 0:
             total = max(self.state.step + 1, round(self.state.step * self.budget / self.seconds))
         epoch = len(self.reader) / self.training.batch_size
-        return StepContext(self.job.config.seed, 0, epoch, total_steps=total)
+        return StepContext(self.job.config.seed, self.training.groups, epoch, total_steps=total)
 
-    def _tell(self, metrics: dict[str, Tensor]) -> None:
-        values = " ".join(f"{name.split('/')[-1]} {value.item():.3f}" for name, value in metrics.items())
+    def _tell(self, record: StepRecord) -> None:
+        told = ((name, value) for name, value in record.numbers().items() if "/" in name)
+        values = " ".join(f"{name.split('/')[-1]} {value:.3f}" for name, value in told)
         self.log(f"{self.job.stage} step {self.state.step} {self.seconds:.0f} s {values}")
 
     def _validate(self) -> None:

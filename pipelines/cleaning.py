@@ -1,0 +1,134 @@
+"""What killed writers leave behind in runs, found and removed; and MLflow told of runs that died."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow.fs
+
+from pipelines.backlog import FOLDER, Backlog, shown
+from pipelines.mlflow_store import first_line, mlflow_client
+from pipelines.progress import Log
+from pipelines.runs import choose, find_groups, find_runs, is_alive
+from pipelines.storage import Storage
+from pipelines.tracking import Tracking, known_run, send_backlog
+
+# Written aside (`.step_00000040.x7ab3c_1`), on its way out (`.step_00000040.deleted.1f2e`), Ray's own, or set aside.
+_LEFT = re.compile(r"^(\.[^/]+\.[^./]+|\.ray.*|ray-.*|broken_step_.*)$")
+_STATUS = {"finished": "FINISHED", "failed": "FAILED"}
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that nobody needs, and its size in bytes."""
+
+    storage: Storage
+    name: str
+    size: int
+
+
+def leftovers(base: Storage) -> list[Leftover]:
+    """What killed writers left in runs that nobody holds, and in the folders of `run`."""
+    found: list[Leftover] = []
+    for storage in _unheld(base):
+        hidden = storage.names(hidden=True)
+        names = [name for name in hidden if _LEFT.match(name)]
+        names += [f"{FOLDER}/{name}" for name in _orphans(storage.names(FOLDER, hidden=True))]
+        found += [Leftover(storage, name, _size(storage, name)) for name in names]
+    return found
+
+
+def collect(base: Storage, dry: bool, log: Log) -> None:
+    """Remove leftovers, saying what; `dry`: only say it."""
+    found = leftovers(base)
+    for each in found:
+        log(f"{'would remove' if dry else 'removed'} {shown(each.storage)}/{each.name} ({_bytes(each.size)})")
+        if not dry:
+            each.storage.delete(each.name)
+    verb = "could be freed" if dry else "freed"
+    log(f"{_bytes(sum(each.size for each in found))} {verb} in {shown(base)}")
+
+
+def reconcile(base: Storage, uri: str, dry: bool, log: Log) -> None:
+    """Runs that MLflow takes for RUNNING and that nobody holds get the status that they ended with."""
+    places = [
+        (seen.name, seen.storage, _STATUS.get(seen.state, "KILLED")) for seen in find_runs(base) if not seen.alive
+    ]
+    places += [
+        (name, storage, "KILLED") for name, storage in find_groups(base) if not _group_alive(base, name, storage)
+    ]
+    for name, storage, status in places:
+        run = known_run(storage)
+        if run is None or Backlog(storage).names():
+            continue  # the backlog says how it ended, and `runs send` sends it
+        try:
+            client = mlflow_client(uri)
+            if client.get_run(run).info.status != "RUNNING":
+                continue
+            if not dry:
+                client.set_terminated(run, status)
+        except Exception as error:  # MLflow is not needed to clean up
+            log(f"MLflow: cannot ask about {name} ({first_line(error)})")
+            continue
+        log(f"MLflow: {name} {'would become' if dry else 'is now'} {status} (it was RUNNING, and nobody holds it)")
+
+
+def send(base: Storage, wanted: str, uri: str, log: Log, timeout: float = 600.0) -> bool:
+    """Send the backlogs of a run, or of all runs of an ID, saying what; whether nothing is left.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    chosen = [(seen.name, seen.storage, seen.alive) for seen in choose(base, wanted)]
+    above = {name.rpartition("/")[0] for name, _, _ in chosen} if len(chosen) > 1 else set()
+    chosen += [(name, at, _group_alive(base, name, at)) for name, at in find_groups(base) if name in above]
+    left = False
+    for name, storage, alive in chosen:
+        before = Backlog(storage).kept()
+        if not before:
+            log(f"{name}: nothing is left to send")
+        elif alive:
+            log(f"{name}: is under way, and sends what it kept itself")
+        elif after := send_backlog(Tracking(uri, known_run(storage), storage), timeout):
+            left = True
+            log(f"{name}: {after.text()}")
+        else:
+            log(f"{name}: sent {before.metrics} metrics and {before.pictures} pictures")
+    return not left
+
+
+def _unheld(base: Storage) -> Iterator[Storage]:
+    for seen in find_runs(base):
+        if not seen.alive:
+            yield seen.storage
+    for name, storage in find_groups(base):
+        if not _group_alive(base, name, storage):
+            yield storage
+
+
+def _group_alive(base: Storage, name: str, storage: Storage) -> bool:
+    below = (seen for seen in find_runs(base) if seen.name.startswith(f"{name}/"))
+    return is_alive(storage) or any(seen.alive for seen in below)
+
+
+def _orphans(names: Iterable[str]) -> list[str]:
+    """Pictures of a backlog whose records were sent, or never written; files written aside."""
+    whole = {name.removesuffix(".jsonl") for name in names if name.endswith(".jsonl")}
+    pictures = [name for name in names if name.endswith(".png") and name.rpartition("-")[0] not in whole]
+    return pictures + [name for name in names if _LEFT.match(name)]
+
+
+def _size(storage: Storage, name: str) -> int:
+    full = f"{storage.path}/{name}"
+    infos = [storage.filesystem.get_file_info(full)]
+    if infos[0].type == pyarrow.fs.FileType.Directory:
+        infos = storage.filesystem.get_file_info(pyarrow.fs.FileSelector(full, recursive=True))
+    return sum(info.size or 0 for info in infos if info.type == pyarrow.fs.FileType.File)
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size = size / 1000
+    return f"{size:.3g} TB"

@@ -1,0 +1,152 @@
+"""The driver's side of a training run: watches over Ray Train, passes on wishes to stop, and never waits for ever."""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+
+from objgan.sections import ComputeConfig
+from pipelines.board import Seen
+from pipelines.progress import ProgressView
+
+INTERRUPTED, TERMINATED = "interrupted", "terminated"
+_POLL_S = 0.2
+_GRACE_S = 120.0
+"""Seconds that workers have for a last checkpoint after they were asked to stop."""
+
+
+class Stalled(RuntimeError):
+    """Nothing has happened for longer than it may; the cluster has no room, or a worker hangs."""
+
+
+class Preempted(SystemExit):
+    """The run was asked to stop, and left a checkpoint; the same command goes on. `code` is the process's."""
+
+    def __init__(self, text: str, code: int = 143) -> None:
+        super().__init__(code)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Supervisor:
+    """Runs `fit` in a thread of its own, so that the main one can watch, and hears signals.
+
+    lost: set when another driver has taken the run
+    """
+
+    def __init__(self, board: Any, compute: ComputeConfig, view: ProgressView, lost: threading.Event) -> None:
+        self._board, self._compute, self._view, self._lost = board, compute, view, lost
+        self._asked: str | None = None
+        self._told_at = 0.0
+        self.seen = Seen()
+
+    def run(self, fit: Callable[[], object], record: Path | None) -> str | None:
+        """Until `fit` ends or there is no hope left; the reason why the workers were asked to stop, if they were.
+
+        `record`: a file that takes every line, too.
+
+        Raises:
+            Stalled: no worker, or no step, for too long.
+            KeyboardInterrupt: the second one; the first asks the workers to stop.
+            BaseException: what `fit` raised.
+        """
+        failed: list[BaseException] = []
+        thread = threading.Thread(target=_keep_error, args=(fit, failed), name="fit", daemon=True)
+        thread.start()
+        with self._hearing():
+            while thread.is_alive():
+                try:
+                    thread.join(_POLL_S)
+                    self._look(record)
+                except KeyboardInterrupt:
+                    if self._asked is not None:
+                        raise
+                    self._asked = INTERRUPTED
+        self._look(record)
+        if failed and self.seen.failure is None and self._asked is None:
+            raise failed[0]
+        return self._asked
+
+    def _look(self, record: Path | None) -> None:
+        self._tell_wish()
+        seen = self.seen = ray.get(self._board.take.remote(), timeout=60)
+        for line in seen.lines:
+            if record is not None:
+                with record.open("a") as file:
+                    file.write(json.dumps({"time": time.time(), **line}) + "\n")
+            self._view.show(line)
+        if self._lost.is_set():
+            raise Stalled("another driver holds this run now: it goes on there")
+        self._judge(seen)
+
+    def _tell_wish(self) -> None:
+        if self._asked is None or self._told_at:
+            return
+        self._told_at = time.monotonic()
+        self._board.stop.remote(self._asked)
+
+    def _judge(self, seen: Seen) -> None:
+        compute = self._compute
+        if self._told_at and time.monotonic() - self._told_at > _GRACE_S:
+            raise Stalled(f"the workers left no checkpoint within {_GRACE_S:.0f} s of being asked to stop")
+        if seen.beat_age > compute.start_deadline:
+            there = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
+            raise Stalled(
+                f"no worker has given a sign of life for {seen.beat_age:.0f} s (compute.start_deadline); the run asks "
+                f"for {compute.workers} workers, the cluster has {there['CPU']:.0f} CPUs and {there['GPU']:.0f} GPUs"
+            )
+        if seen.attempts and seen.step_age > compute.stall_deadline:
+            raise Stalled(
+                f"no step was finished for {seen.step_age:.0f} s (compute.stall_deadline), the last one was {seen.step}"
+            )
+
+    @contextlib.contextmanager
+    def _hearing(self) -> Iterator[None]:
+        """SIGTERM asks for a checkpoint first; a second one ends at once, as before."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.getsignal(signal.SIGTERM)
+
+        def hear(signum: int, frame: Any) -> None:
+            if self._asked is not None:
+                signal.signal(signal.SIGTERM, before)
+                os.kill(os.getpid(), signal.SIGTERM)
+            self._asked = self._asked or TERMINATED
+
+        signal.signal(signal.SIGTERM, hear)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+class Restarts(ray.train.UserCallback):
+    """Tells the board, from Ray Train's controller, why workers are started again."""
+
+    def __init__(self, board: Any) -> None:
+        self._board, self._count = board, 0
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Ray Train calls this before it decides whether to try again."""
+        self._count += 1
+        rank, error = next(iter(worker_exceptions.items()), (0, RuntimeError("unknown")))
+        text = " ".join(str(error).split())
+        self._board.tell.remote({"failed": self._count, "rank": rank, "reason": text[:300]})
+
+
+def _keep_error(fit: Callable[[], object], failed: list[BaseException]) -> None:
+    try:
+        fit()
+    except BaseException as error:  # it is raised again where somebody hears it
+        failed.append(error)

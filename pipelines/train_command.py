@@ -1,0 +1,88 @@
+"""`train`: its options become a job, checked before anything starts; then training, a replay or a profile."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from objgan.config import Config
+from objgan.errors import InputError
+from objgan.stages import stage_class
+from pipelines.jobs import TrainJob
+from pipelines.lease import Lease
+from pipelines.profiling import profile_steps, table
+from pipelines.progress import say
+from pipelines.replay import replay
+from pipelines.run import needed_stages
+from pipelines.session import check_resources, ray_session, tracking_uri
+from pipelines.storage import Storage
+from pipelines.tracking import prepare_store, tracked_run
+from pipelines.train import check_job
+from pipelines.train import train as train_stage
+
+RUNS = Path("runs")
+
+
+def train(options: argparse.Namespace, config: Config) -> None:
+    """What the command does, once `--dry-run` is out of the way."""
+    stage_class(options.stage)
+    if options.replay is not None:
+        replay(options.replay, say, {} if options.encoders is None else {"encoders": options.encoders})
+        return
+    job = _job(options, config)
+    check_job(job)
+    if options.profile:
+        trace = job.folder / "profile" / "trace.json"
+        say(table(profile_steps(job, trace, say)))
+        say(f"trace: {trace} (open it in https://ui.perfetto.dev)")
+        return
+    _train(options, job)
+
+
+def _train(options: argparse.Namespace, job: TrainJob) -> None:
+    uri, store = tracking_uri(RUNS), job.store()
+    with ray_session(options.address):
+        check_resources(job.config.compute)
+        tags = {"objgan.run": options.run, "objgan.step": options.stage}
+        # First the lease: a driver that is refused must not touch the MLflow run of the one that holds it.
+        with Lease.acquire(store, wait=options.wait, log=say) as lease:
+            prepare_store(uri, store)
+            with tracked_run(uri, f"{options.run}-{options.stage}", store, tags) as tracking:
+                done = train_stage(replace(job, tracking=tracking), say, lease)
+    say(f"{options.stage}: best checkpoint {done.checkpoint} (step {done.step})")
+
+
+def _job(options: argparse.Namespace, config: Config) -> TrainJob:
+    root = Storage(options.storage)
+    store = root.child(options.run).child(options.stage)
+    local = store.local
+    return TrainJob(
+        options.stage,
+        config,
+        options.data,
+        RUNS / options.run / options.stage if local is None else local,
+        {name: _checkpoint(options, root, name) for name in needed_stages(config, options.stage)},
+        storage=None if local is not None else store.uri,
+        init_from=options.init_from,
+    )
+
+
+def _checkpoint(options: argparse.Namespace, root: Storage, stage: str) -> Path:
+    """The checkpoint of an earlier stage: as told, or the best one of the same run."""
+    if options.encoders is not None:
+        return Path(options.encoders)
+    advice = f"train it first (train {stage} --run {options.run}) or give --{stage} DIR"
+    return best_checkpoint(root, options.run, stage, advice)
+
+
+def best_checkpoint(root: Storage, run: str, stage: str, advice: str) -> Path:
+    """The checkpoint that a finished stage of a run ended with, fetched where it is elsewhere.
+
+    Raises:
+        InputError: the stage has not finished.
+    """
+    store = root.child(run).child(stage)
+    done = store.json("finished.json")
+    if done is None:
+        raise InputError(f"no finished stage {stage} in {store}: {advice}")
+    name = str(done["checkpoint"])
+    return store.download(name, RUNS / run / stage / name)
