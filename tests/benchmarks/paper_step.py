@@ -1,5 +1,6 @@
 """A step of stage `images` at published sizes, without a data set: random weights, drawn pixels and layouts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from objgan.geometry import ellipses
 from objgan.layout import Layout
 from objgan.stages.encoders import build_image_encoder, build_text_encoder
 from objgan.stages.images import ImagesStage
-from objgan.training import TrainState
+from objgan.train_state import TrainState
 from objgan.vocabulary import Vocabulary
 
 WORDS = 500
@@ -29,15 +30,22 @@ class Scenes:
     classes: int = 80
 
 
-def drawn_state(config: Config, scenes: Scenes) -> TrainState:
-    """The stage and its optimisers; text and image encoder (Inception-v3 for `paper`) with random, frozen weights."""
+def drawn_state(
+    config: Config, scenes: Scenes, prepare: Callable[[ImagesStage], None] = lambda stage: None
+) -> TrainState:
+    """The stage and its optimisers; text and image encoder (Inception-v3 for `paper`) with random, frozen weights.
+
+    `prepare` gets the stage before the optimisers are made.
+    """
     torch.manual_seed(0)
     domain = drawn_domain(scenes.classes, config.data.vector_channels)
     helpers: dict[str, nn.Module] = {
         "text_encoder": build_text_encoder(config, domain),
         "image_encoder": build_image_encoder(config, domain),
     }
-    return TrainState(ImagesStage(config, domain, helpers))
+    stage = ImagesStage(config, domain, helpers)
+    prepare(stage)
+    return TrainState(stage)
 
 
 def drawn_domain(classes: int, channels: int) -> Domain:

@@ -134,7 +134,9 @@ def test_lean_instance_norm_is_instance_norm_in_its_gradient(form: torch.memory_
 def test_a_block_remembers_less_with_the_lean_norm() -> None:
     kept: list[int] = []
     block, x = ResidualBlock(4), torch.randn(1, 4, 16, 16)
-    plain = nn.Sequential(*(nn.InstanceNorm2d(m.num_features) if isinstance(m, LeanInstanceNorm) else m for m in block.block))
+    plain = nn.Sequential(
+        *(nn.InstanceNorm2d(m.num_features) if isinstance(m, LeanInstanceNorm) else m for m in block.block)
+    )
     for network in (block.block, plain):
         seen: dict[int, int] = {}
 
