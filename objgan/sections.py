@@ -220,7 +220,7 @@ class ComputeConfig(Section):
     resize_every: float = Field(60.0, gt=0, description="seconds between two looks of an elastic run for more workers")
     start_deadline: float = Field(300.0, gt=0, description="seconds without any worker after which a run gives up")
     stall_deadline: float = Field(1800.0, gt=0, description="seconds without a step after which a run gives up")
-    loader_processes: int = Field(0, ge=0, description="data loading processes of a worker; 0: in the worker")
+    loader_processes: int = Field(0, ge=0, description="data loading processes of a worker; 0: a thread of it")
 
     @model_validator(mode="after")
     def _a_range_of_workers(self) -> Self:

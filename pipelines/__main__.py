@@ -205,13 +205,8 @@ def _generate(command: argparse.ArgumentParser) -> None:
 
 
 def _runs(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "action",
-        nargs="?",
-        choices=("list", "status", "gc", "send"),
-        default="list",
-        help="a table; all about one; remove leftovers of killed writers; send a run's backlog (default: list)",
-    )
+    what = "a table (default); all about one; remove leftovers of killed writers; send a run's backlog"
+    command.add_argument("action", nargs="?", choices=("list", "status", "gc", "send"), default="list", help=what)
     command.add_argument("run", nargs="?", metavar="RUN", help="ID or ID/STAGE, for status and send")
     command.add_argument("--storage", default="runs", metavar="LOCATION", help="where the runs are (default: runs)")
     command.add_argument("--json", action="store_true", help="for programs (list, status)")

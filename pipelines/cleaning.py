@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 import pyarrow.fs
 
+from objgan.checkpoint import read_config, read_state
+from objgan.errors import InputError
+from objgan.stages import stage_class
 from pipelines.backlog import FOLDER, Backlog, shown
+from pipelines.checkpoints import CheckpointStore
 from pipelines.mlflow_store import first_line, mlflow_client
 from pipelines.progress import Log
 from pipelines.runs import choose, find_groups, find_runs, is_alive
@@ -33,6 +37,7 @@ def leftovers(base: Storage) -> list[Leftover]:
     for storage in _unheld(base):
         hidden = storage.names(hidden=True)
         names = [name for name in hidden if _LEFT.match(name)]
+        names += _surplus(storage)
         names += [f"{FOLDER}/{name}" for name in _orphans(storage.names(FOLDER, hidden=True))]
         found += [Leftover(storage, name, _size(storage, name)) for name in names]
     return found
@@ -109,6 +114,23 @@ def _unheld(base: Storage) -> Iterator[Storage]:
 def _group_alive(base: Storage, name: str, storage: Storage) -> bool:
     below = (seen for seen in find_runs(base) if seen.name.startswith(f"{name}/"))
     return is_alive(storage) or any(seen.alive for seen in below)
+
+
+def _surplus(storage: Storage) -> list[str]:
+    """Checkpoints that a writer would have pruned, had it not been killed; in a folder alone."""
+    if storage.local is None:
+        return []
+    names = CheckpointStore(storage, 1, ("", "min")).names()
+    try:
+        newest = storage.local / names[-1]
+        stage = read_state(newest)["stage"]
+        training = getattr(read_config(newest), stage).training
+    except (InputError, IndexError):
+        return []  # of a run whose newest is broken, every checkpoint may be needed
+    best = CheckpointStore(storage, training.keep_checkpoints, stage_class(stage).objective).best()
+    kept = {*names[-training.keep_checkpoints :], *(best[:1] if best else ())}
+    done = storage.json("finished.json")
+    return [name for name in names if name not in kept and (not done or name != done.get("checkpoint"))]
 
 
 def _orphans(names: Iterable[str]) -> list[str]:

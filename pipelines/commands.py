@@ -130,7 +130,7 @@ def judges(options: argparse.Namespace) -> None:
     uri = tracking_uri(RUNS)
     with exclusive(options.out), ray_session(options.address):
         check_resources(config.compute)
-        prepare_store(uri)
+        prepare_store(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
         for name, job in jobs.items():
             with tracked_run(uri, name, job.folder / "mlflow_run.txt", {"objgan.step": name}) as tracking:
                 done = train_stage(replace(job, tracking=tracking), say)

@@ -3,6 +3,8 @@
 With it a reader opens at once however many rows there are: it tokenises nothing and opens no shard before its turn.
 """
 
+import itertools
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -133,16 +135,16 @@ class RowList:
         """`usable`: bool [n] for a slice of the `total` rows; asked again for a block that it does not flag whole."""
         self._usable, self._total = usable, total
         counts = [int(np.count_nonzero(usable(self._block(start)))) for start in range(0, total, self.BLOCK)]
-        self._starts = np.cumsum([0, *counts])
+        self._starts = [0, *itertools.accumulate(counts)]
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def __getitem__(self, index: int) -> int:
         if not 0 <= index < len(self):
             raise IndexError(f"no row {index} in {len(self)}")
-        number = int(np.searchsorted(self._starts, index, side="right")) - 1
-        block, within = self._block(number * self.BLOCK), index - int(self._starts[number])
+        number = bisect_right(self._starts, index) - 1
+        block, within = self._block(number * self.BLOCK), index - self._starts[number]
         if self._starts[number + 1] - self._starts[number] < block.stop - block.start:
             within = int(np.flatnonzero(self._usable(block))[within])
         return block.start + within

@@ -70,16 +70,16 @@ class MLflowTracker:
         self.tell(Picture(name, step, image.copy()))
 
     def tell(self, record: Record) -> None:
-        """Put a record in the queue.
+        """Put a record in the queue; told after `close`, it is kept for the next process.
 
         Raises:
-            RuntimeError: the tracker is closed.
+            RuntimeError: the tracker is closed, and there is no storage to keep it in.
         """
         with self._changed:
-            if self.closed:
-                raise RuntimeError("this tracker is closed")
             self._queue.append(record)
             self._changed.notify_all()
+        if self.closed and not self._keep():
+            raise RuntimeError("this tracker is closed")
 
     def flush(self, timeout: float = 5.0) -> bool:
         """See that everything told so far is sent, or kept where the next process finds it.

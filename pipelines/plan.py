@@ -1,7 +1,7 @@
 """The plan of a run: which sample stands at which place, worked out place by place, with nothing kept in memory.
 
 Place p of a run lies in epoch p // length. The order of an epoch is a keyed permutation: a Feistel network over the
-next power of four, walked along its cycle until it is back inside (Black and Rogaway 2002, "Ciphers with Arbitrary
+next power of two, walked along its cycle until it is back inside (Black and Rogaway 2002, "Ciphers with Arbitrary
 Finite Domains"). So a run resumes anywhere at once, and the plan of a billion rows costs no more than that of ten.
 """
 
@@ -16,23 +16,24 @@ _ROUNDS = 6
 
 def epoch_order(seed: int, epoch: int, length: int, places: np.ndarray) -> np.ndarray:
     """int64 [n]: the samples at `places` (int64 [n], 0 to length - 1) of an epoch's order; all places: all samples."""
-    half = max(1, -(-(length - 1).bit_length() // 2))
     # A tag keeps this stream apart from the samples' own (seed, epoch, image id).
     keys = np.random.SeedSequence((seed, epoch, length, 0x0BDE)).generate_state(_ROUNDS, np.uint64)
-    found = _encipher(places.astype(np.uint64), keys, half)
-    # Under four values a sample are in the domain: four tries on average at the worst.
+    bits = max(2, (length - 1).bit_length())
+    found = _encipher(places.astype(np.uint64), keys, bits)
     while (outside := found >= length).any():
-        found[outside] = _encipher(found[outside], keys, half)
+        found[outside] = _encipher(found[outside], keys, bits)
     return found.astype(np.int64)
 
 
-def _encipher(values: np.ndarray, keys: np.ndarray, half: int) -> np.ndarray:
-    """uint64 [n] -> uint64 [n]: a permutation of the numbers of 2 * half bits."""
-    mask, shift = np.uint64((1 << half) - 1), np.uint64(half)
-    left, right = values >> shift, values & mask
+def _encipher(values: np.ndarray, keys: np.ndarray, bits: int) -> np.ndarray:
+    """uint64 [n] -> uint64 [n]: a permutation of the numbers of `bits` bits."""
+    low, high = bits // 2, bits - bits // 2
+    left, right = values >> np.uint64(low), values & np.uint64((1 << low) - 1)
     for key in keys:
-        left, right = right, left ^ (_mix(right ^ key) & mask)
-    joined: np.ndarray = (left << shift) | right
+        # The halves differ by at most one bit and take turns: after an even number of rounds each is where it was.
+        left, right = right, left ^ (_mix(right ^ key) & np.uint64((1 << high) - 1))
+        low, high = high, low
+    joined: np.ndarray = (left << np.uint64(low)) | right
     return joined
 
 
@@ -83,13 +84,13 @@ class BatchPlan:
         """The groups of this worker, at least one."""
         return range(self.groups * self.rank // self.world, self.groups * (self.rank + 1) // self.world)
 
-    def places(self, step: int, group: int, length: int) -> list[tuple[int, int]]:
-        """(epoch, index of the sample) of one group of a step's batch."""
-        size = self.batch_size // self.groups
-        epochs, places = np.divmod(step * self.batch_size + group * size + np.arange(size), length)
-        found = [(epoch, epoch_order(self.seed, epoch, length, places[epochs == epoch])) for epoch in _steps(epochs)]
-        return [(epoch, int(index)) for epoch, indices in found for index in indices]
-
-
-def _steps(epochs: np.ndarray) -> range:
-    return range(int(epochs[0]), int(epochs[-1]) + 1)
+    def places(self, step: int, length: int) -> dict[int, list[tuple[int, int]]]:
+        """group -> (epoch, index) of its samples, for this worker's groups of a step's batch."""
+        size, own = self.batch_size // self.groups, self.own_groups
+        first = step * self.batch_size
+        epochs, places = np.divmod(np.arange(first + own.start * size, first + own.stop * size), length)
+        found: list[tuple[int, int]] = []
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            order = epoch_order(self.seed, epoch, length, places[epochs == epoch])
+            found += [(epoch, index) for index in order.tolist()]
+        return {group: found[at * size : (at + 1) * size] for at, group in enumerate(own)}

@@ -4,6 +4,9 @@ What a sample is, is a function of (seed, epoch, image id); which samples a batc
 So a run resumes exactly at any step, on any number of workers. No Ray here.
 """
 
+import itertools
+import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +29,7 @@ from pipelines.pixels import decode
 from pipelines.plan import BatchPlan
 from pipelines.shards import MANIFEST, SPLITS, index_name, load_manifest, read_shard, shards_of
 
+Columns = dict[str, pa.Array]
 OPEN_SHARDS = 128
 """Shards of a split that a reader keeps open, those it used last: its memory does not grow with their number."""
 
@@ -55,10 +59,15 @@ class ShardReader:
         manifest = load_manifest(folder)
         _check_columns(manifest, folder, columns, config)
         self._shards = [(folder / shard.name, shard.rows) for shard in shards_of(manifest, split)]
-        self._starts = np.cumsum([0, *(rows for _, rows in self._shards)])
-        self._table = lru_cache(OPEN_SHARDS)(self._open_shard)
+        self._starts = [0, *itertools.accumulate(rows for _, rows in self._shards)]
+        self._shard = lru_cache(OPEN_SHARDS)(self._open_shard)
         self._stored_size = int(manifest["settings"]["image_size"])
         self._index = Index(folder / index_name(split))
+        if len(self._index) != self._starts[-1]:
+            raise InputError(
+                f"data: {folder / index_name(split)} has {len(self._index)} rows, the shards have {self._starts[-1]}; "
+                f"prepare the data again"
+            )
         self.split, self.columns, self.config, self.max_words = split, columns, config, max_words
         self.flips = bool(columns & {"image", "masks"})
         self.left_out: Counter[str] = Counter()
@@ -137,7 +146,7 @@ class ShardReader:
         colours, scene = self._attributes(table, at)
         return Sample(self._index.image_id(row), words, labels, boxes, masks, image, colours, scene)
 
-    def _attributes(self, table: pa.Table, at: int) -> tuple[np.ndarray | None, int | None]:
+    def _attributes(self, table: Columns, at: int) -> tuple[np.ndarray | None, int | None]:
         """colours int64 [r] and scene as indices, or None and None."""
         if "attributes" not in self.columns:
             return None, None
@@ -145,7 +154,7 @@ class ShardReader:
         colours = [colour_index(names[index]) for index in self._kept(table["crowds"][at].as_py())]
         return np.array(colours, np.int64), scene_index(table["scene"][at].as_py())
 
-    def _objects(self, table: pa.Table, at: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def _objects(self, table: Columns, at: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """labels int64 [r], boxes float32 [r, 4], masks uint8 [r, M, M] or None: no crowds, largest first."""
         kept = self._kept(table["crowds"][at].as_py())
         labels = np.array(table["labels"][at].as_py(), np.int64)[kept]
@@ -174,16 +183,17 @@ class ShardReader:
             reasons = {"without a caption of known words": wordless, "with an object without a mask": left - wordless}
             self.left_out.update({reason: number for reason, number in reasons.items() if number})
 
-    def _locate(self, row: int) -> tuple[pa.Table, int]:
-        shard = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self._table(shard), row - int(self._starts[shard])
+    def _locate(self, row: int) -> tuple[Columns, int]:
+        shard = bisect_right(self._starts, row) - 1
+        return self._shard(shard), row - self._starts[shard]
 
-    def _open_shard(self, number: int) -> pa.Table:
+    def _open_shard(self, number: int) -> Columns:
         path, rows = self._shards[number]
-        table = read_shard(path)
+        table = read_shard(path).combine_chunks()
         if len(table) != rows:
             raise InputError(f"shard: {path} has {len(table)} rows, {MANIFEST} says {rows}; prepare the data again")
-        return table
+        # A table looks a column up by name every time, which takes as long as the value itself.
+        return {name: table[name].chunk(0) for name in table.column_names}
 
 
 def _check_columns(manifest: dict[str, Any], folder: Path, columns: frozenset[str], config: Config) -> None:
@@ -198,12 +208,15 @@ def _check_columns(manifest: dict[str, Any], folder: Path, columns: frozenset[st
 
 def read_parts(reader: ShardReader, order: BatchPlan, step: int) -> list[Part]:
     """This worker's groups of one step's batch."""
-    return [Part(group, _read_group(reader, order, step, group)) for group in order.own_groups]
+    places = order.places(step, len(reader))
+    return [Part(group, _read_batch(reader, order.seed, there)) for group, there in places.items()]
 
 
-def _read_group(reader: ShardReader, order: BatchPlan, step: int, group: int) -> Batch:
-    places = order.places(step, group, len(reader))
-    samples = [reader.sample(index, order.seed, epoch, reader.flips) for epoch, index in places]
+def _read_batch(reader: ShardReader, seed: int, places: list[tuple[int, int]]) -> Batch:
+    samples = []
+    for epoch, index in places:
+        time.sleep(0)  # where a thread reads ahead, the step that is computed gets Python's lock after every sample
+        samples.append(reader.sample(index, seed, epoch, reader.flips))
     return collate(samples, reader.max_words, reader.config.data.max_objects)
 
 

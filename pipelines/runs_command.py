@@ -11,12 +11,19 @@ from pipelines.runs import choose, describe, find_runs, table
 from pipelines.storage import Storage
 
 
+class NotSent(SystemExit):
+    """MLflow is still away."""
+
+    def __str__(self) -> str:
+        return "MLflow does not answer"
+
+
 def runs_command(options: argparse.Namespace, uri: str) -> None:
     """Look at runs, tidy them up, or send what they kept for MLflow at `uri`.
 
     Raises:
         InputError: no such run, or none named where one is needed.
-        SystemExit: with 1, where MLflow still does not answer.
+        NotSent: where MLflow still does not answer.
     """
     base = Storage(options.storage)
     if options.action == "list":
@@ -32,7 +39,7 @@ def runs_command(options: argparse.Namespace, uri: str) -> None:
     if options.action == "status":
         _status(base, options.run, options.json)
     elif not send(base, options.run, uri, say):
-        raise SystemExit(1)
+        raise NotSent(1)
 
 
 def _list(base: Storage, as_json: bool) -> None:

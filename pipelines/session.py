@@ -3,7 +3,9 @@
 import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +37,7 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     if address is None:
         # Workers on this machine find the programs as this process did, whatever folder it was started in.
         os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
-        with _no_stderr():
+        with _no_stderr(), _own_sigterm():
             ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     else:
         _connect(address)
@@ -44,6 +46,17 @@ def ray_session(address: str | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray takes SIGTERM for itself when it starts, and would end the process with a code that means nothing here."""
+    ours = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
 
 
 @contextlib.contextmanager
@@ -64,12 +77,13 @@ def _connect(address: str) -> None:
     import ray
 
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"working_dir": str(REPOSITORY), "excludes": [".git", ".venv", "runs", "data"]},
-        )
+        with _own_sigterm():
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"working_dir": str(REPOSITORY), "excludes": [".git", ".venv", "runs", "data"]},
+            )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"--address {address}: no Ray cluster answers there ({_first_line(error)})") from None
 

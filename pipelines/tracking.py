@@ -16,6 +16,7 @@ from PIL import Image
 
 from objgan.errors import InputError
 from pipelines.backlog import Kept, Status
+from pipelines.lease import LeaseLost
 from pipelines.mlflow_store import EXPERIMENT, NEW_FILE, RUN_FILE, create_run, first_line, mlflow_client, resolve
 from pipelines.mlflow_tracker import MLflowTracker, Tell
 from pipelines.progress import Log, say
@@ -134,6 +135,8 @@ def tracked_run(
 ) -> Iterator[Tracking]:
     """An MLflow run for the length of a block: RUNNING, then FINISHED, FAILED, or KILLED on an interrupt.
 
+    Whoever lost the run to another driver (`LeaseLost`) leaves its status alone.
+
     `known` is the run's storage (or a small file beside the results) that holds the run's id, so that the same
     command after a kill goes on in the same run, also while the server is away. A new run needs the server, unless it
     is part of one that is under way (`parent`).
@@ -147,6 +150,8 @@ def tracked_run(
     _tell_status(tracking, "RUNNING")
     try:
         yield tracking
+    except LeaseLost:
+        raise  # another driver goes on with this run, and says what becomes of it
     except BaseException as error:
         killed = not isinstance(error, Exception)
         _end(tracking, "KILLED" if killed else "FAILED", log, adopt=not killed)

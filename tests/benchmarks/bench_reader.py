@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -62,7 +63,11 @@ def bench_samples(scratch: Path) -> Iterator[Measurement]:
     )
     batch = read_parts(reader, order, 0)[0].batch
     assert batch.layout.count.tolist() == [OBJECTS] * BATCH
-    yield _told(read, f"{_bytes(batch) / BATCH / 1e6:.3f} MB a sample to the device")
+    began = time.process_time()
+    for _ in range(30):
+        read_parts(reader, order, next(steps))
+    core = (time.process_time() - began) / 30 / BATCH
+    yield _told(read, f"{1e3 * core:.2f} ms of a core, {_bytes(batch) / BATCH / 1e6:.3f} MB to the device a sample")
     rows = table.to_pylist()
     chunks = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
     for name, make in (("plain", _plain), ("dense class maps", _dense)):

@@ -1,5 +1,6 @@
 """The plan of a run: every epoch is a shuffle of all samples, and groups do not depend on the number of workers."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -72,7 +73,9 @@ def test_groups_of_all_workers_are_those_of_one(size, groups, world, length, ste
     plans = [replace(alone, rank=rank, world=world) for rank in range(world)]
     assert [group for plan in plans for group in plan.own_groups] == list(range(groups))
     assert all(len(plan.own_groups) for plan in plans)
-    places = [place for group in range(groups) for place in alone.places(step, group, length)]
+    found = [plan.places(step, length) for plan in plans]
+    assert {group: places for part in found for group, places in part.items()} == alone.places(step, length)
+    places = list(itertools.chain(*alone.places(step, length).values()))
     first = step * size * groups
     assert [epoch for epoch, _ in places] == [(first + k) // length for k in range(size * groups)]
     assert [index for _, index in places] == [
@@ -82,13 +85,13 @@ def test_groups_of_all_workers_are_those_of_one(size, groups, world, length, ste
 
 def test_no_sample_is_dropped_at_the_end_of_an_epoch() -> None:
     order = BatchPlan(batch_size=4, seed=3, start=0, stop=0, groups=2)
-    places = [place for step in range(15) for group in range(2) for place in order.places(step, group, 10)]
+    places = [place for step in range(15) for group in order.places(step, 10).values() for place in group]
     for epoch in range(6):
         assert [index for e, index in places if e == epoch] == _order(3, epoch, 10)
 
 
 def test_a_batch_may_be_larger_than_the_data() -> None:
-    places = BatchPlan(7, 0, 0, 1).places(0, 0, 3)
+    places = BatchPlan(7, 0, 0, 1).places(0, 3)[0]
     assert [epoch for epoch, _ in places] == [0, 0, 0, 1, 1, 1, 2]
 
 
@@ -108,4 +111,4 @@ def test_where_a_run_goes_on() -> None:
     assert epoch_position(0, 16, 100) == (0, 0) and epoch_position(7, 16, 100) == (1, 12)
     order = BatchPlan(16, 2, 0, 1)
     epoch, place = epoch_position(7, 16, 100)
-    assert order.places(7, 0, 100)[0] == (epoch, _order(2, epoch, 100)[place])
+    assert order.places(7, 100)[0][0] == (epoch, _order(2, epoch, 100)[place])

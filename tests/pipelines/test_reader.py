@@ -19,7 +19,7 @@ from pipelines.coco import CocoSource
 from pipelines.plan import BatchPlan
 from pipelines.prepare import prepare, run_here
 from pipelines.reader import ShardReader, evaluation_batch, evaluation_batches, loader, read_parts
-from pipelines.shards import load_manifest, read_shard, read_split
+from pipelines.shards import load_manifest, read_shard, read_split, save_manifest
 from pipelines.splits import split_of
 
 ALL = frozenset({"image", "boxes", "masks"})
@@ -326,6 +326,20 @@ def test_a_picture_that_was_overwritten_is_named_in_one_line(prepared, data_conf
     reader = ShardReader(folder, "train", ALL, data_config, 8)
     assert reader.sample(2, 0, 0).image.shape == (3, 64, 64)
     assert f"image {row['image_id']} of split train" in _one_line(lambda: reader.sample(3, 0, 0))
+
+
+def test_an_index_of_other_rows_is_refused(prepared, data_config, tmp_path) -> None:
+    folder, _ = _copy(prepared, tmp_path)
+    manifest = load_manifest(folder)
+    manifest["indices"] = [
+        {**one, "bytes": (folder / "test-index.arrow").stat().st_size} for one in manifest["indices"]
+    ]
+    for split in ("train", "validation"):
+        shutil.copyfile(folder / "test-index.arrow", folder / f"{split}-index.arrow")
+    save_manifest(folder, manifest)
+    rows = manifest["rows"]
+    text = _one_line(lambda: ShardReader(folder, "train", ALL, data_config, 8))
+    assert f"train-index.arrow has {rows['test']} rows, the shards have {rows['train']}" in text
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,14 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
+from objgan.checkpoint import Snapshot, write_snapshot
+from objgan.config import Config, build_config
+from objgan.domain import Domain
+from objgan.stages import stage_class
 from pipelines.__main__ import main
 from pipelines.backlog import FOLDER, Backlog, Metrics
+from pipelines.checkpoints import checkpoint_name
+from pipelines.cleaning import leftovers
 from pipelines.lease import Lease
 from pipelines.runs import choose, describe, find_runs, table, to_go_on
 from pipelines.status import CheckpointNote, RunStatus
@@ -162,6 +168,25 @@ def test_leftovers_are_removed_where_nobody_works(
     assert (alive / ".step_00000060.zz99zz").exists()
 
 
+def test_checkpoints_that_a_killed_writer_did_not_prune_are_removed(
+    tmp_path: Path, prepared: Path, data_config: Config
+) -> None:
+    training = {"keep_checkpoints": 2, "max_words": 8}
+    config = build_config({**data_config.model_dump(mode="json"), "boxes": {"training": training}})
+    run, (objective, _) = put(tmp_path / "a" / "boxes", RunStatus("failed", "boxes")), stage_class("boxes").objective
+    for step, value in enumerate((0.1, 0.9, 0.2, 0.3, 0.4), 1):
+        domain = Domain.load(prepared / "domain")
+        measures = {"measures": {objective: value}}
+        write_snapshot(run / checkpoint_name(step), Snapshot("boxes", step, config, domain, {}, measures))
+    gone = [f"{run}/step_00000001", f"{run}/step_00000003"]
+    assert [f"{each.storage}/{each.name}" for each in leftovers(Storage(tmp_path))] == gone
+    (run / "finished.json").write_text('{"checkpoint": "step_00000003"}')
+    assert [f"{each.storage}/{each.name}" for each in leftovers(Storage(tmp_path))] == gone[:1]
+    newest = run / checkpoint_name(5) / "config.json"
+    newest.write_text(newest.read_text() + " ")
+    assert leftovers(Storage(tmp_path)) == []
+
+
 def test_mlflow_hears_of_runs_that_died_and_gets_what_was_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,8 +229,7 @@ def test_sending_to_a_server_that_is_away_fails_and_keeps(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     run = put(tmp_path / "a" / "boxes", RunStatus("failed", "boxes"), **{"mlflow_run.txt": "0" * 32})
     Backlog(Storage(run)).add([Metrics({"loss": 1.0}, 1)])
-    with pytest.raises(SystemExit) as ended:
-        main(["runs", "send", "a", "--storage", str(tmp_path)])
-    assert ended.value.code == 1
-    assert "1 metric and 0 pictures are kept in" in capsys.readouterr().out
+    assert main(["runs", "send", "a", "--storage", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "1 metric and 0 pictures are kept in" in said.out and "MLflow does not answer" in said.err
     assert Backlog(Storage(run)).kept().metrics == 1

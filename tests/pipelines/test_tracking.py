@@ -1,6 +1,9 @@
 """Telling MLflow: real sqlite stores, and a real server that is killed, frozen and started again."""
 
+import contextlib
+import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,6 +21,7 @@ from PIL import Image
 
 from objgan.errors import InputError
 from pipelines.backlog import Backlog
+from pipelines.lease import LeaseLost
 from pipelines.mlflow_tracker import MLflowTracker
 from pipelines.storage import Storage
 from pipelines.tracking import NullTracker, Tracking, prepare_store, send_backlog, tracked_run
@@ -32,13 +36,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return uri
 
 
+def free_port() -> int:
+    """One that the system hands to nobody: while the server is down, its port must not become another's."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
+    pytest.fail("no free port")
+
+
 class Server:
     """`mlflow server` on a port of its own, in a process group of its own."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            port = found.getsockname()[1]
+        port = free_port()
         self.uri, self.log = f"http://127.0.0.1:{port}", folder / "server.log"
         self.command = [
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
@@ -57,7 +68,7 @@ class Server:
     def answers(self) -> bool:
         try:
             return urllib.request.urlopen(f"{self.uri}/health", timeout=1).status == 200
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
 
     def signal(self, number: int) -> None:
@@ -152,6 +163,26 @@ def test_the_run_ends_with_the_right_status_and_is_found_again(store: str, tmp_p
     with tracked_run(store, "fails", known, {}):
         assert status(store, first.run) == "RUNNING"
     assert status(store, first.run) == "FINISHED"
+
+
+def test_who_lost_a_run_leaves_its_status_to_the_one_who_has_it(store: str, tmp_path: Path) -> None:
+    with pytest.raises(LeaseLost), tracked_run(store, "lost", tmp_path / "run.txt", {}) as tracking:
+        raise LeaseLost("taken over")
+    assert status(store, tracking.run) == "RUNNING"
+
+
+def test_what_is_told_after_the_end_is_kept(store: str, tmp_path: Path) -> None:
+    with tracked_run(store, "late", Storage(tmp_path), {}) as tracking:
+        tracker = tracking.tracker()
+        tracker.metrics({"loss": 1.0}, 1)
+    tracker.metrics({"loss": 2.0}, 2)
+    assert tracker.kept().metrics == 1
+    assert send_backlog(tracking, 10) is None
+    assert steps(store, tracking.run, "loss") == [1, 2]
+    memory = MLflowTracker(store, tracking.run)
+    memory.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        memory.metrics({"loss": 3.0}, 3)
 
 
 def test_a_run_that_the_store_does_not_know_begins_anew(store: str, tmp_path: Path) -> None:
@@ -320,10 +351,10 @@ def test_a_known_run_goes_on_without_the_server_and_a_new_one_does_not_begin(ser
         with tracked_run(server.uri, "step", step, {"objgan.step": "boxes"}, parent.run, said.append) as nested:
             assert nested.run is None
             nested.tracker().metrics({"loss": 1.0}, 1)
-        assert [line.partition(" kept in ")[0] for line in said] == [
-            "MLflow was not reached: 1 note (settings, status) is",
-            *["MLflow was not reached: 1 metric and 0 pictures are"] * 2,
-        ]
+    assert [line.partition(" kept in ")[0] for line in said] == [
+        "MLflow was not reached: 1 note (settings, status) is",
+        *["MLflow was not reached: 1 metric and 0 pictures are"] * 2,
+    ]
     assert not step.exists("mlflow_run.txt")
     server.start()
     for tracking in (fails, known, nested):

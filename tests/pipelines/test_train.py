@@ -85,24 +85,25 @@ def test_a_driver_that_is_stopped_or_killed_goes_on_bit_for_bit(
     prepared: Path, data_config: Config, tmp_path: Path, repository: Path
 ) -> None:
     """SIGTERM: a checkpoint at once, and exit code 143. SIGKILL: from the last checkpoint. One run in MLflow."""
-    config = small_config(data_config, steps=40, checkpoint_every=20)
+    config = small_config(data_config, steps=150, checkpoint_every=60)
     whole = Command(tmp_path / "whole", repository, config, prepared)
     assert whole.run()[0] == 0
     broken = Command(tmp_path / "broken", repository, config, prepared)
     process = broken.start()
-    wait_until(lambda: (broken.folder / "progress.jsonl").exists() and len(lines(broken.folder)) > 4)
+    wait_until(lambda: (broken.folder / "lease.json").exists())
     code, said = broken.run()
     assert code == 2, said
     assert "process" in said
     assert str(process.pid) in said
+    wait_until(lambda: (broken.folder / "progress.jsonl").exists() and len(lines(broken.folder)) > 4)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 143, said
     assert "terminated; checkpoint at step" in said
     first = last(broken.folder)
-    assert 0 < read_state(first)["step"] < 40
+    assert 0 < read_state(first)["step"] < 150
     process = broken.start()
-    wait_until(lambda: (broken.folder / "step_00000020").exists() or process.poll() is not None)
+    wait_until(lambda: (broken.folder / "step_00000060").exists() or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     code, said = broken.run()
@@ -118,7 +119,7 @@ def _check_mlflow(command: Command) -> None:
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
     told = client.get_metric_history(run.info.run_id, "generator/overlap")
-    assert [metric.step for metric in told] == list(range(1, 41)), "no step twice, none missing"
+    assert [metric.step for metric in told] == list(range(1, 151)), "no step twice, none missing"
     names = set(run.data.metrics)
     assert {"learning_rate/generator", "samples_per_s", "system/memory_rss_gb", "discriminators/instance"} <= names
 
@@ -129,7 +130,8 @@ def test_a_poisoned_batch_stops_the_run_and_can_be_looked_into(
 ) -> None:
     """NaN in the boxes of every row: steps are left out, then the run ends naming stage, phase, step and term."""
     data = _poisoned(prepared, tmp_path / "data")
-    config, folder, said = small_config(data_config, max_skipped=2), tmp_path / "nan", []
+    config = small_config(data_config, max_skipped=2, checkpoint_every=6)
+    folder, said = tmp_path / "nan", []
     with pytest.raises(TrainingStopped, match=r"stage shapes, phase discriminators, step 2: \w+ is not finite") as stop:
         train(TrainJob("shapes", config, data, folder), said.append)
     assert "--replay" in str(stop.value)
