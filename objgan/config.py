@@ -11,12 +11,12 @@ from typing import Any, Self
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from objgan.errors import InputError
+from objgan.image_sections import ImagesConfig
 from objgan.sections import (
     BoxesConfig,
     ComputeConfig,
     DataConfig,
     EncodersConfig,
-    ImagesConfig,
     JudgeConfig,
     Section,
     ShapesConfig,

@@ -155,6 +155,8 @@ class _Step:
         for name, limit in phase.clip.items():
             nn.utils.clip_grad_norm_(self.state.stage.networks[name].parameters(), limit)
         _update(optimiser, self.bad)
+        # Nobody reads them any more, and the next phase has graphs of its own to keep.
+        optimiser.zero_grad(set_to_none=True)
 
     def record(self) -> StepRecord:
         """What happened."""

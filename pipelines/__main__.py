@@ -222,7 +222,7 @@ def _source(command: argparse.ArgumentParser) -> None:
 
 
 def _settings(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--recipe", default="tiny", metavar="NAME", help="tiny, small or paper (default: %(default)s)")
+    command.add_argument("--recipe", default="tiny", metavar="NAME", help="tiny (default), small, paper or fast")
     command.add_argument("--config", type=Path, metavar="FILE", help="YAML settings over the recipe's")
     command.add_argument(
         "--set",

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from objgan.layout import Layout
-from objgan.networks.layers import DownBlock, norm2d
+from objgan.networks.layers import DownBlock, leaky, norm2d
 from objgan.networks.layout_encoder import LayoutEncoder
 
 DiscriminatorNorm = Literal["batch", "spectral"]
@@ -118,7 +118,7 @@ class SentenceHead(nn.Module):
         logits = []
         for sentence in sentences:
             text = self.text(sentence[:, :, None, None].expand(-1, -1, 3, 3))[:, :, case][..., case]
-            logits.append(self.logits(functional.leaky_relu(self.norm(image + text), 0.2))[:, 0])
+            logits.append(self.logits(leaky(self.norm(image + text)))[:, 0])
         return logits
 
 

@@ -7,7 +7,7 @@ from torch.nn import functional
 from objgan.batch import resize_images
 from objgan.geometry import merge_by_class
 from objgan.layout import Layout
-from objgan.networks.layers import DownBlock
+from objgan.networks.layers import DownBlock, leaky
 
 
 class LayoutEncoder(nn.Module):
@@ -34,7 +34,7 @@ class LayoutEncoder(nn.Module):
         maps = merge_by_class(layout.soft_masks, layout.labels, layout.valid)
         labels = layout.labels.masked_fill(~layout.valid, 0)
         coded = self.convolve(resize_images(maps, size), labels)
-        encoded: Tensor = self.down(functional.leaky_relu(functional.instance_norm(coded), 0.2))
+        encoded: Tensor = self.down(leaky(functional.instance_norm(coded)))
         return encoded
 
     def convolve(self, maps: Tensor, labels: Tensor) -> Tensor:

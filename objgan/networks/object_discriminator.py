@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torchvision.ops import roi_align
 
 from objgan.geometry import to_rois
@@ -21,7 +20,7 @@ from objgan.networks.discriminators import (
     logit_convolution,
     trunk_layers,
 )
-from objgan.networks.layers import norm2d
+from objgan.networks.layers import leaky, norm2d
 from objgan.networks.layout_encoder import LayoutEncoder
 
 ROI_SIZE = 5
@@ -81,14 +80,14 @@ class ObjectHead(nn.Module):
             return ObjectLogits(none, [none for _ in conditions])
         with torch.autocast(seen.device.type, enabled=False):
             regions = roi_align(seen.float(), rois, ROI_SIZE, spatial_scale=1.0, sampling_ratio=2, aligned=True)
-        objects = functional.leaky_relu(self.roi_norm(self.roi(regions)), 0.2)
+        objects = leaky(self.roi_norm(self.roi(regions)))
         judged = [self._fit(objects, condition[selected]) for condition in conditions]
         return ObjectLogits(self.unconditional(objects).flatten(), judged)
 
     def _fit(self, objects: Tensor, condition: Tensor) -> Tensor:
         """objects [N, C, 4, 4], condition [N, K] -> logits [N]."""
         spread = condition.to(objects.dtype)[:, :, None, None].expand(-1, -1, *objects.shape[2:])
-        joint = functional.leaky_relu(self.joint_norm(self.joint(torch.cat([objects, spread], 1))), 0.2)
+        joint = leaky(self.joint_norm(self.joint(torch.cat([objects, spread], 1))))
         logits: Tensor = self.conditional(joint)
         return logits.flatten()
 

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from objgan.config import Config
 from objgan.domain import Domain
+from objgan.image_sections import ImagesConfig
 from objgan.losses.adversarial import generator_loss
 from objgan.losses.divergence import gradient_penalty
 from objgan.losses.images import feature_matching, layout_loss, object_loss, text_loss
 from objgan.networks.discriminators import LayoutDiscriminator, TextDiscriminator, trunk_layers
 from objgan.networks.layers import orthogonal_
 from objgan.networks.object_discriminator import ObjectDiscriminator, ObjectHead
-from objgan.sections import ImagesConfig
 from objgan.stages.base import Losses
 from objgan.stages.image_pairs import Pairs
 

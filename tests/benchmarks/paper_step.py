@@ -1,19 +1,19 @@
 """A step of stage `images` at published sizes, without a data set: random weights, drawn pixels and layouts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from objgan.batch import Batch
+from objgan.batch import Batch, Sample, collate
 from objgan.config import Config
 from objgan.domain import Domain, LayoutStatistics
 from objgan.geometry import ellipses
-from objgan.layout import Layout
 from objgan.stages.encoders import build_image_encoder, build_text_encoder
 from objgan.stages.images import ImagesStage
-from objgan.training import TrainState
+from objgan.train_state import TrainState
 from objgan.vocabulary import Vocabulary
 
 WORDS = 500
@@ -29,15 +29,22 @@ class Scenes:
     classes: int = 80
 
 
-def drawn_state(config: Config, scenes: Scenes) -> TrainState:
-    """The stage and its optimisers; text and image encoder (Inception-v3 for `paper`) with random, frozen weights."""
+def drawn_state(
+    config: Config, scenes: Scenes, prepare: Callable[[ImagesStage], None] = lambda stage: None
+) -> TrainState:
+    """The stage and its optimisers; text and image encoder (Inception-v3 for `paper`) with random, frozen weights.
+
+    `prepare` gets the stage before the optimisers are made.
+    """
     torch.manual_seed(0)
     domain = drawn_domain(scenes.classes, config.data.vector_channels)
     helpers: dict[str, nn.Module] = {
         "text_encoder": build_text_encoder(config, domain),
         "image_encoder": build_image_encoder(config, domain),
     }
-    return TrainState(ImagesStage(config, domain, helpers))
+    stage = ImagesStage(config, domain, helpers)
+    prepare(stage)
+    return TrainState(stage)
 
 
 def drawn_domain(classes: int, channels: int) -> Domain:
@@ -50,22 +57,29 @@ def drawn_domain(classes: int, channels: int) -> Domain:
 
 
 def drawn_batch(config: Config, scenes: Scenes) -> Batch:
-    """Objects are ellipses of a fifth (small) and two fifths (large) of the side, the large ones first."""
-    draw, images = torch.Generator().manual_seed(0), config.images
-    objects, size, side = scenes.small + scenes.large, scenes.samples, config.data.image_size
-    sides = torch.tensor([0.4] * scenes.large + [0.2] * scenes.small)[None, :, None].expand(size, -1, 2)
-    corners = torch.rand(size, objects, 2, generator=draw) * (1 - sides)
-    boxes = torch.cat([corners, sides], -1)
-    word_count = torch.full((size,), images.training.max_words)
-    return Batch(
-        image_ids=torch.arange(size),
-        words=torch.randint(2, WORDS, (size, images.training.max_words), generator=draw),
-        word_count=word_count,
-        layout=Layout(
-            labels=torch.randint(0, scenes.classes, (size, objects), generator=draw),
-            boxes=boxes,
-            count=torch.full((size,), objects),
-            masks=ellipses(boxes, config.data.mask_size).to(torch.uint8) * 255,
-        ),
-        images=torch.randint(0, 256, (size, 3, side, side), generator=draw, dtype=torch.uint8),
+    """Objects are ellipses of two fifths (large) and a fifth (small) of the side, the large ones first.
+
+    Padded to `data.max_objects`, as the reader's batches are.
+    """
+    draw, side = torch.Generator().manual_seed(0), config.data.image_size
+    sides = torch.tensor([0.4] * scenes.large + [0.2] * scenes.small)
+    return collate(
+        [_drawn_sample(number, config, scenes.classes, sides, draw, side) for number in range(scenes.samples)],
+        max_words=config.images.training.max_words,
+        max_objects=config.data.max_objects,
+    )
+
+
+def _drawn_sample(
+    number: int, config: Config, classes: int, sides: torch.Tensor, draw: torch.Generator, side: int
+) -> Sample:
+    corners = torch.rand(len(sides), 2, generator=draw) * (1 - sides[:, None])
+    boxes = torch.cat([corners, sides[:, None].expand(-1, 2)], -1)
+    return Sample(
+        image_id=number,
+        words=torch.randint(2, WORDS, (config.images.training.max_words,), generator=draw).numpy(),
+        labels=torch.randint(0, classes, (len(sides),), generator=draw).numpy(),
+        boxes=boxes.numpy(),
+        masks=ellipses(boxes, config.data.mask_size).to(torch.uint8).numpy() * 255,
+        image=torch.randint(0, 256, (3, side, side), generator=draw, dtype=torch.uint8).numpy(),
     )

@@ -25,6 +25,12 @@ def test_paper_keeps_the_published_figures() -> None:
     assert config.images.training.damsm_weight == 100
 
 
+def test_fast_differs_from_paper_in_two_settings_alone() -> None:
+    paper, fast = (flatten(resolve(name, None, [])) for name in ("paper", "fast"))
+    changed = {name: fast[name] for name in fast if fast[name] != paper[name]}
+    assert changed == {"recipe": "fast", "images.shared_trunk": True, "images.half_resolution_blocks": 1}
+
+
 def test_file_wins_over_recipe_and_set_over_both(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("seed: 3\nboxes:\n  hidden: 48\n  training:\n    lr: 0.5\n")
@@ -53,6 +59,7 @@ def test_steps_and_epochs_take_each_others_place() -> None:
         ("boxes.hidden=wide", "boxes.hidden"),
         ("boxes.hidden=0", "boxes.hidden"),
         ("images.sizes=[64,100]", "twice"),
+        ("images.half_resolution_blocks=2", "half_resolution_blocks 2"),
         ("images.sizes=[64,128]", "data.image_size 64 is under"),
         ("encoders.backbone_weights=w.pth", "inception_v3"),
         ("boxes.training.max_words=30", "over data.max_words"),

@@ -26,7 +26,7 @@ from tests.benchmarks.published_form import double_object_images
 
 NAME = "speed_designs"
 TITLE = "Cheaper forms of the image stage, at equal steps"
-STEPS = 150
+STEPS = 300
 DEFAULT = "default"
 
 

@@ -5,7 +5,13 @@ import torch
 from torch import nn
 
 from objgan.layout import Layout
-from objgan.networks.discriminators import LayoutDiscriminator, SentenceHead, TextDiscriminator, trunk_layers
+from objgan.networks.discriminators import (
+    LayoutDiscriminator,
+    LayoutTrunk,
+    SentenceHead,
+    TextDiscriminator,
+    trunk_layers,
+)
 
 
 def _count(network: nn.Module) -> float:
@@ -93,3 +99,19 @@ def test_bfloat16_autocast(norm) -> None:  # type: ignore[no-untyped-def]
         logits = text(images, torch.randn(2, 6)).conditional[0] + layout(images, layout.encode(_layout()))
     logits.float().sum().backward()
     assert images.grad is not None and torch.isfinite(images.grad).all()
+
+
+def test_the_split_first_convolution_is_the_one_over_image_and_code_in_all_gradients() -> None:
+    torch.manual_seed(0)
+    trunk = LayoutTrunk(5, 4, 3, "batch").double()
+    images, code = (torch.randn(2, channels, 16, 16, dtype=torch.float64, requires_grad=True) for channels in (3, 5))
+    plain, at = [], torch.cat([images, code], 1)
+    for layer in trunk:
+        at = layer(at)
+        plain.append(at)
+    split = trunk.activations(images, trunk.project(code))
+    torch.testing.assert_close(split, plain, atol=1e-10, rtol=0)
+    inputs = [images, code, *trunk.parameters()]
+    slope = torch.randn_like(at)
+    ours, theirs = (torch.autograd.grad(one[-1], inputs, slope) for one in (split, plain))
+    torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)

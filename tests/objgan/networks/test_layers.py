@@ -5,7 +5,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from objgan.networks.layers import GLU, DownBlock, ResidualBlock, UpBlock, UpConvolution, conv3x3, norm2d, orthogonal_
+from objgan.networks.layers import (
+    GLU,
+    DownBlock,
+    LeanInstanceNorm,
+    ResidualBlock,
+    UpBlock,
+    UpConvolution,
+    conv3x3,
+    norm2d,
+    orthogonal_,
+)
 
 
 def test_glu_gates_channels() -> None:
@@ -107,6 +117,51 @@ def test_norm_statistics_are_float32_under_bf16(norm: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         out = norm2d(norm, 1)(x).float()
     assert out.mean().abs() < 0.02 and abs(out.std().item() - 1) < 0.02
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_lean_instance_norm_is_instance_norm_in_its_gradient(form: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    x = (3 + 2 * torch.randn(2, 3, 5, 7, dtype=torch.float64)).contiguous(memory_format=form).requires_grad_()
+    ours, theirs = LeanInstanceNorm(3)(x), nn.InstanceNorm2d(3)(x)
+    torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
+    assert ours.is_contiguous(memory_format=form)
+    slope = torch.randn_like(ours)
+    gradients = [torch.autograd.grad(y, x, slope)[0] for y in (ours, theirs)]
+    torch.testing.assert_close(*gradients, atol=1e-10, rtol=0)
+
+
+def test_a_block_remembers_less_with_the_lean_norm() -> None:
+    kept: list[int] = []
+    block, x = ResidualBlock(4), torch.randn(1, 4, 16, 16)
+    plain = nn.Sequential(
+        *(nn.InstanceNorm2d(m.num_features) if isinstance(m, LeanInstanceNorm) else m for m in block.block)
+    )
+    for network in (block.block, plain):
+        seen: dict[int, int] = {}
+
+        def keep(t: Tensor, seen: dict[int, int] = seen) -> Tensor:
+            seen[t.data_ptr()] = t.numel()
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            out = network(x)
+        kept.append(sum(seen.values()))
+        assert out.requires_grad
+    assert kept[1] - kept[0] >= 8 * 16 * 16
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_a_coarse_block_keeps_the_shape_and_the_details_of_its_input(coarse: bool) -> None:
+    torch.manual_seed(0)
+    block, x = ResidualBlock(4, coarse), torch.randn(2, 4, 8, 8)
+    added = block(x) - x
+    assert added.shape == x.shape and added.abs().max() > 0.1
+    # Checkers are lost where 2 x 2 cells are averaged: with them, the same is added.
+    checkers = torch.ones(8, 8)
+    checkers[::2, ::2] = checkers[1::2, 1::2] = -1
+    alike = torch.allclose(block(x + checkers) - (x + checkers), added, atol=1e-4)
+    assert alike == coarse
 
 
 def test_up_block_keeps_channels_last() -> None:

@@ -20,6 +20,7 @@ from objgan.train_state import TrainState
 from objgan.training import StepContext, train_step
 
 OPTIONS: dict[str, Any] = {"adversarial": "hinge", "discriminator_norm": "spectral", "augment": True}
+FAST: dict[str, Any] = {"shared_trunk": True, "half_resolution_blocks": 1}
 PENALTY: dict[str, Any] = {"gradient_penalty": 2.0, "gradient_penalty_every": 2}
 
 
@@ -52,7 +53,7 @@ def _with_gradient(stage: nn.Module) -> set[str]:
     return {name for name, p in stage.named_parameters() if p.grad is not None and p.grad.any()}
 
 
-@pytest.mark.parametrize("options", [{}, OPTIONS])
+@pytest.mark.parametrize("options", [{}, OPTIONS, FAST])
 def test_discriminators_phase_reaches_all_discriminators_and_nothing_else(tiny_config, domain, make_batch, options):  # type: ignore[no-untyped-def]
     stage = _stage(tiny_config, domain, **options)
     _backward(stage, "discriminators", make_batch(4, [4, 4, 4, 4]))
@@ -64,7 +65,7 @@ def test_discriminators_phase_reaches_all_discriminators_and_nothing_else(tiny_c
     assert all(p.grad is None for p in stage.networks["image_generator"].parameters())
 
 
-@pytest.mark.parametrize("options", [{}, OPTIONS])
+@pytest.mark.parametrize("options", [{}, OPTIONS, FAST])
 def test_generator_phase_reaches_all_of_the_generator(tiny_config, domain, make_batch, options):  # type: ignore[no-untyped-def]
     stage = _stage(tiny_config, domain, **options)
     stage.networks.requires_grad_(True)
@@ -196,7 +197,7 @@ def test_a_single_class_has_no_wrong_labels(tiny_config, domain, make_batch):  #
     assert all(torch.isfinite(loss) for loss in losses.values())
 
 
-@pytest.mark.parametrize("options", [{}, OPTIONS])
+@pytest.mark.parametrize("options", [{}, OPTIONS, FAST])
 def test_batches_without_objects_pass(tiny_config, domain, make_batch, options):  # type: ignore[no-untyped-def]
     stage, batch = _stage(tiny_config, domain, **options), make_batch(3, [0, 0, 0])
     made = stage(batch)
@@ -236,7 +237,7 @@ def test_padding_changes_nothing(tiny_config, domain, make_batch):  # type: igno
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("options", [{}, OPTIONS])
+@pytest.mark.parametrize("options", [{}, OPTIONS, FAST])
 def test_two_steps_change_every_network_and_stay_finite(tiny_config, domain, make_batch, options, precision):  # type: ignore[no-untyped-def]
     state = TrainState(_stage(tiny_config, domain, PENALTY if options else {}, **options))
     before = {name: p.detach().clone() for name, p in state.stage.named_parameters()}
@@ -250,6 +251,26 @@ def test_two_steps_change_every_network_and_stay_finite(tiny_config, domain, mak
         assert torch.isfinite(parameter).all(), name
         if parameter.ndim > 1:
             assert torch.equal(parameter, before[name]) == name.startswith("helpers."), name
+
+
+def test_heads_on_a_shared_trunk_judge_as_discriminators_with_that_trunk_do(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    alone, shared = _stage(tiny_config, domain), _stage(tiny_config, domain, shared_trunk=True)
+    count = sum(p.numel() for p in shared.networks.parameters())
+    assert count < sum(p.numel() for p in alone.networks.parameters())
+    trunk = shared.networks["layout_64"].state_dict()
+    for name, network in alone.networks.items():
+        theirs = shared.networks[name].state_dict()
+        if name.startswith("object_"):
+            theirs |= {key: value for key, value in trunk.items() if key in network.state_dict()}
+        network.load_state_dict(theirs)
+    batch, values = make_batch(4, [4, 4, 4, 4]), []
+    for stage in (alone, shared):
+        torch.manual_seed(3)
+        made = stage(batch)
+        values.append(stage.discriminator_losses(batch, made) | stage.generator_losses(batch, made))
+    assert values[0].keys() == values[1].keys()
+    for name, value in values[0].items():
+        torch.testing.assert_close(value, values[1][name], msg=name, rtol=1e-5, atol=1e-5)
 
 
 def test_penalty_phase_is_lazy_and_makes_up_for_it(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
