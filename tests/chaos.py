@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def kills(bench: Bench) -> Iterator[Row]:
     silence.start()
     for number, victim in enumerate(order):
         target = _step(broken.folder) + draw.randint(5, 30)
-        wait_until(lambda target=target: _step(broken.folder) >= target or process.poll() is not None, 300)
+        wait_until(partial(_moved, broken.folder, target - 1, process), 300)
         if process.poll() is not None:
             codes.append(f"ended at kill {number}")
             break
@@ -109,13 +110,13 @@ def kills(bench: Bench) -> Iterator[Row]:
             threading.Thread(target=process.communicate, daemon=True).start()
         else:
             draw.choice(training_workers(process.pid) or [process]).send_signal(signal.SIGKILL)
-        wait_until(lambda before=before: _step(broken.folder) > before or process.poll() is not None, 300)
+        wait_until(partial(_moved, broken.folder, before, process), 300)
         longest = max(longest, time.time() - began)
     process.wait(600)
     told = [line["step"] for line in lines(broken.folder) if "values" in line]
     same = same_weights(last(broken.folder), last(whole.folder))
-    yield Row(f"{KILLS} workers and {DRIVER_KILLS} drivers killed", len(order), len(told) - len(set(told)), longest, same,
-              f"exit code {process.returncode} {' '.join(codes)}")  # fmt: skip
+    name, lost = f"{KILLS} workers and {DRIVER_KILLS} drivers killed", len(told) - len(set(told))
+    yield Row(name, len(order), lost, longest, same, f"exit code {process.returncode} {' '.join(codes)}")
 
 
 def nodes(bench: Bench) -> Iterator[Row]:
@@ -216,30 +217,34 @@ def _disturbed(bench: Bench, stage: str, name: str, disturb: Callable[[Path], No
 
 def _run_disturbed(job: TrainJob, name: str, disturb: Callable[[Path], None], calm: Path) -> Row:
     """Run `job`, call `disturb` once a checkpoint (or some steps) is there, compare with the calm run."""
-    moment: list[float] = []
-
-    def wait_and_disturb() -> None:
-        few = job.training.checkpoint_every > 100
-        wait_until(lambda: _step(job.folder) > 5 if few else bool(list(job.folder.glob("step_*"))), 200)
-        moment.append(time.time())
-        disturb(job.folder)
-
-    thread = threading.Thread(target=wait_and_disturb, daemon=True)
-    thread.start()
     said: list[str] = []
-    train(job, said.append)
-    thread.join(30)
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            train(job, said.append)
+        except BaseException as error:
+            failed.append(error)
+
+    # Nodes can be added by the main thread alone.
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    few = job.training.checkpoint_every > 100
+    wait_until(lambda: _step(job.folder) > 5 if few else bool(list(job.folder.glob("step_*"))), 200)
+    moment = time.time()
+    disturb(job.folder)
+    thread.join(500)
+    if failed:
+        return Row(name, 1, -1, -1.0, False, str(failed[0])[:300])
     told = [line for line in lines(job.folder) if "values" in line]
-    before = max((line["step"] for line in told if line["time"] <= moment[0]), default=0)
-    after = [line["time"] for line in told if line["time"] > moment[0] and line["step"] > before + 1]
+    before = max((line["step"] for line in told if line["time"] <= moment), default=0)
+    after = [line["time"] for line in told if line["time"] > moment and line["step"] > before + 1]
     steps = [line["step"] for line in told]
     same = same_weights(last(job.folder), last(calm))
     if not same and job.config.compute.max_workers:
         same = _near(last(job.folder), last(calm))
     events = [line for line in said if "goes on" in line or "warning" in line]
-    return Row(
-        name, 1, len(steps) - len(set(steps)), after[0] - moment[0] if after else -1, same, "; ".join(events)[:300]
-    )
+    return Row(name, 1, len(steps) - len(set(steps)), after[0] - moment if after else -1, same, "; ".join(events)[:300])
 
 
 def _near(one: Path, other: Path) -> bool:
@@ -298,6 +303,11 @@ def _step(folder: Path) -> int:
     if not (folder / "progress.jsonl").exists():
         return 0
     return max((line["step"] for line in lines(folder) if "values" in line), default=0)
+
+
+def _moved(folder: Path, before: int, process: subprocess.Popen[str]) -> bool:
+    """Whether a run has gone beyond a step, or has ended."""
+    return _step(folder) > before or process.poll() is not None
 
 
 def _repository() -> Path:
