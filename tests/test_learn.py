@@ -59,6 +59,12 @@ def test_time_that_is_up_begins_no_cell_and_the_table_has_what_there_is(done: li
     assert "b 7" in learn.render(tmp_path)
 
 
+def test_a_section_without_rows_here_stays_as_it_was(done: list[str], tmp_path: Path) -> None:
+    before = learn.render(tmp_path, "# Page\n\n## Another\n\nGone.\n\n## Made up\n\nb 8\n")
+    assert "## Made up\n\nb 8\n" in before and "Not measured" not in before and "Gone" not in before
+    assert learn.render(tmp_path, before) == before
+
+
 def test_a_wrong_section_is_refused_with_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         learn.main(["--only", "nonsense"])

@@ -18,7 +18,7 @@ from tests.benchmarks.published_form import convolve_after_doubling, double_obje
 SETTINGS = tuple(
     f"{stage}.training.{name}"
     for stage in ("encoders", "images")
-    for name in ("steps=2", "batch_size=4", "checkpoint_every=2", "validation_samples=4")
+    for name in ("steps=2", "batch_size=8", "checkpoint_every=2", "validation_samples=4")
 )
 
 

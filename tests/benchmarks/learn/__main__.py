@@ -42,11 +42,18 @@ def work(names: Sequence[str], options: Options, until: float, log: Log) -> bool
     return True
 
 
-def render(out: Path) -> str:
-    """RESULTS.md from the rows that there are and from the notes on what was tried."""
+def render(out: Path, before: str = "") -> str:
+    """RESULTS.md from the rows that there are and from the notes on what was tried.
+
+    A section without rows under `out` stays as it was in the page `before`: rows need not all be on one machine.
+    """
+    old = {text.split("\n", 1)[0]: text for text in before.split("\n## ")[1:]}
     parts = ["# Does it learn?", "", "Made by `make bench-learn`. Intervals are 95 % bootstrap intervals.", ""]
     for name in SECTIONS:
         module, rows = section(name), load_rows(out, name)
+        if not rows and module.TITLE in old:
+            parts.append(f"## {old[module.TITLE].rstrip()}\n")
+            continue
         parts += [f"## {module.TITLE}", "", module.table(rows) if rows else "Not measured yet.", ""]
         tried = HERE / f"tried_{name}.md"
         if tried.exists():
@@ -80,9 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    text = render(options.out)
     # Trials with rows of their own leave the published table alone.
-    write_atomically(RESULTS if options.out == DEFAULT_OUT else options.out / RESULTS.name, text)
+    path = RESULTS if options.out == DEFAULT_OUT else options.out / RESULTS.name
+    text = render(options.out, path.read_text() if path.exists() else "")
+    write_atomically(path, text)
     print(text)
     return 0
 

@@ -32,10 +32,11 @@ DEFAULT = "default"
 
 @dataclass(frozen=True)
 class Design:
-    """A form of the image stage: its settings under `images`, and what is changed beyond any setting."""
+    """A form of the image stage: settings under `images`, others of its training, what is changed beyond settings."""
 
     title: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
     adapt: Callable[[Stage], None] = lambda stage: None
 
 
@@ -47,6 +48,7 @@ DESIGNS: Mapping[str, Design] = {
         "D: C, and the last scale's residual block at half resolution",
         {"shared_trunk": True, "half_resolution_blocks": 1},
     ),
+    "groups": Design("A + B in groups of half a batch", training={"group": 4}),
 }
 MEASURES = {
     "object_colour_distance": "objects' colour distance",
@@ -80,7 +82,12 @@ def design_config(config: Config, name: str, seed: int, steps: int) -> Config:
     """The settings of a design for a run of so many steps."""
     values = config.model_dump() | {"seed": seed}
     values["images"] |= DESIGNS[name].settings
-    values["images"]["training"] |= {"steps": steps, "epochs": None, "checkpoint_every": 10 * steps}
+    values["images"]["training"] |= {
+        **DESIGNS[name].training,
+        "steps": steps,
+        "epochs": None,
+        "checkpoint_every": 10 * steps,
+    }
     return build_config(values)
 
 
