@@ -111,7 +111,7 @@ class _Step:
 
     def __init__(self, state: TrainState, parts: Sequence[Part], context: StepContext) -> None:
         self.state, self.parts, self.context = state, parts, context
-        self.statistics = GroupStatistics(state.stage.networks, len(parts), context.groups)
+        self.statistics = GroupStatistics(state.stage.networks, [part.group for part in parts], context.groups)
         self.outputs: list[Any] = []
         self.bad = torch.zeros((), dtype=torch.bool, device=state.device)
         self._names: list[str] = []
@@ -179,21 +179,36 @@ class _Step:
         """
         number = 1 + self.state.stage.phases.index(phase)
         total: Tensor | None = None
-        for place, part in enumerate(self.parts):
+        for place in range(len(self.parts)):
             self._begin(place, number)
-            with _autocast(self.state.device, self.context.precision):
-                losses = phase.losses(part.batch, self.outputs[place])
             with sums.overlapped() if place == len(self.parts) - 1 else contextlib.nullcontext():
-                learns = _backward(phase, losses, self.context.groups)
+                found, learns = self._descend(phase, place)
             self.statistics.end(place)
             if last:
                 self.outputs[place] = None
-            values = [loss.detach().float().reshape(1) for loss in losses.values()]
+            values = [loss.reshape(1) for loss in found.values()]
             mean = torch.cat(values) / self.context.groups if values else self._attention[:0]
             total = mean if total is None else total + mean
-        self._names += [f"{phase.name}/{name}" for name in losses]
+        self._names += [f"{phase.name}/{name}" for name in found]
         assert total is not None
         return total, learns
+
+    def _descend(self, phase: Phase, place: int) -> tuple[Losses, bool]:
+        """Gradients of one group: its losses, detached, and whether any was minimised."""
+        found: Losses = {}
+        learns = False
+        device, precision = self.state.device, self.context.precision
+        with _autocast(device, precision):
+            losses = phase.losses(self.parts[place].batch, self.outputs[place])
+        pieces = iter([losses]) if isinstance(losses, dict) else losses
+        while True:
+            # Each piece is computed when it is asked for, and its graph is gone before the next one.
+            with _autocast(device, precision):
+                piece = next(pieces, None)
+            if piece is None:
+                return found, learns
+            learns = _backward(phase, piece, self.context.groups) or learns
+            found |= {name: loss.detach().float() for name, loss in piece.items()}
 
     def _begin(self, place: int, number: int) -> None:
         """A pass's noise and buffers depend on the group and not on who computed what before."""

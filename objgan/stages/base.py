@@ -1,7 +1,7 @@
 """Stage and Phase: what the one training loop knows of a model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -30,7 +30,8 @@ class Adam:
 class Phase:
     """One update within a step: gradients are on for `networks` alone.
 
-    losses:  (batch, outputs of Stage.forward) -> named, unweighted scalars
+    losses:  (batch, outputs of Stage.forward) -> named, unweighted scalars; or several such, one after the other,
+             without common parameters: each piece's graph is gone before the next piece is asked for
     weights: factor of each loss in the sum that is minimised; a name without one is only reported
     clip:    largest gradient norm by network; networks without one are not clipped
     every:   done at steps divisible by it (lazy regularisation); the weights should make up for it
@@ -39,10 +40,16 @@ class Phase:
     name: str
     networks: tuple[str, ...]
     optimiser: Adam
-    losses: Callable[[Batch, Any], Losses]
+    losses: Callable[[Batch, Any], Losses | Iterator[Losses]]
     weights: Mapping[str, float]
     clip: Mapping[str, float] = field(default_factory=dict)
     every: int = 1
+
+    def all_losses(self, batch: Batch, outputs: Any) -> Losses:
+        """Every loss by name, all pieces with their graphs."""
+        losses = self.losses(batch, outputs)
+        pieces = [losses] if isinstance(losses, dict) else losses
+        return {name: loss for piece in pieces for name, loss in piece.items()}
 
 
 class Stage(ABC, nn.Module):

@@ -1,5 +1,6 @@
 """The image stage's discriminators at work: their own losses and the generator's, on given pairs."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -62,23 +63,36 @@ class ImageJudges:
 
     def discriminator_losses(self, pairs: Pairs) -> Losses:
         """Every discriminator's loss by its name, and how often it is right ("..._accuracy_...")."""
-        losses, views = self.text_losses(pairs), None
+        return {name: loss for losses in self.discriminator_terms(pairs) for name, loss in losses.items()}
+
+    def discriminator_terms(self, pairs: Pairs) -> Iterator[Losses]:
+        """The same in pieces without common parameters, so that each one's graph can go before the next one's comes."""
+        for scale in range(len(self.images.sizes)):
+            yield self._text_terms(pairs, scale)
+        shared, rest = self.images.shared_trunk, list(pairs.objects) if self.images.object_discriminators else []
+        views = None
         for size, real, fake in zip(self.images.sizes, pairs.reals, pairs.fakes, strict=True):
             if self.images.layout:
                 views = _look(self._layout(size), pairs, real, fake)
-                losses |= _named(f"layout_{size}", self._layout_terms(self._layout(size), views))
-        for group in pairs.objects if self.images.object_discriminators else ():
-            losses |= _named(f"object_{group}", self._object_terms(pairs, group, views))
-        return losses
+                losses = _named(f"layout_{size}", self._layout_terms(self._layout(size), views))
+                if shared and size == self.images.sizes[-1]:
+                    for group in rest:
+                        losses |= _named(f"object_{group}", self._object_terms(pairs, group, views))
+                yield losses
+        for group in () if shared else rest:
+            yield _named(f"object_{group}", self._object_terms(pairs, group, None))
 
     def text_losses(self, pairs: Pairs) -> Losses:
         """The text discriminators' part of `discriminator_losses`."""
-        losses: Losses = {}
-        for size, real, fake in zip(self.images.sizes, pairs.reals, pairs.fakes, strict=True):
-            judge, weight = self._text(size), self.images.training.text_weight
-            reals, fakes = judge(real, pairs.sentence, pairs.other_sentence), judge(fake, pairs.sentence)
-            losses |= _named(f"text_{size}", text_loss(reals, fakes, pairs.mismatched, self.kind, weight))
-        return losses
+        scales = range(len(self.images.sizes))
+        return {name: loss for scale in scales for name, loss in self._text_terms(pairs, scale).items()}
+
+    def _text_terms(self, pairs: Pairs, scale: int) -> Losses:
+        size, weight = self.images.sizes[scale], self.images.training.text_weight
+        judge = self._text(size)
+        reals = judge(pairs.reals[scale], pairs.sentence, pairs.other_sentence)
+        fakes = judge(pairs.fakes[scale], pairs.sentence)
+        return _named(f"text_{size}", text_loss(reals, fakes, pairs.mismatched, self.kind, weight))
 
     def penalty(self, pairs: Pairs) -> Tensor:
         """Matching-aware gradient penalty on real pairs, the sum over the text discriminators; a float32 scalar."""

@@ -1,6 +1,6 @@
 """Stage `images`: caption, boxes and masks -> images at every scale (Li et al. 2019, sections 3.3 and 3.4)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -81,6 +81,10 @@ class ImagesStage(Stage):
     def discriminator_losses(self, batch: Batch, made: Pass) -> Losses:
         """Every discriminator's loss by its name, and how often it is right; the generator's outputs detached."""
         return self.judges.discriminator_losses(self.pairs(batch, made, self._reals(batch), detach=True))
+
+    def discriminator_terms(self, batch: Batch, made: Pass) -> Iterator[Losses]:
+        """`discriminator_losses` in pieces that have no parameters in common."""
+        return self.judges.discriminator_terms(self.pairs(batch, made, self._reals(batch), detach=True))
 
     def penalty_losses(self, batch: Batch, made: Pass) -> Losses:
         """Matching-aware gradient penalty of the text discriminators, together with their losses.
@@ -172,7 +176,7 @@ class ImagesStage(Stage):
         judges = tuple(name for name in self.networks if name not in self.inference)
         text = tuple(name for name in judges if name.startswith("text_"))
         optimiser = Adam(training.discriminator_lr)
-        phases = [Phase("discriminators", judges, optimiser, self.discriminator_losses, dict.fromkeys(judges, 1.0))]
+        phases = [Phase("discriminators", judges, optimiser, self.discriminator_terms, dict.fromkeys(judges, 1.0))]
         if training.gradient_penalty:
             every = training.gradient_penalty_every
             weights = dict.fromkeys(text, 1.0) | {"penalty": training.gradient_penalty * every}

@@ -45,7 +45,7 @@ def _backward(stage: ImagesStage, name: str, batch: Batch) -> None:
     """One phase's gradients with every parameter's gradients on: only what the losses themselves hold back is held."""
     phase = _phase(stage, name)
     torch.manual_seed(1)
-    losses = phase.losses(batch, stage(batch))
+    losses = phase.all_losses(batch, stage(batch))
     torch.stack([phase.weights[k] * loss for k, loss in losses.items() if phase.weights.get(k)]).sum().backward()
 
 
@@ -280,7 +280,7 @@ def test_penalty_phase_is_lazy_and_makes_up_for_it(tiny_config, domain, make_bat
     assert phase.every == 2 and phase.weights["penalty"] == 4.0
     assert set(phase.networks) == {"text_32", "text_64"}
     batch = make_batch(3)
-    losses = phase.losses(batch, stage(batch))
+    losses = phase.all_losses(batch, stage(batch))
     losses["penalty"].backward()
     touched = {name.split(".")[1] for name in _with_gradient(stage)}
     assert touched == {"text_32", "text_64"}

@@ -45,5 +45,5 @@ def test_every_loss_is_float32_under_autocast(name: str, tiny_config, domain, ma
     stage, batch = _stage(name, tiny_config, domain), make_batch(4, [4, 4, 4, 4])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = stage(batch)
-        losses = [phase.losses(batch, outputs) for phase in stage.phases]
+        losses = [phase.all_losses(batch, outputs) for phase in stage.phases]
     assert {loss.dtype for phase in losses for loss in phase.values()} == {torch.float32}
