@@ -199,7 +199,7 @@ def test_a_sleeper_that_nobody_followed_goes_on(tmp_path: Path, repository: Path
 def test_a_holder_elsewhere_is_followed_only_after_its_time(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     _foreign(storage, age=0, ttl=2.0)
-    with pytest.raises(InputError, match="on far .*if that machine is gone, try again 2 s after its end"):
+    with pytest.raises(InputError, match=r"on far .*if that machine is gone, try again 2 s after its end"):
         Lease.acquire(storage)
     began = time.monotonic()
     with Lease.acquire(storage, wait=20):
