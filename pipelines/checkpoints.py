@@ -105,11 +105,13 @@ class CheckpointStore:
         `broken_step_...`, in an object store its `state.json` is, so that no one meets it again and nothing is lost.
         """
         names = self.names()
-        for name, before in zip(reversed(names), [*reversed(names[:-1]), None], strict=False):
+        while names:
+            name = names.pop()
             try:
                 return name, self.fetch(name)
             except InputError as error:
-                self.log(f"checkpoint {name} is broken ({error}): taking {before or 'none, there is no other'}")
+                before = names[-1] if names else "none, there is no other"
+                self.log(f"checkpoint {name} is broken ({error}): taking {before}")
                 if set_aside:
                     self._set_aside(name)
         return None

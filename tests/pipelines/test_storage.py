@@ -162,7 +162,7 @@ def test_secrets_are_not_shown(s3: str) -> None:
 
 @pytest.mark.parametrize("location", ["zz://bucket/x", "s3://b/x?nonsense=1", "s3://", "hdfs://nowhere:1/x"])
 def test_a_location_that_cannot_be_opened_is_one_line(location: str) -> None:
-    with pytest.raises(InputError, match=r"storage \w+://.*check") as caught:
+    with pytest.raises(InputError, match=r"storage \w+://.*(check|write it like)") as caught:
         Storage(location, patience=0).check()
     assert "\n" not in str(caught.value)
 
