@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -237,14 +238,22 @@ def _run_disturbed(job: TrainJob, name: str, disturb: Callable[[Path], None], ca
     if failed:
         return Row(name, 1, -1, -1.0, False, str(failed[0])[:300])
     told = [line for line in lines(job.folder) if "values" in line]
-    before = max((line["step"] for line in told if line["time"] <= moment), default=0)
-    after = [line["time"] for line in told if line["time"] > moment and line["step"] > before + 1]
     steps = [line["step"] for line in told]
     same = same_weights(last(job.folder), last(calm))
     if not same and job.config.compute.max_workers:
         same = _near(last(job.folder), last(calm))
     events = [line for line in said if "goes on" in line or "warning" in line]
-    return Row(name, 1, len(steps) - len(set(steps)), after[0] - moment if after else -1, same, "; ".join(events)[:300])
+    return Row(name, 1, len(steps) - len(set(steps)), _longest_wait(told, moment), same, "; ".join(events)[:300])
+
+
+def _longest_wait(told: list[dict], moment: float) -> float:
+    """Seconds between two steps that had not been done before, from `moment` on."""
+    times, highest = [], 0
+    for line in told:
+        if line["step"] > highest:
+            highest = line["step"]
+            times.append(line["time"])
+    return max((after - before for before, after in pairwise(times) if after > moment), default=-1.0)
 
 
 def _near(one: Path, other: Path) -> bool:
