@@ -8,10 +8,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test lint format bench bench-learn clean
+.PHONY: help setup demo test lint format bench bench-learn chaos clean
 
 help:
-	@echo "make demo | test | lint | format | bench | bench-learn | setup | clean"
+	@echo "make demo | test | lint | format | bench | bench-learn | chaos | setup | clean"
 
 setup: $(INSTALLED)
 
@@ -44,6 +44,9 @@ bench: setup
 
 bench-learn: setup
 	$(RUN) -m tests.benchmarks.learn $(ARGS)
+
+chaos: setup
+	$(RUN) -m tests.chaos $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -42,7 +42,20 @@ SHORT: dict[str, tuple[str, ...]] = {
     "python -m pipelines train encoders --data data/prepared --run first": (QUICK,),
     "python -m pipelines train boxes --data data/prepared --run first": (QUICK,),
     "python -m pipelines train shapes --data data/prepared --run first": (QUICK,),
-    "python -m pipelines train images --data data/prepared --run first --workers 2": (QUICK,),
+    "python -m pipelines train images --data data/prepared --run first --workers 2 --set images.training.group=4": (
+        f"{QUICK} --set images.training.batch_size=8",
+    ),
+    "python -m pipelines train shapes --data data/prepared --run tuned --init-from runs/first/shapes/step_00000120": (
+        "python -m pipelines train shapes --data data/prepared --run tuned "
+        "--init-from runs/first/shapes/step_00000002 --config quick.yaml",
+    ),
+    "python -m pipelines train images --data data/prepared --run first --profile": (
+        f"{QUICK} --set images.training.group=4 --set images.training.batch_size=8",
+    ),
+    "python -m pipelines runs": ("+",),
+    "python -m pipelines runs status first": ("python -m pipelines runs status first/shapes",),
+    "python -m pipelines runs list --json": ("+",),
+    "python -m pipelines runs gc --dry-run": ("+",),
     "python -m pipelines register --run first --alias challenger": ("+",),
     "python -m pipelines judges --data data/prepared --out runs/judges": (QUICK,),
     "python -m pipelines evaluate --model models:/objgan@challenger --data data/prepared --judges runs/judges "

@@ -7,12 +7,12 @@ from typing import ClassVar, Literal
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
 
 from objgan import drawing
 from objgan.batch import Batch
 from objgan.config import Config
 from objgan.domain import Domain
+from objgan.looks import word_looks
 from objgan.losses.damsm import (
     Gammas,
     damsm_losses,
@@ -147,25 +147,9 @@ class EncodersStage(Stage):
 
     def _looks(self, image: Tensor, attention: Tensor, batch: Batch, index: int) -> list[Image.Image]:
         """Image [3, S, S], attention [T, N] -> its sharpest words' attention over the image."""
-        count = int(batch.word_count[index])
-        sharpest = attention[:count].amax(1).topk(min(_PICTURED_WORDS, count)).indices.sort().values
         side = round(attention.shape[1] ** 0.5)
-        panels = []
-        for word in sharpest.tolist():
-            shares = attention[word].view(1, 1, side, side)
-            light = functional.interpolate(shares / shares.amax(), size=image.shape[-2:], mode="bilinear")[0]
-            # Brightness, not colour: black where the word does not look.
-            panel = drawing.enlarge(drawing.to_image((image + 1) * light - 1), 160)
-            label = self.domain.vocabulary.words[int(batch.words[index, word])]
-            panels.append(_below(panel, drawing.caption_strip(label, 160)))
-        return panels
-
-
-def _below(picture: Image.Image, strip: Image.Image) -> Image.Image:
-    both = Image.new("RGB", (picture.width, picture.height + strip.height), "white")
-    both.paste(picture, (0, 0))
-    both.paste(strip, (0, picture.height))
-    return both
+        words = [self.domain.vocabulary.words[word] for word in batch.words[index, : int(batch.word_count[index])]]
+        return word_looks(image, attention.view(-1, side, side), words, _PICTURED_WORDS)
 
 
 def _with_weights(encoder: ImageEncoder, config: Config) -> ImageEncoder:

@@ -12,6 +12,7 @@ from objgan.batch import Batch
 from objgan.config import Config
 from objgan.domain import Domain
 from objgan.layout import drop_small
+from objgan.looks import word_looks
 from objgan.losses.damsm import Gammas, damsm_losses, same_image, sentence_scores
 from objgan.losses.divergence import kl_to_standard_normal
 from objgan.metrics.images import first_of_pool, object_colour_distance
@@ -133,7 +134,9 @@ class ImagesStage(Stage):
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> dict[str, Image.Image]:
-        """A row a sample, its caption above: true boxes, true masks, generated image at each scale, real image."""
+        """A row a sample, its caption above: true boxes, true masks, generated image at each scale, real image; and
+        where the words look, in a picture of its own.
+        """
         made, side = self._make(batch, self._noise(batch)), 256
         layout, real = made.layout, batch.pixels(self.config.images.sizes[-1])
         rows, masks = [], made.layout.soft_masks
@@ -149,7 +152,19 @@ class ImagesStage(Stage):
             )
         captions = [self.domain.vocabulary.decode(words) for words in batch.words.tolist()]
         scales = [f"generated, {size} px" for size in self.config.images.sizes]
-        return {"images": drawing.grid(rows, captions, ("boxes", "masks", *scales, "real image"))}
+        pictures = {"images": drawing.grid(rows, captions, ("boxes", "masks", *scales, "real image"))}
+        return pictures | self._attention(batch, made, captions)
+
+    def _attention(self, batch: Batch, made: Pass, captions: list[str]) -> dict[str, Image.Image]:
+        """Where the last scale's cells take from which word; nothing with a single scale, which has no such attention."""
+        maps, rows = made.generated.word_maps[-1:], []
+        for sample, count in enumerate(batch.word_count.tolist() if maps else ()):
+            image = made.generated.images[-1][sample]
+            words = [self.domain.vocabulary.words[word] for word in batch.words[sample, :count].tolist()]
+            rows.append([drawing.enlarge(drawing.to_image(image), 160), *word_looks(image, maps[0][sample], words, 4)])
+        if not rows:
+            return {}
+        return {"attention": drawing.grid(rows, captions, ("generated", *["where a word looks"] * 4))}
 
     def _make(self, batch: Batch, noise: Tensor) -> Pass:
         with torch.no_grad():

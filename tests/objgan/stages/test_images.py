@@ -308,6 +308,8 @@ def test_pictures_have_a_row_a_sample(tiny_config, domain, make_batch):  # type:
     stage = _stage(tiny_config, domain).eval()
     two, three = (stage.pictures(make_batch(n, [0, 1, 2][:n]))["images"] for n in (2, 3))
     assert three.height > two.height > 512 and three.width > 5 * 256
+    looks = stage.pictures(make_batch(2, [0, 1]))["attention"]
+    assert looks.height > 2 * 160
 
 
 WITHOUT: dict[str, dict[str, Any]] = {
