@@ -53,7 +53,7 @@ SHORT: dict[str, tuple[str, ...]] = {
         f"{QUICK} --set images.training.group=4 --set images.training.batch_size=8",
     ),
     "python -m pipelines runs": ("+",),
-    "python -m pipelines runs status first": ("python -m pipelines runs status first/shapes",),
+    "python -m pipelines runs status first": ("+",),
     "python -m pipelines runs list --json": ("+",),
     "python -m pipelines runs gc --dry-run": ("+",),
     "python -m pipelines register --run first --alias challenger": ("+",),
