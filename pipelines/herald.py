@@ -87,8 +87,10 @@ class Herald:
 
 def fail(board: Any, error: BaseException) -> None:
     """Tell the driver what a retry would only repeat."""
-    code = error.errno if isinstance(error, OSError) else None
-    ray.get(board.fail.remote(type(error).__name__, _line(error), code), timeout=_ANSWER_S)
+    code, text = None, _line(error)
+    if isinstance(error, OSError):
+        code, text = error.errno, error.strerror or text
+    ray.get(board.fail.remote(type(error).__name__, text, code), timeout=_ANSWER_S)
 
 
 def _quietly(write: Callable[[], None], tell: Callable[[dict[str, Any]], None]) -> None:

@@ -156,7 +156,7 @@ class ImagesStage(Stage):
         return pictures | self._attention(batch, made, captions)
 
     def _attention(self, batch: Batch, made: Pass, captions: list[str]) -> dict[str, Image.Image]:
-        """What the last scale's cells take from which word; nothing with a single scale, which has no such attention."""
+        """What the last scale's cells take from which word; nothing with a single scale: it has no such attention."""
         maps, rows = made.generated.word_maps[-1:], []
         for sample, count in enumerate(batch.word_count.tolist() if maps else ()):
             image = made.generated.images[-1][sample]
