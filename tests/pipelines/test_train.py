@@ -2,9 +2,12 @@
 
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 from mlflow.tracking import MlflowClient
@@ -15,6 +18,7 @@ from objgan.errors import InputError
 from pipelines.jobs import TrainJob
 from pipelines.replay import replay
 from pipelines.shards import load_manifest
+from pipelines.status import RunStatus
 from pipelines.train import TrainingStopped, check_job, train
 from tests.pipelines.training import (
     STEPS,
@@ -186,6 +190,39 @@ def test_a_new_run_can_begin_with_the_weights_of_another(
         assert np.allclose(ours[name].numpy(), theirs[name].numpy(), atol=1e-6), name
     with pytest.raises(InputError, match="init_from"):
         check_job(TrainJob("shapes", config, prepared, tmp_path / "tuned"))
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_waits_while_the_bucket_is_silent(
+    prepared: Path, data_config: Config, tmp_path: Path, s3: str, s3_server: str, undisturbed: Path
+) -> None:
+    """The server is stopped for five seconds in the middle; the run ends as one in a folder does."""
+    job = TrainJob("shapes", small_config(data_config), prepared, tmp_path / "shapes", storage=s3)
+    (server,) = (one for one in psutil.process_iter() if s3_server.rsplit(":", 1)[-1] in _words(one))
+
+    def silence() -> None:
+        wait_until(lambda: job.store().exists("step_00000002/state.json"))
+        server.suspend()
+        time.sleep(5)
+        server.resume()
+
+    thread = threading.Thread(target=silence, daemon=True)
+    thread.start()
+    done = train(job, _silent)
+    thread.join(10)
+    assert done.checkpoint.parent == tmp_path / "shapes", "the best one is fetched"
+    assert same_weights(job.checkpoints().fetch(f"step_{STEPS:08d}"), last(undisturbed))
+    status = RunStatus.load(job.store())
+    assert status is not None
+    assert (status.state, status.step, status.steps) == ("finished", STEPS, STEPS)
+    assert job.store().exists(f"pictures/shapes_{STEPS:07d}.png")
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 @pytest.mark.slow
