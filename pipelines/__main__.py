@@ -135,7 +135,7 @@ def _train(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--wait", type=float, metavar="SECONDS", help="queue so long while another driver holds the run"
     )
-    command.add_argument("--replay", type=Path, metavar="DIR", help="do a step again that a run left out, and look")
+    command.add_argument("--replay", metavar="DIR", help="do a step again that a run left out, and look")
     command.add_argument(
         "--profile", action="store_true", help="a few steps in this process: a trace, and the ten largest costs"
     )

@@ -3,8 +3,6 @@
 import contextlib
 import errno
 import json
-import shlex
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,7 +85,7 @@ def train(job: TrainJob, log: Log, lease: Lease | None = None) -> Trained:
 
 def _supervise(job: TrainJob, use_gpu: bool, lease: Lease, log: Log) -> str | None:
     board, view = make_board(), ProgressView(job.stage, log)
-    orders = Orders(job, board, lease.token, shlex.join(sys.argv))
+    orders = Orders(job, board, lease.token, lease.info.command)
     watch = Supervisor(board, job.config.compute, view, lease.lost)
     record = None if lease.storage.local is None else lease.storage.local / "progress.jsonl"
     try:

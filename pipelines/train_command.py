@@ -1,6 +1,7 @@
 """`train`: its options become a job, checked before anything starts; then training, a replay or a profile."""
 
 import argparse
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,9 @@ def train(options: argparse.Namespace, config: Config) -> None:
     """What the command does, once `--dry-run` is out of the way."""
     stage_class(options.stage)
     if options.replay is not None:
-        replay(options.replay, say, {} if options.encoders is None else {"encoders": options.encoders})
+        needs = {} if options.encoders is None else {"encoders": options.encoders}
+        with tempfile.TemporaryDirectory() as scratch:
+            replay(_near(options.replay, Path(scratch)), say, needs)
         return
     job = _job(options, config)
     check_job(job)
@@ -48,6 +51,15 @@ def _train(options: argparse.Namespace, job: TrainJob) -> None:
         with tracked_run(uri, f"{options.run}-{options.stage}", store, tags) as tracking:
             done = train_stage(replace(job, tracking=tracking), say, lease)
     say(f"{options.stage}: best checkpoint {done.checkpoint} (step {done.step})")
+
+
+def _near(location: str, scratch: Path) -> Path:
+    """A kept step as a folder on this machine."""
+    if "://" not in location:
+        return Path(location)
+    place, mark, query = location.partition("?")
+    parent, _, name = place.rstrip("/").rpartition("/")
+    return Storage(parent + mark + query).download(name, scratch / name)
 
 
 def _job(options: argparse.Namespace, config: Config) -> TrainJob:
