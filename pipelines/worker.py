@@ -63,8 +63,9 @@ def train_worker(settings: dict[str, Any]) -> None:
     try:
         _Loop(orders).run()
     except FloatingPointError as error:
-        # All workers read the same numbers, and come here together.
-        fail(orders.board, error)
+        # All workers read the same numbers and come here together; the first one knows where the batch was kept.
+        if ray.train.get_context().get_world_rank() == 0:
+            fail(orders.board, error)
     except (InputError, LeaseLost, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _FULL:
             raise
