@@ -1,0 +1,85 @@
+"""`prepare` on broken inputs, on broken disks, and killed: the cases of tests.chaos_data that are quick enough."""
+
+import subprocess
+
+import pytest
+
+from tests.chaos_data import (
+    FAULTS,
+    Case,
+    check_fault,
+    content,
+    ended,
+    full_disk,
+    kill_driver,
+    kill_worker,
+    read_only,
+    run_process,
+    wait_for,
+    write_coco,
+)
+
+KILLED_IMAGES = 60
+
+
+@pytest.fixture
+def case(tmp_path) -> Case:
+    write_coco(tmp_path / "coco")
+    return Case(tmp_path / "coco", tmp_path / "out")
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_are_told_and_the_rest_is_kept(case, name) -> None:
+    assert check_fault(name, case) == ""
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
+@pytest.mark.parametrize("check", [full_disk, read_only])
+def test_disks_that_cannot_be_written(tmp_path, check) -> None:
+    try:
+        assert check(tmp_path) == ""
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        pytest.skip("mounting is not allowed here")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A data set, and the bytes that an undisturbed run makes of it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_coco(folder / "coco", KILLED_IMAGES)
+    whole = Case(folder / "coco", folder / "whole")
+    assert ended(run_process(whole)) == 0
+    return folder / "coco", content(whole.out)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("trace", ["*-00000.arrow", "rejected.jsonl"])
+def test_a_killed_driver_is_gone_on_with_to_the_same_bytes(tmp_path, undisturbed, trace) -> None:
+    """Killed after its first shard, and after its last, before the manifest."""
+    coco, expected = undisturbed
+    case = Case(coco, tmp_path / "out")
+    process = run_process(case)
+    wait_for(lambda: any(case.out.glob(trace)), process)
+    kill_driver(process)
+    kept = {path.name: path.stat().st_ino for path in case.out.glob("train-*.arrow")}
+    assert kept and not (case.out / "manifest.json").exists()
+    assert ended(run_process(case)) == 0
+    assert content(case.out) == expected
+    assert all((case.out / name).stat().st_ino == inode for name, inode in kept.items() if "index" not in name)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced(tmp_path, undisturbed) -> None:
+    coco, expected = undisturbed
+    case = Case(coco, tmp_path / "out")
+    process = run_process(case, rows_per_shard=1)
+    assert kill_worker(process)
+    assert ended(process) == 0
+    whole = Case(coco, tmp_path / "whole")
+    assert ended(run_process(whole, rows_per_shard=1)) == 0
+    assert content(case.out) == content(whole.out) and len(content(case.out)) > len(expected)
