@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,9 @@ def _make(block: pa.Table, images: str | None, out: str, size: int, categories: 
     records = records_of(block, Path(out) / WORK)
     with _fetcher(images, block["file_name"].to_pylist()) as fetch:
         converted = convert(records, Conversion(split, fetch, size, labels))
-    shard = write_shard(Path(out), name, split, converted.table()) if converted.rows else None
+    shard = None
+    if converted.rows:
+        shard = replace(write_shard(Path(out), name, split, converted.table()), inputs=inputs)
     rejected = tuple(Reject(**{**asdict(one), "shard": name}) for one in converted.rejected)
     report = Report(shard, inputs, rejected)
     write_receipt(Path(out), name, report)

@@ -64,6 +64,10 @@ def test_what_is_cut_or_is_no_json_is_refused_in_one_line(tmp_path, raw) -> None
     assert "\n" not in str(caught.value)
 
 
+def _is_side(value) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
 @settings(deadline=None)
 @given(
     st.one_of(VALUE, st.lists(VALUE, max_size=5)), st.one_of(VALUE, st.lists(st.lists(VALUE, max_size=8), max_size=3))
