@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ class CocoSource:
     images:    a folder or a URI (see `pipelines.storage`)
     instances, captions: JSON, gzip'd or not
     split:     how the images are divided
+    synonyms:  class -> words by which captions name it, beside its name and `named_classes.SYNONYMS`
     val2014:   ids of COCO 2014's validation images, to warn of them in the training split
     """
 
@@ -32,6 +33,7 @@ class CocoSource:
     captions: Path
     split: Split = field(default_factory=Split)
     val2014: frozenset[int] = frozenset()
+    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def sizes(self) -> Mapping[str, int]:
         """Bytes of the image files by name (hidden ones apart); empty without images.
@@ -59,6 +61,9 @@ class CocoSource:
         if self.images is not None:
             listing = sorted((self.sizes() if sizes is None else sizes).items())
             digests["images"] = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+        if self.synonyms:
+            text = json.dumps({name: list(words) for name, words in self.synonyms.items()}, sort_keys=True)
+            digests["synonyms"] = hashlib.sha256(text.encode()).hexdigest()
         return digests | ({"split": self.split.digest} if self.split.digest else {})
 
     def where(self) -> str:

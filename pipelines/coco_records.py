@@ -138,14 +138,15 @@ def is_id(value: object) -> TypeGuard[int]:
 def _segmentation(value: object) -> tuple[list[list[float]] | None, str | None]:
     if not value:
         return None, None
-    if isinstance(value, list) and all(isinstance(part, list) and all(map(_is_real, part)) for part in value):
+    if isinstance(value, list) and all(isinstance(part, list) and _are_coordinates(part) for part in value):
         return value, None
     return None, json.dumps(value)
 
 
-def _is_real(value: object) -> bool:
+def _are_coordinates(values: list[Any]) -> bool:
+    kinds = set(map(type, values))
     # Larger integers are no coordinates, and no floats either.
-    return type(value) is float or (type(value) is int and -(2**53) <= value <= 2**53)
+    return kinds <= {float} or (kinds <= {float, int} and max(map(abs, values)) <= 2**53)
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

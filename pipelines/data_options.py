@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from objgan.errors import InputError
+from objgan.files import read_json
 from pipelines.coco import CocoSource
 from pipelines.splits import Split, load_ids, load_split
 
@@ -28,6 +29,9 @@ def add_source(command: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="ids of COCO 2014's validation images, where file names do not tell: warns if they end up in training",
+    )
+    command.add_argument(
+        "--synonyms", type=Path, metavar="FILE", help='{"class": ["word", ...]}: what captions call a class, too'
     )
 
 
@@ -59,4 +63,18 @@ def source_of(options: argparse.Namespace) -> CocoSource | None:
     place = images if images is None or "://" in images else Path(images)
     split = load_split(options.split) if options.split != "hash" else Split()
     val2014 = load_ids(options.val2014) if options.val2014 else frozenset()
-    return CocoSource(place, options.instances, options.captions, split, val2014)
+    synonyms = read_synonyms(options.synonyms) if options.synonyms else {}
+    return CocoSource(place, options.instances, options.captions, split, val2014, synonyms)
+
+
+def read_synonyms(path: Path) -> dict[str, list[str]]:
+    """Class -> words by which captions name it.
+
+    Raises:
+        InputError: no such file, or another content.
+    """
+    content = read_json(path, "--synonyms")
+    lists = content.values() if isinstance(content, dict) else [None]
+    if not all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in lists):
+        raise InputError(f'--synonyms: {path} is not of the form {{"class": ["word", ...]}}; write it so')
+    return dict(content)

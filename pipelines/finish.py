@@ -122,7 +122,8 @@ def _domain(result: Result, config: DataConfig) -> Domain:
     vocabulary = objgan.vocabulary.build(_Tokens(result), config.min_count, config.vector_channels)
     tables = result.tables("train", statistics.COLUMNS)
     classes = result.data.classes
-    return Domain(vocabulary, classes, statistics.layout_statistics(tables, len(classes), config.max_objects))
+    layouts = statistics.layout_statistics(tables, len(classes), config.max_objects)
+    return Domain(vocabulary, classes, layouts, result.data.synonyms)
 
 
 def _write_index(result: Result, split: str, domain: Domain) -> Shard:

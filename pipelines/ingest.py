@@ -1,6 +1,6 @@
 """The JSON of a COCO data set, read as a stream, to rows aside on the disk that are ready to be joined by image."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,12 +38,14 @@ class Ingested:
     classes:    names by label; label = place of the category among all, sorted by category id
     categories: category ids by label
     totals:     what there was: "image", "annotation" and "caption"
+    synonyms:   class -> words by which captions name it
     """
 
     images: pa.Table
     classes: tuple[str, ...]
     categories: tuple[int, ...]
     totals: dict[str, int]
+    synonyms: Mapping[str, Sequence[str]]
 
 
 def ingest(source: CocoSource, work: Path) -> Ingested:
@@ -57,10 +59,15 @@ def ingest(source: CocoSource, work: Path) -> Ingested:
         raise InputError(f'instances: {source.instances} is an empty data set: its list "images" has no entry')
     _check_swapped(source)
     classes, categories = read_classes(source.instances)
+    strange = sorted(source.synonyms.keys() - set(classes))
+    if strange:
+        raise InputError(
+            f"--synonyms: {source.instances} has no category {strange[0]!r}; there are {', '.join(classes):.200}"
+        )
     work.mkdir(parents=True, exist_ok=True)
     reading = _Reading(source, work)
     write_rejects(work / UNREAD, reading.all())
-    return Ingested(reading.images, classes, categories, reading.totals)
+    return Ingested(reading.images, classes, categories, reading.totals, source.synonyms)
 
 
 class _Reading:
@@ -132,7 +139,7 @@ class _Reading:
         ids = self.images["image_id"].to_numpy()
         told = np.zeros(len(ids), bool)
         for image_ids, _ in scan(self._work, "caption"):
-            told[_places(ids, image_ids)] = True
+            told[np.searchsorted(ids, image_ids[_among(image_ids, ids)])] = True
         source, total = self._source, len(ids)
         if not told.any():
             raise InputError(
@@ -154,8 +161,8 @@ class _Reading:
         """What belongs to no image that is kept."""
         kept = self.images["image_id"].to_numpy()
         for image_ids, numbers in scan(self._work, kind):
-            lost = ~np.isin(image_ids, kept)
-            there = np.isin(image_ids, known)
+            lost = ~_among(image_ids, kept)
+            there = _among(image_ids, known)
             for index in np.flatnonzero(lost).tolist():
                 reason = "its image was rejected" if there[index] else "of an image that the instances JSON lacks"
                 yield Reject(kind, known_number(numbers[index]), int(image_ids[index]), "join", reason)
@@ -212,10 +219,11 @@ def check_folder(source: CocoSource, sizes: Mapping[str, int], names: pa.Chunked
         )
 
 
-def _places(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Places in the sorted `ids` of those that are wanted and there."""
-    places = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
-    found: np.ndarray = places[ids[places] == wanted]
+def _among(wanted: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """bool [n]: which are in the sorted `ids`, of which there may be very many more than are wanted."""
+    if not len(ids):
+        return np.zeros(len(wanted), bool)
+    found: np.ndarray = ids[np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)] == wanted
     return found
 
 

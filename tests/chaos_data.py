@@ -32,6 +32,10 @@ from PIL import Image
 
 from objgan.files import write_atomically
 from pipelines.__main__ import main as command
+from pipelines.__main__ import parser
+from pipelines.data_options import source_of
+from pipelines.prepare import prepare, run_here
+from pipelines.recipes import resolve
 from pipelines.session import ray_session
 from pipelines.shards import MANIFEST
 
@@ -262,15 +266,28 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def run_process(case: Case, rows_per_shard: int = 4) -> subprocess.Popen[str]:
-    """The command in a process of its own, with small shards, so that there are many moments to kill it at."""
-    program = (
-        "import sys, pipelines.prepare as p; from pipelines.__main__ import main; "
-        f"p.ROWS_PER_SHARD = {rows_per_shard}; sys.exit(main({case.arguments()!r}))"
-    )
+def run_process(case: Case, rows_per_shard: int = 4, ray: bool = True) -> subprocess.Popen[str]:
+    """The command in a process of its own, with small shards, so that there are many moments to kill it at.
+
+    ray: False does the same without it, which starts at once
+    """
+    told = f"import sys, pipelines.prepare as p; p.ROWS_PER_SHARD = {rows_per_shard}; "
+    if ray:
+        program = f"{told}from pipelines.__main__ import main; sys.exit(main({case.arguments()!r}))"
+    else:
+        program = f"{told}from tests.chaos_data import prepare_here; prepare_here({case.arguments()!r})"
     return subprocess.Popen(
         [sys.executable, "-c", program], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+def prepare_here(arguments: list[str]) -> None:
+    """What the command does, without Ray."""
+    options = parser().parse_args(arguments)
+    config = resolve(options.recipe, None, options.assignments)
+    source = source_of(options)
+    assert source is not None
+    prepare(source, options.out, config, print, run_here)
 
 
 def ended(process: subprocess.Popen[str]) -> int:
@@ -398,11 +415,11 @@ class Line:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Break, print, write; 1 if anything went wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos_data", description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20, metavar="N", help="of driver and worker each (default: 20)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the moments (default: 0)")
-    parser.add_argument("--out", type=Path, default=Path("runs/chaos"), metavar="DIR", help="(default: %(default)s)")
-    options = parser.parse_args(arguments)
+    options_ = argparse.ArgumentParser(prog="python -m tests.chaos_data", description=__doc__.splitlines()[0])
+    options_.add_argument("--kills", type=int, default=20, metavar="N", help="of driver and worker each (default: 20)")
+    options_.add_argument("--seed", type=int, default=0, metavar="S", help="of the moments (default: 0)")
+    options_.add_argument("--out", type=Path, default=Path("runs/chaos"), metavar="DIR", help="(default: %(default)s)")
+    options = options_.parse_args(arguments)
     lines: list[Line] = []
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "faults").mkdir(), (Path(scratch) / "kills").mkdir()

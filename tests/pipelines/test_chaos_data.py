@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from pipelines.blocks import WORK
 from tests.chaos_data import (
     FAULTS,
     Case,
@@ -19,7 +20,7 @@ from tests.chaos_data import (
     write_coco,
 )
 
-KILLED_IMAGES = 60
+KILLED_IMAGES = 120
 
 
 @pytest.fixture
@@ -51,25 +52,26 @@ def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     write_coco(folder / "coco", KILLED_IMAGES)
     whole = Case(folder / "coco", folder / "whole")
-    assert ended(run_process(whole)) == 0
+    assert ended(run_process(whole, ray=False)) == 0
     return folder / "coco", content(whole.out)
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.parametrize("trace", ["*-00000.arrow", "rejected.jsonl"])
+@pytest.mark.parametrize("trace", ["*-00000.arrow", "domain/vectors.safetensors"])
 def test_a_killed_driver_is_gone_on_with_to_the_same_bytes(tmp_path, undisturbed, trace) -> None:
     """Killed after its first shard, and after its last, before the manifest."""
     coco, expected = undisturbed
     case = Case(coco, tmp_path / "out")
-    process = run_process(case)
-    wait_for(lambda: any(case.out.glob(trace)), process)
+    process = run_process(case, ray=False)
+    receipts = case.out / WORK / "receipts"
+    wait_for(lambda: any(case.out.glob(trace)) and any(receipts.glob("[!.]*")), process)
     kill_driver(process)
-    kept = {path.name: path.stat().st_ino for path in case.out.glob("train-*.arrow")}
+    # A shard that was written a moment before the kill may lack its receipt, and is made again.
+    noted = [path.name.removesuffix(".json") for path in receipts.glob("[!.]*")]
+    kept = {name: (case.out / name).stat().st_ino for name in noted}
     assert kept and not (case.out / "manifest.json").exists()
-    assert ended(run_process(case)) == 0
+    assert ended(run_process(case, ray=False)) == 0
     assert content(case.out) == expected
-    assert all((case.out / name).stat().st_ino == inode for name, inode in kept.items() if "index" not in name)
+    assert all((case.out / name).stat().st_ino == inode for name, inode in kept.items())
 
 
 @pytest.mark.ray
@@ -77,9 +79,8 @@ def test_a_killed_driver_is_gone_on_with_to_the_same_bytes(tmp_path, undisturbed
 def test_a_killed_worker_is_replaced(tmp_path, undisturbed) -> None:
     coco, expected = undisturbed
     case = Case(coco, tmp_path / "out")
-    process = run_process(case, rows_per_shard=1)
-    assert kill_worker(process)
+    process = run_process(case)
+    killed = kill_worker(process)
     assert ended(process) == 0
-    whole = Case(coco, tmp_path / "whole")
-    assert ended(run_process(whole, rows_per_shard=1)) == 0
-    assert content(case.out) == content(whole.out) and len(content(case.out)) > len(expected)
+    assert content(case.out) == expected
+    assert killed

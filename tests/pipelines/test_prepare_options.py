@@ -6,16 +6,21 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from objgan.config import build_config
+from objgan.domain import Domain
 from objgan.errors import InputError
+from objgan.metrics.named_classes import NamedClasses
 from pipelines.blocks import WORK
+from pipelines.data_options import read_synonyms
 from pipelines.prepare import Options, prepare, run_here
 from pipelines.reader import ShardReader
 from pipelines.rejects import read_rejects
 from pipelines.shards import MANIFEST, SCHEMA, SPLITS, load_manifest, read_split
 from pipelines.splits import Split, load_ids, load_split
+from pipelines.storage import Storage
 
 
 @pytest.fixture(autouse=True)
@@ -214,11 +219,49 @@ def test_validation_images_of_2014_are_known_from_a_list(tmp_path, source, data_
         load_ids(path)
 
 
+def test_synonyms_of_other_classes_than_cocos(tmp_path, source, data_config) -> None:
+    path = tmp_path / "synonyms.json"
+    path.write_text('{"kite": ["paper dragon"], "bottle": []}')
+    told = replace(source, synonyms=read_synonyms(path))
+    manifest = _go(told, tmp_path / "data", data_config)
+    domain = Domain.load(tmp_path / "data" / "domain")
+    assert "synonyms.json" in manifest["domain"] and domain.classes == ("person", "kite", "bottle")
+    named = NamedClasses(domain.classes, domain.synonyms)
+    assert named.find(["two", "paper", "dragons", "above", "a", "person"]) == {0, 1}
+    with pytest.raises(InputError, match="other synonyms"):
+        _go(source, tmp_path / "data", data_config)
+    with pytest.raises(InputError, match="no category 'boat'"):
+        _go(replace(source, synonyms={"boat": ["ship"]}), tmp_path / "none", data_config)
+    path.write_text('{"kite": "dragon"}')
+    with pytest.raises(InputError, match="--synonyms"):
+        read_synonyms(path)
+
+
 def test_images_come_from_a_uri_too(tmp_path, source, data_config) -> None:
     (source.images / "000004.png").unlink()
     _go(source, tmp_path / "folder", data_config)
     _go(replace(source, images=f"file://{source.images}"), tmp_path / "uri", data_config)
     assert _files(tmp_path / "folder") == _files(tmp_path / "uri")
+
+
+def test_images_come_from_a_bucket(tmp_path, source, data_config, monkeypatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    (source.images / "000004.png").unlink()
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        place = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1&allow_bucket_creation=true"
+        bucket = Storage(f"s3://pictures?{place}", patience=5)
+        bucket.filesystem.create_dir("pictures")
+        for path in source.images.iterdir():
+            bucket.write(f"images/{path.name}", path.read_bytes())
+        _go(replace(source, images=f"s3://pictures/images?{place}"), tmp_path / "bucket", data_config)
+    finally:
+        server.stop()
+    _go(source, tmp_path / "folder", data_config)
+    assert _files(tmp_path / "bucket") == _files(tmp_path / "folder")
 
 
 def test_names_that_lead_out_of_the_folder_are_rejected(tmp_path, write_coco, scenes, data_config) -> None:
