@@ -64,7 +64,7 @@ class CocoSource:
         if self.synonyms:
             text = json.dumps({name: list(words) for name, words in self.synonyms.items()}, sort_keys=True)
             digests["synonyms"] = hashlib.sha256(text.encode()).hexdigest()
-        return digests | ({"split": self.split.digest} if self.split.digest else {})
+        return digests if self.split.kind == "hash" else digests | {"split": self.split.digest or self.split.kind}
 
     def where(self) -> str:
         """The place of the images, fit to be shown."""

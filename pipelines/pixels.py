@@ -74,8 +74,8 @@ def read_image(file: Path | bytes, annotated: tuple[int, int] | None = None, siz
     Where `annotated`, the width and height that the boxes refer to, are those of the file as it lies and not of the
     turned picture, it stays as it lies: boxes and pixels must agree.
 
-    size: side of the square that it is for. A JPEG of at least eight times that is decoded at a fraction of its size,
-    and never at less than four times.
+    size: side of the square that it is for. A picture of at least eight times that is decoded, or made, smaller, and
+    never less than four times as large.
 
     Raises:
         Unreadable: no such file, not an image, cut short, or far too large.
@@ -111,9 +111,17 @@ def _read(opened: Image.Image, annotated: tuple[int, int] | None, size: int | No
     orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
     turned = orientation in (5, 6, 7, 8)
     if orientation in (2, 3, 4) or (turned and annotated != (width, height)):
-        upright = _to_rgb(ImageOps.exif_transpose(opened))
+        upright = _to_rgb(ImageOps.exif_transpose(_reduced(opened, size)))
         return Picture(upright, height, width) if turned else Picture(upright, width, height)
-    return Picture(_to_rgb(opened), width, height)
+    return Picture(_to_rgb(_reduced(opened, size)), width, height)
+
+
+def _reduced(image: Image.Image, size: int | None) -> Image.Image:
+    """Means of whole blocks of pixels of what is still far larger than needed: copies of all of it would not fit."""
+    # Palettes and 16 bits have no means in Pillow.
+    if size is None or min(image.size) < 8 * size or image.mode not in ("L", "RGB", "RGBA", "CMYK"):
+        return image
+    return image.reduce(min(image.size) // (4 * size))
 
 
 def squash(image: Image.Image, size: int) -> bytes:

@@ -277,13 +277,14 @@ def test_names_that_lead_out_of_the_folder_are_rejected(tmp_path, write_coco, sc
     assert sorted(lost) == ["a file name that leads out of the image folder"] * 2 + ["the record has no file name"]
 
 
-def test_huge_jpegs_are_decoded_small_and_look_the_same(tmp_path) -> None:
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_huge_pictures_are_made_small_and_look_the_same(tmp_path, name) -> None:
     from pipelines.pixels import decode, read_image, squash
 
     across, down = np.meshgrid(np.linspace(0, 60, 2400), np.linspace(0, 40, 1800))
     pixels = np.stack([np.sin(across) * 100 + 128, np.cos(down) * 100 + 128, np.sin(across + down) * 100 + 128], -1)
-    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "a.jpg", quality=95)
-    whole, small = read_image(tmp_path / "a.jpg"), read_image(tmp_path / "a.jpg", size=64)
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name, quality=95)
+    whole, small = read_image(tmp_path / name), read_image(tmp_path / name, size=64)
     assert (small.width, small.height) == (whole.width, whole.height) == (2400, 1800)
     assert small.image.width < 700
     error = decode(squash(whole.image, 64)).astype(float) - decode(squash(small.image, 64))
