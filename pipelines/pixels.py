@@ -117,11 +117,11 @@ def _read(opened: Image.Image, annotated: tuple[int, int] | None, size: int | No
 
 
 def _reduced(image: Image.Image, size: int | None) -> Image.Image:
-    """Means of whole blocks of pixels of what is still far larger than needed: copies of all of it would not fit."""
-    # Palettes and 16 bits have no means in Pillow.
+    """What is still far larger than needed, pressed into a square four times as large: copies of all would not fit."""
+    # Palettes and 16 bits cannot be filtered.
     if size is None or min(image.size) < 8 * size or image.mode not in ("L", "RGB", "RGBA", "CMYK"):
         return image
-    return image.reduce(min(image.size) // (4 * size))
+    return image.resize((4 * size, 4 * size), Image.Resampling.HAMMING)
 
 
 def squash(image: Image.Image, size: int) -> bytes:
