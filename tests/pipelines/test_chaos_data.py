@@ -5,9 +5,11 @@ import subprocess
 import pytest
 
 from pipelines.blocks import WORK
+from pipelines.locks import exclusive
 from tests.chaos_data import (
     FAULTS,
     Case,
+    attempt,
     check_fault,
     content,
     ended,
@@ -44,6 +46,13 @@ def test_disks_that_cannot_be_written(tmp_path, check) -> None:
         assert check(tmp_path) == ""
     except (subprocess.CalledProcessError, FileNotFoundError):
         pytest.skip("mounting is not allowed here")
+
+
+def test_the_second_of_two_at_once_is_refused(case) -> None:
+    with exclusive(case.out):
+        code, text = attempt(case)
+    assert code == 2 and "is in use by process" in text
+    assert not (case.out / "manifest.json").exists()
 
 
 @pytest.fixture(scope="module")
