@@ -296,21 +296,24 @@ def ended(process: subprocess.Popen[str]) -> int:
     return process.returncode
 
 
-def kill_driver(process: subprocess.Popen[str]) -> None:
-    """SIGKILL, and wait until Ray's processes, which are its children, have noticed and gone."""
+def kill_driver(process: subprocess.Popen[str]) -> bool:
+    """SIGKILL, and wait until Ray's processes, which are its children, have noticed and gone; False: it had ended."""
+    if process.poll() is not None:
+        return False
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     psutil.wait_procs(children, timeout=60)
+    return True
 
 
 def kill_worker(process: subprocess.Popen[str], patience: float = 60.0) -> bool:
     """SIGKILL one of its Ray workers that is at work; False: none was seen."""
     until = time.monotonic() + patience
     while time.monotonic() < until and process.poll() is None:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess, IndexError):
-                if child.cmdline()[0].startswith("ray::MapBatches"):
+        with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                if "".join(child.cmdline()[:1]).startswith("ray::MapBatches"):
                     child.kill()
                     return True
         time.sleep(0.01)
@@ -338,9 +341,8 @@ def _kills(scratch: Path, number: int, seed: int) -> Iterator[tuple[str, str, fl
             if who == "driver":
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(after)
-                kill_driver(process)
+                killed = kill_driver(process)
                 code = ended(run_process(case))
-                killed = True
             else:
                 time.sleep(chance.uniform(0.0, 0.3))
                 killed = kill_worker(process)
@@ -417,6 +419,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Break, print, write; 1 if anything went wrong."""
     options_ = argparse.ArgumentParser(prog="python -m tests.chaos_data", description=__doc__.splitlines()[0])
     options_.add_argument("--kills", type=int, default=20, metavar="N", help="of driver and worker each (default: 20)")
+    options_.add_argument("--only-kills", action="store_true", help="leave the faults out")
     options_.add_argument("--seed", type=int, default=0, metavar="S", help="of the moments (default: 0)")
     options_.add_argument("--out", type=Path, default=Path("runs/chaos"), metavar="DIR", help="(default: %(default)s)")
     options = options_.parse_args(arguments)
@@ -424,7 +427,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "faults").mkdir(), (Path(scratch) / "kills").mkdir()
         results = [_faults(Path(scratch) / "faults"), _kills(Path(scratch) / "kills", options.kills, options.seed)]
-        for result in (one for part in results for one in part):
+        for result in (one for part in results[options.only_kills :] for one in part):
             lines.append(Line(*result))
             print(
                 f"{lines[-1].case:<36}{lines[-1].seconds:>7.1f} s  {lines[-1].wrong or 'as it should be'}", flush=True
