@@ -4,7 +4,8 @@ Made by `prepare` from the training split alone, and carried by every checkpoint
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,18 +35,21 @@ class LayoutStatistics:
 
 @dataclass(frozen=True)
 class Domain:
-    """Vocabulary, class names (index = label), layout statistics."""
+    """Vocabulary, class names (index = label), layout statistics; class -> words by which captions name it, too."""
 
     vocabulary: Vocabulary
     classes: tuple[str, ...]
     statistics: LayoutStatistics
+    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Write `vocabulary.json`, `vectors.safetensors`, `classes.json`, `layout_statistics.json` into `folder`."""
+        """Write vocabulary, vectors, `classes.json`, `layout_statistics.json` and, if any, `synonyms.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.vocabulary.save(folder)
         write_atomically(folder / "classes.json", json.dumps(list(self.classes), indent=1) + "\n")
         write_atomically(folder / "layout_statistics.json", json.dumps(asdict(self.statistics), indent=1) + "\n")
+        if self.synonyms:
+            write_atomically(folder / "synonyms.json", json.dumps(self.synonyms, indent=1, sort_keys=True) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -60,7 +64,9 @@ class Domain:
             known: dict[str, Any] = {f.name: _tuple(values[f.name]) for f in fields(LayoutStatistics)}
         except (KeyError, TypeError) as error:
             raise InputError(f"layout statistics: {folder} lacks {error}; prepare the data again") from None
-        return cls(Vocabulary.load(folder), tuple(classes), LayoutStatistics(**known))
+        told = folder / "synonyms.json"
+        synonyms = read_json(told, "synonyms") if told.exists() else {}
+        return cls(Vocabulary.load(folder), tuple(classes), LayoutStatistics(**known), synonyms)
 
 
 def _tuple(value: object) -> object:

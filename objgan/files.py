@@ -9,18 +9,25 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from objgan.errors import InputError
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part of it."""
+    with file_aside(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def file_aside(path: Path) -> Iterator[IO[bytes]]:
+    """A new file to fill, renamed to ``path`` when the block ends well and removed when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes files for their owner alone; these are for whoever may read the folder.

@@ -6,6 +6,7 @@ Everything here is deterministic; nothing is pickled.
 """
 
 import functools
+import itertools
 import json
 import unicodedata
 from collections import Counter
@@ -117,8 +118,10 @@ class Vocabulary:
 
 
 def build(token_lists: Iterable[Sequence[str]], min_count: int, channels: int) -> Vocabulary:
-    """The vocabulary of tokenized captions: words that occur at least `min_count` times, the most frequent first."""
-    token_lists = list(token_lists)
+    """The vocabulary of tokenized captions: words that occur at least `min_count` times, the most frequent first.
+
+    `token_lists` is gone through twice, and never kept: it may be as long as it likes.
+    """
     counts = Counter(token for tokens in token_lists for token in tokens)
     known = sorted((word for word, n in counts.items() if n >= min_count), key=lambda word: (-counts[word], word))
     words = (*SPECIAL, *known)
@@ -172,19 +175,26 @@ def _cooccurrence(token_lists: Iterable[Sequence[str]], words: Sequence[str]) ->
     """float64 [N - 2, K]: how often context word k stands within `WINDOW` words of word n, in one caption."""
     ids = {word: index - UNK - 1 for index, word in enumerate(words) if index > UNK}
     size, contexts = len(ids), min(len(ids), CONTEXT_WORDS)
+    counts = np.zeros(size * contexts)
+    remaining = iter(token_lists)
+    while part := list(itertools.islice(remaining, 4096)):
+        _count_near(part, ids, contexts, counts)
+    return counts.reshape(size, contexts)
+
+
+def _count_near(token_lists: Sequence[Sequence[str]], ids: dict[str, int], contexts: int, counts: np.ndarray) -> None:
+    """Add to `counts`, flat [(N - 2) * K], whole numbers: in how many parts captions come does not show."""
     text, caption = [], []
     for number, tokens in enumerate(token_lists):
         text += [ids.get(token, -1) for token in tokens]
         caption += [number] * len(tokens)
     word, place = np.array(text, np.int64), np.array(caption, np.int64)
-    counts = np.zeros(size * contexts)
     for distance in range(1, WINDOW + 1):
         first, second = word[:-distance], word[distance:]
         near = (place[:-distance] == place[distance:]) & (first >= 0) & (second >= 0)
         for centre, context in ((first[near], second[near]), (second[near], first[near])):
             frequent = context < contexts
             np.add.at(counts, centre[frequent] * contexts + context[frequent], 1.0)
-    return counts.reshape(size, contexts)
 
 
 def _positive_information(counts: np.ndarray) -> np.ndarray:

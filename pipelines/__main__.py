@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from objgan.errors import InputError
+from pipelines import data_options
 
 _EPILOG = "Exit codes: 0 done, 2 wrong input, 1 failure worth a retry, 130 interrupted, 143 terminated."
 
@@ -82,7 +83,7 @@ def _demo(command: argparse.ArgumentParser) -> None:
 
 
 def _run(command: argparse.ArgumentParser) -> None:
-    _source(command)
+    data_options.add_source(command)
     _out(command, "runs/run")
     command.add_argument("--name", default="objgan", help="registered model (default: %(default)s)")
     command.add_argument("--alias", default="challenger", help="alias of the new version (default: %(default)s)")
@@ -99,7 +100,8 @@ def _sample(command: argparse.ArgumentParser) -> None:
 
 
 def _prepare(command: argparse.ArgumentParser) -> None:
-    _source(command)
+    data_options.add_source(command)
+    data_options.add_prepare(command)
     _out(command, "data/prepared")
     _settings(command)
     _cluster(command, workers=False)
@@ -211,14 +213,6 @@ def _runs(command: argparse.ArgumentParser) -> None:
     command.add_argument("--storage", default="runs", metavar="LOCATION", help="where the runs are (default: runs)")
     command.add_argument("--json", action="store_true", help="for programs (list, status)")
     command.add_argument("--dry-run", action="store_true", help="say what gc would do, and do nothing")
-
-
-def _source(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--images", type=Path, metavar="DIR", help="COCO images; leave out where there are only boxes")
-    command.add_argument(
-        "--instances", type=Path, metavar="FILE", help="COCO instances JSON (default: the embedded sample data)"
-    )
-    command.add_argument("--captions", type=Path, metavar="FILE", help="COCO captions JSON")
 
 
 def _settings(command: argparse.ArgumentParser) -> None:

@@ -5,18 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from objgan.config import STAGES, Config
-from objgan.errors import InputError
 from objgan.generation import ObjGAN
 from objgan.sections import ComputeConfig
 from pipelines import evaluate as evaluation
 from pipelines import train_command
-from pipelines.coco import CocoSource
+from pipelines.data_options import source_of
 from pipelines.generate import GenerateJob, local_model, read_captions
 from pipelines.generate import generate as generate_pictures
 from pipelines.judges import judge_jobs
 from pipelines.judges import keep as keep_judge
 from pipelines.judging import JudgePaths
 from pipelines.locks import exclusive
+from pipelines.prepare import Options
 from pipelines.prepare import prepare as prepare_data
 from pipelines.progress import say
 from pipelines.protocols import protocol
@@ -59,7 +59,9 @@ def demo(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """All steps, from COCO files or sample data to a registered model."""
-    run_ = Run(_config(options), options.out, _source(options), options.name, options.alias, options.judges)
+    run_ = Run(
+        _config(options), options.out, source_of(options) or Sample(), options.name, options.alias, options.judges
+    )
     if _dry(options, run_.config, run_):
         return
     uri = tracking_uri(RUNS)
@@ -82,14 +84,16 @@ def sample(options: argparse.Namespace) -> None:
 
 def prepare(options: argparse.Namespace) -> None:
     """COCO files to shards."""
-    config, source = _config(options), _source(options)
+    config, source = _config(options), source_of(options)
+    how = Options(options.format, options.strict, options.retry_rejected)
     if _dry(options, config):
         return
     with exclusive(options.out), ray_session(options.address):
-        if isinstance(source, Sample):
-            make_sample(options.out / "sample-coco", source.images, source.seed)
+        if source is None:
+            drawn = Sample()
+            make_sample(options.out / "sample-coco", drawn.images, drawn.seed)
             source = sample_source(options.out / "sample-coco")
-        prepare_data(source, options.out, config, say)
+        prepare_data(source, options.out, config, say, options=how)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -170,14 +174,6 @@ def _config(options: argparse.Namespace) -> Config:
     least, most = getattr(options, "workers", None) or (None, None)
     workers = [] if least is None else [f"compute.workers={least}", f"compute.max_workers={most or 'null'}"]
     return resolve(options.recipe, options.config, [*options.assignments, *workers])
-
-
-def _source(options: argparse.Namespace) -> CocoSource | Sample:
-    if options.instances is None and options.captions is None and options.images is None:
-        return Sample()
-    if options.instances is None or options.captions is None:
-        raise InputError("give both --instances FILE and --captions FILE, or none of them for the sample data")
-    return CocoSource(options.images, options.instances, options.captions)
 
 
 def _dry(options: argparse.Namespace, config: Config, run_: Run | None = None) -> bool:

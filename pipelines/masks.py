@@ -1,6 +1,5 @@
 """COCO segmentations -> run-length masks at the stored size, and from there to soft masks."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,16 +20,18 @@ def squash_segmentation(segmentation: Any, width: int, height: int, box: Box, si
     """
     try:
         if isinstance(segmentation, list):
-            mask = _polygons(segmentation, width, height, size)
+            runs = _polygons(segmentation, width, height, size)
         elif isinstance(segmentation, dict):
-            mask = _resize(_run_length(segmentation, width, height), size)
+            runs = coco_mask.encode(np.asfortranarray(_resize(_run_length(segmentation, width, height), size)))
         else:
             return None
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
-    if not mask.any():
+    if not coco_mask.area(runs):
+        mask = np.zeros((size, size), np.uint8, order="F")
         _draw_thin(mask, box)
-    counts: bytes = coco_mask.encode(np.asfortranarray(mask))["counts"]
+        runs = coco_mask.encode(mask)
+    counts: bytes = runs["counts"]
     return counts.decode("ascii")
 
 
@@ -78,17 +79,17 @@ def _mean_cells(masks: np.ndarray, step: int) -> np.ndarray:
     return ((total * 255 + step * step // 2) // (step * step)).astype(np.uint8)
 
 
-def _polygons(polygons: list[Any], width: int, height: int, size: int) -> np.ndarray:
-    """uint8 [size, size]: the union of the polygons (flat lists of x, y in pixels of the original)."""
-    scale = (size / width, size / height)
+def _polygons(polygons: list[Any], width: int, height: int, size: int) -> dict[str, Any]:
+    """Run lengths of the union of the polygons (flat lists of x, y in pixels of the original), at size x size."""
+    scale = np.array([size / width, size / height])
     usable = [part for part in polygons if len(part) >= 6 and len(part) % 2 == 0]
-    scaled = [[float(value) * scale[i % 2] for i, value in enumerate(part)] for part in usable]
+    scaled = [np.asarray(part, np.float64).reshape(-1, 2) * scale for part in usable]
     # Far outside, pycocotools would walk every pixel of the way; NaN would never come back.
-    scaled = [[min(max(v, -size), 2.0 * size) for v in part] for part in scaled if all(map(math.isfinite, part))]
-    if not scaled:
+    within = [np.clip(part, -size, 2.0 * size).ravel() for part in scaled if np.isfinite(part).all()]
+    if not within:
         raise ValueError("no polygon of at least three points")
-    mask: np.ndarray = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(scaled, size, size)))
-    return mask
+    runs: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(within, size, size))
+    return runs
 
 
 def _draw_thin(mask: np.ndarray, box: Box) -> None:

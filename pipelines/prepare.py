@@ -1,250 +1,276 @@
 """COCO -> Arrow shards, with Ray Data; then vocabulary, word vectors and layout statistics of the training split.
 
-A block of input is the planned rows of one shard, and the worker that converts it writes the shard: no picture
-passes through the object store, and what a shard holds does not depend on how many workers there are.
+The JSON is read as a stream into sorted runs aside (`pipelines.ingest`, `pipelines.spill`); the plan says which images
+make which shard; workers join, convert and write (`pipelines.blocks`); the manifest comes last (`pipelines.finish`).
 """
 
-import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray.data
 
-import objgan
-import objgan.files
-import objgan.vocabulary
 from objgan.config import Config
-from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.sections import DataConfig
-from objgan.vocabulary import Vocabulary
-from pipelines.coco import CocoData, CocoSource, read_coco
-from pipelines.index import INDEX_SCHEMA, build_index
-from pipelines.rows import convert
+from pipelines.blocks import (
+    WORK,
+    Runner,
+    block_of,
+    inputs_of,
+    read_receipt,
+    read_report,
+    run_here,
+    run_on_ray,
+)
+from pipelines.coco import CocoSource
+from pipelines.finish import Result, finish, list_rejects
+from pipelines.ingest import UNREAD, Ingested, check_folder, ingest
+from pipelines.rejects import Reject, RejectCounts, read_rejects
+from pipelines.resume import clean, forget_rejects, remove_leftovers, reopen
+from pipelines.shard_progress import ShardProgress
 from pipelines.shards import (
+    FORMATS,
     MANIFEST,
     ROWS_PER_SHARD,
-    SCHEMA_VERSION,
     SPLITS,
     Shard,
-    dataset_digest,
-    index_name,
     load_manifest,
-    read_shard,
-    read_split,
     save_manifest,
     shard_name,
     summary,
-    write_shard,
 )
-from pipelines.splits import split_images
-from pipelines.statistics import layout_statistics
+
+__all__ = ["Options", "prepare", "run_here", "run_on_ray"]
 
 Log = Callable[[str], None]
-Runner = Callable[[list[pa.Table], dict[str, Any]], Iterator[str]]
-"""Calls `write_block(block, **arguments)` for every block and yields the reports in the blocks' order."""
 
 
-@dataclass
-class _Outcome:
-    """What became of the records: shards, images that could not be used, counts of parts left out."""
+@dataclass(frozen=True)
+class Options:
+    """How to go about it.
 
-    shards: list[Shard]
-    rejected: list[dict[str, Any]]
-    dropped: Counter[str]
+    format: of the shards, "arrow" or "parquet"
+    strict: refuse if anything is rejected
+    retry:  take what was rejected again
+    """
 
+    format: str = "arrow"
+    strict: bool = False
+    retry: bool = False
 
-def run_on_ray(blocks: list[pa.Table], arguments: dict[str, Any]) -> Iterator[str]:
-    """One Ray Data task a block. Ray must be running."""
-    context = ray.data.DataContext.get_current()
-    before = context.execution_options.preserve_order, context.enable_progress_bars
-    context.execution_options.preserve_order, context.enable_progress_bars = True, False
-    try:
-        # from_arrow makes a block of each table: the blocks are the shards, whatever number Ray would choose.
-        rows = ray.data.from_arrow(blocks).map_batches(
-            write_block, batch_size=None, batch_format="pyarrow", fn_kwargs=arguments
-        )
-        yield from (row["report"] for row in rows.iter_rows())
-    finally:
-        context.execution_options.preserve_order, context.enable_progress_bars = before
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise InputError(f"--format: {self.format!r} is none of {', '.join(FORMATS)}")
 
 
-def run_here(blocks: list[pa.Table], arguments: dict[str, Any]) -> Iterator[str]:
-    """One block after the other in this process: the same shards without Ray."""
-    return (write_block(block, **arguments)["report"][0].as_py() for block in blocks)
+DEFAULTS = Options()
 
 
 def prepare(
-    source: CocoSource, out: Path, config: Config, log: Log = print, run: Runner = run_on_ray
+    source: CocoSource,
+    out: Path,
+    config: Config,
+    log: Log = print,
+    run: Runner = run_on_ray,
+    options: Options = DEFAULTS,
 ) -> dict[str, Any]:
     """Turn COCO files into shards in `out`. Returns the manifest, which is written last.
 
-    The same inputs and settings give the same bytes. A folder that was finished with them is left as it is.
+    The same inputs and settings give the same bytes, whatever happened on the way. A folder that was finished with them
+    is left as it is; one that was not is gone on with.
 
     Raises:
-        InputError: wrong input (see `read_coco`), no usable image, or `out` was prepared from other inputs or settings.
+        InputError: wrong input (see `ingest`), no usable image, `out` was prepared from other inputs or settings, or
+            something was rejected and `options.strict` forbids it.
     """
-    digests = source.digests()
+    sizes = source.sizes()
+    facts = _Facts(source.digests(sizes), config.data.model_dump(mode="json"), source.split.kind, options.format)
     if (out / MANIFEST).exists():
         manifest = load_manifest(out)
-        _check_same(manifest, digests, config.data, out)
-        log(f"prepare: {out} is finished, with these inputs and settings; nothing to do")
-        return manifest
-    data = read_coco(source.images, source.instances, source.captions)
-    log(f"prepare: {len(data.records)} images with captions, {len(data.classes)} classes")
+        facts.check(manifest, out, options)
+        if not options.retry:
+            _refuse_rejects_of(manifest, options)
+            clean(out, manifest)
+            log(f"prepare: {out} is finished, with these inputs and settings; nothing to do")
+            return manifest
+        reopen(out, manifest, log)
+    elif options.retry:
+        forget_rejects(out)
     out.mkdir(parents=True, exist_ok=True)
-    outcome = _convert_all(data, out, config.data, run, log)
-    _remove_leftovers(out, {shard.name for shard in outcome.shards})
-    domain = _domain(data, outcome.shards, out, config.data)
-    domain.save(out / "domain")
-    indices = [_write_index(split, outcome.shards, domain.vocabulary, out) for split in SPLITS]
-    manifest = _manifest(data, outcome, indices, domain, out, config.data) | {"source": digests}
+    log("prepare: reading the JSON")
+    data = ingest(source, out / WORK)
+    check_folder(source, sizes, data.images["file_name"])
+    log(f"prepare: {len(data.images)} images with captions, {len(data.classes)} classes")
+    if options.strict:
+        _refuse_rejects(read_rejects(out / WORK / UNREAD))
+    result = _Work(source, sizes, out, config.data, facts, run, log).convert(data)
+    rejected = list_rejects(result)
+    if options.strict:
+        _refuse(rejected)
+    log("prepare: vocabulary, statistics and indices")
+    manifest = {**finish(result, config.data, rejected), **facts.told()}
+    remove_leftovers(out, {shard.name for shard in result.shards})
     save_manifest(out, manifest)
+    clean(out, manifest)
+    _warn_of_val2014(source, result, log)
     log(summary(manifest))
     return manifest
 
 
-def _check_same(manifest: Mapping[str, Any], digests: Mapping[str, str], config: DataConfig, out: Path) -> None:
-    settings = config.model_dump(mode="json")
-    before = manifest["settings"]
-    changed = [
-        f"data.{k}: {before.get(k)} -> {settings.get(k)}" for k in before | settings if before.get(k) != settings.get(k)
-    ]
-    changed += [f"other {k}" for k in manifest["source"] | digests if manifest["source"].get(k) != digests.get(k)]
-    if changed:
-        raise InputError(f"prepare: {out} was prepared differently ({'; '.join(changed)}); give another --out")
+@dataclass(frozen=True)
+class _Facts:
+    """What the result depends on, but for the code."""
 
+    source: dict[str, str]
+    settings: dict[str, Any]
+    split: str
+    format: str
 
-def _convert_all(data: CocoData, out: Path, config: DataConfig, run: Runner, log: Log) -> _Outcome:
-    """All shards. Where rejected images leave a split empty, the rest is divided again without them."""
-    images = None if data.images is None else str(data.images.resolve())
-    arguments = {"images": images, "out": str(out.resolve()), "size": config.image_size}
-    rejected: dict[int, dict[str, Any]] = {}
-    while True:
-        usable = [image_id for image_id in data.records["image_id"].to_pylist() if image_id not in rejected]
-        if not usable:
-            first = next(iter(rejected.values()))
+    def told(self) -> dict[str, Any]:
+        """For the manifest, beside the settings."""
+        return {"source": self.source, "split": self.split, "format": self.format}
+
+    def check(self, manifest: Mapping[str, Any], out: Path, options: Options) -> None:
+        """See that the folder was prepared from the same; images may differ where rejected ones are tried again."""
+        before, now = manifest["settings"], self.settings
+        changed = [
+            f"data.{key}: {before.get(key)} -> {now.get(key)}"
+            for key in before | now
+            if before.get(key) != now.get(key)
+        ]
+        for name in ("split", "format"):
+            if manifest[name] != getattr(self, name):
+                changed.append(f"--{name}: {manifest[name]} -> {getattr(self, name)}")
+        sources = [k for k in manifest["source"] | self.source if manifest["source"].get(k) != self.source.get(k)]
+        if "images" in self.source and options.retry:
+            sources = [name for name in sources if name != "images"]
+        changed += [f"other {name}" for name in sources]
+        if changed:
+            hint = ""
+            if changed == ["other images"] and manifest["rejected"]["kinds"]["image"]:
+                hint = ", or --retry-rejected to take the images again that were rejected"
             raise InputError(
-                f"prepare: none of the {len(rejected)} images can be used "
-                f"(the first: {first['file_name'] or first['image_id']}, {first['reason']})"
+                f"prepare: {out} was prepared differently ({'; '.join(changed)}); give another --out{hint}"
             )
-        blocks = _blocks(data.records, split_images(usable, config))
-        outcome = _collect(run(blocks, arguments), len(blocks), log)
-        rejected |= {image["image_id"]: image for image in outcome.rejected}
-        if {shard.split for shard in outcome.shards} == set(SPLITS):
-            outcome.rejected = [rejected[image_id] for image_id in sorted(rejected)]
-            return outcome
 
 
-def _blocks(records: pa.Table, splits: Mapping[str, list[int]]) -> list[pa.Table]:
-    """Tables of at most `ROWS_PER_SHARD` records, in order, with the split and the name of the shard they become."""
-    place = {image_id: row for row, image_id in enumerate(records["image_id"].to_pylist())}
-    blocks = []
-    for split, image_ids in splits.items():
-        for number, start in enumerate(range(0, len(image_ids), ROWS_PER_SHARD)):
-            part = records.take([place[image_id] for image_id in image_ids[start : start + ROWS_PER_SHARD]])
-            part = part.append_column("split", pa.array([split] * len(part)))
-            blocks.append(part.append_column("shard", pa.array([shard_name(split, number)] * len(part))))
-    return blocks
+@dataclass(frozen=True)
+class _Work:
+    """The conversion of all images to shards."""
+
+    source: CocoSource
+    sizes: Mapping[str, int]
+    out: Path
+    config: DataConfig
+    facts: _Facts
+    run: Runner
+    log: Log
+
+    def convert(self, data: Ingested) -> Result:
+        """All shards. Where rejected images leave a split empty, the rest is divided again without them."""
+        excluded: dict[int, list[Reject]] = {}
+        ids = data.images["image_id"].to_pylist()
+        origins = dict(zip(ids, data.images["origin"].to_pylist(), strict=True))
+        while True:
+            usable = {image_id: origin for image_id, origin in origins.items() if image_id not in excluded}
+            self._check_any(usable, excluded)
+            planned = self._plan(data, self.source.split.divide(usable, self.config))
+            names = [block["shard"][0].as_py() for block in planned]
+            shards, lost = self._collect(planned, data)
+            if {shard.split for shard in shards} == set(SPLITS):
+                rejects = [one for image_id in sorted(excluded) for one in excluded[image_id]]
+                return Result(self.out, data, names, shards, rejects)
+            excluded |= self._rejects_of(names, lost)
+
+    def _check_any(self, usable: Mapping[int, str | None], excluded: Mapping[int, list[Reject]]) -> None:
+        if not usable:
+            first = next(iter(excluded.values()))[0]
+            raise InputError(f"prepare: none of the {len(excluded)} images can be used (the first: {first.name()})")
+
+    def _plan(self, data: Ingested, splits: Mapping[str, list[int]]) -> list[pa.Table]:
+        """The blocks, in order, each of the images of one shard."""
+        planned = []
+        for split, image_ids in splits.items():
+            places = pc.index_in(pa.array(image_ids, pa.int64()), value_set=data.images["image_id"])
+            members = data.images.take(places)
+            for number, start in enumerate(range(0, len(members), ROWS_PER_SHARD)):
+                part = members.slice(start, ROWS_PER_SHARD)
+                name = shard_name(split, number, self.facts.format)
+                planned.append(block_of(part, split, name, self._inputs(part, split, name, data)))
+        return planned
+
+    def _inputs(self, images: pa.Table, split: str, name: str, data: Ingested) -> str:
+        sizes = [self.sizes.get(file, -1) for file in images["file_name"].to_pylist()]
+        json_files = {name: digest for name, digest in self.facts.source.items() if name in ("instances", "captions")}
+        common = [split, name, self.config.image_size, data.categories, self.source.images is None, json_files]
+        return inputs_of(images, sizes, {"common": common})
+
+    def _collect(self, planned: list[pa.Table], data: Ingested) -> tuple[list[Shard], list[int]]:
+        """The shards, and the ids of images that turned out unusable."""
+        images = self.source.images
+        where = None if images is None else str(images.resolve() if isinstance(images, Path) else images)
+        arguments = {
+            "images": where,
+            "out": str(self.out.resolve()),
+            "size": self.config.image_size,
+            "categories": list(data.categories),
+        }
+        shards, lost = [], []
+        with ShardProgress(len(planned), len(data.images), self.log) as progress:
+            for block, text in zip(planned, self.run(planned, arguments), strict=True):
+                report = read_report(text)
+                progress.add(len(block), kept=report.kept)
+                shards += [] if report.shard is None else [report.shard]
+                lost += [one.image_id for one in report.rejected if one.kind == "image" and one.image_id is not None]
+        return shards, lost
+
+    def _rejects_of(self, names: list[str], lost: list[int]) -> dict[int, list[Reject]]:
+        """What was rejected of the images that will be left out of the next plan, and so belong to no shard."""
+        found: dict[int, list[Reject]] = {image_id: [] for image_id in lost}
+        for report in (read_receipt(self.out, name) for name in names):
+            for one in report.rejected if report else ():
+                if one.image_id in found:
+                    found[one.image_id].append(replace(one, shard=None))
+        return found
 
 
-def write_block(block: pa.Table, images: str | None, out: str, size: int) -> pa.Table:
-    """In a worker: convert a block's records, write their shard, report as one row of JSON."""
-    split, name = block["split"][0].as_py(), block["shard"][0].as_py()
-    converted = convert(block.to_pylist(), split, None if images is None else Path(images), size)
-    shard = write_shard(Path(out), name, split, converted.table()) if converted.rows else None
-    report = {
-        "shard": None if shard is None else asdict(shard),
-        "rejected": converted.rejected,
-        "dropped": converted.dropped,
+def _refuse_rejects(rejects: Iterator[Reject]) -> None:
+    counts = RejectCounts()
+    for one in rejects:
+        counts.add(one)
+    _refuse(counts)
+
+
+def _refuse(rejected: RejectCounts) -> None:
+    if rejected.first is not None:
+        raise InputError(
+            f"--strict: {len(rejected)} rejected, the first: {rejected.first.name()}; mend it or go without"
+        )
+
+
+def _refuse_rejects_of(manifest: Mapping[str, Any], options: Options) -> None:
+    if options.strict and manifest["rejected"]["rows"]:
+        raise InputError(f"--strict: {manifest['rejected']['rows']} rejected, listed in {manifest['rejected']['file']}")
+
+
+def _warn_of_val2014(source: CocoSource, result: Result, log: Log) -> None:
+    """COCO 2017's training images contain most of those that published results of 2014 are measured on."""
+    images = result.data.images
+    of_2014 = {
+        image_id
+        for image_id, origin in zip(images["image_id"].to_pylist(), images["origin"].to_pylist(), strict=True)
+        if origin == "val2014" or image_id in source.val2014
     }
-    return pa.table({"report": [json.dumps(report)]})
-
-
-def _collect(reports: Iterator[str], total: int, log: Log) -> _Outcome:
-    outcome = _Outcome([], [], Counter())
-    for number, text in enumerate(reports, 1):
-        report = json.loads(text)
-        if report["shard"] is not None:
-            outcome.shards.append(Shard(**report["shard"]))
-        outcome.rejected += report["rejected"]
-        outcome.dropped.update(report["dropped"])
-        if number == total or number % -(-total // 10) == 0:
-            log(f"prepare: {number}/{total} shards")
-    return outcome
-
-
-def _remove_leftovers(out: Path, kept: set[str]) -> None:
-    """Shards of an earlier, unfinished try with other inputs, and what a killed writer left half done."""
-    for split in SPLITS:
-        for path in [*out.glob(f"{split}-*.arrow"), *out.glob(f".{split}-*.arrow.*")]:
-            if path.name not in kept:
-                path.unlink()
-
-
-def _domain(data: CocoData, shards: list[Shard], out: Path, config: DataConfig) -> Domain:
-    """Words, vectors and statistics of the training split alone."""
-    tables = [read_shard(out / shard.name) for shard in shards if shard.split == "train"]
-    tokens = [text.split() for table in tables for row in table["tokens"].to_pylist() for text in row]
-    vocabulary = objgan.vocabulary.build(tokens, config.min_count, config.vector_channels)
-    return Domain(vocabulary, data.classes, layout_statistics(tables, len(data.classes), config.max_objects))
-
-
-def _write_index(split: str, shards: list[Shard], vocabulary: Vocabulary, out: Path) -> Shard:
-    """What the reader must know of a split's rows before it opens their shards."""
-    tables = (read_shard(out / shard.name) for shard in shards if shard.split == split)
-    return write_shard(out, index_name(split), split, build_index(tables, vocabulary), INDEX_SCHEMA)
-
-
-def _manifest(
-    data: CocoData, outcome: _Outcome, indices: list[Shard], domain: Domain, out: Path, config: DataConfig
-) -> dict[str, Any]:
-    files = {path.name: objgan.files.sha256(path) for path in sorted((out / "domain").iterdir())}
-    rows = Counter({shard.split: 0 for shard in outcome.shards})
-    for shard in outcome.shards:
-        rows[shard.split] += shard.rows
-    shards = [asdict(shard) for shard in outcome.shards]
-    counts = _counts(out, {"shards": shards}) | {"words": len(domain.vocabulary)}
-    dropped = Counter(data.dropped) + outcome.dropped
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "code_version": objgan.__version__,
-        "digest": dataset_digest([*outcome.shards, *indices], files),
-        "settings": config.model_dump(mode="json"),
-        "columns": _columns(data, counts),
-        "rows": {split: rows[split] for split in SPLITS},
-        "counts": counts,
-        "dropped": dict(sorted(dropped.items())),
-        "rejected": outcome.rejected,
-        "classes": list(data.classes),
-        "domain": files,
-        "shards": shards,
-        "indices": [asdict(index) for index in indices],
-    }
-
-
-def _columns(data: CocoData, counts: Mapping[str, int]) -> dict[str, bool]:
-    """What a stage may ask for; attributes: whether any colour or scene is known."""
-    attributes = counts["colours"] + counts["scenes"] > 0
-    return {"image": data.images is not None, "boxes": True, "masks": counts["masks"] > 0, "attributes": attributes}
-
-
-def _counts(out: Path, manifest: Mapping[str, Any]) -> dict[str, int]:
-    """What all shards hold."""
-    counts: Counter[str] = Counter()
-    for table in (table for split in SPLITS for table in read_split(out, manifest, split)):
-        masks, crowds, colours = (pc.list_flatten(table[name]) for name in ("masks", "crowds", "colours"))
-        counts["images"] += len(table)
-        counts["captions"] += len(pc.list_flatten(table["captions"]))
-        counts["objects"] += len(masks)
-        counts["masks"] += len(masks) - masks.null_count
-        counts["crowds"] += int(np.count_nonzero(crowds))
-        counts["colours"] += len(colours) - colours.null_count
-        counts["scenes"] += len(table) - table["scene"].null_count
-    return {name: counts[name] for name in ("images", "captions", "objects", "masks", "crowds", "colours", "scenes")}
+    trained = sum(
+        image_id in of_2014
+        for table in result.tables("train", ["image_id"])
+        for image_id in table["image_id"].to_pylist()
+    )
+    if trained:
+        log(
+            f"prepare: warning: {trained} images of COCO 2014's validation set are in the training split (--split "
+            f"{source.split.kind}): do not compare with published figures, or use --split coco or a list of ids"
+        )

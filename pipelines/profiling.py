@@ -1,7 +1,7 @@
 """`train STAGE --profile`: a few steps under torch's profiler, in this process, without touching the run."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -70,7 +70,8 @@ def table(costs: list[Cost]) -> str:
 
 def _parts(job: TrainJob, device: torch.device) -> Iterator[list[Part]]:
     reader = job.reader("train")
-    for parts in loader(reader, job.plan(len(reader), 0)):
+    order = replace(job.plan(len(reader), 0), stop=WARM_UP + STEPS)
+    for parts in loader(reader, order):
         yield [Part(part.group, part.batch.to(device, non_blocking=True)) for part in parts]
 
 

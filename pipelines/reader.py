@@ -197,6 +197,8 @@ class ShardReader:
 
 
 def _check_columns(manifest: dict[str, Any], folder: Path, columns: frozenset[str], config: Config) -> None:
+    if manifest["format"] != "arrow":
+        raise InputError(f"data: training reads Arrow, {folder} is {manifest['format']}: prepare with --format arrow")
     for name in sorted(columns):
         if not manifest["columns"].get(name, False):
             needed, advice = _NEEDS.get(name, name), _ADVICE.get(name, "prepare again")

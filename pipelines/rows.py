@@ -1,17 +1,17 @@
-"""One COCO record -> one row of a shard. Pure functions: what Ray's workers run, and tests call."""
+"""One COCO image with all that is known of it -> one row of a shard. What Ray's workers run, and tests call."""
 
 import json
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from objgan.vocabulary import tokenize
+from pipelines.coco_records import known_number
 from pipelines.masks import squash_segmentation
 from pipelines.pixels import Unreadable, read_image, squash
+from pipelines.rejects import Reject
 from pipelines.shards import SCHEMA
 
 Row = dict[str, Any]
@@ -19,85 +19,127 @@ ASPECT_TOLERANCE = 0.02
 
 
 @dataclass
+class Record:
+    """An image of schema `coco_records.IMAGES`, its objects of `OBJECTS` and its captions of `CAPTIONS`, in order."""
+
+    image: Row
+    objects: list[Row] = field(default_factory=list)
+    captions: list[Row] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How records become rows.
+
+    split:  that all of them belong to
+    fetch:  the bytes of an image file by its name (see `pixels.read_bytes`); None: no pixels
+    size:   side of the stored picture and masks
+    labels: category id -> label
+    """
+
+    split: str
+    fetch: Callable[[str], bytes] | None
+    size: int
+    labels: dict[int, int]
+
+
+@dataclass
 class Converted:
-    """Rows that came out, images that did not (id, file name, reason), and counts of parts that were left out."""
+    """Rows that came out, and what did not, in the order of the records."""
 
     rows: list[Row] = field(default_factory=list)
-    rejected: list[Row] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
+    rejected: list[Reject] = field(default_factory=list)
 
     def table(self) -> pa.Table:
         """The rows as a table of the shards' schema."""
         return pa.Table.from_pylist(self.rows, schema=SCHEMA)
 
 
-def convert(records: Iterable[Row], split: str, folder: Path | None, size: int) -> Converted:
-    """Records of schema `coco.RECORDS` -> rows of schema `shards.SCHEMA` with pictures and masks of `size`."""
+def convert(records: Iterable[Record], how: Conversion) -> Converted:
+    """Records -> rows of schema `shards.SCHEMA`; every image, object and caption is in a row or rejected."""
     result = Converted()
     for record in records:
+        lost: list[Reject] = []
         try:
-            result.rows.append(_row(record, split, folder, size, result.dropped))
+            result.rows.append(_row(record, how, lost))
         except Unreadable as error:
-            reason = {"image_id": record["image_id"], "file_name": record["file_name"], "reason": str(error)}
-            result.rejected.append(reason)
+            lost = _lost_image(record, error)
+        result.rejected += lost
     return result
 
 
-def _row(record: Row, split: str, folder: Path | None, size: int, dropped: Counter[str]) -> Row:
-    image, width, height = _picture(record, folder, size)
-    captions = record["captions"]
+def _lost_image(record: Record, error: Unreadable) -> list[Reject]:
+    """An image that cannot be used takes its objects and captions with it."""
+    image_id = record.image["image_id"]
+    parts = [("annotation", one) for one in record.objects] + [("caption", one) for one in record.captions]
+    lost = (Reject(kind, known_number(one["id"]), image_id, "pixels", "its image was rejected") for kind, one in parts)
+    return [Reject("image", image_id, image_id, "pixels", error.reason, error.detail), *lost]
+
+
+def _row(record: Record, how: Conversion, lost: list[Reject]) -> Row:
+    image, width, height = _picture(record.image, how)
+    captions = [caption["text"] for caption in record.captions]
     row = {
-        "image_id": record["image_id"],
-        "file_name": record["file_name"],
+        "image_id": record.image["image_id"],
+        "file_name": record.image["file_name"],
         "width": width,
         "height": height,
-        "split": split,
+        "split": how.split,
         "image": image,
         "captions": captions,
         "tokens": [" ".join(tokenize(caption)) for caption in captions],
-        "scene": record["scene"],
+        "scene": record.image["scene"],
     }
-    return row | _objects(record, width, height, size, dropped)
+    return row | _objects(record.objects, (width, height), how, lost)
 
 
-def _picture(record: Row, folder: Path | None, size: int) -> tuple[bytes | None, int, int]:
+def _picture(record: Row, how: Conversion) -> tuple[bytes | None, int, int]:
     """The squashed picture, and the width and height that the record's boxes refer to."""
     width, height = record["width"], record["height"]
-    if folder is None:
+    if how.fetch is None:
         if width is None:
             raise Unreadable("the record has no width and height, and there are no pixels to take them from")
         return None, width, height
-    if not record["file_name"]:
-        raise Unreadable("the record has no file name")
-    image = read_image(folder / record["file_name"], None if width is None else (width, height))
+    data = how.fetch(record["file_name"])
+    try:
+        picture = read_image(data, None if width is None else (width, height), how.size)
+    except Unreadable as error:
+        raise Unreadable(error.reason, f"{record['file_name']}{f': {error.detail}' if error.detail else ''}") from None
     if width is None:
-        return squash(image, size), image.width, image.height
-    if abs(image.width * height / (image.height * width) - 1) > ASPECT_TOLERANCE:
-        raise Unreadable(f"its pixels are {image.width} x {image.height}, the record says {width} x {height}")
-    return squash(image, size), width, height
+        return squash(picture.image, how.size), picture.width, picture.height
+    if abs(picture.width * height / (picture.height * width) - 1) > ASPECT_TOLERANCE:
+        told = f"{record['file_name']}: {picture.width} x {picture.height}, the record says {width} x {height}"
+        raise Unreadable("pixels of another shape than the record says", told)
+    return squash(picture.image, how.size), width, height
 
 
-def _objects(record: Row, width: int, height: int, size: int, dropped: Counter[str]) -> Row:
+def _objects(objects: list[Row], sides: tuple[int, int], how: Conversion, lost: list[Reject]) -> Row:
     """The columns of the objects, largest box first, ties by annotation id."""
     found = []
-    for index, number in enumerate(record["annotation_ids"]):
-        box = _box(record["boxes"][4 * index : 4 * index + 4], width, height)
-        if box is None:
-            dropped["objects whose box is empty or outside the picture"] += 1
+    for index, one in enumerate(objects):
+        box = _box(one["box"], *sides)
+        if one["category"] not in how.labels:
+            lost.append(_reject("annotation", one, "of a category that the JSON lacks", str(one["category"])))
+        elif box is None:
+            lost.append(_reject("annotation", one, "its box is empty or outside the picture", str(one["box"])))
         else:
             # Rounded, so that boxes of one size are ties wherever they lie.
-            found.append((-round(box[2] * box[3], 9), number, index, box))
+            found.append((-round(box[2] * box[3], 9), one["id"], index, box))
     found.sort()
-    masks = [_mask(record, index, box, (width, height, size), dropped) for *_, index, box in found]
+    kept = [(objects[index], box) for *_, index, box in found]
     return {
-        "annotation_ids": [number for _, number, _, _ in found],
-        "labels": [record["labels"][index] for *_, index, _ in found],
-        "boxes": [side for *_, box in found for side in box],
-        "areas": [_area(record["areas"][index], width, height, box) for *_, index, box in found],
-        "crowds": [record["crowds"][index] for *_, index, _ in found],
-        "masks": masks,
-        "colours": [record["colours"][index] for *_, index, _ in found],
+        "annotation_ids": [one["id"] for one, _ in kept],
+        "labels": [how.labels[one["category"]] for one, _ in kept],
+        "boxes": [side for _, box in kept for side in box],
+        "areas": [_area(one["area"], sides, box) for one, box in kept],
+        "crowds": [one["crowd"] for one, _ in kept],
+        "masks": [_mask(one, box, sides, how.size, lost) for one, box in kept],
+        "colours": [one["colour"] for one, _ in kept],
     }
+
+
+def _reject(kind: str, one: Row, reason: str, detail: str) -> Reject:
+    return Reject(kind, known_number(one["id"]), one["image_id"], "objects", reason, detail)
 
 
 def _box(box: list[float], width: int, height: int) -> list[float] | None:
@@ -108,17 +150,25 @@ def _box(box: list[float], width: int, height: int) -> list[float] | None:
     return [left, top, right - left, bottom - top] if right > left and bottom > top else None
 
 
-def _area(area: float | None, width: int, height: int, box: list[float]) -> float:
+def _area(area: float | None, sides: tuple[int, int], box: list[float]) -> float:
     """Fraction of the picture: the segment's area where the record knows it, the box's otherwise."""
-    return box[2] * box[3] if area is None else min(area / (width * height), 1.0)
+    return box[2] * box[3] if area is None else min(area / (sides[0] * sides[1]), 1.0)
 
 
-def _mask(record: Row, index: int, box: list[float], sizes: tuple[int, int, int], dropped: Counter[str]) -> str | None:
-    text = record["segmentations"][index]
-    if text is None:
+def _mask(one: Row, box: list[float], sides: tuple[int, int], size: int, lost: list[Reject]) -> str | None:
+    segmentation = one["polygons"]
+    if segmentation is None and one["other"] is not None:
+        segmentation = json.loads(one["other"])
+    if segmentation is None:
         return None
-    width, height, size = sizes
-    counts = squash_segmentation(json.loads(text), width, height, box, size)
+    counts = squash_segmentation(segmentation, *sides, box, size)
     if counts is None:
-        dropped["masks that are no polygon and no run lengths of the picture"] += 1
+        reason = "no polygon and no run lengths of the picture; the object is kept without a mask"
+        lost.append(_reject("mask", one, reason, _shown(segmentation)))
     return counts
+
+
+def _shown(segmentation: Any) -> str:
+    if isinstance(segmentation, dict):
+        return f"run lengths of {segmentation.get('size')!r:.40}"
+    return f"{segmentation!r:.60}"

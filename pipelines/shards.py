@@ -5,17 +5,19 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from objgan.errors import InputError
-from objgan.files import read_json, write_atomically
+from objgan.files import file_aside, read_json, write_atomically
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SPLITS = ("train", "validation", "test")
 MANIFEST = "manifest.json"
 ROWS_PER_SHARD = 256
+FORMATS = ("arrow", "parquet")
 
 SCHEMA = pa.schema(
     [
@@ -55,11 +57,13 @@ class Shard:
     rows: int
     bytes: int
     sha256: str
+    inputs: str = ""
+    """sha256 over what it was made of; empty of an index."""
 
 
-def shard_name(split: str, number: int) -> str:
-    """File name of a shard."""
-    return f"{split}-{number:05d}.arrow"
+def shard_name(split: str, number: int, suffix: str = "arrow") -> str:
+    """File name of a shard; its ending is one of `FORMATS`."""
+    return f"{split}-{number:05d}.{suffix}"
 
 
 def index_name(split: str) -> str:
@@ -67,32 +71,64 @@ def index_name(split: str) -> str:
     return f"{split}-index.arrow"
 
 
+class _Hashed:
+    """A file that knows the digest and the number of the bytes that were written to it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.closed = file, False
+        self.digest, self.bytes = hashlib.sha256(), 0
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        self.digest.update(view)
+        self.bytes += view.nbytes
+        return self._file.write(view)
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        """The file is closed by whoever opened it."""
+
+
 def write_shard(folder: Path, name: str, split: str, table: pa.Table, schema: pa.Schema = SCHEMA) -> Shard:
-    """Write rows of schema `schema` as an uncompressed Arrow IPC file of one record batch; the file appears whole."""
+    """Write rows of schema `schema`; the file appears whole.
+
+    `NAME.arrow`: an uncompressed Arrow IPC file of one record batch, to be mapped. `NAME.parquet`: for other tools.
+    """
     if not table.schema.equals(schema, check_metadata=True):
         raise ValueError(f"{name}: not a table of the shards' schema: {table.schema}")
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, schema) as writer:
-        writer.write_table(table.combine_chunks(), max_chunksize=max(len(table), 1))
-    data = sink.getvalue().to_pybytes()
-    write_atomically(folder / name, data)
-    return Shard(name, split, len(table), len(data), hashlib.sha256(data).hexdigest())
+    with file_aside(folder / name) as file:
+        hashed = _Hashed(file)
+        sink = pa.PythonFile(hashed, "w")
+        if name.endswith(".parquet"):
+            pq.write_table(table.combine_chunks(), sink)
+        else:
+            with pa.ipc.new_file(sink, schema) as writer:
+                writer.write_table(table.combine_chunks(), max_chunksize=max(len(table), 1))
+    return Shard(name, split, len(table), hashed.bytes, hashed.digest.hexdigest())
 
 
-def read_shard(path: Path) -> pa.Table:
-    """The rows of a shard, memory-mapped: nothing is read before it is looked at.
+def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """The rows of a shard, or some of their columns. Arrow is memory-mapped: nothing is read before it is looked at.
 
     Raises:
-        InputError: missing, not an Arrow file, or of another schema version.
+        InputError: missing, not a shard, or of another schema version.
     """
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        if path.suffix == ".parquet":
+            table = pq.read_table(path, columns=columns, partitioning=None)
+        else:
+            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"shard: cannot read {path} ({error}); prepare the data again") from None
     version = (table.schema.metadata or {}).get(b"objgan.schema_version", b"none").decode()
     if version != str(SCHEMA_VERSION):
         raise InputError(f"shard: {path} has schema version {version}, this code reads {SCHEMA_VERSION}")
-    return table
+    return table if columns is None else table.select(columns)
 
 
 def shards_of(manifest: Mapping[str, Any], split: str) -> list[Shard]:
@@ -100,9 +136,11 @@ def shards_of(manifest: Mapping[str, Any], split: str) -> list[Shard]:
     return [Shard(**shard) for shard in manifest["shards"] if shard["split"] == split]
 
 
-def read_split(folder: Path, manifest: Mapping[str, Any], split: str) -> Iterator[pa.Table]:
+def read_split(
+    folder: Path, manifest: Mapping[str, Any], split: str, columns: list[str] | None = None
+) -> Iterator[pa.Table]:
     """The split's shards, one memory-mapped table each."""
-    return (read_shard(folder / shard.name) for shard in shards_of(manifest, split))
+    return (read_shard(folder / shard.name, columns) for shard in shards_of(manifest, split))
 
 
 def dataset_digest(shards: list[Shard], domain: Mapping[str, str]) -> str:
@@ -135,6 +173,7 @@ def load_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"data: {folder} has schema version {version}, too old: prepare into another folder")
     for shard in [*manifest["shards"], *manifest["indices"]]:
         _check_file(folder / shard["name"], shard["bytes"])
+    _check_file(folder / manifest["rejected"]["file"], manifest["rejected"]["bytes"])
     for name in manifest["domain"]:
         _check_file(folder / "domain" / name, None)
     return manifest
@@ -163,11 +202,16 @@ def summary(manifest: Mapping[str, Any]) -> str:
     ]
     if manifest["columns"]["attributes"]:
         lines.append(f"known:    the colours of {counts['colours']} objects, the scenes of {counts['scenes']} images")
-    lines += [f"left out: {number} {reason}" for reason, number in manifest["dropped"].items()]
-    if manifest["rejected"]:
-        first = manifest["rejected"][0]
-        lines.append(
-            f"rejected: {len(manifest['rejected'])} images, listed in {MANIFEST} "
-            f"(the first: {first['file_name'] or first['image_id']}, {first['reason']})"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_accounts(manifest)])
+
+
+def _accounts(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Where everything went that came in, and why it did not come out."""
+    counts, rejected = manifest["counts"], manifest["rejected"]
+    for kind, kept in (("image", "images"), ("caption", "captions"), ("annotation", "objects")):
+        lost = rejected["kinds"][kind]
+        yield f"input:    {manifest['totals'][kind]} {kind}s = {counts[kept]} in shards + {lost} rejected"
+    for reason, number in rejected["reasons"].items():
+        yield f"rejected: {number} {reason}"
+    if rejected["rows"]:
+        yield f"all of them are listed in {rejected['file']}"

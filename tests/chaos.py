@@ -23,6 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from objgan.checkpoint import save_checkpoint
@@ -112,7 +113,7 @@ def kills(bench: Bench) -> Iterator[Row]:
             process = broken.start()
             threading.Thread(target=process.communicate, daemon=True).start()
         else:
-            draw.choice(training_workers(process.pid) or [process]).send_signal(signal.SIGKILL)
+            draw.choice(training_workers(process.pid) or [psutil.Process(process.pid)]).send_signal(signal.SIGKILL)
         wait_until(partial(_moved, broken.folder, before, process), 300)
         longest = max(longest, time.time() - began)
     process.wait(600)

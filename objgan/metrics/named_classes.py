@@ -1,6 +1,6 @@
 """Which classes a caption names: class names, their plurals, and common other words for COCO's classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -91,15 +91,18 @@ class Phrase(NamedTuple):
 
 
 class NamedClasses:
-    """A matcher for one list of classes: the longest phrase first, so that a hot dog is no dog."""
+    """A matcher for one list of classes: the longest phrase first, so that a hot dog is no dog.
 
-    def __init__(self, classes: Sequence[str]) -> None:
+    synonyms: class -> further words, beside those of `SYNONYMS`
+    """
+
+    def __init__(self, classes: Sequence[str], synonyms: Mapping[str, Sequence[str]] | None = None) -> None:
         self.classes = tuple(classes)
         self.phrases: dict[tuple[str, ...], int | None] = {}
         for phrase in NO_OBJECTS:
             self.phrases[tuple(phrase.split())] = None
         for index, name in enumerate(classes):
-            for synonym in SYNONYMS.get(name, ()):
+            for synonym in (*SYNONYMS.get(name, ()), *(synonyms or {}).get(name, ())):
                 self._add(synonym, index)
         for index, name in enumerate(classes):  # last: a class's own name wins over another's synonym
             self._add(name, index)

@@ -2,20 +2,45 @@
 
 import gzip
 import json
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from objgan.errors import InputError
-from pipelines.coco import CocoSource, read_coco
+from pipelines.blocks import block_of, records_of
+from pipelines.coco import CocoSource
+from pipelines.ingest import UNREAD, Ingested, check_folder, ingest
+from pipelines.rejects import Reject, read_rejects
+from pipelines.rows import Record
 
 IMAGE = {"id": 7, "file_name": "7.png", "width": 60, "height": 40}
+IMAGE_ROW = {"file_name": "7.png", "width": 60, "height": 40, "scene": None, "origin": None}
 CAPTION = {"id": 1, "image_id": 7, "caption": "a kite"}
 KITE = {"id": 3, "image_id": 7, "category_id": 38, "bbox": [1, 2, 30, 20]}
 
 
-def _read(source: CocoSource):
-    return read_coco(source.images, source.instances, source.captions)
+@dataclass
+class Read:
+    """What came of the JSON: rows by image id, and what was rejected."""
+
+    data: Ingested
+    rejects: list[Reject]
+    records: list[Record]
+
+    @property
+    def reasons(self) -> list[tuple[str, int | None, str]]:
+        return [(one.kind, one.id, one.reason) for one in self.rejects]
+
+
+def _read(source: CocoSource) -> Read:
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        data = ingest(source, work)
+        records = records_of(block_of(data.images, "train", "x", ""), work)
+        return Read(data, list(read_rejects(work / UNREAD)), records)
 
 
 def _refusal(source: CocoSource) -> str:
@@ -36,18 +61,20 @@ def _edit(path: Path, **changes) -> None:
 
 
 def test_records_are_joined_by_image_and_labels_follow_the_category_ids(good) -> None:
-    data = _read(good)
-    assert data.classes == ("person", "kite", "bottle")
-    row = data.records.to_pylist()[0]
-    assert (row["image_id"], row["width"], row["height"], row["captions"]) == (7, 60, 40, ["a kite"])
-    assert (row["labels"], row["boxes"], row["annotation_ids"]) == ([1], [1, 2, 30, 20], [3])
-    assert data.dropped == {}
+    read = _read(good)
+    assert (read.data.classes, read.data.categories) == (("person", "kite", "bottle"), (1, 38, 44))
+    (record,) = read.records
+    assert {**record.image, "origin": None} == {**IMAGE_ROW, "image_id": 7}
+    assert [caption["text"] for caption in record.captions] == ["a kite"]
+    assert [(one["category"], one["box"], one["id"]) for one in record.objects] == [(38, [1, 2, 30, 20], 3)]
+    assert read.rejects == [] and read.data.totals == {"image": 1, "annotation": 1, "caption": 1}
 
 
 def test_records_without_area_crowd_flag_and_segmentation(good) -> None:
-    row = _read(good).records.to_pylist()[0]
-    assert (row["areas"], row["crowds"], row["segmentations"]) == ([None], [False], [None])
-    assert (row["colours"], row["scene"]) == ([None], None)
+    (record,) = _read(good).records
+    (kite,) = record.objects
+    assert [kite[name] for name in ("area", "crowd", "polygons", "other", "colour")] == [None, False, None, None, None]
+    assert record.image["scene"] is None
 
 
 def test_attributes_are_optional_and_ill_typed_or_unknown_ones_are_ignored(tmp_path, write_coco) -> None:
@@ -68,16 +95,16 @@ def test_attributes_are_optional_and_ill_typed_or_unknown_ones_are_ignored(tmp_p
     captions = [{**CAPTION, "id": image["id"], "image_id": image["id"]} for image in images]
     source = write_coco(tmp_path, images, [*kites, {**KITE, "id": len(said)}], captions)
     records = _read(source).records
-    assert records["colours"].to_pylist()[0] == ["red"] + [None] * len(said)
-    assert records["scene"].to_pylist() == ["snow", None, None, None, None]
+    assert [one["colour"] for one in records[0].objects] == ["red"] + [None] * len(said)
+    assert [record.image["scene"] for record in records] == ["snow", None, None, None, None]
 
 
 def test_captions_are_cleaned_ordered_by_id_and_empty_ones_counted(tmp_path, write_coco) -> None:
     texts = {5: ' says "hé"\n ', 4: "\ta  dog\nruns ", 6: " \n"}
     captions = [{"id": number, "image_id": 7, "caption": text} for number, text in texts.items()]
-    data = _read(write_coco(tmp_path, [IMAGE], [], captions))
-    assert data.records["captions"].to_pylist() == [["a dog runs", 'says "hé"']]
-    assert data.dropped == {"empty captions": 1}
+    read = _read(write_coco(tmp_path, [IMAGE], [], captions))
+    assert [caption["text"] for caption in read.records[0].captions] == ["a dog runs", 'says "hé"']
+    assert read.reasons == [("caption", 6, "empty caption")]
 
 
 def test_what_does_not_belong_together_is_dropped_and_counted(tmp_path, write_coco) -> None:
@@ -85,27 +112,29 @@ def test_what_does_not_belong_together_is_dropped_and_counted(tmp_path, write_co
     objects = [KITE, {**KITE, "image_id": 99}, {**KITE, "bbox": [1, 2, None, 4]}, {**KITE, "bbox": [1, 2, 3]}]
     source = write_coco(tmp_path, images, objects, [CAPTION, {**CAPTION, "image_id": 99}])
     _edit(source.captions, images=[*images, {"id": 99}])
-    data = _read(source)
-    assert data.records["image_id"].to_pylist() == [7]
-    assert data.dropped == {
-        "captions of images that the instances JSON lacks": 1,
-        "image records with an id seen before": 1,
-        "images of the captions JSON that the instances JSON lacks": 1,
-        "images without a caption": 1,
-        "objects of images that the instances JSON lacks": 1,
-        "objects without a box of four numbers": 2,
-    }
+    read = _read(source)
+    assert [record.image["image_id"] for record in read.records] == [7]
+    assert read.reasons == [
+        ("image", 7, "an image record with this id came before"),
+        ("image", 99, "in the captions JSON alone, the instances JSON lacks it"),
+        ("annotation", 3, "no box of four numbers"),
+        ("annotation", 3, "no box of four numbers"),
+        ("image", 8, "without a caption"),
+        ("caption", 1, "of an image that the instances JSON lacks"),
+        ("annotation", 3, "of an image that the instances JSON lacks"),
+    ]
+    assert read.data.totals == {"image": 4, "annotation": 4, "caption": 2}
 
 
 def test_not_a_number_is_no_box(tmp_path, write_coco) -> None:
-    data = _read(write_coco(tmp_path, [IMAGE], [{**KITE, "bbox": [1, float("nan"), 3, 4]}], [CAPTION]))
-    assert data.dropped == {"objects without a box of four numbers": 1}
+    read = _read(write_coco(tmp_path, [IMAGE], [{**KITE, "bbox": [1, float("nan"), 3, 4]}, KITE], [CAPTION]))
+    assert read.reasons == [("annotation", 3, "no box of four numbers")]
+    assert len(read.records[0].objects) == 1
 
 
 def test_images_without_objects_or_sizes_are_kept(tmp_path, write_coco) -> None:
-    data = _read(write_coco(tmp_path, [{"id": 7, "file_name": "7.png"}], [], [CAPTION]))
-    row = data.records.to_pylist()[0]
-    assert (row["width"], row["height"], row["labels"]) == (None, None, [])
+    (record,) = _read(write_coco(tmp_path, [{"id": 7, "file_name": "7.png"}], [], [CAPTION])).records
+    assert (record.image["width"], record.image["height"], record.objects) == (None, None, [])
 
 
 def test_gzipped_json(good) -> None:
@@ -147,15 +176,20 @@ def test_empty_data_sets(tmp_path, write_coco) -> None:
 
 
 def test_unknown_category(tmp_path, write_coco) -> None:
-    text = _refusal(write_coco(tmp_path, [IMAGE], [{**KITE, "category_id": 12}], [CAPTION]))
-    assert "no category 12 that annotation 3 is of" in text
+    objects = [{**KITE, "category_id": category} for category in (12, "kite", None, 44)]
+    read = _read(write_coco(tmp_path, [IMAGE], objects, [CAPTION]))
+    assert [one["category"] for one in read.records[0].objects] == [12, None, None, 44], (
+        "the workers know the categories"
+    )
 
 
 def test_image_folder_missing_or_of_other_images(good, tmp_path) -> None:
-    assert "images: no folder" in _refusal(CocoSource(tmp_path / "none", good.instances, good.captions))
+    with pytest.raises(InputError, match="images: no folder"):
+        CocoSource(tmp_path / "none", good.instances, good.captions).digests()
     (tmp_path / "others").mkdir()
-    text = _refusal(CocoSource(tmp_path / "others", good.instances, good.captions))
-    assert "none of the 1 images" in text and "7.png" in text
+    others = CocoSource(tmp_path / "others", good.instances, good.captions)
+    with pytest.raises(InputError, match=r"none of the 1 images .* \(the first: 7.png\)"):
+        check_folder(others, others.sizes(), _read(good).data.images["file_name"])
 
 
 def test_digests_do_not_depend_on_where_the_files_lie(good, tmp_path) -> None:
@@ -180,8 +214,12 @@ def test_digests_do_not_depend_on_where_the_files_lie(good, tmp_path) -> None:
     ],
 )
 def test_real_coco(shared_coco, images, instances, captions, rows, objects) -> None:
-    data = read_coco(images and shared_coco / images, shared_coco / instances, shared_coco / captions)
-    assert len(data.records) == rows and len(data.classes) == 80
-    assert data.classes[:2] == ("person", "bicycle") and data.classes[-1] == "toothbrush"
-    assert sum(len(labels) for labels in data.records["labels"].to_pylist()) == objects
-    assert not any(text != text.strip() for texts in data.records["captions"].to_pylist() for text in texts)
+    read = _read(CocoSource(images and shared_coco / images, shared_coco / instances, shared_coco / captions))
+    assert len(read.records) == rows and len(read.data.classes) == 80
+    assert read.data.classes[:2] == ("person", "bicycle") and read.data.classes[-1] == "toothbrush"
+    assert sum(len(record.objects) for record in read.records) == objects
+    texts = [caption["text"] for record in read.records for caption in record.captions]
+    assert not any(text != text.strip() or "\n" in text for text in texts)
+    lost = Counter(one.kind for one in read.rejects)
+    there = {"image": rows, "annotation": objects, "caption": len(texts)}
+    assert {kind: lost[kind] + n for kind, n in there.items()} == read.data.totals

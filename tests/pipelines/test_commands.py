@@ -120,8 +120,9 @@ def test_wrong_coco_files(refused: Refused, coco: CocoSource, tmp_path: Path) ->
 @pytest.mark.usefixtures("ray_local")
 def test_more_workers_than_the_machine_has(refused: Refused, prepared: Path, settings: list[str]) -> None:
     line = refused(
-        "train", "shapes", "--data", prepared, *settings, "--workers", 64, "--set", "shapes.training.batch_size=64"
-    )
+        "train", "shapes", "--data", prepared, *settings, "--workers", 64,
+        "--set", "shapes.training.batch_size=64", "--set", "shapes.training.group=1",
+    )  # fmt: skip
     assert "compute.workers=64, but there are 2 CPUs: ask for at most 2" in line
 
 

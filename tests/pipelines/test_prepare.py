@@ -11,6 +11,7 @@ from objgan.errors import InputError
 from objgan.vocabulary import UNK
 from pipelines.coco import CocoSource
 from pipelines.prepare import prepare, run_here, run_on_ray
+from pipelines.rejects import read_rejects
 from pipelines.shards import MANIFEST, SPLITS, load_manifest, read_split
 from pipelines.splits import split_of
 
@@ -22,6 +23,10 @@ def _files(folder):
 def _go(source, out, config):
     lines: list[str] = []
     return prepare(source, out, config, lines.append, run_here), lines
+
+
+def _rejects(folder, kind):
+    return [one for one in read_rejects(folder / "rejected.jsonl") if one.kind == kind]
 
 
 def _column(folder, split, name):
@@ -40,7 +45,9 @@ def test_ray_and_one_process_write_the_same_bytes(
     _go(source, tmp_path / "here", data_config)
     assert _files(tmp_path / "ray") == _files(tmp_path / "here")
     assert len(manifest["shards"]) > 6 and any("shards" in line for line in lines)
-    assert [image["image_id"] for image in manifest["rejected"]] == [7]
+    assert [one.id for one in _rejects(tmp_path / "ray", "image")] == [7]
+    assert manifest["totals"] == {"image": 30, "annotation": 90, "caption": 60}
+    assert manifest["rejected"]["kinds"] == {"image": 1, "annotation": 3, "caption": 2, "mask": 0}
 
 
 def test_every_image_is_in_the_split_of_its_id(prepared, data_config) -> None:
@@ -83,7 +90,9 @@ def test_manifest_says_what_it_was_made_of(prepared, data_config) -> None:
     assert manifest["settings"] == data_config.data.model_dump(mode="json")
     assert sorted(manifest["source"]) == ["captions", "images", "instances"]
     assert manifest["columns"] == {"image": True, "boxes": True, "masks": True, "attributes": False}
-    assert manifest["dropped"] == {} and manifest["rejected"] == []
+    assert manifest["totals"] == {"image": 40, "annotation": 120, "caption": 80}
+    assert manifest["rejected"]["rows"] == 0 and (prepared / "rejected.jsonl").read_bytes() == b""
+    assert (manifest["split"], manifest["format"]) == ("hash", "arrow")
     assert str(prepared.parent) not in (prepared / MANIFEST).read_text()
 
 
@@ -143,11 +152,14 @@ def test_unusable_images_are_listed_and_the_rest_is_kept(tmp_path, write_coco, s
     (source.images / "000003.png").write_bytes(b"no picture")
     (source.images / "000005.png").unlink()
     manifest, lines = _go(source, tmp_path / "data", data_config)
-    assert [(one["image_id"], one["file_name"]) for one in manifest["rejected"]] == [
-        (3, "000003.png"),
-        (5, "000005.png"),
+    assert sorted((one.id, one.stage, one.reason, one.detail) for one in _rejects(tmp_path / "data", "image")) == [
+        (3, "pixels", "not an image, or of an unknown format", "000003.png"),
+        (5, "pixels", "no such file in the image folder", "000005.png"),
     ]
-    assert sum(manifest["rows"].values()) == 6 and "rejected: 2 images" in lines[-1]
+    assert sum(manifest["rows"].values()) == 6
+    assert "8 images = 6 in shards + 2 rejected" in lines[-1]
+    assert "24 annotations = 18 in shards + 6 rejected" in lines[-1]
+    assert "rejected: 1 image: not an image, or of an unknown format" in lines[-1]
 
 
 def test_no_split_stays_empty_when_images_turn_out_unusable(tmp_path, write_coco, scenes, data_config) -> None:
@@ -157,14 +169,16 @@ def test_no_split_stays_empty_when_images_turn_out_unusable(tmp_path, write_coco
         name = _column(tmp_path / f"before_{split}", split, "file_name")[0]
         (source.images / name).write_bytes(b"no picture")
     manifest, _ = _go(source, tmp_path / "data", data_config)
-    assert len(manifest["rejected"]) == 2 and sorted(manifest["rows"].values()) == [1, 1, 1]
+    assert manifest["rejected"]["kinds"]["image"] == 2 and sorted(manifest["rows"].values()) == [1, 1, 1]
 
 
 def test_no_usable_image_at_all_is_refused(tmp_path, write_coco, scenes, data_config) -> None:
     source = write_coco(tmp_path / "coco", *scenes(4))
     for path in source.images.iterdir():
         path.write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"none of the 4 images can be used \(the first: 000001.png, not an image"):
+    with pytest.raises(
+        InputError, match=r"none of the 4 images can be used \(the first: image 1, not an image.*000001.png"
+    ):
         _go(source, tmp_path / "data", data_config)
     assert not (tmp_path / "data" / MANIFEST).exists()
 
@@ -186,8 +200,8 @@ def test_real_boxes_without_pixels(shared_coco, tmp_path, data_config) -> None:
     content["annotations"] = [one for one in content["annotations"] if one["image_id"] in kept]
     small.write_text(json.dumps(content))
     manifest, _ = _go(CocoSource(None, small, annotations / "boxes_captions.json"), tmp_path / "data", data_config)
-    assert manifest["counts"]["images"] == len(kept) and manifest["rejected"] == []
-    assert manifest["dropped"]["objects whose box is empty or outside the picture"] == 1
+    assert manifest["counts"]["images"] == len(kept)
+    assert manifest["rejected"]["reasons"]["annotation: its box is empty or outside the picture"] == 1
     assert manifest["counts"]["objects"] == len(content["annotations"]) - 1
     assert manifest["columns"]["image"] is False
 
@@ -198,6 +212,6 @@ def test_real_odd_images(shared_coco, tmp_path, data_config) -> None:
     odd = shared_coco / "odd"
     source = CocoSource(odd / "images", odd / "annotations" / "instances.json", odd / "annotations" / "captions.json")
     manifest, _ = _go(source, tmp_path / "data", data_config)
-    assert manifest["counts"]["images"] == 8 and manifest["rejected"] == []
+    assert manifest["counts"]["images"] == 8 and manifest["rejected"]["rows"] == 0
     labels = [row for split in SPLITS for row in _column(tmp_path / "data", split, "labels")]
     assert [] in labels

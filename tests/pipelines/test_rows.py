@@ -1,42 +1,54 @@
 """One record to one row: pictures of all kinds, boxes at the border, order, rejects."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.coco import read_coco
-from pipelines.pixels import Unreadable, decode, read_image, squash
-from pipelines.rows import convert
+from pipelines.blocks import block_of, records_of
+from pipelines.ingest import ingest
+from pipelines.pixels import Unreadable, decode, read_bytes, read_image, squash
+from pipelines.rows import Conversion, Record, convert
+from pipelines.storage import Storage
 
 SIZE = 64
 
 
-def _rows(source):
-    data = read_coco(source.images, source.instances, source.captions)
-    return convert(data.records.to_pylist(), "train", source.images, SIZE)
+LABELS = {1: 0, 38: 1, 44: 2}
 
 
-def _record(**changes):
-    base = {"image_id": 1, "file_name": "a.png", "width": 100, "height": 50, "captions": ["A kite, flying!"]}
-    empty = {key: [] for key in ("annotation_ids", "labels", "boxes", "areas", "crowds", "segmentations")}
-    return base | empty | {"colours": [], "scene": None} | changes
+def _convert(*records, folder=None, split="train"):
+    fetch = None if folder is None else partial(read_bytes, Storage(folder))
+    return convert(records, Conversion(split, fetch, SIZE, {**LABELS, **{n: n for n in range(100, 120)}}))
 
 
-def _objects(*boxes, areas=None, segmentations=None):
-    n = len(boxes)
-    return {
-        "annotation_ids": list(range(10, 10 + n)),
-        "labels": list(range(n)),
-        "boxes": [float(side) for box in boxes for side in box],
-        "areas": areas or [None] * n,
-        "crowds": [False] * n,
-        "segmentations": segmentations or [None] * n,
-        "colours": [None] * n,
-    }
+def _rows(source, folder):
+    data = ingest(source, folder / "work")
+    block = block_of(data.images, "train", "train-00000.arrow", "")
+    return _convert(*records_of(block, folder / "work"), folder=source.images)
+
+
+def _record(objects=(), **changes):
+    image = {"image_id": 1, "file_name": "a.png", "width": 100, "height": 50, "scene": None, "origin": None}
+    return Record(image | changes, list(objects), [{"image_id": 1, "id": 5, "place": 0, "text": "A kite, flying!"}])
+
+
+def _objects(*boxes, **columns):
+    """One object a box, ids from 10 on, categories from 100 on, so labels too."""
+    base = {"image_id": 1, "area": None, "crowd": False, "polygons": None, "other": None, "colour": None}
+    rows = [
+        base | {"id": 10 + n, "place": n, "category": 100 + n, "box": [float(side) for side in box]}
+        for n, box in enumerate(boxes)
+    ]
+    for name, values in columns.items():
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value
+    return rows
 
 
 def test_a_row_has_pixels_tokens_and_squashed_objects(tmp_path, write_coco, scenes) -> None:
-    row = _rows(write_coco(tmp_path, *scenes(1))).rows[0]
+    row = _rows(write_coco(tmp_path, *scenes(1)), tmp_path).rows[0]
     assert decode(row["image"]).shape == (3, SIZE, SIZE)
     assert (row["width"], row["height"], row["split"]) == (100, 50, "train")
     assert row["tokens"][0] == "a kite above person 1"
@@ -49,43 +61,55 @@ def test_a_row_has_pixels_tokens_and_squashed_objects(tmp_path, write_coco, scen
 
 def test_boxes_are_cut_at_the_border_and_degenerate_ones_counted() -> None:
     boxes = ((-10, -10, 20, 20), (90, 40, 30, 30), (10, 10, 5, 0), (120, 10, 5, 5), (10, 10, -5, 5))
-    result = convert([_record(**_objects(*boxes))], "train", None, SIZE)
+    result = _convert(_record(_objects(*boxes)))
     row = result.rows[0]
     assert np.allclose(row["boxes"], [0, 0, 0.1, 0.2, 0.9, 0.8, 0.1, 0.2])
     assert row["annotation_ids"] == [10, 11]
-    assert result.dropped == {"objects whose box is empty or outside the picture": 3}
+    assert [(one.kind, one.id) for one in result.rejected] == [
+        ("annotation", 12),
+        ("annotation", 13),
+        ("annotation", 14),
+    ]
+    assert {one.reason for one in result.rejected} == {"its box is empty or outside the picture"}
 
 
 def test_equal_boxes_are_ordered_by_annotation_id() -> None:
-    objects = _objects((0, 0, 10, 10), (50, 0, 10, 10), (0, 0, 20, 20)) | {"annotation_ids": [9, 4, 7]}
-    assert convert([_record(**objects)], "train", None, SIZE).rows[0]["annotation_ids"] == [7, 4, 9]
+    objects = _objects((0, 0, 10, 10), (50, 0, 10, 10), (0, 0, 20, 20), id=[9, 4, 7])
+    assert _convert(_record(objects)).rows[0]["annotation_ids"] == [7, 4, 9]
 
 
 def test_attributes_follow_their_objects() -> None:
     # The second box is outside the picture, the third is the largest.
-    objects = _objects((0, 0, 10, 10), (120, 0, 10, 10), (0, 0, 20, 20), (0, 0, 5, 5))
-    record = _record(**objects, scene="sea") | {"colours": ["red", "blue", "green", None]}
-    row = convert([record], "train", None, SIZE).rows[0]
-    assert row["labels"] == [2, 0, 3] and row["colours"] == ["green", "red", None] and row["scene"] == "sea"
+    boxes = ((0, 0, 10, 10), (120, 0, 10, 10), (0, 0, 20, 20), (0, 0, 5, 5))
+    row = _convert(_record(_objects(*boxes, colour=["red", "blue", "green", None]), scene="sea")).rows[0]
+    assert row["labels"] == [102, 100, 103] and row["colours"] == ["green", "red", None] and row["scene"] == "sea"
 
 
 def test_unusable_masks_are_null_and_counted() -> None:
-    objects = _objects((0, 0, 10, 10), segmentations=['{"size": [1, 1], "counts": [1]}'])
-    result = convert([_record(**objects)], "train", None, SIZE)
-    assert result.rows[0]["masks"] == [None]
-    assert sum(result.dropped.values()) == 1
+    others = ['{"size": [1, 1], "counts": [1]}', '[["a", 1, 2, 3, 4, 5]]', '"text"', '{"counts": "x"}', "[[null, 1]]"]
+    objects = _objects(*[(0, 0, 10, 10)] * 7, other=[*others, None, None], polygons=[None] * 5 + [[[1, 2, 3, 4]], [[]]])
+    result = _convert(_record(objects))
+    assert result.rows[0]["masks"] == [None] * 7
+    assert [(one.kind, one.id) for one in result.rejected] == [("mask", 10 + n) for n in range(7)]
+    assert result.rejected[0].detail == "run lengths of [1, 1]"
+
+
+def test_objects_of_unknown_categories_are_rejected_and_the_row_is_kept() -> None:
+    result = _convert(_record(_objects((0, 0, 9, 9), (0, 0, 5, 5), (0, 0, 1, 1), category=[7, 38, None])))
+    assert result.rows[0]["labels"] == [1]
+    assert [(one.id, one.detail) for one in result.rejected] == [(10, "7"), (12, "None")]
 
 
 def test_without_pixels_the_size_must_be_known() -> None:
-    result = convert([_record(width=None, height=None), _record(image_id=2)], "train", None, SIZE)
+    result = _convert(_record(_objects((0, 0, 9, 9)), width=None, height=None), _record(image_id=2))
     assert [row["image_id"] for row in result.rows] == [2] and result.rows[0]["image"] is None
-    assert [(r["image_id"], "no width and height" in r["reason"]) for r in result.rejected] == [(1, True)]
+    assert [(one.kind, one.id) for one in result.rejected] == [("image", 1), ("annotation", 10), ("caption", 5)]
+    assert "no width and height" in result.rejected[0].reason
 
 
 def test_the_size_is_taken_from_the_pixels(tmp_path) -> None:
     Image.new("RGB", (80, 40)).save(tmp_path / "a.png")
-    record = _record(width=None, height=None, **_objects((40, 0, 40, 40)))
-    row = convert([record], "train", tmp_path, SIZE).rows[0]
+    row = _convert(_record(_objects((40, 0, 40, 40)), width=None, height=None), folder=tmp_path).rows[0]
     assert (row["width"], row["height"], row["boxes"]) == (80, 40, [0.5, 0, 0.5, 1])
 
 
@@ -96,15 +120,16 @@ def test_the_size_is_taken_from_the_pixels(tmp_path) -> None:
         (lambda path: path.write_bytes(b""), "not an image"),
         (lambda path: path.write_bytes(b"PK\x03\x04 a zip"), "not an image"),
         (lambda path: _truncated(path), "cannot decode"),
-        (lambda path: Image.new("RGB", (50, 100)).save(path, "PNG"), "pixels are 50 x 100, the record says 100 x 50"),
+        (lambda path: Image.new("RGB", (50, 100)).save(path, "PNG"), "pixels of another shape than the record says"),
     ],
 )
 def test_pictures_that_cannot_be_used_are_rejected_by_name(tmp_path, write, reason) -> None:
     write(tmp_path / "a.png")
-    result = convert([_record()], "train", tmp_path, SIZE)
+    result = _convert(_record(), folder=tmp_path)
     assert not result.rows
     rejected = result.rejected[0]
-    assert (rejected["image_id"], rejected["file_name"]) == (1, "a.png") and reason in rejected["reason"]
+    assert (rejected.kind, rejected.id) == ("image", 1) and rejected.detail.startswith("a.png")
+    assert reason in rejected.reason
 
 
 def _truncated(path) -> None:
@@ -119,7 +144,7 @@ def test_every_mode_becomes_rgb(tmp_path, mode) -> None:
     image = Image.fromarray(np.full((50, 100), 128 * 257, np.uint16)) if mode == "I;16" else grey.convert(mode)
     name = "a.jpg" if mode == "CMYK" else "a.png"
     image.save(tmp_path / name)
-    pixels = decode(squash(read_image(tmp_path / name), SIZE))
+    pixels = decode(squash(read_image(tmp_path / name).image, SIZE))
     assert pixels.shape == (3, SIZE, SIZE)
     assert abs(float(pixels.mean()) - 128) < 3
     assert float(np.ptp(pixels.reshape(3, -1).mean(1))) < 3
@@ -137,14 +162,14 @@ def _rotated(path) -> None:
 def test_exif_turns_the_picture_upright(tmp_path) -> None:
     _rotated(tmp_path / "a.jpg")
     for annotated in (None, (50, 100), (123, 456)):
-        pixels = np.asarray(read_image(tmp_path / "a.jpg", annotated))
+        pixels = np.asarray(read_image(tmp_path / "a.jpg", annotated).image)
         assert pixels.shape == (100, 50, 3)
         assert pixels[:45, :, 0].mean() > 200 and pixels[55:, :, 0].mean() < 50
 
 
 def test_boxes_of_the_unturned_picture_keep_it_unturned(tmp_path) -> None:
     _rotated(tmp_path / "a.jpg")
-    pixels = np.asarray(read_image(tmp_path / "a.jpg", (100, 50)))
+    pixels = np.asarray(read_image(tmp_path / "a.jpg", (100, 50)).image)
     assert pixels.shape == (50, 100, 3) and pixels[:, :45, 0].mean() > 200
 
 

@@ -53,7 +53,7 @@ def test_a_worker_killed_on_the_way_changes_nothing_in_the_end(
 ) -> None:
     folder, said = tmp_path / "killed", []
     config = small_config(data_config)
-    killer = kill_a_worker_after(folder, 2)
+    killer = kill_a_worker_after(folder, 10)
     killed = train(TrainJob("shapes", config, prepared, folder), said.append)
     killer.join(1)
     assert not killer.is_alive(), "the worker was not killed"
@@ -134,7 +134,7 @@ def test_a_poisoned_batch_stops_the_run_and_can_be_looked_into(
 ) -> None:
     """NaN in the boxes of every row: steps are left out, then the run ends naming stage, phase, step and term."""
     data = _poisoned(prepared, tmp_path / "data")
-    config = small_config(data_config, max_skipped=2, checkpoint_every=6)
+    config = small_config(data_config, max_skipped=2)
     folder, said = tmp_path / "nan", []
     with pytest.raises(TrainingStopped, match=r"stage shapes, phase discriminators, step 2: \w+ is not finite") as stop:
         train(TrainJob("shapes", config, data, folder), said.append)
@@ -201,7 +201,7 @@ def test_a_run_in_a_bucket_waits_while_the_bucket_is_silent(
     (server,) = (one for one in psutil.process_iter() if s3_server.rsplit(":", 1)[-1] in _words(one))
 
     def silence() -> None:
-        wait_until(lambda: job.store().exists("step_00000002/state.json"))
+        wait_until(lambda: job.store().exists("step_00000010/state.json"))
         server.suspend()
         time.sleep(5)
         server.resume()

@@ -17,16 +17,16 @@ from safetensors.torch import load_file
 
 from objgan.config import Config, build_config
 
-STEPS = 6
+STEPS = 30
 
 
 def small_config(base: Config, stage: str = "shapes", compute: dict | None = None, **training: object) -> Config:
-    """A stage of a few parameters, 6 steps, a checkpoint after every second one, in groups of 2."""
+    """A stage of a few parameters, 30 steps, a checkpoint after every tenth, in groups of 2."""
     values = base.model_dump(mode="json")
     values["shapes"] |= {"width": 8, "class_embedding": 4, "noise": 2, "discriminator_width": 8}
     values[stage]["training"] |= {
-        "steps": STEPS, "epochs": None, "batch_size": 4, "group": 2, "checkpoint_every": 2, "log_every": 1,
-        "picture_every": 6, "validation_samples": 4, **training,
+        "steps": STEPS, "epochs": None, "batch_size": 4, "group": 2, "checkpoint_every": 10, "log_every": 1,
+        "picture_every": 30, "validation_samples": 4, **training,
     }  # fmt: skip
     values["compute"] |= {"threads": 1, **(compute or {})}
     return build_config(values)
@@ -66,11 +66,10 @@ def wait_until(holds: Callable[[], bool], seconds: float = 120.0) -> None:
         time.sleep(0.02)
 
 
-def training_workers(within: int | None = None) -> list[psutil.Process]:
-    """Processes of Ray Train's workers, on this machine or among the descendants of a process."""
-    processes = psutil.process_iter() if within is None else psutil.Process(within).children(recursive=True)
+def training_workers(within: int) -> list[psutil.Process]:
+    """Processes of Ray Train's workers among the descendants of a process: nobody else's are ours to kill."""
     found = []
-    for process in processes:
+    for process in psutil.Process(within).children(recursive=True):
         try:
             if any("RayTrainWorker" in word for word in process.cmdline()):
                 found.append(process)
@@ -84,7 +83,7 @@ def kill_a_worker_after(folder: Path, step: int) -> threading.Thread:
 
     def kill() -> None:
         wait_until(lambda: (folder / f"step_{step:08d}").exists())
-        training_workers()[0].send_signal(signal.SIGKILL)
+        training_workers(os.getpid())[0].send_signal(signal.SIGKILL)
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()

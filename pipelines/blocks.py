@@ -1,0 +1,193 @@
+"""A block of input is the planned images of one shard; the worker that converts it writes the shard.
+
+No picture passes through the object store, and what a shard holds does not depend on how many workers there are. Beside
+the shard, the worker leaves a receipt: with it, a command that was killed finds out what is finished.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+
+import objgan
+import objgan.files
+from objgan.errors import InputError
+from pipelines.coco_records import IMAGES
+from pipelines.faults import StorageAway
+from pipelines.pixels import open_place, read_bytes
+from pipelines.rejects import Reject
+from pipelines.rows import Conversion, Record, convert
+from pipelines.shards import SCHEMA_VERSION, Shard, write_shard
+from pipelines.spill import take
+
+Runner = Callable[[list[pa.Table], dict[str, Any]], Iterator[str]]
+"""Calls `write_block(block, **arguments)` for every block and yields the reports in the blocks' order."""
+
+_READERS = 8
+"""Images that a worker fetches at once from a remote storage."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a block: its shard, if any row came out; what did not; whether it was there already."""
+
+    shard: Shard | None
+    inputs: str
+    rejected: tuple[Reject, ...]
+    kept: bool = False
+
+
+def run_on_ray(blocks: list[pa.Table], arguments: dict[str, Any]) -> Iterator[str]:
+    """One Ray Data task a block. Ray must be running."""
+    context = ray.data.DataContext.get_current()
+    before = context.execution_options.preserve_order, context.enable_progress_bars
+    context.execution_options.preserve_order, context.enable_progress_bars = True, False
+    try:
+        # from_arrow makes a block of each table: the blocks are the shards, whatever number Ray would choose.
+        rows = ray.data.from_arrow(blocks).map_batches(
+            write_block, batch_size=None, batch_format="pyarrow", fn_kwargs=arguments
+        )
+        yield from (row["report"] for row in rows.iter_rows())
+    finally:
+        context.execution_options.preserve_order, context.enable_progress_bars = before
+
+
+def run_here(blocks: list[pa.Table], arguments: dict[str, Any]) -> Iterator[str]:
+    """One block after the other in this process: the same shards without Ray."""
+    return (write_block(block, **arguments)["report"][0].as_py() for block in blocks)
+
+
+def block_of(images: pa.Table, split: str, shard: str, inputs: str) -> pa.Table:
+    """Images of schema `coco_records.IMAGES` that become one shard."""
+    for name, value in (("split", split), ("shard", shard), ("inputs", inputs)):
+        images = images.append_column(name, pa.array([value] * len(images), pa.string()))
+    return images
+
+
+def inputs_of(images: pa.Table, sizes: Sequence[int], facts: dict[str, Any]) -> str:
+    """sha256 of all that a shard is made of: its images, the bytes of their files, and what is common to all shards."""
+    told = [SCHEMA_VERSION, objgan.__version__, facts, images.to_pylist(), list(sizes)]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def write_block(block: pa.Table, **arguments: Any) -> pa.Table:
+    """In a worker: see whether a block's shard is there, or make it; report as one row of JSON.
+
+    Faults of storage and wrong inputs are part of the report: they reach the driver as they are, whatever lies between.
+    """
+    try:
+        report = asdict(finished(block, Path(arguments["out"])) or _make(block, **arguments))
+    except InputError as error:
+        report = {"refused": str(error)}
+    except OSError as error:
+        report = {"failed": [error.errno, error.strerror or str(error), _name(error)]}
+    return pa.table({"report": [json.dumps(report)]})
+
+
+def read_report(text: str) -> Report:
+    """The report of a worker.
+
+    Raises:
+        InputError, OSError: what the worker met.
+    """
+    facts = json.loads(text)
+    if "refused" in facts:
+        raise InputError(facts["refused"])
+    if "failed" in facts:
+        number, told, name = facts["failed"]
+        raise OSError(number, told, name) if number is not None else StorageAway(told)
+    return _report(facts)
+
+
+def receipt_path(out: Path, shard: str) -> Path:
+    """Where the receipt of a shard lies."""
+    return out / WORK / "receipts" / f"{shard}.json"
+
+
+def write_receipt(out: Path, name: str, report: Report) -> None:
+    """Note that a shard is finished."""
+    objgan.files.write_atomically(receipt_path(out, name), json.dumps(asdict(report)))
+
+
+def read_receipt(out: Path, name: str) -> Report | None:
+    """What was noted of a shard; None: nothing, or nothing legible."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        return _report(json.loads(receipt_path(out, name).read_text()))
+    return None
+
+
+def finished(block: pa.Table, out: Path) -> Report | None:
+    """The report of a block that was made before, from the same inputs, and whose shard is still what it was."""
+    noted = read_receipt(out, block["shard"][0].as_py())
+    if noted is None or noted.inputs != block["inputs"][0].as_py():
+        return None
+    if noted.shard is not None:
+        path = out / noted.shard.name
+        if not path.is_file() or objgan.files.sha256(path) != noted.shard.sha256:
+            return None
+    return Report(noted.shard, noted.inputs, noted.rejected, kept=True)
+
+
+WORK = ".work"
+"""Folder in the prepared one, of what is needed until it is finished."""
+
+
+def _make(block: pa.Table, images: str | None, out: str, size: int, categories: list[int]) -> Report:
+    split, name, inputs = (block[column][0].as_py() for column in ("split", "shard", "inputs"))
+    labels = {category: label for label, category in enumerate(categories)}
+    records = records_of(block, Path(out) / WORK)
+    with _fetcher(images, block["file_name"].to_pylist()) as fetch:
+        converted = convert(records, Conversion(split, fetch, size, labels))
+    shard = None
+    if converted.rows:
+        shard = replace(write_shard(Path(out), name, split, converted.table()), inputs=inputs)
+    rejected = tuple(Reject(**{**asdict(one), "shard": name}) for one in converted.rejected)
+    report = Report(shard, inputs, rejected)
+    write_receipt(Path(out), name, report)
+    return report
+
+
+@contextlib.contextmanager
+def _fetcher(images: str | None, names: list[str]) -> Iterator[Callable[[str], bytes] | None]:
+    """What reads an image file by its name; of a remote storage, several are on their way at a time."""
+    if images is None:
+        yield None
+        return
+    place = open_place(images)
+    if place.local is not None:
+        yield partial(read_bytes, place)
+        return
+    with ThreadPoolExecutor(_READERS) as pool:
+        coming = {name: pool.submit(read_bytes, place, name) for name in names}
+        try:
+            yield lambda name: coming[name].result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def records_of(block: pa.Table, work: Path) -> list[Record]:
+    """The block's images with their objects and captions."""
+    records = {image["image_id"]: Record(image) for image in block.select(IMAGES.names).to_pylist()}
+    for one in take(work, "annotation", list(records)):
+        records[one["image_id"]].objects.append(one)
+    for one in take(work, "caption", list(records)):
+        records[one["image_id"]].captions.append(one)
+    return list(records.values())
+
+
+def _report(facts: dict[str, Any]) -> Report:
+    shard = None if facts["shard"] is None else Shard(**facts["shard"])
+    return Report(shard, facts["inputs"], tuple(Reject(**one) for one in facts["rejected"]), facts["kept"])
+
+
+def _name(error: OSError) -> str | None:
+    """The file's name alone would not say on which disk."""
+    return str(error.filename) if error.filename else None

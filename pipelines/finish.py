@@ -1,0 +1,155 @@
+"""What is made of finished shards: vocabulary, statistics, indices, the list of rejects, and the manifest over all."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+import objgan
+import objgan.files
+import objgan.vocabulary
+from objgan.domain import Domain
+from objgan.sections import DataConfig
+from pipelines import statistics
+from pipelines.blocks import WORK, read_receipt
+from pipelines.index import INDEX_SCHEMA, build_index
+from pipelines.ingest import UNREAD, Ingested
+from pipelines.rejects import REJECTED, Reject, RejectCounts, read_rejects, write_rejects
+from pipelines.shards import (
+    SCHEMA_VERSION,
+    SPLITS,
+    Shard,
+    dataset_digest,
+    index_name,
+    read_shard,
+    write_shard,
+)
+
+_COUNTED = ["captions", "masks", "crowds", "colours", "scene"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What all blocks came to. blocks: names of the planned shards, in order; shards: those that have rows.
+
+    excluded: rejects of images that the last plan left out, because without them a split would have been empty
+    """
+
+    out: Path
+    data: Ingested
+    blocks: list[str]
+    shards: list[Shard]
+    excluded: list[Reject]
+
+    def tables(self, split: str, columns: list[str]) -> Iterator[pa.Table]:
+        """Some columns of the split's shards, one after the other."""
+        return (read_shard(self.out / shard.name, columns) for shard in self.shards if shard.split == split)
+
+
+def list_rejects(result: Result) -> RejectCounts:
+    """Write the file of all rejects: of the JSON, of images left out of the plan, of every shard."""
+    return write_rejects(result.out / REJECTED, _all_rejects(result))
+
+
+def _all_rejects(result: Result) -> Iterator[Reject]:
+    yield from read_rejects(result.out / WORK / UNREAD)
+    yield from result.excluded
+    for name in result.blocks:
+        report = read_receipt(result.out, name)
+        if report is None:
+            raise RuntimeError(f"the receipt of {name} went missing from {result.out / WORK}: run prepare again")
+        yield from report.rejected
+
+
+def finish(result: Result, config: DataConfig, rejected: RejectCounts) -> dict[str, Any]:
+    """Write vocabulary, statistics and indices; the manifest, which is for the caller to write.
+
+    Raises:
+        RuntimeError: what came in is not what is in shards and rejects together.
+    """
+    domain = _domain(result, config)
+    domain.save(result.out / "domain")
+    files = {path.name: objgan.files.sha256(path) for path in sorted((result.out / "domain").glob("[!.]*"))}
+    indices = [_write_index(result, split, domain) for split in SPLITS]
+    counts = _counts(result)
+    _check_accounts(result.data.totals, counts, rejected)
+    path = result.out / REJECTED
+    facts = {"file": REJECTED, "bytes": path.stat().st_size, "sha256": objgan.files.sha256(path)}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "code_version": objgan.__version__,
+        "digest": dataset_digest([*result.shards, *indices], files),
+        "settings": config.model_dump(mode="json"),
+        "columns": _columns(result, counts),
+        "rows": {split: sum(shard.rows for shard in result.shards if shard.split == split) for split in SPLITS},
+        "totals": result.data.totals,
+        "counts": counts | {"words": len(domain.vocabulary)},
+        "rejected": facts | rejected.facts(),
+        "classes": list(result.data.classes),
+        "domain": files,
+        "shards": [asdict(shard) for shard in result.shards],
+        "indices": [asdict(index) for index in indices],
+    }
+
+
+def _check_accounts(totals: Mapping[str, int], counts: Mapping[str, int], rejected: RejectCounts) -> None:
+    for kind, name in (("image", "images"), ("caption", "captions"), ("annotation", "objects")):
+        if totals[kind] != counts[name] + rejected.kinds[kind]:
+            raise RuntimeError(
+                f"prepare lost count of {kind}s: {totals[kind]} came in, {counts[name]} are in shards, "
+                f"{rejected.kinds[kind]} rejected"
+            )
+
+
+class _Tokens(Iterable[list[str]]):
+    """The words of every caption of the training split, read from the shards whenever somebody goes through them."""
+
+    def __init__(self, result: Result) -> None:
+        self._result = result
+
+    def __iter__(self) -> Iterator[list[str]]:
+        for table in self._result.tables("train", ["tokens"]):
+            yield from (text.split() for row in table["tokens"].to_pylist() for text in row)
+
+
+def _domain(result: Result, config: DataConfig) -> Domain:
+    """Words, vectors and statistics of the training split alone."""
+    vocabulary = objgan.vocabulary.build(_Tokens(result), config.min_count, config.vector_channels)
+    tables = result.tables("train", statistics.COLUMNS)
+    classes = result.data.classes
+    layouts = statistics.layout_statistics(tables, len(classes), config.max_objects)
+    return Domain(vocabulary, classes, layouts, result.data.synonyms)
+
+
+def _write_index(result: Result, split: str, domain: Domain) -> Shard:
+    """What the reader must know of a split's rows before it opens their shards."""
+    table = build_index(result.tables(split, ["image_id", "tokens", "masks", "crowds"]), domain.vocabulary)
+    return write_shard(result.out, index_name(split), split, table, INDEX_SCHEMA)
+
+
+def _columns(result: Result, counts: Mapping[str, int]) -> dict[str, bool]:
+    """What a stage may ask for; attributes: whether any colour or scene is known."""
+    first = next(result.tables("train", ["image"]))
+    attributes = counts["colours"] + counts["scenes"] > 0
+    pixels = first["image"].null_count < len(first)
+    return {"image": pixels, "boxes": True, "masks": counts["masks"] > 0, "attributes": attributes}
+
+
+def _counts(result: Result) -> dict[str, int]:
+    """What all shards hold."""
+    counts: Counter[str] = Counter()
+    for table in (table for split in SPLITS for table in result.tables(split, _COUNTED)):
+        masks, crowds, colours = (pc.list_flatten(table[name]) for name in ("masks", "crowds", "colours"))
+        counts["images"] += len(table)
+        counts["captions"] += len(pc.list_flatten(table["captions"]))
+        counts["objects"] += len(masks)
+        counts["masks"] += len(masks) - masks.null_count
+        counts["crowds"] += int(np.count_nonzero(crowds))
+        counts["colours"] += len(colours) - colours.null_count
+        counts["scenes"] += len(table) - table["scene"].null_count
+    return {name: counts[name] for name in ("images", "captions", "objects", "masks", "crowds", "colours", "scenes")}

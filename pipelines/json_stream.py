@@ -1,0 +1,169 @@
+"""COCO's JSON as a stream: one object of one list after the other, whatever the size of the file."""
+
+import contextlib
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import ijson
+
+from objgan.errors import InputError
+
+Record = dict[str, Any]
+_CHUNK = 1 << 18
+_BOM = b"\xef\xbb\xbf"
+# A whole text; a text that the end of the chunk cuts; what Python's json writes for numbers that JSON does not have.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|"(?:[^"\\]|\\.)*+\\?\Z|-?\b(?:NaN|Infinity)\b', re.DOTALL)
+_CUT_WORD = re.compile(rb"-?[A-Za-z]*\Z")
+
+
+def records(path: Path, what: str, key: str) -> Iterator[Record]:
+    """The objects of the list `key`, in order; numbers are int or float, and null where the file says NaN.
+
+    path: JSON, gzip'd or not
+    what: names the file in errors
+
+    Raises:
+        InputError: the file is missing, unreadable, cut short or not JSON, or has no such list of objects.
+    """
+    empty = True
+    with _explained(path, what):
+        for record in _items(path, key):
+            empty = False
+            if not isinstance(record, dict):
+                break
+            yield record
+        else:
+            if not empty or _has_list(path, key):
+                return
+    raise InputError(f'{what}: {path} is not COCO JSON: it has no list of objects "{key}"')
+
+
+def first_record(path: Path, what: str, key: str) -> Record | None:
+    """The first object of the list `key`, without reading on; None of an empty list.
+
+    Raises:
+        InputError: as `records`.
+    """
+    return next(records(path, what, key), None)
+
+
+def _items(path: Path, key: str) -> Iterator[Any]:
+    done = 0
+    try:
+        with _open(path) as file:
+            for item in ijson.items(file, f"{key}.item", use_float=True, buf_size=_CHUNK):
+                done += 1
+                yield item
+            return
+    except ijson.JSONError:
+        if not _mentions_nan(path):
+            raise
+    with _open(path) as file:
+        for number, item in enumerate(ijson.items(_WithoutNaN(file), f"{key}.item", use_float=True, buf_size=_CHUNK)):
+            if number >= done:
+                yield item
+
+
+def _has_list(path: Path, key: str) -> bool:
+    """Asked of lists without entries alone: it is slow."""
+    with _open(path) as file:
+        events = ijson.parse(_WithoutNaN(file), buf_size=_CHUNK)
+        return any(prefix == key and event == "start_array" for prefix, event, _ in events)
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    with path.open("rb") as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        with gzip.open(raw, "rb") if zipped else contextlib.nullcontext(raw) as file:
+            start = file.read(3)
+            yield io.BufferedReader(_Joined(b"" if start == _BOM else start, file), _CHUNK)
+
+
+class _Joined(io.RawIOBase):
+    """Bytes that were read already, then the rest of the file."""
+
+    def __init__(self, start: bytes, rest: Any) -> None:
+        self._start, self._rest = start, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._start[: len(buffer)] or self._rest.read(len(buffer))
+        self._start = self._start[len(buffer) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _WithoutNaN:
+    """A file of JSON as Python writes it, with null for NaN and infinities outside of texts."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._kept = file, b""
+
+    def read(self, size: int) -> bytes:
+        while True:
+            chunk = self._file.read(size)
+            data, last = self._kept + chunk, not chunk
+            self._kept = b""
+            if not last:
+                data = self._hold_back(data)
+            if data or last:
+                return _TOKEN.sub(lambda match: match[0] if match[0][:1] == b'"' else b"null", data)
+
+    def _hold_back(self, data: bytes) -> bytes:
+        """Keep a text or a word that is cut by the end for the next chunk."""
+        cut = len(data)
+        for match in _TOKEN.finditer(data):
+            token = match[0]
+            if match.end() == len(data) and token[:1] == b'"' and not _is_whole(token):
+                cut = match.start()
+        if cut == len(data):
+            word = _CUT_WORD.search(data)
+            cut = word.start() if word else cut
+        self._kept = data[cut:]
+        return data[:cut]
+
+
+def _is_whole(text: bytes) -> bool:
+    body = text[1:-1]
+    return len(text) > 1 and text.endswith(b'"') and (len(body) - len(body.rstrip(b"\\"))) % 2 == 0
+
+
+def _mentions_nan(path: Path) -> bool:
+    with _open(path) as file:
+        before = b""
+        while chunk := file.read(_CHUNK):
+            data = before + chunk
+            if b"NaN" in data or b"Infinity" in data:
+                return True
+            before = data[-8:]
+    return False
+
+
+@contextlib.contextmanager
+def _explained(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{what}: no file {path}; check the path") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{what}: {path} is a broken gzip file ({error})") from None
+    except OSError as error:
+        raise InputError(f"{what}: cannot read {path} ({error.strerror or error})") from None
+    except (ijson.JSONError, UnicodeDecodeError) as error:
+        raise InputError(f"{what}: {path} is not JSON ({_first_line(error)}); fetch or write it again") from None
+
+
+def _first_line(error: Exception) -> str:
+    """The parser's word for it, without the drawing of the place."""
+    told = error.args[0] if error.args else error
+    text = told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told)
+    return (text.strip().splitlines() or [type(error).__name__])[0].strip()[:120]

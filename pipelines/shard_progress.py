@@ -1,0 +1,66 @@
+"""How far `prepare` is: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+_SECONDS = 10.0
+
+
+class ShardProgress:
+    """Told of every shard. A line comes every tenth of the way, or after ten seconds, whichever is later."""
+
+    def __init__(self, shards: int, images: int, log: Callable[[str], None]) -> None:
+        self._shards, self._images, self._log = shards, images, log
+        self._done, self._seen, self._kept = 0, 0, 0
+        self._told = time.monotonic()
+        self._first: tuple[float, int] | None = None
+        self._bar: tqdm[Any] | None = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=images, desc="prepare", unit=" images", leave=False, dynamic_ncols=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def add(self, images: int, kept: bool) -> None:
+        """A shard of that many images is there; kept: it was before."""
+        self._done += 1
+        self._seen += images
+        self._kept += images if kept else 0
+        if self._bar is not None:
+            self._bar.update(images)
+        now, last = time.monotonic(), self._done == self._shards
+        if self._first is None and not kept:
+            self._first = now, images
+        if last or (self._done % -(-self._shards // 10) == 0 and now - self._told >= _SECONDS):
+            self._told = now
+            if last or self._bar is None:
+                self._log(self._line(now))
+
+    def _line(self, now: float) -> str:
+        rate = self._rate(now)
+        parts = [f"prepare: {self._done}/{self._shards} shards", f"{self._seen}/{self._images} images"]
+        if self._kept:
+            parts.append(f"{self._kept} of them there before")
+        if rate:
+            parts.append(f"{rate:.0f} images/s")
+            if self._done < self._shards:
+                parts.append(f"{timedelta(seconds=round((self._images - self._seen) / rate))} left")
+        return ", ".join(parts)
+
+    def _rate(self, now: float) -> float:
+        """Images a second since the first shard: what came before it was the start of the workers."""
+        if self._first is None or now <= self._first[0]:
+            return 0.0
+        return (self._seen - self._kept - self._first[1]) / (now - self._first[0])

@@ -1,0 +1,95 @@
+"""The stream of JSON objects gives what Python's own parser gives, in chunks of any size."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from objgan.errors import InputError
+from pipelines import json_stream
+from pipelines.coco_records import Unusable, caption_row, object_row
+from pipelines.json_stream import records
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",))) | st.sampled_from(
+    ['NaN, "NaN" \\', 'a\\" NaN ]', "-Infinity,é☃", '\\\\"', "NaNny"]
+)
+NUMBER = st.integers(-(2**53), 2**53) | st.floats()
+VALUE = NUMBER | TEXT | st.booleans() | st.none() | st.lists(NUMBER, max_size=3)
+
+
+@pytest.fixture(autouse=True)
+def whole_chunks(monkeypatch):
+    monkeypatch.setattr(json_stream, "_CHUNK", 1 << 18)
+
+
+def _plain(value):
+    """As JSON has it: no NaN."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(st.dictionaries(TEXT, VALUE, max_size=4), max_size=4),
+    st.sampled_from([1, 2, 3, 7, 1 << 18]),
+    st.booleans(),
+)
+def test_any_objects_come_through(tmp_path_factory, objects, chunk, escaped) -> None:
+    path = tmp_path_factory.mktemp("json") / "a.json"
+    path.write_text(json.dumps({"other": [{"x": 1}], "annotations": objects}, ensure_ascii=escaped), encoding="utf-8")
+    before, json_stream._CHUNK = json_stream._CHUNK, chunk
+    try:
+        assert list(records(path, "instances", "annotations")) == _plain(objects)
+    finally:
+        json_stream._CHUNK = before
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path) -> None:
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"images": [{}]}')
+    assert list(records(tmp_path / "a.json", "instances", "images")) == [{}]
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b'{"images": [{}', b'{"images": [{"a": "\xff"}]}', b'{"images": [{}]} x', b"\x1f\x8b\x08broken"]
+)
+def test_what_is_cut_or_is_no_json_is_refused_in_one_line(tmp_path, raw) -> None:
+    (tmp_path / "a.json").write_bytes(raw)
+    with pytest.raises(InputError, match=r"^instances: .*(is not JSON|broken gzip)") as caught:
+        list(records(tmp_path / "a.json", "instances", "images"))
+    assert "\n" not in str(caught.value)
+
+
+def _is_side(value) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(VALUE, st.lists(VALUE, max_size=5)), st.one_of(VALUE, st.lists(st.lists(VALUE, max_size=8), max_size=3))
+)
+def test_any_box_and_segmentation_becomes_a_row_or_says_why_not(box, segmentation) -> None:
+    try:
+        row = object_row({"id": 1, "image_id": 2, "category_id": 3, "bbox": box, "segmentation": segmentation}, 0)
+    except Unusable:
+        usable = isinstance(box, list) and len(box) == 4 and all(_is_side(side) for side in box)
+        assert not usable
+        return
+    assert all(isinstance(side, float) and math.isfinite(side) for side in row["box"]) and len(row["box"]) == 4
+    assert row["polygons"] is None or row["other"] is None
+    assert bool(segmentation) == (row["polygons"] is not None or row["other"] is not None)
+
+
+@settings(deadline=None)
+@given(st.one_of(VALUE, st.text()))
+def test_any_caption_becomes_a_line_or_says_why_not(text) -> None:
+    try:
+        row = caption_row({"id": 1, "image_id": 2, "caption": text}, 0)
+    except Unusable:
+        assert not isinstance(text, str) or not text.strip()
+        return
+    assert row["text"] == " ".join(row["text"].split()) and row["text"]
