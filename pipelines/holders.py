@@ -41,7 +41,7 @@ class LeaseInfo:
     @classmethod
     def of_this_process(cls, token: str, ttl: float, who: str | None = None) -> Self:
         """This process as a holder; `who` says what it does (default: its command line, without secrets)."""
-        command = who or shlex.join(without_secrets(word) for word in sys.argv)
+        command = who or _typed()
         pid, now = os.getpid(), time.time()
         return cls(token, socket.gethostname(), _machine(), pid, _started(pid) or 0, command, now, ttl, time=now)
 
@@ -107,3 +107,11 @@ def _started(pid: int) -> int | None:
     except OSError:
         return None
     return None if fields_after[0] in "ZX" else int(fields_after[19])
+
+
+def _typed() -> str:
+    """The command line as somebody would type it again, without secrets."""
+    program, *words = sys.argv
+    path = Path(program)
+    start = ["python", "-m", path.parent.name] if path.name == "__main__.py" else [program]
+    return shlex.join([*start, *map(without_secrets, words)])

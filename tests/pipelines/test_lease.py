@@ -287,3 +287,12 @@ def test_what_is_no_lease_is_one_line(tmp_path: Path) -> None:
     (tmp_path / LEASE).write_text('{"hello": 1}')
     with pytest.raises(InputError, match="is not a lease: delete it"):
         Lease.acquire(Storage(tmp_path))
+
+
+def test_a_holder_says_what_was_typed_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["/x/pipelines/__main__.py", "train", "boxes", "--storage", "s3://id:hush@bucket/runs"]
+    )
+    command = LeaseInfo.of_this_process("token", 1.0, None).command
+    assert command.startswith("python -m pipelines train boxes --storage")
+    assert "hush" not in command
