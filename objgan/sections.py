@@ -54,6 +54,9 @@ class TrainingConfig(Section):
     max_failures: int = Field(3, ge=0, description="restarts after a worker's death")
     max_skipped: int = Field(20, ge=0, description="skipped steps (a loss or gradient not finite) that stop a run")
     cooldown: float = Field(0.0, ge=0.0, le=1.0, description="last share of the steps, over which rates fall to 0")
+    window: int | None = Field(
+        None, ge=1, description="shards whose samples are shuffled together; null: all of a folder's, 64 of a URI's"
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -221,6 +224,16 @@ class ComputeConfig(Section):
     start_deadline: float = Field(300.0, gt=0, description="seconds without any worker after which a run gives up")
     stall_deadline: float = Field(1800.0, gt=0, description="seconds without a step after which a run gives up")
     loader_processes: int = Field(0, ge=0, description="data loading processes of a worker; 0: a thread of it")
+    cache: Path = Field(
+        Path("~/.cache/objgan"), description="folder of each machine for what is fetched of remote data"
+    )
+    cache_gb: float = Field(50.0, gt=0, description="most that the cache holds, GB (10^9 bytes)")
+
+    @model_validator(mode="after")
+    def _one_cache_a_machine(self) -> Self:
+        if not self.cache.expanduser().is_absolute():
+            raise ValueError(f"cache {self.cache} would be another folder for every worker: give a path from / or ~")
+        return self
 
     @model_validator(mode="after")
     def _a_range_of_workers(self) -> Self:

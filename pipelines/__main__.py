@@ -111,10 +111,10 @@ def _train(command: argparse.ArgumentParser) -> None:
     command.add_argument("stage", metavar="STAGE", help="encoders, boxes, shapes, images, or judge")
     command.add_argument(
         "--data",
-        type=Path,
+        type=data_options.place,
         default=Path("data/prepared"),
-        metavar="DIR",
-        help="what prepare wrote (default: %(default)s)",
+        metavar="LOCATION",
+        help="what prepare wrote: folder or URI (s3://, gs://) (default: %(default)s)",
     )
     command.add_argument(
         "--run",

@@ -49,6 +49,11 @@ def add_prepare(command: argparse.ArgumentParser) -> None:
     )
 
 
+def place(text: str) -> Path | str:
+    """A folder, or a URI as it is."""
+    return text if "://" in text else Path(text)
+
+
 def source_of(options: argparse.Namespace) -> CocoSource | None:
     """The data set that the options name; None: none, the embedded sample is meant.
 

@@ -17,10 +17,10 @@ from objgan.files import read_json
 from objgan.sections import TrainingConfig
 from objgan.stages import stage_class
 from pipelines.checkpoints import CheckpointStore
+from pipelines.data_folder import REMOTE_WINDOW, DataFolder, is_remote, open_data
 from pipelines.plan import BatchPlan
 from pipelines.progress import Log
 from pipelines.reader import ShardReader
-from pipelines.shards import load_manifest
 from pipelines.storage import Storage
 from pipelines.tracking import Tracking
 
@@ -34,6 +34,7 @@ SETTINGS_FILE = "settings.json"
 class TrainJob:
     """One stage, its settings, its data, the earlier stages' checkpoints, and the folder that everything lands in.
 
+    data:      a prepared folder, or the URI of one
     storage:   where the run lives instead, if not in `folder`: a URI (`s3://bucket/runs/first/boxes`); `folder` then
                takes the finished checkpoint
     init_from: checkpoint of the same stage whose weights a new run starts with; unlike a resume, at step 0
@@ -41,7 +42,7 @@ class TrainJob:
 
     stage: str
     config: Config
-    data: Path
+    data: Path | str
     folder: Path
     needs: Mapping[str, Path] = field(default_factory=dict)
     """Checkpoint folder by stage name."""
@@ -77,7 +78,20 @@ class TrainJob:
 
     def domain(self) -> Domain:
         """Vocabulary, classes and statistics of the data."""
-        return Domain.load(self.data / "domain")
+        return Domain.load(self.open_data().domain())
+
+    def open_data(self) -> DataFolder:
+        """The prepared data.
+
+        Raises:
+            InputError: there are none.
+        """
+        return open_data(self.data, self.config.compute)
+
+    @property
+    def window(self) -> int | None:
+        """Shards whose samples are shuffled together; None: all."""
+        return self.training.window or (REMOTE_WINDOW if is_remote(self.data) else None)
 
     def helpers(self) -> dict[str, nn.Module]:
         """Frozen networks of earlier stages.
@@ -111,6 +125,7 @@ class TrainJob:
             groups=self.training.groups,
             rank=rank,
             world=world,
+            window=self.window,
         )
 
 
@@ -124,7 +139,9 @@ def stage_settings(config: Config, stage: str) -> dict[str, Any]:
 def _facts(job: TrainJob) -> dict[str, Any]:
     """All that a run is a function of."""
     facts = stage_settings(job.config, job.stage)
-    facts["data"] = load_manifest(job.data)["digest"]
+    facts["data"] = job.open_data().manifest["digest"]
+    # What null means depends on where the data lie; the order that it means is what counts.
+    facts[f"{job.stage}.training.window"] = job.window
     facts["needs"] = {stage: _identity(folder) for stage, folder in job.needs.items()}
     facts["init_from"] = None if job.init_from is None else _identity(job.init_from)
     return facts

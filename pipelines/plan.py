@@ -6,6 +6,7 @@ Finite Domains"). So a run resumes anywhere at once, and the plan of a billion r
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,10 +15,13 @@ from objgan.errors import InputError
 _ROUNDS = 6
 
 
-def epoch_order(seed: int, epoch: int, length: int, places: np.ndarray) -> np.ndarray:
-    """int64 [n]: the samples at `places` (int64 [n], 0 to length - 1) of an epoch's order; all places: all samples."""
+def epoch_order(seed: int, epoch: int, length: int, places: np.ndarray, stream: tuple[int, ...] = ()) -> np.ndarray:
+    """int64 [n]: the samples at `places` (int64 [n], 0 to length - 1) of an epoch's order; all places: all samples.
+
+    stream: numbers that tell further orders of the same epoch apart; the last is not 0
+    """
     # A tag keeps this stream apart from the samples' own (seed, epoch, image id).
-    keys = np.random.SeedSequence((seed, epoch, length, 0x0BDE)).generate_state(_ROUNDS, np.uint64)
+    keys = np.random.SeedSequence((seed, epoch, length, 0x0BDE, *stream)).generate_state(_ROUNDS, np.uint64)
     bits = max(2, (length - 1).bit_length())
     found = _encipher(places.astype(np.uint64), keys, bits)
     while (outside := found >= length).any():
@@ -45,6 +49,40 @@ def _mix(values: np.ndarray) -> np.ndarray:
     return mixed
 
 
+class ShardOrder:
+    """The order of an epoch that goes through the shards a window at a time, for data that are fetched when needed.
+
+    The shards are permuted, cut into windows of so many, and the samples of a window are permuted among themselves.
+    As without windows, an order is a function of (seed, epoch) alone, and any place of it can be asked for.
+    """
+
+    def __init__(self, sizes: np.ndarray) -> None:
+        """`sizes`: int64 [S], samples of each shard; samples are numbered through all shards."""
+        self.sizes = sizes
+        self._first = np.cumsum(sizes) - sizes
+        # Two epochs meet in a step; the plan of one has as many numbers as there are shards.
+        self._plan = lru_cache(4)(self._make_plan)
+
+    def places(self, seed: int, epoch: int, window: int, places: np.ndarray) -> np.ndarray:
+        """int64 [n]: the samples at `places` (int64 [n]) of the epoch's order in windows of `window` shards."""
+        shards, starts = self._plan(seed, epoch)
+        # starts[k]: the place at which the k-th shard would begin were its window not shuffled.
+        bounds = starts[np.minimum(np.arange(0, len(shards) + window, window), len(shards))]
+        windows = np.searchsorted(bounds, places, side="right") - 1
+        found = np.empty(len(places), np.int64)
+        for number in np.unique(windows).tolist():
+            inside, first, end = windows == number, bounds[number], bounds[number + 1]
+            shuffled = first + epoch_order(seed, epoch, int(end - first), places[inside] - first, (2, number + 1))
+            at = np.searchsorted(starts, shuffled, side="right") - 1
+            found[inside] = self._first[shards[at]] + shuffled - starts[at]
+        return found
+
+    def _make_plan(self, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The shards in their order int64 [S], and how many samples come before each, and in all, int64 [S + 1]."""
+        shards = epoch_order(seed, epoch, len(self.sizes), np.arange(len(self.sizes)), (1,))
+        return shards, np.concatenate([[0], np.cumsum(self.sizes[shards])])
+
+
 def epoch_position(step: int, batch_size: int, length: int) -> tuple[int, int]:
     """(epoch, place in its order) of the first sample of a step: where a run that did `step` steps goes on."""
     return divmod(step * batch_size, length)
@@ -58,6 +96,8 @@ class BatchPlan:
     sample is dropped. Its batch is cut into `groups` groups of neighbours, and each worker has a contiguous run of
     whole groups: what a group holds does not depend on the number of workers.
 
+    window: shards whose samples are shuffled together; None: all samples
+
     Raises:
         InputError: batch_size is no multiple of groups, or there are more workers than groups.
     """
@@ -69,6 +109,7 @@ class BatchPlan:
     rank: int = 0
     world: int = 1
     groups: int = 1
+    window: int | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size % self.groups:
@@ -84,13 +125,23 @@ class BatchPlan:
         """The groups of this worker, at least one."""
         return range(self.groups * self.rank // self.world, self.groups * (self.rank + 1) // self.world)
 
-    def places(self, step: int, length: int) -> dict[int, list[tuple[int, int]]]:
-        """group -> (epoch, index) of its samples, for this worker's groups of a step's batch."""
+    def places(self, step: int, length: int, shards: ShardOrder | None = None) -> dict[int, list[tuple[int, int]]]:
+        """group -> (epoch, index) of its samples, for this worker's groups of a step's batch.
+
+        shards: of the `length` samples; a plan with a window needs to know them
+        """
         size, own = self.batch_size // self.groups, self.own_groups
         first = step * self.batch_size
         epochs, places = np.divmod(np.arange(first + own.start * size, first + own.stop * size), length)
         found: list[tuple[int, int]] = []
         for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
-            order = epoch_order(self.seed, epoch, length, places[epochs == epoch])
+            order = self._order(epoch, length, places[epochs == epoch], shards)
             found += [(epoch, index) for index in order.tolist()]
         return {group: found[at * size : (at + 1) * size] for at, group in enumerate(own)}
+
+    def _order(self, epoch: int, length: int, places: np.ndarray, shards: ShardOrder | None) -> np.ndarray:
+        if self.window is None:
+            return epoch_order(self.seed, epoch, length, places)
+        if shards is None:
+            raise ValueError("a plan in windows needs the shards")
+        return shards.places(self.seed, epoch, self.window, places)

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +23,25 @@ from objgan.attributes import colour_index, scene_index
 from objgan.batch import Batch, Part, Sample, collate
 from objgan.config import Config
 from objgan.errors import InputError
+from pipelines.data_folder import open_data
 from pipelines.index import Index, RowList
 from pipelines.masks import decode_masks
 from pipelines.pixels import decode
-from pipelines.plan import BatchPlan
-from pipelines.shards import MANIFEST, SPLITS, index_name, load_manifest, read_shard, shards_of
+from pipelines.plan import BatchPlan, ShardOrder
+from pipelines.shards import MANIFEST, SPLITS, read_shard
 
 Columns = dict[str, pa.Array]
 OPEN_SHARDS = 128
 """Shards of a split that a reader keeps open, those it used last: its memory does not grow with their number."""
 
-_ADVICE = {
-    "image": "prepare with --images",
-    "masks": "prepare instances that have segmentations",
-    "attributes": "prepare instances that say colours or scenes, such as the sample's, into another folder",
-}
-_NEEDS = {"image": "pixels", "masks": "masks", "attributes": "attributes"}
-
 
 class ShardReader:
     """The samples of one split of prepared data, with the columns that a stage asked for."""
 
-    def __init__(self, folder: Path, split: str, columns: frozenset[str], config: Config, max_words: int) -> None:
-        """`columns`: of "image", "boxes", "masks", "attributes". Of longer captions, `max_words` words stay, in order.
+    def __init__(self, data: Path | str, split: str, columns: frozenset[str], config: Config, max_words: int) -> None:
+        """`data`: a prepared folder or its URI. `columns`: of "image", "boxes", "masks", "attributes".
+
+        Of longer captions, `max_words` words stay, in order.
 
         Rows without a caption of known words, or with an object without a mask where masks are asked for, are left
         out, and counted in `left_out`.
@@ -55,17 +51,18 @@ class ShardReader:
         """
         if split not in SPLITS:
             raise InputError(f"data: no split {split!r}; there are {', '.join(SPLITS)}")
-        self._arguments = (folder, split, columns, config, max_words)
-        manifest = load_manifest(folder)
-        _check_columns(manifest, folder, columns, config)
-        self._shards = [(folder / shard.name, shard.rows) for shard in shards_of(manifest, split)]
-        self._starts = [0, *itertools.accumulate(rows for _, rows in self._shards)]
-        self._shard = lru_cache(OPEN_SHARDS)(self._open_shard)
-        self._stored_size = int(manifest["settings"]["image_size"])
-        self._index = Index(folder / index_name(split))
+        self._arguments = (data, split, columns, config, max_words)
+        self._data = folder = open_data(data, config.compute)
+        folder.check_columns(columns, config)
+        self._shards = folder.shards(split)
+        self._starts = [0, *itertools.accumulate(shard.rows for shard in self._shards)]
+        self._shard = lru_cache(folder.most_open(OPEN_SHARDS))(self._open_shard)
+        self._stored_size = int(folder.manifest["settings"]["image_size"])
+        index = folder.index(split)
+        self._index = folder.read(index, Index)
         if len(self._index) != self._starts[-1]:
             raise InputError(
-                f"data: {folder / index_name(split)} has {len(self._index)} rows, the shards have {self._starts[-1]}; "
+                f"data: {folder.name(index)} has {len(self._index)} rows, the shards have {self._starts[-1]}; "
                 f"prepare the data again"
             )
         self.split, self.columns, self.config, self.max_words = split, columns, config, max_words
@@ -80,6 +77,12 @@ class ShardReader:
     def __len__(self) -> int:
         """Usable rows."""
         return len(self._rows)
+
+    @cached_property
+    def shard_order(self) -> ShardOrder:
+        """The orders in windows of shards."""
+        usable = [np.count_nonzero(self._usable(slice(*bounds))) for bounds in itertools.pairwise(self._starts)]
+        return ShardOrder(np.array(usable, np.int64))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Loader processes open the shards themselves instead of being sent their content.
@@ -130,7 +133,7 @@ class ShardReader:
             raise
         except (OSError, ValueError, SyntaxError) as error:  # what Pillow, pycocotools and Arrow raise on broken bytes
             raise InputError(
-                f"data: image {self._index.image_id(row)} of split {self.split} in {self._arguments[0]} is damaged "
+                f"data: image {self._index.image_id(row)} of split {self.split} in {self._data} is damaged "
                 f"({' '.join(str(error).split())}); prepare the data again"
             ) from None
 
@@ -188,29 +191,20 @@ class ShardReader:
         return self._shard(shard), row - self._starts[shard]
 
     def _open_shard(self, number: int) -> Columns:
-        path, rows = self._shards[number]
-        table = read_shard(path).combine_chunks()
-        if len(table) != rows:
-            raise InputError(f"shard: {path} has {len(table)} rows, {MANIFEST} says {rows}; prepare the data again")
+        shard = self._shards[number]
+        table = self._data.read(shard, read_shard).combine_chunks()
+        if len(table) != shard.rows:
+            raise InputError(
+                f"shard: {self._data.name(shard)} has {len(table)} rows, {MANIFEST} says {shard.rows}; prepare the "
+                f"data again"
+            )
         # A table looks a column up by name every time, which takes as long as the value itself.
         return {name: table[name].chunk(0) for name in table.column_names}
 
 
-def _check_columns(manifest: dict[str, Any], folder: Path, columns: frozenset[str], config: Config) -> None:
-    if manifest["format"] != "arrow":
-        raise InputError(f"data: training reads Arrow, {folder} is {manifest['format']}: prepare with --format arrow")
-    for name in sorted(columns):
-        if not manifest["columns"].get(name, False):
-            needed, advice = _NEEDS.get(name, name), _ADVICE.get(name, "prepare again")
-            raise InputError(f"data: this stage needs {needed}, {folder} has none: {advice}")
-    there, asked = manifest["settings"]["image_size"], config.data.image_size
-    if "image" in columns and there < asked:
-        raise InputError(f"data: {folder} holds pictures of {there} pixels, data.image_size asks for {asked}")
-
-
 def read_parts(reader: ShardReader, order: BatchPlan, step: int) -> list[Part]:
     """This worker's groups of one step's batch."""
-    places = order.places(step, len(reader))
+    places = order.places(step, len(reader), None if order.window is None else reader.shard_order)
     return [Part(group, _read_batch(reader, order.seed, there)) for group, there in places.items()]
 
 

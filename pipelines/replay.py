@@ -5,7 +5,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from objgan.stages import build_stage, stage_class
 from objgan.train_state import TrainState
 from objgan.training import StepContext, train_step
 from pipelines.jobs import TrainJob
-from pipelines.plan import BatchPlan
 from pipelines.progress import Log
 from pipelines.reader import ShardReader, read_parts
 
@@ -37,8 +36,7 @@ def save_replay(job: TrainJob, state: TrainState, reader: ShardReader, step: int
     A step that was left out changed nothing, so these are the networks it met (but for phases before the one that
     failed, and for later steps on a GPU, which is read two steps late).
     """
-    training = job.training
-    order = BatchPlan(training.batch_size, job.config.seed, step, step + 1, groups=training.groups)
+    order = replace(job.plan(len(reader), step), stop=step + 1)
     name, store = f"replay_{step:08d}", job.store()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / name

@@ -163,19 +163,30 @@ def load_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.exists():
         raise InputError(f"data: {folder} is not a prepared folder (it has no {MANIFEST}); run prepare first")
-    manifest = read_json(path, "manifest")
-    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if not isinstance(version, int) or "shards" not in manifest:
-        raise InputError(f"data: {path} is not a manifest of prepared data; run prepare into another folder")
-    if version > SCHEMA_VERSION:
-        raise InputError(f"data: {folder} has schema version {version}, this code reads up to {SCHEMA_VERSION}: update")
-    if version < SCHEMA_VERSION:
-        raise InputError(f"data: {folder} has schema version {version}, too old: prepare into another folder")
+    manifest = check_manifest(read_json(path, "manifest"), str(folder))
     for shard in [*manifest["shards"], *manifest["indices"]]:
         _check_file(folder / shard["name"], shard["bytes"])
     _check_file(folder / manifest["rejected"]["file"], manifest["rejected"]["bytes"])
     for name in manifest["domain"]:
         _check_file(folder / "domain" / name, None)
+    return manifest
+
+
+def check_manifest(manifest: Any, folder: str) -> dict[str, Any]:
+    """A manifest that this code can read; `folder`: where it was found, for people.
+
+    Raises:
+        InputError: not a manifest, or of another schema version.
+    """
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if not isinstance(version, int) or "shards" not in manifest:
+        raise InputError(
+            f"data: {folder}/{MANIFEST} is not a manifest of prepared data; run prepare into another folder"
+        )
+    if version > SCHEMA_VERSION:
+        raise InputError(f"data: {folder} has schema version {version}, this code reads up to {SCHEMA_VERSION}: update")
+    if version < SCHEMA_VERSION:
+        raise InputError(f"data: {folder} has schema version {version}, too old: prepare into another folder")
     return manifest
 
 

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import pyarrow.fs
 
@@ -165,6 +165,21 @@ class Storage:
         for file in sorted(files, key=lambda file: file == last):
             ready()
             self._try(f"write {name}/{file}", partial(self._send, folder / file, f"{name}/{file}"))
+
+    def fetch(self, name: str, file: IO[bytes]) -> None:
+        """Fill an open file, from its beginning, with what the file `name` holds.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+
+        def copy() -> None:
+            file.seek(0)
+            with self.filesystem.open_input_stream(self._full(name)) as opened:
+                shutil.copyfileobj(opened, file, _CHUNK)
+            file.truncate()
+
+        self._try(f"read {name}", copy)
 
     def download(self, name: str, folder: Path) -> Path:
         """The folder `name` as a local folder: fetched into `folder`, or, of a local storage, where it is.

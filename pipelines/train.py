@@ -101,7 +101,8 @@ def _absolute(job: TrainJob) -> TrainJob:
     """Workers have a working directory of their own."""
     needs = {stage: folder.resolve() for stage, folder in job.needs.items()}
     init_from = None if job.init_from is None else job.init_from.resolve()
-    return replace(job, data=job.data.resolve(), folder=job.folder.resolve(), needs=needs, init_from=init_from)
+    data = job.data.resolve() if isinstance(job.data, Path) else job.data
+    return replace(job, data=data, folder=job.folder.resolve(), needs=needs, init_from=init_from)
 
 
 def check_job(job: TrainJob) -> None:
@@ -112,6 +113,7 @@ def check_job(job: TrainJob) -> None:
     """
     _check_groups(job)
     check_folder(job)
+    job.open_data().check_room(job.window)
     job.reader("train")
     job.reader("validation")
     _check_checkpoints(job)
@@ -139,14 +141,15 @@ def _check_groups(job: TrainJob) -> None:
 
 
 def _check_checkpoints(job: TrainJob) -> None:
-    vocabulary = read_json(job.data / "domain" / "vocabulary.json", "vocabulary of the data")
+    data = job.open_data()
+    vocabulary = read_json(data.domain() / "vocabulary.json", "vocabulary of the data")
     given = dict(job.needs) | ({} if job.init_from is None else {job.stage: job.init_from})
     for stage, folder in given.items():
         there = read_state(folder)["stage"]
         if there != stage:
             raise InputError(f"checkpoint: {folder} is of stage {there}, not {stage}")
         if vocabulary != read_json(folder / "domain" / "vocabulary.json", "vocabulary of the checkpoint"):
-            raise InputError(f"checkpoint: {folder} was trained on data with another vocabulary than {job.data}")
+            raise InputError(f"checkpoint: {folder} was trained on data with another vocabulary than {data}")
 
 
 def _trainer(orders: Orders, use_gpu: bool, store: Storage) -> TorchTrainer:
