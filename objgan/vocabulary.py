@@ -1,6 +1,7 @@
 """Vocabulary: the one tokenizer, words <-> ids, word vectors.
 
-Word vectors are fitted on the training captions: positive pointwise mutual information of words and the words near
+Word vectors are fitted on the training captions, unless those of a pipeline are given (`objgan.word_vectors`): positive
+pointwise mutual information of words and the words near
 them, then a truncated singular value decomposition (Levy et al. 2015, "Improving Distributional Similarity").
 Everything here is deterministic; nothing is pickled.
 """
@@ -122,10 +123,15 @@ def build(token_lists: Iterable[Sequence[str]], min_count: int, channels: int) -
 
     `token_lists` is gone through twice, and never kept: it may be as long as it likes.
     """
+    words = known_words(token_lists, min_count)
+    return Vocabulary(words, fit_vectors(token_lists, words, channels))
+
+
+def known_words(token_lists: Iterable[Sequence[str]], min_count: int) -> tuple[str, ...]:
+    """The word list of a vocabulary (see `build`)."""
     counts = Counter(token for tokens in token_lists for token in tokens)
     known = sorted((word for word, n in counts.items() if n >= min_count), key=lambda word: (-counts[word], word))
-    words = (*SPECIAL, *known)
-    return Vocabulary(words, fit_vectors(token_lists, words, channels))
+    return (*SPECIAL, *known)
 
 
 def fit_vectors(token_lists: Iterable[Sequence[str]], words: Sequence[str], channels: int) -> np.ndarray:
@@ -135,10 +141,10 @@ def fit_vectors(token_lists: Iterable[Sequence[str]], words: Sequence[str], chan
     of 1 per entry, rounded (so that the number of BLAS threads does not show); channels beyond the rank are zero.
     """
     vectors = np.zeros((len(words), channels), np.float32)
-    counts = _cooccurrence(token_lists, words)
+    counts = cooccurrence(token_lists, words)
     if counts.sum() == 0:
         return vectors
-    ppmi = _positive_information(counts)
+    ppmi = positive_information(counts)
     values, axes = np.linalg.eigh(ppmi.T @ ppmi)
     kept = np.argsort(-values, kind="stable")[:channels]
     kept = kept[values[kept] > 1e-9 * values.max()]
@@ -161,7 +167,7 @@ def project_vectors(vectors: np.ndarray, channels: int) -> np.ndarray:
     if width < channels:
         raise InputError(
             f"word vectors have {width} channels but images.word_channels asks for {channels}: lower it, or prepare "
-            f"with data.vector_channels={channels}"
+            f"with data.vector_channels={channels} (or other --vectors)"
         )
     if width == channels:
         return vectors
@@ -171,7 +177,7 @@ def project_vectors(vectors: np.ndarray, channels: int) -> np.ndarray:
     return np.round(_fix_signs(wide @ axes[:, kept]), 4).astype(np.float32)
 
 
-def _cooccurrence(token_lists: Iterable[Sequence[str]], words: Sequence[str]) -> np.ndarray:
+def cooccurrence(token_lists: Iterable[Sequence[str]], words: Sequence[str]) -> np.ndarray:
     """float64 [N - 2, K]: how often context word k stands within `WINDOW` words of word n, in one caption."""
     ids = {word: index - UNK - 1 for index, word in enumerate(words) if index > UNK}
     size, contexts = len(ids), min(len(ids), CONTEXT_WORDS)
@@ -197,7 +203,7 @@ def _count_near(token_lists: Sequence[Sequence[str]], ids: dict[str, int], conte
             np.add.at(counts, centre[frequent] * contexts + context[frequent], 1.0)
 
 
-def _positive_information(counts: np.ndarray) -> np.ndarray:
+def positive_information(counts: np.ndarray) -> np.ndarray:
     """Counts [N, K] -> max(0, log p(word, context) / (p(word) p(context)^0.75))."""
     of_word = counts.sum(1, keepdims=True) / counts.sum()
     of_context = counts.sum(0, keepdims=True) ** CONTEXT_SMOOTHING

@@ -85,7 +85,7 @@ def sample(options: argparse.Namespace) -> None:
 def prepare(options: argparse.Namespace) -> None:
     """COCO files to shards."""
     config, source = _config(options), source_of(options)
-    how = Options(options.format, options.strict, options.retry_rejected)
+    how = Options(options.format, options.strict, options.retry_rejected, options.vectors)
     if _dry(options, config):
         return
     with exclusive(options.out), ray_session(options.address):

@@ -43,6 +43,12 @@ def add_prepare(command: argparse.ArgumentParser) -> None:
         default="arrow",
         help="of the shards; training reads arrow, parquet is for other tools (default: %(default)s)",
     )
+    command.add_argument(
+        "--vectors",
+        type=Path,
+        metavar="DIR",
+        help="a spaCy pipeline that has word vectors (default: they are fitted on the training captions)",
+    )
     command.add_argument("--strict", action="store_true", help="refuse if anything is rejected (exit code 2)")
     command.add_argument(
         "--retry-rejected", action="store_true", help="take images again that were rejected, mended in the meantime"

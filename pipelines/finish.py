@@ -15,6 +15,8 @@ import objgan.files
 import objgan.vocabulary
 from objgan.domain import Domain
 from objgan.sections import DataConfig
+from objgan.vocabulary import Vocabulary
+from objgan.word_vectors import PipelineVectors
 from pipelines import statistics
 from pipelines.blocks import WORK, read_receipt
 from pipelines.index import INDEX_SCHEMA, build_index
@@ -66,13 +68,18 @@ def _all_rejects(result: Result) -> Iterator[Reject]:
         yield from report.rejected
 
 
-def finish(result: Result, config: DataConfig, rejected: RejectCounts) -> dict[str, Any]:
+def finish(
+    result: Result, config: DataConfig, rejected: RejectCounts, vectors: PipelineVectors | None = None
+) -> dict[str, Any]:
     """Write vocabulary, statistics and indices; the manifest, which is for the caller to write.
+
+    vectors: of the words; None: fitted on the captions
 
     Raises:
         RuntimeError: what came in is not what is in shards and rejects together.
     """
-    domain = _domain(result, config)
+    vocabulary, told = _vocabulary(result, config, vectors)
+    domain = _domain(result, config, vocabulary)
     domain.save(result.out / "domain")
     files = {path.name: objgan.files.sha256(path) for path in sorted((result.out / "domain").glob("[!.]*"))}
     indices = [_write_index(result, split, domain) for split in SPLITS]
@@ -91,6 +98,7 @@ def finish(result: Result, config: DataConfig, rejected: RejectCounts) -> dict[s
         "counts": counts | {"words": len(domain.vocabulary)},
         "rejected": facts | rejected.facts(),
         "classes": list(result.data.classes),
+        "vectors": told,
         "domain": files,
         "shards": [asdict(shard) for shard in result.shards],
         "indices": [asdict(index) for index in indices],
@@ -117,9 +125,22 @@ class _Tokens(Iterable[list[str]]):
             yield from (text.split() for row in table["tokens"].to_pylist() for text in row)
 
 
-def _domain(result: Result, config: DataConfig) -> Domain:
+def _vocabulary(
+    result: Result, config: DataConfig, vectors: PipelineVectors | None
+) -> tuple[Vocabulary, dict[str, Any]]:
+    """Words and vectors of the training split alone, and what the manifest says of the vectors."""
+    tokens = _Tokens(result)
+    if vectors is None:
+        fitted = objgan.vocabulary.build(tokens, config.min_count, config.vector_channels)
+        return fitted, {"source": "captions", "sha256": None, "channels": config.vector_channels}
+    words = objgan.vocabulary.known_words(tokens, config.min_count)
+    values, coverage = vectors.fit(tokens, words)
+    facts = {"source": "pipeline", "sha256": vectors.digest, "channels": vectors.channels}
+    return Vocabulary(words, values), facts | asdict(coverage)
+
+
+def _domain(result: Result, config: DataConfig, vocabulary: Vocabulary) -> Domain:
     """Words, vectors and statistics of the training split alone."""
-    vocabulary = objgan.vocabulary.build(_Tokens(result), config.min_count, config.vector_channels)
     tables = result.tables("train", statistics.COLUMNS)
     classes = result.data.classes
     layouts = statistics.layout_statistics(tables, len(classes), config.max_objects)

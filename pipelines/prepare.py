@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from objgan.config import Config
 from objgan.errors import InputError
 from objgan.sections import DataConfig
+from objgan.word_vectors import PipelineVectors
 from pipelines.blocks import (
     WORK,
     Runner,
@@ -55,11 +56,13 @@ class Options:
     format: of the shards, "arrow" or "parquet"
     strict: refuse if anything is rejected
     retry:  take what was rejected again
+    vectors: folder of a spaCy pipeline that has word vectors; None: they are fitted on the captions
     """
 
     format: str = "arrow"
     strict: bool = False
     retry: bool = False
+    vectors: Path | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -87,7 +90,9 @@ def prepare(
             something was rejected and `options.strict` forbids it.
     """
     sizes = source.sizes()
-    facts = _Facts(source.digests(sizes), config.data.model_dump(mode="json"), source.split.kind, options.format)
+    vectors = None if options.vectors is None else PipelineVectors(options.vectors)
+    settings, digest = config.data.model_dump(mode="json"), None if vectors is None else vectors.digest
+    facts = _Facts(source.digests(sizes), settings, source.split.kind, options.format, digest)
     if (out / MANIFEST).exists():
         manifest = load_manifest(out)
         facts.check(manifest, out, options)
@@ -111,7 +116,7 @@ def prepare(
     if options.strict:
         _refuse(rejected)
     log("prepare: vocabulary, statistics and indices")
-    manifest = {**finish(result, config.data, rejected), **facts.told()}
+    manifest = {**finish(result, config.data, rejected, vectors), **facts.told()}
     remove_leftovers(out, {shard.name for shard in result.shards})
     save_manifest(out, manifest)
     clean(out, manifest)
@@ -128,9 +133,11 @@ class _Facts:
     settings: dict[str, Any]
     split: str
     format: str
+    vectors: str | None
+    """sha256 of a pipeline's word vectors, None of fitted ones."""
 
     def told(self) -> dict[str, Any]:
-        """For the manifest, beside the settings."""
+        """For the manifest, beside the settings and the vectors."""
         return {"source": self.source, "split": self.split, "format": self.format}
 
     def check(self, manifest: Mapping[str, Any], out: Path, options: Options) -> None:
@@ -148,6 +155,8 @@ class _Facts:
         if "images" in self.source and options.retry:
             sources = [name for name in sources if name != "images"]
         changed += [f"other {name}" for name in sources]
+        if manifest.get("vectors", {}).get("sha256") != self.vectors:
+            changed.append("other --vectors")
         if changed:
             hint = ""
             if changed == ["other images"] and manifest["rejected"]["kinds"]["image"]:

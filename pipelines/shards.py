@@ -211,6 +211,12 @@ def summary(manifest: Mapping[str, Any]) -> str:
         f"{counts['crowds']} crowds",
         f"shards:   {len(manifest['shards'])}, {sum(shard['bytes'] for shard in manifest['shards']) / 1e6:.1f} MB",
     ]
+    vectors = manifest.get("vectors", {})
+    if vectors.get("source") == "pipeline":
+        lines.append(
+            f"vectors:  {vectors['channels']} channels; {vectors['found']} of {vectors['words']} words have one in the "
+            f"pipeline, {vectors['derived']} get one from the words near them, the rest zeros"
+        )
     if manifest["columns"]["attributes"]:
         lines.append(f"known:    the colours of {counts['colours']} objects, the scenes of {counts['scenes']} images")
     return "\n".join([*lines, *_accounts(manifest)])
