@@ -27,7 +27,10 @@ class Coverage:
 
 
 class PipelineVectors:
-    """The vectors of a spaCy pipeline. digest: sha256 of the vectors and of which word has which, not of their place."""
+    """The vectors of a spaCy pipeline.
+
+    digest: sha256 of the vectors and of which word has which, not of their place
+    """
 
     def __init__(self, folder: Path) -> None:
         """Read them. `folder`: of the pipeline, or of the installed package that holds one.
@@ -38,7 +41,9 @@ class PipelineVectors:
         self._vocabulary = _read(folder)
         table = self._vocabulary.vectors
         if not table.shape[1] or not len(table.data):
-            raise InputError(f"--vectors: the pipeline {folder} has no word vectors; give one that has (..._md, ..._lg)")
+            raise InputError(
+                f"--vectors: the pipeline {folder} has no word vectors; give one that has (..._md, ..._lg)"
+            )
         self.channels = int(table.shape[1])
         self.digest = _digest(table)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from objgan.errors import InputError
-from pipelines.plan import BatchPlan, epoch_order, epoch_position
+from pipelines.plan import BatchPlan, ShardOrder, epoch_order, epoch_position
 
 
 def _order(seed: int, epoch: int, length: int) -> list[int]:
@@ -112,3 +112,47 @@ def test_where_a_run_goes_on() -> None:
     order = BatchPlan(16, 2, 0, 1)
     epoch, place = epoch_position(7, 16, 100)
     assert order.places(7, 100)[0][0] == (epoch, _order(2, epoch, 100)[place])
+
+
+SIZES = np.array([4, 0, 7, 3, 5, 1, 6, 2])
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 8, 100])
+def test_windows_show_every_sample_once_an_epoch(window) -> None:
+    order = ShardOrder(SIZES)
+    orders = [order.places(1, epoch, window, np.arange(28)).tolist() for epoch in range(4)]
+    assert all(sorted(one) == list(range(28)) for one in orders)
+    assert len({tuple(one) for one in orders}) == 4
+    assert order.places(2, 0, window, np.arange(28)).tolist() != orders[0]
+
+
+def test_a_window_is_left_before_the_next_is_begun() -> None:
+    sizes = np.full(20, 10)
+    for epoch in range(3):
+        shards = ShardOrder(sizes).places(5, epoch, 4, np.arange(200)) // 10
+        windows = [set(shards[start : start + 40].tolist()) for start in range(0, 200, 40)]
+        assert all(len(window) == 4 for window in windows) and len(set.union(*windows)) == 20
+        # Within a window the shards are mixed.
+        assert all(len(set(shards[start : start + 10].tolist())) > 1 for start in range(0, 200, 40))
+
+
+def test_any_place_of_a_windowed_order_can_be_asked_for() -> None:
+    order = ShardOrder(SIZES)
+    whole = order.places(1, 2, 3, np.arange(28))
+    places = np.array([27, 0, 13, 13, 5])
+    assert np.array_equal(order.places(1, 2, 3, places), whole[places])
+    assert np.array_equal(ShardOrder(SIZES).places(1, 2, 3, places), whole[places])
+
+
+def test_workers_together_take_the_places_of_one_in_windows_too() -> None:
+    order, alone = ShardOrder(SIZES), BatchPlan(10, 3, 0, 9, groups=5, window=2)
+    for step in range(9):
+        parts = [replace(alone, rank=rank, world=3).places(step, 28, order) for rank in range(3)]
+        assert {group: there for part in parts for group, there in part.items()} == alone.places(step, 28, order)
+
+
+def test_without_a_window_the_shards_do_not_matter() -> None:
+    plan = BatchPlan(10, 3, 0, 9)
+    assert plan.places(4, 28) == plan.places(4, 28, ShardOrder(SIZES))
+    with pytest.raises(ValueError, match="needs the shards"):
+        BatchPlan(10, 3, 0, 9, window=2).places(4, 28)
