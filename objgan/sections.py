@@ -231,7 +231,7 @@ class ComputeConfig(Section):
 
     @model_validator(mode="after")
     def _one_cache_a_machine(self) -> Self:
-        if not self.cache.expanduser().is_absolute():
+        if not self.cache.is_absolute() and not str(self.cache).startswith("~"):
             raise ValueError(f"cache {self.cache} would be another folder for every worker: give a path from / or ~")
         return self
 

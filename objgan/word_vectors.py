@@ -72,7 +72,7 @@ class PipelineVectors:
             vector = self.look_up(word) if index > UNK else None
             if vector is not None:
                 vectors[index] = vector
-        found = vectors.any(1)
+        found = np.abs(vectors).max(1) > 0
         if not found.any():
             raise InputError("--vectors: the pipeline knows none of the captions' words: is it of their language?")
         scale = np.sqrt(np.square(vectors[found], dtype=np.float64).mean())
@@ -118,7 +118,7 @@ def _digest(table: Any) -> str:
     rules = [str(getattr(table.mode, "value", table.mode)), int(table.attr), table.minn, table.maxn]
     rules += [table.hash_count, table.hash_seed, table.bow, table.eow, data.shape, data.dtype.str]
     digest = hashlib.sha256(json.dumps(rules).encode())
-    digest.update(data)
+    digest.update(data.tobytes())
     rows = sorted((int(key), int(row)) for key, row in table.key2row.items())
     digest.update(np.array(rows, [("key", "<u8"), ("row", "<i8")]).tobytes())
     return digest.hexdigest()

@@ -179,5 +179,10 @@ def open_data(location: Path | str, compute: ComputeConfig) -> DataFolder:
         place = Storage(location).local if isinstance(location, str) else location
         assert place is not None
         return DataFolder(place)
-    cache = ShardCache(compute.cache.expanduser(), int(compute.cache_gb * 1e9))
-    return RemoteFolder(Storage(location), cache)
+    try:
+        folder = compute.cache.expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"compute.cache: {compute.cache} needs a home folder, there is none: set another one"
+        ) from None
+    return RemoteFolder(Storage(location), ShardCache(folder, int(compute.cache_gb * 1e9)))

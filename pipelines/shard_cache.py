@@ -18,6 +18,7 @@ from objgan.files import file_aside, sha256
 
 Result = TypeVar("Result")
 
+_Bytes = bytes  # `Wanted` has a field of that name
 _FETCHES = 3
 """Times that a file is fetched before what the storage holds counts as damaged."""
 
@@ -29,7 +30,7 @@ class Wanted:
     name: str
     sha256: str
     bytes: int
-    fetch: Callable[[IO[bytes]], None]
+    fetch: Callable[[IO[_Bytes]], None]
 
 
 class ShardCache:

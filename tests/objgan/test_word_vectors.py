@@ -82,6 +82,7 @@ def test_the_digest_is_of_the_vectors_not_of_their_place(pipeline, tmp_path) -> 
 
 
 def test_an_installed_package_s_folder_will_do(pipeline, tmp_path) -> None:
+    (tmp_path / "en_core").mkdir()
     make_pipeline(tmp_path / "en_core" / "en_core-1.0", VECTORS)
     assert PipelineVectors(tmp_path / "en_core").digest == pipeline.digest
 

@@ -1,5 +1,6 @@
 """Prepared data in a bucket, read by way of a node's cache."""
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -184,9 +185,8 @@ def test_what_is_wrong_in_the_bucket_is_told_in_a_line_without_secrets(uri, s3, 
 
 def test_a_cache_that_cannot_hold_a_window_is_refused_before_anything_starts(uri, local, data_config, tmp_path) -> None:
     def job(shards: float, window: int | None) -> TrainJob:
-        config = small_config(_with_cache(data_config, tmp_path / "cache", _room(local, shards)), window=window)
-        values = config.model_dump() | {"compute": {"cache": tmp_path / "cache", "cache_gb": _room(local, shards)}}
-        return TrainJob("shapes", build_config(values), uri, tmp_path / "run")
+        compute = {"cache": str(tmp_path / "cache"), "cache_gb": _room(local, shards)}
+        return TrainJob("shapes", small_config(data_config, compute=compute, window=window), uri, tmp_path / "run")
 
     check_job(job(3.5, 3))
     with pytest.raises(InputError, match=r"compute\.cache_gb: 4 shards .* lower training\.window"):
@@ -211,10 +211,10 @@ def test_a_relative_cache_is_refused() -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_training_from_a_bucket_is_training_from_the_folder(ray_local, uri, local, data_config, tmp_path) -> None:
-    config = small_config(data_config, window=2, steps=4, checkpoint_every=4)
-    compute = config.compute.model_copy(update={"cache": tmp_path / "cache", "cache_gb": _room(local, 3.5)})
+    compute = {"cache": str(tmp_path / "cache"), "cache_gb": _room(local, 3.5)}
+    config = small_config(data_config, compute=compute, window=2, steps=4, checkpoint_every=4)
     for name, data in (("here", local), ("there", uri)):
-        train(TrainJob("shapes", config.model_copy(update={"compute": compute}), data, tmp_path / name), str)
+        train(TrainJob("shapes", config, data, tmp_path / name), str)
     assert same_weights(last(tmp_path / "here"), last(tmp_path / "there"))
 
 
@@ -274,8 +274,6 @@ class _File:
     """A file that can be had from memory, and how often it was."""
 
     def __init__(self, content: bytes) -> None:
-        import hashlib
-
         self.content, self.fetched = content, 0
         self.wanted = Wanted("x.arrow", hashlib.sha256(content).hexdigest(), len(content), self._fetch)
 
