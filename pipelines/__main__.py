@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from objgan.errors import InputError
-from pipelines import data_options
+from pipelines import data_options, option_types
 
 _EPILOG = "Exit codes: 0 done, 2 wrong input, 1 failure worth a retry, 130 interrupted, 143 terminated."
 
@@ -21,8 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        # The commands import torch, Ray and MLflow: --help and a typing error should not wait for them.
-        from pipelines import commands
+        # The commands import torch, Ray and MLflow: --help, a typing error and a look at data should not wait for them.
+        if options.command in ("verify", "inspect"):
+            from pipelines import prepared_commands as commands
+        else:
+            from pipelines import commands
 
         command: Callable[[argparse.Namespace], None] = getattr(commands, options.command)
         command(options)
@@ -66,6 +69,8 @@ def parser() -> argparse.ArgumentParser:
     _run(add("run", "All steps: prepare, train the four stages, assemble, evaluate, register."))
     _sample(add("sample", "Draw the embedded data set in COCO format."))
     _prepare(add("prepare", "Turn COCO images, instances and captions into Arrow shards."))
+    data_options.add_verify(add("verify", "Read prepared data again, all of it, and tell everything that is wrong."))
+    data_options.add_inspect(add("inspect", "What prepared data hold: a table, and a page with plots and samples."))
     _train(add("train", "Train one stage with Ray Train, or go on with a run."))
     _evaluate(add("evaluate", "Measure a finished model on held-out data."))
     _judges(add("judges", "Train what evaluate judges images by, on true images alone."))
@@ -77,7 +82,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _demo(command: argparse.ArgumentParser) -> None:
     _out(command, "runs/demo")
-    command.add_argument("--images", type=_count, default=None, metavar="N", help="pictures to draw and learn from")
+    command.add_argument(
+        "--images", type=option_types.count, default=None, metavar="N", help="pictures to draw and learn from"
+    )
     _settings(command)
     _cluster(command)
 
@@ -94,8 +101,12 @@ def _run(command: argparse.ArgumentParser) -> None:
 
 def _sample(command: argparse.ArgumentParser) -> None:
     _out(command, "data/sample-coco")
-    command.add_argument("--images", type=_count, default=2000, metavar="N", help="pictures (default: %(default)s)")
-    command.add_argument("--seed", type=_seed, default=0, metavar="S", help="same seed, same bytes (default: 0)")
+    command.add_argument(
+        "--images", type=option_types.count, default=2000, metavar="N", help="pictures (default: %(default)s)"
+    )
+    command.add_argument(
+        "--seed", type=option_types.seed, default=0, metavar="S", help="same seed, same bytes (default: 0)"
+    )
     command.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
 
 
@@ -163,7 +174,7 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--judges", type=Path, metavar="DIR", help="what judges wrote; without it no image is judged")
     command.add_argument("--inception", type=Path, metavar="FILE", help="Inception weights, for FID, KID and IS")
     command.add_argument("--detector", type=Path, metavar="FILE", help="weights of a COCO detector, for SOA")
-    command.add_argument("--seed", type=_seed, default=0, metavar="S", help="(default: 0)")
+    command.add_argument("--seed", type=option_types.seed, default=0, metavar="S", help="(default: 0)")
     _out(command, "runs/evaluation")
     _cluster(command)
 
@@ -196,8 +207,10 @@ def _generate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--captions", type=Path, metavar="FILE", help="a text file, one caption a line")
     _model(command)
     _out(command, "runs/generated")
-    command.add_argument("--n", type=_count, default=1, metavar="N", help="pictures a caption (default: 1)")
-    command.add_argument("--seed", type=_seed, default=0, metavar="S", help="same seed, same bytes (default: 0)")
+    command.add_argument("--n", type=option_types.count, default=1, metavar="N", help="pictures a caption (default: 1)")
+    command.add_argument(
+        "--seed", type=option_types.seed, default=0, metavar="S", help="same seed, same bytes (default: 0)"
+    )
     command.add_argument(
         "--layout",
         type=Path,
@@ -236,7 +249,7 @@ def _cluster(command: argparse.ArgumentParser, workers: bool = True) -> None:
     if workers:
         command.add_argument(
             "--workers",
-            type=_workers,
+            type=option_types.workers,
             metavar="N",
             help="training workers; 1-4: as many as the cluster has, from 1 to 4, at any time",
         )
@@ -253,29 +266,6 @@ def _model(command: argparse.ArgumentParser) -> None:
 
 def _out(command: argparse.ArgumentParser, default: str) -> None:
     command.add_argument("--out", type=Path, default=Path(default), metavar="DIR", help="(default: %(default)s)")
-
-
-def _count(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _workers(text: str) -> tuple[int, int | None]:
-    least, dash, most = text.partition("-")
-    return _whole(least, 1), _whole(most, 1) if dash else None
-
-
-def _seed(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{text} is under {least}")
-    return value
 
 
 def _in_a_line(error: Exception) -> str:

@@ -1,11 +1,14 @@
 """Options of the commands that read COCO files, and what they say."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from objgan.errors import InputError
 from objgan.files import read_json
+from pipelines import option_types
 from pipelines.coco import CocoSource
+from pipelines.shards import SPLITS
 from pipelines.splits import Split, load_ids, load_split
 
 
@@ -52,6 +55,43 @@ def add_prepare(command: argparse.ArgumentParser) -> None:
     command.add_argument("--strict", action="store_true", help="refuse if anything is rejected (exit code 2)")
     command.add_argument(
         "--retry-rejected", action="store_true", help="take images again that were rejected, mended in the meantime"
+    )
+
+
+def add_verify(command: argparse.ArgumentParser) -> None:
+    """Which data to verify."""
+    _add_prepared(command)
+    command.add_argument(
+        "--processes", type=option_types.count, metavar="N", help="files that are read at a time (default: one a core)"
+    )
+
+
+def add_inspect(command: argparse.ArgumentParser) -> None:
+    """Which data to show, and how much of them."""
+    _add_prepared(command)
+    command.add_argument(
+        "--out", type=Path, default=Path("runs/inspect.html"), metavar="FILE", help="the page (default: %(default)s)"
+    )
+    command.add_argument(
+        "--samples",
+        type=partial(option_types.whole, least=0),
+        default=48,
+        metavar="N",
+        help="images on the page (default: %(default)s)",
+    )
+    command.add_argument("--seed", type=option_types.seed, default=0, metavar="S", help="other samples (default: 0)")
+    command.add_argument("--split", choices=SPLITS, help="one split alone (default: all)")
+    command.add_argument("--json", action="store_true", help="the numbers for programs, in place of the table")
+
+
+def _add_prepared(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "data",
+        type=place,
+        nargs="?",
+        default=Path("data/prepared"),
+        metavar="DIR",
+        help="what prepare wrote: folder or URI (s3://, gs://) (default: %(default)s)",
     )
 
 

@@ -1,4 +1,4 @@
-"""How far `prepare` is: a bar on a terminal, plain lines elsewhere."""
+"""How far `prepare`, or whoever goes through shards, is: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -10,19 +10,22 @@ from typing import Any, Self
 from tqdm import tqdm
 
 _SECONDS = 10.0
+_LEAST_SECONDS = 0.5
+"""Of a shorter time no rate can be told."""
 
 
 class ShardProgress:
     """Told of every shard. A line comes every tenth of the way, or after ten seconds, whichever is later."""
 
-    def __init__(self, shards: int, images: int, log: Callable[[str], None]) -> None:
+    def __init__(self, shards: int, images: int, log: Callable[[str], None], name: str = "prepare") -> None:
+        self._name = name
         self._shards, self._images, self._log = shards, images, log
         self._done, self._seen, self._kept = 0, 0, 0
         self._told = time.monotonic()
         self._first: tuple[float, int] | None = None
         self._bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
-            self._bar = tqdm(total=images, desc="prepare", unit=" images", leave=False, dynamic_ncols=True)
+            self._bar = tqdm(total=images, desc=name, unit=" images", leave=False, dynamic_ncols=True)
 
     def __enter__(self) -> Self:
         return self
@@ -50,7 +53,7 @@ class ShardProgress:
 
     def _line(self, now: float) -> str:
         rate = self._rate(now)
-        parts = [f"prepare: {self._done}/{self._shards} shards", f"{self._seen}/{self._images} images"]
+        parts = [f"{self._name}: {self._done}/{self._shards} shards", f"{self._seen}/{self._images} images"]
         if self._kept:
             parts.append(f"{self._kept} of them there before")
         if rate:
@@ -61,6 +64,6 @@ class ShardProgress:
 
     def _rate(self, now: float) -> float:
         """Images a second since the first shard: what came before it was the start of the workers."""
-        if self._first is None or now <= self._first[0]:
+        if self._first is None or now < self._first[0] + _LEAST_SECONDS:
             return 0.0
         return (self._seen - self._kept - self._first[1]) / (now - self._first[0])
