@@ -39,6 +39,8 @@ SHORT: dict[str, tuple[str, ...]] = {
     "python -m pipelines prepare --images data/sample-coco/images "
     "--instances data/sample-coco/annotations/instances.json "
     "--captions data/sample-coco/annotations/captions.json --out data/prepared": (QUICK,),
+    "python -m pipelines verify data/prepared": ("+",),
+    "python -m pipelines inspect data/prepared --out runs/inspect.html --samples 48": ("+",),
     "python -m pipelines train encoders --data data/prepared --run first": (QUICK,),
     "python -m pipelines train boxes --data data/prepared --run first": (QUICK,),
     "python -m pipelines train shapes --data data/prepared --run first": (QUICK,),

@@ -7,10 +7,14 @@ import numpy as np
 
 WIDTH, HEIGHT = 520, 200
 _LEFT, _BOTTOM, _TOP = 46, 34, 10
+_MOST_LETTERS = 15
 
 
-def histogram(labels: Sequence[str], counts: np.ndarray, axis: str, every: int = 1) -> str:
-    """Upright bars, one a count; `axis` says what their labels are, every `every`-th of which is written."""
+def histogram(labels: Sequence[str], counts: np.ndarray, axis: str, every: int = 1, first: int = 0) -> str:
+    """Upright bars, one a count; `axis` says what their labels are.
+
+    Written are the labels of place `first` and of every `every`-th after it.
+    """
     if not counts.sum():
         return nothing()
     top = _round_up(int(counts.max()))
@@ -24,7 +28,7 @@ def histogram(labels: Sequence[str], counts: np.ndarray, axis: str, every: int =
             f'height="{HEIGHT - _TOP - _BOTTOM}"/><rect x="{left + step * 0.1:.1f}" y="{HEIGHT - _BOTTOM - high:.1f}" '
             f'width="{step * 0.8:.1f}" height="{high:.1f}" rx="1.5"/></g>'
         )
-        if place % every == 0:
+        if place >= first and (place - first) % every == 0:
             parts.append(_text(left + step / 2, HEIGHT - _BOTTOM + 14, label, "middle"))
     return _svg([*parts, _axis_name(axis)], axis)
 
@@ -51,24 +55,28 @@ def curve(values: np.ndarray, axis: str, unit: str) -> str:
 
 
 def heat(shares: np.ndarray, counts: np.ndarray, names: Sequence[str]) -> str:
-    """A square of cells, darker the larger their share (0 to 1); a tooltip names row, column and count."""
+    """A square of cells, the darkest with the largest share; a tooltip names row, column, count and share."""
     if not len(names):
         return nothing()
     cell, left, top = 19, 112, 96
+    apart = shares[~np.eye(len(names), dtype=bool)]
+    darkest = max(float(apart.max(initial=0)), 1e-9)
     parts = []
     for row, name in enumerate(names):
         middle = top + (row + 0.5) * cell
-        parts.append(_text(left - 6, middle + 4, name, "end"))
+        short = _cut(name)
+        parts.append(_text(left - 6, middle + 4, short, "end"))
         across = left + (row + 0.5) * cell
         parts.append(
-            f'<text x="{across:.1f}" y="{top - 6}" transform="rotate(-55 {across:.1f} {top - 6})">{escape(name)}</text>'
+            f'<text x="{across:.1f}" y="{top - 6}" transform="rotate(-55 {across:.1f} {top - 6})">{escape(short)}</text>'
         )
         for column, other in enumerate(names):
-            title = f"<title>{escape(name)} and {escape(other)}: {int(counts[row, column]):,} images</title>"
+            share = float(shares[row, column])
+            told = f"{escape(name)} and {escape(other)}: {int(counts[row, column]):,} images, {share:.0%}"
             kind = "self" if row == column else "cell"
             parts.append(
-                f'<rect class="{kind}" x="{left + column * cell}" y="{top + row * cell}" '
-                f'width="{cell - 1}" height="{cell - 1}" style="--share:{shares[row, column]:.3f}">{title}</rect>'
+                f'<rect class="{kind}" x="{left + column * cell}" y="{top + row * cell}" width="{cell - 1}" '
+                f'height="{cell - 1}" style="--share:{min(share / darkest, 1):.3f}"><title>{told}</title></rect>'
             )
     side = len(names) * cell
     return _svg(parts, "class by class", left + side + 70, top + side + 4)
@@ -86,6 +94,11 @@ def field(counts: np.ndarray, what: str) -> str:
         for x in range(len(counts))
     ]
     return _svg(parts, what, 300, 300, "field")
+
+
+def _cut(name: str) -> str:
+    """As much of a name as there is room for."""
+    return name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 1]}…"
 
 
 def nothing() -> str:

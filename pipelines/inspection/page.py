@@ -19,7 +19,7 @@ from pipelines.inspection.style import STYLE
 from pipelines.inspection.table import pairs, quantiles
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_IN_HEAT = 22
+_IN_HEAT, _LEAST_BINS = 22, 10
 
 
 def page(found: Survey, drawn: str) -> str:
@@ -72,7 +72,7 @@ def _tiles(found: Survey) -> str:
         (_share(total.masks, total.objects), f"of the objects have a mask; {total.crowds:,} crowds besides"),
         (f"{len(found.words_known) - UNK - 1:,}", "words in the vocabulary"),
         (_share(total.words - total.unknown, total.words), "of all words said are in it"),
-        (f"{found.manifest['rejected']['rows']:,}", "of the input rejected"),
+        (f"{found.manifest['rejected']['rows']:,}", "rejected, each of them listed"),
     ]
     return (
         '<div class="tiles">'
@@ -90,38 +90,42 @@ def _charts(found: Survey) -> Iterable[str]:
     yield _card(
         "Objects an image",
         f"mean {mean:.1f}, median {median}; crowds are not counted",
-        charts.histogram(_numbers(found.objects), found.objects, "objects", every=5),
+        charts.histogram(*_trimmed(found.objects), "objects", every=5),
     )
     mean, median, _ = quantiles(found.words)
     yield _card(
         "Words a caption",
         f"mean {mean:.1f}, median {median}",
-        charts.histogram(_numbers(found.words), found.words, "words", every=5),
+        charts.histogram(*_trimmed(found.words), "words", every=5),
     )
     sizes = ", ".join(f"{_share(found.sizes[name], found.total.objects)} {name}" for name in SIZES)
     labels = ["<0.01%"] + [f"{edge:.2%}" if edge < 0.01 else f"{edge:.0%}" for edge in AREA_EDGES[1:-1]]
     yield _card(
         "Areas of objects",
         f"share of the picture, on a logarithmic scale; by COCO's sizes {sizes}",
-        charts.histogram(labels, found.areas, "of the picture, lower end of the bin", every=4),
+        charts.histogram(labels, found.areas, "of the picture, lower end of the bin", every=4, first=1),
     )
     unknown = ", ".join(f"{_share(one.unknown, one.words)} of {name}" for name, one in found.splits.items())
     yield _card(
         "What the vocabulary covers",
-        f"share of all known words that the most frequent ones make up; unknown are {unknown}",
-        charts.curve(_coverage(found.vocabulary), "most frequent words", "words"),
+        f"share of all words said that the most frequent ones make up; unknown are {unknown}",
+        charts.curve(_coverage(found), "most frequent words", "words"),
     )
     yield _card("Where objects are", "by the centre of their box", charts.field(found.places, "objects"))
     yield _card("Words", "the most frequent in these captions", _frequent(found))
 
 
-def _coverage(counts: np.ndarray) -> np.ndarray:
-    ordered = np.sort(counts[counts > 0])[::-1]
-    return ordered.cumsum() / max(1, ordered.sum())
+def _coverage(found: Survey) -> np.ndarray:
+    """[n]: share of all words said, unknown ones among them, that the 1, 2, ... most frequent make up."""
+    ordered = np.sort(found.vocabulary[found.vocabulary > 0])[::-1]
+    return ordered.cumsum() / max(1, found.total.words)
 
 
-def _numbers(counts: np.ndarray) -> list[str]:
-    return [str(n) for n in range(len(counts) - 1)] + [f"{len(counts) - 1}+"]
+def _trimmed(counts: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Labels and counts of a histogram, without what is empty at its end."""
+    last = max(int(np.flatnonzero(counts)[-1]) if counts.any() else 0, _LEAST_BINS)
+    labels = [str(n) for n in range(len(counts) - 1)] + [f"{len(counts) - 1}+"]
+    return labels[: last + 1], counts[: last + 1]
 
 
 def _card(title: str, text: str, content: str) -> str:
@@ -129,7 +133,7 @@ def _card(title: str, text: str, content: str) -> str:
 
 
 def _frequent(found: Survey) -> str:
-    order = np.argsort(-found.vocabulary, kind="stable")[:40]
+    order = np.argsort(-found.vocabulary, kind="stable")[:70]
     largest = max(1, int(found.vocabulary.max(initial=0)))
     words = [
         f'<span title="{count:,}" style="font-size:{12 + 16 * (count / largest) ** 0.5:.0f}px">{escape(word)}</span>'

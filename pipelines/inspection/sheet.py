@@ -46,7 +46,7 @@ def _sample(one: Shown, classes: Sequence[str], colours: Mapping[str, Colour], s
         f'</div><div class="words"><p>{escape(first)}</p><div class="chips">{_chips(names, colours)}</div>'
         + (f"<details><summary>{len(others)} more caption{plural}</summary>{more}</details>" if others else "")
         + f'<p class="foot">{escape(one.split)} · {one.image_id} · {escape(one.file_name)} · '
-        f"{one.width} × {one.height}</p></div></article>"
+        f"<span>{one.width} × {one.height}</span></p></div></article>"
     )
 
 

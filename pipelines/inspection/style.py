@@ -51,10 +51,11 @@ i.bad { background: var(--bad); }
   font-size: 12.5px; cursor: pointer; }
 .chips { display: flex; flex-wrap: wrap; gap: 4px; margin: 0 0 8px; } .chip { border-radius: 9px; padding: 0 8px;
   font-size: 11.5px; line-height: 18px; }
-.foot { color: var(--soft); font-size: 12px; margin: 2px 0 0; }
+.foot { color: var(--soft); font-size: 12px; margin: 4px 0 0; } .foot span { white-space: nowrap; }
 .none { color: var(--soft); } input[type=checkbox] { accent-color: var(--accent); }
 main:has(#see-pictures:not(:checked)) .picture > img:not(.masks) { visibility: hidden; }
 main:has(#see-boxes:not(:checked)) .boxes { display: none; }
 main:has(#see-masks:not(:checked)) .masks { display: none; }
-@media (max-width: 520px) { main { padding: 20px 14px; } .cards { grid-template-columns: 1fr; } }
+@media (max-width: 520px) { main { padding: 20px 14px; } .cards { grid-template-columns: 1fr; }
+  svg text, svg text.axis { font-size: 15px; } }
 """

@@ -48,7 +48,19 @@ def settings(data_config: Config, tmp_path: Path) -> list[str]:
 
 
 def test_help_of_every_command_names_each_option(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("demo", "run", "sample", "prepare", "train", "judges", "evaluate", "register", "generate"):
+    for command in (
+        "demo",
+        "run",
+        "sample",
+        "prepare",
+        "verify",
+        "inspect",
+        "train",
+        "judges",
+        "evaluate",
+        "register",
+        "generate",
+    ):
         with pytest.raises(SystemExit) as ended:
             parser().parse_args([command, "--help"])
         assert ended.value.code == 0
