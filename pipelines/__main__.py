@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import importlib
 import os
 import signal
 import sys
@@ -22,10 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         # The commands import torch, Ray and MLflow: --help, a typing error and a look at data should not wait for them.
-        if options.command in ("verify", "inspect"):
-            from pipelines import prepared_commands as commands
-        else:
-            from pipelines import commands
+        name = "prepared_commands" if options.command in ("verify", "inspect") else "commands"
+        commands = importlib.import_module(f"pipelines.{name}")
 
         command: Callable[[argparse.Namespace], None] = getattr(commands, options.command)
         command(options)

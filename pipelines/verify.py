@@ -1,12 +1,16 @@
 """`verify`: every file of prepared data is read again, and every fault is told, not only the first."""
 
+import contextlib
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import chain
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -116,21 +120,35 @@ def _read_all(tasks: list[Task], processes: int) -> Iterator[Report]:
 
 def _pooled(left: dict[int, Task], processes: int) -> Iterator[Report]:
     """Reports on the tasks of `left`, each of which is taken out of it when it is done."""
-    with ProcessPoolExecutor(processes, mp_context=_SPAWN) as pool:
-        futures = {number: pool.submit(check_file, task) for number, task in left.items()}
-        try:
-            for number in list(futures):
-                report = futures[number].result()
-                del futures[number], left[number]
-                yield report
-        except BrokenProcessPool:
-            for number, future in futures.items():
-                if future.done() and future.exception() is None:
-                    del left[number]
-                    yield future.result()
-            raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    alive, ours = _SPAWN.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(processes, _SPAWN, _begin, (alive,))
+    futures = {number: pool.submit(check_file, task) for number, task in left.items()}
+    try:
+        for number in list(futures):
+            report = futures[number].result()
+            del futures[number], left[number]
+            yield report
+    except BrokenProcessPool:
+        for number, future in futures.items():
+            if future.done() and future.exception() is None:
+                del left[number]
+                yield future.result()
+        raise
+    finally:
+        ours.close()
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(alive: Connection) -> None:
+    """In each process: interruptions are for its starter; when that one closes the pipe, or dies, it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            alive.recv_bytes()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _alone(task: Task) -> Report:

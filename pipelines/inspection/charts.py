@@ -63,13 +63,11 @@ def heat(shares: np.ndarray, counts: np.ndarray, names: Sequence[str]) -> str:
     darkest = max(float(apart.max(initial=0)), 1e-9)
     parts = []
     for row, name in enumerate(names):
-        middle = top + (row + 0.5) * cell
-        short = _cut(name)
-        parts.append(_text(left - 6, middle + 4, short, "end"))
         across = left + (row + 0.5) * cell
-        parts.append(
-            f'<text x="{across:.1f}" y="{top - 6}" transform="rotate(-55 {across:.1f} {top - 6})">{escape(short)}</text>'
-        )
+        middle = top + (row + 0.5) * cell
+        short, place = _cut(name), f"{across:.1f} {top - 6}"
+        parts.append(_text(left - 6, middle + 4, short, "end"))
+        parts.append(f'<text x="{across:.1f}" y="{top - 6}" transform="rotate(-55 {place})">{escape(short)}</text>')
         for column, other in enumerate(names):
             share = float(shares[row, column])
             told = f"{escape(name)} and {escape(other)}: {int(counts[row, column]):,} images, {share:.0%}"
