@@ -1,18 +1,13 @@
 """What a person sees of long work: a bar on a terminal, plain lines elsewhere."""
 
-import contextlib
-import json
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 Log = Callable[[str], None]
-_POLL = 0.5
 # Numbers of the machine and the optimiser are for MLflow.
 _NOT_LOSSES = ("system/", "learning_rate/", "memory/", "validation/")
 _BAR = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {postfix}"
@@ -119,34 +114,3 @@ def _losses(values: dict[str, float]) -> dict[str, float]:
 
 def _numbers(values: dict[str, float]) -> str:
     return " ".join(f"{name}={value:.3g}" for name, value in values.items())
-
-
-@contextlib.contextmanager
-def watch(path: Path, name: str, log: Log) -> Iterator[None]:
-    """Follow a run's `progress.jsonl` while the block lasts, from its present end on."""
-    stop = threading.Event()
-    start = path.stat().st_size if path.exists() else 0
-    thread = threading.Thread(target=_follow, args=(path, start, ProgressView(name, log), stop), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(5)
-
-
-def _follow(path: Path, position: int, view: ProgressView, stop: threading.Event) -> None:
-    while True:
-        last = stop.is_set()
-        if path.exists():
-            with path.open() as file:
-                file.seek(position)
-                for line in iter(file.readline, ""):
-                    if not line.endswith("\n"):
-                        break
-                    position += len(line.encode())
-                    view.show(json.loads(line))
-        if last:
-            view.close()
-            return
-        stop.wait(_POLL)

@@ -1,17 +1,15 @@
 """What a person reads, with a terminal and without."""
 
 import contextlib
-import json
 import os
 import pty
 import sys
 import termios
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipelines.progress import ProgressView, watch
+from pipelines.progress import ProgressView
 
 VALUES = {
     "generator/adversarial": 0.69315,
@@ -85,12 +83,3 @@ def test_on_a_terminal_a_bar_moves_and_events_stay_lines(monkeypatch: pytest.Mon
     os.close(ours)
     assert said == ["boxes: goes on from step 20", "boxes: checkpoint step_00000040 kept"]
     assert "boxes 40/200" in bar and TEXT in bar
-
-
-def test_a_file_is_followed_from_its_present_end_on(tmp_path: Path) -> None:
-    path = tmp_path / "progress.jsonl"
-    said: list[str] = []
-    path.write_text(json.dumps({"resumed": 1}) + "\n")
-    with watch(path, "boxes", said.append), path.open("a") as file:
-        file.write(json.dumps({"resumed": 2}) + "\n")
-    assert said == ["boxes: goes on from step 2"]
