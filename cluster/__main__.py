@@ -5,10 +5,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from cluster import estimate, render, run_steps
+from cluster import estimate, render, run_steps, submit, token, watching
 from cluster.errors import InputError
 
-COMMANDS = (render, estimate, run_steps)
+COMMANDS = (render, estimate, run_steps, submit, watching, token)
 """Modules with `add_parser(commands)`: it adds a parser and calls `set_defaults(action=f)`, `f(options) -> exit code`."""
 
 

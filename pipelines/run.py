@@ -22,6 +22,7 @@ from pipelines.progress import Log
 from pipelines.registry import register
 from pipelines.sample import make_sample
 from pipelines.storage import Storage
+from pipelines.submitted import refuse_reuse
 from pipelines.tracking import Tracking, prepare_store, tracked_run
 from pipelines.train import train
 from pipelines.workflow import Action, Plan, Step, describe, plan, run_plan
@@ -77,15 +78,19 @@ def needed_stages(config: Config, stage: str) -> tuple[str, ...]:
     return ("encoders",) if stage_class(stage).needed(config) else ()
 
 
-def execute(run: Run, uri: str, log: Log) -> Plan:
+def execute(run: Run, uri: str, log: Log, wait: float | None = None) -> Plan:
     """Do what is not done yet; after a kill the same call goes on. Returns the plan, all steps finished.
+
+    wait: seconds to queue while another process works in the same folder
 
     Raises:
         InputError: wrong input, or another process works in the same folder.
     """
     work = run.plan()
     log(describe(work))
-    with Lease.acquire(Storage(run.out), log=log):
+    store = Storage(run.out)
+    with Lease.acquire(store, wait=wait, log=log):
+        refuse_reuse(store, "config.json")
         prepare_store(uri, run.out / "mlflow_run.txt")
         write_atomically(run.out / "config.json", config_to_json(run.config))
         tags = {"objgan.recipe": run.config.recipe}
