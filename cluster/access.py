@@ -1,6 +1,7 @@
 """The way to a cluster's job server: its address, and the token by the path of its file."""
 
 import argparse
+import logging
 import os
 import stat
 from dataclasses import dataclass
@@ -66,6 +67,9 @@ def connect(access: Access) -> Any:
         os.environ.pop(name, None)
     from ray.job_submission import JobSubmissionClient
 
+    for name in ("dashboard_sdk", "job.sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
+
     class Client(JobSubmissionClient):
         def _do_request(self, *arguments: Any, **others: Any) -> Any:
             # Ray's own waits for ever for a head that hangs.
@@ -92,7 +96,9 @@ def _knock(access: Access) -> None:
     except ValueError:
         known = False
     if not known:
-        raise InputError(f"{where}: what answers there (HTTP {answer.status_code}) is no Ray job server: check the port")
+        raise InputError(
+            f"{where}: what answers there (HTTP {answer.status_code}) is no Ray job server: check the port"
+        )
 
 
 def _address(given: str | None) -> str:

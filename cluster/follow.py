@@ -1,6 +1,7 @@
 """A job's log as it is written, and its end; a head that does not answer is waited for, but not for ever."""
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -74,10 +75,9 @@ class _Tail:
         """Print what is new until the job ends or the connection breaks; characters printed in all."""
         import aiohttp
 
-        try:
+        # The look at the job's state that follows tells what is the matter.
+        with contextlib.suppress(aiohttp.ClientError, OSError, RuntimeError):
             asyncio.run(self._tail())
-        except (aiohttp.ClientError, OSError, RuntimeError):
-            pass  # the look at the job's state that follows tells what is the matter
         return self._printed
 
     async def _tail(self) -> None:

@@ -77,7 +77,9 @@ def check_name(name: str) -> str:
         InputError: it cannot.
     """
     if not _NAME.fullmatch(name):
-        raise InputError(f"--id {name}: use letters, digits, '.', '_' and '-', at most 63, starting with one of the first")
+        raise InputError(
+            f"--id {name}: use letters, digits, '.', '_' and '-', at most 63, starting with one of the first"
+        )
     return name
 
 
@@ -122,8 +124,8 @@ def latest(client: Any, name: str) -> Job:
         return found[-1]
     known = ", ".join(sorted({job.name for job in all_jobs(client)})[-20:]) or "none"
     raise InputError(
-        f"no job {name} on this cluster: known are {known}; after a restart of its head a cluster has forgotten all jobs, "
-        f"while runs are in their storage"
+        f"no job {name} on this cluster: known are {known}; after a restart of its head a cluster has forgotten all "
+        f"jobs, while runs are in their storage"
     )
 
 

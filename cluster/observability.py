@@ -93,7 +93,7 @@ ALERTS: tuple[Alert, ...] = (
     ),
     Alert(
         "ObjganSlowCheckpoints",
-        f"histogram_quantile(0.9, sum by (run, stage, le) (rate(ray_objgan_checkpoint_seconds_bucket[1h]))) > 300",
+        "histogram_quantile(0.9, sum by (run, stage, le) (rate(ray_objgan_checkpoint_seconds_bucket[1h]))) > 300",
         "0m",
         "ticket",
         "writing a checkpoint takes over five minutes",

@@ -25,9 +25,7 @@ def probe(client: Any, runtime: dict[str, Any], location: str | None, began: flo
         InputError: the cluster does not run it in time, or at all.
     """
     name = f"check-{secrets.token_hex(6)}"
-    words = f"exec python -m cluster.probe {shlex.quote(location or '')}".rstrip(" '")
-    if location:
-        words = f"exec python -m cluster.probe {shlex.quote(location)}"
+    words = shlex.join(["exec", "python", "-m", "cluster.probe", *([location] if location else [])])
     client.submit_job(entrypoint=words, submission_id=name, runtime_env=runtime, metadata={KIND_KEY: "check"})
     job = Job.of(asking(lambda: client.get_job_info(name)))
     while not job.over and time.monotonic() - began < LIMIT_S:
@@ -63,7 +61,7 @@ def _resources(there: dict[str, float], ask: Ask) -> list[str]:
     more = "" if count == 1 else "s"
     return [
         f"the command wants {wanted} workers of one {kind} each, and the cluster has {count} {kind}{more}: ask for fewer "
-        f"(--workers), or add nodes; if the cluster grows by itself, say so with --set compute.autoscaling=true"
+        f"(--workers), or add nodes; if the cluster grows by itself, say so: --set compute.autoscaling=true"
     ]
 
 
@@ -75,7 +73,9 @@ def _storage(nodes: list[dict[str, Any]], location: str | None) -> list[str]:
     name, why = next(iter(bad.items()))
     others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
     if why.startswith("does not see"):
-        return [f"storage {shown} is not shared: node {name}{others} {why}: mount the same store on all nodes, or use a bucket"]
+        return [
+            f"storage {shown} is not shared: node {name}{others} {why}: mount one store on all nodes, or use a bucket"
+        ]
     return [f"storage {shown}: node {name}{others} cannot use it ({why}): check mount, rights and credentials"]
 
 

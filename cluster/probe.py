@@ -1,4 +1,4 @@
-"""Runs on the cluster, as a job, before the real one: what nodes there are, their versions, and whether they share storage.
+"""Runs on the cluster, as a job, before the real one: its nodes, their versions, and whether they share storage.
 
 `python -m cluster.probe [LOCATION]` prints one line, `PROBE {json}`. Nothing here needs a CPU of the cluster.
 """

@@ -66,7 +66,9 @@ def add_parser(commands: Any) -> None:
     then = "Exit codes: 0 accepted (with --wait or --follow: done), 2 refused, 1, 143: the job's own."
     command = commands.add_parser("submit", help=text, description=text, epilog=then)
     access.add_options(command)
-    command.add_argument("--id", metavar="NAME", help="of the job; a name is used once (default: one with the time in it)")
+    command.add_argument(
+        "--id", metavar="NAME", help="of the job; a name is used once (default: one with the time in it)"
+    )
     command.add_argument("--resume", action="store_true", help="go on with what was submitted under this name before")
     command.add_argument("--wait", action="store_true", help="until the job has ended; the exit code is the job's")
     command.add_argument("--follow", action="store_true", help="as --wait, and print its log")
@@ -79,7 +81,9 @@ def add_parser(commands: Any) -> None:
         "--env", action="append", default=[], metavar="NAME", help="pass this variable, too; its value is never shown"
     )
     command.add_argument(
-        "--expose-secrets", action="store_true", help="pass secrets named by --env; the dashboard shows them to everybody"
+        "--expose-secrets",
+        action="store_true",
+        help="pass secrets named by --env; the dashboard shows them to everybody",
     )
     command.add_argument("--dry-run", action="store_true", help="say what would be shipped and run, and ask nobody")
     command.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="python -m pipelines ...")
@@ -117,7 +121,9 @@ def _submission(options: argparse.Namespace) -> Submission:
             f"paths are then in it), or name absolute paths or URIs in the command"
         )
     fixed = [place for place in command.places() if place not in loose]
-    name = check_name(options.id or f"{command.words[3] if len(command.words) > 3 else 'job'}-{time.strftime('%Y%m%d-%H%M%S')}")
+    name = check_name(
+        options.id or f"{command.words[3] if len(command.words) > 3 else 'job'}-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
     return Submission(name, 1, command, chosen, folder, options.storage or (fixed or [None])[0], options.resume)
 
 
@@ -143,13 +149,13 @@ def _numbered(client: Any, what: Submission) -> Submission:
     last = before[-1]
     if not last.over:
         raise InputError(
-            f"--id {what.name}: {last.id} is {last.state}: follow it (python -m cluster logs {what.name} --follow) or stop it "
-            f"(python -m cluster stop {what.name}) first"
+            f"--id {what.name}: {last.id} is {last.state}: follow it (python -m cluster logs {what.name} --follow) or "
+            f"stop it (python -m cluster stop {what.name}) first"
         )
     if not what.resume:
         raise InputError(
-            f"--id {what.name} was submitted before ({last.id}, {last.state}): add --resume to go on with it, or choose "
-            f"another name"
+            f"--id {what.name} was submitted before ({last.id}, {last.state}): add --resume to go on with it, or "
+            f"choose another name"
         )
     return Submission(**{**vars(what), "number": last.number + 1})
 
@@ -170,14 +176,19 @@ def _submit(client: Any, what: Submission, runtime: dict[str, Any]) -> Job:
     try:
         asking(
             lambda: client.submit_job(
-                entrypoint=what.command.shell(what.folder), submission_id=what.id, runtime_env=runtime, metadata=metadata
+                entrypoint=what.command.shell(what.folder),
+                submission_id=what.id,
+                runtime_env=runtime,
+                metadata=metadata,
             )
         )
     except ClusterAway:
         raise
     except RuntimeError as error:
         if "already exists" in str(error):
-            raise InputError(f"--id {what.name}: somebody submitted {what.id} at the same moment: follow that one") from None
+            raise InputError(
+                f"--id {what.name}: somebody submitted {what.id} at the same moment: follow that one"
+            ) from None
         raise InputError(f"the cluster refuses the job ({' '.join(str(error).split())[-300:]})") from None
     return Job(what.id, what.name, what.number, "pending", str(what.command), metadata)
 
@@ -190,7 +201,9 @@ def _describe(what: Submission, package: Package) -> None:
     for name, why in chosen.withheld.items():
         print(f"  not {name}: {why}")
     if "MLFLOW_TRACKING_URI" not in {*chosen.values, *chosen.withheld}:
-        print("  no MLFLOW_TRACKING_URI here: unless the cluster's own processes have one, numbers go to runs/mlflow.db")
+        print(
+            "  no MLFLOW_TRACKING_URI here: unless the cluster's own processes have one, numbers go to runs/mlflow.db"
+        )
     sys.stdout.flush()
 
 

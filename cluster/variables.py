@@ -58,8 +58,8 @@ def choose(named: Iterable[str], insist: bool, environment: Mapping[str, str] = 
             raise InputError(f"--env {name}: not set here: set it, or leave the option out")
         if looks_secret(name, environment[name]) and not insist:
             raise InputError(
-                f"--env {name}: looks like a secret, and whoever reaches the cluster's dashboard reads the variables of "
-                f"a job: give it to the cluster's own processes (a Kubernetes Secret), or add --expose-secrets"
+                f"--env {name}: looks like a secret, and whoever reaches the cluster's dashboard reads the "
+                f"variables of a job: give it to the cluster's own processes (a Kubernetes Secret), or add --expose-secrets"
             )
         values[name] = environment[name]
         withheld.pop(name, None)

@@ -41,7 +41,7 @@ class LeaseInfo:
     @classmethod
     def of_this_process(cls, token: str, ttl: float, who: str | None = None) -> Self:
         """This process as a holder; `who` says what it does (default: its command line, without secrets)."""
-        command = who or _typed()
+        command = who or typed()
         pid, now = os.getpid(), time.time()
         return cls(token, socket.gethostname(), _machine(), pid, _started(pid) or 0, command, now, ttl, time=now)
 
@@ -109,7 +109,7 @@ def _started(pid: int) -> int | None:
     return None if fields_after[0] in "ZX" else int(fields_after[19])
 
 
-def _typed() -> str:
+def typed() -> str:
     """The command line as somebody would type it again, without secrets."""
     program, *words = sys.argv
     path = Path(program)

@@ -22,8 +22,8 @@ _CODE = {"working_dir": str(REPOSITORY), "excludes": [".git", ".venv", "runs", "
 def ray_session(address: str | None = None) -> Iterator[None]:
     """Ray for the length of a command; a session that already runs in this process is used and left alone.
 
-    `address` None starts Ray on this machine alone, never joining whatever cluster happens to run here; in a Ray job it is
-    the job's own cluster.
+    `address` None starts Ray on this machine alone, never joining whatever cluster happens to run here; in a Ray job it
+    is the job's own cluster.
 
     Raises:
         InputError: no cluster answers at `address`.

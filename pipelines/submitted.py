@@ -44,4 +44,6 @@ def refuse_reuse(storage: Storage, *marks: str) -> None:
     if os.environ.get("OBJGAN_RUNS") != "new":
         return
     if any(storage.exists(mark) for mark in marks):
-        raise InputError(f"{storage} holds a run that was begun before: submit with --resume to go on with it, or name another")
+        raise InputError(
+            f"{storage} holds a run that was begun before: submit with --resume to go on with it, or name another"
+        )
