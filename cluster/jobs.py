@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 NAME_KEY, NUMBER_KEY, KIND_KEY = "objgan.submission", "objgan.number", "objgan.kind"
 LAST_WORD = re.compile(r"^(?P<state>done|failed|stopped|interrupted|error)(?: \(exit code (?P<code>\d+)\))?: ")
 """How the programs end their logs; in JSON the same words are in `state` and `exit_code`."""
-_JSON_CODE = re.compile(r'"exit_code": (\d+)')
+_JSON_CODE = re.compile(r'"exit_code": (?P<code>\d+)')
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _OVER = {"SUCCEEDED", "FAILED", "STOPPED"}
 _MEANT = {0, 1, 2, 130, 143}
@@ -155,9 +155,8 @@ def exit_code(job: Job, log: str) -> int:
         code = 1 if job.code is None else 128 - job.code if job.code < 0 else job.code
         return code if code in _MEANT and code else 1
     last = last_line(log)
-    told = LAST_WORD.match(last)
-    code = told["code"] if told else (_JSON_CODE.search(last) or [None, None])[1]
-    return int(code) if code else 1
+    told = LAST_WORD.match(last) or _JSON_CODE.search(last)
+    return int(told["code"]) if told and told["code"] else 1
 
 
 def when(seconds: float | None) -> str:

@@ -60,8 +60,8 @@ def _resources(there: dict[str, float], ask: Ask) -> list[str]:
         return []
     more = "" if count == 1 else "s"
     return [
-        f"the command wants {wanted} workers of one {kind} each, and the cluster has {count} {kind}{more}: ask for fewer "
-        f"(--workers), or add nodes; if the cluster grows by itself, say so: --set compute.autoscaling=true"
+        f"the command wants {wanted} workers of one {kind} each, and the cluster has {count} {kind}{more}: ask for "
+        f"fewer (--workers), or add nodes; if the cluster grows by itself, say so: --set compute.autoscaling=true"
     ]
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,16 +125,18 @@ def _submission(options: argparse.Namespace) -> Submission:
     name = check_name(
         options.id or f"{command.words[3] if len(command.words) > 3 else 'job'}-{time.strftime('%Y%m%d-%H%M%S')}"
     )
-    return Submission(name, 1, command, chosen, folder, options.storage or (fixed or [None])[0], options.resume)
+    return Submission(name, 1, command, chosen, folder, options.storage or next(iter(fixed), None), options.resume)
 
 
 def _start(client: Any, what: Submission, began: float) -> Job:
     what = _numbered(client, what)
-    ask = ask_of(what.command)
-    with packed(CHECKOUT) as package:
+    # Reading the settings here takes as long as the cluster's answer.
+    with packed(CHECKOUT) as package, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask_of, what.command)
         _describe(what, package)
         runtime = what.runtime(str(package.path))
-        _check(client, what, ask, runtime, began)
+        facts = probe(client, runtime, what.location, began)
+        _check(what, asked.result(), facts)
         return _submit(client, what, runtime)
 
 
@@ -160,8 +163,7 @@ def _numbered(client: Any, what: Submission) -> Submission:
     return Submission(**{**vars(what), "number": last.number + 1})
 
 
-def _check(client: Any, what: Submission, ask: Ask, runtime: dict[str, Any], began: float) -> None:
-    facts = probe(client, runtime, what.location, began)
+def _check(what: Submission, ask: Ask, facts: dict[str, Any]) -> None:
     wrong = faults(facts, ask, what.location)
     if wrong:
         raise InputError("\nerror: ".join(wrong))

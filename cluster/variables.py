@@ -59,7 +59,8 @@ def choose(named: Iterable[str], insist: bool, environment: Mapping[str, str] = 
         if looks_secret(name, environment[name]) and not insist:
             raise InputError(
                 f"--env {name}: looks like a secret, and whoever reaches the cluster's dashboard reads the "
-                f"variables of a job: give it to the cluster's own processes (a Kubernetes Secret), or add --expose-secrets"
+                f"variables of a job: give it to the cluster's own processes (a Kubernetes Secret), or add "
+                f"--expose-secrets"
             )
         values[name] = environment[name]
         withheld.pop(name, None)
