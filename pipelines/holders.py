@@ -51,6 +51,11 @@ class LeaseInfo:
         return bool(self.machine) and self.machine == _machine() and _started(self.pid) != self.process_started
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is a process of another machine (or of another container), of which only its signs tell."""
+        return self.machine != _machine()
+
+    @property
     def age(self) -> float:
         """Seconds since the last sign of life, if its clock and ours agree."""
         return time.time() - self.time
