@@ -1,6 +1,6 @@
 """The metrics that a training run exports, and the alerts worth having: the source of dashboard, rules and README.
 
-`ray.util.metrics` puts `ray_` before each name. A histogram has `_bucket`, `_sum` and `_count`. All carry `run`, `stage`.
+`ray.util.metrics` puts `ray_` before each name. A histogram has `_bucket`, `_sum`, `_count`. All carry `run`, `stage`.
 """
 
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ ALERTS: tuple[Alert, ...] = (
     ),
     Alert(
         "ObjganSlowCheckpoints",
-        f"histogram_quantile(0.9, sum by (run, stage, le) (rate(ray_objgan_checkpoint_seconds_bucket[1h]))) > 300",
+        "histogram_quantile(0.9, sum by (run, stage, le) (rate(ray_objgan_checkpoint_seconds_bucket[1h]))) > 300",
         "0m",
         "ticket",
         "writing a checkpoint takes over five minutes",
@@ -142,7 +142,5 @@ def rules() -> dict[str, Any]:
 
 def table() -> str:
     """The alerts as Markdown."""
-    rows = [
-        f"| `{a.name}` | {a.severity} | {a.meaning} | `{a.expression}` for {a.hold} | {a.action} |" for a in ALERTS
-    ]
+    rows = [f"| `{a.name}` | {a.severity} | {a.meaning} | `{a.expression}` for {a.hold} | {a.action} |" for a in ALERTS]
     return "\n".join(["| alert | severity | means | when | do |", "| --- | --- | --- | --- | --- |", *rows])

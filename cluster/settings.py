@@ -129,7 +129,7 @@ class Cloud:
 class Settings:
     """All of it."""
 
-    kind: Kind = knob("RayJob", "what is rendered; the preset decides")
+    kind: Kind = knob("RayJob", "what is rendered; the preset decides")  # noqa: RUF009
     name: str = knob("objgan", "name of job or cluster, and of the run: the same name goes on with it")
     namespace: str = knob("objgan", "Kubernetes namespace")
     image: str = knob("objgan:cuda", "container image, with its registry")
