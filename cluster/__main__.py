@@ -9,7 +9,7 @@ from cluster import estimate, render, run_steps
 from cluster.errors import InputError
 
 COMMANDS = (render, estimate, run_steps)
-"""Modules with `add_parser(commands)`, which adds a parser and its `set_defaults(action=f)`, f(options) -> exit code."""
+"""Modules with `add_parser(commands)`: it adds a parser with `set_defaults(action=f)`, f(options) -> exit code."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ class Job:
     images: str = knob("", "COCO images: folder or URI; empty: a drawn data set")
     instances: str = knob("", "COCO's instances JSON, seen from the pods")
     captions: str = knob("", "COCO's captions JSON, seen from the pods")
+    split: str = knob("hash", "prepare's --split: hash, coco or a JSON file")
     options: tuple[str, ...] = knob((), "NAME=VALUE settings for every command (their --set)")
     command: str = knob("", "one command line instead of prepare, train (four stages) and register")
     retries: int = knob(2, "new clusters after a failure (backoffLimit); wrong input and deadlines are not retried")
