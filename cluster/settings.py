@@ -90,7 +90,7 @@ class Security:
     token_file: str = knob("~/.ray/auth_token", "the token's file on this machine, mode 0600 (ray up)")
     user: int = knob(1000, "user and group of every process")
     network_policy: bool = knob(True, "let in only the cluster itself, KubeRay's operator and Prometheus")
-    operator_namespace: str = knob("kuberay-system", "namespace of KubeRay's operator")
+    operator_namespace: str = knob("ray-system", "namespace of KubeRay's operator")
     prometheus_namespace: str = knob("monitoring", "namespace of Prometheus")
 
 
