@@ -193,6 +193,9 @@ def test_kueue_is_told_by_labels_and_the_queue_is_made() -> None:
     assert labels["kueue.x-k8s.io/queue-name"] == found["LocalQueue"]["metadata"]["name"] == "objgan"
     assert labels["kueue.x-k8s.io/priority-class"] == "low"
     assert "LocalQueue" not in documents("kueue", "kueue.cluster_queue=")
+    grows = ray("raycluster", "kueue.queue=q")["metadata"]
+    assert grows["annotations"] == {"kueue.x-k8s.io/elastic-job": "true"}
+    assert "annotations" not in ray("raycluster", "kueue.queue=q", "workers.max=1")["metadata"]
 
 
 def test_the_store_is_a_claim_or_a_bucket() -> None:
