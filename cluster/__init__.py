@@ -1,1 +1,1 @@
-"""Jobs on a Ray cluster, and the files a cluster starts from. Deals in command lines: imports none of the other three."""
+"""Jobs on a Ray cluster, and the files a cluster starts from. Deals in command lines: imports nothing of ours."""

@@ -9,7 +9,7 @@ from cluster import estimate, render, run_steps, submit, token, watching
 from cluster.errors import InputError
 
 COMMANDS = (render, estimate, run_steps, submit, watching, token)
-"""Modules with `add_parser(commands)`: it adds a parser and calls `set_defaults(action=f)`, `f(options) -> exit code`."""
+"""Modules with `add_parser(commands)`: it adds a parser with `set_defaults(action=f)`, f(options) -> exit code."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -78,15 +78,9 @@ CHARTS: tuple[Chart, ...] = (
     ),
     Chart(
         "Waiting for data",
-        "Share of the step time",
+        "Share of a worker's time",
         "percentunit",
-        (
-            (
-                f"sum {_BY} (rate({_m('data_wait_seconds_total')}[5m])) "
-                f"/ sum {_BY} (rate({_m('step_seconds_sum')}[5m]))",
-                _LEGEND,
-            ),
-        ),
+        ((f"avg {_BY} (rate({_m('data_wait_seconds_total')}[5m]))", _LEGEND),),
     ),
     Chart(
         "Writing checkpoints",

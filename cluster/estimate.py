@@ -36,7 +36,9 @@ def add_parser(commands: Any) -> None:
     command = commands.add_parser("estimate", help=text, description=text)
     command.add_argument("--samples-per-second", type=float, required=True, metavar="S", help="of all workers together")
     command.add_argument("--steps", type=int, required=True, metavar="N", help="steps of the stage")
-    command.add_argument("--batch", type=int, required=True, metavar="B", help="samples of a step (training.batch_size)")
+    command.add_argument(
+        "--batch", type=int, required=True, metavar="B", help="samples of a step (training.batch_size)"
+    )
     command.add_argument("--machines", type=int, default=1, metavar="M", help="worker machines (default: 1)")
     command.add_argument("--price", type=float, default=0.0, metavar="P", help="of a worker machine, an hour")
     command.add_argument("--head-price", type=float, default=0.0, metavar="P", help="of the head, an hour")

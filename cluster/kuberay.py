@@ -16,10 +16,14 @@ def manifests(settings: Settings) -> list[Manifest]:
 
 
 def _cluster(settings: Settings) -> Manifest:
+    metadata = companions.metadata(settings, companions.queue_labels(settings))
+    if settings.kueue.queue and settings.autoscales:
+        # Without it Kueue would hold the cluster at the size that it admitted.
+        metadata["annotations"] = {"kueue.x-k8s.io/elastic-job": "true"}
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
-        "metadata": companions.metadata(settings, companions.queue_labels(settings)),
+        "metadata": metadata,
         "spec": cluster_spec(settings),
     }
 

@@ -180,7 +180,11 @@ def _off_spot(settings: Settings) -> dict[str, Any]:
         return {}
     # Terms are alternatives: a node that lacks one of the labels is no spot node.
     alternatives = [{"matchExpressions": [term]} for term in terms]
-    return {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": alternatives}}}}
+    return {
+        "affinity": {
+            "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": alternatives}}
+        }
+    }
 
 
 def _tolerations(settings: Settings) -> dict[str, Any]:

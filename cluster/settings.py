@@ -23,6 +23,7 @@ class Job:
     images: str = knob("", "COCO images: folder or URI; empty: a drawn data set")
     instances: str = knob("", "COCO's instances JSON, seen from the pods")
     captions: str = knob("", "COCO's captions JSON, seen from the pods")
+    split: str = knob("hash", "prepare's --split: hash, coco or a JSON file")
     options: tuple[str, ...] = knob((), "NAME=VALUE settings for every command (their --set)")
     command: str = knob("", "one command line instead of prepare, train (four stages) and register")
     retries: int = knob(2, "new clusters after a failure (backoffLimit); wrong input and deadlines are not retried")
@@ -89,7 +90,7 @@ class Security:
     token_file: str = knob("~/.ray/auth_token", "the token's file on this machine, mode 0600 (ray up)")
     user: int = knob(1000, "user and group of every process")
     network_policy: bool = knob(True, "let in only the cluster itself, KubeRay's operator and Prometheus")
-    operator_namespace: str = knob("kuberay-system", "namespace of KubeRay's operator")
+    operator_namespace: str = knob("ray-system", "namespace of KubeRay's operator")
     prometheus_namespace: str = knob("monitoring", "namespace of Prometheus")
 
 
@@ -129,7 +130,7 @@ class Cloud:
 class Settings:
     """All of it."""
 
-    kind: Kind = knob("RayJob", "what is rendered; the preset decides")
+    kind: Kind = knob("RayJob", "what is rendered; the preset decides")  # noqa: RUF009
     name: str = knob("objgan", "name of job or cluster, and of the run: the same name goes on with it")
     namespace: str = knob("objgan", "Kubernetes namespace")
     image: str = knob("objgan:cuda", "container image, with its registry")

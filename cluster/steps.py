@@ -30,7 +30,12 @@ def commands(settings: Settings) -> list[str]:
         return [job.command]
     run, data = settings.name, f"runs/{settings.name}/data"
     common = [f"--recipe {job.recipe}", *(f"--set {option}" for option in job.options), "--address auto"]
-    coco = [f"--images {job.images}", f"--instances {job.instances}", f"--captions {job.captions}"]
+    coco = [
+        f"--images {job.images}",
+        f"--instances {job.instances}",
+        f"--captions {job.captions}",
+        f"--split {job.split}",
+    ]
     prepare = [f"{PROGRAM} prepare", *(coco if job.images else []), f"--out {data}", *common]
     train = [
         [f"{PROGRAM} train {stage} --data {data} --run {run}", workers_of(settings, stage), *common]

@@ -1,7 +1,7 @@
 """`python -m tests.chaos_cluster [--only WORD] [--out DIR]`: what jobs on a cluster survive, done for real; a table.
 
-Each scenario has a cluster of its own on this machine: a head without CPUs for workers, two nodes of one CPU, a token, a
-shared folder, an MLflow server. Jobs go in by `python -m cluster submit`. A row is written as soon as it is found: the
+Each scenario has a cluster of its own on this machine: a head without CPUs for workers, two nodes of one CPU, a token,
+a shared folder, an MLflow server. Jobs go in by `python -m cluster submit`. A row is written as soon as it is found: the
 same command goes on with those that are missing.
 """
 
@@ -230,15 +230,12 @@ def mlflow(site: Site) -> Row:
     on = site.bench.step(folder) - at
     site.mlflow.start()
     code = job.end(900)
-    row = site.row(
-        f"MLflow killed for {time.time() - moment:.0f} s" if job.over else "", "mlflow", moment, [code], job.text()
-    )
+    row = site.row(f"MLflow killed for {AWAY_S:.0f} s", "mlflow", moment, [code], job.text())
     from mlflow.tracking import MlflowClient
 
     (run,) = site.mlflow.runs()
     told = [one.step for one in MlflowClient(site.mlflow.uri).get_metric_history(run.info.run_id, "generator/overlap")]
     whole = "all" if told == list(range(1, steps + 1)) else f"{len(told)}"
-    row.scenario = f"MLflow killed for {AWAY_S:.0f} s"
     row.lost = f"nothing: {on} steps meanwhile, {whole} of {steps} in MLflow, {run.info.status}"
     return row
 

@@ -67,6 +67,14 @@ SHORT: dict[str, tuple[str, ...]] = {
     "python -m pipelines run --out runs/all": ("+ --config quick.yaml --dry-run",),
     "python -m pipelines run --out runs/all --dry-run": ("+",),
     "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db": ("+ --help",),
+    "python -m cluster render --list": ("+",),
+    "python -m cluster render --preset gpu-spot --set workers.max=16 --set image=registry.example/objgan:cuda "
+    "> job.yaml": (
+        "python -m cluster render --preset gpu-spot --set workers.max=16 --set image=registry.example/objgan:cuda",
+    ),
+    "python -m cluster render --all manifests": ("+",),
+    "python -m cluster estimate --samples-per-second 40 --steps 620873 --batch 16 --machines 4 --price 1.2 "
+    "--head-price 0.2 --overhead 0.15": ("+",),
 }
 STAGE = "{training: {steps: 2, batch_size: 6, validation_samples: 6, checkpoint_every: 2}}"
 SETTINGS = "".join(f"{stage}: {STAGE}\n" for stage in ("encoders", "boxes", "shapes", "images", "judge"))

@@ -1,4 +1,4 @@
-"""What tests on a cluster share: small data, jobs of a few parameters, an MLflow server, and the commands of `cluster`."""
+"""What tests on a cluster share: small data, jobs of few parameters, an MLflow server, the commands of `cluster`."""
 
 import json
 import os

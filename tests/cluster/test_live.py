@@ -1,4 +1,4 @@
-"""Jobs on a real cluster of a head and two workers: submitted, watched, refused, stopped. Faults: `tests.chaos_cluster`."""
+"""Jobs on a real cluster of a head and two workers: followed, refused, stopped (faults: `tests.chaos_cluster`)."""
 
 import json
 import os
