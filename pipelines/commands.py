@@ -183,7 +183,7 @@ def _held(options: argparse.Namespace, stage: str, *marks: str) -> Iterator[Stan
     store = Storage(options.out)
     with exclusive(options.out), Lease.acquire(store, wait=options.wait, log=say):
         refuse_reuse(store, *marks)
-        with Standing(store, stage, options.out.resolve().name) as standing:
+        with Standing(store, stage, options.out.resolve().name if stage == "prepare" else None) as standing:
             yield standing
 
 

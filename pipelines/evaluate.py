@@ -116,7 +116,7 @@ def evaluate(what: Evaluation, log: Log, runner: Runner = run_on_ray, standing: 
 def _counted(found: Iterator[Findings], total: int, standing: Standing | None) -> Iterator[Findings]:
     for done, one in enumerate(found, 1):
         if standing is not None:
-            standing.progress(done, total)
+            standing.progress(done, total, max((len(ids) for ids in one.ids.values()), default=0))
         yield one
 
 

@@ -247,7 +247,7 @@ class _Work:
             return
         self.standing.progress(done, total, 0 if report.kept else images)
         if not report.kept:
-            self.standing.metrics.add("objgan_rejected_rows_total", len(report.rejected))
+            self.standing.rejected(len(report.rejected))
 
     def _rejects_of(self, names: list[str], lost: list[int]) -> dict[int, list[Reject]]:
         """What was rejected of the images that will be left out of the next plan, and so belong to no shard."""

@@ -95,7 +95,7 @@ def execute(run: Run, uri: str, log: Log, wait: float | None = None) -> Plan:
     store = Storage(run.out)
     with Lease.acquire(store, wait=wait, log=log), contextlib.ExitStack() as stack:
         refuse_reuse(store, "config.json")
-        standing = stack.enter_context(Standing(store, "run", run.out.resolve().name))
+        standing = stack.enter_context(Standing(store, "run", None))
         prepare_store(uri, run.out / "mlflow_run.txt")
         write_atomically(run.out / "config.json", config_to_json(run.config))
         tags = {"objgan.recipe": run.config.recipe}

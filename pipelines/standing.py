@@ -20,15 +20,15 @@ class Standing:
 
     storage: of the results
     stage:   what is done: prepare, evaluate, run
-    run:     that it is part of
+    run:     that it is part of; None: no numbers for Prometheus, its steps have their own
     """
 
-    def __init__(self, storage: Storage, stage: str, run: str) -> None:
+    def __init__(self, storage: Storage, stage: str, run: str | None) -> None:
         # Nothing waits for a status.
         self._storage = storage.patient(1.0, log=lambda line: None)
         self._status = RunStatus("running", stage, command=typed())
         self._written = 0.0
-        self.metrics = RunMetrics(run, stage)
+        self.metrics = RunMetrics(run, stage) if run else None
 
     def __enter__(self) -> Self:
         self._save()
@@ -36,10 +36,16 @@ class Standing:
 
     def progress(self, done: int, total: int, samples: int = 0) -> None:
         """So many parts of all are done; the last one was of so many samples."""
-        self.metrics.progress(done, total, samples)
+        if self.metrics is not None:
+            self.metrics.progress(done, total, samples)
         self._status = replace(self._status, step=done, steps=total)
         if time.monotonic() - self._written > _EVERY_S or done == total:
             self._save()
+
+    def rejected(self, rows: int) -> None:
+        """So many rows of the input were left out."""
+        if self.metrics is not None:
+            self.metrics.add("objgan_rejected_rows_total", rows)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

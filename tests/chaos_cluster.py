@@ -1,8 +1,8 @@
 """`python -m tests.chaos_cluster [--only WORD] [--out DIR]`: what jobs on a cluster survive, done for real; a table.
 
 Each scenario has a cluster of its own on this machine: a head without CPUs for workers, two nodes of one CPU, a token,
-a shared folder, an MLflow server. Jobs go in by `python -m cluster submit`. A row is written as soon as it is found: the
-same command goes on with those that are missing.
+a shared folder, an MLflow server. Jobs go in by `python -m cluster submit`. A row is written as soon as it is found:
+the same command goes on with those that are missing.
 """
 
 import argparse
