@@ -14,6 +14,8 @@ NAME_KEY, NUMBER_KEY, KIND_KEY = "objgan.submission", "objgan.number", "objgan.k
 LAST_WORD = re.compile(r"^(?P<state>done|failed|stopped|interrupted|error)(?: \(exit code (?P<code>\d+)\))?: ")
 """How the programs end their logs; in JSON the same words are in `state` and `exit_code`."""
 _JSON_CODE = re.compile(r'"exit_code": (?P<code>\d+)')
+_LAST, _WRONG_INPUT = 10, 2
+"""`cluster steps` has a word of its own after that of the program that it ran."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _OVER = {"SUCCEEDED", "FAILED", "STOPPED"}
 _MEANT = {0, 1, 2, 130, 143}
@@ -147,16 +149,19 @@ def last_line(log: str) -> str:
 def exit_code(job: Job, log: str) -> int:
     """0 done, 1 worth a retry, 2 wrong input, 143 preempted after a checkpoint; of a job that is over.
 
-    Ray does not keep the code of a job that was stopped: it stands in the last line of its log.
+    Ray does not keep the code of a job that was stopped: it stands at the end of its log.
     """
     if job.state == "succeeded":
         return 0
     if job.state == "failed":
         code = 1 if job.code is None else 128 - job.code if job.code < 0 else job.code
         return code if code in _MEANT and code else 1
-    last = last_line(log)
-    told = LAST_WORD.match(last) or _JSON_CODE.search(last)
-    return int(told["code"]) if told and told["code"] else 1
+    for line in reversed(log.splitlines()[-_LAST:]):
+        if told := LAST_WORD.match(line):
+            return _WRONG_INPUT if told["state"] == "error" else int(told["code"] or 1)
+        if told := _JSON_CODE.search(line):
+            return int(told["code"])
+    return 1
 
 
 def when(seconds: float | None) -> str:

@@ -34,6 +34,8 @@ def job(state: str, code: int | None = None) -> Job:
         ("stopped", None, "x\nstopped (exit code 143): shapes: checkpoint at step 7; the same command goes on\n", 143),
         ("stopped", None, '{"level": "warning", "message": "m", "state": "stopped", "exit_code": 143}\n', 143),
         ("stopped", None, "boxes 3/9 ...\n", 1),
+        ("stopped", None, "stopped (exit code 143): x\nstep 1 of 2 ended with exit code 143\n", 143),
+        ("stopped", None, "error: no such file\nwrong input: job a is stopped, so that it is not tried again\n", 2),
     ],
 )
 def test_exit_codes_mean_what_the_programs_mean(state: str, code: int | None, log: str, meant: int) -> None:
