@@ -12,6 +12,7 @@ from cluster.jobs import ClusterAway, Job, asking, exit_code, last_line, logs_of
 PATIENCE_S = 60.0
 """Seconds without an answer after which a follower gives up."""
 _POLL_S = 1.0
+_SILENCE_S = 30.0
 
 
 def wait(client: Any, job: Job, show: bool, patience: float = PATIENCE_S) -> int:
@@ -81,8 +82,13 @@ class _Tail:
         return self._printed
 
     async def _tail(self) -> None:
-        seen = 0
-        async for text in self._client.tail_job_logs(self._job):
+        seen, log = 0, self._client.tail_job_logs(self._job)
+        while True:
+            try:
+                # A machine that is gone says nothing at all, and neither does a job that works: the job's state tells.
+                text = await asyncio.wait_for(anext(log), _SILENCE_S)
+            except (StopAsyncIteration, TimeoutError):
+                return
             fresh = text[max(0, self._printed - seen) :]
             seen += len(text)
             if fresh:

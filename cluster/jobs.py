@@ -92,10 +92,13 @@ def asking(request: Callable[[], Result]) -> Result:
         ClusterAway: there was none.
         RuntimeError: the job server refused.
     """
+    import ray.exceptions
     import requests
 
     try:
         return request()
+    except ray.exceptions.AuthenticationError:
+        raise ClusterAway("it does not know this token any more") from None
     except (requests.exceptions.RequestException, ConnectionError) as error:
         raise ClusterAway(type(error).__name__) from None
 
