@@ -1,5 +1,6 @@
 # make demo    set up, then the whole way on a small drawn data set, to a registered model and pictures
 # make test    set up, then all tests
+# make test-gpu   tests that need two GPUs (NCCL, bfloat16, two ranks); skipped where there are none
 # PYTHON=python3.12 make ... takes another interpreter; ARGS='-k boxes' goes on to pytest, the benchmarks or the demo.
 
 PYTHON ?= python3
@@ -8,10 +9,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test lint format bench bench-learn chaos clean
+.PHONY: help setup demo test test-gpu lint format bench bench-learn chaos chaos-cluster clean
 
 help:
-	@echo "make demo | test | lint | format | bench | bench-learn | chaos | setup | clean"
+	@echo "make demo | test | test-gpu | lint | format | bench | bench-learn | chaos | chaos-cluster | setup | clean"
 
 setup: $(INSTALLED)
 
@@ -30,6 +31,11 @@ demo: setup
 test: setup
 	$(RUN) -m pytest $(ARGS)
 
+# Not the same as skipping all of them in silence: without GPUs it says so, and fails.
+test-gpu: setup
+	@$(RUN) -c 'import sys, torch; n = torch.cuda.device_count(); n > 1 or sys.exit(f"make test-gpu needs two GPUs, {n} here: nothing was tested")'
+	$(RUN) -m pytest -m gpu $(ARGS)
+
 lint: setup
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
@@ -47,6 +53,9 @@ bench-learn: setup
 
 chaos: setup
 	$(RUN) -m tests.chaos $(ARGS)
+
+chaos-cluster: setup
+	$(RUN) -m tests.chaos_cluster $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,1 +1,1 @@
-"""Submitting command lines of this repository to a Ray cluster. Nothing is here yet: see cluster/README.md."""
+"""Jobs on a Ray cluster, and the files a cluster starts from. Deals in command lines: imports nothing of ours."""

@@ -221,6 +221,9 @@ class ComputeConfig(Section):
     compile: bool = Field(False, description="torch.compile the networks")
     deterministic: bool = Field(True, description="on GPUs, the repeatable form of every operation that has one")
     resize_every: float = Field(60.0, gt=0, description="seconds between two looks of an elastic run for more workers")
+    autoscaling: bool = Field(
+        False, description="the cluster grows by itself: workers that it lacks are asked for, not refused"
+    )
     start_deadline: float = Field(300.0, gt=0, description="seconds without any worker after which a run gives up")
     stall_deadline: float = Field(1800.0, gt=0, description="seconds without a step after which a run gives up")
     loader_processes: int = Field(0, ge=0, description="data loading processes of a worker; 0: a thread of it")

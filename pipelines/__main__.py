@@ -1,19 +1,20 @@
 """`python -m pipelines COMMAND`: the one parser. What a command does is in `pipelines.commands`."""
 
 import argparse
-import errno
 import importlib
 import os
 import signal
 import sys
-import traceback
+import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from objgan.errors import InputError
-from pipelines import data_options, option_types
+from pipelines import data_options, log_format, option_types
+from pipelines.ending import ended
 
+_LONG = {"demo", "run", "prepare", "train", "evaluate", "judges"}
 _EPILOG = "Exit codes: 0 done, 2 wrong input, 1 failure worth a retry, 130 interrupted, 143 terminated."
 
 
@@ -21,6 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminate)
+    run = getattr(options, "run", None) or getattr(options, "out", None)
+    # What `runs` prints is no log.
+    log_format.choose("text" if options.command == "runs" else options.log_format, run and Path(run).name)
+    began = time.monotonic()
     try:
         # The commands import torch, Ray and MLflow: --help, a typing error and a look at data should not wait for them.
         name = "prepared_commands" if options.command in ("verify", "inspect") else "commands"
@@ -28,31 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         command: Callable[[argparse.Namespace], None] = getattr(commands, options.command)
         command(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except SystemExit as stopped:
-        # A run that was asked to stop says where it left its checkpoint.
-        where = "" if str(stopped) == str(stopped.code) else f" {stopped}"
-        print(f"stopped:{where or ' terminated'}; the same command goes on", file=sys.stderr)
-        return stopped.code if isinstance(stopped.code, int) else 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            print(
-                f"failed: no space left ({error.filename or 'disk full'}); free some, the same command goes on",
-                file=sys.stderr,
-            )
-            return 1
-        # Not the user's mistake: whoever looks into it needs the trace, and the last line should say it all.
-        traceback.print_exc()
-        print(f"failed: {_in_a_line(error)}; the same command goes on from what is finished", file=sys.stderr)
-        return 1
+    except BaseException as error:
+        return ended(error)
+    if options.command in _LONG and not getattr(options, "dry_run", False):
+        took = timedelta(seconds=round(time.monotonic() - began))
+        log_format.last_word("done", 0, f"{options.command} in {took}; nothing is left to do")
     return 0
 
 
@@ -62,7 +50,14 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=text, epilog=_EPILOG)
+        command = commands.add_parser(name, help=text, description=text, epilog=_EPILOG)
+        command.add_argument(
+            "--log-format",
+            choices=log_format.FORMATS,
+            default=_log_format(),
+            help=f"json: one object a line, for machines (default: {log_format.VARIABLE}, else text)",
+        )
+        return command
 
     _demo(add("demo", "Sample data to a registered model, and pictures for four captions."))
     _run(add("run", "All steps: prepare, train the four stages, assemble, evaluate, register."))
@@ -85,6 +80,7 @@ def _demo(command: argparse.ArgumentParser) -> None:
         "--images", type=option_types.count, default=None, metavar="N", help="pictures to draw and learn from"
     )
     _settings(command)
+    _wait(command)
     _cluster(command)
 
 
@@ -95,6 +91,7 @@ def _run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--alias", default="challenger", help="alias of the new version (default: %(default)s)")
     command.add_argument("--judges", type=Path, metavar="DIR", help="what judges wrote; without it no image is judged")
     _settings(command)
+    _wait(command)
     _cluster(command)
 
 
@@ -114,6 +111,7 @@ def _prepare(command: argparse.ArgumentParser) -> None:
     data_options.add_prepare(command)
     _out(command, "data/prepared")
     _settings(command)
+    _wait(command)
     _cluster(command, workers=False)
 
 
@@ -144,9 +142,7 @@ def _train(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--init-from", type=Path, metavar="DIR", help="a new run from the weights of this checkpoint of the same stage"
     )
-    command.add_argument(
-        "--wait", type=float, metavar="SECONDS", help="queue so long while another driver holds the run"
-    )
+    _wait(command)
     command.add_argument("--replay", metavar="DIR", help="do a step again that a run left out, and look")
     command.add_argument(
         "--profile", action="store_true", help="a few steps in this process: a trace, and the ten largest costs"
@@ -188,6 +184,7 @@ def _judges(command: argparse.ArgumentParser) -> None:
     )
     _out(command, "runs/judges")
     _settings(command)
+    _wait(command)
     _cluster(command)
 
 
@@ -254,6 +251,17 @@ def _cluster(command: argparse.ArgumentParser, workers: bool = True) -> None:
         )
 
 
+def _log_format() -> str:
+    told = os.environ.get(log_format.VARIABLE, "")
+    return told if told in log_format.FORMATS else log_format.FORMATS[0]
+
+
+def _wait(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--wait", type=float, metavar="SECONDS", help="queue so long while another driver holds the run"
+    )
+
+
 def _model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model",
@@ -265,11 +273,6 @@ def _model(command: argparse.ArgumentParser) -> None:
 
 def _out(command: argparse.ArgumentParser, default: str) -> None:
     command.add_argument("--out", type=Path, default=Path(default), metavar="DIR", help="(default: %(default)s)")
-
-
-def _in_a_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[-1].strip()[:300]}"
 
 
 def _terminate(signum: int, frame: Any) -> None:

@@ -1,6 +1,8 @@
 """What each command does with its options. Settings and inputs are checked before anything starts."""
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from pipelines.generate import generate as generate_pictures
 from pipelines.judges import judge_jobs
 from pipelines.judges import keep as keep_judge
 from pipelines.judging import JudgePaths
+from pipelines.lease import Lease
 from pipelines.locks import exclusive
 from pipelines.prepare import Options
 from pipelines.prepare import prepare as prepare_data
@@ -26,7 +29,10 @@ from pipelines.run import DEFAULT_SAMPLE, Run, Sample, assemble, execute, model_
 from pipelines.runs_command import runs_command
 from pipelines.sample import make_sample
 from pipelines.session import check_resources, ray_session, tracking_uri
+from pipelines.shards import MANIFEST
+from pipelines.standing import Standing
 from pipelines.storage import Storage
+from pipelines.submitted import refuse_reuse
 from pipelines.tracking import prepare_store, tracked_run
 from pipelines.train import check_job
 from pipelines.train import train as train_stage
@@ -49,7 +55,7 @@ def demo(options: argparse.Namespace) -> None:
     uri = tracking_uri(RUNS)
     with ray_session(options.address):
         check_resources(run_.config.compute)
-        work = execute(run_, uri, say)
+        work = execute(run_, uri, say, options.wait)
     job = GenerateJob(str(model_folder(work)), DEMO_CAPTIONS, options.out / "pictures")
     *_, sheet = generate_pictures(job, say)
     say(f"\ncontact sheet: {sheet}")
@@ -67,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
     uri = tracking_uri(RUNS)
     with ray_session(options.address):
         check_resources(run_.config.compute)
-        work = execute(run_, uri, say)
+        work = execute(run_, uri, say, options.wait)
     say(f"model:  {model_folder(work)}, registered as models:/{run_.model_name}@{run_.alias}")
     say(f"pictures: {work.folder('evaluate') / 'details'}")
     say(f"MLflow: {_mlflow_command(uri)}")
@@ -88,12 +94,12 @@ def prepare(options: argparse.Namespace) -> None:
     how = Options(options.format, options.strict, options.retry_rejected, options.vectors)
     if _dry(options, config):
         return
-    with exclusive(options.out), ray_session(options.address):
+    with _held(options, "prepare", MANIFEST) as standing, ray_session(options.address):
         if source is None:
             drawn = Sample()
             make_sample(options.out / "sample-coco", drawn.images, drawn.seed)
             source = sample_source(options.out / "sample-coco")
-        prepare_data(source, options.out, config, say, options=how)
+        prepare_data(source, options.out, config, say, options=replace(how, standing=standing))
 
 
 def train(options: argparse.Namespace) -> None:
@@ -115,9 +121,10 @@ def evaluate(options: argparse.Namespace) -> None:
             JudgePaths(options.judges, options.inception, options.detector),
         )
         evaluation.check(what)
-        with ray_session(options.address):
+        standing = Standing(Storage(options.out), "evaluate", options.out.resolve().name)
+        with ray_session(options.address), standing:
             check_resources(ComputeConfig(workers=what.workers, device="cpu"))
-            measured = evaluation.evaluate(what, say)
+            measured = evaluation.evaluate(what, say, standing=standing)
     evaluation.save(measured, options.out)
     say(measured.text())
     say(f"measures, samples and pictures: {options.out}")
@@ -132,7 +139,7 @@ def judges(options: argparse.Namespace) -> None:
     for job in jobs.values():
         check_job(job)
     uri = tracking_uri(RUNS)
-    with exclusive(options.out), ray_session(options.address):
+    with _held(options, "judges"), ray_session(options.address):
         check_resources(config.compute)
         prepare_store(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
         for name, job in jobs.items():
@@ -168,6 +175,16 @@ def generate(options: argparse.Namespace) -> None:
 def runs(options: argparse.Namespace) -> None:
     """What runs there are, and what is left of them to tidy up or to send."""
     runs_command(options, tracking_uri(RUNS))
+
+
+@contextlib.contextmanager
+def _held(options: argparse.Namespace, stage: str, *marks: str) -> Iterator[Standing]:
+    """The folder `--out`, for this command alone: by a lock on this machine, by the run's lease among machines."""
+    store = Storage(options.out)
+    with exclusive(options.out), Lease.acquire(store, wait=options.wait, log=say):
+        refuse_reuse(store, *marks)
+        with Standing(store, stage, options.out.resolve().name if stage == "prepare" else None) as standing:
+            yield standing
 
 
 def _config(options: argparse.Namespace) -> Config:

@@ -23,6 +23,7 @@ from pipelines.reader import ShardReader, evaluation_batch
 from pipelines.row_pictures import picture_of_rows
 from pipelines.scores import Score, score, text_table
 from pipelines.sources import Sources, open_sources
+from pipelines.standing import Standing
 from pipelines.synthesis import Synthesis, read_prompts
 
 __all__ = ["Evaluation", "Measured", "check", "evaluate", "run_here", "run_on_ray", "save"]
@@ -87,10 +88,10 @@ def check(what: Evaluation) -> None:
     Judges(what.judges, model)
 
 
-def evaluate(what: Evaluation, log: Log, runner: Runner = run_on_ray) -> Measured:
+def evaluate(what: Evaluation, log: Log, runner: Runner = run_on_ray, standing: Standing | None = None) -> Measured:
     """Measure every stage that the data can show, and generated images by the judges that there are.
 
-    The same for the same model, data, protocol and seed, whatever the number of workers.
+    The same for the same model, data, protocol and seed, whatever the number of workers. standing: hears how far it is
 
     Raises:
         InputError: no model or data, data or judges of other classes, or nothing that can be measured.
@@ -101,7 +102,7 @@ def evaluate(what: Evaluation, log: Log, runner: Runner = run_on_ray) -> Measure
     skipped = sources.skipped | Judges(what.judges, model).skipped
     tasks = tasks_of(what, sources)
     log(f"evaluate: {len(tasks)} batches under protocol {what.protocol.name} on {what.workers} worker(s)")
-    found = Findings.join(runner(what, tasks))
+    found = Findings.join(_counted(runner(what, tasks), len(tasks), standing))
     scores, more = score(found, what.protocol, what.seed)
     pictures = {
         f"{name}/{title}": image
@@ -110,6 +111,13 @@ def evaluate(what: Evaluation, log: Log, runner: Runner = run_on_ray) -> Measure
     }
     pictures["rows"] = _picture_of_rows(what, model, sources)
     return Measured(what.protocol.name, scores, found.table(), pictures, skipped | more)
+
+
+def _counted(found: Iterator[Findings], total: int, standing: Standing | None) -> Iterator[Findings]:
+    for done, one in enumerate(found, 1):
+        if standing is not None:
+            standing.progress(done, total, max((len(ids) for ids in one.ids.values()), default=0))
+        yield one
 
 
 def save(measured: Measured, folder: Path) -> None:

@@ -41,7 +41,7 @@ class LeaseInfo:
     @classmethod
     def of_this_process(cls, token: str, ttl: float, who: str | None = None) -> Self:
         """This process as a holder; `who` says what it does (default: its command line, without secrets)."""
-        command = who or _typed()
+        command = who or typed()
         pid, now = os.getpid(), time.time()
         return cls(token, socket.gethostname(), _machine(), pid, _started(pid) or 0, command, now, ttl, time=now)
 
@@ -49,6 +49,11 @@ class LeaseInfo:
     def is_gone(self) -> bool:
         """Whether the holder was a process of this machine that has ended."""
         return bool(self.machine) and self.machine == _machine() and _started(self.pid) != self.process_started
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is a process of another machine (or of another container), of which only its signs tell."""
+        return self.machine != _machine()
 
     @property
     def age(self) -> float:
@@ -109,7 +114,7 @@ def _started(pid: int) -> int | None:
     return None if fields_after[0] in "ZX" else int(fields_after[19])
 
 
-def _typed() -> str:
+def typed() -> str:
     """The command line as somebody would type it again, without secrets."""
     program, *words = sys.argv
     path = Path(program)

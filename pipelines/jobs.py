@@ -63,6 +63,11 @@ class TrainJob:
         return CheckpointStore(self.store(), self.training.keep_checkpoints, stage_class(self.stage).objective, log)
 
     @property
+    def run(self) -> str:
+        """The run that this stage is part of: ID of `runs/ID/STAGE`, OUT of `OUT/STAGE-IDENTITY`."""
+        return self.folder.resolve().parent.name
+
+    @property
     def training(self) -> TrainingConfig:
         """The stage's training settings."""
         training: TrainingConfig = getattr(self.config, self.stage).training

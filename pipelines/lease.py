@@ -82,7 +82,8 @@ class Lease:
         """Take the run, also from a holder that is dead.
 
         Dead is a holder of this machine whose process is gone, at once; one whose last sign of life is older than its
-        `ttl` and that gives none for an interval and a half now; or one that was seen to give none for `ttl`.
+        `ttl` and that gives none for an interval and a half now; or one that was seen to give none for `ttl`. One of
+        another machine is watched until it gives a sign of life, or is dead.
 
         Args:
             storage: of the run
@@ -194,13 +195,13 @@ class _Watch:
         Raises:
             InputError: there is nothing to wait for, or no more time.
         """
-        # By its own clock it has been silent for too long, or its clock is ahead of ours: only watching can tell.
-        unclear = self._changes == 0 and not 0 <= there.age <= there.ttl
+        # A driver whose machine died a moment ago looks like one that lives, and a job that starts anew elsewhere must
+        # not be refused for good on its account; clocks may differ, too. Only watching can tell.
+        unclear = self._changes == 0 and (there.is_elsewhere or not 0 <= there.age <= there.ttl)
         queue = self._wait is not None and time.monotonic() - self._began < self._wait
         if not unclear and not queue:
             raise InputError(
-                f"the run in {self._storage} is held by {there}: wait for it to end, or stop it; if that machine is "
-                f"gone, try again {there.ttl:.0f} s after its end"
+                f"the run in {self._storage} is held by {there}: wait for it to end (--wait SECONDS), or stop it"
             )
         if not self._told:
             log(f"the run in {self._storage} is held by {there}: " + ("watching it" if unclear else "waiting for it"))

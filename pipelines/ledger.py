@@ -5,6 +5,8 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 
@@ -73,6 +75,7 @@ class Interval:
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         self._steps, self._waited, self._began = 0, 0.0, time.perf_counter()
+        self._times = [self._began]
 
     def __enter__(self) -> None:
         """In the block the loop waits for data."""
@@ -84,6 +87,7 @@ class Interval:
     def count(self) -> None:
         """A step was done."""
         self._steps += 1
+        self._times.append(time.perf_counter())
 
     def add(self, numbers: StepNumbers) -> None:
         """Losses of a step; what is not finite would hide the other steps' and is told by itself."""
@@ -91,6 +95,11 @@ class Interval:
             if "/" in name and math.isfinite(value):
                 self._sums[name] = self._sums.get(name, 0.0) + value
                 self._counts[name] = self._counts.get(name, 0) + 1
+
+    def told(self) -> dict[str, Any]:
+        """The interval so far: `steps`, the `seconds` of each, and seconds `waited` for data."""
+        seconds = [round(end - start, 5) for start, end in pairwise(self._times)]
+        return {"steps": self._steps, "seconds": seconds, "waited": round(self._waited, 5)}
 
     def finish(self) -> dict[str, float]:
         """Means by name, `seconds_per_step`, `samples_per_s`, and `data_wait_share` of the time."""

@@ -18,6 +18,7 @@ from objgan.sections import DataConfig
 from objgan.word_vectors import PipelineVectors
 from pipelines.blocks import (
     WORK,
+    Report,
     Runner,
     block_of,
     inputs_of,
@@ -43,6 +44,7 @@ from pipelines.shards import (
     shard_name,
     summary,
 )
+from pipelines.standing import Standing
 
 __all__ = ["Options", "prepare", "run_here", "run_on_ray"]
 
@@ -63,6 +65,8 @@ class Options:
     strict: bool = False
     retry: bool = False
     vectors: Path | None = None
+    standing: Standing | None = None
+    """Hears how far it is."""
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -111,7 +115,7 @@ def prepare(
     log(f"prepare: {len(data.images)} images with captions, {len(data.classes)} classes")
     if options.strict:
         _refuse_rejects(read_rejects(out / WORK / UNREAD))
-    result = _Work(source, sizes, out, config.data, facts, run, log).convert(data)
+    result = _Work(source, sizes, out, config.data, facts, run, log, options.standing).convert(data)
     rejected = list_rejects(result)
     if options.strict:
         _refuse(rejected)
@@ -177,6 +181,7 @@ class _Work:
     facts: _Facts
     run: Runner
     log: Log
+    standing: Standing | None = None
 
     def convert(self, data: Ingested) -> Result:
         """All shards. Where rejected images leave a split empty, the rest is divided again without them."""
@@ -229,12 +234,20 @@ class _Work:
         }
         shards, lost = [], []
         with ShardProgress(len(planned), len(data.images), self.log) as progress:
-            for block, text in zip(planned, self.run(planned, arguments), strict=True):
+            for done, (block, text) in enumerate(zip(planned, self.run(planned, arguments), strict=True), 1):
                 report = read_report(text)
                 progress.add(len(block), kept=report.kept)
+                self._tell(done, len(planned), report, len(block))
                 shards += [] if report.shard is None else [report.shard]
                 lost += [one.image_id for one in report.rejected if one.kind == "image" and one.image_id is not None]
         return shards, lost
+
+    def _tell(self, done: int, total: int, report: Report, images: int) -> None:
+        if self.standing is None:
+            return
+        self.standing.progress(done, total, 0 if report.kept else images)
+        if not report.kept:
+            self.standing.rejected(len(report.rejected))
 
     def _rejects_of(self, names: list[str], lost: list[int]) -> dict[int, list[Reject]]:
         """What was rejected of the images that will be left out of the next plan, and so belong to no shard."""

@@ -7,14 +7,19 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipelines import log_format
+
 Log = Callable[[str], None]
 # Numbers of the machine and the optimiser are for MLflow.
 _NOT_LOSSES = ("system/", "learning_rate/", "memory/", "validation/")
 _BAR = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {postfix}"
 
 
-def say(text: str) -> None:
-    """A plain line, at once; above the bar where there is one."""
+def say(text: str, **facts: Any) -> None:
+    """A plain line, at once; above the bar where there is one. facts: more of it, for lines in JSON."""
+    if log_format.as_json():
+        level = "warning" if "warning:" in text else "info"
+        text = log_format.line(text.strip("\n"), **{"level": level, **facts})
     tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()
 
@@ -31,12 +36,19 @@ class ProgressView:
         if "values" in line:
             self._interval(line)
         elif "measures" in line:
-            self._log(f"{self._name} {_at(line)}  held out: {_numbers(line['measures'])}")
+            text = f"{self._name} {_at(line)}  held out: {_numbers(line['measures'])}"
+            self._tell(text, line["step"], {f"validation/{name}": value for name, value in line["measures"].items()})
         else:
             for kind, describe in _EVENTS.items():
                 if kind in line:
-                    self._log(f"{self._name}: {describe(line)}")
+                    self._tell(f"{self._name}: {describe(line)}", line.get("step", line.get("resumed")))
                     return
+
+    def _tell(self, text: str, step: int | None, values: dict[str, float] | None = None) -> None:
+        if self._log is say:
+            say(text, stage=self._name, step=step, values=values or {})
+        else:
+            self._log(text)
 
     def close(self) -> None:
         """Take the bar away."""
@@ -45,8 +57,8 @@ class ProgressView:
             self._bar = None
 
     def _interval(self, line: dict[str, Any]) -> None:
-        if not sys.stderr.isatty():
-            self._log(f"{self._name} {_at(line)}  {_describe(line)}")
+        if not sys.stderr.isatty() or log_format.as_json():
+            self._tell(f"{self._name} {_at(line)}  {_describe(line)}", line["step"], line["values"])
             return
         if self._bar is None:
             self._bar = tqdm(total=line["steps"], desc=self._name, leave=False, bar_format=_BAR, dynamic_ncols=True)

@@ -1,5 +1,6 @@
 """The whole way as steps: [sample], prepare, encoders, boxes, shapes, images, assemble, evaluate, register."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +18,15 @@ from pipelines.jobs import TrainJob, stage_settings
 from pipelines.judges import identity
 from pipelines.judging import JudgePaths
 from pipelines.lease import Lease
-from pipelines.prepare import prepare
+from pipelines.prepare import Options, prepare
 from pipelines.progress import Log
 from pipelines.registry import register
 from pipelines.sample import make_sample
+from pipelines.standing import Standing
 from pipelines.storage import Storage
+from pipelines.submitted import refuse_reuse
 from pipelines.tracking import Tracking, prepare_store, tracked_run
-from pipelines.train import train
+from pipelines.train import check_groups, train
 from pipelines.workflow import Action, Plan, Step, describe, plan, run_plan
 
 DEFAULT_SAMPLE = 2000
@@ -77,23 +80,49 @@ def needed_stages(config: Config, stage: str) -> tuple[str, ...]:
     return ("encoders",) if stage_class(stage).needed(config) else ()
 
 
-def execute(run: Run, uri: str, log: Log) -> Plan:
+def execute(run: Run, uri: str, log: Log, wait: float | None = None) -> Plan:
     """Do what is not done yet; after a kill the same call goes on. Returns the plan, all steps finished.
+
+    wait: seconds to queue while another process works in the same folder
 
     Raises:
         InputError: wrong input, or another process works in the same folder.
     """
+    for stage in STAGES:
+        check_groups(run.config, stage)
     work = run.plan()
     log(describe(work))
-    with Lease.acquire(Storage(run.out), log=log):
+    store = Storage(run.out)
+    with Lease.acquire(store, wait=wait, log=log), contextlib.ExitStack() as stack:
+        refuse_reuse(store, "config.json")
+        standing = stack.enter_context(Standing(store, "run", None))
         prepare_store(uri, run.out / "mlflow_run.txt")
         write_atomically(run.out / "config.json", config_to_json(run.config))
         tags = {"objgan.recipe": run.config.recipe}
         with tracked_run(uri, run.out.name, run.out / "mlflow_run.txt", tags) as tracking:
             tracking.tracker().parameters({"recipe": run.config.recipe, "seed": run.config.seed})
-            results = run_plan(work, _actions(run, work, log), uri, tracking.run or "", log)
+            actions = _counted(work, _actions(run, work, log), standing)
+            results = run_plan(work, actions, uri, tracking.run or "", log)
             _summarise(tracking, results)
     return work
+
+
+def _counted(work: Plan, actions: Mapping[str, Action], standing: Standing) -> Mapping[str, Action]:
+    """The actions, each of which says afterwards how many steps are done."""
+
+    def counted(done: int, name: str) -> Action:
+        def act(step: Step, folder: Path, tracking: Tracking) -> Mapping[str, Any]:
+            facts = actions[name](step, folder, tracking)
+            standing.progress(done, len(work.steps))
+            return facts
+
+        return act
+
+    return {step.name: counted(number, step.name) for number, step in enumerate(work.steps, 1)}
+
+
+def _standing(run: Run, folder: Path, stage: str) -> Standing:
+    return Standing(Storage(folder), stage, run.out.resolve().name)
 
 
 def _actions(run: Run, work: Plan, log: Log) -> Mapping[str, Action]:
@@ -122,7 +151,8 @@ def _prepare(run: Run, work: Plan, folder: Path, log: Log) -> dict[str, Any]:
     source = run.source
     if isinstance(source, Sample):
         source = sample_source(work.folder("sample") / "coco")
-    manifest = prepare(source, folder / "data", run.config, log)
+    with _standing(run, folder, "prepare") as standing:
+        manifest = prepare(source, folder / "data", run.config, log, options=Options(standing=standing))
     return {"digest": manifest["digest"]}
 
 
@@ -150,7 +180,8 @@ def _evaluate(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) 
     what = Evaluation(
         model_folder(work), _data(work), seed=run.config.seed, workers=workers, judges=JudgePaths(run.judges)
     )
-    measured = evaluate(what, log)
+    with _standing(run, folder, "evaluate") as standing:
+        measured = evaluate(what, log, standing=standing)
     save(measured, folder)
     log(measured.text())
     tracker = tracking.tracker()

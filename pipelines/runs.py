@@ -60,7 +60,9 @@ def find_runs(base: Storage) -> list[Seen]:
 def find_groups(base: Storage) -> list[tuple[str, Storage]]:
     """Folders above runs that are MLflow runs themselves: the OUT of `run` and `demo`."""
     found = [
-        (folder, names) for folder, names in _folders(base, "", _DEPTH - 1) if RUN_FILE in names and not names & _MARKS
+        (folder, names)
+        for folder, names in _folders(base, "", _DEPTH - 1)
+        if RUN_FILE in names and "settings.json" not in names
     ]
     runs = [seen.name for seen in find_runs(base)] if found else []
     return [(folder, base.child(folder)) for folder, _ in found if any(name.startswith(f"{folder}/") for name in runs)]
@@ -125,7 +127,8 @@ def _folders(base: Storage, folder: str, depth: int) -> Iterator[tuple[str, set[
     names = set(base.names(folder))
     if folder:
         yield folder, names
-    if depth and not names & _MARKS:
+    # The OUT of `run` has a status, too, and its steps are below it.
+    if depth and "settings.json" not in names:
         for name in sorted(names):
             if not _FILES.search(name):
                 yield from _folders(base, f"{folder}/{name}" if folder else name, depth - 1)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -11,19 +12,24 @@ from pathlib import Path
 
 from objgan.errors import InputError
 from objgan.sections import ComputeConfig
+from pipelines.submitted import job_environment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+_CODE = {"working_dir": str(REPOSITORY), "excludes": [".git", ".venv", "runs", "data"]}
 
 
 @contextlib.contextmanager
 def ray_session(address: str | None = None) -> Iterator[None]:
     """Ray for the length of a command; a session that already runs in this process is used and left alone.
 
-    `address` None starts Ray on this machine alone, never joining whatever cluster happens to run here.
+    `address` None starts Ray on this machine alone, never joining whatever cluster happens to run here; in a Ray job it
+    is the job's own cluster.
 
     Raises:
         InputError: no cluster answers at `address`.
     """
+    if address is None and job_environment() is not None:
+        address = "auto"
     # The controller's default poll of 2 s is for large clusters; here it would be most of a short run.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2" if address is None else "2")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -37,6 +43,7 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     if address is None:
         # Workers on this machine find the programs as this process did, whatever folder it was started in.
         os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+        _guard_token()
         with _no_stderr(), _own_sigterm():
             ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     else:
@@ -73,16 +80,34 @@ def _no_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
+def _guard_token() -> None:
+    """Ray protects a session by a token, which it would write for all users of the machine to read."""
+    if os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+        return
+    path = Path("~/.ray/auth_token").expanduser()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            path.chmod(0o600)
+            return
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+
+
 def _connect(address: str) -> None:
     import ray
 
+    job = job_environment() or {}
     try:
         with _own_sigterm():
             ray.init(
                 address=address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                runtime_env={"working_dir": str(REPOSITORY), "excludes": [".git", ".venv", "runs", "data"]},
+                # A job has its code from whoever submitted it, and Ray takes it from one place only.
+                runtime_env=None if job.get("working_dir") else _CODE,
             )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"--address {address}: no Ray cluster answers there ({_first_line(error)})") from None
@@ -102,6 +127,8 @@ def _quieten_ray() -> None:
 def check_resources(compute: ComputeConfig) -> bool:
     """Compare the ask with the cluster, which would otherwise wait for ever; True: train on GPUs.
 
+    A cluster that grows by itself (`compute.autoscaling`) is asked, and has `compute.start_deadline` to answer.
+
     Raises:
         InputError: fewer CPUs or GPUs than workers.
     """
@@ -111,7 +138,7 @@ def check_resources(compute: ComputeConfig) -> bool:
     gpus = int(resources.get("GPU", 0))
     use_gpu = compute.device == "cuda" or (compute.device == "auto" and gpus > 0)
     kind, there = ("GPU", gpus) if use_gpu else ("CPU", int(resources.get("CPU", 0)))
-    if compute.workers > there:
+    if compute.workers > there and not compute.autoscaling:
         raise InputError(
             f"compute.workers={compute.workers}, but there {'is' if there == 1 else 'are'} {there} {kind}"
             f"{'' if there == 1 else 's'}: ask for at most {there}"

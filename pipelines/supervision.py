@@ -15,6 +15,7 @@ import ray.train
 
 from objgan.sections import ComputeConfig
 from pipelines.board import Seen
+from pipelines.metrics_export import RunMetrics
 from pipelines.progress import ProgressView
 
 INTERRUPTED, TERMINATED = "interrupted", "terminated"
@@ -41,10 +42,19 @@ class Preempted(SystemExit):
 class Supervisor:
     """Runs `fit` in a thread of its own, so that the main one can watch, and hears signals.
 
-    lost: set when another driver has taken the run
+    lost:    set when another driver has taken the run
+    metrics: hears every line, too
     """
 
-    def __init__(self, board: Any, compute: ComputeConfig, view: ProgressView, lost: threading.Event) -> None:
+    def __init__(
+        self,
+        board: Any,
+        compute: ComputeConfig,
+        view: ProgressView,
+        lost: threading.Event,
+        metrics: RunMetrics | None = None,
+    ) -> None:
+        self._metrics = metrics
         self._board, self._compute, self._view, self._lost = board, compute, view, lost
         self._asked: str | None = None
         self._told_at = 0.0
@@ -81,10 +91,15 @@ class Supervisor:
         self._tell_wish()
         seen = self.seen = ray.get(self._board.take.remote(), timeout=60)
         for line in seen.lines:
+            if self._metrics is not None:
+                self._metrics.take(line)
+            line.pop("interval", None)  # every step's seconds: too much for a file that stays
             if record is not None:
                 with record.open("a") as file:
                     file.write(json.dumps({"time": time.time(), **line}) + "\n")
             self._view.show(line)
+        if self._metrics is not None:
+            self._metrics.tick()
         if self._lost.is_set():
             raise Stalled("another driver holds this run now: it goes on there")
         self._judge(seen)

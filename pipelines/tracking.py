@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from objgan.errors import InputError
+from pipelines import submitted
 from pipelines.backlog import Kept, Status
 from pipelines.lease import LeaseLost
 from pipelines.mlflow_store import EXPERIMENT, NEW_FILE, RUN_FILE, create_run, first_line, mlflow_client, resolve
@@ -145,7 +146,7 @@ def tracked_run(
         InputError: a new run, and the server does not answer; nothing was begun.
     """
     storage, file = _place(known)
-    tracking = Tracking(uri, _begin(uri, storage, _Wanted(name, tags, parent, file)), storage)
+    tracking = Tracking(uri, _begin(uri, storage, _Wanted(name, {**tags, **submitted.tags()}, parent, file)), storage)
     # Closed at once: what an earlier process left is sent before a worker opens the run.
     _tell_status(tracking, "RUNNING")
     try:
@@ -196,6 +197,9 @@ def _begin(uri: str, storage: Storage, wanted: _Wanted) -> str | None:
         elif run is None or not _is_active(client, run):
             run = create_run(client, wanted.name, wanted.all_tags())
             storage.write(wanted.known, run + "\n")
+        else:
+            for tag, value in submitted.tags().items():  # it was begun by another submission
+                client.set_tag(run, tag, value)
     except InputError:
         raise
     except Exception as error:

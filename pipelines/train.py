@@ -11,12 +11,15 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from objgan.checkpoint import read_state
+from objgan.config import Config
 from objgan.errors import InputError
 from objgan.files import read_json
+from objgan.sections import TrainingConfig
 from objgan.stages import stage_class
 from pipelines.board import Seen, make_board
 from pipelines.jobs import TrainJob, check_folder, claim_folder
 from pipelines.lease import Lease, LeaseLost
+from pipelines.metrics_export import RunMetrics
 from pipelines.progress import Log, ProgressView
 from pipelines.session import check_resources
 from pipelines.status import RunStatus
@@ -24,7 +27,7 @@ from pipelines.storage import Storage
 from pipelines.supervision import INTERRUPTED, Preempted, Restarts, Stalled, Supervisor
 from pipelines.worker import Orders, train_worker
 
-__all__ = ["Preempted", "Stalled", "Trained", "TrainingStopped", "check_job", "train"]
+__all__ = ["Preempted", "Stalled", "Trained", "TrainingStopped", "check_groups", "check_job", "train"]
 
 _RAY = ".ray"
 _FINISHED = "finished.json"
@@ -86,7 +89,8 @@ def train(job: TrainJob, log: Log, lease: Lease | None = None) -> Trained:
 def _supervise(job: TrainJob, use_gpu: bool, lease: Lease, log: Log) -> str | None:
     board, view = make_board(), ProgressView(job.stage, log)
     orders = Orders(job, board, lease.token, lease.info.command)
-    watch = Supervisor(board, job.config.compute, view, lease.lost)
+    metrics = RunMetrics(job.run, job.stage, job.training.batch_size, _last_checkpoint(lease.storage))
+    watch = Supervisor(board, job.config.compute, view, lease.lost, metrics)
     record = None if lease.storage.local is None else lease.storage.local / "progress.jsonl"
     try:
         reason = watch.run(_trainer(orders, use_gpu, lease.storage).fit, record)
@@ -95,6 +99,15 @@ def _supervise(job: TrainJob, use_gpu: bool, lease: Lease, log: Log) -> str | No
         ray.kill(board)
     _raise_failure(watch.seen, job)
     return reason
+
+
+def _last_checkpoint(store: Storage) -> float | None:
+    """When the last checkpoint was complete, unix seconds."""
+    with contextlib.suppress(InputError):
+        status = RunStatus.load(store)
+        if status is not None and status.checkpoint is not None:
+            return status.checkpoint.time
+    return None
 
 
 def _absolute(job: TrainJob) -> TrainJob:
@@ -111,7 +124,7 @@ def check_job(job: TrainJob) -> None:
     Raises:
         InputError: data, settings, the run's place or earlier checkpoints do not fit.
     """
-    _check_groups(job)
+    check_groups(job.config, job.stage)
     check_folder(job)
     job.open_data().check_room(job.window)
     job.reader("train")
@@ -119,9 +132,15 @@ def check_job(job: TrainJob) -> None:
     _check_checkpoints(job)
 
 
-def _check_groups(job: TrainJob) -> None:
-    training, name, least = job.training, f"{job.stage}.training", stage_class(job.stage).least_batch
-    workers, size = job.config.compute.most_workers, training.batch_size // training.groups
+def check_groups(config: Config, stage: str) -> None:
+    """See that a stage's batch has groups enough for the workers, and large enough ones.
+
+    Raises:
+        InputError: it does not; it says what would.
+    """
+    training: TrainingConfig = getattr(config, stage).training
+    name, least = f"{stage}.training", stage_class(stage).least_batch
+    workers, size = config.compute.most_workers, training.batch_size // training.groups
     if workers > training.groups:
         fitting = [
             n for n in range(least, size + 1) if training.batch_size % n == 0 and training.batch_size // n >= workers
@@ -137,7 +156,7 @@ def _check_groups(job: TrainJob) -> None:
             f"whatever the number of workers)"
         )
     if size < least:
-        raise InputError(f"{name}.group={size} is under {least}, the fewest samples that stage {job.stage} compares")
+        raise InputError(f"{name}.group={size} is under {least}, the fewest samples that stage {stage} compares")
 
 
 def _check_checkpoints(job: TrainJob) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from objgan.config import Config
 from objgan.errors import InputError
 from objgan.stages import stage_class
-from pipelines.jobs import TrainJob
+from pipelines.jobs import SETTINGS_FILE, TrainJob
 from pipelines.lease import Lease
 from pipelines.profiling import profile_steps, table
 from pipelines.progress import say
@@ -16,6 +16,7 @@ from pipelines.replay import replay
 from pipelines.run import needed_stages
 from pipelines.session import check_resources, ray_session, tracking_uri
 from pipelines.storage import Storage
+from pipelines.submitted import refuse_reuse
 from pipelines.tracking import prepare_store, tracked_run
 from pipelines.train import check_job
 from pipelines.train import train as train_stage
@@ -46,6 +47,7 @@ def _train(options: argparse.Namespace, job: TrainJob) -> None:
     tags = {"objgan.run": options.run, "objgan.step": options.stage}
     # First the lease: a driver that is refused must not touch the MLflow run of the one that holds it.
     with Lease.acquire(store, wait=options.wait, log=say) as lease, ray_session(options.address):
+        refuse_reuse(store, SETTINGS_FILE)
         check_resources(job.config.compute)
         prepare_store(uri, store)
         with tracked_run(uri, f"{options.run}-{options.stage}", store, tags) as tracking:

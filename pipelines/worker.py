@@ -228,9 +228,12 @@ class _Loop:
         return reason is not None
 
     def _log(self) -> None:
+        interval = self.interval.told()
         values = self.interval.finish()
         step, skipped = self.state.step, self.state.skipped
-        self.herald.tell({"step": step, "steps": self.steps, "skipped": skipped, "values": values})
+        self.herald.tell(
+            {"step": step, "steps": self.steps, "skipped": skipped, "values": values, "interval": interval}
+        )
         self.herald.note(
             step=step,
             skipped=skipped,

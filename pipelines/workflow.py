@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from objgan.files import read_json, write_atomically
+from pipelines import log_format
 from pipelines.progress import Log
 from pipelines.tracking import Tracking, tracked_run
 
@@ -87,9 +88,10 @@ def run_plan(work: Plan, actions: Mapping[str, Action], uri: str, parent: str, l
         if result is not None:
             log(f"{heading}: finished before, in {result['seconds']:.0f} s ({folder})")
         else:
-            log(f"{heading} -> {folder}")
-            result = _run_step(work, step, actions[step.name], uri, parent)
-            log(f"{heading}: done in {result['seconds']:.0f} s")
+            with log_format.stage(step.name):
+                log(f"{heading} -> {folder}")
+                result = _run_step(work, step, actions[step.name], uri, parent)
+                log(f"{heading}: done in {result['seconds']:.0f} s")
         results[step.name] = result
     return results
 

@@ -1,7 +1,7 @@
 """What all tests share: the environment, real COCO, and one local Ray.
 
 Marks: `real` reads genuine COCO from ../shared/coco (fixture `shared_coco`), `ray` starts Ray (fixture `ray_local`, or
-a command that starts its own), `slow` takes more than about 20 seconds.
+a command that starts its own), `slow` takes more than about 20 seconds, `gpu` needs two GPUs and is skipped without.
 """
 
 import logging

@@ -21,6 +21,8 @@ COCO = (
     "python -m pipelines run --images ../shared/coco/images --instances ../shared/coco/annotations/instances.json "
     "--captions ../shared/coco/annotations/captions.json --recipe tiny --out runs/coco"
 )
+CLUSTER = "--address http://127.0.0.1:8265 --token-file TOKEN"
+JOB = "-- python -m pipelines run --recipe small --workers 4 --out runs/first"
 SHORT: dict[str, tuple[str, ...]] = {
     "make demo": ("make --dry-run demo", "python -m pipelines demo --images 60 --config quick.yaml"),
     "make test": ("make --dry-run test",),
@@ -69,6 +71,22 @@ SHORT: dict[str, tuple[str, ...]] = {
     "python -m pipelines run --out runs/all": ("+ --config quick.yaml --dry-run",),
     "python -m pipelines run --out runs/all --dry-run": ("+",),
     "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db": ("+ --help",),
+    "python -m cluster render --list": ("+",),
+    "python -m cluster render --preset gpu-spot --set workers.max=16 --set image=registry.example/objgan:cuda "
+    "> job.yaml": (
+        "python -m cluster render --preset gpu-spot --set workers.max=16 --set image=registry.example/objgan:cuda",
+    ),
+    "python -m cluster render --all manifests": ("+",),
+    "python -m cluster estimate --samples-per-second 40 --steps 620873 --batch 16 --machines 4 --price 1.2 "
+    "--head-price 0.2 --overhead 0.15": ("+",),
+    # These need a cluster: tests/cluster/test_live.py.
+    "python -m cluster token TOKEN": ("+",),
+    f"python -m cluster submit {CLUSTER} --id first --storage /data --follow {JOB}": (
+        f"python -m cluster submit {CLUSTER} --id first --storage /data --follow --dry-run {JOB}",
+    ),
+    f"python -m cluster status {CLUSTER} first": ("+ --help",),
+    f"python -m cluster logs {CLUSTER} first --follow": ("+ --help",),
+    f"python -m cluster stop {CLUSTER} first": ("+ --help",),
 }
 STAGE = "{training: {steps: 2, batch_size: 6, validation_samples: 6, checkpoint_every: 2}}"
 SETTINGS = "".join(f"{stage}: {STAGE}\n" for stage in ("encoders", "boxes", "shapes", "images", "judge"))

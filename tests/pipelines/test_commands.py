@@ -251,5 +251,5 @@ def test_a_full_disk_is_one_line_and_worth_a_retry(
     monkeypatch.setattr("pipelines.generate.write_atomically", full)
     assert main(["generate", "a red kite", "--model", str(model_folder)]) == 1
     text = capsys.readouterr().err.strip()
-    assert text.startswith("failed: no space left")
+    assert text.startswith("failed (exit code 1): no space left")
     assert len(text.splitlines()) == 1

@@ -1,0 +1,42 @@
+"""`python -m cluster COMMAND`: the one parser. A command is a module with `add_parser`, which sets `action`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from cluster import estimate, render, run_steps, submit, token, watching
+from cluster.errors import InputError
+
+COMMANDS = (render, estimate, run_steps, submit, watching, token)
+"""Modules with `add_parser(commands)`: it adds a parser with `set_defaults(action=f)`, f(options) -> exit code."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the process's exit code."""
+    options = parser().parse_args(arguments)
+    action: Callable[[argparse.Namespace], int] = options.action
+    try:
+        return action(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in COMMANDS:
+        module.add_parser(commands)
+    return top
+
+
+if __name__ == "__main__":
+    sys.exit(main())

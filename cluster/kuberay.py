@@ -1,0 +1,83 @@
+"""KubeRay's resources: RayJob and RayCluster, with the objects beside them."""
+
+from typing import Any
+
+from cluster import companions, pods
+from cluster.checks import object_store
+from cluster.settings import Settings
+from cluster.steps import entrypoint
+
+Manifest = dict[str, Any]
+
+
+def manifests(settings: Settings) -> list[Manifest]:
+    """Everything to apply, the Ray resource last: what it needs is there then."""
+    return [*companions.manifests(settings), _job(settings) if settings.kind == "RayJob" else _cluster(settings)]
+
+
+def _cluster(settings: Settings) -> Manifest:
+    metadata = companions.metadata(settings, companions.queue_labels(settings))
+    if settings.kueue.queue and settings.autoscales:
+        # Without it Kueue would hold the cluster at the size that it admitted.
+        metadata["annotations"] = {"kueue.x-k8s.io/elastic-job": "true"}
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": metadata,
+        "spec": cluster_spec(settings),
+    }
+
+
+def _job(settings: Settings) -> Manifest:
+    job = settings.job
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": companions.metadata(settings, companions.queue_labels(settings)),
+        "spec": {
+            "entrypoint": entrypoint(settings),
+            "submissionMode": "K8sJobMode",
+            "backoffLimit": job.retries,
+            # The submitter asks whether the job is there before it submits: its retries never start a second one.
+            "submitterConfig": {"backoffLimit": 3},
+            "preRunningDeadlineSeconds": job.start_seconds,
+            "activeDeadlineSeconds": job.run_seconds,
+            "shutdownAfterJobFinishes": True,
+            "ttlSecondsAfterFinished": job.keep_seconds,
+            "submitterPodTemplate": pods.submitter(settings),
+            "rayClusterSpec": cluster_spec(settings),
+        },
+    }
+
+
+def cluster_spec(settings: Settings) -> Manifest:
+    """The cluster: a head without tasks, one group of workers, the token."""
+    spec: Manifest = {
+        "rayVersion": settings.ray_version,
+        "authOptions": {"mode": "token", "secretName": settings.security.token},
+    }
+    if settings.autoscales:
+        spec |= {"enableInTreeAutoscaling": True, "autoscalerOptions": pods.autoscaler(settings)}
+    head: Manifest = {
+        "serviceType": "ClusterIP",
+        # No CPUs for tasks: what trains dies with spot machines, what drives does not.
+        "rayStartParams": {
+            "num-cpus": "0",
+            "dashboard-host": "0.0.0.0",
+            "object-store-memory": object_store(pods.HEAD_SHM),
+        },
+        "template": pods.head(settings),
+    }
+    return spec | {"headGroupSpec": head, "workerGroupSpecs": [_workers(settings)]}
+
+
+def _workers(settings: Settings) -> Manifest:
+    workers = settings.workers
+    return {
+        "groupName": "spot" if workers.spot else "workers",
+        "replicas": workers.min,
+        "minReplicas": workers.min,
+        "maxReplicas": workers.max,
+        "rayStartParams": {"object-store-memory": object_store(workers.shm)},
+        "template": pods.worker(settings),
+    }

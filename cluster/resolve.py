@@ -1,0 +1,117 @@
+"""`--preset` and `--set` to one tree of settings; what does not fit is refused by name."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from cluster.checks import check
+from cluster.errors import InputError
+from cluster.presets import PRESETS
+from cluster.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+    """One setting: its type, its default and what it does."""
+
+    type: Any
+    default: Any
+    text: str
+
+
+def knobs(section: type = Settings, prefix: str = "") -> Iterator[tuple[str, Knob]]:
+    """(dotted name, knob) of every setting, in order."""
+    hints = typing.get_type_hints(section)
+    for field in dataclasses.fields(section):
+        name = prefix + field.name
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from knobs(hints[field.name], f"{name}.")
+        else:
+            yield name, Knob(hints[field.name], field.default, field.metadata["text"])
+
+
+def resolve(preset: str, assignments: Sequence[str] = ()) -> Settings:
+    """The settings: defaults, the preset over them, `NAME=VALUE` assignments over both.
+
+    Raises:
+        InputError: unknown preset or name, a value of the wrong type, or a bad combination.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"--preset {preset}: unknown; choose one of {', '.join(PRESETS)}")
+    values = dict(PRESETS[preset].values)
+    given = dict(_assignment(text) for text in assignments)
+    if "kind" in given:
+        raise InputError("--set kind: the preset decides it; take another --preset")
+    settings = build({**values, **given})
+    check(settings)
+    return settings
+
+
+def build(values: Mapping[str, Any]) -> Settings:
+    """A tree from values by dotted name; types are checked, combinations are not.
+
+    Raises:
+        InputError: an unknown name or a value of the wrong type.
+    """
+    known = dict(knobs())
+    for name in values:
+        if name not in known:
+            near = [other for other in known if other.split(".")[-1] == name.split(".")[-1]] or list(known)
+            raise InputError(f"--set {name}: unknown setting; there {'are' if len(near) > 1 else 'is'} {_few(near)}")
+    fitted = {name: _fit(name, value, known[name].type) for name, value in values.items()}
+    return typing.cast(Settings, _section(Settings, fitted, ""))
+
+
+def _section(section: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    given = {}
+    for name, hint in typing.get_type_hints(section).items():
+        if dataclasses.is_dataclass(hint):
+            given[name] = _section(hint, values, f"{prefix}{name}.")
+        elif prefix + name in values:
+            given[name] = values[prefix + name]
+    return section(**given)
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InputError(f"--set {text!r}: write NAME=VALUE, for example workers.max=16")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"--set {name}: {value!r} is no value") from None
+
+
+def _fit(name: str, value: Any, hint: Any) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        if value not in typing.get_args(hint):
+            raise InputError(f"--set {name}={value}: choose one of {', '.join(typing.get_args(hint))}")
+        return value
+    if isinstance(hint, types.GenericAlias):
+        return _texts(name, value)
+    if hint is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value)
+    if hint is str and value is None:
+        return ""
+    if type(value) is not hint:
+        wanted = {int: "a whole number", bool: "true or false", str: "a text"}[hint]
+        raise InputError(f"--set {name}={value}: should be {wanted}")
+    return value
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    """`a=b` is a list of one; `[a=b, c=d]` one of two."""
+    many = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+    for one in many:
+        if not isinstance(one, str) or "=" not in one.strip("="):
+            raise InputError(f"--set {name}: {one!r} should be KEY=VALUE; several: [A=1, B=2]")
+    return tuple(many)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:6])} and others (render --list)"

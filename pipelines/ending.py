@@ -1,0 +1,38 @@
+"""How a command ends that does not end well: its last line and its exit code."""
+
+import errno
+import sys
+import traceback
+
+from objgan.errors import InputError
+from pipelines import log_format
+
+
+def ended(error: BaseException) -> int:
+    """Say how a command ended that did not end well: state, reason, how to go on; the exit code."""
+    if isinstance(error, InputError):
+        return _last("error", 2, str(error))
+    if isinstance(error, SystemExit):
+        # A run that was asked to stop says where it left its checkpoint.
+        where = "" if str(error) == str(error.code) else str(error)
+        code = error.code if isinstance(error.code, int) else 1
+        return _last("stopped", code, f"{where or 'terminated'}; the same command goes on")
+    if isinstance(error, KeyboardInterrupt):
+        return _last("interrupted", 130, "by the keyboard; the same command goes on from the last checkpoint")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        full = error.filename or "disk full"
+        return _last("failed", 1, f"no space left ({full}); free some, the same command goes on")
+    # Not the user's mistake: whoever looks into it needs the trace, and the last line should say it all.
+    trace = "".join(traceback.format_exception(error))
+    print(log_format.line(trace, "error") if log_format.as_json() else trace, file=sys.stderr)
+    return _last("failed", 1, f"{_in_a_line(error)}; the same command goes on from what is finished")
+
+
+def _last(state: str, code: int, text: str) -> int:
+    log_format.last_word(state, code, text)
+    return code
+
+
+def _in_a_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[-1].strip()[:300]}"

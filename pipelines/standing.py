@@ -1,0 +1,73 @@
+"""How work stands that is not training: `status.json` beside its results, and numbers for Prometheus."""
+
+import contextlib
+import time
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from objgan.errors import InputError
+from pipelines.holders import typed
+from pipelines.metrics_export import RunMetrics
+from pipelines.status import RunStatus, State
+from pipelines.storage import Storage
+
+_EVERY_S = 2.0
+
+
+class Standing:
+    """Says `running` from its beginning on, and at its end how it ended. A status that cannot be written stops nothing.
+
+    storage: of the results
+    stage:   what is done: prepare, evaluate, run
+    run:     that it is part of; None: no numbers for Prometheus, its steps have their own
+    """
+
+    def __init__(self, storage: Storage, stage: str, run: str | None) -> None:
+        # Nothing waits for a status.
+        self._storage = storage.patient(1.0, log=lambda line: None)
+        self._status = RunStatus("running", stage, command=typed())
+        self._written = 0.0
+        self.metrics = RunMetrics(run, stage) if run else None
+
+    def __enter__(self) -> Self:
+        self._save()
+        return self
+
+    def progress(self, done: int, total: int, samples: int = 0) -> None:
+        """So many parts of all are done; the last one was of so many samples."""
+        if self.metrics is not None:
+            self.metrics.progress(done, total, samples)
+        self._status = replace(self._status, step=done, steps=total)
+        if time.monotonic() - self._written > _EVERY_S or done == total:
+            self._save()
+
+    def rejected(self, rows: int) -> None:
+        """So many rows of the input were left out."""
+        if self.metrics is not None:
+            self.metrics.add("objgan_rejected_rows_total", rows)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        state, reason = _end(error)
+        told = (
+            None if error is None or state != "failed" else " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        )
+        self._status = replace(self._status, state=state, reason=reason, error=told)
+        self._save()
+
+    def _save(self) -> None:
+        self._written = time.monotonic()
+        with contextlib.suppress(OSError, InputError):
+            replace(self._status, updated=time.time()).save(self._storage)
+
+
+def _end(error: BaseException | None) -> tuple[State, str | None]:
+    if error is None:
+        return "finished", None
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped", "interrupted"
+    if isinstance(error, SystemExit):
+        return "preempted", "terminated"
+    return "failed", None

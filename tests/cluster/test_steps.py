@@ -1,0 +1,162 @@
+"""The commands of a run on a cluster, and `python -m cluster steps`, which runs them one after the other."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from cluster import steps
+from cluster.presets import PRESETS
+from cluster.resolve import resolve
+from cluster.run_steps import split
+from objgan.config import STAGES
+from pipelines.__main__ import parser
+from pipelines.recipes import RECIPES
+from pipelines.recipes import resolve as recipe
+
+JOBS = [name for name in PRESETS if resolve(name).kind == "RayJob"]
+
+
+def test_groups_are_those_of_the_recipes() -> None:
+    found = {name: {s: getattr(recipe(name, None, []), s).training.groups for s in STAGES} for name in RECIPES}
+    assert {name: list(stages) for name, stages in steps.GROUPS.items()} == {name: list(STAGES) for name in RECIPES}
+    assert found == steps.GROUPS
+
+
+@pytest.mark.parametrize("preset", JOBS)
+def test_the_pipelines_understand_every_command(preset: str) -> None:
+    given = steps.commands(resolve(preset, ["job.options=[seed=3, compute.compile=true]"]))
+    names = []
+    for command in given:
+        words = shlex.split(command)
+        assert words[:3] == ["python", "-m", "pipelines"]
+        options = parser().parse_args(words[3:])
+        names.append(getattr(options, "stage", options.command))
+        if "assignments" in options:
+            recipe(options.recipe, options.config, options.assignments)
+    assert names == ["prepare", *STAGES, "register"]
+
+
+def test_a_stage_has_no_more_workers_than_groups() -> None:
+    asked = {stage: steps.workers_of(resolve("elastic"), stage) for stage in STAGES}
+    assert asked == {
+        "encoders": "--workers 1",
+        "boxes": "--workers 2-8",
+        "shapes": "--workers 2-8",
+        "images": "--workers 2-4",
+    }
+
+
+def test_the_entrypoint_is_one_line_that_splits_into_the_commands() -> None:
+    settings = resolve("gpu")
+    words = shlex.split(steps.entrypoint(settings))
+    assert words[:5] == ["python", "-m", "cluster", "steps", "--"]
+    assert [shlex.join(command) for command in split(words[5:])] == steps.commands(settings)
+    assert "cluster steps -- python -m pipelines runs" in steps.entrypoint(
+        resolve("gpu", ["job.command=python -m pipelines runs"])
+    )
+
+
+def run(repository: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "cluster", "steps", "--", *words],
+        cwd=repository,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def python(code: str) -> list[str]:
+    return ["python", "-c", code]
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 143])
+def test_the_first_failure_ends_it_with_its_exit_code(repository: Path, code: int) -> None:
+    process = run(
+        repository, *python("print('one')"), "+", *python(f"raise SystemExit({code})"), "+", *python("print('three')")
+    )
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "one\n" in out
+    assert ("three\n" in out) == (code == 0)
+    assert code == 0 or f"step 2 of 3 ended with exit code {code}" in err
+
+
+def test_a_killed_command_and_a_missing_one(repository: Path) -> None:
+    killed = run(repository, *python("import os; os.kill(os.getpid(), 9)"))
+    assert killed.wait(30) == 137
+    missing = run(repository, "no-such-program")
+    assert missing.wait(30) == 2
+    assert run(repository, "true", "+", "+", "true").wait(30) == 2
+
+
+def test_sigterm_lets_the_command_end_and_starts_no_other(repository: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    waits = f"import time, pathlib; pathlib.Path({str(mark)!r}).touch(); time.sleep(1); print('checkpoint', flush=True)"
+    process = run(repository, *python(waits), "+", *python("print('next')"))
+    while not mark.exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "checkpoint" in out
+    assert "next\n" not in out
+
+
+class _Jobs(BaseHTTPRequestHandler):
+    """As much of Ray's job API as stops a job."""
+
+    stopped: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self._answer({"version": "4", "ray_version": "2.60.0", "ray_commit": "", "session_name": ""})
+
+    def do_POST(self) -> None:
+        self.stopped.append(self.path)
+        self._answer({"stopped": True})
+
+    def _answer(self, body: dict) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def job_api() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), _Jobs)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_wrong_input_stops_the_job_so_that_kuberay_does_not_retry(repository: Path, job_api: str) -> None:
+    job = json.dumps({"metadata": {"job_submission_id": "raysubmit_1"}})
+    environment = {"RAY_JOB_CONFIG_JSON_ENV_VAR": job, "RAY_API_SERVER_ADDRESS": job_api}
+    process = run(repository, *python("raise SystemExit(2)"), **environment)
+    deadline = time.monotonic() + 30
+    while not _Jobs.stopped and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _Jobs.stopped == ["/api/jobs/raysubmit_1/stop"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 2
+    _Jobs.stopped.clear()
+    failed = run(repository, *python("raise SystemExit(1)"), **environment)
+    assert failed.wait(30) == 1
+    assert not _Jobs.stopped

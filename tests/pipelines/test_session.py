@@ -1,0 +1,40 @@
+"""Ray's token on this machine, and asks that a cluster that grows may still meet."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from objgan.errors import InputError
+from objgan.sections import ComputeConfig
+from pipelines.session import _guard_token, check_resources
+
+
+def test_ray_s_own_token_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _guard_token()
+    path = tmp_path / ".ray" / "auth_token"
+    token = path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600 and len(token) == 64
+    path.chmod(0o644)
+    _guard_token()
+    assert path.stat().st_mode & 0o777 == 0o600 and path.read_text() == token
+
+
+def test_a_token_that_somebody_chose_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "other"))
+    _guard_token()
+    assert not (tmp_path / ".ray").exists()
+
+
+def test_a_cluster_that_grows_is_asked_for_more_than_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    there: dict[str, Any] = {"CPU": 1.0}
+    monkeypatch.setattr(ray, "cluster_resources", lambda: there)
+    with pytest.raises(InputError, match="ask for at most 1"):
+        check_resources(ComputeConfig(workers=4))
+    assert check_resources(ComputeConfig(workers=4, device="cuda", autoscaling=True)) is True
