@@ -41,6 +41,20 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class SweepTracking:
+    """The sweep's own run in MLflow, under which its trials' runs are nested.
+
+    uri:    of MLflow's store or server
+    parent: id of the sweep's run
+    key:    what the tags of its runs begin with, so that they are found again
+    """
+
+    uri: str
+    parent: str | None
+    key: str
+
+
+@dataclass(frozen=True)
 class Sweep:
     """One sweep.
 
@@ -48,12 +62,13 @@ class Sweep:
     stages:   trained one after the other in every trial; the goal is the last one's
     config:   the recipe with --config and --set; a trial's settings go over it
     encoders: checkpoint that all trials share, for stages that need encoders and do not train them
+    tracking: where trials tell MLflow; None: nowhere
     """
 
     run: str
     stages: tuple[str, ...]
     config: Config
-    data: Path
+    data: Path | str
     storage: str
     space: Space
     goal: Goal
@@ -62,6 +77,7 @@ class Sweep:
     scheduler: Scheduler = "asha"
     seed: int = 0
     encoders: Path | None = None
+    tracking: SweepTracking | None = None
 
     @property
     def stage(self) -> str:
