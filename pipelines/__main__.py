@@ -1,66 +1,35 @@
 """`python -m pipelines COMMAND`: the one parser. What a command does is in `pipelines.commands`."""
 
 import argparse
-import errno
-import os
-import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from objgan.errors import InputError
 from pipelines import data_options
-
-_EPILOG = "Exit codes: 0 done, 2 wrong input, 1 failure worth a retry, 130 interrupted, 143 terminated."
+from pipelines.exit_codes import EPILOG, guarded
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
     options = parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        # The commands import torch, Ray and MLflow: --help and a typing error should not wait for them.
-        from pipelines import commands
+    return guarded(lambda: _run_command(options))
 
-        command: Callable[[argparse.Namespace], None] = getattr(commands, options.command)
-        command(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except SystemExit as stopped:
-        # A run that was asked to stop says where it left its checkpoint.
-        where = "" if str(stopped) == str(stopped.code) else f" {stopped}"
-        print(f"stopped:{where or ' terminated'}; the same command goes on", file=sys.stderr)
-        return stopped.code if isinstance(stopped.code, int) else 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            print(
-                f"failed: no space left ({error.filename or 'disk full'}); free some, the same command goes on",
-                file=sys.stderr,
-            )
-            return 1
-        # Not the user's mistake: whoever looks into it needs the trace, and the last line should say it all.
-        traceback.print_exc()
-        print(f"failed: {_in_a_line(error)}; the same command goes on from what is finished", file=sys.stderr)
-        return 1
-    return 0
+
+def _run_command(options: argparse.Namespace) -> None:
+    # The commands import torch, Ray and MLflow: --help and a typing error should not wait for them.
+    from pipelines import commands
+
+    command: Callable[[argparse.Namespace], None] = getattr(commands, options.command)
+    command(options)
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__, epilog=_EPILOG)
+    top = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__, epilog=EPILOG)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=text, epilog=_EPILOG)
+        return commands.add_parser(name, help=text, description=text, epilog=EPILOG)
 
     _demo(add("demo", "Sample data to a registered model, and pictures for four captions."))
     _run(add("run", "All steps: prepare, train the four stages, assemble, evaluate, register."))
@@ -276,16 +245,6 @@ def _whole(text: str, least: int) -> int:
     if value < least:
         raise argparse.ArgumentTypeError(f"{text} is under {least}")
     return value
-
-
-def _in_a_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[-1].strip()[:300]}"
-
-
-def _terminate(signum: int, frame: Any) -> None:
-    """Leave by way of every `finally`: runs get their status, Ray its end."""
-    raise SystemExit(128 + signum)
 
 
 if __name__ == "__main__":

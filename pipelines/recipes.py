@@ -217,7 +217,7 @@ def _parse(assignment: str) -> Values:
 
 
 def merge(base: Values, over: Mapping[str, Any]) -> None:
-    """Nested values over `base`, in place; `over` wins. A length in steps takes the place of one in epochs, and the other way round."""
+    """Put nested values over `base`, in place. A length in steps takes the place of one in epochs, and vice versa."""
     if over.get("steps") is not None and "epochs" not in over:
         base["epochs"] = None
     elif over.get("epochs") is not None and "steps" not in over:

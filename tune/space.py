@@ -9,8 +9,8 @@ from typing import Any, Literal
 class Knob:
     """One setting's range.
 
-    kind:       log_uniform and uniform: floats in [low, high); integer: whole numbers in [low, high]; choice: of `values`
-    reason:     why this range, for whoever reads the space
+    kind:   log_uniform and uniform: floats in [low, high); integer: whole numbers in [low, high]; choice: of `values`
+    reason: why this range, for whoever reads the space
     """
 
     kind: Literal["log_uniform", "uniform", "integer", "choice"]

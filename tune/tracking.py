@@ -48,7 +48,7 @@ def sweep_run(sweep: Sweep, uri: str, log: Log) -> Iterator[Sweep]:
 def trial_run(
     sweep: Sweep, trial: str, number: int, stage: str, settings: Mapping[str, Any], store: Storage
 ) -> Iterator[Tracking]:
-    """A trial's run of one stage, nested in the sweep's, for the length of a block; goes on in the same run after a kill.
+    """A trial's run of one stage, nested in the sweep's, for a block; the same run again after a kill.
 
     settings: those that the trial began with
     store:    where the run's id is kept; the same one for a trial and stage all the time
