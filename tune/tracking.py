@@ -15,7 +15,7 @@ from pipelines.tracking import Tracking, prepare_store, tracked_run
 from tune.results import State, Trial
 from tune.sweep import Sweep, SweepTracking
 
-KEY_TAG = "objgan.key"
+KEY_TAG = "objgan.sweep_key"
 _KEY_FILE = "mlflow_key.txt"
 _STATUS: dict[State, str] = {
     "finished": "FINISHED",
@@ -53,16 +53,23 @@ def trial_run(
     settings: those that the trial began with
     store:    where the run's id is kept; the same one for a trial and stage all the time
     """
+    tags = {"objgan.trial": trial, "objgan.trial_number": str(number)}
+    tags |= {f"setting.{name}": str(value) for name, value in settings.items()}
+    with nested_run(sweep, trial, stage, tags, store) as tracking:
+        yield tracking
+
+
+@contextlib.contextmanager
+def nested_run(sweep: Sweep, name: str, stage: str, tags: Mapping[str, str], store: Storage) -> Iterator[Tracking]:
+    """A run under the sweep's, found again by the sweep's key, its name and stage; nothing where nothing is tracked."""
     where = sweep.tracking
     if where is None:
         yield Tracking()
         return
-    key = trial_key(where, trial, stage)
+    key = trial_key(where, name, stage)
     _find_again(where.uri, store, key)
-    tags = {"objgan.sweep": sweep.run, "objgan.trial": trial, "objgan.trial_number": str(number)}
-    tags |= {"objgan.step": stage, KEY_TAG: key}
-    tags |= {f"setting.{name}": str(value) for name, value in settings.items()}
-    with tracked_run(where.uri, f"{sweep.run}-{number}-{stage}", store, tags, where.parent, _quiet) as tracking:
+    tags = {"objgan.sweep": sweep.run, "objgan.step": stage, **tags, KEY_TAG: key}
+    with tracked_run(where.uri, f"{sweep.run}-{name}-{stage}", store, tags, where.parent, _quiet) as tracking:
         yield tracking
 
 
