@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 import ray.train
@@ -38,14 +38,33 @@ class Preempted(SystemExit):
         return self.text
 
 
+class Watcher(Protocol):
+    """Looks on from the driver's process while a run goes on; called some times a second, and must not block."""
+
+    def line(self, line: dict[str, Any]) -> None:
+        """A line of the run: `{"step", "steps", "measures"}`, then `{"checkpoint", "step"}` once it is durable."""
+
+    def wish(self) -> str | None:
+        """Why the run is to stop, with a checkpoint; None: it is not."""
+
+
 class Supervisor:
     """Runs `fit` in a thread of its own, so that the main one can watch, and hears signals.
 
-    lost: set when another driver has taken the run
+    lost:    set when another driver has taken the run
+    watcher: hears every line, and may wish that the run stops
     """
 
-    def __init__(self, board: Any, compute: ComputeConfig, view: ProgressView, lost: threading.Event) -> None:
+    def __init__(
+        self,
+        board: Any,
+        compute: ComputeConfig,
+        view: ProgressView,
+        lost: threading.Event,
+        watcher: Watcher | None = None,
+    ) -> None:
         self._board, self._compute, self._view, self._lost = board, compute, view, lost
+        self._watcher = watcher
         self._asked: str | None = None
         self._told_at = 0.0
         self.seen = Seen()
@@ -78,6 +97,8 @@ class Supervisor:
         return self._asked
 
     def _look(self, record: Path | None) -> None:
+        if self._watcher is not None and self._asked is None:
+            self._asked = self._watcher.wish()
         self._tell_wish()
         seen = self.seen = ray.get(self._board.take.remote(), timeout=60)
         for line in seen.lines:
@@ -85,6 +106,8 @@ class Supervisor:
                 with record.open("a") as file:
                     file.write(json.dumps({"time": time.time(), **line}) + "\n")
             self._view.show(line)
+            if self._watcher is not None:
+                self._watcher.line(line)
         if self._lost.is_set():
             raise Stalled("another driver holds this run now: it goes on there")
         self._judge(seen)

@@ -23,7 +23,8 @@ class Trial:
     """One trial so far.
 
     settings:   by dotted name, those that it began with
-    points:     in order of their steps
+    points:     in order of their steps; under population-based training those of its own weights that a take-over threw
+                away are gone
     checkpoint: name of the best checkpoint in the trial's last stage's storage
     donors:     under population-based training, (step, trial id) of every take-over
     training_s: seconds inside training steps, to tell a sweep's overhead
@@ -39,6 +40,8 @@ class Trial:
     seconds: float = 0.0
     training_s: float = 0.0
     donors: tuple[tuple[int, str], ...] = ()
+    segment: int = 0
+    """The segment that `checkpoint` lies in: see tune.trial_store."""
 
     def best(self, metric: str, mode: str) -> Point | None:
         """The report with the best finite value of a measure."""
