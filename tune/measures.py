@@ -20,7 +20,7 @@ def goal_of(stage: str, metric: str | None, mode: str | None) -> Goal:
         meant = f"did you mean {near[0]}? " if near else ""
         names = ", ".join(f"{name} ({best})" for name, best in kind.measures.items())
         raise InputError(
-            f"--metric {metric}: no held-out measure of stage {stage}: {meant}There are {names}; "
+            f"--metric {metric}: no held-out measure of stage {stage}: {meant}there are {names}; "
             f"losses of a GAN do not say what is better"
         )
     return Goal(metric, "max" if (mode or kind.measures[metric]) == "max" else "min")

@@ -13,7 +13,6 @@ from pipelines.jobs import TrainJob
 from pipelines.recipes import resolve
 from pipelines.run import needed_stages
 from pipelines.storage import Storage
-from pipelines.train import check_job
 from tune.description import changed, load_sweep
 from tune.measures import goal_of
 from tune.space import Space
@@ -35,7 +34,6 @@ def sweep_of(options: argparse.Namespace) -> tuple[Sweep, bool]:
         known = known_sweep(options.storage, options.resume)
         return replace(known, budget=_budget(options, known.budget)), True
     sweep = _new(options)
-    check_sweep(sweep)
     before = load_sweep(sweep.store())
     if before is None:
         return sweep, False
@@ -60,18 +58,6 @@ def known_sweep(storage: str, run: str) -> Sweep:
         raise InputError(f"no sweep {run} in {base}: known are {', '.join(others) or 'none'}")
     # It may have been moved, or be named differently from here.
     return replace(sweep, storage=storage if "://" in storage else str(Path(storage).expanduser().resolve()))
-
-
-def check_sweep(sweep: Sweep) -> None:
-    """See that every stage could be trained as it is configured.
-
-    Raises:
-        InputError: data, settings or encoders do not fit.
-    """
-    if sweep.scheduler == "pbt" and sweep.budget.trials < 2:
-        raise InputError("--scheduler pbt needs at least --trials 2: bad trials go on from better ones")
-    for stage in sweep.stages:
-        check_job(job_of(sweep, sweep.config, stage, "trials/check"))
 
 
 def job_of(sweep: Sweep, config: Config, stage: str, place: str, needs: Path | None = None) -> TrainJob:
