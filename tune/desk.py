@@ -1,4 +1,4 @@
-"""The desk: where a sweep's driver leaves word for trials that are in the middle of a step. A Ray actor without a CPU."""
+"""The desk: where a sweep's driver leaves word for trials that are busy. A Ray actor that needs no CPU."""
 
 from typing import Any
 

@@ -7,6 +7,8 @@ sweep's storage is. A resumed sweep is a new run of Ray Tune that is given the t
 import contextlib
 import json
 import os
+import secrets
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -110,15 +112,15 @@ def check_sweep(sweep: Sweep) -> Rungs:
     check_scheduler(sweep)
     there: dict[str, Path] = {} if sweep.encoders is None else {"encoders": sweep.encoders}
     job = None
+    nowhere = Path(tempfile.gettempdir()) / f"objgan-{secrets.token_hex(8)}"
     for place, stage in enumerate(sweep.stages):
         needs = needed_stages(sweep.config, stage)
         lacking = [need for need in needs if need not in there and need not in sweep.stages[:place]]
         if lacking:
             raise InputError(f"stage {stage} needs {lacking[0]}: give --encoders DIR, or sweep over {lacking[0]}, too")
         # What earlier stages of the sweep will leave is not there yet.
-        job = TrainJob(stage, sweep.config, sweep.data, Path(os.devnull) / "nothing", {
-            need: there[need] for need in needs if need not in sweep.stages[:place]
-        })  # fmt: skip
+        given = {need: there[need] for need in needs if need not in sweep.stages[:place]}
+        job = TrainJob(stage, sweep.config, sweep.data, nowhere, given)
         check_job(job)
     if job is None:
         raise InputError("a sweep has at least one stage")

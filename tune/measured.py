@@ -1,4 +1,4 @@
-"""What a trial has measured, in its own file: it is written as soon as a checkpoint is durable, whoever is listening."""
+"""What a trial has measured, in its own file: written as soon as a checkpoint is durable, whoever is listening."""
 
 import json
 import math
@@ -6,9 +6,9 @@ import threading
 import time
 from typing import Any
 
+from objgan.stages import stage_class
 from pipelines.checkpoints import CheckpointStore
 from pipelines.storage import Storage
-from objgan.stages import stage_class
 from tune.segments import Segments
 from tune.sweep import Sweep
 from tune.trial_store import TRIALS

@@ -1,4 +1,4 @@
-"""Schedulers that end trials early or change their settings, told at the start what earlier processes of a sweep saw."""
+"""Schedulers that end trials early or change their settings, told at the start what earlier processes saw."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -28,7 +28,7 @@ ENDED: frozenset[State] = frozenset({"finished", "stopped", "failed"})
 
 
 def trial_id(seed: int, number: int) -> str:
-    """The name of a sweep's trial: a function of the sweep's seed and the trial's number, so that none is done twice."""
+    """The name of a trial: a function of the sweep's seed and the trial's number, so that none is done twice."""
     return f"{number:03d}_{hashlib.sha256(f'{seed}/{number}'.encode()).hexdigest()[:6]}"
 
 

@@ -1,7 +1,6 @@
 """A trial's training, in a thread of its process: its stages one after the other, each an ordinary run."""
 
 import contextlib
-import json
 import math
 import queue
 import tempfile
