@@ -109,7 +109,7 @@ def _trials_text(sweep: Sweep, room: Allotment | None) -> str:
 def _cost_text(cost: StageCost) -> str:
     said = f"{cost.stage}: {cost.steps} steps of {cost.batch_size} samples, {_count(cost.reports, 'report')}"
     if cost.seconds_per_step is None:
-        return f"{said}; how long a step takes is not known here yet"
+        return f"{said}; how long takes a first run to say"
     return f"{said}; about {span(cost.steps * cost.seconds_per_step)} of steps (as fast as {cost.run})"
 
 
