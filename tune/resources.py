@@ -9,6 +9,8 @@ from tune.sweep import Sweep
 _HEAD = "node:__internal_head__"
 _GRAIN = 10_000
 """Ray counts resources in ten-thousandths."""
+_CLEANER = 10
+"""What an actor that Ray Train puts on the head for each run takes of it: without it the run waits for ever."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class Allotment:
         two workers. The shares also keep Ray Tune from starting more trials than planned, whatever its scheduler
         pauses and wakes.
         """
-        return {_HEAD: (_GRAIN // self.concurrent) / _GRAIN}
+        fitting = _GRAIN // (self.concurrent + 1) + 1
+        left = (_GRAIN - _CLEANER * self.concurrent) // self.concurrent
+        return {_HEAD: max(1, min(fitting, left)) / _GRAIN}
 
 
 def plan_resources(sweep: Sweep, cluster: Mapping[str, float], cores: int | None = None) -> Allotment:
