@@ -88,7 +88,7 @@ def test_the_outcome_lies_in_the_sweeps_folder(sweep, result) -> None:
     assert len(told) == 14 and float(told[0]["label_f1"]) == pytest.approx(0.56971, abs=1e-5)
     for name in ("history", "curves", "parallel_coordinates", "importance"):
         with Image.open(folder / "pictures" / f"{name}.png") as image:
-            assert image.size[0] > 800 and len(set(image.convert("L").resize((64, 64)).getdata())) > 8
+            assert image.size[0] > 800 and len(set(image.convert("L").resize((64, 64)).get_flattened_data())) > 8
     page = (folder / "pictures" / "sweep.html").read_text()
     assert "Parallel coordinates" in page and 'src="http' not in page
     assert resolve("tiny", folder / "best.yaml", ()) == trial_config(sweep, best_trial(sweep, result))
