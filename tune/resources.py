@@ -9,8 +9,8 @@ from tune.sweep import Sweep
 _HEAD = "node:__internal_head__"
 _GRAIN = 10_000
 """Ray counts resources in ten-thousandths."""
-_CLEANER = 10
-"""What an actor that Ray Train puts on the head for each run takes of it: without it the run waits for ever."""
+_TRAIN_SHARE = 10
+"""Of these, what the clean-up actor of one training takes; without it a training waits for ever."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,10 @@ class Allotment:
 
         A share of the head and no CPU: a hundredth of a CPU each for two drivers would leave two CPUs without room for
         two workers. The shares also keep Ray Tune from starting more trials than planned, whatever its scheduler
-        pauses and wakes.
+        pauses and wakes. What Ray Train itself takes of the head for every training is left over.
         """
-        fitting = _GRAIN // (self.concurrent + 1) + 1
-        left = (_GRAIN - _CLEANER * self.concurrent) // self.concurrent
-        return {_HEAD: max(1, min(fitting, left)) / _GRAIN}
+        left = _GRAIN - _TRAIN_SHARE * (self.concurrent + 2)
+        return {_HEAD: (left // self.concurrent) / _GRAIN}
 
 
 def plan_resources(sweep: Sweep, cluster: Mapping[str, float], cores: int | None = None) -> Allotment:
