@@ -27,10 +27,10 @@ def recorded_sweep(folder: Path, data: Path | None = None) -> Sweep:
     )
 
 
-def recorded_result(sweep: Sweep) -> SweepResult:
+def recorded_result(sweep: Sweep, trials: int = 14) -> SweepResult:
     """The measure grows with steps, and is best at a rate of 3e-3 and little dropout."""
     draw = random.Random(4)
-    return SweepResult("finished", tuple(_trial(sweep, number, draw) for number in range(14)), 1234.5)
+    return SweepResult("finished", tuple(_trial(sweep, number, draw) for number in range(trials)), 1234.5)
 
 
 def _trial(sweep: Sweep, number: int, draw: random.Random) -> Trial:
