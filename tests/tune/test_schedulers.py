@@ -33,8 +33,15 @@ def _past(values: list[float], state: str = "finished") -> list[Trial]:
     ]
 
 
+class _Trial:
+    """As much of Ray Tune's trial as schedulers look at."""
+
+    def __init__(self, name: str) -> None:
+        self.trial_id, self.config = f"ray-{name}", {"job": {"trial": name}}
+
+
 def _trial(name: str) -> Any:
-    return SimpleNamespace(trial_id=f"ray-{name}", config={"job": {"trial": name}})
+    return _Trial(name)
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "median"])
@@ -71,8 +78,8 @@ def test_a_trial_that_failed_compares_with_nothing(sweep: Sweep, scheduler: str)
 
 def test_a_population_keeps_to_the_space_and_to_its_own_name(sweep: Sweep) -> None:
     made = make_scheduler(replace(sweep, scheduler="pbt"), RUNGS, [], None)
-    donor = {"trial": "d", "number": 1, "told": 20, "settings": {name: 9.9 for name in SPACE.knobs}}
-    own = {"trial": "own", "number": 2, "told": 0, "settings": {name: 1e-9 for name in SPACE.knobs}}
+    donor = {"trial": "d", "number": 1, "told": 20, "settings": dict.fromkeys(SPACE.knobs, 9.9)}
+    own = {"trial": "own", "number": 2, "told": 0, "settings": dict.fromkeys(SPACE.knobs, 1e-09)}
     for _ in range(20):
         config, _ = made._get_new_config(_configured(own), _configured(donor))
         assert (config["job"]["trial"], config["job"]["number"]) == ("own", 2)
