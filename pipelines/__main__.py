@@ -3,54 +3,41 @@
 import argparse
 import importlib
 import os
-import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from pipelines import data_options, log_format, option_types
-from pipelines.ending import ended
+from pipelines.ending import EPILOG, guarded
 
 _LONG = {"demo", "run", "prepare", "train", "evaluate", "judges"}
-_EPILOG = "Exit codes: 0 done, 2 wrong input, 1 failure worth a retry, 130 interrupted, 143 terminated."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
     options = parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _terminate)
     run = getattr(options, "run", None) or getattr(options, "out", None)
     # What `runs` prints is no log.
     log_format.choose("text" if options.command == "runs" else options.log_format, run and Path(run).name)
-    began = time.monotonic()
-    try:
-        # The commands import torch, Ray and MLflow: --help, a typing error and a look at data should not wait for them.
-        name = "prepared_commands" if options.command in ("verify", "inspect") else "commands"
-        commands = importlib.import_module(f"pipelines.{name}")
+    long = options.command in _LONG and not getattr(options, "dry_run", False)
+    return guarded(lambda: _run_command(options), options.command if long else None)
 
-        command: Callable[[argparse.Namespace], None] = getattr(commands, options.command)
-        command(options)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except BaseException as error:
-        return ended(error)
-    if options.command in _LONG and not getattr(options, "dry_run", False):
-        took = timedelta(seconds=round(time.monotonic() - began))
-        log_format.last_word("done", 0, f"{options.command} in {took}; nothing is left to do")
-    return 0
+
+def _run_command(options: argparse.Namespace) -> None:
+    # The commands import torch, Ray and MLflow: --help, a typing error and a look at data should not wait for them.
+    name = "prepared_commands" if options.command in ("verify", "inspect") else "commands"
+    commands = importlib.import_module(f"pipelines.{name}")
+    command: Callable[[argparse.Namespace], None] = getattr(commands, options.command)
+    command(options)
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__, epilog=_EPILOG)
+    top = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__, epilog=EPILOG)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text, epilog=_EPILOG)
+        command = commands.add_parser(name, help=text, description=text, epilog=EPILOG)
         command.add_argument(
             "--log-format",
             choices=log_format.FORMATS,
@@ -273,11 +260,6 @@ def _model(command: argparse.ArgumentParser) -> None:
 
 def _out(command: argparse.ArgumentParser, default: str) -> None:
     command.add_argument("--out", type=Path, default=Path(default), metavar="DIR", help="(default: %(default)s)")
-
-
-def _terminate(signum: int, frame: Any) -> None:
-    """Leave by way of every `finally`: runs get their status, Ray its end."""
-    raise SystemExit(128 + signum)
 
 
 if __name__ == "__main__":

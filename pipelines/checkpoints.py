@@ -5,6 +5,7 @@ A checkpoint is durable, and is what a resumed run starts from, the moment `comm
 
 import contextlib
 import dataclasses
+import json
 import math
 import tempfile
 import time
@@ -20,6 +21,7 @@ from pipelines.storage import Storage
 
 PREFIX, BROKEN = "step_", "broken_"
 _NOTED = f"{BROKEN}{STATE}"
+_PINS = "pins.json"
 Fence = Callable[[], None]
 Objective = tuple[str, Literal["max", "min"]]
 
@@ -88,15 +90,23 @@ class CheckpointStore:
         return name
 
     def prune(self) -> None:
-        """Keep the newest `keep` and the best; remove the others."""
+        """Keep the newest `keep`, the best and those that are pinned; remove the others."""
         names = self.names()
-        kept = {*names[-self.keep :], *(self._ranked(names)[:1])}
+        kept = {*names[-self.keep :], *(self._ranked(names)[:1]), *self.pins()}
         for name in names:
             if name not in kept:
                 # Without its mark first: a removal that is cut short must not look like damage.
                 if self.storage.local is None:
                     self.storage.delete(f"{name}/{STATE}")
                 self.storage.delete(name)
+
+    def pin(self, *names: str) -> None:
+        """Have checkpoints stay, whoever prunes, until others are pinned instead."""
+        self.storage.write(_PINS, json.dumps(sorted(names)) + "\n")
+
+    def pins(self) -> list[str]:
+        """The checkpoints that are to stay."""
+        return [str(name) for name in self.storage.json(_PINS) or ()]
 
     def newest(self, set_aside: bool = True) -> tuple[str, Path] | None:
         """The newest checkpoint whose every file is what was written, and its folder on this machine.

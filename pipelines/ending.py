@@ -1,11 +1,39 @@
-"""How a command ends that does not end well: its last line and its exit code."""
+"""How a command ends: its last line and its exit code."""
 
 import errno
+import os
+import signal
 import sys
+import time
 import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
 
 from objgan.errors import InputError
 from pipelines import log_format
+
+EPILOG = "Exit codes: 0 done, 2 wrong input, 1 failure worth a retry, 130 interrupted, 143 terminated."
+
+
+def guarded(command: Callable[[], None], long: str | None = None) -> int:
+    """Run a command; the process's exit code. SIGTERM ends it by way of every `finally`.
+
+    long: name of work that is worth a last line when it is done, too
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    began = time.monotonic()
+    try:
+        command()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except BaseException as error:
+        return ended(error)
+    if long is not None:
+        took = timedelta(seconds=round(time.monotonic() - began))
+        log_format.last_word("done", 0, f"{long} in {took}; nothing is left to do")
+    return 0
 
 
 def ended(error: BaseException) -> int:
@@ -36,3 +64,8 @@ def _last(state: str, code: int, text: str) -> int:
 def _in_a_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[-1].strip()[:300]}"
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    """Leave by way of every `finally`: runs get their status, Ray its end."""
+    raise SystemExit(128 + signum)

@@ -147,12 +147,12 @@ def _facts(job: TrainJob) -> dict[str, Any]:
     facts["data"] = job.open_data().manifest["digest"]
     # What null means depends on where the data lie; the order that it means is what counts.
     facts[f"{job.stage}.training.window"] = job.window
-    facts["needs"] = {stage: _identity(folder) for stage, folder in job.needs.items()}
-    facts["init_from"] = None if job.init_from is None else _identity(job.init_from)
+    facts["needs"] = {stage: identity(folder) for stage, folder in job.needs.items()}
+    facts["init_from"] = None if job.init_from is None else identity(job.init_from)
     return facts
 
 
-def _identity(checkpoint: Path) -> str:
+def identity(checkpoint: Path) -> str:
     """A checkpoint's own sums of all its files, summed up: the same wherever it lies."""
     sums = read_json(checkpoint / "state.json", "checkpoint").get("sha256")
     return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()

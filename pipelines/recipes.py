@@ -25,7 +25,7 @@ def paper() -> Values:
 def fast() -> Values:
     """`paper` in three quarters of the operations: one trunk for layouts and objects, a coarser last block."""
     values = paper() | {"recipe": "fast"}
-    _merge(values, {"images": {"shared_trunk": True, "half_resolution_blocks": 1}})
+    merge(values, {"images": {"shared_trunk": True, "half_resolution_blocks": 1}})
     return values
 
 
@@ -123,9 +123,9 @@ def resolve(recipe: str, file: Path | None, assignments: Sequence[str]) -> Confi
         raise InputError(f"unknown recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
     values = RECIPES[recipe]()
     if file is not None:
-        _merge(values, _read_yaml(file))
+        merge(values, _read_yaml(file))
     for assignment in assignments:
-        _merge(values, _parse(assignment))
+        merge(values, _parse(assignment))
     return build_config(values)
 
 
@@ -216,17 +216,17 @@ def _parse(assignment: str) -> Values:
     return dict(value)
 
 
-def _merge(base: Values, over: Mapping[str, Any]) -> None:
-    """`over` wins. A length in steps takes the place of one in epochs, and the other way round."""
+def merge(base: Values, over: Mapping[str, Any]) -> None:
+    """Put nested values over `base`, in place. A length in steps takes the place of one in epochs, and vice versa."""
     if over.get("steps") is not None and "epochs" not in over:
         base["epochs"] = None
     elif over.get("epochs") is not None and "steps" not in over:
         base["steps"] = None
     for key, value in over.items():
         if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            _merge(base[key], value)
+            merge(base[key], value)
         elif isinstance(value, Mapping):
             base[key] = {}
-            _merge(base[key], value)
+            merge(base[key], value)
         else:
             base[key] = value

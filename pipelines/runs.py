@@ -14,7 +14,8 @@ from pipelines.mlflow_store import RUN_FILE
 from pipelines.status import FILE, RunStatus
 from pipelines.storage import Storage
 
-_DEPTH = 3
+# ID/STAGE, OUT/STAGE-IDENTITY, and a sweep's ID/trials/TRIAL/STAGE.
+_DEPTH = 4
 # Any of these makes a folder a run.
 _MARKS = {FILE, "settings.json"}
 _FILES = re.compile(r"\.(json|jsonl|txt|png|jpg|yaml|db|arrow|safetensors|csv|html|md)(-journal|-wal|-shm)?$")

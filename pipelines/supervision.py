@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 import ray.train
@@ -39,11 +39,22 @@ class Preempted(SystemExit):
         return self.text
 
 
+class Watcher(Protocol):
+    """Looks on from the driver's process while a run goes on; called some times a second, and must not block."""
+
+    def line(self, line: dict[str, Any]) -> None:
+        """A line of the run: `{"step", "steps", "measures"}`, then `{"checkpoint", "step"}` once it is durable."""
+
+    def wish(self) -> str | None:
+        """Why the run is to stop, with a checkpoint; None: it is not."""
+
+
 class Supervisor:
     """Runs `fit` in a thread of its own, so that the main one can watch, and hears signals.
 
     lost:    set when another driver has taken the run
     metrics: hears every line, too
+    watcher: hears every line, too, and may wish that the run stops
     """
 
     def __init__(
@@ -53,8 +64,9 @@ class Supervisor:
         view: ProgressView,
         lost: threading.Event,
         metrics: RunMetrics | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
-        self._metrics = metrics
+        self._metrics, self._watcher = metrics, watcher
         self._board, self._compute, self._view, self._lost = board, compute, view, lost
         self._asked: str | None = None
         self._told_at = 0.0
@@ -88,6 +100,8 @@ class Supervisor:
         return self._asked
 
     def _look(self, record: Path | None) -> None:
+        if self._watcher is not None and self._asked is None:
+            self._asked = self._watcher.wish()
         self._tell_wish()
         seen = self.seen = ray.get(self._board.take.remote(), timeout=60)
         for line in seen.lines:
@@ -98,6 +112,8 @@ class Supervisor:
                 with record.open("a") as file:
                     file.write(json.dumps({"time": time.time(), **line}) + "\n")
             self._view.show(line)
+            if self._watcher is not None:
+                self._watcher.line(line)
         if self._metrics is not None:
             self._metrics.tick()
         if self._lost.is_set():

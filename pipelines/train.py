@@ -24,7 +24,7 @@ from pipelines.progress import Log, ProgressView
 from pipelines.session import check_resources
 from pipelines.status import RunStatus
 from pipelines.storage import Storage
-from pipelines.supervision import INTERRUPTED, Preempted, Restarts, Stalled, Supervisor
+from pipelines.supervision import INTERRUPTED, Preempted, Restarts, Stalled, Supervisor, Watcher
 from pipelines.worker import Orders, train_worker
 
 __all__ = ["Preempted", "Stalled", "Trained", "TrainingStopped", "check_groups", "check_job", "train"]
@@ -48,10 +48,11 @@ class Trained:
     measures: dict[str, float]
 
 
-def train(job: TrainJob, log: Log, lease: Lease | None = None) -> Trained:
+def train(job: TrainJob, log: Log, lease: Lease | None = None, watcher: Watcher | None = None) -> Trained:
     """Train a stage, or go on where the same job was stopped, or return what it left when it is finished.
 
-    lease: under which the caller holds the run; None: it is taken here
+    lease:   under which the caller holds the run; None: it is taken here
+    watcher: looks on while steps are done, and may ask for an end
 
     Raises:
         InputError: data, settings, checkpoints or resources do not fit; nothing was started. Or another driver holds
@@ -72,7 +73,7 @@ def train(job: TrainJob, log: Log, lease: Lease | None = None) -> Trained:
         claim_folder(job)
         job.checkpoints(log).clean()
         try:
-            reason = _supervise(job, use_gpu, held, log)
+            reason = _supervise(job, use_gpu, held, ProgressView(job.stage, log), watcher)
         except BaseException as error:
             _note_end(store, job, "failed", error)
             raise
@@ -86,11 +87,11 @@ def train(job: TrainJob, log: Log, lease: Lease | None = None) -> Trained:
         return _finish(job, store)
 
 
-def _supervise(job: TrainJob, use_gpu: bool, lease: Lease, log: Log) -> str | None:
-    board, view = make_board(), ProgressView(job.stage, log)
+def _supervise(job: TrainJob, use_gpu: bool, lease: Lease, view: ProgressView, watcher: Watcher | None) -> str | None:
+    board = make_board()
     orders = Orders(job, board, lease.token, lease.info.command)
     metrics = RunMetrics(job.run, job.stage, job.training.batch_size, _last_checkpoint(lease.storage))
-    watch = Supervisor(board, job.config.compute, view, lease.lost, metrics)
+    watch = Supervisor(board, job.config.compute, view, lease.lost, metrics, watcher)
     record = None if lease.storage.local is None else lease.storage.local / "progress.jsonl"
     try:
         reason = watch.run(_trainer(orders, use_gpu, lease.storage).fit, record)

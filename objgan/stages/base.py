@@ -71,6 +71,8 @@ class Stage(ABC, nn.Module):
     """Samples that a worker needs: 2 where other samples' captions are the negatives, or batch norm meets vectors."""
     objective: ClassVar[tuple[str, Literal["max", "min"]]]
     """The held-out measure that picks the best checkpoint."""
+    measures: ClassVar[Mapping[str, Literal["max", "min"]]]
+    """The held-out measures that training can better, and which way that is."""
 
     networks: nn.ModuleDict
     helpers: nn.ModuleDict

@@ -71,6 +71,14 @@ class BoxesStage(Stage):
     # The right objects come first, and F1 is bounded: the likelihood of a density is not, and one box that a sharp
     # mixture misses outweighs a hundred good ones in the mean that would pick the checkpoint.
     objective: ClassVar[tuple[str, Literal["max", "min"]]] = ("label_f1", "max")
+    measures: ClassVar[Mapping[str, Literal["max", "min"]]] = {
+        "label_f1": "max",
+        "label_nll": "min",
+        "mixture_nll": "min",
+        "count_error": "min",
+        "best_iou": "max",
+        "named_share": "max",
+    }
 
     label_weights: Tensor
 

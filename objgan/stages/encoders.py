@@ -70,6 +70,14 @@ class EncodersStage(Stage):
     inference: ClassVar[tuple[str, ...]] = ("text_encoder", "image_encoder")
     least_batch: ClassVar[int] = 2
     objective: ClassVar[tuple[str, Literal["max", "min"]]] = ("r1_of_pool", "max")
+    measures: ClassVar[Mapping[str, Literal["max", "min"]]] = {
+        "r1_of_pool": "max",
+        "r1_of_pool_caption_of_image": "max",
+        "r1_of_pool_image_of_caption": "max",
+        "r1_of_pool_by_words": "max",
+        "damsm_words": "min",
+        "damsm_sentences": "min",
+    }
 
     def __init__(self, config: Config, domain: Domain, helpers: Mapping[str, nn.Module]) -> None:
         super().__init__(config, domain, helpers)

@@ -61,6 +61,11 @@ class ImagesStage(Stage):
     # The other measures ask the encoder that trains the generator, which learns to please it: they go up even where
     # the images get worse. Colours inside the objects are judged by nothing that was trained.
     objective: ClassVar[tuple[str, Literal["max", "min"]]] = ("object_colour_distance", "min")
+    measures: ClassVar[Mapping[str, Literal["max", "min"]]] = {
+        "r1_teacher_of_pool": "max",
+        "teacher_similarity": "max",
+        "object_colour_distance": "min",
+    }
 
     def __init__(self, config: Config, domain: Domain, helpers: Mapping[str, nn.Module]) -> None:
         super().__init__(config, domain, helpers)

@@ -51,6 +51,12 @@ class JudgeStage(Stage):
     columns: ClassVar[frozenset[str]] = frozenset({"image", "boxes", "masks", "attributes"})
     inference: ClassVar[tuple[str, ...]] = ("judge",)
     objective: ClassVar[tuple[str, Literal["max", "min"]]] = ("object_accuracy", "max")
+    measures: ClassVar[Mapping[str, Literal["max", "min"]]] = {
+        "object_accuracy": "max",
+        "colour_accuracy": "max",
+        "scene_accuracy": "max",
+        "silhouette_accuracy": "min",
+    }
 
     def __init__(self, config: Config, domain: Domain, helpers: Mapping[str, nn.Module]) -> None:
         super().__init__(config, domain, helpers)

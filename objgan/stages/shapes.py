@@ -75,6 +75,7 @@ class ShapesStage(Stage):
     columns: ClassVar[frozenset[str]] = frozenset({"boxes", "masks"})
     inference: ClassVar[tuple[str, ...]] = ("shape_generator",)
     objective: ClassVar[tuple[str, Literal["max", "min"]]] = ("mask_iou", "max")
+    measures: ClassVar[Mapping[str, Literal["max", "min"]]] = {"mask_iou": "max"}
 
     def __init__(self, config: Config, domain: Domain, helpers: Mapping[str, nn.Module]) -> None:
         super().__init__(config, domain, helpers)

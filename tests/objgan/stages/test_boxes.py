@@ -98,6 +98,7 @@ def test_a_batch_without_any_object(stage: BoxesStage, make_batch: MakeBatch) ->
     metrics = train_step(TrainState(stage), batch, StepContext(0)).tensors()
     assert metrics["likelihood/coordinate"] == 0 and all(value.isfinite() for value in metrics.values())
     measures = stage.eval().measure(batch)
+    assert set(measures) == set(stage.measures)
     assert measures["mixture_nll"].isnan().all() and measures["label_nll"].isfinite().all()
 
 

@@ -57,7 +57,7 @@ def test_learning_rate_falls_to_its_floor(stage: EncodersStage) -> None:
 
 def test_measures_are_per_sample_and_held_out(stage: EncodersStage, make_batch: MakeBatch) -> None:
     measures = stage.eval().measure(make_batch(5))
-    assert stage.objective[0] in measures
+    assert set(measures) == set(stage.measures) and stage.objective[0] in measures
     assert all(value.shape == (5,) and value.isfinite().all() for value in measures.values())
     assert all(value.shape == (1,) for value in stage.measure(make_batch(1)).values())
 

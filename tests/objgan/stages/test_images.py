@@ -297,7 +297,7 @@ def test_losses_are_float32_under_autocast(tiny_config, domain, make_batch):  # 
 def test_measures_are_per_sample_and_repeatable(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
     stage, batch = _stage(tiny_config, domain).eval(), make_batch(4)
     first, again = stage.measure(batch), stage.measure(batch)
-    assert stage.objective[0] in first
+    assert set(first) == set(stage.measures) and stage.objective[0] in first
     for name, values in first.items():
         assert values.shape == (4,) and torch.equal(values, again[name])
     alone = replace(batch, words=batch.words[:1].expand(4, -1), word_count=batch.word_count[:1].expand(4))

@@ -151,6 +151,7 @@ def test_it_learns_what_is_inside_and_its_network_loads(tiny_config, domain, tmp
     held_out = _textured(32, seed=1000)
     with state.evaluation() as stage:
         found = {name: value.nanmean().item() for name, value in stage.measure(held_out).items()}
+    assert set(found) == set(state.stage.measures)
     assert found["object_accuracy"] > 0.9, found
     assert found["colour_accuracy"] > 0.9, found
     assert found["silhouette_accuracy"] < 0.2, found

@@ -128,6 +128,7 @@ def test_measures_depend_on_the_sample_alone(stage, make_batch) -> None:
     last = slice(2, 3)
     alone = type(batch)(batch.image_ids[last], batch.words[last], batch.word_count[last], batch.layout[last])
     together, single = stage.measure(batch), stage.measure(alone)
+    assert set(together) == {*stage.measures, "mask_iou_ellipse"}
     for name, value in single.items():
         torch.testing.assert_close(together[name][last], value)
     assert (together["mask_iou_ellipse"] == 1).all()  # the fixture draws ellipses

@@ -1,0 +1,219 @@
+"""`python -m tune STAGE...`: a sweep over the settings of one or more stages. What is done is in `tune.commands`."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines import data_options
+from pipelines.ending import EPILOG, guarded
+
+_OTHERS = """\
+other commands:
+  python -m tune space STAGE...   the default search space as YAML, to change and give back with --space
+  python -m tune show RUN         trials, curves and the best settings of a sweep, running or not
+
+"""
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the process's exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    name = words[0] if words and words[0] in ("show", "space") else "sweep"
+    parser = {"show": _show, "space": _space, "sweep": sweep_parser}[name]()
+    options = parser.parse_args(words if name == "sweep" else words[1:])
+    if name == "sweep":
+        _check_words(parser, options)
+    return guarded(lambda: _run(name, options))
+
+
+def _run(name: str, options: argparse.Namespace) -> None:
+    # The commands import torch, Ray and MLflow: --help and a typing error should not wait for them.
+    from tune import commands
+
+    {"show": commands.show, "space": commands.space, "sweep": commands.sweep}[name](options)
+
+
+def sweep_parser() -> argparse.ArgumentParser:
+    """All options of a sweep."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tune",
+        description="Search the settings of one or more stages: every trial is an ordinary training run.",
+        epilog=_OTHERS + EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "stages",
+        nargs="*",
+        metavar="STAGE",
+        help="encoders, boxes, shapes, images, judge; several are trained in this order, the last one is measured",
+    )
+    _what(parser)
+    _search(parser)
+    _budget(parser)
+    _where(parser)
+    _afterwards(parser)
+    return parser
+
+
+def _what(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is trained")
+    group.add_argument(
+        "--data",
+        type=data_options.place,
+        default=Path("data/prepared"),
+        metavar="LOCATION",
+        help="what prepare wrote: folder or URI (s3://, gs://) (default: %(default)s)",
+    )
+    group.add_argument("--recipe", default="tiny", metavar="NAME", help="tiny (default), small, paper or fast")
+    group.add_argument("--config", type=Path, metavar="FILE", help="YAML settings over the recipe's")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="assignments",
+        help="one setting over both, for example boxes.training.steps=300; a trial's settings go over all of them",
+    )
+    group.add_argument(
+        "--encoders", type=Path, metavar="DIR", help="checkpoint of stage encoders, for stages that are built on it"
+    )
+
+
+def _search(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the search")
+    group.add_argument("--space", type=Path, metavar="FILE", help="YAML search space (default: the stages' own)")
+    group.add_argument(
+        "--search",
+        choices=("random", "optuna"),
+        default="random",
+        help="how settings are chosen: at random, or by Optuna's model of what is known (default: %(default)s)",
+    )
+    group.add_argument(
+        "--scheduler",
+        choices=("asha", "median", "pbt", "none"),
+        default="asha",
+        help="which trials end early: asha (successive halving), median (worse than the median), none; pbt ends none, "
+        "but lets bad ones go on from good ones' weights with changed settings (default: %(default)s)",
+    )
+    group.add_argument("--metric", metavar="NAME", help="held-out measure (default: the last stage's objective)")
+    group.add_argument("--mode", choices=("min", "max"), help="whether less or more of it is better (default: known)")
+    group.add_argument("--seed", type=_seed, default=0, metavar="S", help="of the search (default: 0)")
+
+
+def _budget(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the budget: the sweep ends at the first of these")
+    group.add_argument("--trials", type=_count, metavar="N", help="settings to try (default: 16)")
+    group.add_argument(
+        "--max-concurrent", type=_count, metavar="M", help="trials at once (default: what there is room for)"
+    )
+    group.add_argument("--time-budget", type=duration, metavar="TIME", help="90s, 15m, 2h or 1d, of the whole sweep")
+    group.add_argument(
+        "--gpu-hours", type=_hours, metavar="H", help="GPUs x hours over all trials (CPUs, where there is no GPU)"
+    )
+
+
+def _where(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where it lives and runs")
+    group.add_argument("--run", metavar="ID", help="the sweep is STORAGE/ID (default: sweep-STAGE)")
+    group.add_argument(
+        "--storage",
+        default="runs",
+        metavar="LOCATION",
+        help="folder, mount or URI (s3://, gs://); all machines must see it (default: %(default)s)",
+    )
+    group.add_argument("--resume", metavar="RUN", help="go on with a sweep, as it was begun; a new budget may be given")
+    group.add_argument("--workers", type=_count, metavar="N", help="training workers of each trial (default: 1)")
+    group.add_argument("--address", metavar="URL", help="Ray cluster (default: Ray on this machine alone)")
+    group.add_argument(
+        "--dry-run", action="store_true", help="print space, trials, cost and whether there is room, and stop"
+    )
+
+
+def _afterwards(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("with the best trial")
+    group.add_argument(
+        "--confirm",
+        type=_confirm,
+        default=0,
+        metavar="N",
+        help="train its settings and the recipe's with N other seeds each, and say whether they differ (default: 0)",
+    )
+    group.add_argument("--export-recipe", type=Path, metavar="FILE", help="write all its settings, for --config")
+    group.add_argument(
+        "--register",
+        metavar="NAME",
+        help="register it as challenger: a whole model NAME, where all stages are there, else NAME-STAGE",
+    )
+    group.add_argument("--rest", metavar="RUN", help="take the stages that the sweep does not train from STORAGE/RUN")
+
+
+def _show() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tune show", description="A sweep's trials and what came of them.")
+    parser.add_argument("run", metavar="RUN", help="the sweep's ID")
+    parser.add_argument("--storage", default="runs", metavar="LOCATION", help="where it lives (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--export-recipe", type=Path, metavar="FILE", help="write the best settings, for --config")
+    parser.add_argument("--pictures", action="store_true", help="draw them (again), as the sweep does at its end")
+    return parser
+
+
+def _space() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tune space", description="A default search space as YAML.")
+    parser.add_argument("stages", nargs="+", metavar="STAGE", help="encoders, boxes, shapes, images, judge")
+    return parser
+
+
+def _check_words(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.resume is None and not options.stages:
+        parser.error("say which STAGE, or --resume RUN")
+    if options.resume is not None and options.stages:
+        parser.error("--resume goes on with the stages of its sweep: leave STAGE out")
+
+
+def duration(text: str) -> float:
+    """`90s`, `15m`, `2h`, `1d` in seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip().lower())
+    if match is None or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no length of time: write 90s, 15m, 2h or 1d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours") from None
+    if not 0 < hours < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} hours are no budget")
+    return hours
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _confirm(text: str) -> int:
+    if (seeds := _whole(text, 0)) == 1:
+        raise argparse.ArgumentTypeError("one seed has no interval: use 2 or more")
+    return seeds
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text} is under {least}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

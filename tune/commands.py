@@ -1,0 +1,185 @@
+"""What each command does with its options. Everything that can be wrong is found before anything starts."""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from objgan.config import STAGES
+from objgan.errors import InputError
+from pipelines.lease import Lease
+from pipelines.progress import say
+from pipelines.runs import is_alive
+from pipelines.session import ray_session, tracking_uri
+from pipelines.storage import Storage
+from pipelines.train_command import RUNS, best_checkpoint
+from tune import confirm as confirmation
+from tune.costs import here, plan_text
+from tune.engine import check_sweep, run_sweep
+from tune.export import best_trial, export_recipe
+from tune.options import known_sweep, sweep_of
+from tune.outcome import tell_confirmed, tell_registered, write_outcome
+from tune.promote import ALIAS, candidate, promote
+from tune.report import rows, summary, table
+from tune.resources import plan_resources
+from tune.results import SweepResult
+from tune.retrain import confirm
+from tune.space_file import write_space
+from tune.spaces import default_space
+from tune.sweep import Sweep
+from tune.tracking import TrialRuns, sweep_run
+from tune.trial_store import load_result
+
+
+class SweepStopped(SystemExit):
+    """The sweep was asked to stop; what it has is kept."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(code)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def sweep(options: argparse.Namespace) -> None:
+    """Do a sweep, or go on with it; then confirm, write down and register its best trial."""
+    asked, begun = sweep_of(options)
+    check_sweep(asked)
+    _check_afterwards(options, asked)
+    if options.dry_run:
+        _dry_run(options, asked)
+        return
+    uri = tracking_uri(RUNS)
+    # First the lease: a driver that is refused must not touch the MLflow runs of the one that holds the sweep.
+    with Lease.acquire(asked.store(), log=say) as lease, sweep_run(asked, uri, say) as tracked:
+        result = _run(options, tracked, begun, lease)
+        say(f"\n{table(result, tracked.goal)}\n\n{summary(tracked, result)}")
+        if result.state == "interrupted":
+            raise _stopped(options, tracked, result)
+        _afterwards(options, tracked, result, uri)
+    say(f"sweep:    {asked.store()} (pictures, trials.csv, best.yaml)")
+    say(f"MLflow:   {_mlflow_command(uri)}")
+
+
+def show(options: argparse.Namespace) -> None:
+    """A sweep as it stands."""
+    there = known_sweep(options.storage, options.run)
+    store = there.store()
+    result = load_result(store)
+    if result is None:
+        raise InputError(f"{store}: the sweep has no trials yet")
+    if options.json:
+        print(
+            json.dumps({"state": result.state, "seconds": result.seconds, "trials": rows(result, there.goal)}, indent=1)
+        )
+    else:
+        say(f"{table(result, there.goal)}\n\n{summary(there, result)}")
+        if result.state == "running" and not is_alive(store):
+            say(f"its driver is gone: go on with {_resume(options.storage, there)}")
+        if (confirmed := confirmation.load(store)) is not None:
+            say(f"\n{confirmed.text()}")
+    if options.pictures:
+        write_outcome(there, result, say)
+    if options.export_recipe is not None:
+        _export(options.export_recipe, there, result)
+
+
+def space(options: argparse.Namespace) -> None:
+    """The default space, for a file."""
+    stages = " ".join(options.stages)
+    sys.stdout.write(f"# Search space of {stages}: change it, and give it back with --space FILE.\n\n")
+    sys.stdout.write(write_space(default_space(options.stages)))
+
+
+def _run(options: argparse.Namespace, tracked: Sweep, begun: bool, lease: Lease) -> SweepResult:
+    observer = TrialRuns(tracked, say)
+    try:
+        result = run_sweep(tracked, [observer], say, options.address, resume=begun, lease=lease)
+    finally:
+        there = load_result(tracked.store())
+        observer.close(() if there is None else there.trials)
+    write_outcome(tracked, result, say)
+    return result
+
+
+def _afterwards(options: argparse.Namespace, tracked: Sweep, result: SweepResult, uri: str) -> None:
+    if options.export_recipe is not None:
+        _export(options.export_recipe, tracked, result)
+    confirmed = _confirm(options, tracked, result) if options.confirm else None
+    if options.register is None:
+        return
+    if confirmed is not None and confirmed.outcome == "worse":
+        say("not registered: the recipe's settings are better")
+        return
+    model = promote(candidate(tracked, best_trial(tracked, result), options.rest), options.register, uri, confirmed)
+    tell_registered(tracked, model, say)
+    say(f"registered {model} (alias {ALIAS})")
+
+
+def _confirm(options: argparse.Namespace, tracked: Sweep, result: SweepResult) -> confirmation.Confirmed:
+    best = best_trial(tracked, result)
+    with ray_session(options.address):
+        import ray
+
+        # Settings of a confirmation are drawn up to run beside each other as trials do.
+        wanted = replace(tracked, budget=replace(tracked.budget, trials=2 * options.confirm))
+        room = plan_resources(wanted, ray.cluster_resources(), _cores(options.address))
+        say(f"\nconfirm: trial {best.number}'s settings and the recipe's, {options.confirm} other seeds each")
+        confirmed = confirm(tracked, best, options.confirm, room, say)
+    confirmation.save(confirmed, tracked.store())
+    tell_confirmed(tracked, confirmed, say)
+    say(f"\n{confirmed.text()}")
+    return confirmed
+
+
+def _check_afterwards(options: argparse.Namespace, asked: Sweep) -> None:
+    if options.rest is None:
+        return
+    if options.register is None:
+        raise InputError("--rest goes with --register NAME: it says where the other stages of the model are")
+    own = {*asked.stages, *(["encoders"] if asked.encoders is not None else [])}
+    for stage in STAGES:
+        if stage not in own:
+            advice = f"train it first (train {stage} --run {options.rest}), or leave out --rest"
+            best_checkpoint(Storage(asked.storage), options.rest, stage, advice)
+
+
+def _dry_run(options: argparse.Namespace, asked: Sweep) -> None:
+    if options.address is None:
+        cluster = here()
+    else:
+        with ray_session(options.address):
+            import ray
+
+            cluster = ray.cluster_resources()
+    text, fits = plan_text(asked, cluster, options.address, options.confirm)
+    say(text)
+    if not fits:
+        raise InputError("this sweep cannot run as it is: see `room`")
+
+
+def _export(file: Path, there: Sweep, result: SweepResult) -> None:
+    export_recipe(there, result, file)
+    say(f"recipe:   {file} (--recipe {there.config.recipe} --config {file})")
+
+
+def _stopped(options: argparse.Namespace, there: Sweep, result: SweepResult) -> SweepStopped:
+    ended = sum(trial.state in ("finished", "stopped", "failed") for trial in result.trials)
+    text = f"{ended} of {there.budget.trials} trials ended; go on with: {_resume(options.storage, there)}"
+    return SweepStopped(text, 143 if getattr(result, "reason", None) == "terminated" else 130)
+
+
+def _resume(storage: str, there: Sweep) -> str:
+    where = "" if storage == "runs" else f" --storage {storage}"
+    return f"python -m tune --resume {there.run}{where}"
+
+
+def _cores(address: str | None) -> int | None:
+    return (os.cpu_count() or 1) if address is None else None
+
+
+def _mlflow_command(uri: str) -> str:
+    return f".venv/bin/mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite") else uri

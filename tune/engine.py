@@ -1,0 +1,262 @@
+"""A sweep with Ray Tune: trials planned, started, watched, ended early, and after a kill taken up again.
+
+Ray Tune decides which trial runs when; what is known of the trials is in `tune.trial_store`, as JSON, wherever the
+sweep's storage is. A resumed sweep is a new run of Ray Tune that is given the trials that did not end.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.tune
+
+from objgan.errors import InputError
+from pipelines.jobs import TrainJob, identity
+from pipelines.lease import Lease
+from pipelines.progress import Log
+from pipelines.run import needed_stages
+from pipelines.session import ray_session
+from pipelines.storage import Storage
+from pipelines.train import check_job
+from tune.conductor import Conductor
+from tune.description import changed, load_sweep, save_sweep
+from tune.desk import make_desk
+from tune.resources import Allotment, plan_resources
+from tune.results import Observer, SweepResult, Trial
+from tune.schedulers import Rungs, check_scheduler, make_scheduler
+from tune.search import Suggestions, suggest
+from tune.segments import Segments
+from tune.sweep import Sweep
+from tune.trial import Orders, SweepTrial
+from tune.trial_store import ENDED, TrialStore, trial_id
+
+_RAY = ".tune"
+_INPUTS = "inputs.json"
+_PROCESS_FAILURES = 3
+"""How often a trial's own process may die; its workers have `max_failures` of their own."""
+_ENVIRONMENT = {
+    # Signals, result files and the memory of Ray Tune's own are not used.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    # A trial that fails has no measure.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+def run_sweep(
+    sweep: Sweep,
+    observers: Sequence[Observer],
+    log: Log,
+    address: str | None = None,
+    resume: bool = False,
+    lease: Lease | None = None,
+) -> SweepResult:
+    """Do all trials of a sweep, or those that are left of it.
+
+    Args:
+        sweep: what to do; a trial is a run `trials/ID/STAGE` below it
+        observers: hear of every change of a trial, in this process
+        log: told of events, a line each
+        address: of a Ray cluster; None: this machine
+        resume: go on with a sweep that was killed, interrupted, or ended with its budget spent
+        lease: under which the caller holds the sweep's storage; None: it is taken here
+
+    Raises:
+        InputError: the sweep cannot run as it is, is another's, or is there already; nothing was started.
+        LeaseLost: another driver took it over.
+    """
+    sweep = _absolute(sweep)
+    rungs = check_sweep(sweep)
+    store = sweep.store()
+    os.environ.update(_ENVIRONMENT)
+    with contextlib.nullcontext(lease) if lease is not None else Lease.acquire(store, log=log) as held:
+        rows = open_sweep(sweep, resume)
+        if _is_done(sweep, rows):
+            log(f"sweep {sweep.run}: finished before ({store})")
+            for row in rows.result().trials:
+                for observer in observers:
+                    observer.trial(row)
+            return rows.result()
+        conductor = Conductor(sweep, rows, observers, log)
+        with conductor.hearing(), ray_session(address):
+            cores = (os.cpu_count() or 1) if address is None else None
+            allotment = plan_resources(sweep, ray.cluster_resources(), cores)
+            _announce(sweep, rows, allotment, log)
+            desk = make_desk()
+            try:
+                conductor.begin(desk, held, allotment)
+                _tune(sweep, rungs, _Trials(sweep, rows, conductor), Orders(sweep, desk, allotment.threads), allotment)
+            finally:
+                ray.kill(desk)
+                store.delete(_RAY)
+        conductor.finish()
+        return rows.result()
+
+
+def check_sweep(sweep: Sweep) -> Rungs:
+    """See that a sweep can be done, as far as that can be said without a cluster; where its last stage reports.
+
+    Raises:
+        InputError: the scheduler, the data, the settings or the encoders do not fit.
+    """
+    check_scheduler(sweep)
+    there: dict[str, Path] = {} if sweep.encoders is None else {"encoders": sweep.encoders}
+    job = None
+    nowhere = Path(tempfile.gettempdir()) / f"objgan-{secrets.token_hex(8)}"
+    for place, stage in enumerate(sweep.stages):
+        needs = needed_stages(sweep.config, stage)
+        lacking = [need for need in needs if need not in there and need not in sweep.stages[:place]]
+        if lacking:
+            raise InputError(f"stage {stage} needs {lacking[0]}: give --encoders DIR, or sweep over {lacking[0]}, too")
+        # What earlier stages of the sweep will leave is not there yet.
+        given = {need: there[need] for need in needs if need not in sweep.stages[:place]}
+        job = TrainJob(stage, sweep.config, sweep.data, nowhere, given)
+        check_job(job)
+    if job is None:
+        raise InputError("a sweep has at least one stage")
+    return Rungs(job.training.checkpoint_every, job.total_steps(len(job.reader("train"))))
+
+
+def open_sweep(sweep: Sweep, resume: bool) -> TrialStore:
+    """Begin a sweep's storage, or see that what is there is the same sweep and may go on.
+
+    Raises:
+        InputError: it may not; the line says what to type.
+    """
+    store = sweep.store()
+    theirs, inputs = load_sweep(store), _inputs(sweep)
+    if theirs is None:
+        if resume:
+            raise InputError(f"--resume {sweep.run}: there is no sweep in {store}")
+        save_sweep(sweep)
+        store.write(_INPUTS, json.dumps(inputs, indent=1) + "\n")
+        rows = TrialStore(store)
+        rows.put_state("running", 0.0)
+        return rows
+    _check_same(sweep, theirs, store, inputs)
+    rows = TrialStore(store)
+    if not resume and not _is_done(sweep, rows):
+        ended, whole = len(rows.ended()), sweep.budget.trials
+        raise InputError(
+            f"{store} holds a sweep of which {ended} of {whole} trials ended: go on with --resume {sweep.run}, or use "
+            f"another --run"
+        )
+    save_sweep(sweep)
+    return rows
+
+
+def _check_same(ours: Sweep, theirs: Sweep, store: Storage, inputs: dict[str, Any]) -> None:
+    """Where the sweep, its data and its encoders lie may change; what they are may not."""
+    moved = replace(theirs, run=ours.run, storage=ours.storage, data=ours.data, encoders=ours.encoders)
+    different = changed(ours, moved)
+    before = store.json(_INPUTS) or {}
+    different += [f"{name}: {before.get(name)} -> {now}" for name, now in inputs.items() if before.get(name) != now]
+    if different:
+        told = "; ".join(different[:4])
+        raise InputError(f"{store} was begun differently ({told}): undo that or use another --run")
+
+
+def _inputs(sweep: Sweep) -> dict[str, Any]:
+    data = TrainJob(sweep.stage, sweep.config, sweep.data, Path()).open_data()
+    encoders = None if sweep.encoders is None else identity(sweep.encoders)
+    return {"data": data.manifest["digest"], "encoders": encoders}
+
+
+def _is_done(sweep: Sweep, rows: TrialStore) -> bool:
+    return rows.state == "finished" and len(rows.ended()) >= sweep.budget.trials
+
+
+def _absolute(sweep: Sweep) -> Sweep:
+    """Trials have working directories of their own."""
+    data = sweep.data.resolve() if isinstance(sweep.data, Path) else sweep.data
+    encoders = None if sweep.encoders is None else sweep.encoders.resolve()
+    return replace(sweep, data=data, encoders=encoders, storage=Storage(sweep.storage).uri)
+
+
+def _announce(sweep: Sweep, rows: TrialStore, allotment: Allotment, log: Log) -> None:
+    left = sweep.budget.trials - len(rows.ended())
+    before = f", {len(rows.ended())} ended before" if rows.ended() else ""
+    log(f"sweep {sweep.run}: {left} trials of {' and '.join(sweep.stages)}{before}, {allotment.concurrent} at once "
+        f"with {allotment.workers} {'GPU' if allotment.use_gpu else 'CPU'} each")  # fmt: skip
+
+
+class _Trials:
+    """The trials that are left to do, as Ray Tune's configurations."""
+
+    def __init__(self, sweep: Sweep, rows: TrialStore, conductor: Conductor) -> None:
+        self._sweep, self._rows, self._conductor = sweep, rows, conductor
+        self.past: Mapping[str, Trial] = dict(rows.rows)
+        known = {row.number for row in rows.rows.values()}
+        self._new = [number for number in range(sweep.budget.trials) if number not in known]
+
+    def unfinished(self) -> list[dict[str, Any]]:
+        """Those that an earlier process began."""
+        rows = sorted((row for row in self.past.values() if row.state not in ENDED), key=lambda row: row.number)
+        return [self._config(row) for row in rows]
+
+    def next(self) -> dict[str, Any] | None:
+        """A new one; None: there is none, or the sweep is to end."""
+        if not self._new or self._conductor.asked is not None:
+            return None
+        number = self._new.pop(0)
+        settings = suggest(self._sweep, number, self._rows.rows.values())
+        row = Trial(trial_id(self._sweep.seed, number), number, settings)
+        self._conductor.put(row)
+        return self._config(row)
+
+    def everything(self) -> list[dict[str, Any]]:
+        """All at once, as a population needs them."""
+        found = self.unfinished()
+        while (config := self.next()) is not None:
+            found.append(config)
+        return found
+
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._new) + sum(row.state not in ENDED for row in self.past.values())
+
+    def _config(self, row: Trial) -> dict[str, Any]:
+        settings = row.settings
+        if self._sweep.scheduler == "pbt":
+            settings = Segments(self._sweep.store(), row.id, self._sweep.stage).settings or settings
+        told = row.points[-1].step if row.points else 0
+        return {"trial": row.id, "number": row.number, "settings": settings, "told": told}
+
+
+def _tune(sweep: Sweep, rungs: Rungs, trials: _Trials, orders: Orders, allotment: Allotment) -> None:
+    conductor, place = trials._conductor, sweep.store().child(_RAY)
+    trainable = ray.tune.with_parameters(SweepTrial, orders=orders)
+    resources = ray.tune.PlacementGroupFactory([allotment.driver])
+    population = trials.everything() if sweep.scheduler == "pbt" else None
+    search = None if population else Suggestions(trials.unfinished(), trials.next, sweep.goal)
+    tuner = ray.tune.Tuner(
+        ray.tune.with_resources(trainable, resources),
+        param_space={"job": ray.tune.grid_search(population)} if population else {},
+        tune_config=ray.tune.TuneConfig(
+            num_samples=1 if population else trials.count(),
+            max_concurrent_trials=None if population else allotment.concurrent,
+            search_alg=search,
+            scheduler=make_scheduler(sweep, rungs, trials.past.values(), orders.desk),
+            reuse_actors=True,
+        ),
+        run_config=ray.tune.RunConfig(
+            name="sweep",
+            storage_path=place.path,
+            storage_filesystem=None if place.local is not None else place.filesystem,
+            callbacks=[conductor],
+            stop=conductor,
+            failure_config=ray.tune.FailureConfig(max_failures=_PROCESS_FAILURES),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
