@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import pycocotools.mask as coco_mask
 import torch
 from PIL import Image
@@ -104,11 +105,12 @@ def plain_loop(coco: Path, images: int) -> float:
 
 def _plain(path: Path, image: dict[str, Any], objects: list[dict[str, Any]], texts: list[str]) -> None:
     with Image.open(io.BytesIO(path.read_bytes())) as file:
-        pixels = torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1)[None]
-    square = torch.nn.functional.interpolate(pixels, (SIZE, SIZE), mode="lanczos", antialias=True)
-    Image.fromarray(square[0].permute(1, 2, 0).contiguous().numpy()).save(
-        io.BytesIO(), "JPEG", quality=95, subsampling=0
-    )
+        file.load()
+        upright = file if file.mode == "RGB" else file.convert("RGB")
+    pixels = torch.from_dlpack(pa.array(upright).flatten()).view(1, upright.height, upright.width, 4)
+    square = torch.nn.functional.interpolate(pixels.permute(0, 3, 1, 2), (SIZE, SIZE), mode="lanczos", antialias=True)[0, :3]
+    picture = Image.fromarray(square.permute(1, 2, 0).contiguous().numpy())
+    picture.save(io.BytesIO(), "JPEG", quality=95, subsampling=0)
     scale = np.array([SIZE / image["width"], SIZE / image["height"]])
     for one in objects:
         if isinstance(one["segmentation"], list):
