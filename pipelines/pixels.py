@@ -141,7 +141,7 @@ def squash(image: Image.Image, size: int) -> bytes:
 
 
 def _pixels(image: Image.Image) -> torch.Tensor:
-    """uint8 [height, width, 4], the last channel without meaning, as Pillow keeps them; [height, width, 3] of copies."""
+    """uint8 [height, width, 4] as Pillow keeps them, the last channel without meaning; [height, width, 3] of a copy."""
     try:
         flat = pa.array(image).flatten()
     except ValueError:  # it keeps pictures of over four million pixels in pieces
