@@ -35,16 +35,19 @@ def ingest_command(coco: Path) -> list[str]:
 
 
 def peak_memory(words: Sequence[str]) -> dict[str, float]:
-    """Peak PSS in MB while a command runs: of the driver, of Ray's workers, of both; without the object store."""
-    peak = {"driver": 0.0, "workers": 0.0, "both": 0.0, "seconds": 0.0}
+    """Peak PSS in MB while a command runs, without the object store: of the driver, of workers that convert, of both
+    together; and of the processes that Ray keeps in Python for itself.
+    """
+    peak = dict.fromkeys(("driver", "workers", "both", "ray's own", "seconds"), 0.0)
     process, began = subprocess.Popen(words, cwd=HERE, stdout=subprocess.DEVNULL), time.monotonic()
     while process.poll() is None:
-        driver, workers = _pss(process.pid), 0.0
+        now = {"driver": _pss(process.pid), "workers": 0.0, "ray's own": 0.0}
         for child in _children(process.pid):
-            if _name(child).startswith("ray::"):
-                workers += _pss(child.pid)
-        for name, value in (("driver", driver), ("workers", workers), ("both", driver + workers)):
-            peak[name] = max(peak[name], value)
+            name = _name(child)
+            if name.startswith("ray::"):
+                now["workers" if name.startswith("ray::Map") else "ray's own"] += _pss(child.pid)
+        for kind, value in (*now.items(), ("both", now["driver"] + now["workers"])):
+            peak[kind] = max(peak[kind], value)
         time.sleep(1.0)
     peak["seconds"] = time.monotonic() - began
     if process.returncode:
