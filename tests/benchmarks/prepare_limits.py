@@ -1,5 +1,6 @@
 """How `prepare` grows: peak memory of its processes, and seconds as images, objects and captions become more."""
 
+import contextlib
 import itertools
 import subprocess
 import sys
@@ -53,6 +54,16 @@ def peak_memory(words: Sequence[str]) -> dict[str, float]:
     if process.returncode:
         raise RuntimeError(f"{words} ended with {process.returncode}")
     return {name: round(value, 1) for name, value in peak.items()}
+
+
+def processor_times(pid: int) -> dict[int, float]:
+    """Seconds on the processors of a process and its descendants, by process id."""
+    found = {}
+    for process in (psutil.Process(pid), *_children(pid)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            found[process.pid] = times.user + times.system
+    return found
 
 
 def _children(pid: int) -> list[psutil.Process]:
