@@ -143,7 +143,7 @@ def squash(image: Image.Image, size: int) -> bytes:
 def _pixels(image: Image.Image) -> torch.Tensor:
     """uint8 [height, width, 4] as Pillow keeps them, the last channel without meaning; [height, width, 3] of a copy."""
     try:
-        flat = pa.array(image).flatten()
+        flat = pa.array(image).values
     except ValueError:  # it keeps pictures of over four million pixels in pieces
         return torch.from_numpy(np.array(image))
     return torch.from_dlpack(flat).view(image.height, image.width, 4)

@@ -109,7 +109,7 @@ def _plain(path: Path, image: dict[str, Any], objects: list[dict[str, Any]], tex
     with Image.open(io.BytesIO(path.read_bytes())) as file:
         file.load()
         upright = file if file.mode == "RGB" else file.convert("RGB")
-    pixels = torch.from_dlpack(pa.array(upright).flatten()).view(1, upright.height, upright.width, 4)
+    pixels = torch.from_dlpack(pa.array(upright).values).view(1, upright.height, upright.width, 4)
     wide = pixels.permute(0, 3, 1, 2)
     square = torch.nn.functional.interpolate(wide, (SIZE, SIZE), mode="lanczos", antialias=True)[0, :3]
     picture = Image.fromarray(square.permute(1, 2, 0).contiguous().numpy())
@@ -145,7 +145,7 @@ def run_prepare(coco: Path, out: Path) -> Done:
     looks: list[tuple[float, dict[int, float]]] = []
     while process.poll() is None:
         looks.append((time.time(), processor_times(process.pid)))
-        time.sleep(1.0)
+        time.sleep(2.0)
     rows = {shard["name"]: shard["rows"] for shard in json.loads((out / "manifest.json").read_text())["shards"]}
     written = sorted((path.stat().st_mtime, rows[path.name]) for path in (out / name for name in rows))
     cores = len(os.sched_getaffinity(0))

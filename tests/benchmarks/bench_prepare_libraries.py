@@ -71,7 +71,7 @@ def _resizers() -> dict[str, Step]:
         )
 
     def four(pair: tuple[Image.Image, np.ndarray]) -> torch.Tensor:
-        pixels = torch.from_dlpack(pa.array(pair[0]).flatten()).view(1, pair[0].height, pair[0].width, 4)
+        pixels = torch.from_dlpack(pa.array(pair[0]).values).view(1, pair[0].height, pair[0].width, 4)
         return torch.nn.functional.interpolate(pixels.permute(0, 3, 1, 2), (SIZE, SIZE), mode="lanczos", antialias=True)
 
     steps: dict[str, Step] = {
