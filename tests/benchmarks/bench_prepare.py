@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pycocotools.mask as coco_mask
 import torch
@@ -72,8 +73,8 @@ def measure(scratch: Path, images: int) -> Iterator[Measurement]:
     ideal = seconds[0] / looped / cores
     by_cpu = min(cpu for _, cpu in loops) / looped / (done.cpu / done.images)
     shares = ideal * done.images / done.seconds, together / (cores * looped) * done.images / done.seconds, by_cpu
-    note = "{:.0%} of {} x the loop's best, {:.0%} of the loops at once; {:.0%} of the loop by processors' time"
-    note = note.format(shares[0], cores, *shares[1:])
+    note = "{:.0%} of {} x the loop's best, {:.0%} of the loops at once; {:.0%} of the loop by processors' time, {:.0%} idle"
+    note = note.format(shares[0], cores, *shares[1:], done.idle)
     name = f"prepare, first to last shard of {images} images"
     yield Measurement(name, done.seconds, done.seconds, 1, done.images, "images", note)
 
@@ -131,20 +132,23 @@ def _plain(path: Path, image: dict[str, Any], objects: list[dict[str, Any]], tex
 @dataclass(frozen=True)
 class Done:
     """Images of all shards but the first of each core (a worker's first shard holds its start), the seconds from the
-    first of these to the last by the clock of the disk, and those of all the command's processes on the processors.
+    first of these to the last by the clock of the disk, those of all the command's processes on the processors, and the
+    share of all processors' time in which they idled.
     """
 
     images: int
     seconds: float
     cpu: float
+    idle: float
 
 
 def run_prepare(coco: Path, out: Path) -> Done:
     """Run the command, and look what it did."""
     process = subprocess.Popen(command(coco, out), cwd=HERE, stdout=subprocess.DEVNULL)
-    looks: list[tuple[float, dict[int, float]]] = []
+    looks: list[tuple[float, dict[int, float], float]] = []
     while process.poll() is None:
-        looks.append((time.time(), processor_times(process.pid)))
+        machine = psutil.cpu_times()
+        looks.append((time.time(), processor_times(process.pid), machine.idle + machine.iowait))
         time.sleep(2.0)
     rows = {shard["name"]: shard["rows"] for shard in json.loads((out / "manifest.json").read_text())["shards"]}
     written = sorted((path.stat().st_mtime, rows[path.name]) for path in (out / name for name in rows))
@@ -153,9 +157,11 @@ def run_prepare(coco: Path, out: Path) -> Done:
     inside = [look for look in looks if first <= look[0] <= last]
     if len(inside) < 2:
         raise RuntimeError("too few images: it was over at once")
-    (since, before), (until, after) = inside[0], inside[-1]
+    (since, before, idle), (until, after, idler) = inside[0], inside[-1]
     cpu = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
-    return Done(sum(count for _, count in written[cores:]), last - first, cpu / (until - since) * (last - first))
+    idled = (idler - idle) / (until - since) / (psutil.cpu_count() or 1)
+    share = (last - first) / (until - since)
+    return Done(sum(count for _, count in written[cores:]), last - first, cpu * share, idled)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
