@@ -73,8 +73,8 @@ def measure(scratch: Path, images: int) -> Iterator[Measurement]:
     ideal = seconds[0] / looped / cores
     by_cpu = min(cpu for _, cpu in loops) / looped / (done.cpu / done.images)
     shares = ideal * done.images / done.seconds, together / (cores * looped) * done.images / done.seconds, by_cpu
-    note = "{:.0%} of {} x the loop's best, {:.0%} of the loops at once; {:.0%} of the loop by processors' time, {:.0%} idle"
-    note = note.format(shares[0], cores, *shares[1:], done.idle)
+    told = "{:.0%} of {} x the loop's best, {:.0%} of the loops at once; {:.0%} by processors' time, {:.0%} idle"
+    note = told.format(shares[0], cores, *shares[1:], done.idle)
     name = f"prepare, first to last shard of {images} images"
     yield Measurement(name, done.seconds, done.seconds, 1, done.images, "images", note)
 
