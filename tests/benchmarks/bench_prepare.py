@@ -149,7 +149,7 @@ def run_prepare(coco: Path, out: Path) -> Done:
     while process.poll() is None:
         machine = psutil.cpu_times()
         looks.append((time.time(), processor_times(process.pid), machine.idle + machine.iowait))
-        time.sleep(2.0)
+        time.sleep(1.0)
     rows = {shard["name"]: shard["rows"] for shard in json.loads((out / "manifest.json").read_text())["shards"]}
     written = sorted((path.stat().st_mtime, rows[path.name]) for path in (out / name for name in rows))
     cores = len(os.sched_getaffinity(0))
