@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from objgan.vocabulary import tokenize
@@ -171,4 +172,6 @@ def _mask(one: Row, box: list[float], sides: tuple[int, int], size: int, lost: l
 def _shown(segmentation: Any) -> str:
     if isinstance(segmentation, dict):
         return f"run lengths of {segmentation.get('size')!r:.40}"
+    if isinstance(segmentation, list):
+        segmentation = [part.tolist() if isinstance(part, np.ndarray) else part for part in segmentation]
     return f"{segmentation!r:.60}"

@@ -16,6 +16,7 @@ from objgan.files import write_atomically
 
 Row = dict[str, Any]
 _PENDING_ROWS, _RUN_BYTES, _BATCH_ROWS = 1024, 32 << 20, 512
+_NESTED = pa.list_(pa.list_(pa.float64()))
 _ORDER = [("image_id", "ascending"), ("id", "ascending"), ("place", "ascending")]
 
 
@@ -65,7 +66,7 @@ class Spill:
 
 
 def take(folder: Path, name: str, image_ids: Sequence[int]) -> list[Row]:
-    """The rows of these images, sorted by image, id and place."""
+    """The rows of these images, sorted by image, id and place; lists of lists of numbers are lists of arrays."""
     wanted = np.sort(np.asarray(image_ids, np.int64))
     found = []
     for run in json.loads((folder / f"{name}.json").read_text()):
@@ -80,7 +81,26 @@ def take(folder: Path, name: str, image_ids: Sequence[int]) -> list[Row]:
                 kept = np.isin(batch["image_id"].to_numpy(), wanted)
                 if kept.any():
                     found.append(batch.filter(pa.array(kept)))
-    return pa.Table.from_batches(found).sort_by(_ORDER).to_pylist() if found else []
+    return _rows(pa.Table.from_batches(found).sort_by(_ORDER).combine_chunks()) if found else []
+
+
+def _rows(table: pa.Table) -> list[Row]:
+    """As `to_pylist`, but a picture's thousand coordinates become no Python numbers."""
+    nested = [field.name for field in table.schema if field.type == _NESTED]
+    rows: list[Row] = table.drop_columns(nested).to_pylist()
+    for name in nested:
+        for row, value in zip(rows, _arrays(table[name].combine_chunks()), strict=True):
+            row[name] = value
+    return rows
+
+
+def _arrays(column: pa.ListArray) -> Iterator[list[np.ndarray] | None]:
+    """A row's lists of numbers, views of the column; null is NaN."""
+    inner = column.values
+    values, ends = inner.values.to_numpy(zero_copy_only=False), inner.offsets.to_numpy()
+    bounds = zip(column.offsets.to_numpy()[:-1], column.offsets.to_numpy()[1:], strict=True)
+    for valid, (start, end) in zip(column.is_valid().to_pylist(), bounds, strict=True):
+        yield [values[ends[part] : ends[part + 1]] for part in range(start, end)] if valid else None
 
 
 def scan(folder: Path, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:

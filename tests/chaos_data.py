@@ -313,7 +313,7 @@ def kill_worker(process: subprocess.Popen[str], patience: float = 60.0) -> bool:
     while time.monotonic() < until and process.poll() is None:
         with contextlib.suppress(psutil.NoSuchProcess, IndexError):
             for child in psutil.Process(process.pid).children(recursive=True):
-                if "".join(child.cmdline()[:1]).startswith("ray::MapBatches"):
+                if "".join(child.cmdline()[:1]).startswith(("ray::MapBatches", "ray::MapWorker")):
                     child.kill()
                     return True
         time.sleep(0.01)

@@ -60,8 +60,9 @@ def test_time_that_is_up_begins_no_cell_and_the_table_has_what_there_is(done: li
 
 
 def test_a_section_without_rows_here_stays_as_it_was(done: list[str], tmp_path: Path) -> None:
-    before = learn.render(tmp_path, "# Page\n\n## Another\n\nGone.\n\n## Made up\n\nb 8\n")
+    before = learn.render(tmp_path, "# Page\n\nGone.\n\n## Another\n\nStays.\n\n## Made up\n\nb 8\n")
     assert "## Made up\n\nb 8\n" in before and "Not measured" not in before and "Gone" not in before
+    assert before.endswith("## Another\n\nStays.\n")
     assert learn.render(tmp_path, before) == before
 
 

@@ -1,38 +1,43 @@
 """`prepare` on genuine COCO pictures, beside the best plain loop of one process that does the same to the pixels.
 
-python -m tests.benchmarks.run --only prepare                  600 images: under a minute
+python -m tests.benchmarks.run --only prepare                  3,000 images, and the libraries that were tried
 python -m tests.benchmarks.bench_prepare --images 10000        the whole: rate from first to last shard, efficiency
 python -m tests.benchmarks.bench_prepare --memory 10000 100000 peak memory of both, object store apart
 python -m tests.benchmarks.bench_prepare --json 450            peak memory and rate of reading 450 MB of instances
+python -m tests.benchmarks.bench_prepare --linear 1000         seconds at 1, 3 and 10 times so many images, ...
 """
 
 import argparse
 import io
 import json
 import os
-import re
 import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import pycocotools.mask as coco_mask
 import torch
 from PIL import Image
 
 from objgan.vocabulary import tokenize
+from tests.benchmarks.coco_copies import COCO, repeat_coco
 from tests.benchmarks.measure import Measurement
+from tests.benchmarks.prepare_limits import HERE, command, ingest_command, linear, peak_memory, processor_times
 
-COCO = Path(__file__).resolve().parents[3] / "shared" / "coco"
 SIZE = 256
-QUICK = 600
-HERE = Path(__file__).resolve().parents[2]
+QUICK = 3000
+LOOPED = 1000
+REPEATS = 3
 
 
 def bench_prepare(scratch: Path) -> Iterator[Measurement]:
@@ -41,53 +46,44 @@ def bench_prepare(scratch: Path) -> Iterator[Measurement]:
         yield from measure(scratch, QUICK)
 
 
-def measure(scratch: Path, images: int) -> list[Measurement]:
-    """The plain loop over at most 1,000 images, and the command over all."""
-    coco = scratch / f"coco-{images}"
+def measure(scratch: Path, images: int) -> Iterator[Measurement]:
+    """The plain loop over at most 1,000 images, before and after the command, which takes all; its best counts.
+
+    By the clock on a machine that does nothing else; the processors' time compares on a busy one, too.
+    """
+    coco, cores = scratch / f"coco-{images}", len(os.sched_getaffinity(0))
     repeat_coco(coco, images)
-    looped = min(images, 1000)
-    seconds = plain_loop(coco, looped)
-    loop = Measurement("plain loop, one process, 256 px", seconds, seconds, 1, looped, "images")
-    rate = run_prepare(coco, scratch / f"out-{images}")
-    cores = len(os.sched_getaffinity(0))
-    note = f"{rate / (cores * loop.rate):.0%} of {cores} x the loop"
-    return [
-        loop,
-        Measurement(f"prepare, first to last shard, {images} images", images / rate, 0.0, 1, images, "images", note),
-    ]
+    looped = min(images, LOOPED)
+    loops = [plain_loop(coco, looped) for _ in range(REPEATS)]
+    done = run_prepare(coco, scratch / f"out-{images}")
+    loops.append(plain_loop(coco, looped))
+    seconds = sorted(clock for clock, _ in loops)
+    note = f"{looped / min(cpu for _, cpu in loops):.0f} images a second of a processor's time"
+    yield Measurement(
+        f"plain loop, one process, {SIZE} px",
+        seconds[len(seconds) // 2],
+        seconds[0],
+        len(seconds),
+        looped,
+        "images",
+        note,
+    )
+    together = loops_together(coco, looped, cores)
+    yield Measurement(f"{cores} such loops at once", together, together, 1, cores * looped, "images")
+    ideal = seconds[0] / looped / cores
+    by_cpu = min(cpu for _, cpu in loops) / looped / (done.cpu / done.images)
+    shares = ideal * done.images / done.seconds, together / (cores * looped) * done.images / done.seconds, by_cpu
+    told = "{:.0%} of {} x the loop's best, {:.0%} of the loops at once; {:.0%} by processors' time, {:.0%} idle"
+    note = told.format(shares[0], cores, *shares[1:], done.idle)
+    name = f"prepare, first to last shard of {images} images"
+    yield Measurement(name, done.seconds, done.seconds, 1, done.images, "images", note)
 
 
-def repeat_coco(folder: Path, images: int, megabytes: float = 0.0) -> None:
-    """The shared pictures under new ids, linked; `megabytes`: as many as make so large an instances file."""
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    told = {what: json.loads((COCO / "annotations" / f"{what}.json").read_text()) for what in ("instances", "captions")}
-    parts: dict[str, Any] = {what: defaultdict(list) for what in told}
-    for what, content in told.items():
-        for one in content["annotations"]:
-            parts[what][one["image_id"]].append(one)
-    pictures = told["instances"]["images"]
-    if megabytes:
-        images = int(megabytes * 1e6 / len(json.dumps(told["instances"]["annotations"])) * len(pictures))
-    records = []
-    for number in range(images):
-        old = pictures[number % len(pictures)]
-        place = folder / "images" / f"{number:08d}.jpg"
-        if not place.exists():
-            place.symlink_to(COCO / "images" / old["file_name"])
-        records.append({"id": number + 1, "file_name": place.name, "width": old["width"], "height": old["height"]})
-    for what, by_image in parts.items():
-        with (folder / f"{what}.json").open("w") as file:
-            file.write(f'{{"images": {json.dumps(records)}, "annotations": [')
-            count = 0
-            for number in range(images):
-                for one in by_image[pictures[number % len(pictures)]["id"]]:
-                    file.write((", " if count else "") + json.dumps({**one, "id": count, "image_id": number + 1}))
-                    count += 1
-            file.write(f'], "categories": {json.dumps(told["instances"]["categories"])}}}')
+def plain_loop(coco: Path, images: int) -> tuple[float, float]:
+    """Seconds, and seconds of processor time: read, decode, resize, encode, masks, tokens.
 
-
-def plain_loop(coco: Path, images: int) -> float:
-    """Seconds: read, decode, resize, encode, masks, tokens; annotations are in memory, nothing is checked or kept."""
+    Annotations are in memory, nothing is checked or kept.
+    """
     torch.set_num_threads(1)
     instances, captions = (json.loads((coco / f"{what}.json").read_text()) for what in ("instances", "captions"))
     objects, texts = defaultdict(list), defaultdict(list)
@@ -95,20 +91,30 @@ def plain_loop(coco: Path, images: int) -> float:
         objects[one["image_id"]].append(one)
     for one in captions["annotations"]:
         texts[one["image_id"]].append(one["caption"])
-    tokenize("warm up")
-    began = time.perf_counter()
+    for image in instances["images"][:20]:
+        _plain(coco / "images" / image["file_name"], image, objects[image["id"]], texts[image["id"]])
+    began, cpu = time.perf_counter(), time.process_time()
     for image in instances["images"][:images]:
         _plain(coco / "images" / image["file_name"], image, objects[image["id"]], texts[image["id"]])
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - cpu
+
+
+def loops_together(coco: Path, images: int, cores: int) -> float:
+    """Seconds of a loop over so many images in each of so many processes: what the cores can do with all at work."""
+    with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
+        list(pool.map(plain_loop, [coco] * cores, [20] * cores))
+        return max(clock for clock, _ in pool.map(plain_loop, [coco] * cores, [images] * cores))
 
 
 def _plain(path: Path, image: dict[str, Any], objects: list[dict[str, Any]], texts: list[str]) -> None:
     with Image.open(io.BytesIO(path.read_bytes())) as file:
-        pixels = torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1)[None]
-    square = torch.nn.functional.interpolate(pixels, (SIZE, SIZE), mode="lanczos", antialias=True)
-    Image.fromarray(square[0].permute(1, 2, 0).contiguous().numpy()).save(
-        io.BytesIO(), "JPEG", quality=95, subsampling=0
-    )
+        file.load()
+        upright = file if file.mode == "RGB" else file.convert("RGB")
+    pixels = torch.from_dlpack(pa.array(upright).values).view(1, upright.height, upright.width, 4)
+    wide = pixels.permute(0, 3, 1, 2)
+    square = torch.nn.functional.interpolate(wide, (SIZE, SIZE), mode="lanczos", antialias=True)[0, :3]
+    picture = Image.fromarray(square.permute(1, 2, 0).contiguous().numpy())
+    picture.save(io.BytesIO(), "JPEG", quality=95, subsampling=0)
     scale = np.array([SIZE / image["width"], SIZE / image["height"]])
     for one in objects:
         if isinstance(one["segmentation"], list):
@@ -123,57 +129,39 @@ def _plain(path: Path, image: dict[str, Any], objects: list[dict[str, Any]], tex
         tokenize(text)
 
 
-def _command(coco: Path, out: Path) -> list[str]:
-    files = {"images": coco / "images", "instances": coco / "instances.json", "captions": coco / "captions.json"}
-    options = [word for name, path in files.items() for word in (f"--{name}", str(path))]
-    return [sys.executable, "-m", "pipelines", "prepare", "--recipe", "paper", "--out", str(out), *options]
+@dataclass(frozen=True)
+class Done:
+    """Images of all shards but the first of each core (a worker's first shard holds its start), the seconds from the
+    first of these to the last by the clock of the disk, those of all the command's processes on the processors, and the
+    share of all processors' time in which they idled.
+    """
+
+    images: int
+    seconds: float
+    cpu: float
+    idle: float
 
 
-def run_prepare(coco: Path, out: Path) -> float:
-    """Images a second from first to last shard, as the command says it."""
-    done = subprocess.run(_command(coco, out), cwd=HERE, capture_output=True, text=True, check=True)
-    rates = re.findall(r"images, (\d+) images/s", done.stdout)
-    return float(rates[-1])
-
-
-def peak_memory(command: Sequence[str]) -> dict[str, float]:
-    """Peak PSS in MB while a command runs: of the driver, of Ray's workers, of both; without the object store."""
-    peak = {"driver": 0.0, "workers": 0.0, "both": 0.0, "seconds": 0.0}
-    process, began = subprocess.Popen(command, cwd=HERE, stdout=subprocess.DEVNULL), time.monotonic()
+def run_prepare(coco: Path, out: Path) -> Done:
+    """Run the command, and look what it did."""
+    process = subprocess.Popen(command(coco, out), cwd=HERE, stdout=subprocess.DEVNULL)
+    looks: list[tuple[float, dict[int, float], float]] = []
     while process.poll() is None:
-        driver, workers = _pss(process.pid), 0.0
-        for child in _children(process.pid):
-            if _name(child).startswith("ray::"):
-                workers += _pss(child.pid)
-        for name, value in (("driver", driver), ("workers", workers), ("both", driver + workers)):
-            peak[name] = max(peak[name], value)
-        time.sleep(0.5)
-    peak["seconds"] = time.monotonic() - began
-    if process.returncode:
-        raise RuntimeError(f"{command} ended with {process.returncode}")
-    return {name: round(value, 1) for name, value in peak.items()}
-
-
-def _children(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _name(process: psutil.Process) -> str:
-    try:
-        return (process.cmdline() or [""])[0]
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return ""
-
-
-def _pss(pid: int) -> float:
-    """MB, without what is mapped of Ray's object store."""
-    try:
-        return sum(one.pss for one in psutil.Process(pid).memory_maps() if "/dev/shm" not in one.path) / 1e6
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return 0.0
+        machine = psutil.cpu_times()
+        looks.append((time.time(), processor_times(process.pid), machine.idle + machine.iowait))
+        time.sleep(1.0)
+    rows = {shard["name"]: shard["rows"] for shard in json.loads((out / "manifest.json").read_text())["shards"]}
+    written = sorted((path.stat().st_mtime, rows[path.name]) for path in (out / name for name in rows))
+    cores = len(os.sched_getaffinity(0))
+    (first, _), (last, _) = written[cores - 1], written[-1]
+    inside = [look for look in looks if first <= look[0] <= last]
+    if len(inside) < 2:
+        raise RuntimeError("too few images: it was over at once")
+    (since, before, idle), (until, after, idler) = inside[0], inside[-1]
+    cpu = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
+    idled = (idler - idle) / (until - since) / (psutil.cpu_count() or 1)
+    share = (last - first) / (until - since)
+    return Done(sum(count for _, count in written[cores:]), last - first, cpu * share, idled)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -184,28 +172,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, metavar="N", help="rate of N images")
     parser.add_argument("--memory", type=int, nargs="+", default=[], metavar="N", help="peak memory of N images each")
     parser.add_argument("--json", type=float, metavar="MB", help="reading an instances file of so many megabytes")
+    parser.add_argument("--linear", type=int, metavar="N", help="seconds at 1, 3 and 10 times N images, without pixels")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="for the data (default: the system's own)")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         for one in measure(Path(scratch), options.images) if options.images else ():
-            print(f"{one.name}: {one.rate:.1f} images/s  {one.note}", flush=True)
+            print(f"{one.name}: {one.items / one.fastest:.1f} images/s  {one.note}", flush=True)
         for images in options.memory:
             coco = Path(scratch) / f"memory-{images}"
             repeat_coco(coco, images)
-            print(f"{images} images: {peak_memory(_command(coco, Path(scratch) / f'out-{images}'))} MB", flush=True)
+            print(f"{images} images: {peak_memory(command(coco, Path(scratch) / f'out-{images}'))} MB", flush=True)
         if options.json:
             coco = Path(scratch) / "json"
             repeat_coco(coco, 0, options.json)
-            print(f"{(coco / 'instances.json').stat().st_size / 1e6:.0f} MB of JSON: {peak_memory(_ingest(coco))} MB")
+            size = (coco / "instances.json").stat().st_size / 1e6
+            print(f"{size:.0f} MB of JSON: {peak_memory(ingest_command(coco))} MB", flush=True)
+        for line in linear(Path(scratch), options.linear) if options.linear else ():
+            print(line, flush=True)
     return 0
-
-
-def _ingest(coco: Path) -> list[str]:
-    program = (
-        "from pathlib import Path; from pipelines.coco import CocoSource; from pipelines.ingest import ingest; "
-        f"c = Path({str(coco)!r}); ingest(CocoSource(None, c / 'instances.json', c / 'captions.json'), c / 'work')"
-    )
-    return [sys.executable, "-c", program]
 
 
 if __name__ == "__main__":

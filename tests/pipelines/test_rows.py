@@ -180,6 +180,15 @@ def test_squashing_never_crops(tmp_path) -> None:
     assert square[:, :, :4].mean() > 230 and square[:, :, -4:].mean() > 230 and square[:, :, 8:-8].mean() < 10
 
 
+@pytest.mark.parametrize("sides", [(300, 200), (2500, 1700)])
+def test_squashing_is_the_lanczos_filter_however_pillow_keeps_the_picture(sides) -> None:
+    """Of over four million pixels it keeps several pieces."""
+    across, down = np.meshgrid(np.linspace(0, 255, sides[0]), np.linspace(0, 255, sides[1]))
+    picture = Image.fromarray(np.stack([across, down, 255 - across], -1).astype(np.uint8))
+    expected = np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS), int)
+    assert np.abs(decode(squash(picture, SIZE)).transpose(1, 2, 0) - expected).max() < 6
+
+
 def test_the_reason_names_no_folder(tmp_path) -> None:
     _truncated(tmp_path / "a.png")
     with pytest.raises(Unreadable) as caught:

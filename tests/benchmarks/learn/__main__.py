@@ -45,7 +45,8 @@ def work(names: Sequence[str], options: Options, until: float, log: Log) -> bool
 def render(out: Path, before: str = "") -> str:
     """RESULTS.md from the rows that there are and from the notes on what was tried.
 
-    A section without rows under `out` stays as it was in the page `before`: rows need not all be on one machine.
+    A section without rows under `out` stays as it was in the page `before`: rows need not all be on one machine. So do
+    the sections at the end that others write.
     """
     old = {text.split("\n", 1)[0]: text for text in before.split("\n## ")[1:]}
     parts = ["# Does it learn?", "", "Made by `make bench-learn`. Intervals are 95 % bootstrap intervals.", ""]
@@ -58,6 +59,8 @@ def render(out: Path, before: str = "") -> str:
         tried = HERE / f"tried_{name}.md"
         if tried.exists():
             parts += ["### What was tried", "", tried.read_text().strip(), ""]
+    ours = {section(name).TITLE for name in SECTIONS}
+    parts += [f"## {text.rstrip()}\n" for title, text in old.items() if title not in ours]
     return "\n".join(parts)
 
 
