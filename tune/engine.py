@@ -256,6 +256,8 @@ def _tune(sweep: Sweep, rungs: Rungs, trials: _Trials, orders: Orders, allotment
             callbacks=[conductor],
             stop=conductor,
             failure_config=ray.tune.FailureConfig(max_failures=_PROCESS_FAILURES),
+            # There is nothing to say of a trial that ended; one that failed may have no checkpoint at all.
+            checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
     )
