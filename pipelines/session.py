@@ -19,11 +19,12 @@ _CODE = {"working_dir": str(REPOSITORY), "excludes": [".git", ".venv", "runs", "
 
 
 @contextlib.contextmanager
-def ray_session(address: str | None = None) -> Iterator[None]:
+def ray_session(address: str | None = None, dashboard: bool = False) -> Iterator[None]:
     """Ray for the length of a command; a session that already runs in this process is used and left alone.
 
     `address` None starts Ray on this machine alone, never joining whatever cluster happens to run here; in a Ray job it
-    is the job's own cluster.
+    is the job's own cluster. `dashboard` goes with a Ray of our own: Ray Train needs it to give back the CPUs of a
+    training whose own driver died, where this process lives on.
 
     Raises:
         InputError: no cluster answers at `address`.
@@ -45,7 +46,7 @@ def ray_session(address: str | None = None) -> Iterator[None]:
         os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
         _guard_token()
         with _no_stderr(), _own_sigterm():
-            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address="local", include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
     else:
         _connect(address)
     _quieten_ray()

@@ -88,7 +88,7 @@ def run_sweep(
                     observer.trial(row)
             return rows.result()
         conductor = Conductor(sweep, rows, observers, log)
-        with conductor.hearing(), ray_session(address):
+        with conductor.hearing(), ray_session(address, dashboard=True):
             cores = (os.cpu_count() or 1) if address is None else None
             allotment = plan_resources(sweep, ray.cluster_resources(), cores)
             _announce(sweep, rows, allotment, log)
@@ -256,6 +256,8 @@ def _tune(sweep: Sweep, rungs: Rungs, trials: _Trials, orders: Orders, allotment
             callbacks=[conductor],
             stop=conductor,
             failure_config=ray.tune.FailureConfig(max_failures=_PROCESS_FAILURES),
+            # There is nothing to say of a trial that ended; one that failed may have no checkpoint at all.
+            checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
     )
