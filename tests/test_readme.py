@@ -21,6 +21,10 @@ COCO = (
     "python -m pipelines run --images ../shared/coco/images --instances ../shared/coco/annotations/instances.json "
     "--captions ../shared/coco/annotations/captions.json --recipe tiny --out runs/coco"
 )
+SWEEP = (
+    "python -m tune boxes --data data/tune --set boxes.training.steps=300 --set boxes.training.checkpoint_every=60 "
+    "--trials 8"
+)
 SHORT: dict[str, tuple[str, ...]] = {
     "make demo": ("make --dry-run demo", "python -m pipelines demo --images 60 --config quick.yaml"),
     "make test": ("make --dry-run test",),
@@ -67,6 +71,29 @@ SHORT: dict[str, tuple[str, ...]] = {
     "python -m pipelines run --out runs/all": ("+ --config quick.yaml --dry-run",),
     "python -m pipelines run --out runs/all --dry-run": ("+",),
     "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db": ("+ --help",),
+    "python -m pipelines sample --out data/tune-coco --images 600 --seed 0": ("+ --images 60",),
+    "python -m pipelines prepare --images data/tune-coco/images "
+    "--instances data/tune-coco/annotations/instances.json "
+    "--captions data/tune-coco/annotations/captions.json --out data/tune": (QUICK,),
+    f"{SWEEP} --dry-run": ("+",),
+    f"{SWEEP} --run first-sweep --export-recipe runs/best-boxes.yaml": (
+        "python -m tune boxes --data data/tune --config quick.yaml --set boxes.training.checkpoint_every=1 --trials 2 "
+        "--run first-sweep --export-recipe runs/best-boxes.yaml",
+    ),
+    "python -m tune show first-sweep": ("+",),
+    "python -m pipelines train boxes --data data/tune --config runs/best-boxes.yaml --run best": ("+",),
+    "python -m tune space boxes --out my-space.yaml": ("+",),
+    "python -m tune boxes --data data/tune --space my-space.yaml --metric count_error --search optuna --dry-run": (
+        "+",
+    ),
+    "python -m tune --resume first-sweep": ("+",),
+    # What these two do beyond that is in tests/tune/test_sweep.py.
+    "python -m tune --resume first-sweep --confirm 3 --register objgan --export-recipe runs/best-boxes.yaml": (
+        "+ --dry-run",
+    ),
+    "python -m tune images --data s3://bucket/coco --encoders /mnt/encoders --recipe small "
+    "--storage s3://bucket/runs --address head:6379 --workers 1 --max-concurrent 8 --trials 40 --time-budget 2d "
+    "--gpu-hours 400 --search optuna --confirm 3": ("+ --help",),
 }
 STAGE = "{training: {steps: 2, batch_size: 6, validation_samples: 6, checkpoint_every: 2}}"
 SETTINGS = "".join(f"{stage}: {STAGE}\n" for stage in ("encoders", "boxes", "shapes", "images", "judge"))

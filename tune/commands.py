@@ -9,6 +9,7 @@ from pathlib import Path
 
 from objgan.config import STAGES
 from objgan.errors import InputError
+from objgan.files import write_atomically
 from pipelines.lease import Lease
 from pipelines.progress import say
 from pipelines.runs import is_alive
@@ -89,9 +90,17 @@ def show(options: argparse.Namespace) -> None:
 
 def space(options: argparse.Namespace) -> None:
     """The default space, for a file."""
-    stages = " ".join(options.stages)
-    sys.stdout.write(f"# Search space of {stages}: change it, and give it back with --space FILE.\n\n")
-    sys.stdout.write(write_space(default_space(options.stages)))
+    head = f"# Search space of {' '.join(options.stages)}: change it, and give it back with --space FILE.\n\n"
+    text = head + write_space(default_space(options.stages))
+    if options.out is None:
+        sys.stdout.write(text)
+        return
+    if options.out.exists():
+        raise InputError(f"--out: {options.out} is there already, and may have been changed by hand: name another file")
+    try:
+        write_atomically(options.out, text)
+    except OSError as error:
+        raise InputError(f"--out: cannot write {options.out} ({error.strerror})") from None
 
 
 def _run(options: argparse.Namespace, tracked: Sweep, begun: bool, lease: Lease) -> SweepResult:

@@ -138,6 +138,8 @@ def test_the_default_space_is_printed_for_a_file(capsys, here) -> None:
     assert main(["space", "boxes", "shapes"]) == 0
     assert parse_space(capsys.readouterr().out) == default_space(("boxes", "shapes"))
     assert main(["space", "boxen"]) == 2
+    assert main(["space", "boxes", "--out", "my.yaml"]) == 0 and main(["space", "boxes", "--out", "my.yaml"]) == 2
+    assert "may have been changed by hand" in capsys.readouterr().err
 
 
 def test_a_moved_sweep_is_found_where_it_is(here) -> None:
