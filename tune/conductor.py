@@ -65,7 +65,8 @@ class Conductor(ray.tune.Callback, ray.tune.Stopper):  # type: ignore[misc]
         for row in self._rows.result().trials:
             if row.state not in ENDED:
                 self.put(replace(row, state="interrupted"))
-        self._rows.put_state("interrupted" if self.asked not in (None, BUDGET) else "finished", self.seconds)
+        state = "interrupted" if self.asked not in (None, BUDGET) else "finished"
+        self._rows.put_state(state, self.seconds, self.asked)
 
     @contextmanager
     def hearing(self) -> Iterator[None]:

@@ -54,11 +54,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """All trials of a sweep, by number. `state` running only in a file that a killed driver left."""
+    """All trials of a sweep, by number. `state` running only in a file that a killed driver left.
+
+    reason: why it ended before its last trial: interrupted, terminated, or that its budget is spent
+    """
 
     state: Literal["running", "finished", "interrupted", "failed"]
     trials: tuple[Trial, ...]
     seconds: float
+    reason: str | None = None
 
     def best(self, metric: str, mode: str) -> Trial | None:
         """The trial with the best report; the earliest of equal ones."""

@@ -3,7 +3,7 @@
 ```
 sweep.json                   what the sweep is (tune.description)
 inputs.json                  sums of the data and of the shared checkpoints, wherever they lie
-state.json                   {"state", "seconds"}
+state.json                   {"state", "seconds", "reason"}
 trials/ID/trial.json         a trial's row; the driver writes it
 trials/ID/points.json        what the trial itself has measured; it may be ahead of the row by a report
 trials/ID/segments.json      under population-based training: from which donor and with which settings it goes on
@@ -57,6 +57,7 @@ class TrialStore:
         state = store.json(_STATE) or {}
         self.state: str | None = state.get("state")
         self.seconds = float(state.get("seconds", 0.0))
+        self.reason: str | None = state.get("reason")
 
     def put(self, row: Trial) -> None:
         """Write a row; nothing happens where it is as it was."""
@@ -65,15 +66,16 @@ class TrialStore:
         self.store.write(f"{trial_folder(row.id)}/{_ROW}", json.dumps(asdict(row), indent=1) + "\n")
         self.rows[row.id] = row
 
-    def put_state(self, state: str, seconds: float) -> None:
+    def put_state(self, state: str, seconds: float, reason: str | None = None) -> None:
         """Write how the sweep stands."""
-        self.state, self.seconds = state, seconds
-        self.store.write(_STATE, json.dumps({"state": state, "seconds": round(seconds, 3)}) + "\n")
+        self.state, self.seconds, self.reason = state, seconds, reason
+        self.store.write(_STATE, json.dumps({"state": state, "seconds": round(seconds, 3), "reason": reason}) + "\n")
 
     def result(self) -> SweepResult:
         """All rows, by number."""
         state: Any = self.state or "running"
-        return SweepResult(state, tuple(sorted(self.rows.values(), key=lambda row: row.number)), self.seconds)
+        rows = sorted(self.rows.values(), key=lambda row: row.number)
+        return SweepResult(state, tuple(rows), self.seconds, self.reason)
 
     def ended(self) -> list[Trial]:
         """Trials that will not go on, by number."""
