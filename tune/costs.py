@@ -122,7 +122,8 @@ def _total_text(sweep: Sweep, costs: list[StageCost], room: Allotment | None) ->
         return said
     kind = "GPU" if room.use_gpu else "CPU"
     total = sweep.budget.trials * seconds
-    return f"{said}; at most {total * room.workers / 3600:.3g} {kind} hours, {span(total / room.concurrent)}"
+    hours = total * room.workers / 3600
+    return f"{said}: {hours:.3g} {kind} hours, {span(total / room.concurrent)}, and some seconds a trial to start"
 
 
 def _confirm_text(seeds: int, costs: list[StageCost], room: Allotment | None) -> str:

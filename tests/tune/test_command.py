@@ -102,7 +102,7 @@ def test_a_dry_run_knows_the_speed_of_an_earlier_run_of_the_same_sizes(prepared_
     RunStatus("finished", "boxes", seconds_per_step=60.0).save(Storage(here / "runs" / "first" / "boxes"))
     assert main(words) == 0
     told = capsys.readouterr().out
-    assert "about 0:06:00 of steps (as fast as first/boxes)" in told and "at most 1 CPU hours" in told
+    assert "about 0:06:00 of steps (as fast as first/boxes)" in told and "1 CPU hours, 1:00:00" in told
 
 
 def test_a_sweep_that_cannot_run_here_is_refused_before_it_starts(prepared_boxes, here, capsys) -> None:

@@ -50,7 +50,7 @@ def test_a_sweep_from_the_command_to_the_registry(prepared_boxes, tmp_path: Path
     assert len(runs) == 1 + 2 + 4 and {run.info.status for run in runs.values()} == {"FINISHED"}
     assert all(run.data.tags.get("mlflow.parentRunId", parent) == parent for run in runs.values())
     trial_run = next(run for run in runs.values() if run.data.tags.get("objgan.trial") == best.id)
-    assert trial_run.data.params["boxes.training.lr"] == str(rate)
+    assert trial_run.data.params["boxes.training.lr"] == str(best.settings["boxes.training.lr"])
     if confirmed.outcome != "worse":
         version = client.get_model_version_by_alias("m-boxes", "challenger")
         assert (version.tags["objgan.sweep"], version.tags["objgan.trial"]) == ("s", best.id)
