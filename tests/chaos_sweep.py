@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=10, help="sweeps, each killed once (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=60.0, help="begin none after that (default: %(default)s)")
     parser.add_argument(
-        "--every", type=float, metavar="S", help="kill every driver after S seconds, not only the first"
+        "--every", type=float, metavar="S", help="kill every driver after S s, not only the first"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/chaos_sweep"), metavar="DIR", help="(%(default)s)")
     parser.add_argument("--drive", metavar="NAME", help=argparse.SUPPRESS)

@@ -25,7 +25,7 @@ _NOTE_S = 5.0
 _GRACE_S = 150.0
 
 
-class Conductor(ray.tune.Callback, ray.tune.Stopper):  # type: ignore[misc]
+class Conductor(ray.tune.Callback, ray.tune.Stopper):
     """Ray Tune calls it at every event, and asks it some times a second whether all is to end.
 
     `asked` is why the sweep is to end before its last trial: a signal, or `BUDGET`.

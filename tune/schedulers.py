@@ -103,6 +103,10 @@ class _Remembering:
             if self._goal.metric in point.measures:
                 result = {"step": point.step, "goal": point.measures[self._goal.metric]}
                 super().on_trial_result(None, trial, result)  # type: ignore[misc]
+                self._forget(trial)
+
+    def _forget(self, trial: Any) -> None:
+        """A decision on what was told before is none."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -115,8 +119,7 @@ class Asha(_Remembering, ray.tune.schedulers.AsyncHyperBandScheduler):
 class Median(_Remembering, ray.tune.schedulers.MedianStoppingRule):
     """Ends a trial whose best is worse than the median of the others' means so far (Golovin et al. 2017)."""
 
-    def _replay(self, trial: Any, row: Trial) -> None:
-        super()._replay(trial, row)
+    def _forget(self, trial: Any) -> None:
         self._stopped_trials.discard(trial)
 
     def _on_insufficient_samples(self, tune_controller: Any, trial: Any, time: float) -> Any:

@@ -46,6 +46,8 @@ class SweepTrial(ray.tune.Trainable):
     def setup(self, config: dict[str, Any], orders: Orders) -> None:
         """Called by Ray Tune once for a process."""
         self._orders = orders
+        self._work: TrialWork | None = None
+        self._pointer: dict[str, Any] | None = None
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -60,8 +62,9 @@ class SweepTrial(ray.tune.Trainable):
             orders = self._orders
             if reason := ray.get(orders.desk.begin.remote(self._trial["trial"])):
                 return {"step": 0, "done": True, "told": {"state": "interrupted", "error": None, "reason": reason}}
-            self._work = TrialWork(orders.sweep, orders.desk, orders.threads, self._trial, self._segments())
-            self._work.start()
+            work = TrialWork(orders.sweep, orders.desk, orders.threads, self._trial, self._segments())
+            work.start()
+            self._work = work
         return self._work.next()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -79,8 +82,7 @@ class SweepTrial(ray.tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._trial = dict(config["job"])
-        self._work: TrialWork | None = None
-        self._pointer: dict[str, Any] | None = None
+        self._work, self._pointer = None, None
 
     def _segments(self) -> Segments:
         """The trial's segments, with a new one where a donor's weights are to be taken over."""
