@@ -15,6 +15,7 @@ from pipelines.progress import say
 from pipelines.runs import is_alive
 from pipelines.session import ray_session, tracking_uri
 from pipelines.storage import Storage
+from pipelines.supervision import TERMINATED
 from pipelines.train_command import RUNS, best_checkpoint
 from tune import confirm as confirmation
 from tune.costs import here, plan_text
@@ -60,6 +61,8 @@ def sweep(options: argparse.Namespace) -> None:
         say(f"\n{table(result, tracked.goal)}\n\n{summary(tracked, result)}")
         if result.state == "interrupted":
             raise _stopped(options, tracked, result)
+        if result.reason is not None:
+            say(f"to go on: {_resume(options.storage, tracked)} with a larger budget")
         _afterwards(options, tracked, result, uri)
     say(f"sweep:    {asked.store()} (pictures, trials.csv, best.yaml)")
     say(f"MLflow:   {_mlflow_command(uri)}")
@@ -178,7 +181,7 @@ def _export(file: Path, there: Sweep, result: SweepResult) -> None:
 def _stopped(options: argparse.Namespace, there: Sweep, result: SweepResult) -> SweepStopped:
     ended = sum(trial.state in ("finished", "stopped", "failed") for trial in result.trials)
     text = f"{ended} of {there.budget.trials} trials ended; go on with: {_resume(options.storage, there)}"
-    return SweepStopped(text, 143 if getattr(result, "reason", None) == "terminated" else 130)
+    return SweepStopped(text, 143 if result.reason == TERMINATED else 130)
 
 
 def _resume(storage: str, there: Sweep) -> str:
