@@ -136,7 +136,7 @@ def _confirm(options: argparse.Namespace, tracked: Sweep, result: SweepResult) -
     with ray_session(options.address):
         import ray
 
-        # Settings of a confirmation are drawn up to run beside each other as trials do.
+        # As many at once as there would be trials.
         wanted = replace(tracked, budget=replace(tracked.budget, trials=2 * options.confirm))
         room = plan_resources(wanted, ray.cluster_resources(), _cores(options.address))
         say(f"\nconfirm: trial {best.number}'s settings and the recipe's, {options.confirm} other seeds each")
