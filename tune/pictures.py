@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tune.report import short_names, text
 from tune.results import Point, State, SweepResult, Trial
@@ -104,7 +105,7 @@ def history(drawn: Drawn) -> Figure:
         axes.scatter(without, bottom, marker="x", color=_COLOURS["failed"], transform=transform, label="no measure")
     axes.set_xlabel("trial")
     axes.set_ylabel(_measure(drawn.goal))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=9)
     return figure
 
