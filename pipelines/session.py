@@ -16,10 +16,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @contextlib.contextmanager
-def ray_session(address: str | None = None) -> Iterator[None]:
+def ray_session(address: str | None = None, dashboard: bool = False) -> Iterator[None]:
     """Ray for the length of a command; a session that already runs in this process is used and left alone.
 
-    `address` None starts Ray on this machine alone, never joining whatever cluster happens to run here.
+    `address` None starts Ray on this machine alone, never joining whatever cluster happens to run here. `dashboard`
+    goes with that: Ray Train needs it to give back the CPUs of a training whose own driver died, where this process
+    lives on.
 
     Raises:
         InputError: no cluster answers at `address`.
@@ -38,7 +40,7 @@ def ray_session(address: str | None = None) -> Iterator[None]:
         # Workers on this machine find the programs as this process did, whatever folder it was started in.
         os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
         with _no_stderr(), _own_sigterm():
-            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address="local", include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
     else:
         _connect(address)
     _quieten_ray()

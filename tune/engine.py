@@ -88,7 +88,7 @@ def run_sweep(
                     observer.trial(row)
             return rows.result()
         conductor = Conductor(sweep, rows, observers, log)
-        with conductor.hearing(), ray_session(address):
+        with conductor.hearing(), ray_session(address, dashboard=True):
             cores = (os.cpu_count() or 1) if address is None else None
             allotment = plan_resources(sweep, ray.cluster_resources(), cores)
             _announce(sweep, rows, allotment, log)
