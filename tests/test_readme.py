@@ -75,19 +75,19 @@ SHORT: dict[str, tuple[str, ...]] = {
     "python -m pipelines prepare --images data/tune-coco/images "
     "--instances data/tune-coco/annotations/instances.json "
     "--captions data/tune-coco/annotations/captions.json --out data/tune": (QUICK,),
-    f"{SWEEP} --dry-run": ("+",),
+    f"{SWEEP} --dry-run": ("+ --config quick.yaml",),
     f"{SWEEP} --run first-sweep --export-recipe runs/best-boxes.yaml": (
         "python -m tune boxes --data data/tune --config quick.yaml --set boxes.training.checkpoint_every=1 --trials 2 "
         "--run first-sweep --export-recipe runs/best-boxes.yaml",
     ),
     "python -m tune show first-sweep": ("+",),
-    "python -m pipelines train boxes --data data/tune --config runs/best-boxes.yaml --run best": ("+",),
+    "python -m pipelines train boxes --data data/tune --config runs/best-boxes.yaml --run best": ("+ --dry-run",),
     "python -m tune space boxes --out my-space.yaml": ("+",),
     "python -m tune boxes --data data/tune --space my-space.yaml --metric count_error --search optuna --dry-run": (
         "+",
     ),
-    "python -m tune --resume first-sweep": ("+",),
     # What these two do beyond that is in tests/tune/test_sweep.py.
+    "python -m tune --resume first-sweep": ("+ --dry-run",),
     "python -m tune --resume first-sweep --confirm 3 --register objgan --export-recipe runs/best-boxes.yaml": (
         "+ --dry-run",
     ),
