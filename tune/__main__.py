@@ -163,6 +163,7 @@ def _show() -> argparse.ArgumentParser:
 def _space() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tune space", description="A default search space as YAML.")
     parser.add_argument("stages", nargs="+", metavar="STAGE", help="encoders, boxes, shapes, images, judge")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write it (default: print it)")
     return parser
 
 

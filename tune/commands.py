@@ -9,11 +9,13 @@ from pathlib import Path
 
 from objgan.config import STAGES
 from objgan.errors import InputError
+from objgan.files import write_atomically
 from pipelines.lease import Lease
 from pipelines.progress import say
 from pipelines.runs import is_alive
 from pipelines.session import ray_session, tracking_uri
 from pipelines.storage import Storage
+from pipelines.supervision import TERMINATED
 from pipelines.train_command import RUNS, best_checkpoint
 from tune import confirm as confirmation
 from tune.costs import here, plan_text
@@ -59,6 +61,8 @@ def sweep(options: argparse.Namespace) -> None:
         say(f"\n{table(result, tracked.goal)}\n\n{summary(tracked, result)}")
         if result.state == "interrupted":
             raise _stopped(options, tracked, result)
+        if result.reason is not None:
+            say(f"to go on: {_resume(options.storage, tracked)} with a larger budget")
         _afterwards(options, tracked, result, uri)
     say(f"sweep:    {asked.store()} (pictures, trials.csv, best.yaml)")
     say(f"MLflow:   {_mlflow_command(uri)}")
@@ -89,9 +93,17 @@ def show(options: argparse.Namespace) -> None:
 
 def space(options: argparse.Namespace) -> None:
     """The default space, for a file."""
-    stages = " ".join(options.stages)
-    sys.stdout.write(f"# Search space of {stages}: change it, and give it back with --space FILE.\n\n")
-    sys.stdout.write(write_space(default_space(options.stages)))
+    head = f"# Search space of {' '.join(options.stages)}: change it, and give it back with --space FILE.\n\n"
+    text = head + write_space(default_space(options.stages))
+    if options.out is None:
+        sys.stdout.write(text)
+        return
+    if options.out.exists():
+        raise InputError(f"--out: {options.out} is there already, and may have been changed by hand: name another file")
+    try:
+        write_atomically(options.out, text)
+    except OSError as error:
+        raise InputError(f"--out: cannot write {options.out} ({error.strerror})") from None
 
 
 def _run(options: argparse.Namespace, tracked: Sweep, begun: bool, lease: Lease) -> SweepResult:
@@ -124,7 +136,7 @@ def _confirm(options: argparse.Namespace, tracked: Sweep, result: SweepResult) -
     with ray_session(options.address):
         import ray
 
-        # Settings of a confirmation are drawn up to run beside each other as trials do.
+        # As many at once as there would be trials.
         wanted = replace(tracked, budget=replace(tracked.budget, trials=2 * options.confirm))
         room = plan_resources(wanted, ray.cluster_resources(), _cores(options.address))
         say(f"\nconfirm: trial {best.number}'s settings and the recipe's, {options.confirm} other seeds each")
@@ -169,7 +181,7 @@ def _export(file: Path, there: Sweep, result: SweepResult) -> None:
 def _stopped(options: argparse.Namespace, there: Sweep, result: SweepResult) -> SweepStopped:
     ended = sum(trial.state in ("finished", "stopped", "failed") for trial in result.trials)
     text = f"{ended} of {there.budget.trials} trials ended; go on with: {_resume(options.storage, there)}"
-    return SweepStopped(text, 143 if getattr(result, "reason", None) == "terminated" else 130)
+    return SweepStopped(text, 143 if result.reason == TERMINATED else 130)
 
 
 def _resume(storage: str, there: Sweep) -> str:

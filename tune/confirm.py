@@ -83,7 +83,7 @@ class Confirmed:
 
     def text(self) -> str:
         """A table of all measures, and the verdict."""
-        rows = [("HELD OUT", "BEST SETTINGS", "RECIPE'S", "DIFFERENCE")]
+        rows: list[tuple[str, ...]] = [("HELD OUT", "BEST SETTINGS", "RECIPE'S", "DIFFERENCE")]
         for name in self.measures():
             best, default, apart = (self.values("best", name), self.values("default", name), self.difference(name))
             spreads = [spread(values).text() if values else "-" for values in (best, default)]

@@ -62,11 +62,12 @@ def known_speed(sweep: Sweep, stage: str) -> tuple[float, str] | None:
 def plan_text(sweep: Sweep, cluster: Mapping[str, float], address: str | None, confirm: int = 0) -> tuple[str, bool]:
     """What would be done, and whether it can run."""
     local = address is None
+    room: Allotment | None = None
     try:
-        room: Allotment | None = plan_resources(sweep, cluster, os.cpu_count() if local else None)
-        said = _room_text(room, cluster, address)
+        planned = room = plan_resources(sweep, cluster, os.cpu_count() if local else None)
+        said = _room_text(planned, cluster, address)
     except InputError as error:
-        room, said = None, f"no: {error}"
+        said = f"no: {error}"
     costs = stage_costs(sweep)
     budget = sweep.budget
     lines = [
@@ -122,7 +123,8 @@ def _total_text(sweep: Sweep, costs: list[StageCost], room: Allotment | None) ->
         return said
     kind = "GPU" if room.use_gpu else "CPU"
     total = sweep.budget.trials * seconds
-    return f"{said}; at most {total * room.workers / 3600:.3g} {kind} hours, {span(total / room.concurrent)}"
+    hours = total * room.workers / 3600
+    return f"{said}: {hours:.3g} {kind} hours, {span(total / room.concurrent)}, and some seconds a trial to start"
 
 
 def _confirm_text(seeds: int, costs: list[StageCost], room: Allotment | None) -> str:

@@ -42,7 +42,7 @@ def tell_confirmed(sweep: Sweep, confirmed: Confirmed, log: Log) -> None:
     figures: dict[str, float] = {}
     for measure in confirmed.measures():
         for arm in ("best", "default"):
-            values = confirmed.values(arm, measure)  # type: ignore[arg-type]
+            values = confirmed.values(arm, measure)
             figures |= {f"confirm/{arm}/{measure}": sum(values) / len(values)} if values else {}
         if (apart := confirmed.difference(measure)) is not None:
             figures[f"confirm/difference/{measure}"] = apart.mean

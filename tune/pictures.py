@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tune.report import short_names, text
 from tune.results import Point, State, SweepResult, Trial
@@ -104,7 +105,7 @@ def history(drawn: Drawn) -> Figure:
         axes.scatter(without, bottom, marker="x", color=_COLOURS["failed"], transform=transform, label="no measure")
     axes.set_xlabel("trial")
     axes.set_ylabel(_measure(drawn.goal))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=9)
     return figure
 
@@ -136,12 +137,13 @@ def parallel_coordinates(drawn: Drawn) -> Figure:
     )
     values = [drawn.value(point) for _, point in drawn.rows]
     low, high = min(values), max(values)
+    faint = 0.35 if len(values) <= 20 else 0.15
     for trial, point in sorted(drawn.rows, key=lambda row: drawn.share(drawn.value(row[1]))):
         heights = [place(drawn.space.knobs[name], trial.settings.get(name)) for name in names]
         heights.append((drawn.value(point) - low) / ((high - low) or 1.0))
         chosen, share = trial.id == drawn.best.id, drawn.share(drawn.value(point))
         colour = _BEST if chosen else _SCALE(0.9 * share)
-        axes.plot(heights, color=colour, linewidth=2.6 if chosen else 1.3, alpha=1.0 if chosen else 0.35 + 0.5 * share)
+        axes.plot(heights, color=colour, linewidth=2.6 if chosen else 1.3, alpha=1.0 if chosen else faint + 0.5 * share)
     for at, name in enumerate(names):
         _axis(axes, at, _ends(drawn.space.knobs[name]))
     _axis(axes, len(names), [(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")])

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from objgan.checkpoint import read_config
 from objgan.config import STAGES, config_to_json
 from objgan.errors import InputError
+from objgan.files import read_json
 from pipelines.mlflow_store import EXPERIMENT
 from pipelines.registry import mlflow_at, register
 from pipelines.run import assemble
@@ -74,9 +76,37 @@ def promote(what: Candidate, name: str, uri: str, confirmed: Confirmed | None) -
     if not what.whole:
         return _register_stage(what, f"{name}-{what.sweep.stage}", uri, run, tags)
     with tempfile.TemporaryDirectory(prefix="objgan-") as folder:
-        config = trial_config(what.sweep, what.trial)
-        assemble(config, what.checkpoints["images"], {stage: what.checkpoints[stage] for stage in STAGES}, Path(folder))
-        return register(Path(folder) / "model", name=name, alias=ALIAS, tracking_uri=uri, run_id=run, tags=tags)
+        model = whole_model(what, Path(folder))
+        return register(model, name=name, alias=ALIAS, tracking_uri=uri, run_id=run, tags=tags)
+
+
+def whole_model(what: Candidate, folder: Path) -> Path:
+    """All stages' networks as one model, in `folder`/model.
+
+    Raises:
+        InputError: the stages do not fit together: they were trained on other data, or for other encoders.
+    """
+    _check_fit(what)
+    config = trial_config(what.sweep, what.trial)
+    for stage in STAGES:
+        if stage not in what.sweep.stages:
+            # A network is as its own settings had it, not as the sweep's would.
+            config = config.model_copy(update={stage: getattr(read_config(what.checkpoints[stage]), stage)})
+    assemble(config, what.checkpoints["images"], {stage: what.checkpoints[stage] for stage in STAGES}, folder)
+    return folder / "model"
+
+
+def _check_fit(what: Candidate) -> None:
+    first = what.checkpoints[what.sweep.stage]
+    words = read_json(first / "domain" / "vocabulary.json", "vocabulary of the trial")
+    for stage, folder in what.checkpoints.items():
+        if read_json(folder / "domain" / "vocabulary.json", f"vocabulary of stage {stage}") != words:
+            raise InputError(f"--register: stage {stage} ({folder}) was trained on data with another vocabulary")
+    if "encoders" in what.sweep.stages and (others := [name for name in STAGES[1:] if name not in what.sweep.stages]):
+        raise InputError(
+            f"--register: the sweep trained encoders, and {' and '.join(others)} of --rest were made for other ones: "
+            f"leave out --rest, or sweep over them, too"
+        )
 
 
 def _register_stage(what: Candidate, name: str, uri: str, run: str | None, tags: Mapping[str, str]) -> str:

@@ -42,7 +42,8 @@ def table(result: SweepResult, goal: Goal) -> str:
 def summary(sweep: Sweep, result: SweepResult) -> str:
     """What came of it: how many trials, how they ended, the best one with its settings against the recipe's."""
     goal, counts = sweep.goal, _counts(result)
-    lines = [f"{sweep.run}: {result.state} after {span(result.seconds)}; {counts}"]
+    why = f" ({result.reason})" if result.reason else ""
+    lines = [f"{sweep.run}: {result.state} after {span(result.seconds)}{why}; {counts}"]
     best = result.best(goal.metric, goal.mode)
     if best is None:
         return "\n".join([*lines, f"no trial has told {goal.metric} yet"])

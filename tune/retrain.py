@@ -39,15 +39,21 @@ _LEASE_S = 120.0
 
 @dataclass(frozen=True)
 class Arm:
-    """One run to do: which settings, which seed, and where below the sweep."""
+    """One run to do: which settings (`trial`'s, or the recipe's), with the seed in them."""
 
     name: ArmName
+    trial: str
     config: Config
+
+    @property
+    def label(self) -> str:
+        """After more trials the best one may be another: its runs have names of their own."""
+        return f"{'default' if self.name == 'default' else self.trial}-{self.config.seed}"
 
     @property
     def place(self) -> str:
         """Its folder below the sweep."""
-        return f"confirm/{self.name}-{self.config.seed}"
+        return f"confirm/{self.label}"
 
 
 def confirm(sweep: Sweep, trial: Trial, seeds: int, room: Allotment, log: Log) -> Confirmed:
@@ -86,7 +92,7 @@ def arms(sweep: Sweep, trial: Trial, seeds: int, threads: int = 0) -> list[Arm]:
     for seed in range(sweep.config.seed + 1, sweep.config.seed + 1 + seeds):
         for name, config in (("best", best), ("default", sweep.config)):
             compute = config.compute.model_copy(update={"threads": threads or config.compute.threads})
-            found.append(Arm(name, config.model_copy(update={"seed": seed, "compute": compute})))  # type: ignore[arg-type]
+            found.append(Arm(name, trial.id, config.model_copy(update={"seed": seed, "compute": compute})))  # type: ignore[arg-type]
     return found
 
 
@@ -137,9 +143,8 @@ def _retrain(sweep: Sweep, arm: Arm) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _tracked(sweep: Sweep, arm: Arm, job: TrainJob) -> Iterator[TrainJob]:
-    label = f"confirm-{arm.name}-{arm.config.seed}"
-    tags = {"objgan.confirm": arm.name, "objgan.seed": str(arm.config.seed)}
-    with nested_run(sweep, label, job.stage, tags, job.store()) as tracking:
+    tags = {"objgan.confirm": arm.name, "objgan.confirmed_trial": arm.trial, "objgan.seed": str(arm.config.seed)}
+    with nested_run(sweep, f"confirm-{arm.label}", job.stage, tags, job.store()) as tracking:
         yield replace(job, tracking=tracking)
 
 

@@ -102,7 +102,7 @@ def test_a_dry_run_knows_the_speed_of_an_earlier_run_of_the_same_sizes(prepared_
     RunStatus("finished", "boxes", seconds_per_step=60.0).save(Storage(here / "runs" / "first" / "boxes"))
     assert main(words) == 0
     told = capsys.readouterr().out
-    assert "about 0:06:00 of steps (as fast as first/boxes)" in told and "at most 1 CPU hours" in told
+    assert "about 0:06:00 of steps (as fast as first/boxes)" in told and "1 CPU hours, 1:00:00" in told
 
 
 def test_a_sweep_that_cannot_run_here_is_refused_before_it_starts(prepared_boxes, here, capsys) -> None:
@@ -138,6 +138,8 @@ def test_the_default_space_is_printed_for_a_file(capsys, here) -> None:
     assert main(["space", "boxes", "shapes"]) == 0
     assert parse_space(capsys.readouterr().out) == default_space(("boxes", "shapes"))
     assert main(["space", "boxen"]) == 2
+    assert main(["space", "boxes", "--out", "my.yaml"]) == 0 and main(["space", "boxes", "--out", "my.yaml"]) == 2
+    assert "may have been changed by hand" in capsys.readouterr().err
 
 
 def test_a_moved_sweep_is_found_where_it_is(here) -> None:

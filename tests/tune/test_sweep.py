@@ -1,0 +1,61 @@
+"""The whole command with Ray: a sweep of two trials, confirmed, exported, registered; then gone on with."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.mlflow_store import mlflow_client
+from pipelines.recipes import resolve
+from pipelines.storage import Storage
+from tests.tune.test_command import SMALL
+from tune.__main__ import main
+from tune.confirm import load as load_confirmed
+from tune.description import load_sweep
+from tune.export import trial_config
+from tune.trial_store import load_result
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def test_a_sweep_from_the_command_to_the_registry(prepared_boxes, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.yaml").write_text("boxes.training.lr: {log_uniform: [1e-4, 1e-2]}\n")
+    words = ["boxes", "--data", str(prepared_boxes), *SMALL, "--space", "space.yaml", "--trials", "2", "--run", "s"]
+    words += ["--scheduler", "none", "--max-concurrent", "2", "--metric", "label_nll"]
+    after = ["--confirm", "2", "--register", "m", "--export-recipe", "best.yaml"]
+    assert main([*words, *after]) == 0, capsys.readouterr().err
+    told = capsys.readouterr().out
+    assert "s: finished" in told and "verdict: " in told
+
+    store = Storage(tmp_path / "runs" / "s")
+    sweep, result = load_sweep(store), load_result(store)
+    assert sweep is not None and result is not None
+    assert [trial.state for trial in result.trials] == ["finished"] * 2
+    best = result.best("label_nll", "min")
+    assert best is not None and resolve("tiny", Path("best.yaml"), ()) == trial_config(sweep, best)
+    assert (
+        yaml.safe_load(Path("best.yaml").read_text())["boxes"]["training"]["lr"] == best.settings["boxes.training.lr"]
+    )
+    confirmed = load_confirmed(store)
+    assert confirmed is not None and [run.split for run in confirmed.runs] == ["test"] * 4
+    assert {run.seed for run in confirmed.runs} == {1, 2} and all(
+        run.measures["label_nll"] > 0 for run in confirmed.runs
+    )
+    assert (tmp_path / "runs" / "s" / "pictures" / "curves.png").exists()
+
+    client = mlflow_client(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    runs = {run.info.run_name: run for run in client.search_runs(["1"], max_results=100)}
+    parent = runs["s"].info.run_id
+    assert len(runs) == 1 + 2 + 4 and {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert all(run.data.tags.get("mlflow.parentRunId", parent) == parent for run in runs.values())
+    trial_run = next(run for run in runs.values() if run.data.tags.get("objgan.trial") == best.id)
+    assert trial_run.data.params["boxes.training.lr"] == str(best.settings["boxes.training.lr"])
+    if confirmed.outcome != "worse":
+        version = client.get_model_version_by_alias("m-boxes", "challenger")
+        assert (version.tags["objgan.sweep"], version.tags["objgan.trial"]) == ("s", best.id)
+        assert version.tags["objgan.sweep_run"] == parent and version.run_id == trial_run.info.run_id
+
+    assert main(["--resume", "s", "--export-recipe", "again.yaml"]) == 0
+    assert "finished before" in capsys.readouterr().out and Path("again.yaml").exists()
+    assert len(client.search_runs(["1"], max_results=100)) == 7
