@@ -35,6 +35,7 @@ RUN python -m venv /opt/venv \
 FROM python:${PYTHON}
 # `ray up` copies files into the container with rsync. KubeRay and `ray up` start Ray from a login shell, and Debian's
 # resets PATH.
+# hadolint ignore=SC2016
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends rsync=3.* \
     && rm -rf /var/lib/apt/lists/* \
