@@ -33,10 +33,13 @@ RUN python -m venv /opt/venv \
     && pip uninstall --yes objgan
 
 FROM python:${PYTHON}
-# `ray up` copies files into the container with rsync.
+# `ray up` copies files into the container with rsync. KubeRay and `ray up` start Ray from a login shell, and Debian's
+# resets PATH.
+# hadolint ignore=SC2016
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends rsync=3.* \
     && rm -rf /var/lib/apt/lists/* \
+    && echo 'export PATH=/opt/venv/bin:$PATH' > /etc/profile.d/objgan.sh \
     && useradd --uid 1000 --user-group --create-home ray \
     && install -d -o 1000 -g 1000 /data
 COPY --from=dependencies /opt/venv /opt/venv

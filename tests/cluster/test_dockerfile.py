@@ -57,6 +57,12 @@ def test_code_and_token_mode_are_where_the_manifests_expect_them(instructions: l
     assert f"{CODE}/cluster" in " ".join(rest for name, rest in instructions if name == "COPY")
 
 
+def test_a_login_shell_finds_ray(instructions: list[tuple[str, str]]) -> None:
+    """KubeRay and `ray up` start Ray from one, and Debian's /etc/profile sets PATH anew."""
+    runs = " ".join(rest for name, rest in instructions if name == "RUN")
+    assert re.search(r"echo 'export PATH=/opt/venv/bin:\$PATH' > /etc/profile\.d/\w+\.sh", runs)
+
+
 def test_the_manifests_name_the_ray_of_the_constraints(repository: Path) -> None:
     from cluster.settings import Settings
 
