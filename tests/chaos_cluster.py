@@ -220,8 +220,8 @@ def stop(site: Site) -> Row:
 
 def mlflow(site: Site) -> Row:
     """The MLflow server away for a minute."""
-    steps = 6000
-    job = site.begin("mlflow", site.bench.train("mlflow", steps, every=1000))
+    steps = 2500
+    job = site.begin("mlflow", site.bench.train("mlflow", steps, every=500))
     site.reached("mlflow", 20, job)
     folder, moment = site.bench.run("mlflow"), time.time()
     site.mlflow.kill()
