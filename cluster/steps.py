@@ -1,7 +1,7 @@
 """The command lines of a whole run on a cluster: prepare, train the four stages, register.
 
-`pipelines run` gives all stages the same number of workers; here each has as many as its batch has groups, which are
-never divided. Every one of them goes on where it was, and does nothing when it is done: the sequence may be repeated.
+Each is a command of its own, with no more workers than its batch has groups, which are never divided. Every one of them
+goes on where it was, and does nothing when it is done: the sequence may be repeated.
 """
 
 from cluster.settings import Settings

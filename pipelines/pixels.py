@@ -146,7 +146,7 @@ def _pixels(image: Image.Image) -> torch.Tensor:
         flat = pa.array(image).values
     except ValueError:  # it keeps pictures of over four million pixels in pieces
         return torch.from_numpy(np.array(image))
-    return torch.from_dlpack(flat).view(image.height, image.width, 4)
+    return torch.utils.dlpack.from_dlpack(flat).view(image.height, image.width, 4)
 
 
 def decode(data: bytes) -> np.ndarray:

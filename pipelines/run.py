@@ -89,7 +89,7 @@ def execute(run: Run, uri: str, log: Log, wait: float | None = None) -> Plan:
         InputError: wrong input, or another process works in the same folder.
     """
     for stage in STAGES:
-        check_groups(run.config, stage)
+        check_groups(stage_config(run.config, stage, log), stage)
     work = run.plan()
     log(describe(work))
     store = Storage(run.out)
@@ -105,6 +105,22 @@ def execute(run: Run, uri: str, log: Log, wait: float | None = None) -> Plan:
             results = run_plan(work, actions, uri, tracking.run or "", log)
             _summarise(tracking, results)
     return work
+
+
+def stage_config(config: Config, stage: str, log: Log | None = None) -> Config:
+    """The settings with no more workers than the stage's batch has groups: `run` asks for them for all stages alike.
+
+    log: told where that is fewer than was asked for
+    """
+    compute, groups = config.compute, getattr(config, stage).training.groups
+    if compute.most_workers <= groups:
+        return config
+    if log is not None:
+        log(f"{stage}: {groups} worker{'s' if groups > 1 else ''}, for so many groups has its batch "
+            f"({stage}.training.group)")  # fmt: skip
+    most = None if compute.max_workers is None else min(compute.max_workers, groups)
+    fitting = compute.model_copy(update={"workers": min(compute.workers, groups), "max_workers": most})
+    return config.model_copy(update={"compute": fitting})
 
 
 def _counted(work: Plan, actions: Mapping[str, Action], standing: Standing) -> Mapping[str, Action]:
@@ -164,7 +180,8 @@ def sample_source(folder: Path) -> CocoSource:
 
 def _train(run: Run, work: Plan, step: Step, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
     needs = _checkpoints(work, needed_stages(run.config, step.name))
-    done = train(TrainJob(step.name, run.config, _data(work), folder, needs, tracking), log)
+    config = stage_config(run.config, step.name)
+    done = train(TrainJob(step.name, config, _data(work), folder, needs, tracking), log)
     return {"checkpoint": done.checkpoint.name, "at_step": done.step, "measures": done.measures}
 
 

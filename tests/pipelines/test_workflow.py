@@ -3,7 +3,11 @@ from typing import Any
 
 import pytest
 
+from objgan.config import STAGES
+from pipelines.recipes import resolve
+from pipelines.run import stage_config
 from pipelines.tracking import prepare_store
+from pipelines.train import check_groups
 from pipelines.workflow import Step, describe, plan, run_plan
 
 
@@ -76,3 +80,17 @@ def _check_runs(store: str, parent: str) -> None:
     runs = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
     assert sorted(run.data.tags["objgan.step"] for run in runs) == ["first", "last", "wide"]
     assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_a_stage_of_a_run_has_no_more_workers_than_its_batch_has_groups() -> None:
+    config, said = resolve("paper", None, ["compute.workers=4", "compute.max_workers=8"]), list[str]()
+    fitting = {stage: stage_config(config, stage, said.append).compute for stage in STAGES}
+    assert {stage: (one.workers, one.max_workers) for stage, one in fitting.items()} == {
+        "encoders": (1, 1), "boxes": (4, 8), "shapes": (4, 8), "images": (4, 4)
+    }  # fmt: skip
+    assert said == [
+        "encoders: 1 worker, for so many groups has its batch (encoders.training.group)",
+        "images: 4 workers, for so many groups has its batch (images.training.group)",
+    ]
+    for stage in STAGES:
+        check_groups(stage_config(config, stage), stage)
