@@ -116,7 +116,7 @@ def _connect(address: str) -> None:
 
 def _quieten_ray() -> None:
     """Ray's own progress stays out of ours."""
-    for name in ("ray", "ray.data", "ray.train"):
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     import ray.data
 

@@ -68,8 +68,8 @@ class TrialStore:
 
     def put_state(self, state: str, seconds: float, reason: str | None = None) -> None:
         """Write how the sweep stands."""
-        self.state, self.seconds, self.reason = state, seconds, reason
-        self.store.write(_STATE, json.dumps({"state": state, "seconds": round(seconds, 3), "reason": reason}) + "\n")
+        self.state, self.seconds, self.reason = state, round(seconds, 3), reason
+        self.store.write(_STATE, json.dumps({"state": state, "seconds": self.seconds, "reason": reason}) + "\n")
 
     def result(self) -> SweepResult:
         """All rows, by number."""

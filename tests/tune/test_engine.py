@@ -179,18 +179,26 @@ def test_trials_are_ordinary_runs_and_keep_their_best_checkpoint(
 @pytest.mark.ray
 @pytest.mark.slow
 def test_every_cpu_comes_back_and_no_actor_stays(ended_early: tuple[Sweep, SweepResult, Heard, list[str]]) -> None:
-    def back() -> bool:
-        return bool(ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"]) and not _actors()
+    def left() -> dict[str, Any]:
+        there, free = ray.cluster_resources(), ray.available_resources()
+        used = {name: there[name] - free.get(name, 0.0) for name in ("CPU", "node:__internal_head__")}
+        return {
+            **{name: value for name, value in used.items() if value},
+            **({"actors": _actors()} if _actors() else {}),
+        }
 
-    wait_until(back, 30)
-    there, free = ray.cluster_resources(), ray.available_resources()
-    assert free["node:__internal_head__"] == there["node:__internal_head__"]
+    deadline = time.monotonic() + 30
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left()
 
 
 def _actors() -> list[str]:
     from ray._private.state import actors
 
-    return [facts["ActorClassName"] for facts in actors().values() if facts["State"] != "DEAD"]
+    # Ray Data keeps one of its own for as long as Ray runs.
+    names = [facts["ActorClassName"] for facts in actors().values() if facts["State"] != "DEAD"]
+    return [name for name in names if name != "_AutoscalingCoordinatorActor"]
 
 
 @pytest.mark.ray
@@ -213,25 +221,23 @@ def test_a_population_goes_on_from_the_donors_weights(
     seed = next(s for s in range(10_000) if draw(space, s, 0)[LR] > 3e-3 and draw(space, s, 1)[LR] < 3e-6)
     sweep = small_sweep(
         data_config, prepared, tmp_path, space=space, seed=seed, scheduler="pbt", budget=Budget(2),
-        training={"steps": 450, "checkpoint_every": 150, "log_every": 50},
+        training={"steps": 450, "checkpoint_every": 150, "log_every": 50, "keep_checkpoints": 9},
     )  # fmt: skip
     result = run_sweep(sweep, [], _silent)
     donor, taker = result.trials
     assert [trial.state for trial in result.trials] == ["finished", "finished"]
     assert taker.donors and not donor.donors
-    step, name = taker.donors[0]
+    step, name = taker.donors[-1]
     assert name == donor.id
     root = Path(str(sweep.store()))
-    segment = root / f"trials/{taker.id}/segment_01/boxes"
+    segment = root / f"trials/{taker.id}/segment_{len(taker.donors):02d}/boxes"
     first = segment / f"step_{step:08d}"
-    if first.exists():  # else pruned by now
-        assert same_weights(first, root / f"trials/{donor.id}/boxes" / first.name)
+    assert same_weights(first, root / f"trials/{donor.id}/boxes" / first.name)
     settings = taker.points[-1].settings
     assert settings != taker.settings and settings[LR] > 1e-5, "perturbed from the donor's, or drawn anew"
     last = max(segment.glob("step_*"))
     assert read_config(last).boxes.training.lr == pytest.approx(settings[LR])
     assert not same_weights(last, max((root / f"trials/{donor.id}/boxes").glob("step_*")))
-    assert taker.segment == len(taker.donors)
     assert [point.step for point in taker.points] == sorted({point.step for point in taker.points})
 
 
