@@ -31,12 +31,23 @@ from objgan.checkpoint import Snapshot
 from objgan.domain import Domain
 place, domain, rounds = pathlib.Path(sys.argv[1]), Domain.load(pathlib.Path(sys.argv[2])), int(sys.argv[3])
 random.seed(3)
+
+
+def commit(store, step):
+    tensors = {"networks/a.safetensors": {"a": torch.full((3_000_000,), float(step))}}
+    store.commit(Snapshot("shapes", step, resolve("tiny", None, ()), domain, tensors), {"m": -step})
+
+
+# Moments are told in commits: a busy machine takes longer over one.
+torch.set_num_threads(1)
+began = time.monotonic()
+commit(CheckpointStore(Storage(place.with_name("other")), 2, ("m", "max")), 1)
+unit = time.monotonic() - began
 for number in range(rounds):
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         try:
-            torch.set_num_threads(1)
             store = CheckpointStore(Storage(place), 2, ("m", "max"))
             store.clean()
             found = store.newest()
@@ -44,15 +55,14 @@ for number in range(rounds):
             os.write(writing, f"found {step}\\n".encode())
             while True:
                 step += 1
-                tensors = {"networks/a.safetensors": {"a": torch.full((3_000_000,), float(step))}}
-                store.commit(Snapshot("shapes", step, resolve("tiny", None, ()), domain, tensors), {"m": -step})
+                commit(store, step)
                 os.write(writing, f"committed {step}\\n".encode())
         finally:
             os._exit(1)
     os.close(writing)
     with os.fdopen(reading) as lines:
         print(number, lines.readline().strip(), flush=True)
-        time.sleep(random.uniform(0.05, 0.3))
+        time.sleep(random.uniform(0.5, 4.0) * unit)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         for line in lines:
@@ -176,7 +186,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_checkpoints(
             # It may have been killed between the commit and its line.
             assert int(step) <= committed + 1
         committed = max(committed, int(step))
-    assert committed > 10, done.stdout
+    assert committed >= 5, done.stdout
     for name in Storage(tmp_path / "run").names():
         read_state(tmp_path / "run" / name)
     store = _store(Storage(tmp_path / "run"))

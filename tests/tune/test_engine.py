@@ -246,7 +246,7 @@ def test_a_population_goes_on_from_the_donors_weights(
 @pytest.mark.timeout(400)
 def test_a_driver_that_is_ended_or_killed_goes_on_to_the_same_end(tmp_path: Path) -> None:
     """SIGTERM: checkpoints, state interrupted, exit code 143. SIGKILL: nothing. Then all is as if nothing had been."""
-    bench = Bench(tmp_path, trials=3, steps=200, every=50)
+    bench = Bench(tmp_path, trials=3, steps=120, every=40)
     name, calm = "broken", bench.calm()[0]
     for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
         process = bench.start(name)
