@@ -9,10 +9,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test test-gpu lint format bench bench-learn chaos chaos-cluster clean
+.PHONY: help setup demo test test-gpu lint format bench bench-learn chaos chaos-data chaos-sweep chaos-cluster clean
 
 help:
-	@echo "make demo | test | test-gpu | lint | format | bench | bench-learn | chaos | chaos-cluster | setup | clean"
+	@echo "make demo | test | test-gpu | lint | format | bench | bench-learn | chaos | chaos-data | chaos-sweep | chaos-cluster | setup | clean"
 
 setup: $(INSTALLED)
 
@@ -53,6 +53,12 @@ bench-learn: setup
 
 chaos: setup
 	$(RUN) -m tests.chaos $(ARGS)
+
+chaos-data: setup
+	$(RUN) -m tests.chaos_data $(ARGS)
+
+chaos-sweep: setup
+	$(RUN) -m tests.chaos_sweep $(ARGS)
 
 chaos-cluster: setup
 	$(RUN) -m tests.chaos_cluster $(ARGS)
