@@ -261,9 +261,10 @@ def check_fault(name: str, case: Case) -> str:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file that is not a lock."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    """Every file of the data: neither a lock nor what a command says of itself meanwhile."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    kept = (name for name in files if name.parts[0] not in (".lock", ".lease", "lease.json", "status.json"))
+    return {name.as_posix(): (folder / name).read_bytes() for name in kept}
 
 
 def run_process(case: Case, rows_per_shard: int = 4, ray: bool = True) -> subprocess.Popen[str]:
