@@ -3,12 +3,14 @@
 import contextlib
 import logging
 import os
+import re
 import secrets
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from objgan.errors import InputError
 from objgan.sections import ComputeConfig
@@ -123,6 +125,20 @@ def _quieten_ray() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    _skip_lines("PYTHON worker processes have been started")
+
+
+def _skip_lines(expression: str) -> None:
+    """Lines of Ray's daemons that say nothing to a person: many processes that need no CPU are no mistake here.
+
+    Ray has a variable for that (RAY_DEDUP_LOGS_SKIP_REGEX), which it reads once, as soon as it is imported.
+    """
+    from ray._private import ray_logging
+
+    for name in ("stdout_deduplicator", "stderr_deduplicator"):
+        filtering: Any = getattr(ray_logging, name, None)
+        if getattr(filtering, "skip_re", expression) is None:  # else it is the user's own, or another Ray's affair
+            filtering.skip_re = re.compile(expression)
 
 
 def check_resources(compute: ComputeConfig) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from objgan.errors import InputError
 from objgan.sections import ComputeConfig
-from pipelines.session import _guard_token, check_resources
+from pipelines.session import _guard_token, _skip_lines, check_resources
 
 
 def test_ray_s_own_token_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +38,12 @@ def test_a_cluster_that_grows_is_asked_for_more_than_it_has(monkeypatch: pytest.
     with pytest.raises(InputError, match="ask for at most 1"):
         check_resources(ComputeConfig(workers=4))
     assert check_resources(ComputeConfig(workers=4, device="cuda", autoscaling=True)) is True
+
+
+def test_lines_that_say_nothing_are_not_shown_and_others_are() -> None:
+    from ray._private.ray_logging import stderr_deduplicator
+
+    _skip_lines("PYTHON worker processes have been started")
+    lines = ["WARNING: 8 PYTHON worker processes have been started on node: 1", "A worker died"]
+    shown = stderr_deduplicator.deduplicate({"ip": "1", "pid": "raylet", "is_err": True, "lines": lines})
+    assert [line for batch in shown for line in batch["lines"]] == ["A worker died"]
