@@ -212,16 +212,7 @@ def _runs(command: argparse.ArgumentParser) -> None:
 
 
 def _settings(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--recipe", default="tiny", metavar="NAME", help="tiny (default), small, paper or fast")
-    command.add_argument("--config", type=Path, metavar="FILE", help="YAML settings over the recipe's")
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        dest="assignments",
-        help="one setting over both, for example images.training.generator_lr=1e-4",
-    )
+    option_types.add_settings(command, "images.training.generator_lr=1e-4")
     command.add_argument(
         "--dry-run", action="store_true", help="print the resolved settings and what would be done, and stop"
     )

@@ -1,6 +1,26 @@
-"""Values of options that are numbers, as argparse reads them: what is wrong is told before anything starts."""
+"""Options that several programs have, and values that are numbers: what is wrong is told before anything starts."""
 
 import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_settings(command: Any, example: str) -> None:
+    """Options by which a tree of settings is told: a recipe, a file over it, single settings over both.
+
+    command: an argparse parser, or a group of one
+    example: of a single setting, for the help
+    """
+    command.add_argument("--recipe", default="tiny", metavar="NAME", help="tiny (default), small, paper or fast")
+    command.add_argument("--config", type=Path, metavar="FILE", help="YAML settings over the recipe's")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="assignments",
+        help=f"one setting over both, for example {example}",
+    )
 
 
 def count(text: str) -> int:

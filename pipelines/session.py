@@ -58,6 +58,11 @@ def ray_session(address: str | None = None, dashboard: bool = False) -> Iterator
         ray.shutdown()
 
 
+def own_cores(address: str | None) -> int | None:
+    """Cores of this machine, where a session at `address` has no others; None: it is a cluster's."""
+    return (os.cpu_count() or 1) if address is None and job_environment() is None else None
+
+
 @contextlib.contextmanager
 def _own_sigterm() -> Iterator[None]:
     """Ray takes SIGTERM for itself when it starts, and would end the process with a code that means nothing here."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines import data_options
+from pipelines import data_options, option_types
 from pipelines.ending import EPILOG, guarded
 
 _OTHERS = """\
@@ -67,16 +67,7 @@ def _what(parser: argparse.ArgumentParser) -> None:
         metavar="LOCATION",
         help="what prepare wrote: folder or URI (s3://, gs://) (default: %(default)s)",
     )
-    group.add_argument("--recipe", default="tiny", metavar="NAME", help="tiny (default), small, paper or fast")
-    group.add_argument("--config", type=Path, metavar="FILE", help="YAML settings over the recipe's")
-    group.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        dest="assignments",
-        help="one setting over both, for example boxes.training.steps=300; a trial's settings go over all of them",
-    )
+    option_types.add_settings(group, "boxes.training.steps=300; a trial's settings go over all of them")
     group.add_argument(
         "--encoders", type=Path, metavar="DIR", help="checkpoint of stage encoders, for stages that are built on it"
     )
@@ -100,14 +91,17 @@ def _search(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--metric", metavar="NAME", help="held-out measure (default: the last stage's objective)")
     group.add_argument("--mode", choices=("min", "max"), help="whether less or more of it is better (default: known)")
-    group.add_argument("--seed", type=_seed, default=0, metavar="S", help="of the search (default: 0)")
+    group.add_argument("--seed", type=option_types.seed, default=0, metavar="S", help="of the search (default: 0)")
 
 
 def _budget(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the budget: the sweep ends at the first of these")
-    group.add_argument("--trials", type=_count, metavar="N", help="settings to try (default: 16)")
+    group.add_argument("--trials", type=option_types.count, metavar="N", help="settings to try (default: 16)")
     group.add_argument(
-        "--max-concurrent", type=_count, metavar="M", help="trials at once (default: what there is room for)"
+        "--max-concurrent",
+        type=option_types.count,
+        metavar="M",
+        help="trials at once (default: what there is room for)",
     )
     group.add_argument("--time-budget", type=duration, metavar="TIME", help="90s, 15m, 2h or 1d, of the whole sweep")
     group.add_argument(
@@ -125,7 +119,9 @@ def _where(parser: argparse.ArgumentParser) -> None:
         help="folder, mount or URI (s3://, gs://); all machines must see it (default: %(default)s)",
     )
     group.add_argument("--resume", metavar="RUN", help="go on with a sweep, as it was begun; a new budget may be given")
-    group.add_argument("--workers", type=_count, metavar="N", help="training workers of each trial (default: 1)")
+    group.add_argument(
+        "--workers", type=option_types.count, metavar="N", help="training workers of each trial (default: 1)"
+    )
     group.add_argument("--address", metavar="URL", help="Ray cluster (default: Ray on this machine alone)")
     group.add_argument(
         "--dry-run", action="store_true", help="print space, trials, cost and whether there is room, and stop"
@@ -192,28 +188,10 @@ def _hours(text: str) -> float:
     return hours
 
 
-def _count(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _seed(text: str) -> int:
-    return _whole(text, 0)
-
-
 def _confirm(text: str) -> int:
-    if (seeds := _whole(text, 0)) == 1:
+    if (seeds := option_types.whole(text, 0)) == 1:
         raise argparse.ArgumentTypeError("one seed has no interval: use 2 or more")
     return seeds
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{text} is under {least}")
-    return value
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from objgan.files import write_atomically
 from pipelines.lease import Lease
 from pipelines.progress import say
 from pipelines.runs import is_alive
-from pipelines.session import ray_session, tracking_uri
+from pipelines.session import own_cores, ray_session, tracking_uri
 from pipelines.storage import Storage
 from pipelines.supervision import TERMINATED
 from pipelines.train_command import RUNS, best_checkpoint
@@ -138,7 +137,7 @@ def _confirm(options: argparse.Namespace, tracked: Sweep, result: SweepResult) -
 
         # As many at once as there would be trials.
         wanted = replace(tracked, budget=replace(tracked.budget, trials=2 * options.confirm))
-        room = plan_resources(wanted, ray.cluster_resources(), _cores(options.address))
+        room = plan_resources(wanted, ray.cluster_resources(), own_cores(options.address))
         say(f"\nconfirm: trial {best.number}'s settings and the recipe's, {options.confirm} other seeds each")
         confirmed = confirm(tracked, best, options.confirm, room, say)
     confirmation.save(confirmed, tracked.store())
@@ -187,10 +186,6 @@ def _stopped(options: argparse.Namespace, there: Sweep, result: SweepResult) -> 
 def _resume(storage: str, there: Sweep) -> str:
     where = "" if storage == "runs" else f" --storage {storage}"
     return f"python -m tune --resume {there.run}{where}"
-
-
-def _cores(address: str | None) -> int | None:
-    return (os.cpu_count() or 1) if address is None else None
 
 
 def _mlflow_command(uri: str) -> str:

@@ -22,7 +22,7 @@ from pipelines.jobs import TrainJob, identity
 from pipelines.lease import Lease
 from pipelines.progress import Log
 from pipelines.run import needed_stages
-from pipelines.session import ray_session
+from pipelines.session import own_cores, ray_session
 from pipelines.storage import Storage
 from pipelines.train import check_job
 from tune.conductor import Conductor
@@ -89,8 +89,7 @@ def run_sweep(
             return rows.result()
         conductor = Conductor(sweep, rows, observers, log)
         with conductor.hearing(), ray_session(address, dashboard=True):
-            cores = (os.cpu_count() or 1) if address is None else None
-            allotment = plan_resources(sweep, ray.cluster_resources(), cores)
+            allotment = plan_resources(sweep, ray.cluster_resources(), own_cores(address))
             _announce(sweep, rows, allotment, log)
             desk = make_desk()
             try:

@@ -1,5 +1,6 @@
 """Ray's token on this machine, and asks that a cluster that grows may still meet."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from objgan.errors import InputError
 from objgan.sections import ComputeConfig
-from pipelines.session import _guard_token, _skip_lines, check_resources
+from pipelines.session import _guard_token, _skip_lines, check_resources, own_cores
 
 
 def test_ray_s_own_token_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,3 +48,11 @@ def test_lines_that_say_nothing_are_not_shown_and_others_are() -> None:
     lines = ["WARNING: 8 PYTHON worker processes have been started on node: 1", "A worker died"]
     shown = stderr_deduplicator.deduplicate({"ip": "1", "pid": "raylet", "is_err": True, "lines": lines})
     assert [line for batch in shown for line in batch["lines"]] == ["A worker died"]
+
+
+def test_cores_are_ours_alone_only_without_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    assert own_cores(None) == os.cpu_count()
+    assert own_cores("head:6379") is None
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert own_cores(None) is None, "a job joins its cluster, whose nodes have cores of their own"
