@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,12 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text, epilog=EPILOG)
-        command.add_argument(
-            "--log-format",
-            choices=log_format.FORMATS,
-            default=_log_format(),
-            help=f"json: one object a line, for machines (default: {log_format.VARIABLE}, else text)",
-        )
+        option_types.add_log_format(command)
         return command
 
     _demo(add("demo", "Sample data to a registered model, and pictures for four captions."))
@@ -227,11 +221,6 @@ def _cluster(command: argparse.ArgumentParser, workers: bool = True) -> None:
             metavar="N",
             help="training workers; 1-4: as many as the cluster has, from 1 to 4, at any time",
         )
-
-
-def _log_format() -> str:
-    told = os.environ.get(log_format.VARIABLE, "")
-    return told if told in log_format.FORMATS else log_format.FORMATS[0]
 
 
 def _wait(command: argparse.ArgumentParser) -> None:

@@ -1,8 +1,11 @@
 """Options that several programs have, and values that are numbers: what is wrong is told before anything starts."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
+
+from pipelines import log_format
 
 
 def add_settings(command: Any, example: str) -> None:
@@ -20,6 +23,17 @@ def add_settings(command: Any, example: str) -> None:
         metavar="NAME=VALUE",
         dest="assignments",
         help=f"one setting over both, for example {example}",
+    )
+
+
+def add_log_format(command: Any) -> None:
+    """How a program's lines are told."""
+    told = os.environ.get(log_format.VARIABLE, "")
+    command.add_argument(
+        "--log-format",
+        choices=log_format.FORMATS,
+        default=told if told in log_format.FORMATS else log_format.FORMATS[0],
+        help=f"json: one object a line, for machines (default: {log_format.VARIABLE}, else text)",
     )
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines import data_options, option_types
+from pipelines import data_options, log_format, option_types
 from pipelines.ending import EPILOG, guarded
 
 _OTHERS = """\
@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words if name == "sweep" else words[1:])
     if name == "sweep":
         _check_words(parser, options)
-    return guarded(lambda: _run(name, options))
+        log_format.choose(options.log_format, options.resume or options.run)
+    long = name == "sweep" and not options.dry_run
+    return guarded(lambda: _run(name, options), "sweep" if long else None)
 
 
 def _run(name: str, options: argparse.Namespace) -> None:
@@ -111,6 +113,7 @@ def _budget(parser: argparse.ArgumentParser) -> None:
 
 def _where(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where it lives and runs")
+    option_types.add_log_format(group)
     group.add_argument("--run", metavar="ID", help="the sweep is STORAGE/ID (default: sweep-STAGE)")
     group.add_argument(
         "--storage",

@@ -14,10 +14,12 @@ from pipelines.progress import say
 from pipelines.runs import is_alive
 from pipelines.session import own_cores, ray_session, tracking_uri
 from pipelines.storage import Storage
+from pipelines.submitted import refuse_reuse
 from pipelines.supervision import TERMINATED
 from pipelines.train_command import RUNS, best_checkpoint
 from tune import confirm as confirmation
 from tune.costs import here, plan_text
+from tune.description import FILE
 from tune.engine import check_sweep, run_sweep
 from tune.export import best_trial, export_recipe
 from tune.options import known_sweep, sweep_of
@@ -53,6 +55,8 @@ def sweep(options: argparse.Namespace) -> None:
     if options.dry_run:
         _dry_run(options, asked)
         return
+    if options.resume is None:
+        refuse_reuse(asked.store(), FILE)
     uri = tracking_uri(RUNS)
     # First the lease: a driver that is refused must not touch the MLflow runs of the one that holds the sweep.
     with Lease.acquire(asked.store(), log=say) as lease, sweep_run(asked, uri, say) as tracked:

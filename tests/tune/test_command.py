@@ -1,12 +1,17 @@
 """The command line without Ray: what is refused, in which words and with which code, and what `--dry-run` tells."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.tune.recorded import recorded_sweep
-from tune.__main__ import duration, main
+from tune.__main__ import duration, main, sweep_parser
 from tune.description import load_sweep, save_sweep
+from tune.options import sweep_of
 
 SMALL = ["--set", "boxes.training.steps=6", "--set", "boxes.training.checkpoint_every=2"]
 SMALL += ["--set", "data.max_words=8", "--set", "data.max_objects=3", "--set", "data.vector_channels=6"]
@@ -116,6 +121,25 @@ def test_another_sweep_of_the_same_name_is_refused(prepared_boxes, here, capsys)
     save_sweep(recorded_sweep(here / "runs"))
     assert main(["boxes", "--run", "recorded", "--data", str(prepared_boxes), *SMALL, "--dry-run"]) == 2
     assert "was begun differently" in capsys.readouterr().err
+
+
+def test_a_job_submitted_as_new_goes_on_with_no_older_sweep(prepared_boxes, here, capsys, monkeypatch) -> None:
+    words = ["boxes", "--run", "old", "--data", str(prepared_boxes), *SMALL]
+    options = sweep_parser().parse_args(words)
+    save_sweep(sweep_of(options)[0])
+    monkeypatch.setenv("OBJGAN_RUNS", "new")
+    assert main(words) == 2
+    assert "holds a run that was begun before: submit with --resume" in capsys.readouterr().err
+    assert [path.name for path in (here / "runs" / "old").iterdir()] == ["sweep.json"], "nothing was touched"
+
+
+def test_lines_for_machines(repository: Path, here: Path) -> None:
+    words = [sys.executable, "-m", "tune", "boxes", "--recipe", "huge", "--run", "mine", "--log-format", "json"]
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    done = subprocess.run(words, cwd=here, env=environment, capture_output=True, text=True, check=False)
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert (done.returncode, last["state"], last["exit_code"], last["run"]) == (2, "error", 2, "mine")
+    assert "unknown recipe 'huge'" in last["message"]
 
 
 def test_a_resumed_sweep_may_get_a_larger_budget_and_never_fewer_trials(prepared_boxes, here, capsys) -> None:
