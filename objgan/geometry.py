@@ -89,6 +89,17 @@ def to_rois(boxes: Tensor, valid: Tensor, feature_size: int) -> Tensor:
     return torch.cat([picture[..., None].to(corners.dtype), corners], -1)[valid]
 
 
+def align_rois(features: Tensor, rois: Tensor, side: int, samples: int = -1) -> Tensor:
+    """RoIAlign (He et al. 2017, section 3), half-pixel aligned: [B, C, H, W], RoIs [N, 5] -> [N, C, side, side].
+
+    samples: points averaged along each side of a bin; -1: as many as the bin has cells
+    """
+    from torchvision.ops import roi_align  # a second of import, which most of what loads a model never needs
+
+    aligned: Tensor = roi_align(features, rois, side, sampling_ratio=samples, aligned=True)
+    return aligned
+
+
 def merge_by_class(masks: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
     """Soft masks [B, R, M, M] -> [B, R, M, M]: the maximum over a class's objects, at the first of them; 0 elsewhere.
 

@@ -3,7 +3,6 @@
 import os
 
 import torch
-import torch._dynamo
 from torch import nn
 
 from objgan.networks.layers import DownBlock, ResidualBlock, UpBlock
@@ -65,6 +64,8 @@ def _compile(stage: Stage) -> None:
 
     Networks of the gradient penalty are left out: a compiled graph cannot be differentiated twice.
     """
+    import torch._dynamo  # a second of import
+
     # Each block is a version of one function; the default of 8 would leave most of them as they were.
     torch._dynamo.config.recompile_limit = _VERSIONS
     twice = {name for phase in stage.phases if phase.name == _PENALTY for name in phase.networks}

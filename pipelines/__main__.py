@@ -9,6 +9,7 @@ from pathlib import Path
 from pipelines import data_options, log_format, option_types
 from pipelines.ending import EPILOG, guarded
 
+_LIGHT = {"verify": "prepared_commands", "inspect": "prepared_commands", "runs": "runs_command"}
 _LONG = {"demo", "run", "prepare", "train", "evaluate", "judges"}
 
 
@@ -23,9 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(options: argparse.Namespace) -> None:
-    # The commands import torch, Ray and MLflow: --help, a typing error and a look at data should not wait for them.
-    name = "prepared_commands" if options.command in ("verify", "inspect") else "commands"
-    commands = importlib.import_module(f"pipelines.{name}")
+    # Most commands import torch, Ray and MLflow: --help, a typing error and a look should not wait for them.
+    commands = importlib.import_module(f"pipelines.{_LIGHT.get(options.command, 'commands')}")
     command: Callable[[argparse.Namespace], None] = getattr(commands, options.command)
     command(options)
 

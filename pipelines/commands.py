@@ -26,7 +26,7 @@ from pipelines.protocols import protocol
 from pipelines.recipes import resolve, to_yaml
 from pipelines.registry import register as register_model
 from pipelines.run import DEFAULT_SAMPLE, Run, Sample, assemble, execute, model_folder, sample_source
-from pipelines.runs_command import runs_command
+from pipelines.runs import RUNS
 from pipelines.sample import make_sample
 from pipelines.session import check_resources, ray_session, tracking_uri
 from pipelines.shards import MANIFEST
@@ -36,7 +36,7 @@ from pipelines.submitted import refuse_reuse
 from pipelines.tracking import prepare_store, tracked_run
 from pipelines.train import check_job
 from pipelines.train import train as train_stage
-from pipelines.train_command import RUNS, best_checkpoint
+from pipelines.train_command import best_checkpoint
 from pipelines.workflow import describe
 
 DEMO_CAPTIONS = (
@@ -170,11 +170,6 @@ def generate(options: argparse.Namespace) -> None:
         options.model, tuple(captions), options.out, options.n, options.seed, options.layout, tracking_uri(RUNS)
     )
     generate_pictures(job, say)
-
-
-def runs(options: argparse.Namespace) -> None:
-    """What runs there are, and what is left of them to tidy up or to send."""
-    runs_command(options, tracking_uri(RUNS))
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ def ended(error: BaseException) -> int:
         code = error.code if isinstance(error.code, int) else 1
         return _last("stopped", code, f"{where or 'terminated'}; the same command goes on")
     if isinstance(error, KeyboardInterrupt):
-        return _last("interrupted", 130, "by the keyboard; the same command goes on from the last checkpoint")
+        return _last("interrupted", 130, "by the keyboard; the same command goes on from what is finished")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         full = error.filename or "disk full"
         return _last("failed", 1, f"no space left ({full}); free some, the same command goes on")

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from objgan.files import sha256
 from objgan.metrics.arrays import Array
@@ -56,6 +55,9 @@ class Inception:
         Raises:
             InputError: the file is missing, broken, or holds another network's weights.
         """
+        # A second of import, for those who have the weights.
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
         weights = read_weights(path, _WHAT)
         # torch-fidelity would unpickle whatever the file holds: it gets the tensors that were read, and nothing else.
         checked = io.BytesIO()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -9,13 +10,15 @@ from torch import Tensor
 from objgan.errors import InputError
 from objgan.generation import ObjGAN
 from objgan.layout import Layout
-from objgan.metrics.detector import Detector, load_detector
 from objgan.metrics.diversity import feature_diversity, pixel_diversity
 from objgan.metrics.named_classes import NamedClasses
 from pipelines.fidelity import Inception, load_inception
 from pipelines.object_judge import ObjectJudge
 from pipelines.second_encoders import SecondEncoders
 from pipelines.synthesis import Prompts, scaled
+
+if TYPE_CHECKING:
+    from objgan.metrics.detector import Detector
 
 SECOND_ENCODERS, JUDGE = "second_encoders", "judge"
 
@@ -127,8 +130,11 @@ class Judges:
             self.skipped["fid, kid, is for others"] = f"{path} is not the published file: compare among your own only"
         return found
 
-    def _load_detector(self, path: Path | None, model: ObjGAN) -> Detector | None:
+    def _load_detector(self, path: Path | None, model: ObjGAN) -> "Detector | None":
         if path is None:
             self.skipped["soa_c_detector, soa_i_detector"] = "no --detector weights"
             return None
+        # torchvision's detectors are a second of import, for those who have the weights.
+        from objgan.metrics.detector import load_detector
+
         return load_detector(path, model.domain.classes, self._device)

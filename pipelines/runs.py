@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from objgan.errors import InputError
@@ -13,6 +14,9 @@ from pipelines.holders import LEASE, LeaseInfo, holder
 from pipelines.mlflow_store import RUN_FILE
 from pipelines.status import FILE, RunStatus
 from pipelines.storage import Storage
+
+RUNS = Path("runs")
+"""Where runs and their MLflow store are, unless told otherwise."""
 
 # ID/STAGE, OUT/STAGE-IDENTITY, and a sweep's ID/trials/TRIAL/STAGE.
 _DEPTH = 4

@@ -1,13 +1,13 @@
-"""`python -m pipelines runs [list|status|gc|send]`."""
+"""`python -m pipelines runs [list|status|gc|send]`, which does without Ray and without its import."""
 
 import argparse
 import json
 
 from objgan.errors import InputError
 from pipelines.backlog import shown
-from pipelines.cleaning import collect, reconcile, send
 from pipelines.progress import say
-from pipelines.runs import choose, describe, find_runs, table
+from pipelines.runs import RUNS, choose, describe, find_runs, table
+from pipelines.session import tracking_uri
 from pipelines.storage import Storage
 
 
@@ -18,8 +18,8 @@ class NotSent(SystemExit):
         return "MLflow does not answer"
 
 
-def runs_command(options: argparse.Namespace, uri: str) -> None:
-    """Look at runs, tidy them up, or send what they kept for MLflow at `uri`.
+def runs(options: argparse.Namespace) -> None:
+    """What runs there are, and what is left of them to tidy up or to send to MLflow.
 
     Raises:
         InputError: no such run, or none named where one is needed.
@@ -30,16 +30,15 @@ def runs_command(options: argparse.Namespace, uri: str) -> None:
         _list(base, options.json)
         return
     if options.action == "gc":
-        collect(base, options.dry_run, say)
-        reconcile(base, uri, options.dry_run, say)
+        _tidy(base, options.dry_run)
         return
     if options.run is None:
         known = ", ".join(seen.name for seen in find_runs(base)[:20]) or "none"
         raise InputError(f"runs {options.action}: say which run; known in {shown(base)} are {known}")
     if options.action == "status":
         _status(base, options.run, options.json)
-    elif not send(base, options.run, uri, say):
-        raise NotSent(1)
+    else:
+        _send(base, options.run)
 
 
 def _list(base: Storage, as_json: bool) -> None:
@@ -48,6 +47,20 @@ def _list(base: Storage, as_json: bool) -> None:
         say(json.dumps([seen.facts() for seen in runs], indent=1))
     else:
         say(table(runs) if runs else f"no runs in {shown(base)}")
+
+
+def _tidy(base: Storage, dry: bool) -> None:
+    from pipelines.cleaning import collect, reconcile  # checkpoints are read with torch, a second of import
+
+    collect(base, dry, say)
+    reconcile(base, tracking_uri(RUNS), dry, say)
+
+
+def _send(base: Storage, run: str) -> None:
+    from pipelines.cleaning import send
+
+    if not send(base, run, tracking_uri(RUNS), say):
+        raise NotSent(1)
 
 
 def _status(base: Storage, wanted: str, as_json: bool) -> None:

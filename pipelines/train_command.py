@@ -14,14 +14,13 @@ from pipelines.profiling import profile_steps, table
 from pipelines.progress import say
 from pipelines.replay import replay
 from pipelines.run import needed_stages
+from pipelines.runs import RUNS
 from pipelines.session import check_resources, ray_session, tracking_uri
 from pipelines.storage import Storage
 from pipelines.submitted import refuse_reuse
 from pipelines.tracking import prepare_store, tracked_run
 from pipelines.train import check_job
 from pipelines.train import train as train_stage
-
-RUNS = Path("runs")
 
 
 def train(options: argparse.Namespace, config: Config) -> None:

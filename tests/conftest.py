@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.killed_demo import KilledDemo
+from tests.killed_demo import killed_demo as make_killed_demo
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_COCO = REPOSITORY.parent / "shared" / "coco"
 
@@ -37,6 +40,12 @@ def shared_coco() -> Path:
     if not SHARED_COCO.is_dir():
         pytest.skip("no ../shared/coco beside the repository: tests on genuine COCO need it")
     return SHARED_COCO
+
+
+@pytest.fixture(scope="session")
+def killed_demo(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> KilledDemo:
+    """The demo, killed and gone on with; its folder has runs/ and a registered model."""
+    return make_killed_demo(tmp_path_factory.mktemp("demo"), repository)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 import ast
 import fnmatch
+import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,3 +178,20 @@ def test_the_checker_sees_what_is_too_long() -> None:
     assert size_faults(long_function) == ["1: f has 61 lines"]
     assert size_faults("x = 1\n" * 301) == ["301 lines"]
     assert size_faults("x = 1\n" * 300) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "slow"),
+    [
+        ("pipelines.prepared_commands", {"torch", "ray", "mlflow"}),
+        ("pipelines.runs_command", {"torch", "ray", "mlflow"}),
+        ("tune.look", {"ray", "mlflow", "matplotlib"}),
+        ("objgan.generation", {"torchvision", "torch._dynamo", "spacy"}),
+        ("pipelines.commands", {"torchvision", "torch._dynamo", "torch_fidelity", "mlflow", "spacy"}),
+    ],
+)
+def test_nobody_waits_for_imports_that_are_not_needed(module: str, slow: set[str], repository: Path) -> None:
+    """Each of these is about a second, in every process that starts."""
+    program = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=repository, capture_output=True, text=True, check=True)
+    assert not slow & set(done.stdout.split())

@@ -4,15 +4,21 @@ SHORT says what is run for each: a whole command, or `+ options` for the command
 Commands run in the order of their document, in an empty folder beside a link to ../shared, as a reader would give them.
 """
 
+import importlib
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.killed_demo import KilledDemo
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "pipelines/README.md", "tune/README.md", "cluster/README.md")
 
@@ -27,93 +33,92 @@ SWEEP = (
     "python -m tune boxes --data data/tune --set boxes.training.steps=300 --set boxes.training.checkpoint_every=60 "
     "--trials 8"
 )
-SHORT: dict[str, tuple[str, ...]] = {
-    "make demo": ("make --dry-run demo", "python -m pipelines demo --images 60 --config quick.yaml"),
-    "make test": ("make --dry-run test",),
-    "make setup": ("make --dry-run --always-make setup",),
-    "make lint": ("make --dry-run lint",),
-    "make format": ("make --dry-run format",),
-    "source .venv/bin/activate": ("make --dry-run --always-make setup",),
-    COCO: (QUICK,),
-    'python -m pipelines generate "two red kites above a boat on the sea" --n 4 --seed 1 --out runs/mine': ("+",),
+SHORT: dict[str, str] = {
+    # Its own command, in a shorter form: fixture `killed_demo`.
+    "make demo": "make --dry-run demo",
+    "make test": "make --dry-run test",
+    "make setup": "make --dry-run --always-make setup",
+    "make lint": "make --dry-run lint",
+    "make format": "make --dry-run format",
+    "source .venv/bin/activate": "make --dry-run --always-make setup",
+    COCO: QUICK,
+    'python -m pipelines generate "two red kites above a boat on the sea" --n 4 --seed 1 --out runs/mine': "+",
     "python -m pipelines generate --layout runs/mine/two-red-kites-above-a-boat-on-the-sea_0.json --out runs/edited": (
-        "+",
+        "+"
     ),
     "python -m pipelines run --recipe small --set images.training.generator_lr=2e-4 "
-    "--set images.training.batch_size=8 --dry-run": ("+",),
-    "python -m pipelines sample --out data/sample-coco --images 400 --seed 0": ("+ --images 60",),
+    "--set images.training.batch_size=8 --dry-run": "+",
+    "python -m pipelines sample --out data/sample-coco --images 400 --seed 0": "+ --images 60",
     "python -m pipelines prepare --images data/sample-coco/images "
     "--instances data/sample-coco/annotations/instances.json "
-    "--captions data/sample-coco/annotations/captions.json --out data/prepared": (QUICK,),
-    "python -m pipelines verify data/prepared": ("+",),
-    "python -m pipelines inspect data/prepared --out runs/inspect.html --samples 48": ("+",),
-    "python -m pipelines train encoders --data data/prepared --run first": (QUICK,),
-    "python -m pipelines train boxes --data data/prepared --run first": (QUICK,),
-    "python -m pipelines train shapes --data data/prepared --run first": (QUICK,),
+    "--captions data/sample-coco/annotations/captions.json --out data/prepared": QUICK,
+    "python -m pipelines verify data/prepared": "+",
+    "python -m pipelines inspect data/prepared --out runs/inspect.html --samples 48": "+",
+    "python -m pipelines train encoders --data data/prepared --run first": QUICK,
+    "python -m pipelines train boxes --data data/prepared --run first": QUICK,
+    "python -m pipelines train shapes --data data/prepared --run first": QUICK,
     "python -m pipelines train images --data data/prepared --run first --workers 2 --set images.training.group=4": (
-        f"{QUICK} --set images.training.batch_size=8",
+        f"{QUICK} --set images.training.batch_size=8"
     ),
     "python -m pipelines train shapes --data data/prepared --run tuned --init-from runs/first/shapes/step_00000120": (
         "python -m pipelines train shapes --data data/prepared --run tuned "
-        "--init-from runs/first/shapes/step_00000002 --config quick.yaml",
+        "--init-from runs/first/shapes/step_00000002 --config quick.yaml"
     ),
     "python -m pipelines train images --data data/prepared --run first --profile": (
-        f"{QUICK} --set images.training.group=4 --set images.training.batch_size=8",
+        f"{QUICK} --set images.training.group=4 --set images.training.batch_size=8"
     ),
-    "python -m pipelines runs": ("+",),
-    "python -m pipelines runs status first": ("+",),
-    "python -m pipelines runs list --json": ("+",),
-    "python -m pipelines runs gc --dry-run": ("+",),
-    "python -m pipelines register --run first --alias challenger": ("+",),
-    "python -m pipelines judges --data data/prepared --out runs/judges": (QUICK,),
+    "python -m pipelines runs": "+",
+    "python -m pipelines runs status first": "+",
+    "python -m pipelines runs list --json": "+",
+    "python -m pipelines runs gc --dry-run": "+",
+    "python -m pipelines register --run first --alias challenger": "+",
+    "python -m pipelines judges --data data/prepared --out runs/judges": QUICK,
     "python -m pipelines evaluate --model models:/objgan@challenger --data data/prepared --judges runs/judges "
-    "--out runs/evaluation": ("+ --protocol quick",),
+    "--out runs/evaluation": "+ --protocol quick",
     'python -m pipelines generate "three sheep in the snow" --model models:/objgan@challenger --out runs/generated': (
-        "+",
+        "+"
     ),
     # `demo`, in the README's first command, runs all the steps that `run` does on sample data.
-    "python -m pipelines run --out runs/all": ("+ --config quick.yaml --dry-run",),
-    "python -m pipelines run --out runs/all --dry-run": ("+",),
-    "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db": ("+ --help",),
-    "python -m cluster render --list": ("+",),
+    "python -m pipelines run --out runs/all": "+ --config quick.yaml --dry-run",
+    "python -m pipelines run --out runs/all --dry-run": "+",
+    "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db": "+ --help",
+    "python -m cluster render --list": "+",
     "python -m cluster render --preset gpu-spot --set workers.max=16 --set image=registry.example/objgan:cuda "
     "> job.yaml": (
-        "python -m cluster render --preset gpu-spot --set workers.max=16 --set image=registry.example/objgan:cuda",
+        "python -m cluster render --preset gpu-spot --set workers.max=16 --set image=registry.example/objgan:cuda"
     ),
-    "python -m cluster render --all manifests": ("+",),
+    "python -m cluster render --all manifests": "+",
     "python -m cluster estimate --samples-per-second 40 --steps 620873 --batch 16 --machines 4 --price 1.2 "
-    "--head-price 0.2 --overhead 0.15": ("+",),
+    "--head-price 0.2 --overhead 0.15": "+",
     # These need a cluster: tests/cluster/test_live.py.
-    "python -m cluster token TOKEN": ("+",),
+    "python -m cluster token TOKEN": "+",
     f"python -m cluster submit {CLUSTER} --id first --storage /data --follow {JOB}": (
-        f"python -m cluster submit {CLUSTER} --id first --storage /data --follow --dry-run {JOB}",
+        f"python -m cluster submit {CLUSTER} --id first --storage /data --follow --dry-run {JOB}"
     ),
-    f"python -m cluster status {CLUSTER} first": ("+ --help",),
-    f"python -m cluster logs {CLUSTER} first --follow": ("+ --help",),
-    f"python -m cluster stop {CLUSTER} first": ("+ --help",),
-    "python -m pipelines sample --out data/tune-coco --images 600 --seed 0": ("+ --images 60",),
+    f"python -m cluster status {CLUSTER} first": "+ --help",
+    f"python -m cluster logs {CLUSTER} first --follow": "+ --help",
+    f"python -m cluster stop {CLUSTER} first": "+ --help",
+    "python -m pipelines sample --out data/tune-coco --images 600 --seed 0": "+ --images 60",
     "python -m pipelines prepare --images data/tune-coco/images "
     "--instances data/tune-coco/annotations/instances.json "
-    "--captions data/tune-coco/annotations/captions.json --out data/tune": (QUICK,),
-    f"{SWEEP} --dry-run": ("+ --config quick.yaml",),
+    "--captions data/tune-coco/annotations/captions.json --out data/tune": QUICK,
+    f"{SWEEP} --dry-run": "+ --config quick.yaml",
     f"{SWEEP} --run first-sweep --export-recipe runs/best-boxes.yaml": (
         "python -m tune boxes --data data/tune --config quick.yaml --set boxes.training.checkpoint_every=1 --trials 2 "
-        "--run first-sweep --export-recipe runs/best-boxes.yaml",
+        "--run first-sweep --export-recipe runs/best-boxes.yaml"
     ),
-    "python -m tune show first-sweep": ("+",),
-    "python -m pipelines train boxes --data data/tune --config runs/best-boxes.yaml --run best": ("+ --dry-run",),
-    "python -m tune space boxes --out my-space.yaml": ("+",),
-    "python -m tune boxes --data data/tune --space my-space.yaml --metric count_error --search optuna --dry-run": (
-        "+",
-    ),
+    "python -m tune show first-sweep": "+",
+    "python -m pipelines train boxes --data data/tune --config runs/best-boxes.yaml --run best": "+ --dry-run",
+    "python -m tune space boxes --out my-space.yaml": "+",
+    "python -m tune boxes --data data/tune --space my-space.yaml --metric count_error --search optuna --dry-run": ("+"),
     # What these two do beyond that is in tests/tune/test_sweep.py.
-    "python -m tune --resume first-sweep": ("+ --dry-run",),
+    "python -m tune --resume first-sweep": "+ --dry-run",
     "python -m tune --resume first-sweep --confirm 3 --register objgan --export-recipe runs/best-boxes.yaml": (
-        "+ --dry-run",
+        "+ --dry-run"
     ),
     "python -m tune images --data s3://bucket/coco --encoders /mnt/encoders --recipe small "
     "--storage s3://bucket/runs --address head:6379 --workers 1 --max-concurrent 8 --trials 40 --time-budget 2d "
-    "--gpu-hours 400 --search optuna --confirm 3": ("+ --help",),
+    "--gpu-hours 400 --search optuna --confirm 3": "+ --help",
 }
 STAGE = "{training: {steps: 2, batch_size: 6, validation_samples: 6, checkpoint_every: 2}}"
 SETTINGS = "".join(f"{stage}: {STAGE}\n" for stage in ("encoders", "boxes", "shapes", "images", "judge"))
@@ -132,14 +137,14 @@ def plain(command: str) -> str:
     return shlex.join(shlex.split(command, comments=True))
 
 
-def shortened(command: str) -> list[str]:
-    shorts = {plain(long): short for long, short in SHORT.items()}[command]
-    return [f"{command}{short[1:]}" if short.startswith("+") else short for short in shorts]
+def shortened(command: str) -> str:
+    short = {plain(long): short for long, short in SHORT.items()}[command]
+    return f"{command}{short[1:]}" if short.startswith("+") else short
 
 
 @pytest.fixture
 def work(repository: Path, tmp_path: Path) -> Path:
-    """Where the commands run: an empty folder with quick settings, ../shared beside it."""
+    """Where commands run: an empty folder with quick settings, ../shared beside it."""
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "quick.yaml").write_text(SETTINGS)
     (tmp_path / "shared").symlink_to(repository.parent / "shared")
@@ -147,12 +152,14 @@ def work(repository: Path, tmp_path: Path) -> Path:
 
 
 def run_all(repository: Path, work: Path, asked: Sequence[str]) -> None:
+    """Each command in a process of its own, in `work`; says the seconds of each."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     environment["PYTHONPATH"] = str(repository)
-    for command in (short for one in asked for short in shortened(one)):
+    for command in map(shortened, asked):
         program, *words = shlex.split(command)
         beside = Path(sys.executable).parent / program
         program = sys.executable if program == "python" else str(beside) if beside.exists() else program
+        began = time.monotonic()
         done = subprocess.run(
             [program, *words],
             cwd=repository if program == "make" else work,
@@ -161,7 +168,33 @@ def run_all(repository: Path, work: Path, asked: Sequence[str]) -> None:
             capture_output=True,
             text=True,
         )
+        print(f"{time.monotonic() - began:5.1f} s  {command}")
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def run_all_here(repository: Path, work: Path, asked: Sequence[str]) -> None:
+    """The same, but our own programs run in this process: their imports and the start of Ray are paid once."""
+    for one in asked:
+        module, words = _program(shortened(one))
+        if module is None:
+            run_all(repository, work, [one])
+            continue
+        began = time.monotonic()
+        try:
+            code = module.main(words)
+        except SystemExit as end:  # argparse, after --help
+            code = end.code
+        print(f"{time.monotonic() - began:5.1f} s  {one}")
+        assert code == 0, one
+
+
+def _program(command: str) -> tuple[Any, list[str]]:
+    """The module of `python -m pipelines|tune` and the words after it; None for other commands."""
+    match shlex.split(command):
+        case ["python", "-m", ("pipelines" | "tune") as name, *words]:
+            return importlib.import_module(f"{name}.__main__"), words
+        case words:
+            return None, words
 
 
 def test_every_command_told_is_in_the_table_and_none_besides(repository: Path) -> None:
@@ -179,10 +212,29 @@ def test_no_document_is_left_out(repository: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", DOCUMENTS)
+def test_the_commands_of_the_readme_run(repository: Path, killed_demo: KilledDemo) -> None:
+    told = [command for command in commands((repository / "README.md").read_text()) if command != COCO]
+    run_all(repository, killed_demo.folder, told)
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "cluster/README.md"])
 def test_the_commands_run(repository: Path, work: Path, name: str) -> None:
-    told = [command for command in commands((repository / name).read_text()) if command != COCO]
-    run_all(repository, work, told)
+    run_all(repository, work, list(commands((repository / name).read_text())))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["pipelines/README.md", "tune/README.md"])
+def test_the_commands_with_ray_run(
+    repository: Path, work: Path, name: str, ray_local: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(work)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        run_all_here(repository, work, list(commands((repository / name).read_text())))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.ray

@@ -1,9 +1,10 @@
 """`python -m tune STAGE...`: a sweep over the settings of one or more stages. What is done is in `tune.commands`."""
 
 import argparse
+import importlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipelines import data_options, log_format, option_types
@@ -32,10 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, options: argparse.Namespace) -> None:
-    # The commands import torch, Ray and MLflow: --help and a typing error should not wait for them.
-    from tune import commands
-
-    {"show": commands.show, "space": commands.space, "sweep": commands.sweep}[name](options)
+    # A sweep imports torch, Ray and MLflow: --help, a typing error and a look should not wait for them.
+    module = importlib.import_module("tune.commands" if name == "sweep" else "tune.look")
+    command: Callable[[argparse.Namespace], None] = getattr(module, name)
+    command(options)
 
 
 def sweep_parser() -> argparse.ArgumentParser:

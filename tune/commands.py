@@ -1,36 +1,30 @@
 """What each command does with its options. Everything that can be wrong is found before anything starts."""
 
 import argparse
-import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 from objgan.config import STAGES
 from objgan.errors import InputError
-from objgan.files import write_atomically
 from pipelines.lease import Lease
 from pipelines.progress import say
-from pipelines.runs import is_alive
+from pipelines.runs import RUNS
 from pipelines.session import own_cores, ray_session, tracking_uri
 from pipelines.storage import Storage
 from pipelines.submitted import refuse_reuse
 from pipelines.supervision import TERMINATED
-from pipelines.train_command import RUNS, best_checkpoint
+from pipelines.train_command import best_checkpoint
 from tune import confirm as confirmation
 from tune.costs import here, plan_text
 from tune.description import FILE
 from tune.engine import check_sweep, run_sweep
 from tune.export import best_trial, export_recipe
-from tune.options import known_sweep, sweep_of
+from tune.options import sweep_of
 from tune.outcome import tell_confirmed, tell_registered, write_outcome
 from tune.promote import ALIAS, candidate, promote
-from tune.report import rows, summary, table
+from tune.report import resume_command, summary, table
 from tune.resources import plan_resources
 from tune.results import SweepResult
 from tune.retrain import confirm
-from tune.space_file import write_space
-from tune.spaces import default_space
 from tune.sweep import Sweep
 from tune.tracking import TrialRuns, sweep_run
 from tune.trial_store import load_result
@@ -65,48 +59,10 @@ def sweep(options: argparse.Namespace) -> None:
         if result.state == "interrupted":
             raise _stopped(options, tracked, result)
         if result.reason is not None:
-            say(f"to go on: {_resume(options.storage, tracked)} with a larger budget")
+            say(f"to go on: {resume_command(options.storage, tracked)} with a larger budget")
         _afterwards(options, tracked, result, uri)
     say(f"sweep:    {asked.store()} (pictures, trials.csv, best.yaml)")
     say(f"MLflow:   {_mlflow_command(uri)}")
-
-
-def show(options: argparse.Namespace) -> None:
-    """A sweep as it stands."""
-    there = known_sweep(options.storage, options.run)
-    store = there.store()
-    result = load_result(store)
-    if result is None:
-        raise InputError(f"{store}: the sweep has no trials yet")
-    if options.json:
-        print(
-            json.dumps({"state": result.state, "seconds": result.seconds, "trials": rows(result, there.goal)}, indent=1)
-        )
-    else:
-        say(f"{table(result, there.goal)}\n\n{summary(there, result)}")
-        if result.state == "running" and not is_alive(store):
-            say(f"its driver is gone: go on with {_resume(options.storage, there)}")
-        if (confirmed := confirmation.load(store)) is not None:
-            say(f"\n{confirmed.text()}")
-    if options.pictures:
-        write_outcome(there, result, say)
-    if options.export_recipe is not None:
-        _export(options.export_recipe, there, result)
-
-
-def space(options: argparse.Namespace) -> None:
-    """The default space, for a file."""
-    head = f"# Search space of {' '.join(options.stages)}: change it, and give it back with --space FILE.\n\n"
-    text = head + write_space(default_space(options.stages))
-    if options.out is None:
-        sys.stdout.write(text)
-        return
-    if options.out.exists():
-        raise InputError(f"--out: {options.out} is there already, and may have been changed by hand: name another file")
-    try:
-        write_atomically(options.out, text)
-    except OSError as error:
-        raise InputError(f"--out: cannot write {options.out} ({error.strerror})") from None
 
 
 def _run(options: argparse.Namespace, tracked: Sweep, begun: bool, lease: Lease) -> SweepResult:
@@ -122,7 +78,7 @@ def _run(options: argparse.Namespace, tracked: Sweep, begun: bool, lease: Lease)
 
 def _afterwards(options: argparse.Namespace, tracked: Sweep, result: SweepResult, uri: str) -> None:
     if options.export_recipe is not None:
-        _export(options.export_recipe, tracked, result)
+        export_recipe(tracked, result, options.export_recipe, say)
     confirmed = _confirm(options, tracked, result) if options.confirm else None
     if options.register is None:
         return
@@ -176,20 +132,10 @@ def _dry_run(options: argparse.Namespace, asked: Sweep) -> None:
         raise InputError("this sweep cannot run as it is: see `room`")
 
 
-def _export(file: Path, there: Sweep, result: SweepResult) -> None:
-    export_recipe(there, result, file)
-    say(f"recipe:   {file} (--recipe {there.config.recipe} --config {file})")
-
-
 def _stopped(options: argparse.Namespace, there: Sweep, result: SweepResult) -> SweepStopped:
     ended = sum(trial.state in ("finished", "stopped", "failed") for trial in result.trials)
-    text = f"{ended} of {there.budget.trials} trials ended; go on with: {_resume(options.storage, there)}"
+    text = f"{ended} of {there.budget.trials} trials ended; go on with: {resume_command(options.storage, there)}"
     return SweepStopped(text, 143 if result.reason == TERMINATED else 130)
-
-
-def _resume(storage: str, there: Sweep) -> str:
-    where = "" if storage == "runs" else f" --storage {storage}"
-    return f"python -m tune --resume {there.run}{where}"
 
 
 def _mlflow_command(uri: str) -> str:

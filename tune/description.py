@@ -35,6 +35,21 @@ def load_sweep(store: Storage) -> Sweep | None:
         raise InputError(f"{store}/{FILE} is not a sweep's description ({error}): restore it") from None
 
 
+def known_sweep(storage: str, run: str) -> Sweep:
+    """A sweep that was begun.
+
+    Raises:
+        InputError: there is none of that name; others are named.
+    """
+    base = Storage(storage)
+    sweep = load_sweep(base.child(run))
+    if sweep is None:
+        others = [name for name in base.names() if base.exists(f"{name}/sweep.json")]
+        raise InputError(f"no sweep {run} in {base}: known are {', '.join(others) or 'none'}")
+    # It may have been moved, or be named differently from here.
+    return replace(sweep, storage=storage if "://" in storage else str(Path(storage).expanduser().resolve()))
+
+
 def to_json(sweep: Sweep) -> dict[str, Any]:
     """A sweep as JSON knows it."""
     return {

@@ -6,6 +6,7 @@ from pathlib import Path
 from objgan.config import Config
 from objgan.errors import InputError
 from objgan.files import write_atomically
+from pipelines.progress import Log
 from pipelines.recipes import to_yaml
 from tune.report import settings_of, text
 from tune.results import SweepResult, Trial
@@ -47,8 +48,8 @@ def recipe_text(sweep: Sweep, trial: Trial) -> str:
     return "".join(f"# {line}\n" for line in lines) + to_yaml(trial_config(sweep, trial))
 
 
-def export_recipe(sweep: Sweep, result: SweepResult, file: Path) -> None:
-    """Write the best trial's recipe file.
+def export_recipe(sweep: Sweep, result: SweepResult, file: Path, log: Log) -> None:
+    """Write the best trial's recipe file, and say how to use it.
 
     Raises:
         InputError: no trial has a measure, or the file cannot be written.
@@ -59,3 +60,4 @@ def export_recipe(sweep: Sweep, result: SweepResult, file: Path) -> None:
         write_atomically(file, content)
     except OSError as error:
         raise InputError(f"--export-recipe: cannot write {file} ({error.strerror})") from None
+    log(f"recipe:   {file} (--recipe {sweep.config.recipe} --config {file})")

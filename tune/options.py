@@ -12,8 +12,7 @@ from objgan.stages import stage_class
 from pipelines.jobs import TrainJob
 from pipelines.recipes import resolve
 from pipelines.run import needed_stages
-from pipelines.storage import Storage
-from tune.description import changed, load_sweep
+from tune.description import changed, known_sweep, load_sweep
 from tune.measures import goal_of
 from tune.space import Space
 from tune.space_check import check_space
@@ -43,21 +42,6 @@ def sweep_of(options: argparse.Namespace) -> tuple[Sweep, bool]:
             f"with it, or use another --run"
         )
     return sweep, True
-
-
-def known_sweep(storage: str, run: str) -> Sweep:
-    """A sweep that was begun.
-
-    Raises:
-        InputError: there is none of that name; others are named.
-    """
-    base = Storage(storage)
-    sweep = load_sweep(base.child(run))
-    if sweep is None:
-        others = [name for name in base.names() if base.exists(f"{name}/sweep.json")]
-        raise InputError(f"no sweep {run} in {base}: known are {', '.join(others) or 'none'}")
-    # It may have been moved, or be named differently from here.
-    return replace(sweep, storage=storage if "://" in storage else str(Path(storage).expanduser().resolve()))
 
 
 def job_of(sweep: Sweep, config: Config, stage: str, place: str, needs: Path | None = None) -> TrainJob:

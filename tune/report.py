@@ -39,6 +39,12 @@ def table(result: SweepResult, goal: Goal) -> str:
     )
 
 
+def resume_command(storage: str, sweep: Sweep) -> str:
+    """What goes on with it."""
+    where = "" if storage == "runs" else f" --storage {storage}"
+    return f"python -m tune --resume {sweep.run}{where}"
+
+
 def summary(sweep: Sweep, result: SweepResult) -> str:
     """What came of it: how many trials, how they ended, the best one with its settings against the recipe's."""
     goal, counts = sweep.goal, _counts(result)

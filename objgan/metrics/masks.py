@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import roi_align
 
-from objgan.geometry import raster_boxes, to_rois
+from objgan.geometry import align_rois, raster_boxes, to_rois
 from objgan.layout import Layout
 
 THRESHOLD = 0.5
@@ -43,7 +42,7 @@ class ClassMeanMasks:
         rois = to_rois(
             boxes[:, None], torch.ones(len(boxes), 1, dtype=torch.bool, device=boxes.device), masks.shape[-1]
         )
-        shapes = roi_align(masks[:, None], rois, self.side, aligned=True)[:, 0]
+        shapes = align_rois(masks[:, None], rois, self.side)[:, 0]
         self.sums = self.sums.to(shapes.device).index_add(0, labels, shapes)
         self.counts = self.counts.to(shapes.device).index_add(0, labels, torch.ones_like(labels, dtype=torch.float32))
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-import torchvision.models
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -36,6 +35,8 @@ class Inception(Backbone):
     side = 299
 
     def __init__(self, frozen: bool) -> None:
+        import torchvision.models  # a second of import, for those who have this backbone
+
         super().__init__()
         full = torchvision.models.inception_v3(weights=None, aux_logits=False, init_weights=False)
         layers = {name: layer for name, layer in full.named_children() if name not in ("avgpool", "dropout", "fc")}

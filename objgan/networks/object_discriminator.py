@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
-from objgan.geometry import to_rois
+from objgan.geometry import align_rois, to_rois
 from objgan.layout import Layout
 from objgan.networks.discriminators import (
     DiscriminatorNorm,
@@ -79,7 +78,7 @@ class ObjectHead(nn.Module):
             none = seen.float().sum().expand(0)
             return ObjectLogits(none, [none for _ in conditions])
         with torch.autocast(seen.device.type, enabled=False):
-            regions = roi_align(seen.float(), rois, ROI_SIZE, spatial_scale=1.0, sampling_ratio=2, aligned=True)
+            regions = align_rois(seen.float(), rois, ROI_SIZE, samples=2)
         objects = leaky(self.roi_norm(self.roi(regions)))
         judged = [self._fit(objects, condition[selected]) for condition in conditions]
         return ObjectLogits(self.unconditional(objects).flatten(), judged)

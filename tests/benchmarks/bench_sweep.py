@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,24 +139,51 @@ def boxes(out: Path, minutes: float) -> dict[str, Any]:
     return found
 
 
-def asha(out: Path, minutes: float, trials: int = 16, steps: int = 900) -> dict[str, Any]:
-    """The same settings under ASHA and without: seconds to the best measure that both reach."""
+def asha(out: Path, minutes: float, trials: int = 16, steps: int = 900, seeds: int = 3) -> dict[str, Any]:
+    """The same settings under ASHA and without, for each seed: seconds to the best measure that both reach.
+
+    How soon the best settings are drawn is luck, and without ASHA they are often reached as soon as drawn: so several
+    seeds, and the ratio of their sums.
+    """
     data, config = coco_data(out), resolve("tiny", None, (*SETTINGS, f"boxes.training.steps={steps}"))
     until, found = time.monotonic() + 60 * minutes, {}
-    arms: tuple[Scheduler, ...] = ("asha", "none")
-    for arm in arms:
-        left = until - time.monotonic()
+    for seed in range(seeds):
+        found[f"seed_{seed}"] = _arms(out, data, config, (trials, seed), until)
+    whole = [row for row in found.values() if "target" in row]
+    return found | _sums(whole) if whole else found
+
+
+def _arms(out: Path, data: Path, config: Config, size: tuple[int, int], until: float) -> dict[str, Any]:
+    """Both arms of a seed, gone on with as long as there is time; their comparison once both are whole."""
+    (trials, seed), found = size, {}
+    for arm in ("asha", "none"):
+        name, left = _arm_name(arm, seed), until - time.monotonic()
         if left > 60:
-            _arm(_sweep(out, f"arm-{arm}", data, config, Budget(trials, seconds=left), arm))
-        reached = _told(out / f"arm-{arm}" / "told.jsonl")
-        result = load_result(Storage(out / f"arm-{arm}"))
+            sweep = _sweep(out, name, data, config, Budget(trials, seconds=left), arm)  # type: ignore[arg-type]
+            _arm(replace(sweep, seed=seed))
+        reached = _told(out / name / "told.jsonl")
+        result = load_result(Storage(out / name))
         if result is not None and reached:
             whole = all(trial.state in ("finished", "stopped", "failed") for trial in result.trials)
             done = whole and len(result.trials) == trials
             found[arm] = {"whole": done, "seconds": result.seconds, "best": max(v for _, v in reached)}
     if len(found) == 2 and all(row["whole"] for row in found.values()):
-        found |= _ratio(out, min(row["best"] for row in found.values()))
+        found |= _ratio(out, seed, min(row["best"] for row in found.values()))
     return found
+
+
+def _arm_name(arm: str, seed: int) -> str:
+    return f"arm-{arm}-{seed}" if seed else f"arm-{arm}"
+
+
+def _sums(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    to_target = {arm: sum(row[f"{arm}_seconds"] for row in rows) for arm in ("asha", "none")}
+    in_all = {arm: sum(row[arm]["seconds"] for row in rows) for arm in ("asha", "none")}
+    return {
+        "seeds": len(rows),
+        "none_over_asha_to_target": to_target["none"] / to_target["asha"],
+        "none_over_asha_whole_sweep": in_all["none"] / in_all["asha"],
+    }
 
 
 def _arm(sweep: Sweep) -> None:
@@ -191,9 +218,9 @@ class _Ears:
                     file.write(json.dumps(row) + "\n")
 
 
-def _ratio(out: Path, target: float) -> dict[str, float]:
+def _ratio(out: Path, seed: int, target: float) -> dict[str, float]:
     first = {
-        arm: min(s for s, value in _told(out / f"arm-{arm}" / "told.jsonl") if value >= target)
+        arm: min(s for s, value in _told(out / _arm_name(arm, seed) / "told.jsonl") if value >= target)
         for arm in ("asha", "none")
     }
     ratio = first["none"] / first["asha"]
@@ -256,6 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=30.0, metavar="M", help="of each part (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/sweep"), metavar="DIR")
     parser.add_argument("--trials", type=int, default=16, help="of part asha (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="of part asha (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=900, help="of parts overhead and asha (default: %(default)s)")
     options = parser.parse_args(arguments)
     if unknown := set(options.parts) - set(PARTS):
@@ -269,7 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif part == "boxes":
             found = boxes(out, options.minutes)
         else:
-            found = asha(out, options.minutes, options.trials, options.steps)
+            found = asha(out, options.minutes, options.trials, options.steps, options.seeds)
         figures = _rows(out / "figures.json") | {part: found}
         _keep(out / "figures.json", figures)
         print(json.dumps({part: found}, indent=1), flush=True)

@@ -86,12 +86,12 @@ def test_two_workers_learn_what_one_does(
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_driver_that_is_stopped_or_killed_goes_on_bit_for_bit(
-    prepared: Path, data_config: Config, tmp_path: Path, repository: Path
+    prepared: Path, data_config: Config, tmp_path: Path, repository: Path, ray_local: None
 ) -> None:
     """SIGTERM: a checkpoint at once, and exit code 143. SIGKILL: from the last checkpoint. One run in MLflow."""
     config = small_config(data_config, steps=150, checkpoint_every=60)
-    whole = Command(tmp_path / "whole", repository, config, prepared)
-    assert whole.run()[0] == 0
+    whole = tmp_path / "whole"
+    train(TrainJob("shapes", config, prepared, whole), _silent)
     broken = Command(tmp_path / "broken", repository, config, prepared)
     process = broken.start()
     wait_until(lambda: (broken.folder / "lease.json").exists())
@@ -113,7 +113,7 @@ def test_a_driver_that_is_stopped_or_killed_goes_on_bit_for_bit(
     code, said = broken.run()
     assert code == 0, said
     assert "goes on from step" in said
-    assert same_weights(last(broken.folder), last(whole.folder))
+    assert same_weights(last(broken.folder), last(whole))
     _check_mlflow(broken)
 
 

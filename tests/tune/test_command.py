@@ -167,7 +167,7 @@ def test_the_default_space_is_printed_for_a_file(capsys, here) -> None:
 
 
 def test_a_moved_sweep_is_found_where_it_is(here) -> None:
-    from tune.options import known_sweep
+    from tune.description import known_sweep
 
     save_sweep(recorded_sweep(here / "before"))
     (here / "before").rename(here / "after")

@@ -250,10 +250,10 @@ def test_a_population_goes_on_from_the_donors_weights(
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_driver_that_is_ended_or_killed_goes_on_to_the_same_end(tmp_path: Path) -> None:
+def test_a_driver_that_is_ended_or_killed_goes_on_to_the_same_end(tmp_path: Path, ray_local: None) -> None:
     """SIGTERM: checkpoints, state interrupted, exit code 143. SIGKILL: nothing. Then all is as if nothing had been."""
     bench = Bench(tmp_path, trials=2, steps=80, every=40)
-    name, calm = "broken", bench.calm()[0]
+    name, calm = "broken", run_sweep(bench.sweep("calm"), [], _silent)
     for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
         process = bench.start(name)
         output: list[str] = []

@@ -21,7 +21,7 @@ from tune.sweep import Budget
 
 
 def test_an_exported_recipe_resolves_to_exactly_the_trials_settings(sweep, result, tmp_path) -> None:
-    export_recipe(sweep, result, tmp_path / "sub" / "best.yaml")
+    export_recipe(sweep, result, tmp_path / "sub" / "best.yaml", print)
     best = best_trial(sweep, result)
     for recipe in ("tiny", "paper"):
         found = resolve(recipe, tmp_path / "sub" / "best.yaml", ())
