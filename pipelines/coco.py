@@ -3,9 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow.fs
 
@@ -15,6 +16,8 @@ from pipelines.faults import brief, persist
 from pipelines.locations import without_secrets
 from pipelines.splits import Split
 from pipelines.storage import Storage
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,17 @@ class CocoSource:
     split: Split = field(default_factory=Split)
     val2014: frozenset[int] = frozenset()
     synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """See that the files and the folder are there, without reading them.
+
+        Raises:
+            InputError: one is not.
+        """
+        for what, path in (("instances", self.instances), ("captions", self.captions)):
+            _readable(what, path, lambda found: found.open("rb").close())
+        if self.images is not None and (folder := Storage(self.images).local) is not None and not folder.is_dir():
+            raise InputError(f"images: no folder {folder}; check the path")
 
     def sizes(self) -> Mapping[str, int]:
         """Bytes of the image files by name (hidden ones apart); empty without images.
@@ -57,7 +71,10 @@ class CocoSource:
         Raises:
             InputError: a file or the image folder is missing or unreadable.
         """
-        digests = {"instances": _digest(self.instances, "instances"), "captions": _digest(self.captions, "captions")}
+        digests = {
+            "instances": _readable("instances", self.instances, sha256),
+            "captions": _readable("captions", self.captions, sha256),
+        }
         if self.images is not None:
             listing = sorted((self.sizes() if sizes is None else sizes).items())
             digests["images"] = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
@@ -71,9 +88,9 @@ class CocoSource:
         return without_secrets(str(self.images))
 
 
-def _digest(path: Path, what: str) -> str:
+def _readable(what: str, path: Path, read: Callable[[Path], Result]) -> Result:
     try:
-        return sha256(path)
+        return read(path)
     except FileNotFoundError:
         raise InputError(f"{what}: no file {path}; check the path") from None
     except OSError as error:

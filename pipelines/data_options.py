@@ -115,7 +115,10 @@ def source_of(options: argparse.Namespace) -> CocoSource | None:
     split = load_split(options.split) if options.split != "hash" else Split()
     val2014 = load_ids(options.val2014) if options.val2014 else frozenset()
     synonyms = read_synonyms(options.synonyms) if options.synonyms else {}
-    return CocoSource(place, options.instances, options.captions, split, val2014, synonyms)
+    source = CocoSource(place, options.instances, options.captions, split, val2014, synonyms)
+    # Now, not once Ray has been started.
+    source.check()
+    return source
 
 
 def read_synonyms(path: Path) -> dict[str, list[str]]:

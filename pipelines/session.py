@@ -35,6 +35,9 @@ def ray_session(address: str | None = None, dashboard: bool = False) -> Iterator
         address = "auto"
     # The controller's default poll of 2 s is for large clusters; here it would be most of a short run.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2" if address is None else "2")
+    if address is None:
+        # An actor a training that asks whether nodes are to be drained, which nobody does to a Ray of our own.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Its C++ core would warn on our terminal of things that are not the user's.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")

@@ -26,6 +26,7 @@ from objgan.generation import ObjGAN
 from objgan.stages import NETWORKS, build_network
 from pipelines.jobs import TrainJob
 from pipelines.recipes import resolve
+from tests.cluster import sweep_faults
 from tests.cluster.bench import Bench, Jobs, MLflowServer
 from tests.cluster.local_cluster import LocalCluster, wait_until
 from tests.pipelines.training import last, same_weights
@@ -253,6 +254,53 @@ def two(site: Site) -> Row:
     )
 
 
+def sweep_node(site: Site) -> Row:
+    """One of two nodes killed in a sweep of two trials at once; another comes."""
+
+    def disturb(job: Following) -> None:
+        site.cluster.workers.pop().kill()
+        site.cluster.add_node()
+
+    return _sweep(site, "a node killed in a sweep, another comes", disturb, again=False)
+
+
+def sweep_driver(site: Site) -> Row:
+    """SIGKILL to the driver of a sweep; the same command with --resume."""
+    return _sweep(site, "the driver of a sweep killed", lambda job: sweep_faults.kill_driver(site, "sweep"), again=True)
+
+
+def sweep_head(site: Site) -> Row:
+    """The head killed in a sweep; a new one, the same command with --resume."""
+
+    def disturb(job: Following) -> None:
+        site.cluster.close()
+        site.cluster.workers.clear()
+        site.cluster.start(2)
+
+    return _sweep(site, "the head killed in a sweep, a new one started", disturb, again=True)
+
+
+def _sweep(site: Site, scenario: str, disturb: Callable[[Following], None], again: bool) -> Row:
+    """Disturb a sweep, give the command again if that is what one does, and hold it against an undisturbed one."""
+    words = sweep_faults.words(site, "sweep")
+    job = site.begin("sweep", words)
+    sweep_faults.reached(site, "sweep", job)
+    moment = time.time()
+    disturb(job)
+    codes, said = [job.end()], job.text()
+    if again:
+        second = site.begin("sweep", words, resume=True)
+        codes.append(second.end())
+        said += second.text()
+    if codes[-1]:
+        return Row(scenario, "the sweep", None, " then ".join(map(str, codes)), _worth_reading(said))
+    assert site.jobs.submit("calm", *sweep_faults.words(site, "calm"))[0] == 0
+    came = sweep_faults.outcome(site, "sweep", moment, "calm")
+    same = "trials and measures as undisturbed" if came.difference is None else f"DIFFERENT: {came.difference}"
+    lost = f"{came.replayed} steps replayed; {came.finished} of {came.trials} trials finished; {same}"
+    return Row(scenario, lost, came.seconds, " then ".join(map(str, codes)), _worth_reading(said))
+
+
 def refusals(site: Site) -> Iterator[Row]:
     """What is refused before anything starts."""
     from tests.cluster.local_cluster import write_token
@@ -272,6 +320,7 @@ def refusals(site: Site) -> Iterator[Row]:
 SCENARIOS: dict[str, Callable[[Site], Any]] = {
     "node_prepare": node_prepare, "node_training": node_training, "node_evaluation": node_evaluation,
     "elastic": elastic, "driver": driver, "head": head, "stop": stop, "mlflow": mlflow, "two": two,
+    "sweep_node": sweep_node, "sweep_driver": sweep_driver, "sweep_head": sweep_head,
     "refusals": refusals,
 }  # fmt: skip
 

@@ -53,6 +53,8 @@ def ray_local() -> Iterator[None]:
     """Ray on this machine alone, with 2 CPUs, until the tests end."""
     import ray
 
+    # As `pipelines.session` has it for a Ray of its own.
+    os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     ray.init(
         address="local",
         num_cpus=2,
@@ -63,3 +65,4 @@ def ray_local() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+    del os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"]

@@ -1,10 +1,9 @@
-"""One worker of `test_groups`: `python group_worker.py FOLDER RANK WORLD`; several of them share the groups of a batch.
+"""One worker process of `test_groups`; several of them share the groups of a batch.
 
 Trains every stage for two steps and leaves the gradients of each phase, the networks and what the steps told.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -79,7 +78,3 @@ def batch_to(batch: Batch) -> dict[str, Tensor]:
 def batch_from(tensors: dict[str, Tensor]) -> Batch:
     layout = Layout(*(tensors.pop(name) for name in ("labels", "boxes", "count", "masks")))
     return Batch(layout=layout, **tensors)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

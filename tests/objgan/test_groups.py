@@ -1,8 +1,6 @@
 """Whoever computes the groups of a batch, the step is the same: 1, 2, 3 and 4 workers, for real, in processes."""
 
-import os
-import subprocess
-import sys
+import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from objgan.domain import Domain
 from objgan.stages import STAGE_CLASSES, build_stage
 from objgan.train_state import TrainState
 from objgan.training import StepContext, train_step
+from tests.objgan import group_worker
 from tests.objgan.group_worker import GROUPS, STEPS, batch_to
 
 WORLDS = (1, 2, 3, 4)
@@ -44,11 +43,16 @@ def results(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 
 @pytest.fixture
 def found(
-    results: Path, tiny_config: Config, domain: Domain, make_batch: Callable[..., Batch], repository: Path
+    results: Path,
+    tiny_config: Config,
+    domain: Domain,
+    make_batch: Callable[..., Batch],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """The folder in which the workers left what they found; they run once."""
     if (results / "config.json").exists():
         return results
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     domain.save(results / "domain")
     for group in range(GROUPS):
         # The second group has no object at all: its discriminators of objects see nothing.
@@ -56,14 +60,16 @@ def found(
         batch = replace(batch, image_ids=batch.image_ids + 10 * group)
         save_file(batch_to(batch), results / f"group_{group}.safetensors")
     (results / "config.json").write_text(config_to_json(_config(tiny_config)))
-    environment = {**os.environ, "PYTHONPATH": str(repository), "GLOO_SOCKET_IFNAME": "lo"}
-    script = Path(__file__).parent / "group_worker.py"
+    # The fork server imports torch once for all of them.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.objgan.group_worker"])
     for world in WORLDS:
-        workers = [
-            subprocess.Popen([sys.executable, str(script), str(results), str(rank), str(world)], env=environment)
-            for rank in range(world)
-        ]
-        assert [worker.wait(timeout=200) for worker in workers] == [0] * world
+        workers = [context.Process(target=group_worker.main, args=(results, rank, world)) for rank in range(world)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(200)
+        assert [worker.exitcode for worker in workers] == [0] * world
     return results
 
 

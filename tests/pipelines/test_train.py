@@ -32,6 +32,8 @@ from tests.pipelines.training import (
 )
 
 pytestmark = pytest.mark.ray
+_LONG = 300
+"""Steps of some 15 ms: a driver can be killed on the way."""
 
 
 def _silent(text: str) -> None:
@@ -89,7 +91,7 @@ def test_a_driver_that_is_stopped_or_killed_goes_on_bit_for_bit(
     prepared: Path, data_config: Config, tmp_path: Path, repository: Path, ray_local: None
 ) -> None:
     """SIGTERM: a checkpoint at once, and exit code 143. SIGKILL: from the last checkpoint. One run in MLflow."""
-    config = small_config(data_config, steps=150, checkpoint_every=60)
+    config = small_config(data_config, steps=_LONG, checkpoint_every=60)
     whole = tmp_path / "whole"
     train(TrainJob("shapes", config, prepared, whole), _silent)
     broken = Command(tmp_path / "broken", repository, config, prepared)
@@ -105,7 +107,7 @@ def test_a_driver_that_is_stopped_or_killed_goes_on_bit_for_bit(
     assert process.returncode == 143, said
     assert "terminated; checkpoint at step" in said
     first = last(broken.folder)
-    assert 0 < read_state(first)["step"] < 150
+    assert 0 < read_state(first)["step"] < _LONG
     process = broken.start()
     wait_until(lambda: (broken.folder / "step_00000060").exists() or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
@@ -123,7 +125,7 @@ def _check_mlflow(command: Command) -> None:
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
     told = client.get_metric_history(run.info.run_id, "generator/overlap")
-    assert [metric.step for metric in told] == list(range(1, 151)), "no step twice, none missing"
+    assert [metric.step for metric in told] == list(range(1, _LONG + 1)), "no step twice, none missing"
     names = set(run.data.metrics)
     assert {"learning_rate/generator", "samples_per_s", "system/memory_rss_gb", "discriminators/instance"} <= names
 

@@ -252,7 +252,8 @@ def test_a_population_goes_on_from_the_donors_weights(
 @pytest.mark.timeout(400)
 def test_a_driver_that_is_ended_or_killed_goes_on_to_the_same_end(tmp_path: Path, ray_local: None) -> None:
     """SIGTERM: checkpoints, state interrupted, exit code 143. SIGKILL: nothing. Then all is as if nothing had been."""
-    bench = Bench(tmp_path, trials=2, steps=80, every=40)
+    # Long enough after the first report that neither trial is done when the signal comes.
+    bench = Bench(tmp_path, trials=2, steps=480, every=40)
     name, calm = "broken", run_sweep(bench.sweep("calm"), [], _silent)
     for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
         process = bench.start(name)

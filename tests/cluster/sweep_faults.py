@@ -1,0 +1,87 @@
+"""Sweeps on a cluster that loses a node, its head or the job's driver: scenarios of `tests.chaos_cluster`."""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.storage import Storage
+from tests.chaos_sweep import compare
+from tune.results import SweepResult
+from tune.trial_store import load_result
+
+_TRAINING = {
+    "steps": 400, "batch_size": 8, "group": 8, "checkpoint_every": 50, "log_every": 10, "picture_every": 400,
+    "validation_samples": 8,
+}  # fmt: skip
+_SPACE = "boxes.training.lr: {log_uniform: [1e-4, 1e-2]}\nboxes.training.label_weight: {uniform: [0.5, 2.0]}\n"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What came of a sweep that was disturbed: trials that finished, and what they had done before and after."""
+
+    finished: int
+    trials: int
+    difference: str | None
+    """From an undisturbed sweep; None: there is none."""
+    replayed: int
+    """Steps that were done twice."""
+    seconds: float
+    """From the disturbance to the next step that had not been done before."""
+
+
+def words(site: Any, name: str) -> list[str]:
+    """A sweep of four trials, two at once, none of which is ended early."""
+    folder: Path = site.bench.folder
+    settings = {"boxes": {"text_encoder": "own", "training": _TRAINING}, "compute": {"threads": 1}}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "space.yaml").write_text(_SPACE)
+    asked = ["python", "-m", "tune", "boxes", "--data", str(site.bench.data), "--run", name]
+    asked += ["--config", str(folder / "sweep.yaml"), "--space", str(folder / "space.yaml"), "--trials", "4"]
+    return [*asked, "--max-concurrent", "2", "--scheduler", "none", "--metric", "label_nll"]
+
+
+def reached(site: Any, name: str, job: Any) -> None:
+    """Until a trial has left its second checkpoint."""
+    place = site.bench.folder / "runs" / name / "trials"
+    end = time.monotonic() + 240
+    while not list(place.glob("*/boxes/step_00000100")) and not job.over:
+        assert time.monotonic() < end, "no trial came to step 100"
+        time.sleep(0.1)
+    assert not job.over, job.text()
+
+
+def kill_driver(site: Any, name: str) -> None:
+    """SIGKILL to the job's own process."""
+    os.kill(json.loads((site.bench.folder / "runs" / name / "lease.json").read_text())["pid"], 9)
+
+
+def outcome(site: Any, name: str, moment: float, calm: str) -> Ended:
+    """Of the sweep, beside the undisturbed one `calm`."""
+    came, undisturbed = (_result(site.bench.folder, run) for run in (name, calm))
+    finished = sum(trial.state == "finished" for trial in came.trials)
+    times, replayed = [], 0
+    for told in (site.bench.folder / "runs" / name / "trials").glob("*/boxes/progress.jsonl"):
+        lines = [line for line in map(json.loads, told.read_text().splitlines()) if "values" in line]
+        replayed += len(lines) - len({line["step"] for line in lines})
+        highest = 0
+        for line in lines:
+            if line["step"] > highest:
+                highest = line["step"]
+                times.append(line["time"])
+    after = [when - moment for when in times if when > moment]
+    # The lines are ten steps apart.
+    return Ended(
+        finished, len(came.trials), compare(undisturbed, came), 10 * replayed, round(min(after, default=0.0), 1)
+    )
+
+
+def _result(folder: Path, run: str) -> SweepResult:
+    found = load_result(Storage(folder / "runs" / run))
+    assert found is not None
+    return found
