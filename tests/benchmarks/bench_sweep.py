@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from pipelines.sample import make_sample
 from pipelines.session import ray_session
 from pipelines.storage import Storage
 from pipelines.train import train
+from tests.benchmarks.asha_orders import Times, savings
 from tests.benchmarks.measure import Measurement
 from tests.pipelines.training import lines
 from tune.confirm import load as load_confirmed
@@ -142,8 +144,7 @@ def boxes(out: Path, minutes: float) -> dict[str, Any]:
 def asha(out: Path, minutes: float, trials: int = 16, steps: int = 900, seeds: int = 3) -> dict[str, Any]:
     """The same settings under ASHA and without, for each seed: seconds to the best measure that both reach.
 
-    How soon the best settings are drawn is luck, and without ASHA they are often reached as soon as drawn: so several
-    seeds, and the ratio of their sums.
+    How soon the best settings are drawn is luck: so several seeds, and each seed's trials replayed in other orders.
     """
     data, config = coco_data(out), resolve("tiny", None, (*SETTINGS, f"boxes.training.steps={steps}"))
     until, found = time.monotonic() + 60 * minutes, {}
@@ -168,8 +169,18 @@ def _arms(out: Path, data: Path, config: Config, size: tuple[int, int], until: f
             done = whole and len(result.trials) == trials
             found[arm] = {"whole": done, "seconds": result.seconds, "best": max(v for _, v in reached)}
     if len(found) == 2 and all(row["whole"] for row in found.values()):
-        found |= _ratio(out, seed, min(row["best"] for row in found.values()))
+        best, whole = min(row["best"] for row in found.values()), found["none"]["seconds"]
+        found |= _ratio(out, seed, best) | {"other_orders": _orders(out / _arm_name("none", seed), whole)}
     return found
+
+
+def _orders(folder: Path, whole: float) -> dict[str, Any]:
+    """What the sweep without ASHA tells of all orders of its trials."""
+    rows = _json_lines(folder / "told.jsonl")
+    trials = {name: [row for row in rows if row["trial"] == name] for name in {row["trial"] for row in rows}}
+    gaps = [b["seconds"] - a["seconds"] for told in trials.values() for a, b in pairwise(told)]
+    curves = {name: [(row["step"], row["value"]) for row in told] for name, told in trials.items()}
+    return savings(curves, Times.of(curves, whole, statistics.fmean(gaps)))
 
 
 def _arm_name(arm: str, seed: int) -> str:
