@@ -4,6 +4,7 @@ import json
 import os
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Ended:
     replayed: int
     """Steps that were done twice."""
     seconds: float
-    """From the disturbance to the next step that had not been done before."""
+    """The longest wait, after the disturbance, for a step of any trial that had not been done before."""
 
 
 def words(site: Any, name: str) -> list[str]:
@@ -74,10 +75,10 @@ def outcome(site: Any, name: str, moment: float, calm: str) -> Ended:
             if line["step"] > highest:
                 highest = line["step"]
                 times.append(line["time"])
-    after = [when - moment for when in times if when > moment]
+    waits = [after - before for before, after in pairwise(sorted(times)) if after > moment]
     # The lines are ten steps apart.
     return Ended(
-        finished, len(came.trials), compare(undisturbed, came), 10 * replayed, round(min(after, default=0.0), 1)
+        finished, len(came.trials), compare(undisturbed, came), 10 * replayed, round(max(waits, default=0.0), 1)
     )
 
 
