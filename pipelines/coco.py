@@ -46,8 +46,8 @@ class CocoSource:
         """
         for what, path in (("instances", self.instances), ("captions", self.captions)):
             _readable(what, path, lambda found: found.open("rb").close())
-        if self.images is not None and (folder := Storage(self.images).local) is not None and not folder.is_dir():
-            raise InputError(f"images: no folder {folder}; check the path")
+        if self.images is not None and _is_no_folder(storage := Storage(self.images)):
+            raise _no_folder(storage)
 
     def sizes(self) -> Mapping[str, int]:
         """Bytes of the image files by name (hidden ones apart); empty without images.
@@ -59,8 +59,8 @@ class CocoSource:
             return {}
         storage = Storage(self.images)
         sizes = _local_sizes(storage.local) if storage.local else _remote_sizes(storage)
-        if not sizes and (storage.local is None or not storage.local.is_dir()):
-            raise InputError(f"images: no folder {storage}; check the path")
+        if not sizes and (storage.local is None or _is_no_folder(storage)):
+            raise _no_folder(storage)
         return sizes
 
     def digests(self, sizes: Mapping[str, int] | None = None) -> dict[str, str]:
@@ -86,6 +86,15 @@ class CocoSource:
     def where(self) -> str:
         """The place of the images, fit to be shown."""
         return without_secrets(str(self.images))
+
+
+def _is_no_folder(storage: Storage) -> bool:
+    """Whether it is known without asking a server."""
+    return storage.local is not None and not storage.local.is_dir()
+
+
+def _no_folder(storage: Storage) -> InputError:
+    return InputError(f"images: no folder {storage}; check the path")
 
 
 def _readable(what: str, path: Path, read: Callable[[Path], Result]) -> Result:

@@ -257,7 +257,7 @@ def two(site: Site) -> Row:
 def sweep_node(site: Site) -> Row:
     """One of two nodes killed in a sweep of two trials at once; another comes."""
 
-    def disturb(job: Following) -> None:
+    def disturb() -> None:
         site.cluster.workers.pop().kill()
         site.cluster.add_node()
 
@@ -266,13 +266,13 @@ def sweep_node(site: Site) -> Row:
 
 def sweep_driver(site: Site) -> Row:
     """SIGKILL to the driver of a sweep; the same command with --resume."""
-    return _sweep(site, "the driver of a sweep killed", lambda job: sweep_faults.kill_driver(site, "sweep"), again=True)
+    return _sweep(site, "the driver of a sweep killed", lambda: sweep_faults.kill_driver(site, "sweep"), again=True)
 
 
 def sweep_head(site: Site) -> Row:
     """The head killed in a sweep; a new one, the same command with --resume."""
 
-    def disturb(job: Following) -> None:
+    def disturb() -> None:
         site.cluster.close()
         site.cluster.workers.clear()
         site.cluster.start(2)
@@ -280,13 +280,13 @@ def sweep_head(site: Site) -> Row:
     return _sweep(site, "the head killed in a sweep, a new one started", disturb, again=True)
 
 
-def _sweep(site: Site, scenario: str, disturb: Callable[[Following], None], again: bool) -> Row:
+def _sweep(site: Site, scenario: str, disturb: Callable[[], None], again: bool) -> Row:
     """Disturb a sweep, give the command again if that is what one does, and hold it against an undisturbed one."""
     words = sweep_faults.words(site, "sweep")
     job = site.begin("sweep", words)
     sweep_faults.reached(site, "sweep", job)
     moment = time.time()
-    disturb(job)
+    disturb()
     codes, said = [job.end()], job.text()
     if again:
         second = site.begin("sweep", words, resume=True)

@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-LONG, EVERY = 200, 20
-"""Steps of the first stage and of its checkpoints: at some 20 ms each, enough to be killed on the way."""
+LONG, EVERY = 400, 20
+"""Steps of the first stage, and of its checkpoints: at some 20 ms each, not all are done when the driver is killed, nor
+when Ray ends its worker, which goes on until the driver is missed."""
 
 _TRAINING = {
     "steps": 4,

@@ -110,7 +110,7 @@ SHORT: dict[str, str] = {
     "python -m tune show first-sweep": "+",
     "python -m pipelines train boxes --data data/tune --config runs/best-boxes.yaml --run best": "+ --dry-run",
     "python -m tune space boxes --out my-space.yaml": "+",
-    "python -m tune boxes --data data/tune --space my-space.yaml --metric count_error --search optuna --dry-run": ("+"),
+    "python -m tune boxes --data data/tune --space my-space.yaml --metric count_error --search optuna --dry-run": "+",
     # What these two do beyond that is in tests/tune/test_sweep.py.
     "python -m tune --resume first-sweep": "+ --dry-run",
     "python -m tune --resume first-sweep --confirm 3 --register objgan --export-recipe runs/best-boxes.yaml": (

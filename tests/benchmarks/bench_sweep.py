@@ -43,6 +43,7 @@ from tune.trial_store import load_result
 REPOSITORY = Path(__file__).resolve().parents[2]
 COCO = REPOSITORY.parent / "shared" / "coco" / "annotations"
 PARTS = ("overhead", "boxes", "asha")
+ARMS: tuple[Scheduler, ...] = ("asha", "none")
 SETTINGS = (
     "data.max_objects=10",
     "boxes.training.checkpoint_every=100",
@@ -157,10 +158,10 @@ def asha(out: Path, minutes: float, trials: int = 16, steps: int = 900, seeds: i
 def _arms(out: Path, data: Path, config: Config, size: tuple[int, int], until: float) -> dict[str, Any]:
     """Both arms of a seed, gone on with as long as there is time; their comparison once both are whole."""
     (trials, seed), found = size, {}
-    for arm in ("asha", "none"):
+    for arm in ARMS:
         name, left = _arm_name(arm, seed), until - time.monotonic()
         if left > 60:
-            sweep = _sweep(out, name, data, config, Budget(trials, seconds=left), arm)  # type: ignore[arg-type]
+            sweep = _sweep(out, name, data, config, Budget(trials, seconds=left), arm)
             _arm(replace(sweep, seed=seed))
         reached = _told(out / name / "told.jsonl")
         result = load_result(Storage(out / name))
@@ -188,8 +189,8 @@ def _arm_name(arm: str, seed: int) -> str:
 
 
 def _sums(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    to_target = {arm: sum(row[f"{arm}_seconds"] for row in rows) for arm in ("asha", "none")}
-    in_all = {arm: sum(row[arm]["seconds"] for row in rows) for arm in ("asha", "none")}
+    to_target = {arm: sum(row[f"{arm}_seconds"] for row in rows) for arm in ARMS}
+    in_all = {arm: sum(row[arm]["seconds"] for row in rows) for arm in ARMS}
     return {
         "seeds": len(rows),
         "none_over_asha_to_target": to_target["none"] / to_target["asha"],
@@ -231,8 +232,7 @@ class _Ears:
 
 def _ratio(out: Path, seed: int, target: float) -> dict[str, float]:
     first = {
-        arm: min(s for s, value in _told(out / _arm_name(arm, seed) / "told.jsonl") if value >= target)
-        for arm in ("asha", "none")
+        arm: min(s for s, value in _told(out / _arm_name(arm, seed) / "told.jsonl") if value >= target) for arm in ARMS
     }
     ratio = first["none"] / first["asha"]
     return {"target": target, "asha_seconds": first["asha"], "none_seconds": first["none"], "none_over_asha": ratio}

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 
 from pipelines.storage import Storage
 from tests.chaos_sweep import compare
+from tests.cluster.local_cluster import wait_until
 from tune.results import SweepResult
 from tune.trial_store import load_result
 
@@ -24,7 +24,7 @@ _SPACE = "boxes.training.lr: {log_uniform: [1e-4, 1e-2]}\nboxes.training.label_w
 
 @dataclass(frozen=True)
 class Ended:
-    """What came of a sweep that was disturbed: trials that finished, and what they had done before and after."""
+    """What came of a sweep that was disturbed."""
 
     finished: int
     trials: int
@@ -50,10 +50,7 @@ def words(site: Any, name: str) -> list[str]:
 def reached(site: Any, name: str, job: Any) -> None:
     """Until a trial has left its second checkpoint."""
     place = site.bench.folder / "runs" / name / "trials"
-    end = time.monotonic() + 240
-    while not list(place.glob("*/boxes/step_00000100")) and not job.over:
-        assert time.monotonic() < end, "no trial came to step 100"
-        time.sleep(0.1)
+    wait_until(lambda: bool(list(place.glob("*/boxes/step_00000100"))) or job.over, 240, "step 100 of a trial")
     assert not job.over, job.text()
 
 

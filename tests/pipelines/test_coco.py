@@ -4,7 +4,7 @@ import gzip
 import json
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -155,6 +155,16 @@ def test_missing_unreadable_and_other_files(good, tmp_path) -> None:
     assert 'not COCO JSON: it has no list of objects "images"' in _refusal(good)
     good.instances.write_text('{"images": [1], "annotations": []}')
     assert 'no list of objects "images"' in _refusal(good)
+
+
+@pytest.mark.parametrize("what", ["instances", "captions", "images"])
+def test_what_is_not_there_is_told_before_anything_is_read(tmp_path, write_coco, what) -> None:
+    source = write_coco(tmp_path, [IMAGE], [KITE], [CAPTION])
+    source.check()
+    (tmp_path / "broken.json").write_text("{")
+    replace(source, instances=tmp_path / "broken.json").check()
+    with pytest.raises(InputError, match=rf"{what}: no (file|folder) .*nowhere; check the path"):
+        replace(source, **{what: tmp_path / "nowhere"}).check()
 
 
 def test_categories_are_needed(good) -> None:

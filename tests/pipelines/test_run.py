@@ -19,8 +19,7 @@ def test_a_killed_run_goes_on_where_it_was(killed_demo: KilledDemo) -> None:
     assert {path.parent.name.split("-")[0] for path in killed_demo.finished} == {"sample", "prepare"}
     resumed = re.search(r"encoders: goes on from step (\d+)", killed_demo.said)
     assert resumed is not None
-    # Its worker may have gone on until Ray missed the driver.
-    assert int(resumed[1]) >= EVERY
+    assert EVERY <= int(resumed[1]) < LONG
     for path, when in killed_demo.finished.items():
         assert path.stat().st_mtime_ns == when, f"{path} was finished, and done again"
 
