@@ -39,6 +39,7 @@ from pipelines.sample import make_sample
 from pipelines.session import ray_session
 from pipelines.train import train
 from tests.pipelines.training import Command, last, lines, same_weights, training_workers, wait_until, weights
+from tests.ports import free_port
 
 STAGES = ("encoders", "boxes", "shapes", "images")
 KILLS, DRIVER_KILLS = 20, 5
@@ -182,7 +183,7 @@ def mlflow(bench: Bench) -> Iterator[Row]:
     """The MLflow server killed for a minute in the middle of a run."""
     from mlflow.tracking import MlflowClient
 
-    port, home = _free_port(), bench.folder / "mlflow"
+    port, home = free_port(), bench.folder / "mlflow"
     home.mkdir()
     server = _mlflow_server(home, port)
     uri = f"http://127.0.0.1:{port}"
@@ -301,14 +302,6 @@ def _mlflow_server(home: Path, port: int) -> subprocess.Popen[bytes]:
     wait_until(answers, 90)
     server.kill = lambda: os.killpg(server.pid, signal.SIGKILL)  # type: ignore[method-assign]
     return server
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def _step(folder: Path) -> int:

@@ -15,7 +15,8 @@ from pipelines.prepare import prepare, run_here
 from pipelines.recipes import resolve
 from pipelines.run import sample_source
 from pipelines.sample import make_sample
-from tests.cluster.local_cluster import LocalCluster, free_port, wait_until
+from tests.cluster.local_cluster import LocalCluster, wait_until
+from tests.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 _THIN = {"width": 8, "class_embedding": 4, "noise": 2, "discriminator_width": 8}

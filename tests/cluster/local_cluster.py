@@ -6,7 +6,6 @@ Nodes are ended by process id, with everything that they started; other clusters
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,18 +15,13 @@ from pathlib import Path
 
 import psutil
 
+from tests.ports import free_port
+
 _HOST = "127.0.0.1"
 _PORTS = (
     "node-manager-port", "object-manager-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
     "runtime-env-agent-port", "metrics-export-port",
 )  # fmt: skip
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as one:
-        one.bind((_HOST, 0))
-        return int(one.getsockname()[1])
 
 
 def wait_until(ready: Callable[[], bool], seconds: float, what: str) -> None:
@@ -144,7 +138,13 @@ class LocalCluster:
 
     def wait(self, nodes: int) -> None:
         """Until so many nodes are alive."""
-        wait_until(lambda: self.alive() >= nodes, 120, f"{nodes} nodes")
+
+        def there() -> bool:
+            for node in self.workers:
+                assert node.process.poll() is None, node.log.read_text()[-2000:]
+            return self.alive() >= nodes
+
+        wait_until(there, 120, f"{nodes} nodes")
 
     def get(self, path: str) -> dict | None:
         """An answer of the job server; None while there is none."""

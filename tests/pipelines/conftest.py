@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from objgan.vocabulary import Vocabulary
 from pipelines.coco import CocoSource
 from pipelines.prepare import prepare, run_here
 from pipelines.recipes import resolve
+from tests.ports import free_port
 
 CATEGORIES = [{"id": 44, "name": "bottle"}, {"id": 1, "name": "person"}, {"id": 38, "name": "kite"}]
 WriteCoco = Callable[..., CocoSource]
@@ -156,9 +156,7 @@ def model_folder(tmp_path_factory) -> Path:
 def s3_server(tmp_path_factory) -> Iterator[str]:
     """Address of an S3 server of these tests alone, in a process of its own."""
     pytest.importorskip("moto.server", reason="no moto[server]: install the `dev` extra")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = tmp_path_factory.mktemp("s3") / "log"
     with log.open("wb") as output:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]

@@ -1,11 +1,8 @@
 """Telling MLflow: real sqlite stores, and a real server that is killed, frozen and started again."""
 
-import contextlib
 import http.client
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -25,6 +22,7 @@ from pipelines.lease import LeaseLost
 from pipelines.mlflow_tracker import MLflowTracker
 from pipelines.storage import Storage
 from pipelines.tracking import NullTracker, Tracking, prepare_store, send_backlog, tracked_run
+from tests.ports import free_port
 
 PICTURE = Image.new("RGB", (8, 8))
 
@@ -34,15 +32,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'new' / 'mlflow.db'}"
     prepare_store(uri)
     return uri
-
-
-def free_port() -> int:
-    """One that the system hands to nobody: while the server is down, its port must not become another's."""
-    for port in random.sample(range(20_000, 30_000), 100):
-        with socket.socket() as tried, contextlib.suppress(OSError):
-            tried.bind(("127.0.0.1", port))
-            return port
-    pytest.fail("no free port")
 
 
 class Server:
