@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from objgan.cores import available_cores
 from objgan.errors import InputError
 from objgan.sections import ComputeConfig
 from pipelines.submitted import job_environment
@@ -51,7 +52,13 @@ def ray_session(address: str | None = None, dashboard: bool = False) -> Iterator
         os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
         _guard_token()
         with _no_stderr(), _own_sigterm():
-            ray.init(address="local", include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(
+                address="local",
+                num_cpus=available_cores(),  # Ray itself would count all cores of the machine
+                include_dashboard=dashboard,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     else:
         _connect(address)
     _quieten_ray()
@@ -62,8 +69,8 @@ def ray_session(address: str | None = None, dashboard: bool = False) -> Iterator
 
 
 def own_cores(address: str | None) -> int | None:
-    """Cores of this machine, where a session at `address` has no others; None: it is a cluster's."""
-    return (os.cpu_count() or 1) if address is None and job_environment() is None else None
+    """Cores of a session at `address` that runs on this machine alone; None: it is a cluster."""
+    return available_cores() if address is None and job_environment() is None else None
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from objgan.cores import available_cores
 from pipelines.manifest_checks import domain_faults, extra_files, joint_faults, own_faults, rejected_faults
 from pipelines.row_checks import RowRules
 from pipelines.shard_checks import Fault, Report, Task, check_file
@@ -55,7 +56,7 @@ def _many(number: int, noun: str) -> str:
 def verify(location: str | Path, log: Log, processes: int | None = None) -> Verified:
     """Read all that the manifest of `location` (a folder or a URI) names, in several processes; log every fault.
 
-    processes: None: as many as this one may use cores
+    processes: None: one for each core that this process may use
 
     Raises:
         InputError: no prepared data, or data of another version: there is nothing to compare with.
@@ -70,7 +71,7 @@ def verify(location: str | Path, log: Log, processes: int | None = None) -> Veri
             found.faults.append(fault)
             log(str(fault))
 
-    for report in _reports(storage, manifest, log, processes or len(os.sched_getaffinity(0))):
+    for report in _reports(storage, manifest, log, processes or available_cores()):
         reports[report.shard.name] = report
         tell(report.faults)
         if report.more:

@@ -1,7 +1,6 @@
 """The training loop of one Ray Train worker: it knows nothing of the model, and serves every stage."""
 
 import errno
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from objgan.batch import Part
 from objgan.checkpoint import load_weights, read_state, resume, snapshot
 from objgan.config import flatten
+from objgan.cores import available_cores
 from objgan.errors import InputError
 from objgan.runtime import autocast_dtype, prepare_networks
 from objgan.stages import build_stage
@@ -284,9 +284,9 @@ class _Loop:
 
 
 def _set_threads(wanted: int, checkpoint: Path | None, neighbours: int) -> int:
-    """Threads of this worker: as told, else as before, else its share of the machine's cores; sums depend on them."""
+    """Threads of this worker: as set, else as before, else its share of the available cores; sums depend on them."""
     before = None if checkpoint is None else read_state(checkpoint).get("threads")
     # Ray gives a worker of one CPU one thread; where it is alone on the machine, the other cores would be idle.
-    threads = wanted or int(before or max(1, (os.cpu_count() or 1) // neighbours))
+    threads = wanted or int(before or max(1, available_cores() // neighbours))
     torch.set_num_threads(threads)
     return threads

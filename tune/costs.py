@@ -1,12 +1,12 @@
 """What a sweep costs and whether there is room for it: what `--dry-run` prints."""
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from objgan.config import flatten
+from objgan.cores import available_cores
 from objgan.errors import InputError
 from pipelines.runs import find_runs, span
 from pipelines.storage import Storage
@@ -33,7 +33,7 @@ def here() -> dict[str, float]:
     """Resources of this machine, as Ray would find them."""
     import torch
 
-    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    return {"CPU": float(available_cores()), "GPU": float(torch.cuda.device_count())}
 
 
 def stage_costs(sweep: Sweep) -> list[StageCost]:
@@ -64,7 +64,7 @@ def plan_text(sweep: Sweep, cluster: Mapping[str, float], address: str | None, c
     local = address is None
     room: Allotment | None = None
     try:
-        planned = room = plan_resources(sweep, cluster, os.cpu_count() if local else None)
+        planned = room = plan_resources(sweep, cluster, available_cores() if local else None)
         said = _room_text(planned, cluster, address)
     except InputError as error:
         said = f"no: {error}"

@@ -1,11 +1,11 @@
 """Ray's token on this machine, and asks that a cluster that grows may still meet."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from objgan.cores import available_cores
 from objgan.errors import InputError
 from objgan.sections import ComputeConfig
 from pipelines.session import _guard_token, _skip_lines, check_resources, own_cores
@@ -52,7 +52,7 @@ def test_lines_that_say_nothing_are_not_shown_and_others_are() -> None:
 
 def test_cores_are_ours_alone_only_without_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
-    assert own_cores(None) == os.cpu_count()
+    assert own_cores(None) == available_cores()
     assert own_cores("head:6379") is None
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert own_cores(None) is None, "a job joins its cluster, whose nodes have cores of their own"

@@ -173,3 +173,15 @@ def test_a_moved_sweep_is_found_where_it_is(here) -> None:
     (here / "before").rename(here / "after")
     assert known_sweep("after", "recorded").storage == str(here / "after")
     assert load_sweep(known_sweep("after", "recorded").store()) is not None
+
+
+def test_a_dry_run_counts_the_cores_of_the_process(prepared_boxes, tmp_path, repository) -> None:
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        pytest.skip("one core is all there is")
+    words = [sys.executable, "-m", "tune", "boxes", "--data", str(prepared_boxes), *SMALL, "--dry-run"]
+    done = subprocess.run(
+        words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(repository)}, capture_output=True, text=True,
+        check=False, preexec_fn=lambda: os.sched_setaffinity(0, {min(cores)}),
+    )  # fmt: skip
+    assert "room     yes: 1 trial of 1 worker at once on 1 CPU of this machine" in done.stdout, done.stderr
