@@ -15,14 +15,13 @@ from pipelines.coco_records import (
     OBJECTS,
     Record,
     Row,
-    Unusable,
     caption_row,
     image_row,
-    is_id,
     known_number,
     object_row,
 )
 from pipelines.json_stream import first_record, records
+from pipelines.record_values import Unusable, shown, whole_or_none
 from pipelines.rejects import Reject, write_rejects
 from pipelines.spill import Spill, scan
 
@@ -99,7 +98,7 @@ class _Reading:
             try:
                 rows.append(image_row(image))
             except Unusable as error:
-                yield Reject("image", None, None, "read", str(error), f"{image!r:.80}")
+                yield Reject("image", None, None, "read", error.reason, error.detail or shown(image))
             if len(rows) == 4096:
                 batches.append(pa.RecordBatch.from_pylist(rows, schema=IMAGES))
                 rows = []
@@ -117,8 +116,9 @@ class _Reading:
     def _strangers(self) -> Iterator[Reject]:
         """Images that only the captions know: whether they show any object is not known."""
         known = self.images["image_id"].to_numpy()
-        found = [image.get("id") for image in records(self._source.captions, "captions", "images")]
-        ids = np.unique(np.array([one for one in found if is_id(one)], np.int64))
+        images = records(self._source.captions, "captions", "images", optional=True)
+        found = (whole_or_none(image.get("id")) for image in images)
+        ids = np.unique(np.array([one for one in found if one is not None], np.int64))
         for number in np.setdiff1d(ids, known, assume_unique=True).tolist():
             self.totals["image"] += 1
             yield Reject("image", number, number, "join", "in the captions JSON alone, the instances JSON lacks it")
@@ -130,8 +130,8 @@ class _Reading:
             try:
                 spill.add(parse(annotation, place))
             except Unusable as error:
-                number, image_id = (_known_id(annotation.get(name)) for name in ("id", "image_id"))
-                yield Reject(kind, number, image_id, "read", str(error), _shown(annotation))
+                own, image_id = (whole_or_none(annotation.get(name)) for name in ("id", "image_id"))
+                yield Reject(kind, own, image_id, "read", error.reason, error.detail or shown(annotation))
         spill.close()
 
     def _keep(self) -> Iterator[Reject]:
@@ -179,13 +179,15 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """
     names: dict[int, str] = {}
     for category in records(path, "instances", "categories"):
-        number, name = category.get("id"), category.get("name")
-        if not (is_id(number) and isinstance(name, str) and name.strip()):
-            raise InputError(f"instances: {path} has a category without a whole-number id and a name: {category!r:.80}")
-        if number in names or name.strip() in names.values():
-            what = f"id {number}" if number in names else f"name {name.strip()!r}"
+        category_id, name = whole_or_none(category.get("id")), category.get("name")
+        if category_id is None or not isinstance(name, str) or not name.strip():
+            raise InputError(
+                f"instances: {path} has a category without a whole-number id and a name: {shown(category)}"
+            )
+        if category_id in names or name.strip() in names.values():
+            what = f"id {category_id}" if category_id in names else f"name {name.strip()!r}"
             raise InputError(f"instances: {path} has category {what} twice; leave one out")
-        names[number] = name.strip()
+        names[category_id] = name.strip()
     if not names:
         raise InputError(f'instances: {path} is not COCO instances JSON: it has no list "categories"')
     ids = tuple(sorted(names))
@@ -225,11 +227,3 @@ def _among(wanted: np.ndarray, ids: np.ndarray) -> np.ndarray:
         return np.zeros(len(wanted), bool)
     found: np.ndarray = ids[np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)] == wanted
     return found
-
-
-def _known_id(value: object) -> int | None:
-    return value if is_id(value) else None
-
-
-def _shown(annotation: Record) -> str:
-    return repr(annotation.get("caption", annotation.get("bbox")))[:80]

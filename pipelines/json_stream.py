@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import math
 import re
 import zlib
 from collections.abc import Iterator
@@ -10,25 +11,39 @@ from pathlib import Path
 from typing import IO, Any
 
 import ijson
+import numpy as np
 
 from objgan.errors import InputError
 
 Record = dict[str, Any]
 _CHUNK = 1 << 18
 _BOM = b"\xef\xbb\xbf"
-# A whole text; a text that the end of the chunk cuts; what Python's json writes for numbers that JSON does not have.
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|"(?:[^"\\]|\\.)*+\\?\Z|-?\b(?:NaN|Infinity)\b', re.DOTALL)
-_CUT_WORD = re.compile(rb"-?[A-Za-z]*\Z")
+MOST_NESTED = 64
+"""Lists and objects in one another. The parser's memory grows with the square of it."""
+
+# A whole text; a text that the end of the chunk cuts; what Python's json writes for numbers that JSON does not have;
+# numbers that may not fit into 64 bits, of which the parser would refuse the whole file.
+_TOKEN = re.compile(
+    rb'"(?:[^"\\]|\\.)*+"|"(?:[^"\\]|\\.)*+\\?\Z|-?\b(?:NaN|Infinity)\b'
+    rb"|(?<![\d.eE+-])-?(?:\d{19,}(?:\.\d+)?(?:[eE][+-]?\d+)?|\d+(?:\.\d+)?[eE]\+?\d{3,})",
+    re.DOTALL,
+)
+_CUT_WORD = re.compile(rb"[-+.A-Za-z0-9]*\Z")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-def records(path: Path, what: str, key: str) -> Iterator[Record]:
+def records(path: Path, what: str, key: str, *, optional: bool = False) -> Iterator[Record]:
     """The objects of the list `key`, in order; numbers are int or float, and null where the file says NaN.
 
-    path: JSON, gzip'd or not
-    what: names the file in errors
+    Numbers beyond 64 bits are texts.
+
+    path:     JSON, gzip'd or not
+    what:     names the file in errors
+    optional: a file without the list gives nothing
 
     Raises:
-        InputError: the file is missing, unreadable, cut short or not JSON, or has no such list of objects.
+        InputError: the file is missing, unreadable, cut short, nested too deeply or not JSON, or has no such list of
+            objects.
     """
     empty = True
     with _explained(path, what):
@@ -38,7 +53,7 @@ def records(path: Path, what: str, key: str) -> Iterator[Record]:
                 break
             yield record
         else:
-            if not empty or _has_list(path, key):
+            if not empty or _has_list(path, key) or (optional and not _has_key(path, key)):
                 return
     raise InputError(f'{what}: {path} is not COCO JSON: it has no list of objects "{key}"')
 
@@ -60,20 +75,28 @@ def _items(path: Path, key: str) -> Iterator[Any]:
                 done += 1
                 yield item
             return
-    except ijson.JSONError:
-        if not _mentions_nan(path):
+    except ijson.JSONError as error:
+        if "overflow" not in str(error) and not _mentions_nan(path):
             raise
     with _open(path) as file:
-        for number, item in enumerate(ijson.items(_WithoutNaN(file), f"{key}.item", use_float=True, buf_size=_CHUNK)):
+        for number, item in enumerate(ijson.items(_Mended(file), f"{key}.item", use_float=True, buf_size=_CHUNK)):
             if number >= done:
                 yield item
 
 
 def _has_list(path: Path, key: str) -> bool:
-    """Asked of lists without entries alone: it is slow."""
+    """Only called for lists without entries: it is slow."""
     with _open(path) as file:
-        events = ijson.parse(_WithoutNaN(file), buf_size=_CHUNK)
+        events = ijson.parse(_Mended(file), use_float=True, buf_size=_CHUNK)
         return any(prefix == key and event == "start_array" for prefix, event, _ in events)
+
+
+def _has_key(path: Path, key: str) -> bool:
+    """Whether the file is an object with this key, or no object at all."""
+    with _open(path) as file:
+        events = ijson.parse(_Mended(file), use_float=True, buf_size=_CHUNK)
+        top = next(events, ("", "", None))
+        return top[1] != "start_map" or any(event == ("", "map_key", key) for event in events)
 
 
 @contextlib.contextmanager
@@ -87,10 +110,10 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
 
 
 class _Joined(io.RawIOBase):
-    """Bytes that were read already, then the rest of the file."""
+    """Bytes that were read already, then the rest of the file; refuses JSON that is nested too deeply."""
 
     def __init__(self, start: bytes, rest: Any) -> None:
-        self._start, self._rest = start, rest
+        self._start, self._rest, self._depth = start, rest, _Depth()
 
     def readable(self) -> bool:
         return True
@@ -98,12 +121,44 @@ class _Joined(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         data = self._start[: len(buffer)] or self._rest.read(len(buffer))
         self._start = self._start[len(buffer) :]
+        self._depth.add(data)
         buffer[: len(data)] = data
         return len(data)
 
 
-class _WithoutNaN:
-    """A file of JSON as Python writes it, with null for NaN and infinities outside of texts."""
+class _TooDeep(ValueError):
+    """The JSON is nested too deeply."""
+
+
+class _Depth:
+    """How many brackets are open, counted chunk by chunk, without those in texts."""
+
+    def __init__(self) -> None:
+        self._open, self._in_text, self._kept = 0, False, b""
+
+    def add(self, data: bytes) -> None:
+        """Count the brackets of the next bytes.
+
+        Raises:
+            _TooDeep: over `MOST_NESTED` are open at once.
+        """
+        # Without escaped characters, every quote that is left begins or ends a text.
+        plain = (self._kept + data).replace(b"\\\\", b"")
+        self._kept = b"\\" if plain.endswith(b"\\") else b""
+        parts = plain.replace(b'\\"', b"").split(b'"')
+        outside = b"".join(parts[self._in_text :: 2])
+        self._in_text ^= len(parts) % 2 == 0
+        brackets = np.frombuffer(outside.translate(None, _NOT_BRACKETS), np.uint8)
+        if len(brackets):
+            # In ASCII, "]" and "}" have the bit 4, "[" and "{" do not.
+            depths = self._open + np.where(brackets & 4, -1, 1).cumsum()
+            if depths.max() > MOST_NESTED:
+                raise _TooDeep(f"lists and objects nested over {MOST_NESTED} levels deep")
+            self._open = int(depths[-1])
+
+
+class _Mended:
+    """A file of JSON with null for NaN and infinities, and texts for numbers that may not fit into 64 bits."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._kept = file, b""
@@ -116,7 +171,7 @@ class _WithoutNaN:
             if not last:
                 data = self._hold_back(data)
             if data or last:
-                return _TOKEN.sub(lambda match: match[0] if match[0][:1] == b'"' else b"null", data)
+                return _TOKEN.sub(_mend, data)
 
     def _hold_back(self, data: bytes) -> bytes:
         """Keep a text or a word that is cut by the end for the next chunk."""
@@ -130,6 +185,19 @@ class _WithoutNaN:
             cut = word.start() if word else cut
         self._kept = data[cut:]
         return data[:cut]
+
+
+def _mend(token: re.Match[bytes]) -> bytes:
+    text = token[0]
+    if text.startswith(b'"'):
+        return text
+    if not text.lstrip(b"-")[:1].isdigit():
+        return b"null"
+    if text.lstrip(b"-").isdigit():
+        fits = len(text) <= 20 and -(2**63) <= int(text) < 2**63
+    else:
+        fits = math.isfinite(float(text))
+    return text if fits else b'"%b"' % text
 
 
 def _is_whole(text: bytes) -> bool:
@@ -158,12 +226,14 @@ def _explained(path: Path, what: str) -> Iterator[None]:
         raise InputError(f"{what}: {path} is a broken gzip file ({error})") from None
     except OSError as error:
         raise InputError(f"{what}: cannot read {path} ({error.strerror or error})") from None
+    except _TooDeep as error:
+        raise InputError(f"{what}: {path} has {error}, which is no COCO JSON") from None
     except (ijson.JSONError, UnicodeDecodeError) as error:
         raise InputError(f"{what}: {path} is not JSON ({_first_line(error)}); fetch or write it again") from None
 
 
 def _first_line(error: Exception) -> str:
-    """The parser's word for it, without the drawing of the place."""
-    told = error.args[0] if error.args else error
-    text = told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told)
+    """The parser's message, without the drawing of the place."""
+    message = error.args[0] if error.args else error
+    text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(message)
     return (text.strip().splitlines() or [type(error).__name__])[0].strip()[:120]

@@ -162,6 +162,9 @@ def _mask(one: Row, box: list[float], sides: tuple[int, int], size: int, lost: l
         segmentation = json.loads(one["other"])
     if segmentation is None:
         return None
+    if one.get("flaw") is not None:
+        lost.append(_reject("mask", one, f"{one['flaw']}; the object is kept without a mask", segmentation))
+        return None
     counts = squash_segmentation(segmentation, *sides, box, size)
     if counts is None:
         reason = "no polygon and no run lengths of the picture; the object is kept without a mask"

@@ -12,7 +12,7 @@ from typing import Any
 from objgan.errors import InputError
 from objgan.files import read_json, sha256
 from objgan.sections import DataConfig
-from pipelines.coco_records import is_id
+from pipelines.record_values import shown, whole_or_none
 from pipelines.shards import SPLITS
 
 # Karpathy's list says restval for what COCO calls validation and everybody trains on.
@@ -71,9 +71,10 @@ def load_split(text: str) -> Split:
     try:
         pairs = _karpathy(content["images"]) if "images" in content else _listed(content)
         ids: dict[int, str] = {}
-        for image_id, split in pairs:
-            if not is_id(image_id) or ids.get(image_id, split) != split:
-                raise InputError(f"--split: {path} has {image_id!r:.40} twice, or it is no image id; mend the list")
+        for value, split in pairs:
+            image_id = whole_or_none(value)
+            if image_id is None or ids.get(image_id, split) != split:
+                raise InputError(f"--split: {path} has {shown(value)} twice, or it is no image id; mend the list")
             ids[image_id] = split
     except (TypeError, KeyError, AttributeError) as error:
         raise InputError(
@@ -91,9 +92,10 @@ def load_ids(path: Path) -> frozenset[int]:
     """
     content = read_json(path, "--val2014")
     images = content.get("images") if isinstance(content, dict) else content
-    ids = [one.get("id") if isinstance(one, dict) else one for one in images] if isinstance(images, list) else []
-    known = frozenset(one for one in ids if is_id(one))
-    if not ids or len(known) < len(set(map(str, ids))):
+    values = [one.get("id") if isinstance(one, dict) else one for one in images] if isinstance(images, list) else []
+    ids = [whole_or_none(value) for value in values]
+    known = frozenset(one for one in ids if one is not None)
+    if not ids or None in ids:
         raise InputError(f"--val2014: {path} is neither a list of image ids nor COCO JSON; give one of them")
     return known
 

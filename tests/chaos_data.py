@@ -173,6 +173,17 @@ def _cut(case: Case) -> None:
     path.write_bytes(path.read_bytes()[:-500])
 
 
+def _nested(case: Case) -> None:
+    path = case.coco / "instances.json"
+    path.write_text(path.read_text().replace('"iscrowd": 0', f'"iscrowd": {"[" * 100_000 + "]" * 100_000}', 1))
+
+
+def _texts(case: Case) -> None:
+    for what in ("instances", "captions"):
+        path = case.coco / f"{what}.json"
+        path.write_text(json.dumps(json.loads(path.read_text(), parse_int=str, parse_float=str)))
+
+
 def _twice(content: dict[str, Any]) -> None:
     content["images"].append({**content["images"][2], "file_name": "other.jpg"})
 
@@ -197,8 +208,20 @@ FAULTS: dict[str, Fault] = {
         lambda case: case.object(category_id=12), words="of a category that the JSON lacks", rejected={"annotation": 1}
     ),
     "NaN in a box": Fault(
-        lambda case: case.object(bbox=[float("nan"), 1, 2, 3]), words="no box of four", rejected={"annotation": 1}
+        lambda case: case.object(bbox=[float("nan"), 1, 2, 3]),
+        words="bbox has null, not a number",
+        rejected={"annotation": 1},
     ),
+    "every number a text": Fault(_texts),
+    "an id that is no number": Fault(
+        lambda case: case.object(image_id="kite"), words="image_id is text", rejected={"annotation": 1}
+    ),
+    "an id of 30 digits": Fault(
+        lambda case: case.object(image_id=10**30), words="image_id is a number that is too", rejected={"annotation": 1}
+    ),
+    "captions without images": Fault(lambda case: case.edit("captions", lambda content: content.pop("images"))),
+    "polygons as pairs": Fault(lambda case: case.object(segmentation=[[10, 10], [30, 10], [30, 40]])),
+    "nested without end": Fault(_nested, 2, "nested over 64 levels"),
     "negative box": Fault(
         lambda case: case.object(bbox=[10, 10, -5, -5]), words="empty or outside", rejected={"annotation": 1}
     ),

@@ -117,8 +117,8 @@ def test_what_does_not_belong_together_is_dropped_and_counted(tmp_path, write_co
     assert read.reasons == [
         ("image", 7, "an image record with this id came before"),
         ("image", 99, "in the captions JSON alone, the instances JSON lacks it"),
-        ("annotation", 3, "no box of four numbers"),
-        ("annotation", 3, "no box of four numbers"),
+        ("annotation", 3, "bbox has null, not a number"),
+        ("annotation", 3, "bbox is a list of another length, not a list of four numbers"),
         ("image", 8, "without a caption"),
         ("caption", 1, "of an image that the instances JSON lacks"),
         ("annotation", 3, "of an image that the instances JSON lacks"),
@@ -128,7 +128,7 @@ def test_what_does_not_belong_together_is_dropped_and_counted(tmp_path, write_co
 
 def test_not_a_number_is_no_box(tmp_path, write_coco) -> None:
     read = _read(write_coco(tmp_path, [IMAGE], [{**KITE, "bbox": [1, float("nan"), 3, 4]}, KITE], [CAPTION]))
-    assert read.reasons == [("annotation", 3, "no box of four numbers")]
+    assert read.reasons == [("annotation", 3, "bbox has null, not a number")]
     assert len(read.records[0].objects) == 1
 
 
@@ -186,11 +186,39 @@ def test_empty_data_sets(tmp_path, write_coco) -> None:
 
 
 def test_unknown_category(tmp_path, write_coco) -> None:
-    objects = [{**KITE, "category_id": category} for category in (12, "kite", None, 44)]
+    objects = [{**KITE, "category_id": category} for category in (12, "kite", None, 44, "44")]
     read = _read(write_coco(tmp_path, [IMAGE], objects, [CAPTION]))
-    assert [one["category"] for one in read.records[0].objects] == [12, None, None, 44], (
-        "the workers know the categories"
-    )
+    assert [one["category"] for one in read.records[0].objects] == [12, 44, 44], "the workers know the categories"
+    assert read.reasons == [
+        ("annotation", 3, "category_id is text, not a whole number"),
+        ("annotation", 3, "category_id is missing"),
+    ]
+
+
+def test_numbers_as_text_join_with_numbers(tmp_path, write_coco) -> None:
+    objects = [{**KITE, "image_id": "7", "iscrowd": "0"}, {**KITE, "image_id": 7.0, "iscrowd": "1"}]
+    source = write_coco(tmp_path, [IMAGE], objects, [{**CAPTION, "image_id": "7.0"}])
+    _edit(source.instances, categories=[{"id": "1", "name": "person"}, {"id": 38.0, "name": "kite"}])
+    read = _read(source)
+    assert [one["crowd"] for one in read.records[0].objects] == [False, True]
+    assert len(read.records[0].captions) == 1 and read.data.categories == (1, 38) and not read.rejects
+
+
+@pytest.mark.parametrize("image_id", [10**30, 1e300, "kite", [7], {"id": 7}])
+def test_an_id_that_is_no_number_costs_its_record_alone(tmp_path, write_coco, image_id) -> None:
+    read = _read(write_coco(tmp_path, [IMAGE], [{**KITE, "image_id": image_id}, KITE], [CAPTION]))
+    assert len(read.records[0].objects) == 1
+    (reject,) = read.rejects
+    assert reject.reason.startswith("image_id is ") and reject.detail.startswith("image_id: ")
+
+
+def test_captions_without_a_list_of_images_are_read(good) -> None:
+    content = json.loads(good.captions.read_text())
+    good.captions.write_text(json.dumps({"annotations": content["annotations"]}))
+    read = _read(good)
+    assert len(read.records) == 1 and not read.rejects
+    good.captions.write_text(json.dumps({"annotations": content["annotations"], "images": {"7": {}}}))
+    assert 'no list of objects "images"' in _refusal(good)
 
 
 def test_image_folder_missing_or_of_other_images(good, tmp_path) -> None:

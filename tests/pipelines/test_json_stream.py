@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from objgan.errors import InputError
 from pipelines import json_stream
-from pipelines.coco_records import Unusable, caption_row, object_row
+from pipelines.coco_records import caption_row, object_row
 from pipelines.json_stream import records
+from pipelines.record_values import Unusable
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",))) | st.sampled_from(
     ['NaN, "NaN" \\', 'a\\" NaN ]', "-Infinity,é☃", '\\\\"', "NaNny"]
@@ -64,8 +65,44 @@ def test_what_is_cut_or_is_no_json_is_refused_in_one_line(tmp_path, raw) -> None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1 << 18])
+@pytest.mark.parametrize(
+    "text", ["1000000000000000000000", "-9223372036854775809", "1" + "0" * 5000, "1e999", "-1.5E+400", "1.25e1000"]
+)
+def test_numbers_beyond_64_bits_come_as_texts_and_cost_no_other_record(tmp_path, monkeypatch, chunk, text) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    others = '{"id": 9223372036854775807, "x": 0.12345678901234567890, "y": "1e999, 10000000000000000000"}'
+    (tmp_path / "a.json").write_text(f'{{"images": [{others}, {{"id": {text}}}, {others}]}}')
+    first, second, third = records(tmp_path / "a.json", "instances", "images")
+    assert first == third == json.loads(others) and second == {"id": text}
+
+
+def test_lists_nested_without_end_are_refused_before_the_parser_builds_them(tmp_path) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    for inner in (deep, '{"a":' * 100_000 + "1" + "}" * 100_000):
+        (tmp_path / "a.json").write_text(f'{{"images": [{{"id": {inner}}}]}}')
+        with pytest.raises(InputError, match="nested over 64 levels"):
+            list(records(tmp_path / "a.json", "instances", "images"))
+
+
+@settings(deadline=None)
+@given(st.lists(TEXT | st.text('[]{}"\\')), st.sampled_from([1, 2, 3, 7, 1 << 18]))
+def test_brackets_in_texts_do_not_nest(tmp_path_factory, texts, chunk) -> None:
+    path = tmp_path_factory.mktemp("json") / "a.json"
+    expected = [{"text": text * 40} for text in texts]
+    path.write_text(json.dumps({"images": expected}))
+    before, json_stream._CHUNK = json_stream._CHUNK, chunk
+    try:
+        assert list(records(path, "instances", "images")) == expected
+    finally:
+        json_stream._CHUNK = before
+
+
 def _is_side(value) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    try:
+        return math.isfinite(float(value if isinstance(value, str) else value + 0.0)) and not isinstance(value, bool)
+    except (TypeError, ValueError):
+        return False
 
 
 @settings(deadline=None)
@@ -81,7 +118,7 @@ def test_any_box_and_segmentation_becomes_a_row_or_says_why_not(box, segmentatio
         return
     assert all(isinstance(side, float) and math.isfinite(side) for side in row["box"]) and len(row["box"]) == 4
     assert row["polygons"] is None or row["other"] is None
-    assert bool(segmentation) == (row["polygons"] is not None or row["other"] is not None)
+    assert (segmentation in (None, [])) == (row["polygons"] is None and row["other"] is None)
 
 
 @settings(deadline=None)

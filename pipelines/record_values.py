@@ -1,0 +1,106 @@
+"""Values of a COCO record: one rule for every number, and how a value is shown in a message."""
+
+import math
+import re
+import reprlib
+from decimal import Decimal
+from typing import Literal, overload
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,6})?")
+_MOST_DIGITS = 400
+_EXACT = 2**53
+_KINDS = {str: "text", bool: "true or false", list: "a list", dict: "an object", type(None): "null"}
+
+
+class Unusable(ValueError):
+    """This one record cannot be used: the reason, in the same words for all of a sort, and what is particular to it."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason} ({detail})" if detail else reason)
+        self.reason, self.detail = reason, detail
+
+
+@overload
+def number(value: object, field: str, whole: Literal[True]) -> int: ...
+@overload
+def number(value: object, field: str, whole: Literal[False] = False) -> float: ...
+def number(value: object, field: str, whole: bool = False) -> int | float:
+    """The one rule for every number of a record: 1, 1.0 and "1" are 1.
+
+    value: as JSON has it
+    field: of the record, for the message
+    whole: an int of 64 bits is asked for; otherwise a finite float
+
+    Raises:
+        Unusable: it is no such number; the reason names the field and what the value is, the detail the value.
+    """
+    exact = _exact(value)
+    try:
+        found = None if exact is None else _whole(exact) if whole else float(exact)
+    except OverflowError:
+        found = math.inf
+    if found is not None and math.isfinite(found):
+        return found
+    detail = f"{field}: {shown(value)}"
+    if found is not None:
+        raise Unusable(f"{field} is a number that is too large", detail)
+    kind = kind_of(value) if exact is None else "a fraction"
+    raise Unusable(f"{field} is {kind}, not a {'whole ' * whole}number", detail)
+
+
+def whole_or_none(value: object) -> int | None:
+    """The whole number; None where it is none."""
+    try:
+        return number(value, "", whole=True)
+    except Unusable:
+        return None
+
+
+def shown(value: object) -> str:
+    """The value on one short line, however large or nested it is."""
+    return _BRIEF.repr(value)[:80]
+
+
+def kind_of(value: object) -> str:
+    """What a value is, for people: "text", "a list", "null", ..."""
+    return _KINDS.get(type(value), "NaN" if value != value else "a number")
+
+
+def _exact(value: object) -> int | float | Decimal | None:
+    """The number as it is written; None where it is none."""
+    if isinstance(value, str):
+        text = value.strip()
+        if not _NUMBER.fullmatch(text):
+            return None
+        # A float would lose digits of a long id.
+        return Decimal(text) if len(text) <= _MOST_DIGITS else math.inf
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return None if value != value else value
+
+
+def _whole(exact: int | float | Decimal) -> int | float | None:
+    """An int of 64 bits, infinity where it is larger, None of a fraction."""
+    # A float that large has lost digits: which id it was is unknown.
+    if isinstance(exact, float) and abs(exact) > _EXACT:
+        return math.inf
+    if isinstance(exact, Decimal) and exact and exact.adjusted() > 19:
+        return math.inf
+    if exact != (found := int(exact)):
+        return None
+    return found if -(2**63) <= found < 2**63 else math.inf
+
+
+class _Brief(reprlib.Repr):
+    """Python's notation, cut short."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxdict, self.maxstring, self.maxlong = 3, 6, 4, 40, 40
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Python refuses to write out integers of over 4,300 digits."""
+        return super().repr_int(x, level) if x.bit_length() < 10_000 else f"a number of {x.bit_length()} bits"
+
+
+_BRIEF = _Brief()
