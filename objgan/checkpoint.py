@@ -26,6 +26,7 @@ from objgan.config import Config, build_config, config_to_json
 from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.files import folder_aside, read_json, sha256, write_atomically
+from objgan.json_input import OWN
 from objgan.stages import build_network, stage_class
 from objgan.tensors import misfit, read_shapes, read_tensors, write_tensors
 from objgan.train_state import TrainState
@@ -122,7 +123,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         InputError: no checkpoint, of a newer format, or with a missing or changed file.
     """
     path = folder / STATE
-    facts = read_json(path, "checkpoint")
+    facts = read_json(path, "checkpoint", OWN)
     if not isinstance(facts, dict) or "stage" not in facts or not isinstance(facts.get("sha256"), dict):
         raise InputError(f"checkpoint: {path} is not a checkpoint's state.json")
     there = facts.get("format", 0)

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from objgan.errors import InputError
+from objgan.errors import InputError, shown
 from objgan.image_sections import ImagesConfig
 from objgan.sections import (
     BoxesConfig,
@@ -23,13 +23,14 @@ from objgan.sections import (
 )
 
 STAGES = ("encoders", "boxes", "shapes", "images")
+_MOST_FAULTS = 8
 
 
 class Config(Section):
     """The resolved tree: what a run, a checkpoint and a registered model carry as `config.json`."""
 
-    recipe: str = "paper"
-    seed: int = Field(0, ge=0)
+    recipe: str = Field("paper", max_length=200)
+    seed: int = Field(0, ge=0, le=2**63 - 1)
     data: DataConfig = DataConfig()
     encoders: EncodersConfig = EncodersConfig()
     boxes: BoxesConfig = BoxesConfig()
@@ -61,7 +62,9 @@ def build_config(values: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise InputError("settings: " + "; ".join(_explain(item) for item in error.errors())) from None
+        faults = [_explain(item) for item in error.errors(include_url=False)]
+        more = f"; and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
+        raise InputError("settings: " + "; ".join(faults[:_MOST_FAULTS]) + more) from None
 
 
 def flatten(config: BaseModel | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -88,12 +91,12 @@ def config_to_json(config: Config) -> str:
 
 
 def _explain(item: Any) -> str:
-    name = ".".join(str(part) for part in item["loc"])
+    name = ".".join(shown(str(part), 60)[1:-1] for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return f"unknown setting {name}"
     message = item["msg"].removeprefix("Value error, ")
     return (
-        f"{name}: {message} (got {item['input']!r})"
+        f"{name}: {message} (got {shown(item['input'])})"
         if name and not isinstance(item["input"], dict)
         else f"{name}: {message}".removeprefix(": ")
     )

@@ -1,17 +1,19 @@
 """Files and folders that appear whole or not at all: written aside, then renamed."""
 
 import contextlib
+import errno
 import hashlib
-import json
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from objgan.errors import InputError
+from objgan.json_input import LIMITS, JsonFault, JsonLimits, parse_json
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -84,20 +86,34 @@ def remove(place: Path) -> None:
             place.unlink()
 
 
-def read_json(path: Path, what: str) -> Any:
+def read_json(path: Path, what: str, limits: JsonLimits = LIMITS) -> Any:
     """The JSON in ``path``; ``what`` names it in the error.
 
     Raises:
-        InputError: missing, unreadable or not JSON.
+        InputError: missing, unreadable, no file, not JSON, or over ``limits`` (see `objgan.json_input`).
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(_read_bounded(path, limits.bytes), limits)
     except FileNotFoundError:
         raise InputError(f"{what}: no file {path}; check the path") from None
     except OSError as error:
         raise InputError(f"{what}: cannot read {path} ({error.strerror})") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{what}: {path} is not JSON ({error})") from None
+    except JsonFault as fault:
+        raise InputError(f"{what}: {path} {fault}") from None
+    except ValueError as error:  # a NUL in the path
+        raise InputError(f"{what}: {path} is no path ({error})") from None
+
+
+def _read_bounded(path: Path, most: int) -> bytes:
+    """A file's bytes; one byte more than ``most`` where there are more. Never waits, as opening a named pipe would."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        kind = os.fstat(handle).st_mode
+        if stat.S_ISFIFO(kind) and str(path).startswith(("/dev/fd/", "/dev/stdin", "/proc/self/fd/")):
+            os.set_blocking(handle, True)  # the shell's <(command)
+        elif not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        return file.read(most + 1)
 
 
 def sha256(path: Path) -> str:

@@ -6,45 +6,58 @@ from pydantic import Field, model_validator
 
 from objgan.sections import Section, TrainingConfig
 
+_LARGEST_IMAGE = 4096
+
 
 class ImagesTraining(TrainingConfig):
     """Adam 2e-4 (0.5, 0.999), constant; batch 16, 120 epochs (later published settings)."""
 
-    batch_size: int = Field(16, ge=2)
-    epochs: int | None = Field(120, ge=1)
-    max_words: int = Field(12, ge=1)
+    batch_size: int = Field(16, ge=2, le=65_536)
+    epochs: int | None = Field(120, ge=1, le=10**6)
+    max_words: int = Field(12, ge=1, le=1000)
     ema_decay: float = Field(0.999, ge=0, lt=1)
-    generator_lr: float = Field(2e-4, gt=0)
-    discriminator_lr: float = Field(2e-4, gt=0)
-    damsm_weight: float = Field(100.0, ge=0)
-    kl_weight: float = Field(1.0, ge=0)
-    unconditional_weight: float = Field(1.0, ge=0, description="text discriminator's unconditional term")
-    text_weight: float = Field(0.1, ge=0, description="text discriminator's conditional term")
-    layout_weight: float = Field(1.0, ge=0)
-    object_weight: float = Field(0.1, ge=0)
-    feature_weight: float = Field(0.0, ge=0, description="matching of layout discriminator activations (pix2pixHD)")
-    gradient_penalty: float = Field(0.0, ge=0, description="matching-aware, on real pairs of the text discriminator")
-    gradient_penalty_power: float = Field(6.0, gt=0)
-    gradient_penalty_every: int = Field(16, ge=1)
+    generator_lr: float = Field(2e-4, gt=0, le=1e3)
+    discriminator_lr: float = Field(2e-4, gt=0, le=1e3)
+    damsm_weight: float = Field(100.0, ge=0, le=1e6)
+    kl_weight: float = Field(1.0, ge=0, le=1e6)
+    unconditional_weight: float = Field(1.0, ge=0, le=1e6, description="text discriminator's unconditional term")
+    text_weight: float = Field(0.1, ge=0, le=1e6, description="text discriminator's conditional term")
+    layout_weight: float = Field(1.0, ge=0, le=1e6)
+    object_weight: float = Field(0.1, ge=0, le=1e6)
+    feature_weight: float = Field(
+        0.0, ge=0, le=1e6, description="matching of layout discriminator activations (pix2pixHD)"
+    )
+    gradient_penalty: float = Field(
+        0.0, ge=0, le=1e6, description="matching-aware, on real pairs of the text discriminator"
+    )
+    gradient_penalty_power: float = Field(6.0, gt=0, le=100)
+    gradient_penalty_every: int = Field(16, ge=1, le=10**9)
 
 
 class ImagesConfig(Section):
     """Multi-stage image generator and its discriminators (sections 3.3 and 3.4)."""
 
-    sizes: tuple[int, ...] = Field((64, 128, 256), min_length=1, description="image sides, one a scale")
-    width: int = Field(48, ge=4, description="generator width (ngf)")
-    discriminator_width: int = Field(96, ge=4, description="first discriminator width (ndf)")
-    noise: int = Field(100, ge=1, description="z")
-    condition: int = Field(100, ge=1, description="conditioning augmentation channels")
-    word_channels: int = Field(50, ge=4, description="word-vector channels (W); wider vectors are projected")
-    first_blocks: int = Field(7, ge=0, description="residual blocks of the first scale")
-    next_blocks: int = Field(3, ge=0, description="residual blocks of each later scale")
+    sizes: tuple[int, ...] = Field((64, 128, 256), min_length=1, max_length=8, description="image sides, one a scale")
+    width: int = Field(48, ge=4, le=1024, description="generator width (ngf)")
+    discriminator_width: int = Field(96, ge=4, le=1024, description="first discriminator width (ndf)")
+    noise: int = Field(100, ge=1, le=4096, description="z")
+    condition: int = Field(100, ge=1, le=4096, description="conditioning augmentation channels")
+    word_channels: int = Field(50, ge=4, le=4096, description="word-vector channels (W); wider vectors are projected")
+    first_blocks: int = Field(7, ge=0, le=100, description="residual blocks of the first scale")
+    next_blocks: int = Field(3, ge=0, le=100, description="residual blocks of each later scale")
     half_resolution_blocks: int = Field(
-        0, ge=0, description="so many of the last scale's residual blocks, the first ones, work at half its resolution"
+        0,
+        ge=0,
+        le=100,
+        description="so many of the last scale's residual blocks, the first ones, work at half its resolution",
     )
     attention: Literal["cosine", "dot"] = Field("cosine", description="similarity in object-driven attention")
-    attention_temperature: float = Field(10.0, gt=0, description="start of the learned temperature; 1 is published")
-    min_object_pixels: int = Field(10, ge=0, description="objects under it on both sides, at 256 px, are dropped")
+    attention_temperature: float = Field(
+        10.0, gt=0, le=1e4, description="start of the learned temperature; 1 is published"
+    )
+    min_object_pixels: int = Field(
+        10, ge=0, le=4096, description="objects under it on both sides, at 256 px, are dropped"
+    )
     large_object: float = Field(0.25, gt=0, lt=1, description="longer side from which an object is large")
     object_attention: bool = Field(True, description="false: c_obj is 0 everywhere")
     object_discriminators: bool = Field(True, description="false: no object-wise discriminators, nor their losses")
@@ -63,6 +76,8 @@ class ImagesConfig(Section):
             raise ValueError(f"sizes start at a power of two from 16 up, not {self.sizes[0]}")
         if any(b != 2 * a for a, b in zip(self.sizes, self.sizes[1:], strict=False)):
             raise ValueError(f"each of sizes is twice the one before it, got {self.sizes}")
+        if self.sizes[-1] > _LARGEST_IMAGE:
+            raise ValueError(f"sizes end at {_LARGEST_IMAGE} at most, not at {self.sizes[-1]}")
         return self
 
     @model_validator(mode="after")

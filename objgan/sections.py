@@ -8,22 +8,27 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+_MOST_MASK_PIXELS = 1 << 25
+
 
 class Section(BaseModel):
-    """Frozen settings; an unknown key or an ill-typed value is refused by its dotted name."""
+    """Frozen settings; an unknown key or an ill-typed value is refused by its dotted name.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    Every number has a lower and an upper bound: settings also come with models and data that somebody else made.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
     """What the shards hold and what one sample of a batch looks like."""
 
-    image_size: int = Field(256, ge=16, description="side of the stored square image, pixels")
-    mask_size: int = Field(64, ge=16, description="side of an object's mask, pixels; a power of two")
-    max_objects: int = Field(10, ge=1, description="objects of a layout, the largest first (R)")
-    max_words: int = Field(20, ge=4, description="words of a caption that any stage may see (T)")
-    min_count: int = Field(1, ge=1, description="rarer words of the training captions become <unk>")
-    vector_channels: int = Field(50, ge=4, description="channels of the fitted word vectors")
+    image_size: int = Field(256, ge=16, le=4096, description="side of the stored square image, pixels")
+    mask_size: int = Field(64, ge=16, le=1024, description="side of an object's mask, pixels; a power of two")
+    max_objects: int = Field(10, ge=1, le=1000, description="objects of a layout, the largest first (R)")
+    max_words: int = Field(20, ge=4, le=1000, description="words of a caption that any stage may see (T)")
+    min_count: int = Field(1, ge=1, le=1_000_000, description="rarer words of the training captions become <unk>")
+    vector_channels: int = Field(50, ge=4, le=4096, description="channels of the fitted word vectors")
     validation_percent: int = Field(10, ge=1, le=45, description="share of images, by hash of the id")
     test_percent: int = Field(10, ge=1, le=45, description="share of images, by hash of the id")
 
@@ -33,29 +38,48 @@ class DataConfig(Section):
             raise ValueError(f"mask_size {self.mask_size} is no power of two: the shape generator halves it")
         return self
 
+    @model_validator(mode="after")
+    def _masks_fit_into_memory(self) -> Self:
+        if self.max_objects * self.mask_size**2 > _MOST_MASK_PIXELS:
+            raise ValueError(
+                f"max_objects {self.max_objects} x mask_size {self.mask_size} squared is over {_MOST_MASK_PIXELS} "
+                f"pixels of masks a sample: lower one of them"
+            )
+        return self
+
 
 class TrainingConfig(Section):
     """What the one training loop needs to know, for any stage. Exactly one of `steps` and `epochs` is set."""
 
-    batch_size: int = Field(16, ge=1, description="global batch, over all workers")
+    batch_size: int = Field(16, ge=1, le=65_536, description="global batch, over all workers")
     group: int | None = Field(
-        None, ge=1, description="samples that contrast, mismatched pairs and normalisation see together; null: all"
+        None,
+        ge=1,
+        le=65_536,
+        description="samples that contrast, mismatched pairs and normalisation see together; null: all",
     )
-    steps: int | None = Field(None, ge=1, description="optimiser steps in all")
-    epochs: int | None = Field(None, ge=1, description="passes over the training split")
-    log_every: int = Field(10, ge=1, description="steps between two log lines")
-    checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints, each one validated")
-    picture_every: int = Field(500, ge=1, description="steps between two sets of pictures")
-    validation_samples: int = Field(500, ge=1, description="validation images to measure")
-    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints to keep, beside the best")
+    steps: int | None = Field(None, ge=1, le=10**9, description="optimiser steps in all")
+    epochs: int | None = Field(None, ge=1, le=10**6, description="passes over the training split")
+    log_every: int = Field(10, ge=1, le=10**9, description="steps between two log lines")
+    checkpoint_every: int = Field(500, ge=1, le=10**9, description="steps between two checkpoints, each one validated")
+    picture_every: int = Field(500, ge=1, le=10**9, description="steps between two sets of pictures")
+    validation_samples: int = Field(500, ge=1, le=10**7, description="validation images to measure")
+    keep_checkpoints: int = Field(2, ge=1, le=10**6, description="newest checkpoints to keep, beside the best")
     ema_decay: float = Field(0.0, ge=0.0, lt=1.0, description="moving average of the weights; 0: none")
     ema_warmup: bool = Field(False, description="decay min(ema_decay, (1+n)/(10+n)): few steps average well too")
-    max_words: int = Field(20, ge=1, description="longer captions become a random ordered subset of their words")
-    max_failures: int = Field(3, ge=0, description="restarts after a worker's death")
-    max_skipped: int = Field(20, ge=0, description="skipped steps (a loss or gradient not finite) that stop a run")
+    max_words: int = Field(
+        20, ge=1, le=1000, description="longer captions become a random ordered subset of their words"
+    )
+    max_failures: int = Field(3, ge=0, le=10**6, description="restarts after a worker's death")
+    max_skipped: int = Field(
+        20, ge=0, le=10**9, description="skipped steps (a loss or gradient not finite) that stop a run"
+    )
     cooldown: float = Field(0.0, ge=0.0, le=1.0, description="last share of the steps, over which rates fall to 0")
     window: int | None = Field(
-        None, ge=1, description="shards whose samples are shuffled together; null: all of a folder's, 64 of a URI's"
+        None,
+        ge=1,
+        le=10**6,
+        description="shards whose samples are shuffled together; null: all of a folder's, 64 of a URI's",
     )
 
     @model_validator(mode="after")
@@ -79,27 +103,27 @@ class TrainingConfig(Section):
 class EncodersTraining(TrainingConfig):
     """Adam (0.5, 0.999), 2e-3 x 0.98 per epoch down to 2e-4 (AttnGAN)."""
 
-    batch_size: int = Field(48, ge=2)
-    epochs: int | None = Field(120, ge=1)
-    max_words: int = Field(15, ge=1)
-    lr: float = Field(2e-3, gt=0)
+    batch_size: int = Field(48, ge=2, le=65_536)
+    epochs: int | None = Field(120, ge=1, le=10**6)
+    max_words: int = Field(15, ge=1, le=1000)
+    lr: float = Field(2e-3, gt=0, le=1e3)
     lr_decay: float = Field(0.98, gt=0, le=1, description="per epoch")
-    lr_floor: float = Field(2e-4, ge=0)
-    text_clip: float = Field(0.25, gt=0, description="largest gradient norm of the text encoder")
+    lr_floor: float = Field(2e-4, ge=0, le=1e3)
+    text_clip: float = Field(0.25, gt=0, le=1e9, description="largest gradient norm of the text encoder")
 
 
 class EncodersConfig(Section):
     """Text and image encoders, pre-trained as DAMSM (Xu et al. 2018, section 3.2)."""
 
-    channels: int = Field(256, ge=8, multiple_of=2, description="text and image feature channels (D)")
-    embedding: int = Field(300, ge=4)
+    channels: int = Field(256, ge=8, le=4096, multiple_of=2, description="text and image feature channels (D)")
+    embedding: int = Field(300, ge=4, le=4096)
     dropout: float = Field(0.5, ge=0, lt=1)
     backbone: Literal["inception_v3", "small"] = "inception_v3"
     backbone_weights: Path | None = Field(None, description="ImageNet weights (.pth or .safetensors) of the backbone")
-    small_width: int = Field(32, ge=8, description="first width of the small backbone")
-    gamma1: float = Field(4.0, gt=0, description="sharpness of the words' attention over regions")
-    gamma2: float = Field(5.0, gt=0, description="how much the best word counts")
-    gamma3: float = Field(10.0, gt=0, description="sharpness of matching over the batch")
+    small_width: int = Field(32, ge=8, le=512, description="first width of the small backbone")
+    gamma1: float = Field(4.0, gt=0, le=1e4, description="sharpness of the words' attention over regions")
+    gamma2: float = Field(5.0, gt=0, le=1e4, description="how much the best word counts")
+    gamma3: float = Field(10.0, gt=0, le=1e4, description="sharpness of matching over the batch")
     training: EncodersTraining = EncodersTraining()
 
     @model_validator(mode="after")
@@ -112,39 +136,45 @@ class EncodersConfig(Section):
 class BoxesTraining(TrainingConfig):
     """Adam 1e-3, clip 5."""
 
-    batch_size: int = Field(64, ge=1)
-    epochs: int | None = Field(40, ge=1)
-    lr: float = Field(1e-3, gt=0)
+    batch_size: int = Field(64, ge=1, le=65_536)
+    epochs: int | None = Field(40, ge=1, le=10**6)
+    lr: float = Field(1e-3, gt=0, le=1e3)
     lr_decay: float = Field(1.0, gt=0, le=1, description="per epoch")
-    clip: float = Field(5.0, gt=0)
-    label_weight: float = Field(1.0, ge=0)
-    coordinate_weight: float = Field(1.0, ge=0)
-    bag_weight: float = Field(0.0, ge=0, description="auxiliary bag-of-labels head; 0: none")
-    word_bag_decay: float = Field(6e-5, ge=0, description="L2 penalty of the word bag; 1 / captions is a usual one")
-    class_weight_power: float = Field(0.8, ge=0, description="label loss weighted by count^-power; 0: unweighted")
-    adversarial_weight: float = Field(0.0, ge=0, description="discriminator's term; 0: plain maximum likelihood")
-    adversarial_from: int = Field(0, ge=0, description="first step with the discriminator")
-    discriminator_lr: float = Field(2e-4, gt=0)
+    clip: float = Field(5.0, gt=0, le=1e9)
+    label_weight: float = Field(1.0, ge=0, le=1e6)
+    coordinate_weight: float = Field(1.0, ge=0, le=1e6)
+    bag_weight: float = Field(0.0, ge=0, le=1e6, description="auxiliary bag-of-labels head; 0: none")
+    word_bag_decay: float = Field(
+        6e-5, ge=0, le=1e6, description="L2 penalty of the word bag; 1 / captions is a usual one"
+    )
+    class_weight_power: float = Field(
+        0.8, ge=0, le=10, description="label loss weighted by count^-power; 0: unweighted"
+    )
+    adversarial_weight: float = Field(
+        0.0, ge=0, le=1e6, description="discriminator's term; 0: plain maximum likelihood"
+    )
+    adversarial_from: int = Field(0, ge=0, le=10**9, description="first step with the discriminator")
+    discriminator_lr: float = Field(2e-4, gt=0, le=1e3)
 
 
 class BoxesConfig(Section):
     """Attentive sequence-to-sequence box generator (section 3.1; mixture: Hong et al. 2018)."""
 
-    hidden: int = Field(256, ge=8)
-    label_embedding: int = Field(256, ge=4)
-    coordinate_embedding: int = Field(50, ge=4)
-    components: int = Field(5, ge=1, description="Gaussians of a mixture (K)")
+    hidden: int = Field(256, ge=8, le=8192)
+    label_embedding: int = Field(256, ge=4, le=8192)
+    coordinate_embedding: int = Field(50, ge=4, le=8192)
+    components: int = Field(5, ge=1, le=1000, description="Gaussians of a mixture (K)")
     dropout: float = Field(0.0, ge=0, lt=1)
     word_bag: bool = Field(False, description="words of their own say which labels appear; needs a bag_weight")
     word_dropout: float = Field(0.0, ge=0, lt=1, description="share of words hidden from the stage's own networks")
     text_encoder: Literal["frozen", "own"] = Field("frozen", description="own: for captions and boxes without pixels")
-    label_temperature: float = Field(0.0, ge=0, description="0: the most likely label")
+    label_temperature: float = Field(0.0, ge=0, le=100, description="0: the most likely label")
     median_end: bool = Field(False, description="temperature 0 ends at the median count, not at the likeliest end")
     named_first: float = Field(
         0.0, ge=0, lt=1, description="bag probability of classes that come before repeats at temperature 0; 0: none"
     )
-    mixture_temperature: float = Field(0.4, gt=0, description="on mixture weights; sigma is scaled by its root")
-    discriminator_width: int = Field(32, ge=4)
+    mixture_temperature: float = Field(0.4, gt=0, le=100, description="on mixture weights; sigma is scaled by its root")
+    discriminator_width: int = Field(32, ge=4, le=1024)
     adversarial: Literal["bce", "hinge"] = "hinge"
     training: BoxesTraining = BoxesTraining()
 
@@ -160,29 +190,31 @@ class BoxesConfig(Section):
 class ShapesTraining(TrainingConfig):
     """Adam 2e-4 (0.5, 0.999), x 0.98 per epoch after 50, clip 0.25 on the generator."""
 
-    batch_size: int = Field(40, ge=1)
-    epochs: int | None = Field(150, ge=1)
-    generator_lr: float = Field(2e-4, gt=0)
-    discriminator_lr: float = Field(2e-4, gt=0)
+    batch_size: int = Field(40, ge=1, le=65_536)
+    epochs: int | None = Field(150, ge=1, le=10**6)
+    generator_lr: float = Field(2e-4, gt=0, le=1e3)
+    discriminator_lr: float = Field(2e-4, gt=0, le=1e3)
     lr_decay: float = Field(0.98, gt=0, le=1, description="per epoch")
-    lr_decay_from: int = Field(50, ge=0, description="first epoch that decays")
-    clip: float = Field(0.25, gt=0)
+    lr_decay_from: int = Field(50, ge=0, le=10**6, description="first epoch that decays")
+    clip: float = Field(0.25, gt=0, le=1e9)
     ema_decay: float = Field(0.999, ge=0, lt=1)
-    instance_weight: float = Field(1.0, ge=0)
-    global_weight: float = Field(1.0, ge=0)
-    perceptual_weight: float = Field(10.0, ge=0, description="VGG19-BN, or feature matching without its weights")
-    pixel_weight: float = Field(0.0, ge=0, description="binary cross-entropy per pixel")
-    overlap_weight: float = Field(0.0, ge=0, description="1 - soft IoU of each object")
+    instance_weight: float = Field(1.0, ge=0, le=1e6)
+    global_weight: float = Field(1.0, ge=0, le=1e6)
+    perceptual_weight: float = Field(
+        10.0, ge=0, le=1e6, description="VGG19-BN, or feature matching without its weights"
+    )
+    pixel_weight: float = Field(0.0, ge=0, le=1e6, description="binary cross-entropy per pixel")
+    overlap_weight: float = Field(0.0, ge=0, le=1e6, description="1 - soft IoU of each object")
 
 
 class ShapesConfig(Section):
     """Shape generator with instance-wise and global discriminators (section 3.2; Hong et al. 2018)."""
 
-    width: int = Field(64, ge=8)
-    class_embedding: int = Field(32, ge=4)
-    noise: int = Field(32, ge=1, description="noise channels per object")
-    template: int = Field(0, ge=0, description="side of learned shapes in box coordinates, beneath; 0: none")
-    discriminator_width: int = Field(64, ge=8)
+    width: int = Field(64, ge=8, le=1024)
+    class_embedding: int = Field(32, ge=4, le=4096)
+    noise: int = Field(32, ge=1, le=4096, description="noise channels per object")
+    template: int = Field(0, ge=0, le=512, description="side of learned shapes in box coordinates, beneath; 0: none")
+    discriminator_width: int = Field(64, ge=8, le=1024)
     vgg_weights: Path | None = Field(None, description="VGG19-BN weights; without: feature matching")
     adversarial: Literal["bce", "hinge"] = "bce"
     training: ShapesTraining = ShapesTraining()
@@ -191,9 +223,9 @@ class ShapesConfig(Section):
 class JudgeTraining(TrainingConfig):
     """Adam 2e-3 (0.9, 0.999), cooled down over the second half."""
 
-    batch_size: int = Field(32, ge=2)
-    epochs: int | None = Field(15, ge=1)
-    lr: float = Field(2e-3, gt=0)
+    batch_size: int = Field(32, ge=2, le=65_536)
+    epochs: int | None = Field(15, ge=1, le=10**6)
+    lr: float = Field(2e-3, gt=0, le=1e3)
     cooldown: float = Field(0.5, ge=0, le=1)
     ema_decay: float = Field(0.99, ge=0, lt=1)
     ema_warmup: bool = True
@@ -202,7 +234,7 @@ class JudgeTraining(TrainingConfig):
 class JudgeConfig(Section):
     """Judge of generated images, trained on true images with masks, colours and scenes; no part of a model."""
 
-    width: int = Field(32, ge=4, multiple_of=2, description="channels at 32 x 32 cells")
+    width: int = Field(32, ge=4, le=1024, multiple_of=2, description="channels at 32 x 32 cells")
     silhouettes: float = Field(0.3, ge=0, lt=1, description="share of objects shown as flat outlines: nothing")
     noise: float = Field(0.15, ge=0, lt=1, description="share of images shown as coloured noise: nothing")
     found_threshold: float = Field(0.85, gt=0, lt=1, description="score from which a class is seen in an image")
@@ -212,25 +244,31 @@ class JudgeConfig(Section):
 class ComputeConfig(Section):
     """Where it runs. Nothing here is part of a step's identity."""
 
-    workers: int = Field(1, ge=1, description="training workers; with max_workers the fewest")
-    max_workers: int | None = Field(None, ge=1, description="most workers of an elastic run; null: as many as workers")
-    threads: int = Field(0, ge=0, description="torch threads of a worker; 0: its share of the cores")
+    workers: int = Field(1, ge=1, le=10_000, description="training workers; with max_workers the fewest")
+    max_workers: int | None = Field(
+        None, ge=1, le=10_000, description="most workers of an elastic run; null: as many as workers"
+    )
+    threads: int = Field(0, ge=0, le=10_000, description="torch threads of a worker; 0: its share of the cores")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on GPUs that have it")
     channels_last: Literal["auto", "on", "off"] = Field("auto", description="memory format; auto: on GPUs")
     compile: bool = Field(False, description="torch.compile the networks")
     deterministic: bool = Field(True, description="on GPUs, the repeatable form of every operation that has one")
-    resize_every: float = Field(60.0, gt=0, description="seconds between two looks of an elastic run for more workers")
+    resize_every: float = Field(
+        60.0, gt=0, le=1e9, description="seconds between two looks of an elastic run for more workers"
+    )
     autoscaling: bool = Field(
         False, description="the cluster grows by itself: workers that it lacks are asked for, not refused"
     )
-    start_deadline: float = Field(300.0, gt=0, description="seconds without any worker after which a run gives up")
-    stall_deadline: float = Field(1800.0, gt=0, description="seconds without a step after which a run gives up")
-    loader_processes: int = Field(0, ge=0, description="data loading processes of a worker; 0: a thread of it")
+    start_deadline: float = Field(
+        300.0, gt=0, le=1e9, description="seconds without any worker after which a run gives up"
+    )
+    stall_deadline: float = Field(1800.0, gt=0, le=1e9, description="seconds without a step after which a run gives up")
+    loader_processes: int = Field(0, ge=0, le=1000, description="data loading processes of a worker; 0: a thread of it")
     cache: Path = Field(
         Path("~/.cache/objgan"), description="folder of each machine for what is fetched of remote data"
     )
-    cache_gb: float = Field(50.0, gt=0, description="most that the cache holds, GB (10^9 bytes)")
+    cache_gb: float = Field(50.0, gt=0, le=1e6, description="most that the cache holds, GB (10^9 bytes)")
 
     @model_validator(mode="after")
     def _one_cache_a_machine(self) -> Self:

@@ -3,7 +3,6 @@
 Whoever reads them asks for files by name and never knows the difference.
 """
 
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 from objgan.config import Config
 from objgan.errors import InputError
 from objgan.files import folder_aside, sha256
+from objgan.json_input import LIMITS
 from objgan.sections import ComputeConfig
 from pipelines.locks import waiting
 from pipelines.shard_cache import ShardCache, Wanted
@@ -22,6 +22,8 @@ Result = TypeVar("Result")
 
 REMOTE_WINDOW = 64
 """Shards whose samples are shuffled together where the data are remote and `training.window` says nothing."""
+_MOST_DOMAIN = 4 << 30
+"""Bytes of one file of the domain: the vectors of a million words are about one GiB."""
 
 _ADVICE = {
     "image": "prepare with --images",
@@ -112,7 +114,7 @@ class RemoteFolder(DataFolder):
             InputError: not a prepared folder.
         """
         self._storage, self._cache = storage, cache
-        manifest = storage.json(MANIFEST)
+        manifest = storage.json(MANIFEST, LIMITS)
         if manifest is None:
             raise InputError(
                 f"data: {storage} is not a prepared folder (it has no {MANIFEST}); upload what prepare wrote"
@@ -124,7 +126,7 @@ class RemoteFolder(DataFolder):
 
     def read(self, shard: Shard, read: Callable[[Path], Result]) -> Result:
         """What `read` makes of a shard's or an index's copy in the cache."""
-        fetch = partial(self._storage.fetch, shard.name)
+        fetch = partial(self._storage.fetch, shard.name, most=shard.bytes)
         try:
             return self._cache.open(Wanted(shard.name, shard.sha256, shard.bytes, fetch), read)
         except FileNotFoundError:
@@ -150,20 +152,32 @@ class RemoteFolder(DataFolder):
     def domain(self) -> Path:
         """A copy beside the cache, checked against the manifest."""
         digest = self.manifest["digest"]
-        place = self._cache.folder / "domains" / digest
-        with waiting(self._cache.folder / "locks" / f"domain-{digest}"):
+        place = self._cache.domains / digest
+        with waiting(self._cache.locks / f"domain-{digest}"):
+            if place.is_symlink():
+                place.unlink()
             if not self._is_whole(place):
                 with folder_aside(place) as aside:
                     for name in self.manifest["domain"]:
-                        (aside / name).write_bytes(self._storage.read(f"domain/{name}"))
+                        self._fetch_domain(name, aside / name)
                     if not self._is_whole(aside):
-                        shutil.rmtree(aside)
                         raise InputError(f"data: {self}/domain is not what {MANIFEST} says; upload it again")
         return place
 
+    def _fetch_domain(self, name: str, path: Path) -> None:
+        try:
+            with path.open("wb") as file:
+                self._storage.fetch(f"domain/{name}", file, _MOST_DOMAIN)
+        except FileNotFoundError:
+            raise InputError(f"data: {self}/domain/{name} is missing; upload what prepare wrote again") from None
+        if path.stat().st_size > _MOST_DOMAIN:
+            raise InputError(f"data: {self}/domain/{name} has more than {_MOST_DOMAIN >> 30} GiB; upload it again")
+
     def _is_whole(self, folder: Path) -> bool:
-        files = self.manifest["domain"]
-        return all((folder / name).is_file() and sha256(folder / name) == digest for name, digest in files.items())
+        return all(
+            (folder / name).is_file() and not (folder / name).is_symlink() and sha256(folder / name) == digest
+            for name, digest in self.manifest["domain"].items()
+        )
 
     def _largest(self) -> int:
         return max(int(shard["bytes"]) for shard in self.manifest["shards"])

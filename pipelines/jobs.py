@@ -14,6 +14,7 @@ from objgan.config import Config, flatten
 from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.files import read_json
+from objgan.json_input import OWN
 from objgan.sections import TrainingConfig
 from objgan.stages import stage_class
 from pipelines.checkpoints import CheckpointStore
@@ -154,7 +155,7 @@ def _facts(job: TrainJob) -> dict[str, Any]:
 
 def identity(checkpoint: Path) -> str:
     """A checkpoint's own sums of all its files, summed up: the same wherever it lies."""
-    sums = read_json(checkpoint / "state.json", "checkpoint").get("sha256")
+    sums = read_json(checkpoint / "state.json", "checkpoint", OWN).get("sha256")
     return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 

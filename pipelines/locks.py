@@ -1,10 +1,12 @@
 """One command at a time in a folder. The kernel lets go of the lock when its holder dies, however it dies."""
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from objgan.errors import InputError
 
@@ -38,6 +40,21 @@ def exclusive(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def waiting(path: Path) -> Iterator[None]:
     """Hold the lock file `path` for the length of the block, once whoever holds it lets go."""
-    with path.open("a") as file:
+    with open_lock(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def open_lock(path: Path) -> IO[bytes]:
+    """A lock file, made where it is not there. A link in its place is not followed.
+
+    Raises:
+        InputError: it is a link.
+        OSError: it cannot be opened.
+    """
+    try:
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "wb")
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(f"the lock file {path} is a link, which may lead anywhere: remove it") from None
+        raise

@@ -1,8 +1,6 @@
 """What no shard shows by itself: small files, what the manifest says of all together, images that occur twice."""
 
 import io
-import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from objgan.errors import InputError
+from objgan.json_input import parse_json
 from pipelines.faults import StorageAway
+from pipelines.manifest import INDEX, SHARD
 from pipelines.rejects import Reject, RejectCounts
 from pipelines.shard_checks import Fault, Report, cannot, wrong_bytes
 from pipelines.shard_files import read_bytes
@@ -20,7 +20,6 @@ from pipelines.storage import Storage
 
 _COUNTED = ("images", "captions", "objects", "masks", "crowds", "colours", "scenes")
 _ACCOUNTS = (("image", "images"), ("caption", "captions"), ("annotation", "objects"))
-_OURS = re.compile(rf"({'|'.join(SPLITS)})-(\d+|index)\.(arrow|parquet)")
 _MOST_TWICE = 10
 
 
@@ -28,7 +27,7 @@ def extra_files(storage: Storage, manifest: Mapping[str, Any]) -> Iterator[Fault
     """Shards in the folder that the manifest does not list: whoever reads `train-*` would take them for data."""
     known = {one["name"] for one in (*manifest["shards"], *manifest["indices"])}
     for name in storage.names():
-        if _OURS.fullmatch(name) and name not in known:
+        if (SHARD.fullmatch(name) or INDEX.fullmatch(name)) and name not in known:
             yield Fault(name, f"not listed in {MANIFEST}: of another preparation, move it away")
 
 
@@ -46,7 +45,7 @@ def domain_faults(storage: Storage, manifest: Mapping[str, Any]) -> Iterator[Fau
     if len(contents) < len(manifest["domain"]):
         return
     try:
-        classes, words = (json.loads(bytes(contents[name])) for name in ("classes.json", "vocabulary.json"))
+        classes, words = (parse_json(bytes(contents[name])) for name in ("classes.json", "vocabulary.json"))
         if classes != manifest["classes"]:
             yield Fault("domain/classes.json", "other classes than the manifest's")
         if len(words["words"]) != manifest["counts"].get("words"):
@@ -69,7 +68,7 @@ def rejected_faults(storage: Storage, manifest: Mapping[str, Any]) -> Iterator[F
     counts = RejectCounts()
     try:
         for line in io.BytesIO(data):
-            counts.add(Reject(**json.loads(line)))
+            counts.add(Reject(**parse_json(line)))
     except (TypeError, ValueError) as error:
         yield Fault(told["file"], f"line {len(counts) + 1} is none of a list of rejects ({error})")
         return

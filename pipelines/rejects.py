@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from objgan.files import file_aside
+from objgan.json_input import parse_json
+from pipelines.manifest import REJECTED
 
-REJECTED = "rejected.jsonl"
+__all__ = ["REJECTED"]
+
 KINDS = ("image", "annotation", "caption", "mask")
 
 
@@ -72,9 +75,9 @@ class RejectCounts:
 
 def read_rejects(path: Path) -> Iterator[Reject]:
     """The lines of a file of rejects."""
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for line in file:
-            yield Reject(**json.loads(line))
+            yield Reject(**parse_json(line))
 
 
 def write_rejects(path: Path, rejects: Iterable[Reject]) -> RejectCounts:

@@ -1,36 +1,62 @@
 """A bounded folder of fetched files, shared by all processes of a machine; no file in it is believed unseen.
 
-Files are named by the sha256 of what they hold, which is checked whenever one is opened. Whoever fetches, opens or
-removes a file holds its lock, so two processes never fetch the same one; the kernel lets go of a lock when its holder
+Files are named by the sha256 of what they hold, which is checked whenever one is opened. A process that fetches, opens
+or removes a file holds its lock, so two processes never fetch the same one; the kernel releases a lock when its holder
 dies. Those used longest ago make room for others. A file that is still mapped when it is removed stays readable there.
+
+Nothing outside of the folder is opened, written or removed, whatever a manifest says and whatever links lie in the
+folder; nor is a file in it that the cache did not make.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
+import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
-from objgan.errors import InputError
+from objgan.errors import InputError, shown
 from objgan.files import file_aside, sha256
+from pipelines.locks import open_lock
+from pipelines.manifest import FORMATS, MOST_BYTES, SHA256, is_sha256
 
 Result = TypeVar("Result")
 
 _Bytes = bytes  # `Wanted` has a field of that name
 _FETCHES = 3
 """Times that a file is fetched before what the storage holds counts as damaged."""
+_OURS = re.compile(rf"\.?({SHA256.pattern})\.({'|'.join(FORMATS)})(\.[a-z0-9_]+)?")
+"""A file of the cache, or one that is being fetched."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file: its name in the storage, what it should be, and what writes it, from the beginning, into an open file."""
+    """A file: its name in the storage, what it should be, and what writes it, from the beginning, into an open file.
+
+    Raises:
+        InputError: no name, sum or size that a file of prepared data can have.
+    """
 
     name: str
     sha256: str
     bytes: int
     fetch: Callable[[IO[_Bytes]], None]
+
+    def __post_init__(self) -> None:
+        if not is_sha256(self.sha256) or not 0 < self.bytes <= MOST_BYTES or Path(self.name).suffix[1:] not in FORMATS:
+            raise InputError(
+                f"data: {shown(self.name)} of {shown(self.bytes)} bytes with sha256 {shown(self.sha256)} is no shard; "
+                f"prepare the data again"
+            )
+
+    @property
+    def file(self) -> str:
+        """Its name in the cache."""
+        return self.sha256 + Path(self.name).suffix
 
 
 class ShardCache:
@@ -41,12 +67,15 @@ class ShardCache:
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
-        self.folder, self.limit = folder, limit
+        self.limit = limit
         try:
-            (folder / "locks").mkdir(parents=True, exist_ok=True)
-            (folder / "locks" / "room").touch()
-        except OSError as error:
-            raise InputError(f"compute.cache: cannot write to {folder} ({error.strerror}): set another one") from None
+            self.folder = folder.resolve()
+            self.locks, self.domains = (_own_folder(self.folder / name) for name in ("locks", "domains"))
+            with self._locked("room", wait=False):
+                pass
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"compute.cache: cannot write to {folder} ({reason}): set another one") from None
 
     def open(self, wanted: Wanted, read: Callable[[Path], Result]) -> Result:
         """What `read` makes of the file, fetched first unless it is there and whole.
@@ -54,11 +83,11 @@ class ShardCache:
         Raises:
             InputError: larger than the cache, or not in the storage as it should be.
         """
-        path = self.folder / f"{wanted.sha256}{Path(wanted.name).suffix}"
+        path = self.folder / wanted.file
         with self._locked(wanted.sha256):
-            if not _is_whole(path, wanted):
+            if path.is_symlink() or not _is_whole(path, wanted):
                 self._fetch(wanted, path)
-            os.utime(path)
+            os.utime(path, follow_symlinks=False)
             return read(path)
 
     def _fetch(self, wanted: Wanted, path: Path) -> None:
@@ -84,35 +113,48 @@ class ShardCache:
             )
 
     def _make_room(self, size: int) -> None:
-        """Remove what was used longest ago until so many bytes fit in; what others are just using stays."""
+        """Remove what was used longest ago until `size` more bytes fit in; what others are just using stays."""
         files = sorted(self._files(), key=lambda found: found[1].st_mtime_ns)
         total = sum(status.st_size for _, status in files) + size
         for path, status in files:
             if total <= self.limit:
                 return
-            with self._locked(path.name.lstrip(".").partition(".")[0], wait=False) as held:
+            with self._locked(path.name.lstrip(".").partition(".")[0], wait=False) as held:  # its sum
                 if held:
                     path.unlink(missing_ok=True)
                     total -= status.st_size
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """All files, those that a killed process left half-fetched, too."""
+        """The files of the cache, also those that a killed process left half-fetched. Others are not ours to remove."""
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
-                    if entry.is_file():
-                        yield Path(entry.path), entry.stat()
+                    if _OURS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                        yield Path(entry.path), entry.stat(follow_symlinks=False)
 
     @contextlib.contextmanager
     def _locked(self, name: str, wait: bool = True) -> Iterator[bool]:
         """Hold the lock of a name; without `wait`, say whether it could be had."""
-        with (self.folder / "locks" / name).open("a") as file:
+        with open_lock(self.locks / name) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
             else:
                 yield True
+
+
+def _own_folder(path: Path) -> Path:
+    """A folder of the cache, made where it is not there.
+
+    Raises:
+        OSError: it cannot be made, or a link or a file is in its place.
+    """
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(parents=True)
+    if not stat.S_ISDIR(path.lstat().st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, f"{path.name} in it is a link or a file, not a folder")
+    return path
 
 
 def _is_whole(path: Path, wanted: Wanted) -> bool:

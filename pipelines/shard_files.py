@@ -1,13 +1,13 @@
 """The files of prepared data, read where they lie, one at a time: what looks at everything once needs no cache."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from objgan.errors import InputError
-from pipelines.shards import MANIFEST, SPLITS, Shard, check_manifest
+from objgan.json_input import LIMITS
+from pipelines.shards import MANIFEST, check_manifest
 from pipelines.storage import Storage
 
 
@@ -18,34 +18,12 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
         InputError: there is none, it is one of another version, or parts of it are missing.
     """
     try:
-        content = storage.json(MANIFEST)
+        content = storage.json(MANIFEST, LIMITS)
     except (NotADirectoryError, IsADirectoryError):
         content = None
     if content is None:
         raise InputError(f"data: {storage} is not a prepared folder (it has no {MANIFEST}); run prepare first")
-    manifest = check_manifest(content, str(storage))
-    try:
-        _look_through(manifest)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        told = f"{type(error).__name__}: {error}"
-        raise InputError(f"data: {storage}/{MANIFEST} is damaged ({told}); copy it again, or prepare again") from None
-    return manifest
-
-
-def _look_through(manifest: Mapping[str, Any]) -> None:
-    """Fail, in whatever way, where a part is missing or of another kind."""
-    for facts in (*manifest["shards"], *manifest["indices"]):
-        shard = Shard(**facts)
-        if not isinstance(shard.bytes, int) or not isinstance(shard.rows, int) or shard.split not in SPLITS:
-            raise TypeError(f"{shard.name}: its split, rows or bytes")
-    int(manifest["settings"]["image_size"])
-    for name in ("rows", "counts", "totals", "domain", "columns"):
-        dict(manifest[name])
-    if not all(isinstance(name, str) for name in manifest["classes"]):
-        raise TypeError("classes")
-    rejected = manifest["rejected"]
-    _ = [rejected[name] for name in ("file", "bytes", "sha256", "rows")], dict(rejected["kinds"] | rejected["reasons"])
-    _ = str(manifest["digest"]), bool(manifest["columns"]["image"])
+    return check_manifest(content, str(storage))
 
 
 def read_bytes(storage: Storage, name: str) -> pa.Buffer:

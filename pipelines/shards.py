@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 
 from objgan.errors import InputError
 from objgan.files import file_aside, read_json, write_atomically
+from pipelines.manifest import FORMATS, MANIFEST, SPLITS, validate_manifest
+
+__all__ = ["FORMATS", "MANIFEST", "SPLITS"]
 
 SCHEMA_VERSION = 3
-SPLITS = ("train", "validation", "test")
-MANIFEST = "manifest.json"
 ROWS_PER_SHARD = 256
-FORMATS = ("arrow", "parquet")
 
 SCHEMA = pa.schema(
     [
@@ -173,13 +173,13 @@ def load_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_manifest(manifest: Any, folder: str) -> dict[str, Any]:
-    """A manifest that this code can read; `folder`: where it was found, for people.
+    """A manifest that this code can read, checked as a whole; `folder`: where it was found, for people.
 
     Raises:
-        InputError: not a manifest, or of another schema version.
+        InputError: not a manifest, of another schema version, or with anything in it that `prepare` does not write.
     """
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if not isinstance(version, int) or "shards" not in manifest:
+    if type(version) is not int or "shards" not in manifest:
         raise InputError(
             f"data: {folder}/{MANIFEST} is not a manifest of prepared data; run prepare into another folder"
         )
@@ -187,7 +187,8 @@ def check_manifest(manifest: Any, folder: str) -> dict[str, Any]:
         raise InputError(f"data: {folder} has schema version {version}, this code reads up to {SCHEMA_VERSION}: update")
     if version < SCHEMA_VERSION:
         raise InputError(f"data: {folder} has schema version {version}, too old: prepare into another folder")
-    return manifest
+    validate_manifest(manifest, folder)
+    return dict(manifest)
 
 
 def _check_file(path: Path, size: int | None) -> None:

@@ -4,7 +4,6 @@ Single files appear whole: locally they are written aside and renamed, an object
 waits out the faults that pass (`pipelines.faults`).
 """
 
-import json
 import os
 import secrets
 import shutil
@@ -15,8 +14,9 @@ from typing import IO, Any, TypeVar
 
 import pyarrow.fs
 
-from objgan.errors import InputError
+from objgan.errors import InputError, shown
 from objgan.files import copy_folder, folder_aside, remove, write_atomically
+from objgan.json_input import OWN, JsonFault, JsonLimits, parse_json
 from pipelines.faults import PATIENCE, Log, brief, persist
 from pipelines.locations import open_location, without_secrets
 
@@ -78,7 +78,7 @@ class Storage:
 
     def child(self, name: str) -> "Storage":
         """The storage of the folder `name` of this one."""
-        _checked(name)
+        name = _checked(name.rstrip("/"))
         if self._given is not None:
             return Storage(f"{self.path}/{name}", filesystem=self._given, patience=self.patience, log=self.log)
         place, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
@@ -89,26 +89,26 @@ class Storage:
         location = self.path if self._given is not None else self.uri
         return Storage(location, filesystem=self._given, patience=seconds, log=log or self.log)
 
-    def read(self, name: str) -> bytes:
-        """A file's bytes.
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """A file's bytes; `most`: where it has more of them, one more than that.
 
         Raises:
             FileNotFoundError: it is not there.
         """
-        return self._try(f"read {name}", lambda: self._read(name))
+        return self._try(f"read {name}", lambda: self._read(name, most))
 
-    def json(self, name: str) -> Any:
+    def json(self, name: str, limits: JsonLimits = OWN) -> Any:
         """The JSON in a file; None where there is no file.
 
         Raises:
-            InputError: it is not JSON.
+            InputError: it is not JSON, or over `limits` (see `objgan.json_input`).
         """
         try:
-            return json.loads(self.read(name))
+            return parse_json(self.read(name, limits.bytes), limits)
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise InputError(f"{self}/{name} is not JSON ({error}): delete it or restore it") from None
+        except JsonFault as fault:
+            raise InputError(f"{self}/{name} {fault}: delete it or restore it") from None
 
     def write(self, name: str, data: bytes | str) -> None:
         """Write a file; a reader sees the old one or the new one, never a part."""
@@ -166,8 +166,10 @@ class Storage:
             ready()
             self._try(f"write {name}/{file}", partial(self._send, folder / file, f"{name}/{file}"))
 
-    def fetch(self, name: str, file: IO[bytes]) -> None:
+    def fetch(self, name: str, file: IO[bytes], most: int | None = None) -> None:
         """Fill an open file, from its beginning, with what the file `name` holds.
+
+        most: bytes that are expected; where there are more, one more of them is copied and the rest is not
 
         Raises:
             FileNotFoundError: it is not there.
@@ -176,7 +178,10 @@ class Storage:
         def copy() -> None:
             file.seek(0)
             with self.filesystem.open_input_stream(self._full(name)) as opened:
-                shutil.copyfileobj(opened, file, _CHUNK)
+                left = most + 1 if most is not None else -1
+                while chunk := opened.read(_CHUNK if left < 0 else min(left, _CHUNK)):
+                    file.write(chunk)
+                    left -= len(chunk) if left >= 0 else 0
             file.truncate()
 
         self._try(f"read {name}", copy)
@@ -219,11 +224,13 @@ class Storage:
     def _type(self, name: str) -> Any:
         return self.filesystem.get_file_info(self._full(name)).type
 
-    def _read(self, name: str) -> bytes:
+    def _read(self, name: str, most: int | None) -> bytes:
+        size = None if most is None else most + 1
         if self.local is not None:
-            return (self.local / _checked(name)).read_bytes()
+            with (self.local / _checked(name)).open("rb") as local:
+                return local.read(size)
         with self.filesystem.open_input_stream(self._full(name)) as file:
-            data: bytes = file.read()
+            data: bytes = file.read(size)
             return data
 
     def _write(self, name: str, data: bytes) -> None:
@@ -264,7 +271,8 @@ class Storage:
         """Paths of the files below, relative to `name`."""
         full = self._full(name)
         infos = self.filesystem.get_file_info(pyarrow.fs.FileSelector(full, recursive=True))
-        return sorted(info.path[len(full) + 1 :] for info in infos if info.type == pyarrow.fs.FileType.File)
+        # Keys of an object store may hold "..", which would lead out of the folder that they are copied to.
+        return sorted(_checked(info.path[len(full) + 1 :]) for info in infos if info.type == pyarrow.fs.FileType.File)
 
     def _delete(self, name: str) -> None:
         if self.local is not None:
@@ -285,6 +293,11 @@ def _reopen(location: str, filesystem: pyarrow.fs.FileSystem | None, patience: f
 
 
 def _checked(name: str) -> str:
-    if name.startswith("/") or ".." in name.split("/"):
-        raise ValueError(f"{name!r} is not a name within the storage")
+    """A name that leads to no place outside of the storage.
+
+    Raises:
+        InputError: it may lead elsewhere.
+    """
+    if name and (name.startswith("/") or {"", ".", ".."} & set(name.split("/")) or "\0" in name):
+        raise InputError(f"{shown(name)} is not a name within the storage: use names without .., // and the like")
     return name
