@@ -1,5 +1,6 @@
 """What is looked at before a job starts: the nodes' answers to `cluster.probe`, held against what the command wants."""
 
+import contextlib
 import json
 import secrets
 import shlex
@@ -12,31 +13,45 @@ from cluster.jobs import KIND_KEY, Job, asking, logs_of
 from cluster.probe import MARK, versions
 
 LIMIT_S = 60.0
+_TIDY_S = 15.0
+"""For the end of a check that was stopped; Ray kills it after 3 s."""
 _POLL_S = 0.3
 
 
-def probe(client: Any, runtime: dict[str, Any], location: str | None, began: float) -> dict[str, Any]:
-    """Run the probe as a job; what it found.
+def probe(client: Any, runtime: dict[str, Any], location: str | None, end: float) -> dict[str, Any]:
+    """Run the probe as a job; what it found. The job is gone from the cluster afterwards, however this ends.
 
     runtime: the job's runtime environment, so that nodes have it ready afterwards
-    began:   `time.monotonic()` of the start of all checks, which have `LIMIT_S` together
+    end:     `time.monotonic()` at which all checks should be over
 
     Raises:
         InputError: the cluster does not run it in time, or at all.
     """
-    name = f"check-{secrets.token_hex(6)}"
-    words = shlex.join(["exec", "python", "-m", "cluster.probe", *([location] if location else [])])
-    client.submit_job(entrypoint=words, submission_id=name, runtime_env=runtime, metadata={KIND_KEY: "check"})
-    job = Job.of(asking(lambda: client.get_job_info(name)))
-    while not job.over and time.monotonic() - began < LIMIT_S:
-        time.sleep(_POLL_S)
+    name, limit = f"check-{secrets.token_hex(6)}", max(1.0, end - time.monotonic())
+    words = [
+        "exec",
+        "python",
+        "-m",
+        "cluster.probe",
+        "--seconds",
+        f"{limit / 2:.0f}",
+        *([location] if location else []),
+    ]
+    try:
+        client.submit_job(
+            entrypoint=shlex.join(words), submission_id=name, runtime_env=runtime, metadata={KIND_KEY: "check"}
+        )
         job = Job.of(asking(lambda: client.get_job_info(name)))
-    log = logs_of(client, job)
-    _tidy(client, job)
+        while not job.over and time.monotonic() < end:
+            time.sleep(_POLL_S)
+            job = Job.of(asking(lambda: client.get_job_info(name)))
+        log = logs_of(client, job)
+    finally:
+        _tidy(client, name)
     if not job.over:
         raise InputError(
-            f"the cluster has not run a check of a few seconds within {LIMIT_S:.0f} s (it is {job.state}): see whether "
-            f"its head is overloaded, or still starting"
+            f"the cluster has not run a check of a few seconds within {limit:.0f} s (it is {job.state}): see whether "
+            f"its head is overloaded, or still starting, and allow more time with --check-timeout SECONDS"
         )
     found = next((line for line in reversed(log.splitlines()) if line.startswith(MARK)), None)
     if found is None:
@@ -90,12 +105,13 @@ def _versions(nodes: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-def _tidy(client: Any, job: Job) -> None:
-    """The check leaves no trace in the list of jobs."""
-    try:
-        if job.over:
-            client.delete_job(job.id)
-        else:
-            client.stop_job(job.id)
-    except Exception:  # what was found counts more than an entry in a list
-        return
+def _tidy(client: Any, name: str) -> None:
+    """The check leaves no trace in the list of jobs: it is stopped if it still runs, and deleted once it has ended."""
+    end = time.monotonic() + _TIDY_S
+    # What was found counts more than an entry in a list.
+    with contextlib.suppress(Exception):
+        if not Job.of(client.get_job_info(name)).over:
+            client.stop_job(name)
+        while not Job.of(client.get_job_info(name)).over and time.monotonic() < end:
+            time.sleep(_POLL_S)
+        client.delete_job(name)

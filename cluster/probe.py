@@ -1,59 +1,79 @@
 """Runs on the cluster, as a job, before the real one: its nodes, their versions, and whether they share storage.
 
-`python -m cluster.probe [LOCATION]` prints one line, `PROBE {json}`. Nothing here needs a CPU of the cluster.
+`python -m cluster.probe [--seconds S] [LOCATION]` prints one line, `PROBE {json}`. Nothing here needs a CPU of the
+cluster.
 """
 
+import argparse
 import contextlib
 import json
 import os
 import platform
 import secrets
+import signal
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 MARK = "PROBE "
 _NODE_S = 25.0
+_REMOVE_S = 2.0
+"""Ray kills a job 3 s after it asked it to stop."""
 _SEEN_S = 5.0
 """Seconds after which a file must be visible elsewhere; NFS caches folders for some."""
 
 
 def main(arguments: list[str]) -> int:
-    """Ask every node, and print what they say."""
+    """Ask every node, and print what they say; what was written is removed, also when the job is stopped."""
     import ray
 
+    parser = argparse.ArgumentParser(prog="python -m cluster.probe", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=_NODE_S, help="for the answers of all nodes")
+    parser.add_argument("location", nargs="?", default="")
+    options = parser.parse_args(arguments)
     ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
-    location = arguments[0] if arguments else ""
+    # Ray takes SIGTERM for itself, and would end this process on the spot.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     nodes = [node for node in ray.nodes() if node["Alive"]]
     nodes.sort(key=lambda node: "node:__internal_head__" in node["Resources"], reverse=True)
-    found = [{"name": f"{node['NodeName']} ({node['NodeID'][:8]})"} for node in nodes]
     name = f".objgan-check-{secrets.token_hex(8)}"
-    first = _ask(nodes[:1], location, name, True)
-    others = _ask(nodes[1:], location, name, False)
-    if location:
-        with contextlib.suppress(Exception):
-            _remove(location, name)
-    for facts, told in zip(found, [*first, *others], strict=True):
-        facts.update(told)
+    try:
+        told = _ask_all(nodes, options.location, name, options.seconds)
+    finally:
+        if options.location:
+            with contextlib.suppress(Exception):
+                ray.get(_on(nodes[0], remove).remote(options.location, name), timeout=_REMOVE_S)
+    found = [
+        {"name": f"{node['NodeName']} ({node['NodeID'][:8]})", **facts} for node, facts in zip(nodes, told, strict=True)
+    ]
     print(MARK + json.dumps({"resources": ray.cluster_resources(), "nodes": found}), flush=True)
     return 0
 
 
-def _ask(nodes: list[dict[str, Any]], location: str, name: str, write: bool) -> list[dict[str, Any]]:
-    """What each node says; a node that says nothing says so."""
+def _ask_all(nodes: list[dict[str, Any]], location: str, name: str, seconds: float) -> list[dict[str, Any]]:
+    """The head's answer, which writes a file, then those of the others, which read it."""
+    return [*_ask(nodes[:1], location, name, True, seconds), *_ask(nodes[1:], location, name, False, seconds)]
+
+
+def _on(node: dict[str, Any], function: Callable[..., Any]) -> Any:
+    """A function as a task of one node, which needs no CPU."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task = ray.remote(num_cpus=0, max_retries=0)(look)
-    asked = [
-        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-            location, name, write
-        )
-        for node in nodes
-    ]
-    end, told = time.monotonic() + _NODE_S, []
+    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    return ray.remote(num_cpus=0, max_retries=0)(function).options(scheduling_strategy=there)
+
+
+def _ask(nodes: list[dict[str, Any]], location: str, name: str, write: bool, seconds: float) -> list[dict[str, Any]]:
+    """What each node says; a node that says nothing says so."""
+    import ray
+
+    asked = [_on(node, look).remote(location, name, write) for node in nodes]
+    end, told = time.monotonic() + seconds, []
     for one in asked:
         try:
             told.append(ray.get(one, timeout=max(0.1, end - time.monotonic())))
@@ -86,6 +106,9 @@ def _write(location: str, name: str) -> str:
     """Empty if all is well."""
     if "://" not in location:
         folder = Path(location)
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        # The folders that are made for the check go with it.
+        _made(name).write_text(json.dumps([str(path) for path in made]))
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / name).open("x") as file:
             file.write(name)
@@ -118,12 +141,23 @@ def _read(location: str, name: str) -> str:
         time.sleep(0.5)
 
 
-def _remove(location: str, name: str) -> None:
-    if "://" not in location:
-        (Path(location) / name).unlink(missing_ok=True)
-    else:
+def remove(location: str, name: str) -> None:
+    """On the head: remove the file, and the folders that were made for it, if nothing else is in them."""
+    if "://" in location:
         system, path = _opened(location)
         system.delete_file(f"{path}/{name}")
+        return
+    (Path(location) / name).unlink(missing_ok=True)
+    made = _made(name)
+    with contextlib.suppress(OSError):
+        for path in json.loads(made.read_text()):
+            Path(path).rmdir()
+    made.unlink(missing_ok=True)
+
+
+def _made(name: str) -> Path:
+    """On the head alone: notes which folders a check has made."""
+    return Path(tempfile.gettempdir()) / name
 
 
 def _opened(location: str) -> tuple[Any, str]:

@@ -17,10 +17,12 @@ from cluster.errors import InputError
 from cluster.follow import wait
 from cluster.jobs import NAME_KEY, NUMBER_KEY, ClusterAway, Job, asking, check_name, jobs_named
 from cluster.package import Package, packed
-from cluster.preflight import faults, probe
+from cluster.preflight import LIMIT_S, faults, probe
+from cluster.secret_files import Secrets
 
 STOP_S = 150
 """Seconds that a job has after `stop` for a checkpoint."""
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Submission:
     location: str | None
     """Storage that all nodes must share."""
     resume: bool = False
+    include: tuple[Path, ...] = ()
+    """Files and folders that are shipped although git does not track them."""
 
     @property
     def id(self) -> str:
@@ -82,26 +86,53 @@ def add_parser(commands: Any) -> None:
         "--env", action="append", default=[], metavar="NAME", help="pass this variable, too; its value is never shown"
     )
     command.add_argument(
+        "--include",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PATH",
+        help="ship this file or folder of the checkout, too; without it, only what git tracks is shipped",
+    )
+    command.add_argument(
         "--expose-secrets",
         action="store_true",
-        help="pass secrets named by --env; the dashboard shows them to everybody",
+        help="pass secrets named by --env, and ship files named by --include that look like secrets; everyone who "
+        "reaches the cluster can read both",
+    )
+    command.add_argument(
+        "--check-timeout",
+        type=_seconds,
+        default=LIMIT_S,
+        metavar="SECONDS",
+        help=f"for all checks before the job starts (default: {LIMIT_S:.0f}); more for a cluster that is slow to start",
     )
     command.add_argument("--dry-run", action="store_true", help="say what would be shipped and run, and ask nobody")
     command.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="python -m pipelines ...")
     command.set_defaults(action=run)
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text}: should be seconds, from 1 to 3600")
+    return seconds
+
+
 def run(options: argparse.Namespace) -> int:
     """Check, ship, start; then wait if asked to."""
-    began = time.monotonic()
+    end = time.monotonic() + options.check_timeout
     what = _submission(options)
     if options.dry_run:
-        with packed(CHECKOUT) as package:
+        with packed(CHECKOUT, what.include, _secrets(options)) as package:
             _describe(what, package)
         return 0
-    client = access.connect(access.Access.of(options))
+    way = access.Access.of(options)
+    client = access.connect(way)
     try:
-        job = _start(client, what, began)
+        job = _start(client, what, _secrets(options, way), end)
     except ClusterAway as error:
         raise InputError(f"--address {options.address}: the cluster stopped answering ({error}): try again") from None
     _say_how_to_go_on(job, options)
@@ -125,17 +156,30 @@ def _submission(options: argparse.Namespace) -> Submission:
     name = check_name(
         options.id or f"{command.words[3] if len(command.words) > 3 else 'job'}-{time.strftime('%Y%m%d-%H%M%S')}"
     )
-    return Submission(name, 1, command, chosen, folder, options.storage or next(iter(fixed), None), options.resume)
+    location = options.storage or next(iter(fixed), None)
+    include = tuple(map(_included, options.include))
+    return Submission(name, 1, command, chosen, folder, location, options.resume, include)
 
 
-def _start(client: Any, what: Submission, began: float) -> Job:
+def _secrets(options: argparse.Namespace, way: access.Access | None = None) -> Secrets:
+    """What no file that is shipped may hold: the cluster's token, and secrets of this environment."""
+    token = [] if way is None else [value.removeprefix("Bearer ") for value in way.headers.values()]
+    return Secrets([*token, *variables.secret_values()], options.expose_secrets)
+
+
+def _included(path: Path) -> Path:
+    """As a path below the checkout, however its folder was named."""
+    return path.parent.resolve() / path.name
+
+
+def _start(client: Any, what: Submission, secrets: Secrets, end: float) -> Job:
     what = _numbered(client, what)
     # Reading the settings here takes as long as the cluster's answer.
-    with packed(CHECKOUT) as package, ThreadPoolExecutor(1) as pool:
+    with packed(CHECKOUT, what.include, secrets) as package, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask_of, what.command)
         _describe(what, package)
         runtime = what.runtime(str(package.path))
-        facts = probe(client, runtime, what.location, began)
+        facts = probe(client, runtime, what.location, end)
         _check(what, asked.result(), facts)
         return _submit(client, what, runtime)
 
@@ -199,6 +243,9 @@ def _describe(what: Submission, package: Package) -> None:
     chosen = what.variables
     print(f"job {what.id}: {what.command}")
     print(f"  ships {package}; runs in {what.folder or 'the unpacked checkout'}")
+    if package.left:
+        more = f" and {len(package.left) - _SHOWN} more" if len(package.left) > _SHOWN else ""
+        print(f"  leaves {', '.join(package.left[:_SHOWN])}{more}: git does not track them; --include PATH ships them")
     print(f"  passes {', '.join(chosen.values) or 'no variables'}")
     for name, why in chosen.withheld.items():
         print(f"  not {name}: {why}")

@@ -6,6 +6,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from cluster.command import CHECKOUT
 from cluster.errors import InputError
 
 
@@ -13,7 +14,7 @@ def add_parser(commands: Any) -> None:
     """The command's options."""
     text = "Make a token for a cluster, in a file that only you can read."
     command = commands.add_parser("token", help=text, description=text)
-    command.add_argument("file", type=Path, metavar="FILE", help="must not exist yet")
+    command.add_argument("file", type=Path, metavar="FILE", help="outside of the checkout; must not exist yet")
     command.set_defaults(action=run)
 
 
@@ -31,13 +32,21 @@ def write(path: Path) -> None:
     """256 random bits as hexadecimal digits.
 
     Raises:
-        InputError: the file exists, or cannot be written.
+        InputError: the file exists, cannot be written, or would be in the checkout, which `submit` ships.
     """
+    if path.resolve().is_relative_to(CHECKOUT):
+        raise InputError(
+            f"{path}: is in the checkout {CHECKOUT}, which travels with every job: name a file elsewhere, for example "
+            f"~/.ray/objgan-token"
+        )
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise InputError(f"{path} exists: a cluster may be using it; name another file, or remove it first") from None
     except OSError as error:
+        if isinstance(error, FileExistsError) and path.exists():
+            raise InputError(
+                f"{path} exists: a cluster may be using it; name another file, or remove it first"
+            ) from None
         raise InputError(f"{path}: cannot be written ({error.strerror}): name another file") from None
     with os.fdopen(descriptor, "w") as file:
         os.fchmod(file.fileno(), 0o600)

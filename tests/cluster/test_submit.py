@@ -1,6 +1,8 @@
 """What submit decides before anybody is asked: names, places, variables, secrets, package, command."""
 
+import os
 import subprocess
+import tempfile
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +15,8 @@ from cluster.command import Ask, Command, ask_of
 from cluster.errors import InputError
 from cluster.jobs import Job, check_name, exit_code
 from cluster.preflight import faults
-from cluster.probe import look, versions
+from cluster.probe import look, remove, versions
+from cluster.secret_files import Secrets
 from cluster.token import write
 
 
@@ -105,31 +108,176 @@ def test_a_password_in_the_command_line_is_refused_and_not_shown() -> None:
     assert "geheim" not in str(refused.value)
 
 
-def test_the_package_is_the_checkout_without_what_is_written_there(tmp_path: Path) -> None:
-    for name in ("a/b.py", "runs/x", "data/y", ".venv/z", "a/__pycache__/b.pyc", "tests/data/kept"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(name)
-    with package.packed(tmp_path) as first, package.packed(tmp_path) as second:
-        assert zipfile.ZipFile(first.path).namelist() == ["a/b.py", "tests/data/kept"]
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A checkout with two tracked files, one of them in a folder, and what lies about in a checkout."""
+    folder = tmp_path / "clone"
+    for name in ("a/b.py", "tests/data/kept", "new.py", "out/big.bin", "runs/x", "a/__pycache__/b.pyc"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / ".gitignore").write_text("out/\nruns/\n__pycache__/\n")
+    git(folder, "init", "-q")
+    git(folder, "add", "a/b.py", "tests", ".gitignore")
+    return folder
+
+
+def git(folder: Path, *words: str) -> None:
+    subprocess.run(["git", "-C", str(folder), *words], check=True, capture_output=True)
+
+
+def shipped(checkout: Path, *include: str, insist: bool = False, known: tuple[str, ...] = ()) -> list[str]:
+    named = [checkout / path for path in include]
+    with package.packed(checkout, named, Secrets(known, insist)) as made:
+        return zipfile.ZipFile(made.path).namelist()
+
+
+def test_the_package_is_what_git_tracks_and_what_is_named(clone: Path) -> None:
+    assert shipped(clone) == [".gitignore", "a/b.py", "tests/data/kept"]
+    assert shipped(clone, "new.py", "out") == [".gitignore", "a/b.py", "new.py", "out/big.bin", "tests/data/kept"]
+    with package.packed(clone) as first, package.packed(clone) as second:
         assert first.path.read_bytes() == second.path.read_bytes()
-        assert first.files == 2
+        assert (first.files, first.left) == (3, ("new.py",))
 
 
-def test_a_package_that_is_too_large_names_the_largest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["nowhere", "../outside", "link"])
+def test_include_takes_what_is_in_the_checkout(clone: Path, path: str) -> None:
+    (clone.parent / "outside").write_text("x")
+    (clone / "link").symlink_to(clone.parent / "outside")
+    with pytest.raises(InputError, match="--include"):
+        shipped(clone, path)
+
+
+def test_a_tracked_file_that_is_gone_or_links_elsewhere_is_left_out(clone: Path) -> None:
+    (clone.parent / "outside").write_text("x")
+    (clone / "link").symlink_to(clone.parent / "outside")
+    git(clone, "add", "link")
+    (clone / "a" / "b.py").unlink()
+    assert shipped(clone) == [".gitignore", "tests/data/kept"]
+
+
+def test_a_package_that_is_too_large_names_the_largest(clone: Path) -> None:
     import random
 
-    (tmp_path / "weights.bin").write_bytes(random.Random(0).randbytes(50_000))
-    (tmp_path / "small.py").write_text("")
-    with pytest.raises(InputError, match=r"weights\.bin \(0\.0 MiB\)"), package.packed(tmp_path, limit=10_000):
+    (clone / "weights.bin").write_bytes(random.Random(0).randbytes(50_000))
+    git(clone, "add", "weights.bin")
+    with pytest.raises(InputError, match=r"weights\.bin \(0\.0 MiB\)"), package.packed(clone, limit=10_000):
         pass
 
 
-def test_what_git_ignores_is_not_shipped(tmp_path: Path) -> None:
-    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
-    (tmp_path / ".gitignore").write_text("*.big\n")
-    (tmp_path / "x.big").write_text("")
-    (tmp_path / "new.py").write_text("")
-    assert sorted(path.name for path in package.chosen(tmp_path)) == [".gitignore", "new.py"]
+HEX = "0123456789abcdef" * 4
+KEY = f"-----BEGIN {'RSA '}PRIVATE KEY-----\nMIIEowIBAAKCAQEA0123456789\n"
+SECRET_FILES = {
+    "TOKEN": "x", "ray-token": "x", "auth_token.txt": "x", "conf/hf-token.json": "x", ".env": "A=b",
+    ".env.local": "A=b", "prod.env": "A=b", "deploy/.env": "A=b", ".netrc": "x", ".git-credentials": "x",
+    ".npmrc": "x", ".pypirc": "x", "kubeconfig": "x", "my-kubeconfig.yaml": "x", ".kube/config": "x",
+    ".aws/credentials": "x", ".ssh/id_rsa": "x", "id_ed25519": "x", "server.key": "x", "store.p12": "x",
+    "store.jks": "x", "db.kdbx": "x", "x.ovpn": "x", "terraform.tfstate": "{}", "secrets.yaml": "x",
+    "credentials.json": "{}", "passwords.csv": "x", "api_key": "x", "apikey.txt": "x", "notes.txt": KEY,
+    "cert.pem": KEY, "one_line.json": KEY.replace("\n", "\\n"), "plain": HEX, "word.dat": f"{HEX}\n",
+    "conf.ini": f"aws_secret_access_key = {'A1b2' * 10}", "x.py": f"KEY = '{'AKIA' + 'A1B2' * 4}'",
+    "y.py": f"t = '{'ghp' + '_' + 'a1B2' * 9}'", "z.md": f"{'hf' + '_' + 'a1B2' * 9}",
+    "g.js": f"{'AIza' + 'a1B2c' * 7}", "s.txt": f"{'sk' + '-' + 'a1B2' * 9}",
+    "gl.yml": f"{'glpat' + '-' + 'a1B2' * 5}", "sl.yml": f"{'xoxb' + '-' + '1' * 24}",
+    "jwt.txt": f"{'eyJ' + 'a' * 20}.{'eyJ' + 'b' * 20}.{'c' * 20}",
+    "k.yaml": "users:\n- user:\n    client-key-data: QUJD\n", "n.txt": "machine a.b login c password d\n",
+    "sops.asc": "x", ".vault-token": "x", ".docker/config.json": "{}",
+}  # fmt: skip
+PLAIN_FILES = {
+    "token.py": "x", "tokenizer.json": "{}", "tokens.md": "x", "test_secrets.py": "x", ".env.example": "A=",
+    "env.py": "x", "public.pem": "-----BEGIN CERTIFICATE-----\nMIIE\n", "id_rsa.pub": "ssh-rsa AAAA",
+    "keyboard.txt": "x", "monkey.csv": "x", "a" * 64: "x", "hash.txt": "sha256 of x", "text.txt": "abc",
+    "digits.txt": "1" * 64, "words.txt": "a" * 64, "envelope.txt": "x",
+    "about-private-keys.md": "-----BEGIN PRIVATE KEY----- stands at the start of a key",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SECRET_FILES)
+def test_a_file_that_looks_like_a_secret_is_not_shipped(clone: Path, name: str) -> None:
+    (clone / name).parent.mkdir(parents=True, exist_ok=True)
+    (clone / name).write_text(SECRET_FILES[name])
+    with pytest.raises(InputError, match="move it out of the checkout") as named:
+        shipped(clone, name)
+    assert str(named.value).startswith(f"{name}: ") and HEX not in str(named.value)
+    git(clone, "add", "--force", name)
+    with pytest.raises(InputError, match="git rm --cached"):
+        shipped(clone)
+    assert name in shipped(clone, name, insist=True)
+
+
+@pytest.mark.parametrize("name", PLAIN_FILES)
+def test_a_file_that_only_sounds_like_a_secret_is_shipped(clone: Path, name: str) -> None:
+    (clone / name).write_text(PLAIN_FILES[name])
+    assert name in shipped(clone, name)
+
+
+def test_a_link_to_a_secret_and_the_cluster_s_own_token_are_not_shipped(clone: Path) -> None:
+    (clone / ".env").write_text("A=b")
+    (clone / "harmless.txt").symlink_to(clone / ".env")
+    with pytest.raises(InputError, match="name of a secret"):
+        shipped(clone, "harmless.txt")
+    (clone / "new.py").write_text("TOKEN = 'the cluster has this one'")
+    with pytest.raises(InputError, match="cluster's token"):
+        shipped(clone, "new.py", known=("the cluster has this one",))
+
+
+def test_this_checkout_is_shipped(repository: Path) -> None:
+    for file in package.chosen(repository):
+        Secrets().refuse(file, repository, file.read_bytes())
+
+
+def test_without_git_nothing_is_shipped(clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "x.py").write_text("x")
+    with pytest.raises(InputError, match="git does not list"):
+        shipped(plain)
+    git(plain, "init", "-q")
+    with pytest.raises(InputError, match="git tracks no file"):
+        shipped(plain)
+    monkeypatch.setenv("GIT_DIR", str(plain / ".git"))
+    assert "a/b.py" in shipped(clone)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="git is not installed"):
+        shipped(clone)
+
+
+def test_a_checkout_that_git_distrusts_is_refused(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(clone.parent))
+    if os.getuid():
+        pytest.skip("only root can give a folder to another user")
+    for path in (clone, clone / ".git"):
+        os.chown(path, 12345, 12345)
+    with pytest.raises(InputError, match=r"git distrusts .* safe\.directory"):
+        shipped(clone)
+
+
+def test_a_name_that_is_not_utf8_is_refused(clone: Path) -> None:
+    name = os.fsdecode(b"bad-\xff.py")
+    (clone / name).write_text("x")
+    with pytest.raises(InputError, match="not UTF-8"):
+        shipped(clone, name)
+
+
+def test_a_token_is_not_made_in_the_checkout(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "link").symlink_to(repository)
+    for path in (repository / "TOKEN", repository / "runs" / "TOKEN", tmp_path / "link" / "TOKEN"):
+        assert main(["token", str(path)]) == 2
+        assert "is in the checkout" in capsys.readouterr().err and not path.exists()
+    assert main(["token", str(tmp_path / "deep" / "er" / "token")]) == 0
+    assert (tmp_path / "deep" / "er").stat().st_mode & 0o77 == 0
+    (tmp_path / "file").write_text("")
+    capsys.readouterr()
+    assert main(["token", str(tmp_path / "file" / "token")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon", "99999"])
+def test_the_time_for_checks_is_bounded(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["submit", f"--check-timeout={seconds}", "--", "python", "-m", "pipelines", "runs"])
+    assert refused.value.code == 2 and "from 1 to 3600" in capsys.readouterr().err
 
 
 def test_a_command_is_a_program_of_this_checkout() -> None:
@@ -175,6 +323,22 @@ def test_the_probe_writes_reads_and_says_what_it_cannot(tmp_path: Path) -> None:
     assert look(str(tmp_path / "new"), "mark", False)["storage"] == ""
     (tmp_path / "file").write_text("")
     assert "exists" in look(str(tmp_path / "file"), "mark", True)["storage"].lower()
+
+
+def test_the_probe_removes_what_it_made(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for folder in (tmp_path / "there", tmp_path / "new" / "er"):
+        look(str(folder), "objgan-test-mark", True)
+        remove(str(folder), "objgan-test-mark")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"] and not list((tmp_path / "there").iterdir())
+    look(str(tmp_path / "used"), "objgan-test-mark", True)
+    (tmp_path / "used" / "results").write_text("")
+    remove(str(tmp_path / "used"), "objgan-test-mark")
+    assert [path.name for path in (tmp_path / "used").iterdir()] == ["results"]
+    (tmp_path / "file").write_text("")
+    look(str(tmp_path / "file" / "below"), "objgan-test-mark", True)
+    remove(str(tmp_path / "there"), "objgan-test-mark")
+    assert not (Path(tempfile.gettempdir()) / "objgan-test-mark").exists()
 
 
 @pytest.mark.parametrize(
