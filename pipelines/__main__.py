@@ -9,7 +9,12 @@ from pathlib import Path
 from pipelines import data_options, log_format, option_types
 from pipelines.ending import EPILOG, guarded
 
-_LIGHT = {"verify": "prepared_commands", "inspect": "prepared_commands", "runs": "runs_command"}
+_LIGHT = {
+    "verify": "prepared_commands",
+    "inspect": "prepared_commands",
+    "runs": "runs_command",
+    "check-mlflow": "runs_command",
+}
 _LONG = {"demo", "run", "prepare", "train", "evaluate", "judges"}
 
 
@@ -26,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_command(options: argparse.Namespace) -> None:
     # Most commands import torch, Ray and MLflow: --help, a typing error and a look should not wait for them.
     commands = importlib.import_module(f"pipelines.{_LIGHT.get(options.command, 'commands')}")
-    command: Callable[[argparse.Namespace], None] = getattr(commands, options.command)
+    command: Callable[[argparse.Namespace], None] = getattr(commands, options.command.replace("-", "_"))
     command(options)
 
 
@@ -51,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     _judges(add("judges", "Train what evaluate judges images by, on true images alone."))
     _register(add("register", "Put a finished model into the MLflow registry."))
     _generate(add("generate", "Caption to boxes, shapes and image, each of them written out."))
+    _check_mlflow(add("check-mlflow", "See that MLflow answers, before hours of work depend on it."))
     _runs(add("runs", "What the runs are doing; tidy up after killed ones; send what MLflow missed."))
     return top
 
@@ -193,6 +199,16 @@ def _generate(command: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="boxes (and shapes) to use instead of generated ones: a .json that generate wrote, edited or not",
+    )
+
+
+def _check_mlflow(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--run", metavar="ID", help="a run that began before goes on without MLflow")
+    command.add_argument(
+        "--storage",
+        default="runs",
+        metavar="LOCATION",
+        help="folder, mount or URI under which the run lives (default: %(default)s)",
     )
 
 

@@ -33,7 +33,7 @@ from pipelines.shards import MANIFEST
 from pipelines.standing import Standing
 from pipelines.storage import Storage
 from pipelines.submitted import refuse_reuse
-from pipelines.tracking import prepare_store, tracked_run
+from pipelines.tracking import ask_server, prepare_store, tracked_run
 from pipelines.train import check_job
 from pipelines.train import train as train_stage
 from pipelines.train_command import best_checkpoint
@@ -53,6 +53,7 @@ def demo(options: argparse.Namespace) -> None:
     if _dry(options, run_.config, run_):
         return
     uri = tracking_uri(RUNS)
+    ask_server(uri, run_.out / "mlflow_run.txt")
     with ray_session(options.address):
         check_resources(run_.config.compute)
         work = execute(run_, uri, say, options.wait)
@@ -71,6 +72,7 @@ def run(options: argparse.Namespace) -> None:
     if _dry(options, run_.config, run_):
         return
     uri = tracking_uri(RUNS)
+    ask_server(uri, run_.out / "mlflow_run.txt")
     with ray_session(options.address):
         check_resources(run_.config.compute)
         work = execute(run_, uri, say, options.wait)
@@ -139,6 +141,7 @@ def judges(options: argparse.Namespace) -> None:
     for job in jobs.values():
         check_job(job)
     uri = tracking_uri(RUNS)
+    ask_server(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
     with _held(options, "judges"), ray_session(options.address):
         check_resources(config.compute)
         prepare_store(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")

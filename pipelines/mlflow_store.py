@@ -184,6 +184,18 @@ def patient() -> Iterator[None]:
             os.environ.setdefault(name, _BRIEF[name])
 
 
+def why(error: BaseException) -> str:
+    """Why MLflow cannot be used, in one short line, with what to do where that is known."""
+    text = str(error)
+    if "Invalid Host header" in text:
+        return "the server refuses this host name: start it with --allowed-hosts HOST:PORT"
+    if "error code 401" in text or "error code 403" in text:
+        return f"{first_line(error)[:120]}: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or _TOKEN"
+    if "Max retries exceeded" in text or "Connection" in text:
+        return "no server answers there: start it, or correct MLFLOW_TRACKING_URI"
+    return first_line(error)
+
+
 def logging_quiet() -> None:
     """MLflow's migrations, hints and bars are not for our users."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

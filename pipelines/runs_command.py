@@ -1,14 +1,16 @@
-"""`python -m pipelines runs [list|status|gc|send]`, which does without Ray and without its import."""
+"""`python -m pipelines runs [list|status|gc|send]` and `check-mlflow`, which do without Ray and its import."""
 
 import argparse
 import json
 
+from objgan.config import STAGES
 from objgan.errors import InputError
 from pipelines.backlog import shown
 from pipelines.progress import say
 from pipelines.runs import RUNS, choose, describe, find_runs, table
 from pipelines.session import tracking_uri
 from pipelines.storage import Storage
+from pipelines.tracking import known_run, prepare_store
 
 
 class NotSent(SystemExit):
@@ -39,6 +41,24 @@ def runs(options: argparse.Namespace) -> None:
         _status(base, options.run, options.json)
     else:
         _send(base, options.run)
+
+
+def check_mlflow(options: argparse.Namespace) -> None:
+    """See that MLflow answers, before hours of work depend on it; a run that began before goes on without it.
+
+    Raises:
+        InputError: it does not answer, and no stage of the run has begun.
+    """
+    stores = [Storage(options.storage).child(options.run).child(stage) for stage in STAGES] if options.run else []
+    begun = next((store for store in stores if known_run(store) is not None), None)
+    try:
+        prepare_store(tracking_uri(RUNS))
+    except InputError as error:
+        if begun is None:
+            raise
+        say(f"{error}; the run has begun, and what it measures is kept until MLflow answers")
+        return
+    say("MLflow answers")
 
 
 def _list(base: Storage, as_json: bool) -> None:

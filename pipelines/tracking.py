@@ -18,7 +18,7 @@ from objgan.errors import InputError
 from pipelines import submitted
 from pipelines.backlog import Kept, Status
 from pipelines.lease import LeaseLost
-from pipelines.mlflow_store import EXPERIMENT, NEW_FILE, RUN_FILE, create_run, first_line, mlflow_client, resolve
+from pipelines.mlflow_store import EXPERIMENT, NEW_FILE, RUN_FILE, create_run, mlflow_client, resolve, why
 from pipelines.mlflow_tracker import MLflowTracker, Tell
 from pipelines.progress import Log, say
 from pipelines.storage import Storage
@@ -122,7 +122,19 @@ def prepare_store(uri: str, known: Path | Storage | None = None) -> None:
             client.create_experiment(EXPERIMENT, artifact_location=location)
     except (MlflowException, OSError) as error:
         if known is None or not _is_known(*_place(known)):
-            raise InputError(f"MLflow: cannot use {uri} ({first_line(error)})") from None
+            raise InputError(f"MLflow: cannot use {uri} ({why(error)})") from None
+
+
+def ask_server(uri: str, known: Path | Storage | None = None) -> None:
+    """See, before work that takes hours, that the tracking server answers. A sqlite store is made later, under a lease.
+
+    known: as in `prepare_store`
+
+    Raises:
+        InputError: it does not.
+    """
+    if _sqlite_path(uri) is None:
+        prepare_store(uri, known)
 
 
 @contextlib.contextmanager
@@ -204,7 +216,7 @@ def _begin(uri: str, storage: Storage, wanted: _Wanted) -> str | None:
         raise
     except Exception as error:
         if run is None and wanted.parent is None and not storage.exists(NEW_FILE):
-            raise InputError(f"MLflow: cannot use {uri} ({first_line(error)})") from None
+            raise InputError(f"MLflow: cannot use {uri} ({why(error)})") from None
         if run is None:
             facts = {"name": wanted.name, "tags": wanted.all_tags(), "known": wanted.known, "key": secrets.token_hex(8)}
             storage.write(NEW_FILE, json.dumps(storage.json(NEW_FILE) or facts) + "\n")

@@ -45,12 +45,13 @@ def _train(options: argparse.Namespace, job: TrainJob) -> None:
     uri, store = tracking_uri(RUNS), job.store()
     tags = {"objgan.run": options.run, "objgan.step": options.stage}
     # First the lease: a driver that is refused must not touch the MLflow run of the one that holds it.
-    with Lease.acquire(store, wait=options.wait, log=say) as lease, ray_session(options.address):
+    with Lease.acquire(store, wait=options.wait, log=say) as lease:
         refuse_reuse(store, SETTINGS_FILE)
-        check_resources(job.config.compute)
         prepare_store(uri, store)
-        with tracked_run(uri, f"{options.run}-{options.stage}", store, tags) as tracking:
-            done = train_stage(replace(job, tracking=tracking), say, lease)
+        with ray_session(options.address):
+            check_resources(job.config.compute)
+            with tracked_run(uri, f"{options.run}-{options.stage}", store, tags) as tracking:
+                done = train_stage(replace(job, tracking=tracking), say, lease)
     say(f"{options.stage}: best checkpoint {done.checkpoint} (step {done.step})")
 
 
