@@ -1,32 +1,25 @@
 """Combinations of settings that would fail only in the cluster, refused before."""
 
 import dataclasses
-import re
+import shlex
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from cluster.errors import InputError
+from cluster.forms import shown
 from cluster.settings import Cloud, Job, Kueue, Settings
 
 _UNITS = {"Mi": 1, "Gi": 1024, "Ti": 1024**2}
-_NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
-def mebibytes(name: str, quantity: str) -> int:
-    """A quantity like 16Gi, in MiB.
-
-    Raises:
-        InputError: it is none.
-    """
-    found = re.fullmatch(r"([1-9][0-9]*)(Mi|Gi|Ti)", quantity)
-    if found is None:
-        raise InputError(f"--set {name}={quantity}: write a whole number with Mi, Gi or Ti, for example 16Gi")
-    return int(found[1]) * _UNITS[found[2]]
+def mebibytes(quantity: str) -> int:
+    """A quantity like 16Gi (`forms.QUANTITY`), in MiB."""
+    return int(quantity[:-2]) * _UNITS[quantity[-2:]]
 
 
 def object_store(shm: str) -> str:
     """Bytes of Ray's object store: three quarters of /dev/shm. Ray would take more than is there, and use the disk."""
-    return str(mebibytes("workers.shm", shm) * 1024**2 * 3 // 4)
+    return str(mebibytes(shm) * 1024**2 * 3 // 4)
 
 
 def check(settings: Settings) -> None:
@@ -41,8 +34,6 @@ def check(settings: Settings) -> None:
 
 def faults(settings: Settings) -> Iterator[str]:
     """One line for each combination that does not work."""
-    if not _NAME.fullmatch(settings.name):
-        yield f"name={settings.name}: small letters, digits and dashes, from a letter on, at most 40"
     yield from _machines(settings)
     yield from _shared(settings)
     yield from _job(settings)
@@ -52,22 +43,15 @@ def faults(settings: Settings) -> Iterator[str]:
 
 def _machines(settings: Settings) -> Iterator[str]:
     workers, head = settings.workers, settings.head
-    if workers.min < 1:
-        yield f"workers.min={workers.min}: a job is refused where there is no worker yet; at least 1"
     if workers.max < workers.min:
         yield f"workers.max={workers.max} is under workers.min={workers.min}"
-    if min(workers.cpus, head.cpus) < 1 or workers.gpus < 0:
-        yield f"workers.cpus={workers.cpus}, head.cpus={head.cpus}: at least 1 each; workers.gpus: at least 0"
-    if mebibytes("workers.shm", workers.shm) * 2 > mebibytes("workers.memory", workers.memory):
+    if mebibytes(workers.shm) * 2 > mebibytes(workers.memory):
         yield f"workers.shm={workers.shm} is over half of workers.memory={workers.memory}, of which it is a part"
     for name, disk in (("workers.disk", workers.disk), ("head.disk", head.disk)):
-        if mebibytes(name, disk) < 10 * 1024:
+        if mebibytes(disk) < 10 * 1024:
             yield f"{name}={disk}: Ray spills and logs there; at least 10Gi"
-    mebibytes("head.memory", head.memory)
     if workers.spot and not workers.spot_selector and settings.kubernetes:
         yield "workers.spot=true needs workers.spot_selector, the label of the cluster's spot nodes"
-    if workers.spot_taint and "=" not in workers.spot_taint:
-        yield f"workers.spot_taint={workers.spot_taint}: write KEY=VALUE"
 
 
 def _shared(settings: Settings) -> Iterator[str]:
@@ -79,12 +63,8 @@ def _shared(settings: Settings) -> Iterator[str]:
         yield "store.claim is Kubernetes'; ray up takes store.share or store.bucket (--set store.claim= empties it)"
     if store.share and settings.kubernetes:
         yield "store.share is for ray up; KubeRay takes store.claim or store.bucket"
-    if store.bucket and not store.bucket.startswith(("s3://", "gs://")):
-        yield f"store.bucket={store.bucket}: should start with s3:// or gs://"
-    if store.size:
-        mebibytes("store.size", store.size)
-        if not store.claim:
-            yield "store.size needs store.claim, the claim to make"
+    if store.size and not store.claim:
+        yield "store.size needs store.claim, the claim to make"
     if urlsplit(settings.mlflow.uri).password:
         yield "mlflow.uri holds a password: put it into a Secret and name that in mlflow.secret"
 
@@ -98,14 +78,43 @@ def _job(settings: Settings) -> Iterator[str]:
         return
     if settings.store.bucket and not job.command:
         yield "store.bucket needs job.command: only that knows which of its inputs and outputs are in the bucket"
-    if not 0 < job.start_seconds < job.run_seconds:
-        yield f"job.start_seconds={job.start_seconds} should be over 0 and under job.run_seconds={job.run_seconds}"
-    if job.retries < 0 or job.keep_seconds < 0:
-        yield f"job.retries={job.retries}, job.keep_seconds={job.keep_seconds}: not under 0"
+    if job.start_seconds >= job.run_seconds:
+        yield f"job.start_seconds={job.start_seconds} should be under job.run_seconds={job.run_seconds}"
+    yield from _command(job.command)
     coco = {"job.images": job.images, "job.instances": job.instances, "job.captions": job.captions}
     missing = [name for name, value in coco.items() if not value]
     if not job.command and 0 < len(missing) < 3:
         yield f"{missing[0]} is missing beside {next(name for name in coco if name not in missing)}"
+
+
+def _command(command: str) -> Iterator[str]:
+    """Its words are quoted for the shell that reads the entrypoint, so an operator of the shell would become a word."""
+    try:
+        shlex.split(command)
+    except ValueError as error:
+        yield f"job.command={shown(command)}: {str(error).lower()}; close the quotes"
+        return
+    if operators := [sign for sign in _unquoted(command) if sign in ";&|<>()`$"]:
+        yield (
+            f"job.command={shown(command)}: no shell runs it, so {operators[0]} has no meaning; quote it, or join "
+            f"commands by a plus sign: A + B"
+        )
+
+
+def _unquoted(command: str) -> Iterator[str]:
+    """The characters of a command line that stand in no quotes."""
+    quote, escaped = "", False
+    for sign in command:
+        if escaped:
+            escaped = False
+        elif sign == "\\" and quote != "'":
+            escaped = True
+        elif quote:
+            quote = "" if sign == quote else quote
+        elif sign in "'\"":
+            quote = sign
+        else:
+            yield sign
 
 
 def _queue(settings: Settings) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from cluster.observability import rules
-from cluster.pods import AUTOSCALER_PORTS, LABEL, PORTS
+from cluster.pods import AUTOSCALER_PORTS, LABEL, PORTS, pairs
 from cluster.settings import Settings
 
 Manifest = dict[str, Any]
@@ -64,7 +64,7 @@ def _policy(settings: Settings) -> Manifest:
     own = {"podSelector": {"matchLabels": {LABEL: settings.name}}}
     operator = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": security.operator_namespace}},
-        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}},
+        "podSelector": {"matchLabels": pairs(security.operator_labels)},
     }
     prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": security.prometheus_namespace}}}
     metrics = [PORTS["metrics"], *AUTOSCALER_PORTS.values()]

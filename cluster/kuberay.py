@@ -37,9 +37,12 @@ def _job(settings: Settings) -> Manifest:
         "spec": {
             "entrypoint": entrypoint(settings),
             "submissionMode": "K8sJobMode",
-            "backoffLimit": job.retries,
-            # The submitter asks whether the job is there before it submits: its retries never start a second one.
-            "submitterConfig": {"backoffLimit": 3},
+            # KubeRay also repeats PreRunningDeadlineExceeded: only 0 tries an ask that cannot be met once. Commands
+            # that fail are repeated by `cluster steps`, which knows their exit codes.
+            "backoffLimit": job.new_clusters,
+            # Ten minutes for a new head after the old one's end. The submitter asks whether the job is there before it
+            # submits: its retries never start a second one.
+            "submitterConfig": {"backoffLimit": 6},
             "preRunningDeadlineSeconds": job.start_seconds,
             "activeDeadlineSeconds": job.run_seconds,
             "shutdownAfterJobFinishes": True,

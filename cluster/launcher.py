@@ -1,6 +1,6 @@
 """`ray up` configurations for AWS and Google Cloud. Machines with Docker run the same image as KubeRay's pods."""
 
-import re
+import shlex
 from typing import Any
 
 from cluster.checks import mebibytes, object_store
@@ -59,7 +59,10 @@ def config(settings: Settings) -> Config:
 
 
 def _docker(settings: Settings) -> Config:
-    options = [f"--shm-size={settings.workers.shm[:-1].lower()}", f"--env=MLFLOW_TRACKING_URI={settings.mlflow.uri}"]
+    options = [
+        f"--shm-size={settings.workers.shm[:-1].lower()}",
+        shlex.quote(f"--env=MLFLOW_TRACKING_URI={settings.mlflow.uri}"),
+    ]
     if settings.store.share:
         options += [f"--volume={DATA}:{DATA}", f"--workdir={DATA}"]
     return {
@@ -84,8 +87,7 @@ def _machine(settings: Settings, head: bool) -> Config:
 
 
 def _gigabytes(settings: Settings, head: bool) -> int:
-    name = "head.disk" if head else "workers.disk"
-    return mebibytes(name, settings.head.disk if head else settings.workers.disk) // 1024
+    return mebibytes(settings.head.disk if head else settings.workers.disk) // 1024
 
 
 def _aws(settings: Settings, head: bool) -> Config:
@@ -128,8 +130,7 @@ def _initialization(settings: Settings) -> list[str]:
     """On the machine itself, before its container: the shared folder."""
     if not settings.store.share:
         return []
-    share = re.sub(r"[^A-Za-z0-9._:/-]", "", settings.store.share)
-    user = settings.security.user
+    share, user = shlex.quote(settings.store.share), settings.security.user
     return [
         "command -v mount.nfs4 || (sudo apt-get update -qq && sudo apt-get install -y -qq nfs-common)",
         f"mountpoint -q {DATA} || (sudo mkdir -p {DATA} && sudo mount -t nfs4 -o nfsvers=4.1,hard {share} {DATA})",

@@ -13,8 +13,17 @@ LABEL = "objgan-cluster"
 PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "metrics": 8080}
 HEAD_SHM = "2Gi"
 
-STOP_SECONDS = "120"
-"""A job that is told to stop has so long for its checkpoint; Ray's own default, 3 s, would kill it before."""
+CHECKPOINT_SECONDS = 120
+"""Promised to a run for its checkpoint: after `stop`, after SIGTERM to the head, after a notice of preemption."""
+
+STOP_SECONDS = str(CHECKPOINT_SECONDS)
+"""RAY_JOB_STOP_WAIT_TIME_S. Ray's default, 3 s, kills a job before its checkpoint is written."""
+
+TERMINATION_SECONDS = CHECKPOINT_SECONDS + 30
+"""terminationGracePeriodSeconds: after SIGTERM, Ray drains for CHECKPOINT_SECONDS and then ends its processes."""
+
+_DRAIN = {"name": "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "value": str(CHECKPOINT_SECONDS)}
+"""`ray start` announces SIGTERM to the cluster and waits this long (30 s by default) before it ends its processes."""
 
 AUTOSCALER_PORTS = {"as-metrics": 44217, "dash-metrics": 44227}
 
@@ -35,7 +44,9 @@ def head(settings: Settings) -> Template:
         "livenessProbe": _probe("/api/gcs_healthz", PORTS["dashboard"], failures=120),
     }
     container["env"] = [*container["env"], {"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": STOP_SECONDS}]
-    pod = _pod(settings, container, HEAD_SHM) | _off_spot(settings)
+    pod = _ray_pod(settings, container, HEAD_SHM) | _off_spot(settings)
+    if settings.autoscales:
+        pod["volumes"].append(_account())
     return _template(settings, pod | _selector(settings.head.selector))
 
 
@@ -50,11 +61,7 @@ def worker(settings: Settings) -> Template:
         "readinessProbe": _probe("/api/local_raylet_healthz", 52365, failures=10),
         "livenessProbe": _probe("/api/local_raylet_healthz", 52365, failures=120),
     }
-    pod = _pod(settings, container, workers.shm) | {
-        "automountServiceAccountToken": False,
-        # Long enough for a checkpoint after the notice that the machine is taken away.
-        "terminationGracePeriodSeconds": 120,
-    }
+    pod = _ray_pod(settings, container, workers.shm)
     return _template(settings, pod | _selector(_worker_labels(settings)) | _tolerations(settings))
 
 
@@ -90,7 +97,25 @@ def autoscaler(settings: Settings) -> dict[str, Any]:
         "idleTimeoutSeconds": settings.workers.idle_seconds,
         "resources": _resources({"cpu": "500m", "memory": "1Gi"}),
         "securityContext": _CONFINED,
+        "volumeMounts": [{"name": _ACCOUNT, "mountPath": _ACCOUNT_PATH, "readOnly": True}],
     }
+
+
+_ACCOUNT, _ACCOUNT_PATH = "autoscaler-account", "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+def _account() -> dict[str, Any]:
+    """The service account's token, which the autoscaler's container alone mounts.
+
+    The autoscaler changes the number of workers through Kubernetes' API. Jobs run in the container beside it, and the
+    pod's own mount (`automountServiceAccountToken`) would give them the token, too.
+    """
+    sources: list[dict[str, Any]] = [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
+    ]
+    return {"name": _ACCOUNT, "projected": {"sources": sources}}
 
 
 def _template(settings: Settings, pod: Template) -> Template:
@@ -104,7 +129,7 @@ def _container(settings: Settings, name: str, ports: dict[str, int]) -> dict[str
         "image": settings.image,
         "imagePullPolicy": settings.pull,
         "ports": [{"name": port, "containerPort": number} for port, number in ports.items()],
-        "env": [{"name": "MLFLOW_TRACKING_URI", "value": settings.mlflow.uri}],
+        "env": [{"name": "MLFLOW_TRACKING_URI", "value": settings.mlflow.uri}, dict(_DRAIN)],
         "envFrom": [{"secretRef": {"name": secret}} for secret in secrets],
         "securityContext": _CONFINED,
         "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
@@ -115,11 +140,13 @@ def _container(settings: Settings, name: str, ports: dict[str, int]) -> dict[str
     return {key: value for key, value in container.items() if value}
 
 
-def _pod(settings: Settings, container: dict[str, Any], shm: str) -> Template:
+def _ray_pod(settings: Settings, container: dict[str, Any], shm: str) -> Template:
     volumes: list[dict[str, Any]] = [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shm}}]
     if settings.store.claim:
         volumes.append({"name": "data", "persistentVolumeClaim": {"claimName": settings.store.claim}})
     return {
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": TERMINATION_SECONDS,
         "securityContext": _user(settings),
         "containers": [container],
         "volumes": volumes,
@@ -157,12 +184,13 @@ def _probe(path: str, port: int, failures: int) -> dict[str, Any]:
     }
 
 
-def _pairs(labels: tuple[str, ...]) -> dict[str, str]:
+def pairs(labels: tuple[str, ...]) -> dict[str, str]:
+    """KEY=VALUE settings as a mapping."""
     return {key: value for key, _, value in (label.partition("=") for label in labels)}
 
 
 def _selector(labels: tuple[str, ...]) -> dict[str, Any]:
-    return {"nodeSelector": _pairs(labels)} if labels else {}
+    return {"nodeSelector": pairs(labels)} if labels else {}
 
 
 def _worker_labels(settings: Settings) -> tuple[str, ...]:
@@ -174,7 +202,7 @@ def _off_spot(settings: Settings) -> dict[str, Any]:
     """Never on a node with all the labels of spot nodes, whether or not the workers are there."""
     terms = [
         {"key": key, "operator": "NotIn", "values": [value]}
-        for key, value in _pairs(settings.workers.spot_selector).items()
+        for key, value in pairs(settings.workers.spot_selector).items()
     ]
     if not terms:
         return {}
@@ -195,6 +223,6 @@ def _tolerations(settings: Settings) -> dict[str, Any]:
         taints = (workers.spot_taint,) if workers.spot_taint else workers.spot_selector
         tolerated += [
             {"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}
-            for key, value in _pairs(taints).items()
+            for key, value in pairs(taints).items()
         ]
     return {"tolerations": tolerated} if tolerated else {}

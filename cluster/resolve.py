@@ -10,17 +10,19 @@ import yaml
 
 from cluster.checks import check
 from cluster.errors import InputError
+from cluster.forms import Form, shown
 from cluster.presets import PRESETS
 from cluster.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
 class Knob:
-    """One setting: its type, its default and what it does."""
+    """One setting: its type, its default, what it does and the form of its values."""
 
     type: Any
     default: Any
     text: str
+    form: Form | None = None
 
 
 def knobs(section: type = Settings, prefix: str = "") -> Iterator[tuple[str, Knob]]:
@@ -31,7 +33,7 @@ def knobs(section: type = Settings, prefix: str = "") -> Iterator[tuple[str, Kno
         if dataclasses.is_dataclass(hints[field.name]):
             yield from knobs(hints[field.name], f"{name}.")
         else:
-            yield name, Knob(hints[field.name], field.default, field.metadata["text"])
+            yield name, Knob(hints[field.name], field.default, **field.metadata)
 
 
 def resolve(preset: str, assignments: Sequence[str] = ()) -> Settings:
@@ -52,10 +54,10 @@ def resolve(preset: str, assignments: Sequence[str] = ()) -> Settings:
 
 
 def build(values: Mapping[str, Any]) -> Settings:
-    """A tree from values by dotted name; types are checked, combinations are not.
+    """A tree from values by dotted name; types and forms are checked, combinations are not.
 
     Raises:
-        InputError: an unknown name or a value of the wrong type.
+        InputError: an unknown name, or a value of the wrong type or form.
     """
     known = dict(knobs())
     for name in values:
@@ -63,6 +65,10 @@ def build(values: Mapping[str, Any]) -> Settings:
             near = [other for other in known if other.split(".")[-1] == name.split(".")[-1]] or list(known)
             raise InputError(f"--set {name}: unknown setting; there {'are' if len(near) > 1 else 'is'} {_few(near)}")
     fitted = {name: _fit(name, value, known[name].type) for name, value in values.items()}
+    for name, value in fitted.items():
+        form = known[name].form
+        if form is not None and (fault := form.fault(value)):
+            raise InputError(f"--set {name}={shown(value)}: {fault}")
     return typing.cast(Settings, _section(Settings, fitted, ""))
 
 
@@ -76,40 +82,62 @@ def _section(section: Any, values: Mapping[str, Any], prefix: str) -> Any:
     return section(**given)
 
 
-def _assignment(text: str) -> tuple[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """A value as it was written, and as YAML reads it."""
+
+    text: str
+    value: Any
+
+    @property
+    def plain(self) -> str:
+        """For a setting that is a text: YAML reads 2.60 as 2.6, `no` as false, and drops what follows ` #`."""
+        if self.value is None:
+            return ""
+        return str(self.value) if self.text[:1] in ("'", '"') else self.text
+
+
+def _assignment(text: str) -> tuple[str, _Given]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise InputError(f"--set {text!r}: write NAME=VALUE, for example workers.max=16")
+        raise InputError(f"--set {shown(text)}: write NAME=VALUE, for example workers.max=16")
+    if not text.isprintable():
+        raise InputError(f"--set {shown(name)}: {value!r} holds a control character; leave it out")
     try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError(f"--set {name}: {value!r} is no value") from None
+        return name, _Given(value.strip(), yaml.safe_load(value))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        # What YAML does not read may still be a text.
+        return name, _Given(value.strip(), value.strip())
 
 
-def _fit(name: str, value: Any, hint: Any) -> Any:
-    origin = typing.get_origin(hint)
-    if origin is typing.Literal:
+def _fit(name: str, given: Any, hint: Any) -> Any:
+    given = given if isinstance(given, _Given) else _Given(given if isinstance(given, str) else shown(given), given)
+    text, value = given.text, given.value
+    if typing.get_origin(hint) is typing.Literal:
         if value not in typing.get_args(hint):
-            raise InputError(f"--set {name}={value}: choose one of {', '.join(typing.get_args(hint))}")
+            raise InputError(f"--set {name}={shown(text)}: choose one of {', '.join(typing.get_args(hint))}")
         return value
     if isinstance(hint, types.GenericAlias):
-        return _texts(name, value)
-    if hint is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        return str(value)
-    if hint is str and value is None:
-        return ""
+        return _texts(name, given.plain if isinstance(value, str) else value)
+    if hint is str:
+        return given.plain
     if type(value) is not hint:
-        wanted = {int: "a whole number", bool: "true or false", str: "a text"}[hint]
-        raise InputError(f"--set {name}={value}: should be {wanted}")
+        wanted = {int: "a whole number", bool: "true or false"}[hint]
+        raise InputError(f"--set {name}={shown(text)}: should be {wanted}")
     return value
 
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:
     """`a=b` is a list of one; `[a=b, c=d]` one of two."""
     many = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+    keys = set()
     for one in many:
         if not isinstance(one, str) or "=" not in one.strip("="):
-            raise InputError(f"--set {name}: {one!r} should be KEY=VALUE; several: [A=1, B=2]")
+            raise InputError(f"--set {name}: {shown(one)} should be KEY=VALUE; several: [A=1, B=2]")
+        key = one.partition("=")[0]
+        if key in keys:
+            raise InputError(f"--set {name}: {key} is given twice; leave one of them out")
+        keys.add(key)
     return tuple(many)
 
 

@@ -1,7 +1,7 @@
 """`steps`: several commands one after the other, as the entrypoint of a Kubernetes RayJob.
 
-KubeRay makes a new cluster for every job that FAILED, whatever its exit code. Wrong input (2) would fail again, so the
-job is then asked to stop itself: STOPPED is final for KubeRay.
+KubeRay does not read exit codes: with `job.new_clusters` it makes a new cluster for every job that FAILED. So retries
+happen here, and after wrong input (2) the job is asked to stop itself: STOPPED is final for KubeRay.
 """
 
 import argparse
@@ -17,7 +17,13 @@ from typing import Any
 
 from cluster.errors import InputError
 
-WRONG_INPUT, TERMINATED = 2, 143
+WRONG_INPUT, INTERRUPTED, TERMINATED = 2, 130, 143
+FINAL = (0, WRONG_INPUT, INTERRUPTED, TERMINATED)
+"""Exit codes after which a command is not repeated. All others are failures of the machine, or bugs."""
+PAUSE_S = 30.0
+"""Before a retry: the lease of a driver that was killed lapses in this time."""
+HEAD_END_S = 180.0
+"""Longer than a head lives after SIGTERM (`pods.TERMINATION_SECONDS`)."""
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Where Ray tells a job's process who it is."""
 
@@ -26,8 +32,21 @@ def add_parser(commands: Any) -> None:
     """`steps` and its options."""
     text = "Commands one after the other, until one fails: what a RayJob runs. Separate them by a plus sign: A + B."
     command = commands.add_parser("steps", help=text, description=text)
+    command.add_argument(
+        "--retries",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="run a command again, at most N times, after an infrastructure failure (default: 0)",
+    )
     command.add_argument("words", nargs="+", metavar="COMMAND", help="after --")
     command.set_defaults(action=steps)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or len(text) > 4:
+        raise argparse.ArgumentTypeError(f"{text}: should be a whole number from 0 to 9999")
+    return int(text)
 
 
 def steps(options: argparse.Namespace) -> int:
@@ -38,10 +57,22 @@ def steps(options: argparse.Namespace) -> int:
     """
     told = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: told.set())
-    code = _run_all(list(split(options.words)), told)
+    code = _run_all(list(split(options.words)), options.retries, told)
     if code == WRONG_INPUT and _stop_job():
         told.wait(60)
+    if code == TERMINATED and not told.is_set() and _JOB in os.environ:
+        _outlive_head(told)
     return code
+
+
+def _outlive_head(told: threading.Event) -> None:
+    """Wait for the end of a head that is being shut down.
+
+    The command stopped by itself, because its head is draining. A job that has ended is FAILED for KubeRay, which
+    then gives up; a job that is lost with its head is submitted again, to the next head.
+    """
+    print("the head is shutting down: waiting for its end, so that this job is submitted again", flush=True)
+    told.wait(HEAD_END_S)
 
 
 def split(words: Sequence[str]) -> Iterator[list[str]]:
@@ -61,16 +92,30 @@ def split(words: Sequence[str]) -> Iterator[list[str]]:
             raise InputError("steps: an empty command between two plus signs")
 
 
-def _run_all(commands: Sequence[Sequence[str]], told: threading.Event) -> int:
+def _run_all(commands: Sequence[Sequence[str]], retries: int, told: threading.Event) -> int:
     for number, command in enumerate(commands, start=1):
-        print(f"step {number} of {len(commands)}: {shlex.join(command)}", flush=True)
-        code = _run(command)
+        step = f"step {number} of {len(commands)}"
+        print(f"{step}: {shlex.join(command)}", flush=True)
+        code = _run_with_retries(command, step, retries, told)
         if code:
-            print(f"step {number} of {len(commands)} ended with exit code {code}", file=sys.stderr, flush=True)
+            print(f"{step} ended with exit code {code}", file=sys.stderr, flush=True)
             return code
         if told.is_set():
             return TERMINATED
     return 0
+
+
+def _run_with_retries(command: Sequence[str], step: str, retries: int, told: threading.Event) -> int:
+    for retry in range(retries + 1):
+        code = _run(command)
+        if code in FINAL or retry == retries:
+            break
+        print(
+            f"{step}: exit code {code}; retry {retry + 1} of {retries} in {PAUSE_S:.0f} s", file=sys.stderr, flush=True
+        )
+        if told.wait(PAUSE_S):
+            return TERMINATED
+    return code
 
 
 def _run(command: Sequence[str]) -> int:

@@ -1,8 +1,10 @@
-"""The command lines of a whole run on a cluster: prepare, train the four stages, register.
+"""The command lines of a whole run on a cluster: ask MLflow, prepare, train the four stages, register.
 
 Each is a command of its own, with no more workers than its batch has groups, which are never divided. Every one of them
-goes on where it was, and does nothing when it is done: the sequence may be repeated.
+resumes from what is finished, and does nothing when it is done: the sequence may be repeated.
 """
+
+import shlex
 
 from cluster.settings import Settings
 
@@ -20,37 +22,34 @@ GROUPS: dict[str, dict[str, int]] = {
 }
 """Groups of a stage's batch, by recipe: its most workers. A test holds them equal to the recipes."""
 
-PROGRAM = "python -m pipelines"
+PROGRAM = ("python", "-m", "pipelines")
 
 
 def commands(settings: Settings) -> list[str]:
-    """Command lines, in order."""
+    """Command lines, in order, every word quoted for a shell."""
     job = settings.job
     if job.command:
-        return [job.command]
+        return [shlex.join(shlex.split(job.command))]
     run, data = settings.name, f"runs/{settings.name}/data"
-    common = [f"--recipe {job.recipe}", *(f"--set {option}" for option in job.options), "--address auto"]
-    coco = [
-        f"--images {job.images}",
-        f"--instances {job.instances}",
-        f"--captions {job.captions}",
-        f"--split {job.split}",
-    ]
-    prepare = [f"{PROGRAM} prepare", *(coco if job.images else []), f"--out {data}", *common]
+    common = ["--recipe", job.recipe, *(word for option in job.options for word in ("--set", option))]
+    common += ["--address", "auto"]
+    coco = ["--images", job.images, "--instances", job.instances, "--captions", job.captions, "--split", job.split]
+    prepare = [*PROGRAM, "prepare", *(coco if job.images else []), "--out", data, *common]
     train = [
-        [f"{PROGRAM} train {stage} --data {data} --run {run}", workers_of(settings, stage), *common]
+        [*PROGRAM, "train", stage, "--data", data, "--run", run, "--workers", workers_of(settings, stage), *common]
         for stage in GROUPS[job.recipe]
     ]
-    return [" ".join(words) for words in (prepare, *train, [f"{PROGRAM} register --run {run}"])]
+    check = [*PROGRAM, "check-mlflow", "--run", run]
+    return [shlex.join(words) for words in (check, prepare, *train, [*PROGRAM, "register", "--run", run])]
 
 
 def workers_of(settings: Settings, stage: str) -> str:
     """`--workers` of a stage: no more than it has groups; a range where the cluster grows."""
     most = GROUPS[settings.job.recipe][stage]
     fewest, largest = min(settings.workers.min, most), min(settings.workers.max, most)
-    return f"--workers {fewest}" if fewest == largest else f"--workers {fewest}-{largest}"
+    return str(fewest) if fewest == largest else f"{fewest}-{largest}"
 
 
 def entrypoint(settings: Settings) -> str:
-    """The RayJob's entrypoint: all of them under `python -m cluster steps`. One line: a shell reads it, unquoted."""
-    return f"python -m cluster steps -- {' + '.join(commands(settings))}"
+    """The RayJob's entrypoint: all of them under `python -m cluster steps`. One line, for one shell."""
+    return f"python -m cluster steps --retries {settings.job.retries} -- {' + '.join(commands(settings))}"

@@ -27,7 +27,7 @@ COCO = (
     "python -m pipelines run --images ../shared/coco/images --instances ../shared/coco/annotations/instances.json "
     "--captions ../shared/coco/annotations/captions.json --recipe tiny --out runs/coco"
 )
-CLUSTER = "--address http://127.0.0.1:8265 --token-file TOKEN"
+CLUSTER = "--address http://127.0.0.1:8265 --token-file ~/.ray/objgan-token"
 JOB = "-- python -m pipelines run --recipe small --workers 4 --out runs/first"
 SWEEP = (
     "python -m tune boxes --data data/tune --set boxes.training.steps=300 --set boxes.training.checkpoint_every=60 "
@@ -91,7 +91,7 @@ SHORT: dict[str, str] = {
     "python -m cluster estimate --samples-per-second 40 --steps 620873 --batch 16 --machines 4 --price 1.2 "
     "--head-price 0.2 --overhead 0.15": "+",
     # These need a cluster: tests/cluster/test_live.py.
-    "python -m cluster token TOKEN": "+",
+    "python -m cluster token ~/.ray/objgan-token": "python -m cluster token objgan-token",
     f"python -m cluster submit {CLUSTER} --id first --storage /data --follow {JOB}": (
         f"python -m cluster submit {CLUSTER} --id first --storage /data --follow --dry-run {JOB}"
     ),

@@ -67,11 +67,12 @@ def test_kuberay_knows_every_field(schemas: dict[str, crd.Schema], preset: str) 
         "store.secret=bucket-keys",
         "pull_secret=registry",
         "workers.spot_selector=cloud.google.com/gke-spot=true",
+        "security.operator_labels=app=ray",
     ],
 )
 def test_kuberay_knows_what_settings_add(schemas: dict[str, crd.Schema], assignment: str) -> None:
     resource = ray("gpu-spot", assignment)
-    assert resource != ray("gpu-spot")
+    assert documents("gpu-spot", assignment) != documents("gpu-spot")
     assert crd.faults(schemas["RayJob"], resource) == []
 
 
@@ -166,6 +167,48 @@ def test_the_head_takes_no_tasks_and_a_stopped_job_has_time() -> None:
     assert {"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": "120"} in container["env"]
 
 
+@pytest.mark.parametrize("preset", KUBERAY)
+def test_sigterm_leaves_head_and_workers_the_promised_time(preset: str) -> None:
+    for role, template in templates(ray(preset)):
+        if role == "submitter":
+            continue
+        (container,) = template["spec"]["containers"]
+        seconds = {item["name"]: int(item["value"]) for item in container["env"] if item["value"].isdigit()}
+        assert seconds["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] == 120, role
+        assert template["spec"]["terminationGracePeriodSeconds"] > 120, role
+
+
+@pytest.mark.parametrize("preset", KUBERAY)
+def test_no_container_of_a_job_has_the_service_account_s_token(preset: str) -> None:
+    resource = ray(preset)
+    for role, template in templates(resource):
+        assert template["spec"]["automountServiceAccountToken"] is False, role
+        for container in template["spec"]["containers"]:
+            paths = [mount["mountPath"] for mount in container.get("volumeMounts", ())]
+            assert not [path for path in paths if "serviceaccount" in path], role
+
+
+def test_the_autoscaler_alone_has_the_service_account_s_token() -> None:
+    cluster = cluster_of(ray("gpu-spot"))
+    (mount,) = cluster["autoscalerOptions"]["volumeMounts"]
+    assert mount["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount" and mount["readOnly"] is True
+    volumes = {volume["name"]: volume for volume in cluster["headGroupSpec"]["template"]["spec"]["volumes"]}
+    sources = volumes[mount["name"]]["projected"]["sources"]
+    assert [next(iter(source)) for source in sources] == ["serviceAccountToken", "configMap", "downwardAPI"]
+    still = cluster_of(ray("gpu"))["headGroupSpec"]["template"]["spec"]["volumes"]
+    assert not [volume for volume in still if "projected" in volume]
+
+
+def test_the_policy_lets_in_the_operator_by_labels_that_can_be_set() -> None:
+    def operator(*assignments: str) -> Any:
+        ingress = documents("gpu", *assignments)["NetworkPolicy"]["spec"]["ingress"]
+        (peer,) = ingress[1]["from"]
+        return peer["podSelector"]["matchLabels"]
+
+    assert operator() == {"app.kubernetes.io/component": "kuberay-operator"}
+    assert operator("security.operator_labels=[app=ray, team=a]") == {"app": "ray", "team": "a"}
+
+
 def test_a_number_of_workers_that_changes_means_autoscaling() -> None:
     assert cluster_of(ray("gpu-spot", "workers.max=16"))["workerGroupSpecs"][0]["maxReplicas"] == 16
     assert cluster_of(ray("gpu-spot"))["enableInTreeAutoscaling"] is True
@@ -181,10 +224,18 @@ def test_shared_memory_is_as_large_as_the_object_store_needs() -> None:
 
 def test_deadlines_and_retries_are_bounded() -> None:
     spec = ray("gpu", "job.retries=5", "job.run_seconds=7200", "job.start_seconds=600")["spec"]
-    assert (spec["backoffLimit"], spec["activeDeadlineSeconds"], spec["preRunningDeadlineSeconds"]) == (5, 7200, 600)
+    assert (spec["activeDeadlineSeconds"], spec["preRunningDeadlineSeconds"]) == (7200, 600)
+    assert "cluster steps --retries 5 -- " in spec["entrypoint"]
     assert spec["shutdownAfterJobFinishes"] is True
     assert spec["ttlSecondsAfterFinished"] == 600
     assert "\n" not in spec["entrypoint"]
+
+
+@pytest.mark.parametrize("preset", [name for name in KUBERAY if resolve(name).kind == "RayJob"])
+def test_an_ask_that_cannot_be_met_is_tried_once(preset: str) -> None:
+    # KubeRay repeats PreRunningDeadlineExceeded until backoffLimit is used up.
+    assert ray(preset)["spec"]["backoffLimit"] == 0
+    assert ray(preset, "job.new_clusters=2")["spec"]["backoffLimit"] == 2
 
 
 def test_kueue_is_told_by_labels_and_the_queue_is_made() -> None:

@@ -1,5 +1,6 @@
 """`python -m cluster render`: the committed files, what can be set, and what is refused."""
 
+import typing
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_a_setting_is_over_the_preset_and_stands_in_the_comment(capsys: pytest.C
         ("gpu", ["store.claim=", "store.bucket=b", "job.command=x"], ["store.bucket=b", "s3://"]),
         ("gpu", ["job.captions="], ["job.captions is missing"]),
         ("gpu", ["job.start_seconds=9999999"], ["job.start_seconds", "job.run_seconds"]),
-        ("gpu", ["job.retries=-1"], ["job.retries=-1"]),
+        ("gpu", ["job.retries=-1"], ["job.retries=-1", "from 0"]),
         ("gpu", ["cloud.region=x"], ["cloud.*"]),
         ("gpu", ["mlflow.uri=https://me:word@host"], ["mlflow.uri", "mlflow.secret"]),
         ("kueue", ["workers.max=8"], ["kueue.queue", "workers.max=8"]),
@@ -91,6 +92,108 @@ def test_what_does_not_fit_is_one_line_that_names_it(
     assert printed.out == ""
     (line,) = printed.err.splitlines()
     assert all(part in line for part in told), line
+
+
+REFUSED = {
+    "image": [
+        "",
+        "null",
+        "Registry/X:1",
+        "registry.example/objgan:",
+        "objgan:a b",
+        "objgan;rm",
+        "a/../b",
+        ":cuda",
+        "objgan@sha256:12",
+        "-x",
+        "http://registry/objgan",
+    ],
+    "name": ["", "1a", "a_b", "a.b", "-a", "a-", "A", "a b", "ünder", "a\n", "x" * 41],
+    "namespace": ["", "a.b", "A", "a b", "-a", "x" * 64],
+    "pull_secret": ["A", "a b", "a..b", "a/b"],
+    "ray_version": ["", "two", "2", "2.60.0 "[:-1] + ";x"],
+    "security.token": ["", "null", "A_B", "a b", "../x", "x" * 254],
+    "security.user": ["0", "-1", "2147483648", "root", "1.5", "99999999999999999999"],
+    "security.operator_namespace": ["", "Ray", "a/b"],
+    "security.operator_labels": ["x", "a b=c", "=c", "a=", "[a=1, a=2]", "a/b/c=d", "a=b c"],
+    "security.prometheus_namespace": ["", "a b"],
+    "mlflow.uri": ["", "mlflow:5000", "http://a b", "http://", "mlflow.example:5000;x"],
+    "mlflow.secret": ["A", "a b"],
+    "store.secret": ["a_b"],
+    "store.claim": ["My_Claim", "a b"],
+    "store.size": ["500", "0Gi", "500GB", "5.5Gi", "-1Gi"],
+    "store.storage_class": ["A b"],
+    "kueue.queue": ["a.b", "a b", "Q"],
+    "monitoring.release": ["a b", "-a", "x" * 64],
+    "workers.min": ["0", "-1", "2147483648", "1e3", "one", "true", ""],
+    "workers.max": ["0", "2147483648"],
+    "workers.cpus": ["0"],
+    "workers.gpus": ["-1"],
+    "workers.memory": ["lots", "16", "16GB", "0Gi", "", "1e3Gi"],
+    "workers.idle_seconds": ["-1"],
+    "workers.selector": ["zone", "[a=b, c]", "a b=c", "zone=a;b", "[zone=a, zone=b]", "x" * 64 + "=a", "[[a=b]]"],
+    "workers.spot_taint": ["yes", "a=b=c d"],
+    "head.cpus": ["0"],
+    "head.disk": ["", "10"],
+    "job.run_seconds": ["0", "2147483648"],
+    "job.new_clusters": ["-1"],
+    "job.images": ["-rf", "+"],
+    "job.split": [""],
+    "job.options": ["seed", "a b=c", ";=c"],
+    "job.command": ["' '", "a; b", "a && b", "a | b", "a > b", "a $(b)", "a `b`", "a 'b", "a & b", "echo $HOME"],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in REFUSED.items() for value in values])
+def test_a_value_that_only_the_cluster_would_refuse_is_refused_here(
+    name: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["render", "--preset", "gpu-spot", "--set", f"{name}={value}"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert name in line and len(line) < 600, line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image", "registry.example:5000/team/objgan:1.2-cuda"),
+        ("image", f"ghcr.io/x/objgan@sha256:{'a' * 64}"),
+        ("workers.selector", "[cloud.google.com/gke-nodepool=big, zone=a]"),
+        ("security.operator_labels", "[app.kubernetes.io/name=kuberay-operator, tier=x]"),
+        ("store.claim", "team.objgan-data"),
+        ("mlflow.uri", "https://mlflow.example/path"),
+        ("job.images", "s3://bucket/my images;x/"),
+        ("job.command", "python -m pipelines run --out '/data/my; runs' + python -m pipelines runs"),
+        ("security.user", "65534"),
+        ("namespace", "123"),
+    ],
+)
+def test_what_the_cluster_takes_is_taken(name: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["render", "--preset", "gpu-spot", "--set", f"{name}={value}"]) == 0
+    assert list(yaml.safe_load_all(capsys.readouterr().out))
+
+
+def test_every_text_and_number_has_a_form_and_every_default_fits_it() -> None:
+    for name, knob in knobs():
+        if knob.type is bool or typing.get_origin(knob.type) is typing.Literal:
+            continue
+        assert knob.form is not None, name
+        assert knob.form.fault(knob.default) is None, name
+
+
+def test_a_password_is_not_repeated_by_a_refusal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["render", "--preset", "gpu", "--set", "mlflow.uri=https://me:geheim@ho st"]) == 2
+    assert "geheim" not in capsys.readouterr().err
+
+
+def test_a_text_is_taken_as_it_is_written() -> None:
+    assert resolve("gpu", ["ray_version=2.60"]).ray_version == "2.60"
+    assert resolve("gpu", ["namespace=0123"]).namespace == "0123"
+    assert resolve("gpu", ["namespace=no"]).namespace == "no"
+    assert resolve("gpu", ["image='objgan:1'"]).image == "objgan:1"
+    assert resolve("gpu", ["job.split=2024-13-45"]).job.split == "2024-13-45"
 
 
 def test_list_tells_every_preset_and_setting(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,8 @@ from typing import ClassVar
 
 import pytest
 
-from cluster import steps
+from cluster import run_steps, steps
+from cluster.__main__ import main
 from cluster.presets import PRESETS
 from cluster.resolve import resolve
 from cluster.run_steps import split
@@ -44,27 +45,38 @@ def test_the_pipelines_understand_every_command(preset: str) -> None:
         names.append(getattr(options, "stage", options.command))
         if "assignments" in options:
             recipe(options.recipe, options.config, options.assignments)
-    assert names == ["prepare", *STAGES, "register"]
+    assert names == ["check-mlflow", "prepare", *STAGES, "register"]
 
 
 def test_a_stage_has_no_more_workers_than_groups() -> None:
     asked = {stage: steps.workers_of(resolve("elastic"), stage) for stage in STAGES}
-    assert asked == {
-        "encoders": "--workers 1",
-        "boxes": "--workers 2-8",
-        "shapes": "--workers 2-8",
-        "images": "--workers 2-4",
-    }
+    assert asked == {"encoders": "1", "boxes": "2-8", "shapes": "2-8", "images": "2-4"}
 
 
 def test_the_entrypoint_is_one_line_that_splits_into_the_commands() -> None:
     settings = resolve("gpu")
     words = shlex.split(steps.entrypoint(settings))
-    assert words[:5] == ["python", "-m", "cluster", "steps", "--"]
-    assert [shlex.join(command) for command in split(words[5:])] == steps.commands(settings)
-    assert "cluster steps -- python -m pipelines runs" in steps.entrypoint(
+    assert words[:7] == ["python", "-m", "cluster", "steps", "--retries", "2", "--"]
+    assert [shlex.join(command) for command in split(words[7:])] == steps.commands(settings)
+    assert "cluster steps --retries 2 -- python -m pipelines runs" in steps.entrypoint(
         resolve("gpu", ["job.command=python -m pipelines runs"])
     )
+
+
+def test_words_with_blanks_and_signs_of_the_shell_arrive_as_they_are(tmp_path: Path) -> None:
+    images, option = "/data/my images; touch hacked #$(id)", "a.b=c d;e"
+    settings = resolve("gpu", [f"job.images={images}", f"job.options=['{option}']"])
+    shown = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {steps.entrypoint(settings)}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    ).stdout.splitlines()
+    assert images in shown and option in shown
+    assert not list(tmp_path.iterdir())
+    command = "python -m pipelines run --out '/data/my; runs' + python -m pipelines runs"
+    assert shlex.split(steps.commands(resolve("gpu", [f"job.command={command}"]))[0]) == shlex.split(command)
 
 
 def run(repository: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
@@ -92,6 +104,49 @@ def test_the_first_failure_ends_it_with_its_exit_code(repository: Path, code: in
     assert "one\n" in out
     assert ("three\n" in out) == (code == 0)
     assert code == 0 or f"step 2 of 3 ended with exit code {code}" in err
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Retries without the pause, and a SIGTERM handler that does not outlive the test."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(run_steps, "PAUSE_S", 0.01)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(("code", "runs"), [(1, 3), (137, 3), (2, 1), (143, 1), (130, 1), (0, 1)])
+def test_infrastructure_failures_alone_are_retried(code: int, runs: int, tmp_path: Path, quick_retries: None) -> None:
+    count = tmp_path / "count"
+    again = python(f"open({str(count)!r}, 'a').write('x'); raise SystemExit({code})")
+    assert main(["steps", "--retries", "2", "--", *again]) == code
+    assert len(count.read_text()) == runs
+
+
+def test_a_retry_that_ends_well_lets_the_next_step_start(tmp_path: Path, quick_retries: None) -> None:
+    count = tmp_path / "count"
+    twice = python(f"import os; p = {str(count)!r}; done = os.path.exists(p); open(p, 'a'); raise SystemExit(not done)")
+    assert (
+        main(["steps", "--retries", "1", "--", *twice, "+", *python(f"open({str(count)!r}, 'a').write('next')")]) == 0
+    )
+    assert count.read_text() == "next"
+
+
+@pytest.mark.parametrize("retries", ["-1", "many", "1.5", "99999"])
+def test_retries_are_a_count(retries: str) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["steps", f"--retries={retries}", "--", "true"])
+    assert refused.value.code == 2
+
+
+def test_a_job_that_stopped_with_its_head_waits_for_the_end_of_the_head(repository: Path) -> None:
+    environment = {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"metadata": {"job_submission_id": "a"}})}
+    process = run(repository, *python("raise SystemExit(143)"), **environment)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(3)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=10)
+    assert process.returncode == 143 and "waiting for its end" in out
 
 
 def test_a_killed_command_and_a_missing_one(repository: Path) -> None:
