@@ -9,6 +9,7 @@ import io
 import json
 import os
 import secrets
+import shlex
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -72,26 +73,26 @@ Record = Parameters | Metrics | Picture | Status
 
 @dataclass(frozen=True)
 class Kept:
-    """How much a backlog holds, and where it is."""
+    """How much a backlog holds, the folder that it is in, and the run as `runs send` takes it."""
 
     metrics: int
     pictures: int
     others: int
     folder: str
+    run: str
 
     def __bool__(self) -> bool:
         return bool(self.metrics or self.pictures or self.others)
 
     def text(self) -> str:
-        """One line that says what is kept, where, and how it is sent."""
+        """One line that says what is kept, where, and the command that sends it."""
         what = [_count(self.metrics, "metric"), _count(self.pictures, "picture")]
         if not (self.metrics or self.pictures):
             what = [_count(self.others, "note") + " (settings, status)"]
         are = "is" if len(what) == 1 and self.others == 1 else "are"
-        run = self.folder.removesuffix(f"/{FOLDER}")
         return (
             f"MLflow was not reached: {' and '.join(what)} {are} kept in {self.folder}; sent by the next command of "
-            f"this run, or by `python -m pipelines runs send {run}`"
+            f"this run, or by `python -m pipelines runs send {shlex.quote(self.run)}`"
         )
 
 
@@ -147,7 +148,9 @@ class Backlog:
         metrics = {(key, line["step"]) for line in lines for key in line.get("metrics", ())}
         pictures = {(line["picture"], line["step"]) for line in lines if "picture" in line}
         others = sum("parameters" in line or "status" in line for line in lines)
-        return Kept(len(metrics), len(pictures), others, f"{shown(self._storage)}/{FOLDER}")
+        place = shown(self._storage)
+        run = place if self._storage.local is not None else self._storage.address
+        return Kept(len(metrics), len(pictures), others, f"{place}/{FOLDER}", run)
 
     def _lines(self, name: str) -> list[dict]:
         try:

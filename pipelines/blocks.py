@@ -21,7 +21,7 @@ import objgan
 import objgan.files
 from objgan.errors import InputError
 from pipelines.coco_records import IMAGES
-from pipelines.faults import StorageAway
+from pipelines.faults import StorageAway, StorageRefused
 from pipelines.pixels import open_place, read_bytes
 from pipelines.rejects import Reject
 from pipelines.rows import Conversion, Record, convert
@@ -102,7 +102,7 @@ def write_block(block: pa.Table, **arguments: Any) -> pa.Table:
     try:
         report = asdict(finished(block, Path(arguments["out"])) or _make(block, **arguments))
     except InputError as error:
-        report = {"refused": str(error)}
+        report = {"refused": str(error), "by_storage": isinstance(error, StorageRefused)}
     except OSError as error:
         report = {"failed": [error.errno, error.strerror or str(error), _name(error)]}
     return pa.table({"report": [json.dumps(report)]})
@@ -116,7 +116,7 @@ def read_report(text: str) -> Report:
     """
     facts = json.loads(text)
     if "refused" in facts:
-        raise InputError(facts["refused"])
+        raise (StorageRefused if facts["by_storage"] else InputError)(facts["refused"])
     if "failed" in facts:
         number, told, name = facts["failed"]
         raise OSError(number, told, name) if number is not None else StorageAway(told)

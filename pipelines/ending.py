@@ -1,6 +1,5 @@
 """How a command ends: its last line and its exit code."""
 
-import errno
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 from objgan.errors import InputError
 from pipelines import log_format
+from pipelines.faults import StorageAway, is_full, settled
 
 EPILOG = "Exit codes: 0 done, 2 wrong input, 1 failure worth a retry, 130 interrupted, 143 terminated."
 
@@ -29,7 +29,8 @@ def guarded(command: Callable[[], None], long: str | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except BaseException as error:
-        return ended(error)
+        # Work that had advanced has settled its own errors.
+        return ended(settled(error, advanced=False))
     if long is not None:
         took = timedelta(seconds=round(time.monotonic() - began))
         log_format.last_word("done", 0, f"{long} in {took}; nothing is left to do")
@@ -37,23 +38,30 @@ def guarded(command: Callable[[], None], long: str | None = None) -> int:
 
 
 def ended(error: BaseException) -> int:
-    """Say how a command ended that did not end well: state, reason, how to go on; the exit code."""
+    """Print how a command ended that did not end well: state, reason, how to resume. Returns the exit code.
+
+    The type of the error decides: 2 for wrong input (`InputError`), 1 for everything else but a wish to stop. Whether
+    storage that refuses is the one or the other was decided where it was met (`pipelines.faults.settled`).
+    """
     if isinstance(error, InputError):
         return _last("error", 2, str(error))
     if isinstance(error, SystemExit):
         # A run that was asked to stop says where it left its checkpoint.
         where = "" if str(error) == str(error.code) else str(error)
         code = error.code if isinstance(error.code, int) else 1
-        return _last("stopped", code, f"{where or 'terminated'}; the same command goes on")
+        return _last("stopped", code, f"{where or 'terminated'}; the same command resumes")
     if isinstance(error, KeyboardInterrupt):
-        return _last("interrupted", 130, "by the keyboard; the same command goes on from what is finished")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        full = error.filename or "disk full"
-        return _last("failed", 1, f"no space left ({full}); free some, the same command goes on")
-    # Not the user's mistake: whoever looks into it needs the trace, and the last line should say it all.
+        return _last("interrupted", 130, "by the keyboard; the same command resumes from what is finished")
+    if isinstance(error, StorageAway):
+        return _last("failed", 1, f"{error}; the same command resumes")
+    if isinstance(error, OSError) and is_full(error):
+        return _last(
+            "failed", 1, f"no space left ({error.filename or 'disk full'}); free some, the same command resumes"
+        )
+    # Infrastructure, or a bug of ours: those who look into it need the trace, and the last line should say it all.
     trace = "".join(traceback.format_exception(error))
     print(log_format.line(trace, "error") if log_format.as_json() else trace, file=sys.stderr)
-    return _last("failed", 1, f"{_in_a_line(error)}; the same command goes on from what is finished")
+    return _last("failed", 1, f"{_in_a_line(error)}; the same command resumes from what is finished")
 
 
 def _last(state: str, code: int, text: str) -> int:

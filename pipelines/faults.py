@@ -1,16 +1,22 @@
-"""Faults of storage: those that pass are waited out, those that stay are told at once.
+"""Faults of storage: those that pass are waited out, those that stay are reported at once.
 
 A fault passes when the network, the server or the mount is at fault (connections, timeouts, throttling, ESTALE, EIO);
-it stays when the location is (no such bucket, access denied, read-only), or when the disk is full.
+it stays when storage refuses (no such bucket, access denied, expired credentials, read-only), or when the disk is full.
+
+When a refusal comes says whose fault it is. Before the first step (shard, batch) of a command the location or the
+credentials are wrong: `StorageRefused`, wrong input, exit code 2. Afterwards they had worked, and something changed:
+`StorageLost`, a failure of the infrastructure, exit code 1. `settled` makes the one into the other.
 """
 
+import contextlib
 import errno
 import logging
 import random
 import re
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self, TypeVar
 
 from objgan.errors import InputError
 
@@ -29,7 +35,8 @@ _PASSING = {
     )
 }
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_WRONG = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_WRONG = _DENIED | {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 # What pyarrow's object stores say, with no errno: the name of the service's error, or the HTTP status.
 _WRONG_WORDS = re.compile(
     r"NO_SUCH_BUCKET|NoSuchBucket|bucket .*(not found|does not exist)|ACCESS_DENIED|AccessDenied|PERMISSION_DENIED"
@@ -40,8 +47,65 @@ _WRONG_WORDS = re.compile(
 )
 
 
+_ADVICE = ": check the location and the right to use it"
+_LOST = ": it worked before; renew the credentials, or make the place usable again"
+
+
 class StorageAway(OSError):
-    """Storage did not answer for as long as anyone was ready to wait: a fault of the machine, worth another start."""
+    """Storage did not answer within the patience of the operation: an infrastructure failure, worth a retry."""
+
+
+class StorageLost(StorageAway):
+    """Storage that worked before refuses now (read-only, expired or withdrawn credentials): worth a retry, too."""
+
+
+class StorageRefused(InputError):
+    """Storage refuses: the location, or the right to use it, is wrong."""
+
+
+def settled(error: BaseException, advanced: bool) -> BaseException:
+    """The error as a command should end with it: a refusal as `StorageRefused` or `StorageLost`, any other as it is.
+
+    advanced: whether the command has finished a step (shard, batch)
+    """
+    refusal = error
+    if isinstance(error, OSError) and error.errno in _DENIED and error.filename:
+        refusal = refused(f"cannot use {error.filename}", error)
+    if advanced and isinstance(refusal, StorageRefused):
+        refusal = StorageLost(str(refusal).removesuffix(_ADVICE) + _LOST)
+    if refusal is not error:
+        refusal.__cause__ = error
+    return refusal
+
+
+class Work:
+    """The length of some work. An error that leaves the block is settled by whether the work had advanced.
+
+    advanced: to be set when the first step (shard, batch) is finished
+    """
+
+    advanced = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and (known := settled(error, self.advanced)) is not error:
+            raise known
+
+
+@contextlib.contextmanager
+def only_logged(what: str, log: Log) -> Iterator[None]:
+    """For cleaning up, in a `finally` or an `except`: an error in the block is logged, and hides no error before it.
+
+    what: "cannot DO THIS", for the message
+    """
+    try:
+        yield
+    except Exception as error:
+        log(f"warning: {what} ({brief(error)})")
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -75,10 +139,10 @@ def persist(what: str, operation: Callable[[], Result], patience: float, log: Lo
         what: "storage WHERE: cannot DO THIS", for messages
         operation: may be repeated without harm
         patience: seconds until it is given up
-        log: told once when the waiting begins, and once when it was worth it (default: the module's logger)
+        log: gets a line when the waiting begins, and one when storage answers again (default: the module's logger)
 
     Raises:
-        InputError: the location is wrong or access to it is denied.
+        StorageRefused: the location is wrong, or access to it is denied.
         StorageAway: the fault lasted longer than `patience`.
         OSError: any other fault as it came, a full disk with its errno.
     """
@@ -89,7 +153,7 @@ def persist(what: str, operation: Callable[[], Result], patience: float, log: Lo
             result = operation()
         except OSError as error:
             if is_wrong_place(error):
-                raise InputError(f"{what} ({brief(error)}): check the location and the right to use it") from error
+                raise refused(what, error) from error
             if not is_passing(error):
                 raise
             elapsed = time.monotonic() - began
@@ -105,6 +169,11 @@ def persist(what: str, operation: Callable[[], Result], patience: float, log: Lo
         # Jitter: many workers that lost the same server must not come back in step.
         time.sleep(pause * random.uniform(0.5, 1.0))
         pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def refused(what: str, error: BaseException) -> StorageRefused:
+    """What storage refuses to do, and why, as an error."""
+    return StorageRefused(f"{what} ({brief(error)}){_ADVICE}")
 
 
 def brief(error: BaseException) -> str:

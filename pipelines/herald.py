@@ -1,16 +1,15 @@
-"""What a worker does beside training: signs of life, lines, status, pictures; none of it makes a step wait."""
+"""What a worker does beside training: signs of life, events, metrics, pictures; none of it makes a step wait."""
 
 import io
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
 from PIL import Image
 
-from pipelines.status import RunStatus
+from pipelines.board import Failure
+from pipelines.events import Began, Event, Warned
 from pipelines.storage import Storage
 from pipelines.tracking import Tracker
 
@@ -24,36 +23,26 @@ class Herald:
     `reason` is why the driver wants the run to stop, None while it does not.
     """
 
-    def __init__(self, board: Any, storage: Storage, tracker: Tracker, status: RunStatus, loud: bool) -> None:
-        self._board, self._storage, self.tracker, self._status = board, storage, tracker, status
-        self._loud = loud
+    def __init__(self, board: Any, storage: Storage, tracker: Tracker, began: Began, loud: bool) -> None:
+        self._board, self._storage, self.tracker, self._loud = board, storage, tracker, loud
         self.reason: str | None = None
-        self.step = status.step
+        self.step = began.step
         self._end = threading.Event()
-        # One at a time: pictures and status files are written in the order in which they were made.
+        # One at a time: pictures are written in the order in which they were made.
         self._pool = ThreadPoolExecutor(1, "herald")
-        self._writing: Future[None] | None = None
         if loud:
-            self._status = replace(status, restarts=ray.get(board.begin.remote(status.step)))
+            ray.get(board.begin.remote(began))
             threading.Thread(target=self._beat, name="beat", daemon=True).start()
 
-    def tell(self, line: dict[str, Any]) -> None:
-        """A line for whoever watches the run."""
+    def report(self, event: Event) -> None:
+        """Report an event to the driver and its listeners."""
         if self._loud:
-            self._board.tell.remote(line)
+            self._board.post.remote(event)
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Numbers for MLflow."""
         if self._loud:
             self.tracker.metrics(values, step)
-
-    def note(self, **changes: Any) -> None:
-        """Bring `status.json` up to date, as soon as the last one is written."""
-        if not self._loud:
-            return
-        self._status = replace(self._status, **changes)
-        if self._writing is None or self._writing.done():
-            self._writing = self._pool.submit(self._save)
 
     def picture(self, name: str, image: Image.Image, step: int) -> None:
         """Into the run's folder `pictures`, and to MLflow."""
@@ -68,14 +57,13 @@ class Herald:
         self._pool.shutdown(wait=True)
         self.tracker.close()
 
-    def _save(self) -> None:
-        # A status that cannot be written is not worth a run.
-        _quietly(lambda: self._status.save(self._storage), self.tell)
-
     def _draw(self, name: str, image: Image.Image) -> None:
         file = io.BytesIO()
         image.save(file, "PNG")
-        _quietly(lambda: self._storage.write(name, file.getvalue()), self.tell)
+        try:
+            self._storage.write(name, file.getvalue())
+        except Exception as error:  # a picture is not worth a run
+            self.report(Warned(f"cannot write {name} ({_line(error)}); training continues"))
 
     def _beat(self) -> None:
         while not self._end.wait(_BEAT_S):
@@ -85,19 +73,12 @@ class Herald:
                 continue
 
 
-def fail(board: Any, error: BaseException) -> None:
-    """Tell the driver what a retry would only repeat."""
-    code, text = None, _line(error)
+def give_up(board: Any, error: BaseException, step: int) -> None:
+    """Report what a retry within this command would only repeat. step: that this worker has finished"""
+    number, text = None, _line(error)
     if isinstance(error, OSError):
-        code, text = error.errno, error.strerror or text
-    ray.get(board.fail.remote(type(error).__name__, text, code), timeout=_ANSWER_S)
-
-
-def _quietly(write: Callable[[], None], tell: Callable[[dict[str, Any]], None]) -> None:
-    try:
-        write()
-    except Exception as error:
-        tell({"warning": f"a file for people could not be written ({_line(error)}); training goes on"})
+        number, text = error.errno, error.strerror or text
+    ray.get(board.fail.remote(Failure(type(error).__name__, text, number, step)), timeout=_ANSWER_S)
 
 
 def _line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from objgan.errors import InputError
-from pipelines.locations import without_secrets
+from pipelines.locations import typed_again
 from pipelines.storage import Storage
 
 LEASE = "lease.json"
@@ -115,8 +115,8 @@ def _started(pid: int) -> int | None:
 
 
 def typed() -> str:
-    """The command line as somebody would type it again, without secrets."""
+    """The command line to type again: without passwords, but with the endpoint and region that a URI names."""
     program, *words = sys.argv
     path = Path(program)
     start = ["python", "-m", path.parent.name] if path.name == "__main__.py" else [program]
-    return shlex.join([*start, *map(without_secrets, words)])
+    return shlex.join([*start, *map(typed_again, words)])

@@ -31,7 +31,7 @@ from pipelines.faults import Log
 from pipelines.holders import BEATS, LEASE, LeaseInfo, holder
 from pipelines.storage import Storage
 
-__all__ = ["Lease", "LeaseInfo", "LeaseLost", "fence", "holder"]
+__all__ = ["Lease", "LeaseInfo", "LeaseLost", "check_free", "fence", "holder"]
 
 TTL = 30.0
 SETTLE = 1.0
@@ -55,6 +55,21 @@ def fence(storage: Storage, token: str) -> None:
     if there is None:
         raise LeaseLost(f"the run in {storage} is no longer held by anyone ({LEASE} is gone): stopping")
     raise LeaseLost(f"the run in {storage} was taken over by {there}: stopping")
+
+
+def check_free(storage: Storage) -> None:
+    """See that no living driver seems to hold the run, without taking it.
+
+    Raises:
+        InputError: one does.
+    """
+    there = holder(storage)
+    if there is not None and there.seems_alive:
+        raise _held_by(storage, there)
+
+
+def _held_by(storage: Storage, there: LeaseInfo) -> InputError:
+    return InputError(f"the run in {storage} is held by {there}: wait for it to end (--wait SECONDS), or stop it")
 
 
 class Lease:
@@ -200,9 +215,7 @@ class _Watch:
         unclear = self._changes == 0 and (there.is_elsewhere or not 0 <= there.age <= there.ttl)
         queue = self._wait is not None and time.monotonic() - self._began < self._wait
         if not unclear and not queue:
-            raise InputError(
-                f"the run in {self._storage} is held by {there}: wait for it to end (--wait SECONDS), or stop it"
-            )
+            raise _held_by(self._storage, there)
         if not self._told:
             log(f"the run in {self._storage} is held by {there}: " + ("watching it" if unclear else "waiting for it"))
             self._told = True

@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 
 from objgan.training import ATTENTION, SKIPPED, StepRecord
+from pipelines.events import Pace
 
 _LAG = 2
 """Steps that a GPU may be ahead of what was read of it: copies have arrived by then, and nothing waits."""
@@ -96,10 +96,10 @@ class Interval:
                 self._sums[name] = self._sums.get(name, 0.0) + value
                 self._counts[name] = self._counts.get(name, 0) + 1
 
-    def told(self) -> dict[str, Any]:
-        """The interval so far: `steps`, the `seconds` of each, and seconds `waited` for data."""
-        seconds = [round(end - start, 5) for start, end in pairwise(self._times)]
-        return {"steps": self._steps, "seconds": seconds, "waited": round(self._waited, 5)}
+    def pace(self) -> Pace:
+        """The time of the interval so far."""
+        seconds = tuple(round(end - start, 5) for start, end in pairwise(self._times))
+        return Pace(self._steps, seconds, round(self._waited, 5))
 
     def finish(self) -> dict[str, float]:
         """Means by name, `seconds_per_step`, `samples_per_s`, and `data_wait_share` of the time."""

@@ -8,10 +8,22 @@ from pyarrow.lib import ArrowException
 from objgan.errors import InputError
 from pipelines.faults import Log, brief, persist
 
+# Parameters of a URI that no log, message or file may repeat.
+_SECRET = re.compile(r"key|secret|token|passw|signature|credential|^sig$", re.IGNORECASE)
+
 
 def without_secrets(uri: str) -> str:
     """A URI fit to be shown: no key, no query."""
     return re.sub(r"://[^/@]*@", "://", uri).partition("?")[0] if "://" in uri else uri
+
+
+def typed_again(location: str) -> str:
+    """A location as it can be typed again: without passwords, but with the query, which names endpoint and region."""
+    if "://" not in location:
+        return location
+    place, _, query = re.sub(r"://[^/@]*@", "://", location).partition("?")
+    kept = "&".join(part for part in query.split("&") if part and not _SECRET.search(part.partition("=")[0]))
+    return f"{place}?{kept}" if kept else place
 
 
 def open_location(uri: str, patience: float, log: Log | None) -> tuple[pyarrow.fs.FileSystem, str]:

@@ -1,13 +1,15 @@
 """A run's numbers for Prometheus, on the metrics port of the driver's node: names start with `ray_objgan_`.
 
-They are made by the driver from the lines that workers hang up anyway: no step waits for them, a worker's death does
-not end a series, and whatever goes wrong here is passed over.
+The driver makes them from the events that workers report anyway: no step waits for them, a worker's death does not end
+a series, and an error here is ignored.
 """
 
 import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
+
+from pipelines.events import Began, Event, Logged, Pace, Saved, Skipped, WorkerFailed
 
 _TAGS = ("run", "stage")
 _SECONDS = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
@@ -17,7 +19,7 @@ COUNTERS = {
     "objgan_data_wait_seconds_total": "seconds that the first worker's loop waited for data",
     "objgan_skipped_steps_total": "steps that were left out because a loss or gradient was not finite",
     "objgan_rejected_rows_total": "images, captions, annotations and masks that prepare rejected",
-    "objgan_restarts_total": "times that workers were started again",
+    "objgan_restarts_total": "times that a worker died or failed, after which workers start again",
 }
 GAUGES = {
     "objgan_samples_per_second": "over the last log interval",
@@ -67,30 +69,31 @@ class RunMetrics:
         self.set("objgan_steps_total", total)
         self.add("objgan_samples_total", samples)
 
-    def take(self, line: dict[str, Any]) -> None:
-        """A line of a training run (`pipelines.board`), of whatever kind."""
-        if "values" in line:
-            self._interval(line)
-        elif "checkpoint" in line and "seconds" in line:
-            self._fresh = time.time()
-            self.observe("objgan_checkpoint_seconds", float(line["seconds"]))
-        elif "resumed" in line:
-            self.set("objgan_step", line["resumed"])
-        elif "term" in line:
-            self.add("objgan_skipped_steps_total", 1)
-        elif "failed" in line:
-            self.add("objgan_restarts_total", 1)
+    def take(self, event: Event) -> None:
+        """An event of a training run."""
+        match event:
+            case Logged():
+                self._interval(event)
+            case Saved(seconds=seconds) if seconds is not None:
+                self._fresh = time.time()
+                self.observe("objgan_checkpoint_seconds", seconds)
+            case Began(step=step):
+                self.set("objgan_step", step)
+            case Skipped():
+                self.add("objgan_skipped_steps_total", 1)
+            case WorkerFailed():
+                self.add("objgan_restarts_total", 1)
 
     def tick(self) -> None:
         """Time passes."""
         self.set("objgan_checkpoint_age_seconds", time.time() - self._fresh)
 
-    def _interval(self, line: dict[str, Any]) -> None:
-        told = line.get("interval") or {}
-        self.progress(line["step"], line["steps"], told.get("steps", 0) * self._batch)
-        self.set("objgan_samples_per_second", line["values"]["samples_per_s"])
-        self.add("objgan_data_wait_seconds_total", told.get("waited", 0.0))
-        for seconds in told.get("seconds", ()):
+    def _interval(self, event: Logged) -> None:
+        pace = event.pace or Pace()
+        self.progress(event.step, event.steps, pace.steps * self._batch)
+        self.set("objgan_samples_per_second", event.values["samples_per_s"])
+        self.add("objgan_data_wait_seconds_total", pace.waited)
+        for seconds in pace.seconds:
             self.observe("objgan_step_seconds", seconds)
 
     def _do(self, name: str, use: Callable[[Any], None]) -> None:

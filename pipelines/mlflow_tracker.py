@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from objgan.errors import InputError
 from pipelines.backlog import FOLDER, Backlog, Kept, Metrics, Parameters, Picture, Record, shown
 from pipelines.mlflow_store import Sender, first_line
 from pipelines.storage import Storage
@@ -192,7 +193,7 @@ class MLflowTracker:
             if self._backlog is None:
                 return False
             # The lock of the queue is open meanwhile: whoever trains never waits for the storage.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, InputError):
                 file = self._backlog.add(records)
                 with self._changed:
                     self._files.append(file)

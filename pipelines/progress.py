@@ -1,13 +1,14 @@
 """What a person sees of long work: a bar on a terminal, plain lines elsewhere."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 from tqdm import tqdm
 
 from pipelines import log_format
+from pipelines.events import Began, Event, Logged, Saved, Skipped, Stopping, Validated, Warned, WorkerFailed
 
 Log = Callable[[str], None]
 # Numbers of the machine and the optimiser are for MLflow.
@@ -25,24 +26,21 @@ def say(text: str, **facts: Any) -> None:
 
 
 class ProgressView:
-    """Lines of a run as text; on a terminal, log intervals move a bar instead."""
+    """Events of a run as lines of text; on a terminal, log intervals move a bar instead."""
 
     def __init__(self, name: str, log: Log) -> None:
         self._name, self._log = name, log
         self._bar: tqdm[Any] | None = None
 
-    def show(self, line: dict[str, Any]) -> None:
-        """Show one line of a run, whatever kind it is; unknown kinds are passed over."""
-        if "values" in line:
-            self._interval(line)
-        elif "measures" in line:
-            text = f"{self._name} {_at(line)}  held out: {_numbers(line['measures'])}"
-            self._tell(text, line["step"], {f"validation/{name}": value for name, value in line["measures"].items()})
-        else:
-            for kind, describe in _EVENTS.items():
-                if kind in line:
-                    self._tell(f"{self._name}: {describe(line)}", line.get("step", line.get("resumed")))
-                    return
+    def show(self, event: Event) -> None:
+        """Show one event of a run."""
+        if isinstance(event, Logged):
+            self._interval(event)
+        elif isinstance(event, Validated):
+            text = f"{self._name} {_at(event)}  held out: {_numbers(event.measures)}"
+            self._tell(text, event.step, {f"validation/{name}": value for name, value in event.measures.items()})
+        elif (said := _text(event)) is not None:
+            self._tell(f"{self._name}: {said}", getattr(event, "step", None))
 
     def _tell(self, text: str, step: int | None, values: dict[str, float] | None = None) -> None:
         if self._log is say:
@@ -56,58 +54,58 @@ class ProgressView:
             self._bar.close()
             self._bar = None
 
-    def _interval(self, line: dict[str, Any]) -> None:
+    def _interval(self, event: Logged) -> None:
         if not sys.stderr.isatty() or log_format.as_json():
-            self._tell(f"{self._name} {_at(line)}  {_describe(line)}", line["step"], line["values"])
+            self._tell(f"{self._name} {_at(event)}  {_describe(event)}", event.step, dict(event.values))
             return
         if self._bar is None:
-            self._bar = tqdm(total=line["steps"], desc=self._name, leave=False, bar_format=_BAR, dynamic_ncols=True)
-        self._bar.n = line["step"]
-        self._bar.set_postfix_str(_describe(line), refresh=True)
+            self._bar = tqdm(total=event.steps, desc=self._name, leave=False, bar_format=_BAR, dynamic_ncols=True)
+        self._bar.n = event.step
+        self._bar.set_postfix_str(_describe(event), refresh=True)
 
 
-def _checkpoint(line: dict[str, Any]) -> str:
-    took = f" in {line['seconds']:.1f} s" if line.get("seconds") is not None else ""
-    return f"checkpoint {line['checkpoint']} kept{took}"
+def _text(event: Event) -> str | None:
+    """What happened, in words; None where there is nothing to say."""
+    match event:
+        case Began():
+            return _began(event)
+        case Saved(checkpoint=name, seconds=seconds):
+            return f"checkpoint {name} written" + ("" if seconds is None else f" in {seconds:.1f} s")
+        case WorkerFailed(failures=count):
+            return f"warning: {event} (failure {count} of this command)"
+        case Skipped(step=step, skipped=count, term=term):
+            why = f": {term} was not finite" if term else ""
+            return f"step {step} left out{why} ({count} {'step' if count == 1 else 'steps'} left out so far)"
+        case Stopping(step=step, reason=reason):
+            return f"stopping: {reason}, with a checkpoint at step {step}"
+        case Warned(text=text):
+            return f"warning: {text}"
+    return None
 
 
-def _resumed(line: dict[str, Any]) -> str:
-    source = f" (checkpoint {line['checkpoint']})" if line.get("checkpoint") else ""
-    return f"goes on from step {line['resumed']}{source}"
+def _began(event: Began) -> str | None:
+    source = f" (checkpoint {event.checkpoint})" if event.checkpoint else ""
+    if event.restarts:
+        why = f": {event.reason}" if event.reason else ""
+        return f"workers restarted (restart {event.restarts}{why}); resuming from step {event.step}{source}"
+    return f"resuming from step {event.step}{source}" if event.checkpoint else None
 
 
-def _skipped(line: dict[str, Any]) -> str:
-    term = f": {line['term']} was not finite" if line.get("term") else ""
-    count = line["skipped"]
-    return f"step {line['step']} left out{term} ({count} {'step' if count == 1 else 'steps'} left out so far)"
+def _at(event: Logged | Validated) -> str:
+    return f"{event.step}/{event.steps}"
 
 
-# In this order: a line is of the first kind whose key it has.
-_EVENTS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "resumed": _resumed,
-    "checkpoint": _checkpoint,
-    "restarted": lambda line: f"workers started again (restart {line['restarted']}): {line.get('reason') or 'unknown'}",
-    "skipped": _skipped,
-    "stopping": lambda line: f"stopping: {line['stopping']}",
-    "warning": lambda line: f"warning: {line['warning']}",
-}
-
-
-def _at(line: dict[str, Any]) -> str:
-    return f"{line['step']}/{line['steps']}"
-
-
-def _describe(line: dict[str, Any]) -> str:
+def _describe(event: Logged) -> str:
     """Speed, waiting for data, time left, steps left out and losses of a log interval."""
-    values = line["values"]
-    left = max(0, line["steps"] - line["step"]) * values["seconds_per_step"]
+    values = event.values
+    left = max(0, event.steps - event.step) * values["seconds_per_step"]
     parts = [
         f"{_rate(values['samples_per_s'])} samples/s",
         f"wait {values['data_wait_share']:.0%}",
         f"{timedelta(seconds=round(left))} left",
     ]
-    if line.get("skipped"):
-        parts.append(f"left out {line['skipped']}")
+    if event.skipped:
+        parts.append(f"left out {event.skipped}")
     return "  ".join([*parts, _numbers(_losses(values))]).rstrip()
 
 
@@ -115,7 +113,7 @@ def _rate(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def _losses(values: dict[str, float]) -> dict[str, float]:
+def _losses(values: Mapping[str, float]) -> dict[str, float]:
     """What fits on a line; gradient norms and accuracies are in MLflow."""
     return {
         name: value
@@ -124,5 +122,5 @@ def _losses(values: dict[str, float]) -> dict[str, float]:
     }
 
 
-def _numbers(values: dict[str, float]) -> str:
+def _numbers(values: Mapping[str, float]) -> str:
     return " ".join(f"{name}={value:.3g}" for name, value in values.items())

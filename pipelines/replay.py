@@ -48,7 +48,7 @@ def save_replay(job: TrainJob, state: TrainState, reader: ShardReader, step: int
         facts = {"stage": job.stage, "step": step, "needs": {k: str(v) for k, v in job.needs.items()}}
         write_atomically(folder / _FACTS, json.dumps(facts, indent=1) + "\n")
         store.upload(folder, name, last=_FACTS)
-    return f"{store}/{name}"
+    return store.child(name).address
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The runs in a storage, as seen from outside: what each is doing, who holds it, and how it goes on."""
 
 import re
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from objgan.errors import InputError
 from pipelines.backlog import Backlog, shown
 from pipelines.holders import LEASE, LeaseInfo, holder
+from pipelines.locations import without_secrets
 from pipelines.mlflow_store import RUN_FILE
 from pipelines.status import FILE, RunStatus
 from pipelines.storage import Storage
@@ -74,7 +76,7 @@ def find_groups(base: Storage) -> list[tuple[str, Storage]]:
 
 
 def choose(base: Storage, wanted: str) -> list[Seen]:
-    """The run of that name, or all runs of that ID; a path to them will do, too.
+    """The run of that name, or all runs of that ID; a path or a URI that leads to them is understood, too.
 
     Raises:
         InputError: there is none; the known ones are named.
@@ -84,9 +86,12 @@ def choose(base: Storage, wanted: str) -> list[Seen]:
         if wanted.startswith(f"{place}/"):
             name = wanted.removeprefix(f"{place}/").strip("/")
     chosen = [seen for seen in there if seen.name == name] or [r for r in there if r.name.startswith(f"{name}/")]
+    if not chosen and "://" in wanted and Storage(wanted).exists():
+        last = wanted.partition("?")[0].rstrip("/").rpartition("/")[2]
+        return choose(Storage(wanted).above(), last)
     if not chosen:
         known = ", ".join(seen.name for seen in there[:20]) or "none"
-        raise InputError(f"no run {wanted} in {shown(base)}: known are {known}")
+        raise InputError(f"no run {without_secrets(wanted)} in {shown(base)}: known are {known}")
     return chosen
 
 
@@ -124,8 +129,11 @@ def to_go_on(seen: Seen) -> str | None:
         return re.sub(r"^(\S*python\S* )?\S*pipelines/__main__\.py", "python -m pipelines", told)
     above, _, last = seen.name.rpartition("/")
     if _STEP_FOLDER.match(last):
-        return f"python -m pipelines run --out {str(seen.storage).rpartition('/')[0]} (with the options of its start)"
-    return f"python -m pipelines train {seen.stage} --run {above or last} (with the options of its start)"
+        out = shlex.quote(seen.storage.above().address)
+        return f"python -m pipelines run --out {out} (with the options of its start)"
+    base = seen.storage.above(seen.name.count("/") + 1)
+    where = "" if base.local == RUNS.resolve() else f" --storage {shlex.quote(base.address)}"
+    return f"python -m pipelines train {seen.stage} --run {above or last}{where} (with the options of its start)"
 
 
 def _folders(base: Storage, folder: str, depth: int) -> Iterator[tuple[str, set[str]]]:

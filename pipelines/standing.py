@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from objgan.errors import InputError
+from pipelines.faults import Work, settled
 from pipelines.holders import typed
 from pipelines.metrics_export import RunMetrics
 from pipelines.status import RunStatus, State
@@ -27,7 +28,7 @@ class Standing:
         # Nothing waits for a status.
         self._storage = storage.patient(1.0, log=lambda line: None)
         self._status = RunStatus("running", stage, command=typed())
-        self._written = 0.0
+        self._written, self._work = 0.0, Work()
         self.metrics = RunMetrics(run, stage) if run else None
 
     def __enter__(self) -> Self:
@@ -36,6 +37,7 @@ class Standing:
 
     def progress(self, done: int, total: int, samples: int = 0) -> None:
         """So many parts of all are done; the last one was of so many samples."""
+        self._work.advanced = True
         if self.metrics is not None:
             self.metrics.progress(done, total, samples)
         self._status = replace(self._status, step=done, steps=total)
@@ -50,12 +52,11 @@ class Standing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        state, reason = _end(error)
-        told = (
-            None if error is None or state != "failed" else " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        )
-        self._status = replace(self._status, state=state, reason=reason, error=told)
+        state, reason = ended_as(error)
+        known = None if error is None else settled(error, self._work.advanced)
+        self._status = replace(self._status, state=state, reason=reason, error=one_line(known, state))
         self._save()
+        self._work.__exit__(kind, error, trace)
 
     def _save(self) -> None:
         self._written = time.monotonic()
@@ -63,11 +64,20 @@ class Standing:
             replace(self._status, updated=time.time()).save(self._storage)
 
 
-def _end(error: BaseException | None) -> tuple[State, str | None]:
+def ended_as(error: BaseException | None, terminated: State = "preempted") -> tuple[State, str | None]:
+    """The state that work ended in, and the reason where it was asked to end.
+
+    terminated: the state after SIGTERM: `preempted` where all that was finished is kept
+    """
     if error is None:
         return "finished", None
     if isinstance(error, KeyboardInterrupt):
         return "stopped", "interrupted"
     if isinstance(error, SystemExit):
-        return "preempted", "terminated"
+        return terminated, "terminated"
     return "failed", None
+
+
+def one_line(error: BaseException | None, state: State) -> str | None:
+    """The error of work that failed, in a line; None of work that did not."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500] if state == "failed" else None

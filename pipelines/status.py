@@ -1,16 +1,20 @@
-"""`status.json` of a run: what it is doing, for whoever looks from outside."""
+"""`status.json` of a run: what it is doing, for those who look from outside."""
 
 import json
 import math
 import time
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from objgan.errors import InputError
+from pipelines.events import Began, Event, Logged, Saved, Skipped, WorkerFailed
 from pipelines.storage import Storage
 
 FILE = "status.json"
 VERSION = 1
+_PATIENCE_S = 5.0
 State = Literal["running", "finished", "failed", "preempted", "stopped"]
 
 
@@ -36,10 +40,11 @@ class RunStatus:
     eta_s: float | None = None
     checkpoint: CheckpointNote | None = None
     error: str | None = None
-    """The last error, in one line; also of a run that went on after it."""
+    """The last error, in one line; also of a run that continued after it, such as the death of a worker."""
     skipped: int = 0
     """Steps whose gradients were not finite and were left out."""
     restarts: int = 0
+    """Times that workers began again, in the command that wrote this."""
     workers: int = 0
     mlflow_run: str | None = None
     reason: str | None = None
@@ -74,6 +79,81 @@ class RunStatus:
             raise InputError(
                 f"status of the run: {where} cannot be read ({error}); remove it, the run goes on"
             ) from None
+
+
+class LiveStatus:
+    """A listener that keeps `status.json` up to date from a training run's events. Only the driver writes the file.
+
+    A thread writes it, so that nothing waits for a slow storage. A status that cannot be written is logged once.
+    """
+
+    def __init__(self, storage: Storage, status: RunStatus, log: Callable[[str], None]) -> None:
+        self.status, self._log = status, log
+        # A status that is late is worth no long wait.
+        self._storage = storage.patient(_PATIENCE_S, log=lambda line: None)
+        self._written: RunStatus | None = None
+        self._warned = False
+        self._pool = ThreadPoolExecutor(1, "status")
+
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+        self.status = _after(self.status, event)
+        self._pool.submit(self._write)
+
+    def end(self, state: State, error: str | None = None, reason: str | None = None) -> None:
+        """Write how the run ended, after all that came before, and end the thread."""
+        now = self.status
+        self.status = replace(
+            now, state=state, error=error or now.error, reason=reason, eta_s=None, updated=time.time()
+        )
+        self._pool.submit(self._write)
+        self._pool.shutdown(wait=True)
+
+    def _write(self) -> None:
+        status = self.status
+        if status is self._written:
+            return  # a later event came while the one before was written, and went with it
+        self._written = status
+        try:
+            status.save(self._storage)
+        except (OSError, InputError) as error:
+            if not self._warned:
+                self._log(f"warning: {FILE} cannot be written ({error})")
+            self._warned = True
+
+
+def _after(status: RunStatus, event: Event) -> RunStatus:
+    """The status after an event."""
+    match event:
+        case Began():
+            return replace(
+                status,
+                step=event.step,
+                steps=event.steps,
+                workers=event.workers,
+                skipped=event.skipped,
+                restarts=event.restarts,
+                updated=time.time(),
+            )
+        case Logged(step=step, steps=steps, values=values):
+            pace = values["seconds_per_step"]
+            return replace(
+                status,
+                step=step,
+                skipped=event.skipped,
+                samples_per_s=values["samples_per_s"],
+                seconds_per_step=pace,
+                eta_s=(steps - step) * pace,
+                updated=time.time(),
+            )
+        case Saved(step=step, checkpoint=name):
+            now = time.time()
+            return replace(status, checkpoint=CheckpointNote(name, step, now), updated=now)
+        case Skipped(skipped=skipped):
+            return replace(status, skipped=skipped, updated=time.time())
+        case WorkerFailed():
+            return replace(status, error=str(event), updated=time.time())
+    return status
 
 
 def _finite(value: Any) -> Any:

@@ -4,6 +4,7 @@ Single files appear whole: locally they are written aside and renamed, an object
 waits out the faults that pass (`pipelines.faults`).
 """
 
+import errno
 import os
 import secrets
 import shutil
@@ -17,8 +18,8 @@ import pyarrow.fs
 from objgan.errors import InputError, shown
 from objgan.files import copy_folder, folder_aside, remove, write_atomically
 from objgan.json_input import OWN, JsonFault, JsonLimits, parse_json
-from pipelines.faults import PATIENCE, Log, brief, persist
-from pipelines.locations import open_location, without_secrets
+from pipelines.faults import PATIENCE, Log, persist, refused
+from pipelines.locations import open_location, typed_again, without_secrets
 
 Result = TypeVar("Result")
 
@@ -76,6 +77,18 @@ class Storage:
     def __repr__(self) -> str:
         return f"Storage({str(self)!r})"
 
+    @property
+    def address(self) -> str:
+        """What to type to name this place: its path, or its URI without passwords."""
+        return typed_again(self.uri)
+
+    def above(self, levels: int = 1) -> "Storage":
+        """The storage of the folder that this one is in; levels: how many folders up."""
+        place, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
+        for _ in range(levels):
+            place = place.rstrip("/").rpartition("/")[0]
+        return Storage(place + mark + query, filesystem=self._given, patience=self.patience, log=self.log)
+
     def child(self, name: str) -> "Storage":
         """The storage of the folder `name` of this one."""
         name = _checked(name.rstrip("/"))
@@ -116,7 +129,7 @@ class Storage:
         try:
             self._try(f"write {name}", lambda: self._write(name, raw))
         except FileNotFoundError as error:
-            raise InputError(f"storage {self}: cannot write {name} ({brief(error)}): check the location") from None
+            raise refused(f"storage {self}: cannot write {name}", error) from None
 
     def exists(self, name: str = "") -> bool:
         """Whether there is a file or folder of that name."""
@@ -214,6 +227,24 @@ class Storage:
         probe = f".probe.{secrets.token_hex(4)}"
         self.write(probe, b"x")
         self.delete(probe)
+
+    def check_unchanged(self) -> None:
+        """As `check`, without leaving anything: no folder is made, in an object store the probe is deleted again.
+
+        Raises:
+            InputError: no such bucket, or no right to write.
+        """
+        if self.local is None:
+            self.check()
+            return
+        place = next(place for place in (self.local, *self.local.parents) if place.exists() or place.is_symlink())
+        number = None
+        if not place.is_dir():
+            number = errno.ENOTDIR
+        elif not os.access(place, os.W_OK | os.X_OK):
+            number = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
+        if number is not None:
+            raise refused(f"storage {self}: cannot write to {place}", OSError(number, os.strerror(number)))
 
     def _try(self, what: str, operation: Callable[[], Result]) -> Result:
         return persist(f"storage {self}: cannot {what}", operation, self.patience, self.log)

@@ -1,13 +1,12 @@
 """The driver's side of a training run: watches over Ray Train, passes on wishes to stop, and never waits for ever."""
 
 import contextlib
-import json
 import os
+import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import ray
@@ -15,10 +14,12 @@ import ray.train
 
 from objgan.sections import ComputeConfig
 from pipelines.board import Seen
-from pipelines.metrics_export import RunMetrics
-from pipelines.progress import ProgressView
+from pipelines.events import Event, Listener, WorkerFailed
 
 INTERRUPTED, TERMINATED = "interrupted", "terminated"
+_LONGEST = 300
+# What Ray says of the end of a worker's process, among much else.
+_EXIT = re.compile(r"Worker exit type: (?P<kind>\w+) Worker exit detail: (?P<detail>.+?)(?: Some common causes|$)")
 _POLL_S = 0.2
 _GRACE_S = 120.0
 """Seconds that workers have for a last checkpoint after they were asked to stop."""
@@ -29,11 +30,11 @@ class Stalled(RuntimeError):
 
 
 class Preempted(SystemExit):
-    """The run was asked to stop, and left a checkpoint; the same command goes on. `code` is the process's."""
+    """The run was asked to stop, and wrote a checkpoint; the same command resumes it. `code` is the process's."""
 
-    def __init__(self, text: str, code: int = 143) -> None:
+    def __init__(self, text: str, reason: str, code: int = 143) -> None:
         super().__init__(code)
-        self.text = text
+        self.text, self.reason = text, reason
 
     def __str__(self) -> str:
         return self.text
@@ -42,8 +43,8 @@ class Preempted(SystemExit):
 class Watcher(Protocol):
     """Looks on from the driver's process while a run goes on; called some times a second, and must not block."""
 
-    def line(self, line: dict[str, Any]) -> None:
-        """A line of the run: `{"step", "steps", "measures"}`, then `{"checkpoint", "step"}` once it is durable."""
+    def event(self, event: Event) -> None:
+        """An event of the run: `Validated`, then `Saved` once the checkpoint of that step is complete."""
 
     def wish(self) -> str | None:
         """Why the run is to stop, with a checkpoint; None: it is not."""
@@ -52,30 +53,27 @@ class Watcher(Protocol):
 class Supervisor:
     """Runs `fit` in a thread of its own, so that the main one can watch, and hears signals.
 
-    lost:    set when another driver has taken the run
-    metrics: hears every line, too
-    watcher: hears every line, too, and may wish that the run stops
+    lost:      set when another driver has taken the run
+    listeners: get every event, in order
+    wish:      is asked some times a second why the run is to stop; None: it is not
     """
 
     def __init__(
         self,
         board: Any,
         compute: ComputeConfig,
-        view: ProgressView,
         lost: threading.Event,
-        metrics: RunMetrics | None = None,
-        watcher: Watcher | None = None,
+        listeners: Sequence[Listener] = (),
+        wish: Callable[[], str | None] = lambda: None,
     ) -> None:
-        self._metrics, self._watcher = metrics, watcher
-        self._board, self._compute, self._view, self._lost = board, compute, view, lost
+        self._board, self._compute, self._lost = board, compute, lost
+        self._listeners, self._wish = listeners, wish
         self._asked: str | None = None
         self._told_at = 0.0
         self.seen = Seen()
 
-    def run(self, fit: Callable[[], object], record: Path | None) -> str | None:
+    def run(self, fit: Callable[[], object]) -> str | None:
         """Until `fit` ends or there is no hope left; the reason why the workers were asked to stop, if they were.
-
-        `record`: a file that takes every line, too.
 
         Raises:
             Stalled: no worker, or no step, for too long.
@@ -89,33 +87,24 @@ class Supervisor:
             while thread.is_alive():
                 try:
                     thread.join(_POLL_S)
-                    self._look(record)
+                    self._look()
                 except KeyboardInterrupt:
                     if self._asked is not None:
                         raise
                     self._asked = INTERRUPTED
-        self._look(record)
+        self._look()
         if failed and self.seen.failure is None and self._asked is None:
             raise failed[0]
         return self._asked
 
-    def _look(self, record: Path | None) -> None:
-        if self._watcher is not None and self._asked is None:
-            self._asked = self._watcher.wish()
+    def _look(self) -> None:
+        if self._asked is None:
+            self._asked = self._wish()
         self._tell_wish()
         seen = self.seen = ray.get(self._board.take.remote(), timeout=60)
-        for line in seen.lines:
-            if self._metrics is not None:
-                self._metrics.take(line)
-            line.pop("interval", None)  # every step's seconds: too much for a file that stays
-            if record is not None:
-                with record.open("a") as file:
-                    file.write(json.dumps({"time": time.time(), **line}) + "\n")
-            self._view.show(line)
-            if self._watcher is not None:
-                self._watcher.line(line)
-        if self._metrics is not None:
-            self._metrics.tick()
+        for event in seen.events:
+            for listen in self._listeners:
+                listen(event)
         if self._lost.is_set():
             raise Stalled("another driver holds this run now: it goes on there")
         self._judge(seen)
@@ -162,18 +151,28 @@ class Supervisor:
             signal.signal(signal.SIGTERM, before)
 
 
-class Restarts(ray.train.UserCallback):
-    """Tells the board, from Ray Train's controller, why workers are started again."""
+class FailureReports(ray.train.UserCallback):
+    """Reports to the board, from Ray Train's controller, why a worker failed."""
 
     def __init__(self, board: Any) -> None:
-        self._board, self._count = board, 0
+        self._board, self._failures = board, 0
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Ray Train calls this before it decides whether to try again."""
-        self._count += 1
-        rank, error = next(iter(worker_exceptions.items()), (0, RuntimeError("unknown")))
-        text = " ".join(str(error).split())
-        self._board.tell.remote({"failed": self._count, "rank": rank, "reason": text[:300]})
+        """Ray Train calls this before it decides whether to start workers again."""
+        self._failures += 1
+        # Those that waited for a worker that died fail, too; the death itself says why.
+        ranked = sorted(worker_exceptions.items(), key=lambda item: (_EXIT.search(str(item[1])) is None, item[0]))
+        rank, error = ranked[0] if ranked else (0, RuntimeError("unknown reason"))
+        self._board.post.remote(WorkerFailed(rank, _reason(error), self._failures))
+
+
+def _reason(error: BaseException) -> str:
+    """Why a worker failed, in one short line: how its process ended, or the last line of its traceback."""
+    text = " ".join(str(error).split())
+    if death := _EXIT.search(text):
+        return f"{death['detail'].rstrip('.')} ({death['kind']})"[:_LONGEST]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[-1][:_LONGEST]
 
 
 def _keep_error(fit: Callable[[], object], failed: list[BaseException]) -> None:

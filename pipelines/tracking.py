@@ -17,6 +17,7 @@ from PIL import Image
 from objgan.errors import InputError
 from pipelines import submitted
 from pipelines.backlog import Kept, Status
+from pipelines.faults import only_logged
 from pipelines.lease import LeaseLost
 from pipelines.mlflow_store import EXPERIMENT, NEW_FILE, RUN_FILE, create_run, mlflow_client, resolve, why
 from pipelines.mlflow_tracker import MLflowTracker, Tell
@@ -167,7 +168,8 @@ def tracked_run(
         raise  # another driver goes on with this run, and says what becomes of it
     except BaseException as error:
         killed = not isinstance(error, Exception)
-        _end(tracking, "KILLED" if killed else "FAILED", log, adopt=not killed)
+        with only_logged("cannot note in MLflow how the run ended", log):
+            _end(tracking, "KILLED" if killed else "FAILED", log, adopt=not killed)
         raise
     _end(tracking, "FINISHED", log)
 

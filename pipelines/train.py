@@ -17,14 +17,17 @@ from objgan.files import read_json
 from objgan.sections import TrainingConfig
 from objgan.stages import stage_class
 from pipelines.board import Seen, make_board
+from pipelines.events import Listener, Recorder
+from pipelines.faults import StorageRefused, Work, only_logged
 from pipelines.jobs import TrainJob, check_folder, claim_folder
 from pipelines.lease import Lease, LeaseLost
 from pipelines.metrics_export import RunMetrics
 from pipelines.progress import Log, ProgressView
 from pipelines.session import check_resources
-from pipelines.status import RunStatus
+from pipelines.standing import ended_as, one_line
+from pipelines.status import LiveStatus, RunStatus
 from pipelines.storage import Storage
-from pipelines.supervision import INTERRUPTED, Preempted, Restarts, Stalled, Supervisor, Watcher
+from pipelines.supervision import INTERRUPTED, FailureReports, Preempted, Stalled, Supervisor, Watcher
 from pipelines.worker import Orders, train_worker
 
 __all__ = ["Preempted", "Stalled", "Trained", "TrainingStopped", "check_groups", "check_job", "train"]
@@ -33,6 +36,7 @@ _RAY = ".ray"
 _FINISHED = "finished.json"
 _MEETING_S = 600
 """Seconds that a worker waits for the others within a step."""
+_TIDY_S = 5.0
 
 
 class TrainingStopped(RuntimeError):
@@ -72,43 +76,78 @@ def train(job: TrainJob, log: Log, lease: Lease | None = None, watcher: Watcher 
     with contextlib.nullcontext(lease) if lease is not None else Lease.acquire(store, log=log) as held:
         claim_folder(job)
         job.checkpoints(log).clean()
+        status = _live_status(job, held, log)
         try:
-            reason = _supervise(job, use_gpu, held, ProgressView(job.stage, log), watcher)
+            with Work() as work:
+                done = _train(job, use_gpu, _Driver(held, status, log, watcher), work)
         except BaseException as error:
-            _note_end(store, job, "failed", error)
+            if not held.lost.is_set():  # the status is the other driver's now
+                _note_end(status, error)
             raise
-        finally:
-            store.delete(_RAY)
-        if reason is not None and _step_of(job) < _total(job):
-            _note_end(store, job, "preempted", None, reason)
-            text = f"{job.stage}: {reason}; checkpoint at step {_step_of(job)} in {store}"
-            raise Preempted(text, 130 if reason == INTERRUPTED else 143)
-        _note_end(store, job, "finished", None)
-        return _finish(job, store)
+        status.end("finished")
+        return done
 
 
-def _supervise(job: TrainJob, use_gpu: bool, lease: Lease, view: ProgressView, watcher: Watcher | None) -> str | None:
-    board = make_board()
-    orders = Orders(job, board, lease.token, lease.info.command)
-    metrics = RunMetrics(job.run, job.stage, job.training.batch_size, _last_checkpoint(lease.storage))
-    watch = Supervisor(board, job.config.compute, view, lease.lost, metrics, watcher)
-    record = None if lease.storage.local is None else lease.storage.local / "progress.jsonl"
+@dataclass(frozen=True)
+class _Driver:
+    """What a driver holds and listens with."""
+
+    lease: Lease
+    status: LiveStatus
+    log: Log
+    watcher: Watcher | None
+
+
+def _train(job: TrainJob, use_gpu: bool, driver: _Driver, work: Work) -> Trained:
+    """Have the workers train, and pick the best checkpoint.
+
+    Raises:
+        Preempted: it was asked to stop before the last step.
+    """
+    store = driver.lease.storage
     try:
-        reason = watch.run(_trainer(orders, use_gpu, lease.storage).fit, record)
+        reason = _supervise(job, use_gpu, driver, work)
     finally:
+        # Nobody needs what Ray Train left there. Where another driver holds the run now, it is that driver's.
+        if not driver.lease.lost.is_set():
+            with only_logged(f"cannot remove {store}/{_RAY}; `runs gc` does later", driver.log):
+                store.patient(_TIDY_S, log=lambda text: None).delete(_RAY)
+    if reason is not None and _step_of(job) < _total(job):
+        text = f"{job.stage}: {reason}; checkpoint at step {_step_of(job)} in {store}"
+        raise Preempted(text, reason, 130 if reason == INTERRUPTED else 143)
+    return _finish(job, store)
+
+
+def _supervise(job: TrainJob, use_gpu: bool, driver: _Driver, work: Work) -> str | None:
+    board, view = make_board(), ProgressView(job.stage, driver.log)
+    lease, watcher, last = driver.lease, driver.watcher, driver.status.status.checkpoint
+    metrics = RunMetrics(job.run, job.stage, job.training.batch_size, None if last is None else last.time)
+    listeners: list[Listener] = [driver.status, metrics.take, view.show]
+    if lease.storage.local is not None:
+        listeners.append(Recorder(lease.storage.local / "progress.jsonl", driver.log))
+    if watcher is not None:
+        listeners.append(watcher.event)
+    wish = (lambda: None) if watcher is None else watcher.wish
+    watch = Supervisor(board, job.config.compute, lease.lost, listeners, wish)
+    try:
+        reason = watch.run(_trainer(Orders(job, board, lease.token), use_gpu, lease.storage).fit)
+    finally:
+        work.advanced = watch.seen.advanced
         view.close()
         ray.kill(board)
     _raise_failure(watch.seen, job)
     return reason
 
 
-def _last_checkpoint(store: Storage) -> float | None:
-    """When the last checkpoint was complete, unix seconds."""
+def _live_status(job: TrainJob, lease: Lease, log: Log) -> LiveStatus:
+    """The status of this command, which begins with the checkpoint that an earlier one left."""
+    before = None
     with contextlib.suppress(InputError):
-        status = RunStatus.load(store)
-        if status is not None and status.checkpoint is not None:
-            return status.checkpoint.time
-    return None
+        before = RunStatus.load(lease.storage)
+    status = RunStatus("running", job.stage, mlflow_run=job.tracking.run, command=lease.info.command)
+    if before is not None:
+        status = replace(status, step=before.step, steps=before.steps, checkpoint=before.checkpoint)
+    return LiveStatus(lease.storage, status, lambda text: log(f"{job.stage}: {text}"))
 
 
 def _absolute(job: TrainJob) -> TrainJob:
@@ -188,7 +227,7 @@ def _trainer(orders: Orders, use_gpu: bool, store: Storage) -> TorchTrainer:
             name=orders.token,
             storage_path=place.path,
             storage_filesystem=None if store.local else place.filesystem,
-            callbacks=[Restarts(orders.board)],
+            callbacks=[FailureReports(orders.board)],
             failure_config=ray.train.FailureConfig(max_failures=training.max_failures, max_preemption_failures=-1),
         ),
     )
@@ -226,23 +265,21 @@ def _step_of(job: TrainJob) -> int:
     return 0 if newest is None else int(newest[0].rsplit("_", 1)[-1])
 
 
-def _note_end(
-    store: Storage, job: TrainJob, state: str, error: BaseException | None, reason: str | None = None
-) -> None:
-    """The last word in `status.json`; a full disk must not hide the error itself."""
-    try:
-        status = RunStatus.load(store) or RunStatus("running", job.stage)
-        text = None if error is None else " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        replace(status, state=state, error=text or status.error, reason=reason, eta_s=None).save(store)  # type: ignore[arg-type]
-    except (OSError, InputError):
+def _note_end(status: LiveStatus, error: BaseException) -> None:
+    """The last word in `status.json` of a run that did not finish. It is never an error itself."""
+    if isinstance(error, Preempted):
+        status.end("preempted", reason=error.reason)
         return
+    # Terminated a second time: nothing of the last steps was kept.
+    state, reason = ended_as(error, terminated="stopped")
+    status.end(state, one_line(error, state), reason)
 
 
 def _raise_failure(seen: Seen, job: TrainJob) -> None:
     failure = seen.failure
     if failure is None:
         return
-    kind, text = failure["error"], failure["text"]
-    if failure["errno"] in (errno.ENOSPC, errno.EDQUOT):
-        raise OSError(failure["errno"], text, str(job.store()))
-    raise {"InputError": InputError, "LeaseLost": LeaseLost}.get(kind, TrainingStopped)(text)
+    if failure.number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        raise OSError(failure.number, failure.text, str(job.store()))
+    known = {one.__name__: one for one in (InputError, StorageRefused, LeaseLost)}
+    raise known.get(failure.kind, TrainingStopped)(failure.text)

@@ -1,6 +1,7 @@
 """`train`: its options become a job, checked before anything starts; then training, a replay or a profile."""
 
 import argparse
+import shlex
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from objgan.errors import InputError
 from objgan.stages import stage_class
 from pipelines.jobs import SETTINGS_FILE, TrainJob
 from pipelines.lease import Lease
+from pipelines.locations import typed_again
 from pipelines.profiling import profile_steps, table
 from pipelines.progress import say
 from pipelines.replay import replay
@@ -80,10 +82,11 @@ def _job(options: argparse.Namespace, config: Config) -> TrainJob:
 
 
 def _checkpoint(options: argparse.Namespace, root: Storage, stage: str) -> Path:
-    """The checkpoint of an earlier stage: as told, or the best one of the same run."""
+    """The checkpoint of an earlier stage: the given one, or the best one of the same run."""
     if options.encoders is not None:
         return Path(options.encoders)
-    advice = f"train it first (train {stage} --run {options.run}) or give --{stage} DIR"
+    where = "" if options.storage == "runs" else f" --storage {shlex.quote(typed_again(options.storage))}"
+    advice = f"train it first (train {stage} --run {options.run}{where}) or give --{stage} DIR"
     return best_checkpoint(root, options.run, stage, advice)
 
 

@@ -1,6 +1,6 @@
 """The training loop of one Ray Train worker: it knows nothing of the model, and serves every stage."""
 
-import errno
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,14 +23,15 @@ from objgan.stages import build_stage
 from objgan.train_state import TrainState
 from objgan.training import StepContext, not_finite, step_seed, train_step
 from pipelines.checkpoints import CheckpointWriter
-from pipelines.herald import Herald, fail
+from pipelines.events import Began, Logged, Saved, Skipped, Stopping, Validated, Warned
+from pipelines.faults import is_full
+from pipelines.herald import Herald, give_up
 from pipelines.jobs import TrainJob
 from pipelines.lease import LeaseLost, fence
 from pipelines.ledger import Interval, Ledger, StepNumbers
 from pipelines.plan import epoch_position
 from pipelines.reader import loader
 from pipelines.replay import save_replay
-from pipelines.status import CheckpointNote, RunStatus
 from pipelines.system import system_metrics
 from pipelines.tracking import NullTracker
 from pipelines.validation import draw_pictures, validate
@@ -38,7 +39,6 @@ from pipelines.validation import draw_pictures, validate
 _LISTEN_S = 5.0
 """Seconds between two looks at Ray's notice of preemption, which costs all workers a meeting."""
 _ANSWER_S = 30.0
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -48,28 +48,29 @@ class Orders:
     job: TrainJob
     board: Any
     token: str
-    command: str = ""
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Entry point of a worker. A fault that a retry would only repeat is told to the driver.
+    """Entry point of a worker. An error that a retry would only repeat is reported to the driver.
 
-    Where it may have struck one worker alone it is raised, too: Ray then takes the others out of their waiting, and
-    the workers that it starts instead see that the run was given up.
+    Where it may have struck one worker alone it is raised, too: Ray then ends the others' waiting, and the workers that
+    it starts instead see that the run was given up.
     """
     orders: Orders = settings["orders"]
     if ray.get(orders.board.given_up.remote(), timeout=_ANSWER_S):
         return
+    loop = None
     try:
-        _Loop(orders).run()
+        loop = _Loop(orders)
+        loop.run()
     except FloatingPointError as error:
         # All workers read the same numbers and come here together; the first one knows where the batch was kept.
         if ray.train.get_context().get_world_rank() == 0:
-            fail(orders.board, error)
+            give_up(orders.board, error, 0 if loop is None else loop.state.step)
     except (InputError, LeaseLost, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in _FULL:
+        if isinstance(error, OSError) and not is_full(error):
             raise
-        fail(orders.board, error)
+        give_up(orders.board, error, 0 if loop is None else loop.state.step)
         if ray.train.get_context().get_world_size() > 1:
             raise
 
@@ -97,12 +98,10 @@ class _Loop:
             self.state.skipped = int(resume(found, self.state).get("skipped", 0))
         elif job.init_from is not None:
             load_weights(job.init_from, self.state)
-        self.herald = self._herald(orders)
+        self.herald = self._herald(orders, found)
         self.writer = CheckpointWriter(job.checkpoints(self._warn), partial(self._before_commit, orders.token))
         self.interval, self.ledger = Interval(self.training.batch_size), Ledger()
         self._listened, self._noticed = time.monotonic(), False
-        if found is not None:
-            self.herald.tell({"resumed": self.state.step, "checkpoint": found.name})
 
     def run(self) -> None:
         """All steps that are left, with a line every `log_every` and a checkpoint every `checkpoint_every`."""
@@ -145,7 +144,7 @@ class _Loop:
         return found[1] if found else store.fetch(name)
 
     def _warn(self, text: str) -> None:
-        self._board.tell.remote({"warning": text})
+        self._board.post.remote(Warned(text))
 
     def _build(self) -> TrainState:
         job = self.job
@@ -155,23 +154,14 @@ class _Loop:
         prepare_networks(stage, job.config.compute, self.device)
         return TrainState(stage, self.device)
 
-    def _herald(self, orders: Orders) -> Herald:
+    def _herald(self, orders: Orders, found: Path | None) -> Herald:
         job, first = self.job, self.rank == 0
-        status = RunStatus(
-            "running",
-            job.stage,
-            step=self.state.step,
-            steps=self.steps,
-            skipped=self.state.skipped,
-            workers=self.world,
-            mlflow_run=job.tracking.run,
-            command=orders.command,
-        )
-        herald = Herald(orders.board, self.store, NullTracker(), status, loud=first)
+        checkpoint = None if found is None else found.name
+        began = Began(self.state.step, self.steps, self.world, self.state.skipped, checkpoint)
+        herald = Herald(orders.board, self.store, NullTracker(), began, loud=first)
         if first:
             herald.tracker = job.tracking.tracker(self._warn)
             herald.tracker.parameters(flatten(job.config))
-            herald.note()
         return herald
 
     def _parts(self) -> Iterator[list[Part]]:
@@ -197,12 +187,12 @@ class _Loop:
         self.state.skipped += 1
         phase, term = (not_finite(numbers.values) or "?/?").split("/", 1)
         where = f"stage {self.job.stage}, phase {phase}, step {numbers.step}: {term}"
-        self.herald.tell({"skipped": self.state.skipped, "step": numbers.step, "term": f"{phase}/{term}"})
+        self.herald.report(Skipped(numbers.step, self.state.skipped, f"{phase}/{term}"))
         if self.state.skipped <= self.training.max_skipped:
             return
         if self.rank == 0:
             saved = save_replay(self.job, self.state, self.readers["train"], numbers.step)
-            where += f" is not finite; look into it with train {self.job.stage} --replay {saved}"
+            where += f" is not finite; look into it with train {self.job.stage} --replay {shlex.quote(saved)}"
         raise FloatingPointError(
             f"{where} ({self.state.skipped} steps were left out, {self.training.max_skipped} are allowed)"
         )
@@ -220,28 +210,18 @@ class _Loop:
         notice = ray.train.get_preemption_info()
         if notice is not None and not self._noticed:
             self._noticed = True
-            self.herald.tell({"warning": f"a machine is about to be taken away: checkpoint at step {self.state.step}"})
+            self.herald.report(Warned(f"a machine is about to be taken away: checkpoint at step {self.state.step}"))
             self._checkpoint({})
             self.writer.wait()
         if reason is not None:
-            self.herald.tell({"stopping": f"{reason}, with a checkpoint at step {self.state.step}"})
+            self.herald.report(Stopping(self.state.step, reason))
         return reason is not None
 
     def _log(self) -> None:
-        interval = self.interval.told()
+        pace = self.interval.pace()
         values = self.interval.finish()
         step, skipped = self.state.step, self.state.skipped
-        self.herald.tell(
-            {"step": step, "steps": self.steps, "skipped": skipped, "values": values, "interval": interval}
-        )
-        self.herald.note(
-            step=step,
-            skipped=skipped,
-            samples_per_s=values["samples_per_s"],
-            seconds_per_step=values["seconds_per_step"],
-            eta_s=(self.steps - step) * values["seconds_per_step"],
-            updated=time.time(),
-        )
+        self.herald.report(Logged(step, self.steps, values, skipped, pace))
         if self.rank == 0:
             rates = {f"learning_rate/{name}": rate for name, rate in self.state.learning_rates().items()}
             self.herald.metrics(values | rates | {"skipped": skipped} | system_metrics(self.store.local), step)
@@ -253,7 +233,7 @@ class _Loop:
         step = self.state.step
         if measures:
             self.herald.metrics({f"validation/{name}": value for name, value in measures.items()}, step)
-            self.herald.tell({"step": step, "steps": self.steps, "measures": measures})
+            self.herald.report(Validated(step, self.steps, measures))
         epoch, sample = epoch_position(step, self.training.batch_size, self.rows)
         extra = {
             "measures": measures,
@@ -273,9 +253,8 @@ class _Loop:
 
     def _written(self, step: int, name: str) -> None:
         seconds = self.writer.last_seconds or 0.0
-        self.herald.tell({"checkpoint": name, "seconds": seconds, "step": step})
+        self.herald.report(Saved(step, name, seconds))
         self.herald.metrics({"checkpoint_seconds": seconds}, step)
-        self.herald.note(checkpoint=CheckpointNote(name, step, time.time()))
 
     def _leave(self) -> None:
         self.writer.wait()

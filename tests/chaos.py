@@ -146,7 +146,12 @@ def elastic(bench: Bench) -> Iterator[Row]:
 
         def disturb(folder: Path) -> None:
             workers.append(cluster.add_node(num_cpus=1))
-            wait_until(lambda: len([line for line in lines(folder) if "resumed" in line]) > 0, 200)
+            wait_until(
+                lambda: (
+                    len([line for line in lines(folder) if line.get("checkpoint") and line["event"] == "began"]) > 0
+                ),
+                200,
+            )
             time.sleep(5)
             cluster.remove_node(workers.pop(0), allow_graceful=False)
 

@@ -1,10 +1,12 @@
 """A sweep's outcome as text: a table of trials, their curves, the best settings."""
 
 import math
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from objgan.config import flatten
+from pipelines.locations import typed_again
 from pipelines.runs import span
 from tune.results import SweepResult, Trial
 from tune.settings import with_settings
@@ -40,8 +42,8 @@ def table(result: SweepResult, goal: Goal) -> str:
 
 
 def resume_command(storage: str, sweep: Sweep) -> str:
-    """What goes on with it."""
-    where = "" if storage == "runs" else f" --storage {storage}"
+    """The command that resumes it."""
+    where = "" if storage == "runs" else f" --storage {shlex.quote(typed_again(storage))}"
     return f"python -m tune --resume {sweep.run}{where}"
 
 

@@ -16,6 +16,7 @@ from objgan.config import Config
 from objgan.errors import InputError
 from objgan.stages import stage_class
 from pipelines.checkpoints import CheckpointStore
+from pipelines.events import Began, Event, Logged, Saved, Validated
 from pipelines.jobs import TrainJob
 from pipelines.lease import Lease
 from pipelines.run import needed_stages
@@ -69,19 +70,20 @@ class TrialWork(threading.Thread):
         place = {name: point[name] for name in ("segment", "name", "step")}
         return {"trial": self._trial["trial"], **place}
 
-    def line(self, line: dict[str, Any]) -> None:
-        """A line of the run: see `pipelines.supervision.Watcher`."""
-        if "values" in line:
-            self._measured.trained(line["values"]["seconds_per_step"] * max(0, line["step"] - self._logged))
-            self._logged = line["step"]
-        elif "resumed" in line:
-            self._logged = line["resumed"]
-        elif "measures" in line:
-            self._waiting[line["step"]] = line["measures"]
-        elif "checkpoint" in line and self._stage == self._sweep.stage:
-            measures = self._waiting.pop(line["step"], None)
-            if measures is not None:
-                self._take(line["step"], line["checkpoint"], measures)
+    def event(self, event: Event) -> None:
+        """An event of the run: see `pipelines.supervision.Watcher`."""
+        match event:
+            case Logged(step=step, values=values):
+                self._measured.trained(values["seconds_per_step"] * max(0, step - self._logged))
+                self._logged = step
+            case Began(step=step):
+                self._logged = step
+            case Validated(step=step, measures=measures):
+                self._waiting[step] = dict(measures)
+            case Saved(step=step, checkpoint=checkpoint) if self._stage == self._sweep.stage:
+                waiting = self._waiting.pop(step, None)
+                if waiting is not None:
+                    self._take(step, checkpoint, waiting)
 
     def wish(self) -> str | None:
         """Why the run is to stop: this process is told to, or the sweep's driver left word."""

@@ -73,8 +73,8 @@ def test_what_is_kept_counts_a_repeated_step_once(tmp_path: Path) -> None:
 
 
 def test_the_line_for_the_user() -> None:
-    assert Kept(3, 1, 0, f"runs/a/boxes/{FOLDER}").text() == (
+    assert Kept(3, 1, 0, f"runs/a/boxes/{FOLDER}", "runs/a/boxes").text() == (
         "MLflow was not reached: 3 metrics and 1 picture are kept in runs/a/boxes/mlflow_backlog; sent by the next "
         "command of this run, or by `python -m pipelines runs send runs/a/boxes`"
     )
-    assert "1 note (settings, status) is kept" in Kept(0, 0, 1, FOLDER).text()
+    assert "1 note (settings, status) is kept" in Kept(0, 0, 1, FOLDER, ".").text()

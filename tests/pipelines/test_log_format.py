@@ -11,6 +11,7 @@ import pytest
 
 from objgan.errors import InputError
 from pipelines import submitted
+from pipelines.events import Began, Logged, Pace, Saved, Skipped, WorkerFailed
 from pipelines.ledger import Interval
 from pipelines.metrics_export import COUNTERS, RunMetrics
 from pipelines.standing import Standing
@@ -80,16 +81,15 @@ def test_a_job_knows_its_tags_and_does_not_go_on_by_chance(tmp_path: Path, monke
     submitted.refuse_reuse(storage, "config.json")
 
 
-def test_numbers_follow_the_lines_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_follow_the_events_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, float]] = []
     monkeypatch.setattr(RunMetrics, "_do", lambda self, name, use: use(Kept(name, told)))
     metrics = RunMetrics("r", "shapes", batch=4)
-    metrics.take({"resumed": 10, "checkpoint": "step_00000010"})
-    interval = {"steps": 2, "seconds": [0.5, 0.25], "waited": 0.125}
-    metrics.take({"step": 12, "steps": 20, "skipped": 1, "values": {"samples_per_s": 8.0}, "interval": interval})
-    metrics.take({"skipped": 1, "step": 11, "term": "generator/x"})
-    metrics.take({"checkpoint": "step_00000012", "seconds": 2.0, "step": 12})
-    metrics.take({"failed": 1, "rank": 0, "reason": "x"})
+    metrics.take(Began(10, 20, checkpoint="step_00000010"))
+    metrics.take(Logged(12, 20, {"samples_per_s": 8.0}, 1, Pace(2, (0.5, 0.25), 0.125)))
+    metrics.take(Skipped(11, 1, "generator/x"))
+    metrics.take(Saved(12, "step_00000012", 2.0))
+    metrics.take(WorkerFailed(0, "x"))
     metrics.tick()
     assert told[:-1] == [
         ("objgan_step", 10), ("objgan_step", 12), ("objgan_steps_total", 20), ("objgan_samples_total", 8),
@@ -130,7 +130,7 @@ def test_an_interval_keeps_the_seconds_of_each_step() -> None:
         with interval:
             pass
         interval.count()
-    told = interval.told()
-    assert told["steps"] == 3 and len(told["seconds"]) == 3 and sum(told["seconds"]) >= told["waited"] >= 0
+    pace = interval.pace()
+    assert pace.steps == 3 and len(pace.seconds) == 3 and sum(pace.seconds) >= pace.waited >= 0
     interval.finish()
-    assert interval.told() == {"steps": 0, "seconds": [], "waited": 0.0}
+    assert interval.pace() == Pace()

@@ -1,14 +1,28 @@
 """What a person reads, with a terminal and without."""
 
 import contextlib
+import json
 import os
 import pty
 import sys
 import termios
-from typing import Any
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 
+from pipelines.events import (
+    Began,
+    Event,
+    Logged,
+    Saved,
+    Skipped,
+    Stopping,
+    Validated,
+    Warned,
+    WorkerFailed,
+    facts,
+)
 from pipelines.progress import ProgressView
 
 VALUES = {
@@ -21,52 +35,63 @@ VALUES = {
     "samples_per_s": 32.4,
     "data_wait_share": 0.034,
 }
-INTERVAL: dict[str, Any] = {"step": 40, "steps": 200, "values": VALUES}
+INTERVAL = Logged(40, 200, VALUES)
 TEXT = "32 samples/s  wait 3%  0:01:20 left  generator/adversarial=0.693"
 
 
-def lines(*shown: dict[str, Any]) -> list[str]:
+def lines(*shown: Event) -> list[str]:
     said: list[str] = []
     view = ProgressView("boxes", said.append)
-    for line in shown:
-        view.show(line)
+    for event in shown:
+        view.show(event)
     view.close()
     return said
 
 
 @pytest.mark.parametrize(
-    ("line", "text"),
+    ("event", "text"),
     [
         (INTERVAL, f"boxes 40/200  {TEXT}"),
-        ({**INTERVAL, "skipped": 2}, f"boxes 40/200  {TEXT.replace('left  ', 'left  left out 2  ')}"),
-        ({"step": 50, "steps": 200, "measures": {"iou": 0.51234}}, "boxes 50/200  held out: iou=0.512"),
-        ({"checkpoint": "step_00000050", "seconds": 1.23, "step": 50}, "boxes: checkpoint step_00000050 kept in 1.2 s"),
-        ({"restarted": 2, "reason": "a worker died"}, "boxes: workers started again (restart 2): a worker died"),
-        ({"restarted": 2}, "boxes: workers started again (restart 2): unknown"),
-        ({"warning": "MLflow does not answer"}, "boxes: warning: MLflow does not answer"),
-        ({"resumed": 50}, "boxes: goes on from step 50"),
+        (replace(INTERVAL, skipped=2), f"boxes 40/200  {TEXT.replace('left  ', 'left  left out 2  ')}"),
+        (Validated(50, 200, {"iou": 0.51234}), "boxes 50/200  held out: iou=0.512"),
+        (Saved(50, "step_00000050", 1.23), "boxes: checkpoint step_00000050 written in 1.2 s"),
+        (WorkerFailed(1, "it died"), "boxes: warning: worker 1 failed: it died (failure 1 of this command)"),
         (
-            {"resumed": 50, "checkpoint": "step_00000050"},
-            "boxes: goes on from step 50 (checkpoint step_00000050)",
+            Began(20, 90, checkpoint="step_00000020", restarts=2, reason="worker 1 failed: it died"),
+            "boxes: workers restarted (restart 2: worker 1 failed: it died); resuming from step 20 "
+            "(checkpoint step_00000020)",
         ),
+        (Began(0, 90, restarts=1), "boxes: workers restarted (restart 1); resuming from step 0"),
+        (Warned("MLflow does not answer"), "boxes: warning: MLflow does not answer"),
+        (Began(50, 90, checkpoint="step_00000050"), "boxes: resuming from step 50 (checkpoint step_00000050)"),
         (
-            {"skipped": 3, "step": 61, "term": "generator/adversarial"},
+            Skipped(61, 3, "generator/adversarial"),
             "boxes: step 61 left out: generator/adversarial was not finite (3 steps left out so far)",
         ),
-        ({"skipped": 1, "step": 7}, "boxes: step 7 left out (1 step left out so far)"),
-        ({"stopping": "the node is to be taken away"}, "boxes: stopping: the node is to be taken away"),
+        (Skipped(7, 1), "boxes: step 7 left out (1 step left out so far)"),
+        (Stopping(7, "terminated"), "boxes: stopping: terminated, with a checkpoint at step 7"),
     ],
 )
-def test_every_kind_of_line_is_one_line_of_text(line: dict[str, Any], text: str) -> None:
-    assert lines(line) == [text]
+def test_every_kind_of_event_is_one_line_of_text(event: Event, text: str) -> None:
+    assert lines(event) == [text]
 
 
-def test_a_kind_that_is_not_known_yet_is_passed_over() -> None:
-    assert lines({"weather": "sunny"}) == []
+def test_a_first_begin_says_nothing() -> None:
+    assert lines(Began(0, 200)) == []
+
+
+def test_no_kind_of_event_is_passed_over_by_a_listener() -> None:
+    """The terminal, `status.json` and `progress.jsonl` know every type that can be posted."""
+    shown = {Logged: INTERVAL, Validated: Validated(1, 2, {}), Saved: Saved(1, "a"), WorkerFailed: WorkerFailed(0, "x")}
+    shown |= {Began: Began(1, 2, restarts=1), Warned: Warned("x"), Skipped: Skipped(1, 1), Stopping: Stopping(1, "x")}
+    assert set(shown) == set(get_args(Event))
+    assert all(lines(event) for event in shown.values())
+    assert len({facts(event)["event"] for event in shown.values()}) == len(shown)
+    assert all(json.loads(json.dumps(facts(event))) for event in shown.values())
 
 
 def test_a_slow_run_shows_its_speed_all_the_same() -> None:
-    (text,) = lines({**INTERVAL, "values": VALUES | {"samples_per_s": 0.257}})
+    (text,) = lines(replace(INTERVAL, values=VALUES | {"samples_per_s": 0.257}))
     assert "0.26 samples/s" in text
 
 
@@ -75,11 +100,14 @@ def test_on_a_terminal_a_bar_moves_and_events_stay_lines(monkeypatch: pytest.Mon
     termios.tcsetwinsize(theirs, (40, 150))
     with os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        said = lines({"resumed": 20}, INTERVAL, {"checkpoint": "step_00000040", "step": 40})
+        said = lines(Began(20, 200, checkpoint="step_00000020"), INTERVAL, Saved(40, "step_00000040"))
     bar = ""
     with contextlib.suppress(OSError):  # the end of what the terminal was sent
         while text := os.read(ours, 9999).decode():
             bar += text
     os.close(ours)
-    assert said == ["boxes: goes on from step 20", "boxes: checkpoint step_00000040 kept"]
+    assert said == [
+        "boxes: resuming from step 20 (checkpoint step_00000020)",
+        "boxes: checkpoint step_00000040 written",
+    ]
     assert "boxes 40/200" in bar and TEXT in bar

@@ -17,7 +17,7 @@ STEPS = ["assemble", "boxes", "encoders", "evaluate", "images", "prepare", "regi
 def test_a_killed_run_goes_on_where_it_was(killed_demo: KilledDemo) -> None:
     assert killed_demo.code == 0, killed_demo.said[-6000:]
     assert {path.parent.name.split("-")[0] for path in killed_demo.finished} == {"sample", "prepare"}
-    resumed = re.search(r"encoders: goes on from step (\d+)", killed_demo.said)
+    resumed = re.search(r"encoders: resuming from step (\d+)", killed_demo.said)
     assert resumed is not None
     assert EVERY <= int(resumed[1]) < LONG
     for path, when in killed_demo.finished.items():

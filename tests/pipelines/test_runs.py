@@ -109,7 +109,8 @@ def test_runs_without_a_lease_say_how_they_go_on_as_well(tmp_path: Path) -> None
     put(tmp_path / "mine" / "boxes", RunStatus("failed", "boxes"))
     put(tmp_path / "out" / "boxes-0123456789", RunStatus("stopped", "boxes"))
     mine, out = find_runs(Storage(tmp_path))
-    assert to_go_on(mine) == "python -m pipelines train boxes --run mine (with the options of its start)"
+    train = f"python -m pipelines train boxes --run mine --storage {tmp_path} (with the options of its start)"
+    assert to_go_on(mine) == train
     assert to_go_on(out) == f"python -m pipelines run --out {tmp_path}/out (with the options of its start)"
 
 

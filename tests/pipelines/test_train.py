@@ -17,8 +17,10 @@ from objgan.config import Config, build_config
 from objgan.errors import InputError
 from pipelines.jobs import TrainJob
 from pipelines.replay import replay
+from pipelines.runs import describe, find_runs
 from pipelines.shards import load_manifest
 from pipelines.status import RunStatus
+from pipelines.storage import Storage
 from pipelines.train import TrainingStopped, check_job, train
 from tests.pipelines.training import (
     STEPS,
@@ -59,7 +61,18 @@ def test_a_worker_killed_on_the_way_changes_nothing_in_the_end(
     killed = train(TrainJob("shapes", config, prepared, folder), said.append)
     killer.join(1)
     assert not killer.is_alive(), "the worker was not killed"
-    assert any("goes on from step" in line for line in said)
+    (death,) = [line for line in said if "worker 0 failed" in line and "restarted" not in line]
+    assert "SYSTEM_ERROR" in death and "End of file" in death and len(death) < 200
+    (again,) = [line for line in said if "workers restarted (restart 1: worker 0 failed" in line]
+    assert "resuming from step" in again and said.index(death) < said.index(again)
+    told = [line["event"] for line in lines(folder)]
+    assert told.count("worker_failed") == 1 and told.count("began") == 2
+    status = RunStatus.load(Storage(folder))
+    assert status is not None
+    assert (status.state, status.restarts, status.step) == ("finished", 1, STEPS)
+    assert status.error is not None and "worker 0 failed" in status.error and "SYSTEM_ERROR" in status.error
+    (seen,) = find_runs(Storage(tmp_path))
+    assert "worker 0 failed" in describe(seen) and "restarts    1" in describe(seen)
     assert last(folder).name == f"step_{STEPS:08d}"
     assert same_weights(last(folder), last(undisturbed))
     assert set(killed.measures) >= {"mask_iou"}
@@ -114,9 +127,30 @@ def test_a_driver_that_is_stopped_or_killed_goes_on_bit_for_bit(
     process.communicate()
     code, said = broken.run()
     assert code == 0, said
-    assert "goes on from step" in said
+    assert "resuming from step" in said
     assert same_weights(last(broken.folder), last(whole))
     _check_mlflow(broken)
+
+
+@pytest.mark.slow
+def test_a_second_sigterm_ends_at_once_and_is_no_failure(
+    prepared: Path, data_config: Config, tmp_path: Path, repository: Path
+) -> None:
+    command = Command(tmp_path / "w", repository, small_config(data_config, steps=9000, log_every=50), prepared)
+    process = command.start()
+    wait_until(lambda: (command.folder / "step_00000010").exists() or process.poll() is not None)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    assert said.strip().splitlines()[-1].startswith("stopped (exit code 143): terminated"), said
+    status = RunStatus.load(Storage(command.folder))
+    assert status is not None
+    assert (status.state, status.reason, status.error) == ("stopped", "terminated", None)
+    assert status.checkpoint is not None and status.step >= 10
+    (seen,) = find_runs(Storage(command.work / "runs"))
+    assert seen.state == "stopped" and "terminated" in describe(seen)
 
 
 def _check_mlflow(command: Command) -> None:

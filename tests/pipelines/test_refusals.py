@@ -1,0 +1,203 @@
+"""Storage that refuses: wrong input before the first step, a failure of the infrastructure after it.
+
+The faults are real: an S3 server that begins to answer 403, a file system that is mounted read-only.
+"""
+
+import errno
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from objgan.config import Config
+from objgan.errors import InputError
+from pipelines.ending import ended, guarded
+from pipelines.faults import StorageAway, StorageLost, StorageRefused, Work, settled
+from pipelines.jobs import TrainJob
+from pipelines.standing import Standing
+from pipelines.status import RunStatus
+from pipelines.storage import Storage
+from pipelines.train import train
+from tests.pipelines.refusing_server import Refusing, refusing_server
+from tests.pipelines.training import Command, small_config, wait_until
+
+REFUSALS = [
+    (403, "AccessDenied"),
+    (403, "InvalidAccessKeyId"),
+    (403, "SignatureDoesNotMatch"),
+    (401, "Unauthorized"),
+    (400, "ExpiredToken"),
+    (400, "InvalidToken"),
+    (400, "TokenRefreshRequired"),
+    (405, "MethodNotAllowed"),
+]
+
+
+@pytest.fixture
+def endpoint(s3_server: str) -> Iterator[Refusing]:
+    with refusing_server(s3_server) as server:
+        yield server
+
+
+@pytest.fixture
+def place(s3: str, s3_server: str, endpoint: Refusing) -> str:
+    """URI of a new folder behind the endpoint."""
+    return s3.replace(s3_server, endpoint.address)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=[name for _, name in REFUSALS])
+def test_every_operation_that_is_refused_is_one_kind_of_error(
+    place: str, endpoint: Refusing, refusal: tuple[int, str], tmp_path: Path
+) -> None:
+    storage = Storage(place, patience=5.0)
+    storage.write("there", "x")
+    endpoint.refuse = refusal
+    operations: list[Callable[[], object]] = [
+        lambda: storage.write("x", "y"),
+        lambda: storage.read("there"),
+        lambda: storage.names(),
+        lambda: storage.delete("there"),
+    ]
+    for operation in operations:
+        with pytest.raises(StorageRefused, match="check the location and the right to use it") as caught:
+            operation()
+        assert len(str(caught.value).splitlines()) == 1 and "hush" not in str(caught.value)
+        lost = settled(caught.value, advanced=True)
+        assert isinstance(lost, StorageLost) and "it worked before" in str(lost) and lost.__cause__ is caught.value
+        assert (ended(caught.value), ended(lost)) == (2, 1)
+
+
+def test_a_bucket_that_is_gone_takes_no_file(place: str, endpoint: Refusing) -> None:
+    storage = Storage(place, patience=5.0)
+    endpoint.refuse = (404, "NoSuchBucket")
+    with pytest.raises(StorageRefused):
+        storage.write("x", "y")
+    assert storage.names() == []
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_refusal_of_a_file_outside_of_storage_is_judged_alike(number: int) -> None:
+    raw = OSError(number, os.strerror(number), "/data/x")
+    assert isinstance(settled(raw, advanced=False), InputError)
+    assert isinstance(settled(raw, advanced=True), StorageLost)
+    assert "/data/x" in str(settled(raw, advanced=True))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(ValueError("x"), InputError("x"), StorageAway("x"), OSError(errno.ENOSPC, "full", "/x"), SystemExit(143)),
+        *(KeyboardInterrupt(), PermissionError(errno.EPERM, "of a process, not of a file")),
+    ],
+)
+def test_what_is_no_refusal_stays_as_it_is(error: BaseException) -> None:
+    assert settled(error, advanced=True) is error and settled(error, advanced=False) is error
+
+
+def test_work_that_has_advanced_turns_a_refusal_into_a_failure() -> None:
+    for advanced, expected in ((False, StorageRefused), (True, StorageLost)):
+        work = Work()
+        work.advanced = advanced
+        with pytest.raises(expected), work:
+            raise StorageRefused("x")
+
+
+@pytest.fixture
+def read_only(small_disk: Path) -> Callable[[], None]:
+    """Mounts the small disk read-only when it is called."""
+
+    def remount() -> None:
+        # Files that are open for writing would forbid it: what is tried again, closes in between.
+        done = None
+        for _ in range(200):
+            done = subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], capture_output=True, text=True)
+            if not done.returncode:
+                return
+        pytest.fail(f"cannot remount: {done.stderr if done else ''}")
+
+    return remount
+
+
+def test_work_beside_training_whose_place_turns_read_only(small_disk: Path, read_only: Callable[[], None]) -> None:
+    """`prepare`, `evaluate`, `judges` and `run` work within a `Standing`."""
+    storage = Storage(small_disk / "out")
+    for advance, code in ((False, 2), (True, 1)):
+
+        def work(advance: bool = advance) -> None:
+            with Standing(storage, "prepare", None) as standing:
+                if advance:
+                    standing.progress(1, 2)
+                subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+                (small_disk / "out" / "shard").write_bytes(b"x")
+
+        assert guarded(work) == code
+        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+
+
+def _silent(text: str) -> None:
+    """Progress is for people."""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("refusal", [REFUSALS[0], REFUSALS[4], REFUSALS[5]], ids=["403", "401", "expired"])
+def test_credentials_that_expire_in_a_run_are_no_wrong_input(
+    prepared: Path,
+    data_config: Config,
+    tmp_path: Path,
+    place: str,
+    endpoint: Refusing,
+    refusal: tuple[int, str],
+    ray_local: None,
+) -> None:
+    job = TrainJob("shapes", small_config(data_config, steps=4000), prepared, tmp_path / "shapes", storage=place)
+    said: list[str] = []
+
+    def expire() -> None:
+        wait_until(lambda: job.store().exists("step_00000010/state.json"))
+        endpoint.refuse = refusal
+
+    thread = threading.Thread(target=expire, daemon=True)
+    thread.start()
+    with pytest.raises(StorageLost, match="it worked before") as caught:
+        train(job, said.append)
+    thread.join(10)
+    assert ended(caught.value) == 1
+    assert any("cannot remove" in line and ".ray" in line for line in said), "the clean-up fails, too, and is logged"
+    # The same command, given while storage still refuses: nothing was done yet, so it is wrong input.
+    with pytest.raises(StorageRefused) as refused:
+        train(job, said.append)
+    assert ended(refused.value) == 2
+    endpoint.refuse = None
+    assert (found := job.checkpoints().newest()) is not None and int(found[0][-8:]) >= 10
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_disk_that_turns_read_only_in_a_run_is_no_wrong_input(
+    prepared: Path, data_config: Config, tmp_path: Path, repository: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.system(f"mount -t tmpfs -o size=64m tmpfs {disk} 2>/dev/null"):
+        pytest.skip("no permission to mount a file system")
+    try:
+        command = Command(disk / "work", repository, small_config(data_config, steps=4000), prepared)
+        process = command.start()
+        wait_until(lambda: (command.folder / "step_00000010").exists() or process.poll() is not None)
+        wait_until(lambda: not os.system(f"mount -o remount,ro {disk} 2>/dev/null"), 60)
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 1, said
+        last = said.strip().splitlines()[-1]
+        assert "Read-only file system" in last and "it worked before" in last and "Traceback" not in said, said
+        assert json.loads((command.folder / "status.json").read_text())["step"] >= 10
+        code, said = command.run()
+        assert code == 2 and "Read-only file system" in said, "before the first step it is wrong input"
+        os.system(f"mount -o remount,rw {disk}")
+        assert RunStatus.load(Storage(command.folder)) is not None
+    finally:
+        os.system(f"umount -l {disk}")
