@@ -158,6 +158,7 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--detector", type=Path, metavar="FILE", help="weights of a COCO detector, for SOA")
     command.add_argument("--seed", type=option_types.seed, default=0, metavar="S", help="(default: 0)")
     _out(command, "runs/evaluation")
+    _wait(command)
     _cluster(command)
 
 
@@ -224,7 +225,7 @@ def _runs(command: argparse.ArgumentParser) -> None:
 def _settings(command: argparse.ArgumentParser) -> None:
     option_types.add_settings(command, "images.training.generator_lr=1e-4")
     command.add_argument(
-        "--dry-run", action="store_true", help="print the resolved settings and what would be done, and stop"
+        "--dry-run", action="store_true", help="print the settings, check all that the command would check, and stop"
     )
 
 
@@ -241,7 +242,7 @@ def _cluster(command: argparse.ArgumentParser, workers: bool = True) -> None:
 
 def _wait(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--wait", type=float, metavar="SECONDS", help="queue so long while another driver holds the run"
+        "--wait", type=float, metavar="SECONDS", help="wait up to SECONDS for another driver to release the run"
     )
 
 

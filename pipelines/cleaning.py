@@ -15,7 +15,7 @@ from pipelines.mlflow_store import first_line, mlflow_client
 from pipelines.progress import Log
 from pipelines.runs import choose, find_groups, find_runs, is_alive
 from pipelines.storage import Storage
-from pipelines.tracking import Tracking, known_run, send_backlog
+from pipelines.tracking import Tracking, known_run, send_backlog, store_exists
 
 # Written aside (`.step_00000040.x7ab3c_1`), on its way out (`.step_00000040.deleted.1f2e`), Ray's own, or set aside.
 _LEFT = re.compile(r"^(\.[^/]+\.[^./]+|\.ray.*|ray-.*|broken_step_.*)$")
@@ -52,6 +52,22 @@ def collect(base: Storage, dry: bool, log: Log) -> None:
             each.storage.delete(each.name)
     verb = "could be freed" if dry else "freed"
     log(f"{_bytes(sum(each.size for each in found))} {verb} in {shown(base)}")
+
+
+def collect_models(uri: str, dry: bool, log: Log) -> None:
+    """Remove models from MLflow that a killed `register` logged and that never became a version."""
+    if not store_exists(uri):
+        return
+    from pipelines.registry import mlflow_at, orphans, remove_orphan
+
+    try:
+        with mlflow_at(uri) as client:
+            for model in orphans(client):
+                if not dry:
+                    remove_orphan(client, model)
+                log(f"MLflow: {'would remove' if dry else 'removed'} {model.model_id}, whose register was killed")
+    except Exception as error:  # MLflow is not needed to clean up
+        log(f"MLflow: cannot look for models of killed registers ({first_line(error)})")
 
 
 def reconcile(base: Storage, uri: str, dry: bool, log: Log) -> None:

@@ -17,9 +17,10 @@ from pipelines.generate import generate as generate_pictures
 from pipelines.judges import judge_jobs
 from pipelines.judges import keep as keep_judge
 from pipelines.judging import JudgePaths
-from pipelines.lease import Lease
+from pipelines.lease import Lease, check_free
 from pipelines.locks import exclusive
 from pipelines.prepare import Options
+from pipelines.prepare import check as check_prepare
 from pipelines.prepare import prepare as prepare_data
 from pipelines.progress import say
 from pipelines.protocols import protocol
@@ -28,12 +29,12 @@ from pipelines.registry import register as register_model
 from pipelines.run import DEFAULT_SAMPLE, Run, Sample, assemble, execute, model_folder, sample_source
 from pipelines.runs import RUNS
 from pipelines.sample import make_sample
-from pipelines.session import check_resources, ray_session, tracking_uri
+from pipelines.session import check_resources, check_without_work, ray_session, tracking_uri
 from pipelines.shards import MANIFEST
 from pipelines.standing import Standing
 from pipelines.storage import Storage
 from pipelines.submitted import refuse_reuse
-from pipelines.tracking import ask_server, prepare_store, tracked_run
+from pipelines.tracking import ask_server, check_store, prepare_store, tracked_run
 from pipelines.train import check_job
 from pipelines.train import train as train_stage
 from pipelines.train_command import best_checkpoint
@@ -95,6 +96,11 @@ def prepare(options: argparse.Namespace) -> None:
     config, source = _config(options), source_of(options)
     how = Options(options.format, options.strict, options.retry_rejected, options.vectors)
     if _dry(options, config):
+        _check_held(options, MANIFEST)
+        if options.address is not None:
+            check_without_work(config.compute.model_copy(update={"workers": 1}), options.address)
+        if source is not None:
+            check_prepare(source, options.out, config, lambda line: say(f"# {line}"), how)
         return
     with _held(options, "prepare", MANIFEST) as standing, ray_session(options.address):
         if source is None:
@@ -107,8 +113,8 @@ def prepare(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """One stage, begun or continued."""
     config = _config(options)
-    if not _dry(options, config):
-        train_command.train(options, config)
+    _dry(options, config)
+    train_command.train(options, config)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -123,11 +129,10 @@ def evaluate(options: argparse.Namespace) -> None:
             JudgePaths(options.judges, options.inception, options.detector),
         )
         evaluation.check(what)
-        standing = Standing(Storage(options.out), "evaluate", options.out.resolve().name)
-        with ray_session(options.address), standing:
+        with _held(options, "evaluate") as standing, ray_session(options.address):
             check_resources(ComputeConfig(workers=what.workers, device="cpu"))
             measured = evaluation.evaluate(what, say, standing=standing)
-    evaluation.save(measured, options.out)
+            evaluation.save(measured, options.out)
     say(measured.text())
     say(f"measures, samples and pictures: {options.out}")
 
@@ -135,12 +140,16 @@ def evaluate(options: argparse.Namespace) -> None:
 def judges(options: argparse.Namespace) -> None:
     """Second encoders and the judge of objects, trained or trained on."""
     config = _config(options)
-    if _dry(options, config):
-        return
+    dry = _dry(options, config)
     jobs, skipped = judge_jobs(config, options.data, options.out)
     for job in jobs.values():
         check_job(job)
     uri = tracking_uri(RUNS)
+    if dry:
+        _check_held(options)
+        check_without_work(config.compute, options.address)
+        check_store(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
+        return
     ask_server(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
     with _held(options, "judges"), ray_session(options.address):
         check_resources(config.compute)
@@ -161,8 +170,8 @@ def register(options: argparse.Namespace) -> None:
     ObjGAN.load(folder, device="cpu")
     uri = tracking_uri(RUNS)
     prepare_store(uri)
-    version = register_model(folder, name=options.name, alias=options.alias, tracking_uri=uri)
-    say(f"registered {version} (alias {options.alias})")
+    done = register_model(folder, name=options.name, alias=options.alias, tracking_uri=uri)
+    say(done.text(options.alias))
 
 
 def generate(options: argparse.Namespace) -> None:
@@ -181,8 +190,16 @@ def _held(options: argparse.Namespace, stage: str, *marks: str) -> Iterator[Stan
     store = Storage(options.out)
     with exclusive(options.out), Lease.acquire(store, wait=options.wait, log=say):
         refuse_reuse(store, *marks)
-        with Standing(store, stage, options.out.resolve().name if stage == "prepare" else None) as standing:
+        with Standing(store, stage, None if stage == "judges" else options.out.resolve().name) as standing:
             yield standing
+
+
+def _check_held(options: argparse.Namespace, *marks: str) -> None:
+    """What `_held` would refuse, without leaving anything."""
+    store = Storage(options.out)
+    check_free(store)
+    refuse_reuse(store, *marks)
+    store.check_unchanged()
 
 
 def _config(options: argparse.Namespace) -> Config:
@@ -205,7 +222,8 @@ def _assemble_run(run_: str) -> Path:
     from objgan.checkpoint import read_config
 
     folder = RUNS / run_
-    assemble(read_config(checkpoints["images"]), checkpoints["images"], checkpoints, folder)
+    with Lease.acquire(Storage(folder), log=say):
+        assemble(read_config(checkpoints["images"]), checkpoints["images"], checkpoints, folder)
     return folder / "model"
 
 

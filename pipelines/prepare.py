@@ -4,6 +4,7 @@ The JSON is read as a stream into sorted runs aside (`pipelines.ingest`, `pipeli
 make which shard; workers join, convert and write (`pipelines.blocks`); the manifest comes last (`pipelines.finish`).
 """
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,7 +47,7 @@ from pipelines.shards import (
 )
 from pipelines.standing import Standing
 
-__all__ = ["Options", "prepare", "run_here", "run_on_ray"]
+__all__ = ["Options", "check", "prepare", "run_here", "run_on_ray"]
 
 Log = Callable[[str], None]
 
@@ -94,9 +95,7 @@ def prepare(
             something was rejected and `options.strict` forbids it.
     """
     sizes = source.sizes()
-    vectors = None if options.vectors is None else PipelineVectors(options.vectors)
-    settings, digest = config.data.model_dump(mode="json"), None if vectors is None else vectors.digest
-    facts = _Facts(source.digests(sizes), settings, source.split.kind, options.format, digest)
+    facts, vectors = _facts(source, sizes, config, options)
     if (out / MANIFEST).exists():
         manifest = load_manifest(out)
         facts.check(manifest, out, options)
@@ -109,12 +108,7 @@ def prepare(
     elif options.retry:
         forget_rejects(out)
     out.mkdir(parents=True, exist_ok=True)
-    log("prepare: reading the JSON")
-    data = ingest(source, out / WORK)
-    check_folder(source, sizes, data.images["file_name"])
-    log(f"prepare: {len(data.images)} images with captions, {len(data.classes)} classes")
-    if options.strict:
-        _refuse_rejects(read_rejects(out / WORK / UNREAD))
+    data = _read(source, sizes, out / WORK, options, log)
     result = _Work(source, sizes, out, config.data, facts, run, log, options.standing).convert(data)
     rejected = list_rejects(result)
     if options.strict:
@@ -127,6 +121,51 @@ def prepare(
     _warn_of_val2014(source, result, log)
     log(summary(manifest))
     return manifest
+
+
+def check(source: CocoSource, out: Path, config: Config, log: Log = print, options: Options = DEFAULTS) -> None:
+    """All that `prepare` would refuse before it reads pixels, without leaving anything.
+
+    Raises:
+        InputError: as `prepare`.
+    """
+    sizes = source.sizes()
+    facts, _ = _facts(source, sizes, config, options)
+    if (out / MANIFEST).exists():
+        manifest = load_manifest(out)
+        facts.check(manifest, out, options)
+        if not options.retry:
+            _refuse_rejects_of(manifest, options)
+            log(f"prepare: {out} is finished, with these inputs and settings; nothing to do")
+            return
+    with tempfile.TemporaryDirectory(prefix="objgan-") as scratch:
+        data = _read(source, sizes, Path(scratch), options, log)
+    source.split.divide(_origins(data), config.data)
+
+
+def _facts(
+    source: CocoSource, sizes: Mapping[str, int], config: Config, options: Options
+) -> tuple["_Facts", PipelineVectors | None]:
+    """What the result depends on, and the word vectors that are given."""
+    vectors = None if options.vectors is None else PipelineVectors(options.vectors)
+    settings, digest = config.data.model_dump(mode="json"), None if vectors is None else vectors.digest
+    return _Facts(source.digests(sizes), settings, source.split.kind, options.format, digest), vectors
+
+
+def _read(source: CocoSource, sizes: Mapping[str, int], work: Path, options: Options, log: Log) -> Ingested:
+    """The JSON, into the folder `work`."""
+    log("prepare: reading the JSON")
+    data = ingest(source, work)
+    check_folder(source, sizes, data.images["file_name"])
+    log(f"prepare: {len(data.images)} images with captions, {len(data.classes)} classes")
+    if options.strict:
+        _refuse_rejects(read_rejects(work / UNREAD))
+    return data
+
+
+def _origins(data: Ingested) -> dict[int, str | None]:
+    """The part of the data set that each image is of, by image id."""
+    return dict(zip(data.images["image_id"].to_pylist(), data.images["origin"].to_pylist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -186,8 +225,7 @@ class _Work:
     def convert(self, data: Ingested) -> Result:
         """All shards. Where rejected images leave a split empty, the rest is divided again without them."""
         excluded: dict[int, list[Reject]] = {}
-        ids = data.images["image_id"].to_pylist()
-        origins = dict(zip(ids, data.images["origin"].to_pylist(), strict=True))
+        origins = _origins(data)
         while True:
             usable = {image_id: origin for image_id, origin in origins.items() if image_id not in excluded}
             self._check_any(usable, excluded)

@@ -71,6 +71,26 @@ class Finding:
         return [name for name, value in self.values.items() if not math.isfinite(value)]
 
 
+def check_replay(
+    folder: Path, needs: dict[str, Path] | None = None
+) -> tuple[Path, dict[str, Any], dict[str, nn.Module]]:
+    """The folder of a kept step, what it says of itself, and the frozen networks that it needs.
+
+    Raises:
+        InputError: as `replay`.
+    """
+    folder = folder.parent if folder.is_file() else folder
+    facts = read_json(folder / _FACTS, "replay")
+    read_config(folder / _CHECKPOINT)
+    stage_class(facts["stage"])
+    helpers: dict[str, nn.Module] = {}
+    for stage, place in {**facts["needs"], **(needs or {})}.items():
+        if not Path(place).is_dir():
+            raise InputError(f"replay: the checkpoint of stage {stage} is not in {place}: give it with --{stage} DIR")
+        helpers |= load_inference(Path(place))
+    return folder, facts, helpers
+
+
 def replay(folder: Path, log: Log, needs: dict[str, Path] | None = None) -> list[Finding]:
     """Do a kept step again, each group by itself, and say what is not finite, and where it began.
 
@@ -79,15 +99,8 @@ def replay(folder: Path, log: Log, needs: dict[str, Path] | None = None) -> list
     Raises:
         InputError: not a kept step, or something that it needs is gone.
     """
-    folder = folder.parent if folder.is_file() else folder
-    facts = read_json(folder / _FACTS, "replay")
+    folder, facts, helpers = check_replay(folder, needs)
     config, domain = read_config(folder / _CHECKPOINT), Domain.load(folder / _CHECKPOINT / "domain")
-    stage_class(facts["stage"])
-    helpers: dict[str, nn.Module] = {}
-    for stage, place in {**facts["needs"], **(needs or {})}.items():
-        if not Path(place).is_dir():
-            raise InputError(f"replay: the checkpoint of stage {stage} is not in {place}: give it with --{stage} DIR")
-        helpers |= load_inference(Path(place))
     findings = []
     for part in _load(folder / _PARTS):
         state = TrainState(build_stage(facts["stage"], config, domain, helpers))

@@ -211,7 +211,7 @@ def _evaluate(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) 
 def _register(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
     measures = (work.result("evaluate") or {})["measures"]
     tags = {"objgan.identity": work.identities["register"], **{k: f"{v:.4f}" for k, v in measures.items()}}
-    uri = register(
+    done = register(
         model_folder(work),
         name=run.model_name,
         alias=run.alias,
@@ -219,8 +219,8 @@ def _register(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) 
         run_id=tracking.run,
         tags=tags,
     )
-    log(f"registered {uri} (alias {run.alias})")
-    return {"model": uri}
+    log(done.text(run.alias))
+    return {"model": done.uri}
 
 
 def model_folder(work: Plan) -> Path:

@@ -70,10 +70,12 @@ def _list(base: Storage, as_json: bool) -> None:
 
 
 def _tidy(base: Storage, dry: bool) -> None:
-    from pipelines.cleaning import collect, reconcile  # checkpoints are read with torch, a second of import
+    from pipelines.cleaning import collect, collect_models, reconcile  # checkpoints are read with torch, a second
 
+    uri = tracking_uri(RUNS)
     collect(base, dry, say)
-    reconcile(base, tracking_uri(RUNS), dry, say)
+    collect_models(uri, dry, say)
+    reconcile(base, uri, dry, say)
 
 
 def _send(base: Storage, run: str) -> None:

@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -156,17 +156,36 @@ def _skip_lines(expression: str) -> None:
             filtering.skip_re = re.compile(expression)
 
 
-def check_resources(compute: ComputeConfig) -> bool:
+def check_without_work(compute: ComputeConfig, address: str | None) -> None:
+    """`check_resources`, for a command that will do nothing: no Ray is started on this machine for it.
+
+    Raises:
+        InputError: fewer CPUs or GPUs than workers, or no cluster answers at `address`.
+    """
+    cores = own_cores(address)
+    if cores is None:
+        with ray_session(address):
+            check_resources(compute)
+        return
+    import torch
+
+    check_resources(compute, {"CPU": cores, "GPU": torch.cuda.device_count()})
+
+
+def check_resources(compute: ComputeConfig, resources: Mapping[str, float] | None = None) -> bool:
     """Compare the ask with the cluster, which would otherwise wait for ever; True: train on GPUs.
 
     A cluster that grows by itself (`compute.autoscaling`) is asked, and has `compute.start_deadline` to answer.
 
+    resources: what there is; None: Ray is asked
+
     Raises:
         InputError: fewer CPUs or GPUs than workers.
     """
-    import ray
+    if resources is None:
+        import ray
 
-    resources = ray.cluster_resources()
+        resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     use_gpu = compute.device == "cuda" or (compute.device == "auto" and gpus > 0)
     kind, there = ("GPU", gpus) if use_gpu else ("CPU", int(resources.get("CPU", 0)))

@@ -148,7 +148,8 @@ def _after(status: RunStatus, event: Event) -> RunStatus:
             )
         case Saved(step=step, checkpoint=name):
             now = time.time()
-            return replace(status, checkpoint=CheckpointNote(name, step, now), updated=now)
+            note = CheckpointNote(name, step, now)
+            return replace(status, step=max(step, status.step), checkpoint=note, updated=now)
         case Skipped(skipped=skipped):
             return replace(status, skipped=skipped, updated=time.time())
         case WorkerFailed():

@@ -138,6 +138,25 @@ def ask_server(uri: str, known: Path | Storage | None = None) -> None:
         prepare_store(uri, known)
 
 
+def check_store(uri: str, known: Path | Storage | None = None) -> None:
+    """As `prepare_store`, for a command that will do nothing: a store that is not there yet is not made.
+
+    Raises:
+        InputError: the store or server cannot be used.
+    """
+    path = _sqlite_path(uri)
+    if path is None or path.exists():
+        prepare_store(uri, known)
+    else:
+        Storage(path.parent).check_unchanged()
+
+
+def store_exists(uri: str) -> bool:
+    """Whether there is a store at all; of a server it is supposed."""
+    path = _sqlite_path(uri)
+    return path is None or path.exists()
+
+
 @contextlib.contextmanager
 def tracked_run(
     uri: str,

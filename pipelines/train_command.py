@@ -10,28 +10,34 @@ from objgan.config import Config
 from objgan.errors import InputError
 from objgan.stages import stage_class
 from pipelines.jobs import SETTINGS_FILE, TrainJob
-from pipelines.lease import Lease
+from pipelines.lease import Lease, check_free
 from pipelines.locations import typed_again
 from pipelines.profiling import profile_steps, table
 from pipelines.progress import say
-from pipelines.replay import replay
+from pipelines.replay import check_replay, replay
 from pipelines.run import needed_stages
 from pipelines.runs import RUNS
-from pipelines.session import check_resources, ray_session, tracking_uri
+from pipelines.session import check_resources, check_without_work, ray_session, tracking_uri
 from pipelines.storage import Storage
 from pipelines.submitted import refuse_reuse
-from pipelines.tracking import prepare_store, tracked_run
+from pipelines.tracking import check_store, prepare_store, tracked_run
 from pipelines.train import check_job
 from pipelines.train import train as train_stage
 
 
 def train(options: argparse.Namespace, config: Config) -> None:
-    """What the command does, once `--dry-run` is out of the way."""
+    """What the command does; with `--dry-run`, all of its checks and nothing else.
+
+    Raises:
+        InputError: what it would be refused for.
+    """
     stage_class(options.stage)
+    if options.dry_run:
+        _check(options, config)
+        return
     if options.replay is not None:
-        needs = {} if options.encoders is None else {"encoders": options.encoders}
         with tempfile.TemporaryDirectory() as scratch:
-            replay(_near(options.replay, Path(scratch)), say, needs)
+            replay(_near(options.replay, Path(scratch)), say, _replay_needs(options))
         return
     job = _job(options, config)
     check_job(job)
@@ -41,6 +47,32 @@ def train(options: argparse.Namespace, config: Config) -> None:
         say(f"trace: {trace} (open it in https://ui.perfetto.dev)")
         return
     _train(options, job)
+
+
+def _check(options: argparse.Namespace, config: Config) -> None:
+    """All that the command would check, without leaving anything."""
+    if options.replay is not None:
+        with tempfile.TemporaryDirectory() as scratch:
+            check_replay(_near(options.replay, Path(scratch)), _replay_needs(options))
+        say(f"# would do the step in {typed_again(options.replay)} again")
+        return
+    job = _job(options, config)
+    check_job(job)
+    store = job.store()
+    if not options.profile:
+        check_free(store)
+        refuse_reuse(store, SETTINGS_FILE)
+        store.check_unchanged()
+        check_without_work(config.compute, options.address)
+        check_store(tracking_uri(RUNS), store)
+    steps = job.total_steps(len(job.reader("train")))
+    newest = job.checkpoints().newest(set_aside=False)
+    begun = f"resume from {newest[0]}" if newest else "begin"
+    say(f"# {options.stage}: would {begun} in {store}, {steps} steps in all, on data {job.data}")
+
+
+def _replay_needs(options: argparse.Namespace) -> dict[str, Path]:
+    return {} if options.encoders is None else {"encoders": options.encoders}
 
 
 def _train(options: argparse.Namespace, job: TrainJob) -> None:

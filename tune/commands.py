@@ -85,9 +85,9 @@ def _afterwards(options: argparse.Namespace, tracked: Sweep, result: SweepResult
     if confirmed is not None and confirmed.outcome == "worse":
         say("not registered: the recipe's settings are better")
         return
-    model = promote(candidate(tracked, best_trial(tracked, result), options.rest), options.register, uri, confirmed)
-    tell_registered(tracked, model, say)
-    say(f"registered {model} (alias {ALIAS})")
+    done = promote(candidate(tracked, best_trial(tracked, result), options.rest), options.register, uri, confirmed)
+    tell_registered(tracked, done.uri, say)
+    say(done.text(ALIAS))
 
 
 def _confirm(options: argparse.Namespace, tracked: Sweep, result: SweepResult) -> confirmation.Confirmed:

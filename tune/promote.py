@@ -4,6 +4,7 @@ Where every stage has a checkpoint, the whole model is registered, as `pipelines
 generates no image: it becomes a version of NAME-STAGE that holds its checkpoint, to train or to assemble with.
 """
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,9 +15,9 @@ from typing import Any
 from objgan.checkpoint import read_config
 from objgan.config import STAGES, config_to_json
 from objgan.errors import InputError
-from objgan.files import read_json
+from objgan.files import read_json, sha256
 from pipelines.mlflow_store import EXPERIMENT
-from pipelines.registry import mlflow_at, register
+from pipelines.registry import DIGEST, Registered, mlflow_at, one_version, register, unfinished
 from pipelines.run import assemble
 from pipelines.storage import Storage
 from pipelines.train_command import best_checkpoint
@@ -66,8 +67,8 @@ def candidate(sweep: Sweep, trial: Trial, rest: str | None) -> Candidate:
     return Candidate(sweep, trial, found)
 
 
-def promote(what: Candidate, name: str, uri: str, confirmed: Confirmed | None) -> str:
-    """Register; `models:/NAME/VERSION` of what was made, with the alias `challenger`.
+def promote(what: Candidate, name: str, uri: str, confirmed: Confirmed | None) -> Registered:
+    """Register; the version, with the alias `challenger`.
 
     Raises:
         InputError: MLflow cannot be used, or the parts do not fit together.
@@ -109,28 +110,31 @@ def _check_fit(what: Candidate) -> None:
         )
 
 
-def _register_stage(what: Candidate, name: str, uri: str, run: str | None, tags: Mapping[str, str]) -> str:
+def _register_stage(what: Candidate, name: str, uri: str, run: str | None, tags: Mapping[str, str]) -> Registered:
     """A version that holds the stage's checkpoint and the whole tree of settings; it has no pyfunc to serve."""
-    from mlflow.exceptions import MlflowException
-
     stage = what.sweep.stage
     with mlflow_at(uri) as client, tempfile.TemporaryDirectory(prefix="objgan-") as scratch:
         folder = Path(scratch)
         shutil.copytree(what.checkpoints[stage], folder / "checkpoint")
         (folder / "config.json").write_text(config_to_json(trial_config(what.sweep, what.trial)))
-        try:
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        digest = hashlib.sha256("".join(sha256(path) for path in files).encode()).hexdigest()
+        wanted = {**tags, DIGEST: digest}
+
+        def make(client: Any) -> str:
             experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
-            model = client.create_logged_model(experiment, f"objgan-{stage}", run, dict(tags), None, "objgan-stage")
+            model = client.create_logged_model(
+                experiment, f"objgan-{stage}", run, unfinished(run), None, "objgan-stage"
+            )
             client.log_model_artifacts(model.model_id, str(folder))
             client.finalize_logged_model(model.model_id, "READY")
+            client.set_logged_model_tags(model.model_id, dict(tags))
             if not any(each.name == name for each in client.search_registered_models(f"name='{name}'")):
                 client.create_registered_model(name)
             source = client.get_logged_model(model.model_id).artifact_location
-            version = client.create_model_version(name, source, run, dict(tags), model_id=model.model_id).version
-            client.set_registered_model_alias(name, ALIAS, str(version))
-        except MlflowException as error:
-            raise InputError(f"MLflow: cannot register {name}@{ALIAS} ({str(error).splitlines()[0][:200]})") from None
-    return f"models:/{name}/{version}"
+            return str(client.create_model_version(name, source, run, wanted, model_id=model.model_id).version)
+
+        return one_version(client, name, ALIAS, wanted, make)
 
 
 def _tags(what: Candidate, uri: str, confirmed: Confirmed | None) -> dict[str, str]:
