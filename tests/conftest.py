@@ -34,6 +34,16 @@ def repository() -> Path:
     return REPOSITORY
 
 
+@pytest.fixture(scope="session", autouse=True)
+def clean_root() -> Iterator[None]:
+    """Tests leave nothing at the repository's root: no `mlflow.db` of MLflow's own choice, no `runs`, no `s3:`."""
+    caches = {".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", "__pycache__"}
+    before = {path.name for path in REPOSITORY.iterdir()}
+    yield
+    left = {path.name for path in REPOSITORY.iterdir()} - before - caches
+    assert not left, f"tests left {', '.join(sorted(left))} at the root of the repository"
+
+
 @pytest.fixture(scope="session")
 def shared_coco() -> Path:
     """The folder of genuine COCO images and annotations, which lies beside the repository and is never copied."""

@@ -12,6 +12,11 @@ import pytest
 
 PACKAGES = ("objgan", "pipelines", "tune", "cluster")
 TOP_LEVEL = {".ci", "docs", "tests", *PACKAGES}
+TOP_LEVEL_FILES = {
+    *(".dockerignore", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "Dockerfile", "LICENSE", "Makefile"),
+    *("README.md", "constraints.txt", "pyproject.toml"),
+}
+MOST_BYTES = 500_000
 FORBIDDEN = {
     "objgan": {"ray", "mlflow", "pyarrow", "pipelines", "tune", "cluster"},
     "pipelines": {"tune", "cluster"},
@@ -122,11 +127,58 @@ def test_every_package_has_an_init_and_tests_have_none(repository: Path) -> None
     assert not list((repository / "tests").rglob("__init__.py"))
 
 
-def test_top_level_folders_are_the_house(repository: Path) -> None:
-    ignored = [line.strip("/") for line in (repository / ".gitignore").read_text().splitlines() if line.endswith("/")]
-    folders = {path.name for path in repository.iterdir() if path.is_dir() and path.name != ".git"}
-    there = {name for name in folders if not any(fnmatch.fnmatch(name, pattern) for pattern in ignored)}
-    assert there <= TOP_LEVEL
+def top_level_faults(repository: Path) -> list[str]:
+    """Folders and files at the root that are neither the house's nor ignored by git."""
+    ignored = [line.strip("/") for line in (repository / ".gitignore").read_text().splitlines() if line]
+    faults = []
+    for path in sorted(repository.iterdir()):
+        known = TOP_LEVEL if path.is_dir() else TOP_LEVEL_FILES
+        if path.name not in {".git", *known} and not any(fnmatch.fnmatch(path.name, pattern) for pattern in ignored):
+            faults.append(f"{path.name} is not of the house: move it, or ignore it in .gitignore")
+    return faults
+
+
+def large_files(repository: Path, tracked: Iterator[str]) -> list[str]:
+    """Tracked files that are too large for a repository, with their sizes."""
+    found = ((name, repository / name) for name in tracked)
+    sizes = [(name, path.stat().st_size) for name, path in found if path.is_file() and not path.is_symlink()]
+    return [f"{name} has {size:,} bytes, over {MOST_BYTES:,}" for name, size in sizes if size > MOST_BYTES]
+
+
+def tracked_files(repository: Path) -> Iterator[str]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=repository, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip(f"git does not list the files here: {listed.stderr.strip()}")
+    return (name for name in listed.stdout.split("\0") if name)
+
+
+def test_the_top_level_is_the_house(repository: Path) -> None:
+    assert top_level_faults(repository) == []
+
+
+def test_tracked_files_are_small_and_none_is_ignored(repository: Path) -> None:
+    """A database or a model in the repository is an accident, and travels with every job."""
+    assert large_files(repository, tracked_files(repository)) == []
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    both = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout.split()
+    assert both == [], "tracked, although .gitignore says that it is no part of the repository"
+
+
+def test_what_a_run_leaves_at_the_root_is_seen_and_what_mlflow_makes_is_ignored(
+    repository: Path, tmp_path: Path
+) -> None:
+    for name in (".gitignore", ".dockerignore"):
+        (tmp_path / name).write_text((repository / name).read_text())
+        assert {"/mlflow.db", "/mlruns/"} <= set((repository / name).read_text().splitlines())
+    for name in ("mlruns", "runs", "data", ".venv", "tests"):
+        (tmp_path / name).mkdir()
+    for name in ("mlflow.db", "mlflow.db-journal"):
+        (tmp_path / name).write_bytes(b"")
+    assert top_level_faults(tmp_path) == []
+    (tmp_path / "scratch.db").write_bytes(bytes(MOST_BYTES + 1))
+    (tmp_path / "s3:").mkdir()
+    assert [fault.split()[0] for fault in top_level_faults(tmp_path)] == ["s3:", "scratch.db"]
+    assert large_files(tmp_path, iter(["scratch.db", "mlflow.db"])) == ["scratch.db has 500,001 bytes, over 500,000"]
 
 
 @pytest.mark.parametrize(

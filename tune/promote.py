@@ -123,9 +123,7 @@ def _register_stage(what: Candidate, name: str, uri: str, run: str | None, tags:
 
         def make(client: Any) -> str:
             experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
-            model = client.create_logged_model(
-                experiment, f"objgan-{stage}", run, unfinished(run), None, "objgan-stage"
-            )
+            model = client.create_logged_model(experiment, f"objgan-{stage}", run, unfinished(), None, "objgan-stage")
             client.log_model_artifacts(model.model_id, str(folder))
             client.finalize_logged_model(model.model_id, "READY")
             client.set_logged_model_tags(model.model_id, dict(tags))

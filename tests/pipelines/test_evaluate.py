@@ -1,7 +1,10 @@
 """Evaluation of an untrained model by untrained judges: what is measured, and that nothing but the model matters."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,14 +25,18 @@ from pipelines.__main__ import main
 from pipelines.evaluate import Evaluation, Measured, check, evaluate, run_here, run_on_ray, save
 from pipelines.judges import OTHER_SEED, identity, judge_jobs
 from pipelines.judging import JUDGE, SECOND_ENCODERS, JudgePaths
+from pipelines.lease import Lease
 from pipelines.measuring import Measurer, Task
 from pipelines.prepare import prepare
 from pipelines.prepare import run_here as prepare_here
 from pipelines.protocols import Protocol
 from pipelines.recipes import resolve
 from pipelines.run import sample_source
+from pipelines.runs import find_runs, to_go_on
 from pipelines.sample import make_sample
+from pipelines.storage import Storage
 from pipelines.synthesis import Synthesis
+from tests.pipelines.training import wait_until
 
 PROTOCOL = Protocol("p", pool=8, diverse_captions=3, diverse_samples=2)
 SMALL = (
@@ -266,3 +273,30 @@ def test_judges_are_told_apart_by_what_they_are(what: Evaluation, tmp_path: Path
     assert identity(tmp_path / "a") != identity(ours), "the judge of objects is missing"
     shutil.copytree(ours / JUDGE, tmp_path / "a" / JUDGE)
     assert identity(tmp_path / "a") == identity(ours)
+
+
+def test_a_folder_that_another_driver_holds_is_left_alone(
+    what: Evaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "--model", str(what.model), "--data", str(what.data), "--out", str(tmp_path)]
+    with Lease.acquire(Storage(tmp_path)):
+        assert main(command) == 2
+    assert "is held by process" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+def test_an_evaluation_that_was_killed_is_not_shown_as_running(
+    what: Evaluation, tmp_path: Path, repository: Path
+) -> None:
+    words = ["evaluate", "--model", str(what.model), "--data", str(what.data), "--out", str(tmp_path / "measured")]
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    process = subprocess.Popen([sys.executable, "-m", "pipelines", *words], cwd=tmp_path, env=environment)
+    wait_until(lambda: (tmp_path / "measured" / "status.json").exists() or process.poll() is not None)
+    (seen,) = find_runs(Storage(tmp_path))
+    assert (seen.stage, seen.state, seen.alive) == ("evaluate", "running", True)
+    assert seen.held is not None and seen.held.pid == process.pid
+    process.kill()
+    process.wait()
+    (seen,) = find_runs(Storage(tmp_path))
+    assert (seen.state, seen.alive) == ("dead", False)
+    assert (to_go_on(seen) or "").startswith("python -m pipelines evaluate --model")

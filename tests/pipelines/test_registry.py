@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -14,13 +16,17 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import objgan
 from objgan.errors import InputError
+from objgan.generation import ObjGAN
+from pipelines.__main__ import main
 from pipelines.generate import local_model
-from pipelines.registry import REQUIREMENTS, mlflow_at, register
+from pipelines.registry import REQUIREMENTS, Registered, mlflow_at, register
 from pipelines.tracking import prepare_store, tracked_run
+from tests.pipelines.training import wait_until
 
 # Run in a folder elsewhere, isolated from the working directory and from installed checkouts: what may not be there is
 # not there. `objgan` itself comes out of the registered model's own copy of the code.
@@ -65,9 +71,9 @@ def version(store: str, model_folder: Path, tmp_path_factory: pytest.TempPathFac
     prepare_store(store)
     before, path = addresses(), list(sys.path)
     with tracked_run(store, "register", tmp_path_factory.mktemp("run") / "run.txt", {}) as tracking:
-        uri = register(model_folder, tracking_uri=store, run_id=tracking.run, tags={"mask_iou": "0.5"})
+        done = register(model_folder, tracking_uri=store, run_id=tracking.run, tags={"mask_iou": "0.5"})
     assert addresses() == before and sys.path == path, "the rest of the process goes on as before"
-    assert uri == "models:/objgan/1"
+    assert done == Registered("models:/objgan/1", new=True)
     return mlflow.MlflowClient(store, store).get_model_version_by_alias("objgan", "challenger")
 
 
@@ -79,7 +85,7 @@ def logged(store: str, version: Any, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_the_version_knows_its_run_and_tags(version: Any) -> None:
-    assert str(version.version) == "1" and version.tags == {"mask_iou": "0.5"} and version.run_id
+    assert str(version.version) == "1" and version.tags["mask_iou"] == "0.5" and version.run_id
 
 
 def test_it_predicts_where_ray_and_pipelines_are_not(
@@ -131,11 +137,78 @@ def test_generate_finds_it_by_alias_run_and_folder(store: str, version: Any, log
             assert (folder / "model.json").read_bytes() == (model_folder / "model.json").read_bytes()
 
 
-def test_a_second_version_takes_the_alias(store: str, version: Any, model_folder: Path) -> None:
-    assert register(model_folder, tracking_uri=store) == "models:/objgan/2"
+def test_the_same_model_is_no_new_version(store: str, version: Any, model_folder: Path, tmp_path: Path) -> None:
+    """Wherever its folder lies. The version that is there gets the alias and the tags."""
+    elsewhere = tmp_path / "copy"
+    shutil.copytree(model_folder, elsewhere)
+    again = register(elsewhere, alias="again", tracking_uri=store, tags={"more": "1"})
+    assert again == Registered("models:/objgan/1", new=False)
+    assert again.text("again") == "models:/objgan/1 holds this model already: no new version; alias again points to it"
+    client = mlflow.MlflowClient(store, store)
+    there = client.get_model_version_by_alias("objgan", "again")
+    assert str(there.version) == "1" and there.run_id == version.run_id
+    assert there.tags["mask_iou"] == "0.5" and there.tags["more"] == "1"
+    other = register(elsewhere, name="other", tracking_uri=store)
+    assert other == Registered("models:/other/1", new=True), "another registered model has versions of its own"
+
+
+def test_another_model_is_a_new_version_that_takes_the_alias(
+    store: str, version: Any, model_folder: Path, tmp_path: Path
+) -> None:
+    model = ObjGAN.load(model_folder, device="cpu")
+    with torch.no_grad():
+        next(model.networks["box_generator"].parameters()).add_(1.0)
+    model.save(tmp_path / "changed")
+    assert register(tmp_path / "changed", tracking_uri=store) == Registered("models:/objgan/2", new=True)
     client = mlflow.MlflowClient(store, store)
     assert str(client.get_model_version_by_alias("objgan", "challenger").version) == "2"
     assert client.get_model_version("objgan", "1").run_id == version.run_id
+
+
+def _logged(store: str) -> list[Any]:
+    client = mlflow.MlflowClient(store, store)
+    return list(client.search_logged_models([client.get_experiment_by_name("objgan").experiment_id]))
+
+
+def test_a_register_that_was_killed_leaves_nothing_that_gc_does_not_remove(
+    model_folder: Path, tmp_path: Path, repository: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    prepare_store(store)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    words = [sys.executable, "-m", "pipelines", "register", "--model", str(model_folder)]
+    process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(repository)})
+    wait_until(lambda: bool(_logged(store)) or process.poll() is not None)
+    process.send_signal(signal.SIGSTOP)
+    (model,) = _logged(store)
+    place = Path(model.artifact_location.removeprefix("file://"))
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "half").write_text("a file that the killed process had written")
+    assert main(["runs", "gc"]) == 0 and len(_logged(store)) == 1, "the process lives: its model is no leftover"
+    process.kill()
+    process.wait()
+    assert main(["runs", "gc", "--dry-run"]) == 0
+    assert f"would remove {model.model_id}" in capsys.readouterr().out and len(_logged(store)) == 1
+    assert main(["runs", "gc"]) == 0
+    assert f"removed {model.model_id}" in capsys.readouterr().out
+    assert _logged(store) == [] and not place.exists()
+    assert register(model_folder, tracking_uri=store) == Registered("models:/objgan/1", new=True)
+    assert main(["runs", "gc"]) == 0 and len(_logged(store)) == 1, "what became a version stays"
+    assert main(["register", "--model", str(model_folder)]) == 0
+    assert "models:/objgan/1 holds this model already" in capsys.readouterr().out
+
+
+def test_no_store_is_made_in_the_folder_that_a_process_happens_to_be_in(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's own default is `mlflow.db` in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    assert register(model_folder).uri == "models:/objgan/1"
+    with local_model("models:/objgan@challenger", "") as folder:
+        assert (folder / "model.json").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 def test_wrong_input_is_refused_in_one_line(store: str, model_folder: Path, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from pipelines.__main__ import main
 from pipelines.backlog import FOLDER, Backlog, Metrics
 from pipelines.checkpoints import checkpoint_name
 from pipelines.cleaning import leftovers
+from pipelines.holders import typed
 from pipelines.lease import Lease
 from pipelines.runs import choose, describe, find_runs, table, to_go_on
 from pipelines.status import CheckpointNote, RunStatus
@@ -29,7 +32,8 @@ from pipelines.tracking import prepare_store, tracked_run
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from pipelines.lease import Lease
+    from pipelines.holders import typed
+from pipelines.lease import Lease
     from pipelines.status import RunStatus
     from pipelines.storage import Storage
 
@@ -234,3 +238,30 @@ def test_sending_to_a_server_that_is_away_fails_and_keeps(
     said = capsys.readouterr()
     assert "1 metric and 0 pictures are kept in" in said.out and "MLflow does not answer" in said.err
     assert Backlog(Storage(run)).kept().metrics == 1
+
+
+def test_commands_to_type_again_work_as_they_are_printed(
+    s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run in a bucket: endpoint and region are parts of the query, and the password comes from the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "hush")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    prepare_store(os.environ["MLFLOW_TRACKING_URI"])
+    run = Storage(s3).child("a").child("boxes")
+    with tracked_run(os.environ["MLFLOW_TRACKING_URI"], "boxes", run, {}):
+        pass
+    monkeypatch.setattr(sys, "argv", ["/x/pipelines/__main__.py", "train", "boxes", "--storage", s3, "--run", "a"])
+    RunStatus("failed", "boxes", command=typed()).save(run)
+    Backlog(run).add([Metrics({"loss": 1.0}, 1)])
+    (seen,) = find_runs(Storage(s3))
+    query = s3.partition("?")[2]
+    for command in (to_go_on(seen), to_go_on(replace(seen, status=None))):
+        words = shlex.split((command or "").removesuffix(" (with the options of its start)"))
+        assert words[words.index("--storage") + 1].endswith(f"?{query}") and "hush" not in str(command)
+    told = (Backlog(run).kept() or pytest.fail("nothing is kept")).text()
+    assert "hush" not in told
+    words = shlex.split(told.rpartition("`python -m pipelines ")[2].rstrip("`"))
+    assert main(words) == 0
+    assert "sent 1 metrics" in capsys.readouterr().out

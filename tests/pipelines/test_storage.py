@@ -8,6 +8,7 @@ import pytest
 
 from objgan.errors import InputError
 from pipelines.faults import StorageAway, is_full, is_passing, is_wrong_place
+from pipelines.locations import typed_again
 from pipelines.storage import Storage
 
 
@@ -158,6 +159,31 @@ def test_secrets_are_not_shown(s3: str) -> None:
     with pytest.raises(InputError) as caught:
         Storage("s3://id:hush@b/x?nonsense=1")
     assert "hush" not in str(caught.value) + str(Storage(s3)) + repr(Storage(s3))
+
+
+@pytest.mark.parametrize(
+    ("location", "again"),
+    [
+        ("runs/a b", "runs/a b"),
+        ("/data/a?b", "/data/a?b"),
+        ("s3://bucket/a", "s3://bucket/a"),
+        ("s3://id:hush@bucket/a?region=eu&scheme=http", "s3://bucket/a?region=eu&scheme=http"),
+        ("s3://bucket/a?region=eu&secret_key=hush", "s3://bucket/a?region=eu"),
+        ("s3://bucket/a?session_token=hush", "s3://bucket/a"),
+        ("s3://bucket/a?X-Amz-Signature=hush&X-Amz-Credential=hush&sig=hush", "s3://bucket/a"),
+        ("--storage=s3://id:hush@bucket/a?endpoint_override=h:1", "--storage=s3://bucket/a?endpoint_override=h:1"),
+        ("abfs://c@account.dfs.core.windows.net/a", "abfs://account.dfs.core.windows.net/a"),
+    ],
+)
+def test_a_location_to_type_again_has_its_query_and_no_secret(location: str, again: str) -> None:
+    assert typed_again(location) == again
+
+
+def test_a_storage_knows_the_folders_above_it(s3: str, tmp_path: Path) -> None:
+    deep = Storage(s3).child("a").child("boxes")
+    assert deep.above(2).uri == s3 and deep.above().uri == Storage(s3).child("a").uri
+    assert "hush" not in deep.address and deep.address.endswith("/a/boxes?" + s3.partition("?")[2])
+    assert Storage(tmp_path / "a" / "b").above().local == tmp_path / "a"
 
 
 @pytest.mark.parametrize("location", ["zz://bucket/x", "s3://b/x?nonsense=1", "s3://", "hdfs://nowhere:1/x"])
