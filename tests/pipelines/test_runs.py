@@ -32,8 +32,7 @@ from pipelines.tracking import prepare_store, tracked_run
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from pipelines.holders import typed
-from pipelines.lease import Lease
+    from pipelines.lease import Lease
     from pipelines.status import RunStatus
     from pipelines.storage import Storage
 
