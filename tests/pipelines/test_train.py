@@ -138,14 +138,15 @@ def test_a_second_sigterm_ends_at_once_and_is_no_failure(
 ) -> None:
     command = Command(tmp_path / "w", repository, small_config(data_config, steps=9000, log_every=50), prepared)
     process = command.start()
-    wait_until(lambda: (command.folder / "step_00000010").exists() or process.poll() is not None)
+    place = Storage(command.folder)
+    wait_until(lambda: bool((there := RunStatus.load(place)) and there.checkpoint) or process.poll() is not None)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 143, said
     assert said.strip().splitlines()[-1].startswith("stopped (exit code 143): terminated"), said
-    status = RunStatus.load(Storage(command.folder))
+    status = RunStatus.load(place)
     assert status is not None
     assert (status.state, status.reason, status.error) == ("stopped", "terminated", None)
     assert status.checkpoint is not None and status.step >= 10
