@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycocotools.mask
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from objgan import run_lengths
 from objgan.errors import InputError
 from objgan.files import read_json, write_atomically
 from objgan.layout import Layout
@@ -141,11 +141,13 @@ def _parse_mask(value: Any, box: list[float], size: int, where: str) -> np.ndarr
         raise InputError(
             f"{where}: mask size {value['size']!r} is not this model's [{size}, {size}]; or leave mask out"
         )
-    mask = _decode(value["counts"], size)
-    if mask is None:
+    try:
+        mask = run_lengths.decode(value["counts"], size, size) == 1
+    except run_lengths.BadMask as error:
         raise InputError(
-            f"{where}: mask counts are no run-length encoding of {size} x {size} pixels; or leave mask out"
-        )
+            f"{where}: mask counts are no run-length encoding of {size} x {size} pixels ({error}); correct them or "
+            f"leave mask out"
+        ) from None
     if not mask.any():
         raise InputError(f"{where}: mask is empty; draw it, or leave it out to have the shape generated")
     if "box" in value:
@@ -206,35 +208,4 @@ def _shortest(value: Tensor) -> float:
 
 
 def _encode(mask: Tensor) -> dict[str, Any]:
-    pixels = np.asfortranarray(mask.cpu().numpy().astype(np.uint8))
-    encoded = pycocotools.mask.encode(pixels)
-    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode()}
-
-
-def _decode(counts: Any, size: int) -> np.ndarray | None:
-    """COCO run lengths -> bool [size, size], None where they are not that.
-
-    Not pycocotools' decode: given runs that stop short it returns memory that nobody wrote.
-    """
-    runs = _read_runs(counts) if isinstance(counts, str) else counts
-    if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs) or sum(runs) != size**2:
-        return None
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size, size, order="F")
-
-
-def _read_runs(text: str) -> list[int] | None:
-    """COCO's string of runs: six bits a character, the sixth for "more follow"; from the fourth on as differences."""
-    runs: list[int] = []
-    value = shift = 0
-    for letter in text:
-        bits = ord(letter) - 48
-        if not 0 <= bits < 64 or shift > 30:
-            return None
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        value -= (1 << shift) if bits & 16 else 0
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-        value = shift = 0
-    return runs if shift == 0 else None
+    return {"size": list(mask.shape), "counts": run_lengths.encode(mask.cpu().numpy())}

@@ -7,32 +7,32 @@ import numpy as np
 import pycocotools.mask as coco_mask
 from PIL import Image
 
+from objgan import run_lengths
+from objgan.run_lengths import BadMask
+from pipelines.record_values import shown
+
 Box = Sequence[float]
 _WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
-def squash_segmentation(segmentation: Any, width: int, height: int, box: Box, size: int) -> str | None:
+def squash_segmentation(segmentation: Any, width: int, height: int, box: Box, size: int) -> str:
     """COCO polygons or RLE of a width x height picture -> compressed RLE counts of the size x size square.
 
     Polygons are scaled, then rasterised, so nothing is sampled twice; RLE is averaged and cut at one half. A mask too
-    thin to cover any pixel becomes a line one pixel wide along its `box` (xywh, fractions). None: the segmentation is
-    unusable (no polygon of three points, run lengths that do not fill the picture).
+    thin to cover any pixel becomes a line one pixel wide along its `box` (xywh, fractions).
+
+    Raises:
+        BadMask: the segmentation cannot be used (no polygon of three points, run lengths that do not fill the picture).
     """
-    try:
-        if isinstance(segmentation, list):
-            runs = _polygons(segmentation, width, height, size)
-        elif isinstance(segmentation, dict):
-            runs = coco_mask.encode(np.asfortranarray(_resize(_run_length(segmentation, width, height), size)))
-        else:
-            return None
-    except (ValueError, TypeError, KeyError, OverflowError):
-        return None
-    if not coco_mask.area(runs):
-        mask = np.zeros((size, size), np.uint8, order="F")
-        _draw_thin(mask, box)
-        runs = coco_mask.encode(mask)
-    counts: bytes = runs["counts"]
-    return counts.decode("ascii")
+    if isinstance(segmentation, list):
+        runs = _polygons(segmentation, width, height, size)
+        counts, empty = runs["counts"].decode("ascii"), not coco_mask.area(runs)
+    elif isinstance(segmentation, dict):
+        mask = _resize(_run_length(segmentation, width, height), size)
+        counts, empty = run_lengths.encode(mask), not mask.any()
+    else:
+        raise BadMask("neither polygons nor run lengths", type(segmentation).__name__)
+    return run_lengths.encode(_thin(box, size)) if empty else counts
 
 
 def decode_masks(counts: Sequence[str], size: int, mask_size: int) -> np.ndarray:
@@ -41,12 +41,11 @@ def decode_masks(counts: Sequence[str], size: int, mask_size: int) -> np.ndarray
     The array may be a view with its axes in another order.
 
     Raises:
-        ValueError: counts that do not fill the square.
+        BadMask: counts that do not fill the square.
     """
     if not counts:
         return np.zeros((0, mask_size, mask_size), np.uint8)
-    runs = [{"size": [size, size], "counts": text.encode("ascii")} for text in counts]
-    masks = coco_mask.decode(runs).T  # [r, columns, rows], contiguous
+    masks = np.stack([run_lengths.decode(text, size, size).T for text in counts])  # [r, columns, rows], contiguous
     step, rest = divmod(size, mask_size)
     if rest == 0:
         means = _mean_words(masks, step) if step in _WORDS else _mean_cells(masks, step)
@@ -82,19 +81,26 @@ def _mean_cells(masks: np.ndarray, step: int) -> np.ndarray:
 def _polygons(polygons: list[Any], width: int, height: int, size: int) -> dict[str, Any]:
     """Run lengths of the union of the polygons (flat lists of x, y in pixels of the original), at size x size."""
     scale = np.array([size / width, size / height])
-    usable = [part for part in polygons if len(part) >= 6 and len(part) % 2 == 0]
-    scaled = [np.asarray(part, np.float64).reshape(-1, 2) * scale for part in usable]
+    scaled = [part * scale for part in map(_points, polygons) if part is not None]
     # Far outside, pycocotools would walk every pixel of the way; NaN would never come back.
     within = [np.clip(part, -size, 2.0 * size).ravel() for part in scaled if np.isfinite(part).all()]
     if not within:
-        raise ValueError("no polygon of at least three points")
+        there = [part.tolist() if isinstance(part, np.ndarray) else part for part in polygons]
+        raise BadMask("no polygon of at least three points", shown(there))
     runs: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(within, size, size))
     return runs
 
 
-def _draw_thin(mask: np.ndarray, box: Box) -> None:
-    """Cover the pixels of a box that is narrower than one; of any other box, the one at its middle."""
-    size = len(mask)
+def _points(part: Any) -> np.ndarray | None:
+    """float64 [n, 2], at least three points; None: it is no such polygon."""
+    try:
+        return np.asarray(part, np.float64).reshape(-1, 2) if len(part) >= 6 and len(part) % 2 == 0 else None
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _thin(box: Box, size: int) -> np.ndarray:
+    """uint8 [size, size]: the pixels of a box that is narrower than one; of any other box, the one at its middle."""
     line = min(box[2], box[3]) * size < 1
 
     def span(start: float, length: float) -> slice:
@@ -103,23 +109,17 @@ def _draw_thin(mask: np.ndarray, box: Box) -> None:
             return slice(middle, middle + 1)
         return slice(round(start * size), round((start + length) * size))
 
+    mask = np.zeros((size, size), np.uint8)
     mask[span(box[1], box[3]), span(box[0], box[2])] = 1
+    return mask
 
 
 def _run_length(segmentation: dict[str, Any], width: int, height: int) -> np.ndarray:
     """uint8 [height, width] from COCO RLE, compressed (text) or not (list)."""
-    counts, sides = segmentation["counts"], segmentation["size"]
-    if list(sides) != [height, width]:
-        raise ValueError(f"run lengths of a picture of {sides}, not {[height, width]}")
-    if isinstance(counts, list):
-        runs = np.array(counts, np.int64)
-        if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width:
-            raise ValueError("run lengths do not fill the picture")
-        values = np.arange(len(runs)) % 2
-        return np.repeat(values, runs).astype(np.uint8).reshape(width, height).T
-    text = counts.encode("ascii") if isinstance(counts, str) else counts
-    mask: np.ndarray = coco_mask.decode({"size": [height, width], "counts": text})
-    return mask
+    sides = segmentation.get("size")
+    if sides != [height, width]:
+        raise BadMask("run lengths of a picture of another size", f"of {sides!r:.40} instead of {[height, width]}")
+    return run_lengths.decode(segmentation.get("counts"), height, width)
 
 
 def _resize(mask: np.ndarray, size: int) -> np.ndarray:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
+from objgan.run_lengths import BadMask
 from objgan.vocabulary import tokenize
 from pipelines.coco_records import known_number
 from pipelines.masks import squash_segmentation
@@ -165,16 +165,8 @@ def _mask(one: Row, box: list[float], sides: tuple[int, int], size: int, lost: l
     if one.get("flaw") is not None:
         lost.append(_reject("mask", one, f"{one['flaw']}; the object is kept without a mask", segmentation))
         return None
-    counts = squash_segmentation(segmentation, *sides, box, size)
-    if counts is None:
-        reason = "no polygon and no run lengths of the picture; the object is kept without a mask"
-        lost.append(_reject("mask", one, reason, _shown(segmentation)))
-    return counts
-
-
-def _shown(segmentation: Any) -> str:
-    if isinstance(segmentation, dict):
-        return f"run lengths of {segmentation.get('size')!r:.40}"
-    if isinstance(segmentation, list):
-        segmentation = [part.tolist() if isinstance(part, np.ndarray) else part for part in segmentation]
-    return f"{segmentation!r:.60}"
+    try:
+        return squash_segmentation(segmentation, *sides, box, size)
+    except BadMask as error:
+        lost.append(_reject("mask", one, f"{error.reason}; the object is kept without a mask", error.detail))
+        return None

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from objgan.run_lengths import BadMask
 from pipelines.masks import decode_masks, squash_segmentation
 
 SIZE = 64
@@ -37,8 +38,9 @@ def test_parts_are_united_and_bad_parts_ignored() -> None:
     parts = [[0, 0, 50, 0, 50, 25, 0, 25], [50, 25, 100, 25, 100, 50, 50, 50], [1, 1, 2, 2], [1.0, 2, 3, 4, 5, None]]
     mask = _binary(squash_segmentation(parts[:3], 100, 50, [0, 0, 1, 1], SIZE))
     assert mask[:32, :32].all() and mask[32:, 32:].all() and mask.sum() == 2 * 32 * 32
-    assert squash_segmentation(parts[2:3], 100, 50, [0, 0, 1, 1], SIZE) is None
-    assert squash_segmentation(parts[3:], 100, 50, [0, 0, 1, 1], SIZE) is None
+    for unusable in (parts[2:3], parts[3:]):
+        with pytest.raises(BadMask, match="no polygon of at least three points"):
+            squash_segmentation(unusable, 100, 50, [0, 0, 1, 1], SIZE)
 
 
 def test_run_lengths_compressed_or_not_give_the_same_mask() -> None:
@@ -54,21 +56,35 @@ def test_run_lengths_compressed_or_not_give_the_same_mask() -> None:
 
 
 @pytest.mark.parametrize(
-    "segmentation",
+    ("segmentation", "reason"),
     [
-        {"size": [50, 100], "counts": [10, 20]},
-        {"size": [50, 100], "counts": [-1, 5001]},
-        {"size": [100, 50], "counts": [5000]},
-        {"size": [50, 100], "counts": "nonsense"},
-        {"size": [50, 100], "counts": "é"},
-        {"counts": [5000]},
-        "polygon",
-        [[float("nan"), 1, 2, 3, 4, 5]],
-        [3, 4],
+        ({"size": [50, 100], "counts": [10, 20]}, "do not fill the picture (30 of 5000 pixels)"),
+        ({"size": [50, 100], "counts": [-1, 5001]}, "do not fill the picture (a run of -1 in 5000 pixels)"),
+        ({"size": [50, 100], "counts": [[5000]]}, "not all whole numbers"),
+        ({"size": [50, 100], "counts": "1"}, "do not fill the picture (1 of 5000 pixels)"),
+        ({"size": [50, 100], "counts": ""}, "cut short"),
+        ({"size": [50, 100], "counts": "nonsense"}, "cut short"),
+        ({"size": [50, 100], "counts": "é"}, "cut short"),
+        ({"size": [100, 50], "counts": [5000]}, "of a picture of another size (of [100, 50] instead of [50, 100])"),
+        ({"size": [50, 100]}, "neither a text nor a list (NoneType)"),
+        ({"counts": [5000]}, "of a picture of another size"),
+        ("polygon", "neither polygons nor run lengths"),
+        ([[float("nan"), 1, 2, 3, 4, 5]], "no polygon of at least three points"),
+        ([[1, 2, 3, 4, 5, "x"]], "no polygon of at least three points"),
+        ([3, 4], "no polygon of at least three points"),
     ],
 )
-def test_unusable_segmentations_are_none(segmentation) -> None:
-    assert squash_segmentation(segmentation, 100, 50, [0, 0, 1, 1], SIZE) is None
+def test_unusable_segmentations_are_refused_with_the_reason(segmentation, reason) -> None:
+    with pytest.raises(BadMask) as caught:
+        squash_segmentation(segmentation, 100, 50, [0, 0, 1, 1], SIZE)
+    assert reason in str(caught.value)
+
+
+def test_one_bad_polygon_does_not_cost_the_others() -> None:
+    square = [0, 0, 50, 0, 50, 50, 0, 50]
+    alone = squash_segmentation([square], 100, 50, [0, 0, 0.5, 1], SIZE)
+    for bad in (None, 3, "abcdef", [1, 2, 3, 4, 5, "x"], [1e400, 0, 1, 1, 2, 2], [[1], [2, 3], 4, 5, 6, 7]):
+        assert squash_segmentation([bad, square], 100, 50, [0, 0, 0.5, 1], SIZE) == alone
 
 
 def test_a_mask_thinner_than_a_pixel_becomes_a_line_along_its_box() -> None:
@@ -112,3 +128,11 @@ def test_soft_masks_are_rounded_means_for_every_step(sizes, seed) -> None:
     counts = [coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode() for mask in masks]
     sums = masks.reshape(3, size // step, step, size // step, step).sum((2, 4))
     assert decode_masks(counts, size, size // step).tolist() == ((sums * 255 + step**2 // 2) // step**2).tolist()
+
+
+@pytest.mark.parametrize("cut", [1, 3, 100])
+def test_stored_masks_that_are_cut_short_are_refused(cut) -> None:
+    whole = coco_mask.encode(np.asfortranarray(np.eye(SIZE, dtype=np.uint8)))["counts"].decode()
+    assert decode_masks([whole], SIZE, 32).shape == (1, 32, 32)
+    with pytest.raises(BadMask):
+        decode_masks([whole, whole[:-cut]], SIZE, 32)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from objgan import run_lengths
 from objgan.config import build_config
 from objgan.domain import Domain
 from objgan.errors import InputError
@@ -14,6 +15,7 @@ from pipelines.prepare import prepare, run_here, run_on_ray
 from pipelines.rejects import read_rejects
 from pipelines.shards import MANIFEST, SPLITS, load_manifest, read_split
 from pipelines.splits import split_of
+from pipelines.verify import verify
 
 
 def _files(folder):
@@ -160,6 +162,25 @@ def test_unusable_images_are_listed_and_the_rest_is_kept(tmp_path, write_coco, s
     assert "8 images = 6 in shards + 2 rejected" in lines[-1]
     assert "24 annotations = 18 in shards + 6 rejected" in lines[-1]
     assert "rejected: 1 image: not an image, or of an unknown format" in lines[-1]
+
+
+def test_run_lengths_that_do_not_fill_the_picture_cost_the_mask_alone(
+    tmp_path, write_coco, scenes, data_config
+) -> None:
+    """Their decoder would return what happened to be in memory, which two runs see differently."""
+    images, objects, captions = scenes(8)
+    text = run_lengths.encode(np.eye(50, 100, dtype=np.uint8))
+    bad = ["1", "", text[:-3], text + "1", [40, 10], [5000, 1], [2**31, 2**31], [], None, {"a": 1}, "0" * 9, 5000]
+    for number, (one, counts) in enumerate(zip(objects, [*bad, text], strict=False)):
+        one["segmentation"] = {"size": [50, 100], "counts": counts}
+        one["id"] = number
+    source = write_coco(tmp_path / "coco", images, objects, captions)
+    manifest, _ = _go(source, tmp_path / "one", data_config)
+    _go(source, tmp_path / "two", data_config)
+    assert _files(tmp_path / "one") == _files(tmp_path / "two")
+    assert manifest["counts"]["objects"] == 24 and manifest["counts"]["masks"] == 24 - len(bad)
+    assert [one.id for one in _rejects(tmp_path / "one", "mask")] == list(range(len(bad)))
+    assert not verify(tmp_path / "one", lambda line: None, processes=1).faults
 
 
 def test_no_split_stays_empty_when_images_turn_out_unusable(tmp_path, write_coco, scenes, data_config) -> None:

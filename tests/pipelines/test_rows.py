@@ -91,7 +91,8 @@ def test_unusable_masks_are_null_and_counted() -> None:
     result = _convert(_record(objects))
     assert result.rows[0]["masks"] == [None] * 7
     assert [(one.kind, one.id) for one in result.rejected] == [("mask", 10 + n) for n in range(7)]
-    assert result.rejected[0].detail == "run lengths of [1, 1]"
+    assert result.rejected[0].detail == "of [1, 1] instead of [50, 100]"
+    assert all(one.reason.endswith("; the object is kept without a mask") for one in result.rejected)
 
 
 def test_objects_of_unknown_categories_are_rejected_and_the_row_is_kept() -> None:
