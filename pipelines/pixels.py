@@ -1,7 +1,11 @@
 """Image files -> squares of RGB pixels, and back from the shard."""
 
 import io
+import os
+import stat
 import warnings
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -9,14 +13,35 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+from PIL.Image import Transpose
 
+from objgan.run_lengths import MOST_PIXELS
 from pipelines.faults import brief
 from pipelines.storage import Storage
 
 QUALITY = 95
-MOST_PIXELS = 178_956_970
-"""Pillow's own limit: what is larger was most likely made to fill the memory."""
+MOST_BYTES = 2 << 30
+"""Of an image file: as large as the largest picture of 16-bit RGBA, uncompressed."""
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "TGA")
+"""All that Pillow may try (MPO is JPEG to it). Others start a program (EPS: Ghostscript), or are no pictures.
+
+TGA comes last: it has no signature."""
+_TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what turns the picture upright."""
+_SAMPLE_FORMATS = {1: "unsigned integers", 2: "signed integers", 3: "floating point"}
+_WHITE_IS_ZERO = 0
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+_NEEDED_SEGMENTS = {0xE0: (b"JFIF\0", 14), 0xE1: (b"Exif\0\0", 6), 0xEE: (b"Adobe", 12)}
+"""Application segments of a JPEG file that say how to show its pixels: marker -> beginning, least length."""
 
 
 class Unreadable(ValueError):
@@ -40,7 +65,7 @@ def read_bytes(place: Storage, name: str) -> bytes:
     """An image file's bytes.
 
     Raises:
-        Unreadable: there is no such file, or it cannot be read.
+        Unreadable: there is no such file, it cannot be read, or it is too large.
         StorageAway: storage did not answer; that is not the image's fault.
         InputError: as a remote storage raises it.
     """
@@ -50,7 +75,7 @@ def read_bytes(place: Storage, name: str) -> bytes:
         raise Unreadable("a file name that leads out of the image folder", name)
     try:
         if place.local is not None:
-            return _local_bytes(str(place.local / name))
+            return _local_bytes(str(place.local / name), name)
         return place.read(name)
     except (FileNotFoundError, NotADirectoryError):
         raise Unreadable("no such file in the image folder", name) from None
@@ -58,8 +83,14 @@ def read_bytes(place: Storage, name: str) -> bytes:
         raise Unreadable("cannot read the file", f"{name}: {brief(error)}") from None
 
 
-def _local_bytes(path: str) -> bytes:
-    with open(path, "rb") as file:
+def _local_bytes(path: str, name: str) -> bytes:
+    # Without O_NONBLOCK, a named pipe would make the worker wait for ever.
+    with open(path, "rb", opener=lambda file, flags: os.open(file, flags | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise Unreadable("not a regular file", name)
+        if status.st_size > MOST_BYTES:
+            raise Unreadable("the file is too large", f"{name}: {status.st_size:,} bytes, over {MOST_BYTES:,}")
         return file.read()
 
 
@@ -70,7 +101,7 @@ def open_place(location: str) -> Storage:
 
 
 def read_image(file: Path | bytes, annotated: tuple[int, int] | None = None, size: int | None = None) -> Picture:
-    """The picture upright in RGB, as its EXIF data turn it.
+    """The picture upright in RGB, as its EXIF data turn it. Broken metadata are ignored.
 
     Where `annotated`, the width and height that the boxes refer to, are those of the file as it lies and not of the
     turned picture, it stays as it lies: boxes and pixels must agree.
@@ -79,42 +110,154 @@ def read_image(file: Path | bytes, annotated: tuple[int, int] | None = None, siz
     never less than four times as large.
 
     Raises:
-        Unreadable: no such file, not an image, cut short, or far too large.
+        Unreadable: no such file, not an image, cut short, far too large, or pixels of a type without a known white.
     """
     try:
-        with warnings.catch_warnings():
-            # Of pictures that are large, but not too large for us.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            source = io.BytesIO(file) if isinstance(file, bytes) else file
-            with Image.open(source) as opened:
-                return _read(opened, annotated, size)
-    except Unreadable:
-        raise
+        data = file if isinstance(file, bytes) else file.read_bytes()
     except FileNotFoundError:
         raise Unreadable("no such file in the image folder") from None
+    try:
+        with warnings.catch_warnings():
+            # Of pictures that are large, but not too large for us, and of metadata.
+            warnings.simplefilter("ignore")
+            return _open(data, annotated, size)
+    except (Unreadable, MemoryError):
+        raise
     except UnidentifiedImageError:
-        raise Unreadable("not an image, or of an unknown format") from None
+        raise _unknown(data) from None
     except Image.DecompressionBombError:
         raise Unreadable("far too large", f"over {MOST_PIXELS:,} pixels") from None
-    except MemoryError:
-        raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds on a broken file; none may stop all the others
-        text = " ".join(str(error).split())
-        raise Unreadable("cannot decode", text if isinstance(file, bytes) else text.replace(str(file), "")) from None
+        raise Unreadable("cannot decode", " ".join(str(error).split())) from None
+
+
+def _open(data: bytes, annotated: tuple[int, int] | None, size: int | None) -> Picture:
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            return _read(opened, annotated, size)
+    except (Unreadable, MemoryError, Image.DecompressionBombError):
+        raise
+    except Exception:
+        # Pillow gives a file up for the sake of a comment that is too long, or of a broken colour profile.
+        bare = b"".join(_pixel_parts(data))
+        if bare == data:
+            raise
+        with Image.open(io.BytesIO(bare), formats=FORMATS) as opened:
+            return _read(opened, annotated, size)
+
+
+def _pixel_parts(data: bytes) -> Iterator[bytes]:
+    """A PNG or JPEG file without the metadata that its pixels do not need; any other file as it is."""
+    if data.startswith(_PNG):
+        yield _PNG
+        yield from _png_parts(data)
+    elif data.startswith(_JPEG):
+        yield _JPEG
+        yield from _jpeg_parts(data)
+    else:
+        yield data
+
+
+def _png_parts(data: bytes) -> Iterator[bytes]:
+    """The critical chunks (a capital letter), and EXIF data that arrived whole."""
+    at = len(_PNG)
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        chunk = data[at:end]
+        name, sum_ = chunk[4:8], int.from_bytes(chunk[-4:], "big")
+        if name[:1].isupper() or (name == b"eXIf" and zlib.crc32(chunk[4:-4]) == sum_):
+            yield chunk
+        at = end
+
+
+def _jpeg_parts(data: bytes) -> Iterator[bytes]:
+    """No comments, and of the application segments only those that change what the pixels look like."""
+    at = len(_JPEG)
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in (b"", b"\xda"):
+        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker in (0xFF, 0x01, *range(0xD0, 0xD8)):  # filling, or a marker without content
+            end = at + (1 if marker == 0xFF else 2)
+        beginning, length = _NEEDED_SEGMENTS.get(marker, (b"", 0))
+        needed = data.startswith(beginning, at + 4) and end - at - 4 >= length
+        if needed if marker in _NEEDED_SEGMENTS else not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+            yield data[at:end]
+        at = end
+    yield data[at:]
+
+
+def _unknown(data: bytes) -> Unreadable:
+    """Why Pillow does not open a file at all."""
+    try:
+        tags = _tiff_tags(data)
+    except Exception:  # as above
+        tags = None
+    if tags is None:
+        return Unreadable("not an image, or of an unknown format")
+    return Unreadable(f"pixels of a type that is not read: {_tiff_type(tags)}")
+
+
+def _tiff_tags(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2 | None:
+    if not data.startswith(tuple(TiffImagePlugin.PREFIXES)):
+        return None
+    file = io.BytesIO(data)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2] == 43 or data[3] == 43 else 8])
+    file.seek(tags.next)
+    tags.load(file)
+    return tags
+
+
+def _tiff_type(tags: TiffImagePlugin.ImageFileDirectory_v2) -> str:
+    """For people: "16-bit signed integers"."""
+    bits, formats = (tags.get(tag, (1,)) for tag in (TiffImagePlugin.BITSPERSAMPLE, TiffImagePlugin.SAMPLEFORMAT))
+    kinds = ", ".join(_SAMPLE_FORMATS.get(one, f"format {one}") for one in dict.fromkeys(formats))
+    channels = "" if len(bits) == 1 else f"{len(bits)} channels of "
+    return f"TIFF with {channels}{'/'.join(str(one) for one in dict.fromkeys(bits))}-bit {kinds}"
 
 
 def _read(opened: Image.Image, annotated: tuple[int, int] | None, size: int | None) -> Picture:
     width, height = opened.size
     if width * height > MOST_PIXELS:
         raise Unreadable("far too large", f"{width} x {height}, over {MOST_PIXELS:,} pixels")
+    white = _white(opened)
     if size is not None and opened.format == "JPEG" and min(width, height) >= 8 * size:
         opened.draft("RGB", (4 * size, 4 * size))
-    orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
+    orientation = _orientation(opened)
     turned = orientation in (5, 6, 7, 8)
+    image = _to_rgb(_reduced(opened, size), white)
     if orientation in (2, 3, 4) or (turned and annotated != (width, height)):
-        upright = _to_rgb(ImageOps.exif_transpose(_reduced(opened, size)))
-        return Picture(upright, height, width) if turned else Picture(upright, width, height)
-    return Picture(_to_rgb(_reduced(opened, size)), width, height)
+        image = image.transpose(_TURNS[orientation])
+        return Picture(image, height, width) if turned else Picture(image, width, height)
+    return Picture(image, width, height)
+
+
+def _orientation(opened: Image.Image) -> int:
+    """EXIF's, 1 to 8; 1, as it lies, where the metadata are broken."""
+    if opened.format == "PNG":
+        opened.load()  # as `getexif` would, but here its errors are the pixels'
+    try:
+        found = opened.getexif().get(ExifTags.Base.Orientation)
+        return found if found in _TURNS else 1
+    except MemoryError:
+        raise
+    except Exception:  # Pillow raises half a dozen kinds
+        return 1
+
+
+def _white(opened: Image.Image) -> tuple[int, int]:
+    """The values of black and white where a sample has more than eight bits, which Pillow would clip.
+
+    Raises:
+        Unreadable: the type of the pixels does not say which value is white.
+    """
+    if isinstance(opened, TiffImagePlugin.TiffImageFile):
+        tags = opened.tag_v2
+        if opened.mode in ("I", "F") or set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) != {1}:
+            raise Unreadable(f"pixels of a type that is not read: {_tiff_type(tags)}")
+        white = (1 << tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]) - 1
+        return (white, 0) if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO else (0, white)
+    if opened.mode == "F":
+        raise Unreadable(f"pixels of a type that is not read: {opened.format} with 32-bit floating point")
+    return 0, 65535
 
 
 def _reduced(image: Image.Image, size: int | None) -> Image.Image:
@@ -157,16 +300,25 @@ def decode(data: bytes) -> np.ndarray:
     Raises:
         OSError: not an image, or cut short.
     """
-    with Image.open(io.BytesIO(data)) as file:
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as file:
         pixels = np.asarray(file if file.mode == "RGB" else file.convert("RGB"))
     return pixels.transpose(2, 0, 1)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of any mode. 16-bit greyscale is scaled, where Pillow's own conversion would clip it to white."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535) // 257
+def _to_rgb(image: Image.Image, white: tuple[int, int] = (0, 65535)) -> Image.Image:
+    """RGB of any mode. Greyscale of more than eight bits is scaled, where Pillow would clip it to white.
+
+    white: values of black and white of such greyscale
+    """
+    if image.mode.startswith("I"):
+        black, full = white
+        values = np.asarray(image)
+        values = (np.uint16(black) - values if black else values).astype(np.uint32)
+        values *= np.uint32(255)
+        values //= np.uint32(max(black, full))
         return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+    if image.mode == "La":  # which Pillow converts to nothing else
+        image = image.convert("LA")
     if image.mode == "RGB":
         image.load()  # from the file, which is closed soon
         return image

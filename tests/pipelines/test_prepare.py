@@ -179,7 +179,7 @@ def test_run_lengths_that_do_not_fill_the_picture_cost_the_mask_alone(
     _go(source, tmp_path / "two", data_config)
     assert _files(tmp_path / "one") == _files(tmp_path / "two")
     assert manifest["counts"]["objects"] == 24 and manifest["counts"]["masks"] == 24 - len(bad)
-    assert [one.id for one in _rejects(tmp_path / "one", "mask")] == list(range(len(bad)))
+    assert sorted(one.id for one in _rejects(tmp_path / "one", "mask")) == list(range(len(bad)))
     assert not verify(tmp_path / "one", lambda line: None, processes=1).faults
 
 
