@@ -34,7 +34,7 @@ class Leftover:
 def leftovers(base: Storage) -> list[Leftover]:
     """What killed writers left in runs that nobody holds, and in the folders of `run`."""
     found: list[Leftover] = []
-    for storage in _unheld(base):
+    for storage in [*_unheld(base), *_above(base)]:
         hidden = storage.names(hidden=True)
         names = [name for name in hidden if _LEFT.match(name)]
         names += _surplus(storage)
@@ -125,6 +125,15 @@ def _unheld(base: Storage) -> Iterator[Storage]:
     for name, storage in find_groups(base):
         if not _group_alive(base, name, storage):
             yield storage
+
+
+def _above(base: Storage) -> Iterator[Storage]:
+    """The folders `ID` above runs `ID/STAGE`, where no process works: a killed `register` leaves half a model there."""
+    known = {name for name, _ in find_groups(base)}
+    names = {name.partition("/")[0] for name in (seen.name for seen in find_runs(base)) if "/" in name}
+    for name in sorted(names - known):
+        if not _group_alive(base, name, base.child(name)):
+            yield base.child(name)
 
 
 def _group_alive(base: Storage, name: str, storage: Storage) -> bool:

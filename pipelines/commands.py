@@ -12,6 +12,7 @@ from objgan.sections import ComputeConfig
 from pipelines import evaluate as evaluation
 from pipelines import train_command
 from pipelines.data_options import source_of
+from pipelines.faults import Work
 from pipelines.generate import GenerateJob, local_model, read_captions
 from pipelines.generate import generate as generate_pictures
 from pipelines.judges import judge_jobs
@@ -87,7 +88,13 @@ def sample(options: argparse.Namespace) -> None:
     if options.dry_run:
         say(f"would draw {options.images} pictures from seed {options.seed} into {options.out}")
         return
-    make_sample(options.out, options.images, options.seed, progress=_progress)
+    with Work() as work:
+
+        def progress(done: int, total: int) -> None:
+            work.advance()
+            _progress(done, total)
+
+        make_sample(options.out, options.images, options.seed, progress=progress)
     say(f"{options.images} pictures with instances and captions: {options.out}")
 
 

@@ -81,10 +81,14 @@ def settled(error: BaseException, advanced: bool) -> BaseException:
 class Work:
     """The length of some work. An error that leaves the block is settled by whether the work had advanced.
 
-    advanced: to be set when the first step (shard, batch) is finished
+    advanced: whether the first step (shard, batch) is finished
     """
 
     advanced = False
+
+    def advance(self, *progress: object) -> None:
+        """A step is finished; takes whatever a function that reports progress is called with."""
+        self.advanced = True
 
     def __enter__(self) -> Self:
         return self

@@ -22,7 +22,8 @@ _BRIEF = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
-_REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+"""Codes of MLflow's errors that say that a value is wrong, not that the server is."""
 _KEY_TAG = "objgan.key"
 
 
@@ -125,7 +126,7 @@ class Sender:
         try:
             send(items)
         except MlflowException as error:
-            if error.error_code not in _REFUSALS:
+            if error.error_code not in REFUSALS:
                 raise
             if len(items) == 1:
                 self.refused.append(f"{items[0].key} ({first_line(error)})")

@@ -16,8 +16,9 @@ from typing import Any
 import objgan
 from objgan.errors import InputError
 from objgan.files import read_json, sha256
+from pipelines.faults import StorageRefused
 from pipelines.holders import LeaseInfo
-from pipelines.mlflow_store import EXPERIMENT, logging_quiet, patient
+from pipelines.mlflow_store import EXPERIMENT, REFUSALS, first_line, logging_quiet, patient
 from pipelines.runs import RUNS
 from pipelines.session import tracking_uri as default_uri
 from pipelines.tracking import prepare_store
@@ -93,7 +94,8 @@ def one_version(client: Any, name: str, alias: str, tags: Mapping[str, str], mak
     """The version whose tag `DIGEST` is that of `tags`, or the one that `make` makes; with the tags and the alias.
 
     Raises:
-        InputError: the store refuses the name, or something else.
+        InputError: the store refuses the name.
+        StorageRefused: it does not answer, or refuses this process.
     """
     from mlflow.exceptions import MlflowException
 
@@ -108,7 +110,8 @@ def one_version(client: Any, name: str, alias: str, tags: Mapping[str, str], mak
         if made is not None:
             client.set_logged_model_tags(made, {MAKER: ""})
     except MlflowException as error:
-        raise InputError(f"MLflow: cannot register {name}@{alias} ({str(error).splitlines()[0][:200]})") from None
+        kind = InputError if error.error_code in REFUSALS else StorageRefused
+        raise kind(f"MLflow: cannot register {name}@{alias} ({first_line(error)})") from None
     return Registered(f"models:/{name}/{number}", version is None)
 
 

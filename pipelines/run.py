@@ -14,6 +14,7 @@ from objgan.generation import ObjGAN
 from objgan.stages import stage_class
 from pipelines.coco import CocoSource
 from pipelines.evaluate import Evaluation, evaluate, save
+from pipelines.faults import Work
 from pipelines.jobs import TrainJob, stage_settings
 from pipelines.judges import identity
 from pipelines.judging import JudgePaths
@@ -159,7 +160,8 @@ def _actions(run: Run, work: Plan, log: Log) -> Mapping[str, Action]:
 def _sample(run: Run, folder: Path, log: Log) -> dict[str, Any]:
     assert isinstance(run.source, Sample)
     log(f"drawing {run.source.images} pictures")
-    make_sample(folder / "coco", run.source.images, run.source.seed)
+    with Work() as work:
+        make_sample(folder / "coco", run.source.images, run.source.seed, progress=work.advance)
     return {}
 
 

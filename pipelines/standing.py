@@ -37,7 +37,7 @@ class Standing:
 
     def progress(self, done: int, total: int, samples: int = 0) -> None:
         """So many parts of all are done; the last one was of so many samples."""
-        self._work.advanced = True
+        self._work.advance()
         if self.metrics is not None:
             self.metrics.progress(done, total, samples)
         self._status = replace(self._status, step=done, steps=total)

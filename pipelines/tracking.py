@@ -17,7 +17,7 @@ from PIL import Image
 from objgan.errors import InputError
 from pipelines import submitted
 from pipelines.backlog import Kept, Status
-from pipelines.faults import only_logged
+from pipelines.faults import StorageRefused, only_logged
 from pipelines.lease import LeaseLost
 from pipelines.mlflow_store import EXPERIMENT, NEW_FILE, RUN_FILE, create_run, mlflow_client, resolve, why
 from pipelines.mlflow_tracker import MLflowTracker, Tell
@@ -123,7 +123,7 @@ def prepare_store(uri: str, known: Path | Storage | None = None) -> None:
             client.create_experiment(EXPERIMENT, artifact_location=location)
     except (MlflowException, OSError) as error:
         if known is None or not _is_known(*_place(known)):
-            raise InputError(f"MLflow: cannot use {uri} ({why(error)})") from None
+            raise StorageRefused(f"MLflow: cannot use {uri} ({why(error)})") from None
 
 
 def ask_server(uri: str, known: Path | Storage | None = None) -> None:
@@ -237,7 +237,7 @@ def _begin(uri: str, storage: Storage, wanted: _Wanted) -> str | None:
         raise
     except Exception as error:
         if run is None and wanted.parent is None and not storage.exists(NEW_FILE):
-            raise InputError(f"MLflow: cannot use {uri} ({why(error)})") from None
+            raise StorageRefused(f"MLflow: cannot use {uri} ({why(error)})") from None
         if run is None:
             facts = {"name": wanted.name, "tags": wanted.all_tags(), "known": wanted.known, "key": secrets.token_hex(8)}
             storage.write(NEW_FILE, json.dumps(storage.json(NEW_FILE) or facts) + "\n")

@@ -18,6 +18,7 @@ import ray
 import ray.tune
 
 from objgan.errors import InputError
+from pipelines.faults import Work, only_logged
 from pipelines.jobs import TrainJob, identity
 from pipelines.lease import Lease
 from pipelines.progress import Log
@@ -87,8 +88,9 @@ def run_sweep(
                 for observer in observers:
                     observer.trial(row)
             return rows.result()
-        conductor = Conductor(sweep, rows, observers, log)
-        with conductor.hearing(), ray_session(address, dashboard=True):
+        work = _Advance()
+        conductor = Conductor(sweep, rows, [*observers, work], log)
+        with work, conductor.hearing(), ray_session(address, dashboard=True):
             allotment = plan_resources(sweep, ray.cluster_resources(), own_cores(address))
             _announce(sweep, rows, allotment, log)
             desk = make_desk()
@@ -97,9 +99,18 @@ def run_sweep(
                 _tune(sweep, rungs, _Trials(sweep, rows, conductor), Orders(sweep, desk, allotment.threads), allotment)
             finally:
                 ray.kill(desk)
-                store.delete(_RAY)
+                with only_logged(f"cannot remove {store}/{_RAY}", log):
+                    store.delete(_RAY)
         conductor.finish()
         return rows.result()
+
+
+class _Advance(Work):
+    """An observer: a sweep has advanced once a trial has reported."""
+
+    def trial(self, trial: Trial) -> None:
+        """See whether it has."""
+        self.advanced = self.advanced or bool(trial.points)
 
 
 def check_sweep(sweep: Sweep) -> Rungs:

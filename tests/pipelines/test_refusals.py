@@ -6,6 +6,7 @@ The faults are real: an S3 server that begins to answer 403, a file system that 
 import errno
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from objgan.errors import InputError
 from pipelines.ending import ended, guarded
 from pipelines.faults import StorageAway, StorageLost, StorageRefused, Work, settled
 from pipelines.jobs import TrainJob
+from pipelines.registry import register
 from pipelines.standing import Standing
 from pipelines.storage import Storage
 from pipelines.train import train
@@ -134,6 +136,32 @@ def test_work_beside_training_whose_place_turns_read_only(small_disk: Path, read
 
         assert guarded(work) == code
         subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+
+
+def test_a_sample_whose_disk_turns_read_only(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(small_disk)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "sample", "--images", "5000", "--out", str(small_disk / "s")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: len(list(small_disk.glob("s/images/*"))) > 3 or process.poll() is not None)
+    wait_until(lambda: not os.system(f"mount -o remount,ro '{small_disk}' 2>/dev/null"), 60)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1 and "it worked before" in said and "Traceback" not in said, said
+
+
+def test_a_registry_that_refuses_after_hours_is_no_wrong_input(model_folder: Path, tmp_path: Path) -> None:
+    """As the last step of `run`: the server is gone, or the password has changed."""
+    with refusing_server("127.0.0.1:9") as server:
+        for refusal in ((401, "Unauthorized"), (403, "Forbidden"), (500, "Broken")):
+            server.refuse = refusal
+            for advanced, expected in ((False, StorageRefused), (True, StorageLost)):
+                work = Work()
+                work.advanced = advanced
+                with pytest.raises(expected, match="MLflow"), work:
+                    register(model_folder, tracking_uri=f"http://{server.address}")
 
 
 def _silent(text: str) -> None:

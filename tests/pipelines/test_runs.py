@@ -191,6 +191,18 @@ def test_checkpoints_that_a_killed_writer_did_not_prune_are_removed(
     assert leftovers(Storage(tmp_path)) == []
 
 
+def test_half_a_model_above_the_runs_is_removed_where_nobody_works(tmp_path: Path) -> None:
+    """`register --run ID` puts the model together in `runs/ID`; a sweep works in the folder above its trials."""
+    put(tmp_path / "a" / "boxes", RunStatus("finished", "boxes"))
+    put(tmp_path / "s" / "trials" / "t" / "boxes", RunStatus("finished", "boxes"))
+    for folder in (tmp_path / "a" / ".model.x7ab3c_1", tmp_path / "s" / ".sweep.x7ab3c_1"):
+        folder.mkdir()
+    with Lease.acquire(Storage(tmp_path / "s")):
+        assert [each.name for each in leftovers(Storage(tmp_path))] == [".model.x7ab3c_1"]
+        with Lease.acquire(Storage(tmp_path / "a")):
+            assert leftovers(Storage(tmp_path)) == []
+
+
 def test_mlflow_hears_of_runs_that_died_and_gets_what_was_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
