@@ -1,12 +1,22 @@
 """`python -m cluster COMMAND`: the one parser. A command is a module with `add_parser`, which sets `action`."""
 
+import sys
+from pathlib import Path
+
+if not __package__:  # run as `python CHECKOUT/cluster`
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
 import argparse
 import os
-import sys
 from collections.abc import Callable, Sequence
 
-from cluster import estimate, render, run_steps, submit, token, watching
-from cluster.errors import InputError
+import programs
+
+try:
+    from cluster import estimate, render, run_steps, submit, token, watching
+    from cluster.errors import InputError
+except ModuleNotFoundError as error:
+    programs.stop_without(error)
 
 COMMANDS = (render, estimate, run_steps, submit, watching, token)
 """Modules with `add_parser(commands)`: it adds a parser with `set_defaults(action=f)`, f(options) -> exit code."""
@@ -21,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        programs.stop_without(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -31,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
+    top = programs.Parser(prog="python -m cluster", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in COMMANDS:
         module.add_parser(commands)

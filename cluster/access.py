@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import programs
 from cluster.errors import InputError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -49,7 +50,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--token-file",
-        type=Path,
+        type=programs.local_path,
         metavar="PATH",
         help="holds the cluster's token (default: RAY_AUTH_TOKEN_PATH, else ~/.ray/auth_token where there is one)",
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+import programs
 from cluster import kuberay, launcher
 from cluster.dashboard import dashboard
 from cluster.errors import InputError
@@ -26,10 +27,12 @@ def add_parser(commands: Any) -> None:
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--preset", metavar="NAME", help=", ".join(PRESETS))
     what.add_argument("--list", action="store_true", help="presets and settings, with their defaults")
-    what.add_argument("--all", type=Path, metavar="DIR", help="every preset, the alerts and the dashboard, into DIR")
+    what.add_argument(
+        "--all", type=programs.local_path, metavar="DIR", help="every preset, the alerts and the dashboard, into DIR"
+    )
     command.add_argument(
         "--set",
-        action="append",
+        action=programs.Assignments,
         default=[],
         metavar="NAME=VALUE",
         dest="assignments",

@@ -1,7 +1,6 @@
 """`python -m cluster submit ... -- COMMAND`: the checkout and a command as a Ray job, checked before it starts."""
 
 import argparse
-import getpass
 import json
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import programs
 from cluster import access, variables
 from cluster.command import CHECKOUT, Ask, Command, ask_of
 from cluster.errors import InputError
@@ -50,7 +50,7 @@ class Submission:
         """For the job, and as tags of its MLflow runs."""
         revision = _git("rev-parse", "HEAD") or "unknown"
         dirty = "unknown" if revision == "unknown" else str(bool(_git("status", "--porcelain"))).lower()
-        facts = {"recipe": self.command.recipe, "user": getpass.getuser(), "git_revision": revision, "git_dirty": dirty}
+        facts = {"recipe": self.command.recipe, "user": programs.user(), "git_revision": revision, "git_dirty": dirty}
         facts = {f"objgan.{name}": value for name, value in facts.items()}
         return {NAME_KEY: self.name, NUMBER_KEY: str(self.number), "objgan.submission_id": self.id, **facts}
 
@@ -89,7 +89,7 @@ def add_parser(commands: Any) -> None:
         "--include",
         action="append",
         default=[],
-        type=Path,
+        type=programs.local_path,
         metavar="PATH",
         help="ship this file or folder of the checkout, too; without it, only what git tracks is shipped",
     )

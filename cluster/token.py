@@ -6,6 +6,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+import programs
 from cluster.command import CHECKOUT
 from cluster.errors import InputError
 
@@ -14,7 +15,9 @@ def add_parser(commands: Any) -> None:
     """The command's options."""
     text = "Make a token for a cluster, in a file that only you can read."
     command = commands.add_parser("token", help=text, description=text)
-    command.add_argument("file", type=Path, metavar="FILE", help="outside of the checkout; must not exist yet")
+    command.add_argument(
+        "file", type=programs.local_path, metavar="FILE", help="outside of the checkout; must not exist yet"
+    )
     command.set_defaults(action=run)
 
 

@@ -1,13 +1,22 @@
 """`python -m pipelines COMMAND`: the one parser. What a command does is in `pipelines.commands`."""
 
-import argparse
-import importlib
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipelines import data_options, log_format, option_types
-from pipelines.ending import EPILOG, guarded
+if not __package__:  # run as `python CHECKOUT/pipelines`: modules of this folder would hide those of the library
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import argparse
+import importlib
+from collections.abc import Callable, Sequence
+
+import programs
+
+try:
+    from pipelines import data_options, log_format, option_types
+    from pipelines.ending import EPILOG, guarded
+except ModuleNotFoundError as error:
+    programs.stop_without(error)
 
 _LIGHT = {
     "verify": "prepared_commands",
@@ -37,7 +46,7 @@ def _run_command(options: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__, epilog=EPILOG)
+    top = programs.Parser(prog="python -m pipelines", description=__doc__, epilog=EPILOG)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
@@ -76,7 +85,7 @@ def _run(command: argparse.ArgumentParser) -> None:
     _out(command, "runs/run")
     command.add_argument("--name", default="objgan", help="registered model (default: %(default)s)")
     command.add_argument("--alias", default="challenger", help="alias of the new version (default: %(default)s)")
-    command.add_argument("--judges", type=Path, metavar="DIR", help="what judges wrote; without it no image is judged")
+    _judged(command)
     _settings(command)
     _wait(command)
     _cluster(command)
@@ -104,13 +113,7 @@ def _prepare(command: argparse.ArgumentParser) -> None:
 
 def _train(command: argparse.ArgumentParser) -> None:
     command.add_argument("stage", metavar="STAGE", help="encoders, boxes, shapes, images, or judge")
-    command.add_argument(
-        "--data",
-        type=data_options.place,
-        default=Path("data/prepared"),
-        metavar="LOCATION",
-        help="what prepare wrote: folder or URI (s3://, gs://) (default: %(default)s)",
-    )
+    data_options.add_data(command)
     command.add_argument(
         "--run",
         default="default",
@@ -118,19 +121,31 @@ def _train(command: argparse.ArgumentParser) -> None:
         help="runs/ID/STAGE; the same ID goes on with it (default: %(default)s)",
     )
     command.add_argument(
-        "--encoders", type=Path, metavar="DIR", help="checkpoint of stage encoders (default: that of the same run)"
+        "--encoders",
+        type=programs.location,
+        metavar="LOCATION",
+        help="checkpoint of stage encoders: folder or URI (default: that of the same run)",
     )
     command.add_argument(
         "--storage",
+        type=programs.location_text,
         default="runs",
         metavar="LOCATION",
         help="folder, mount or URI (s3://, gs://) under which the run lives as ID/STAGE (default: %(default)s)",
     )
     command.add_argument(
-        "--init-from", type=Path, metavar="DIR", help="a new run from the weights of this checkpoint of the same stage"
+        "--init-from",
+        type=programs.location,
+        metavar="LOCATION",
+        help="start a new run from the weights of this checkpoint of the same stage: folder or URI",
     )
     _wait(command)
-    command.add_argument("--replay", metavar="DIR", help="do a step again that a run left out, and look")
+    command.add_argument(
+        "--replay",
+        type=programs.location,
+        metavar="LOCATION",
+        help="re-run a skipped training step and report where it became non-finite",
+    )
     command.add_argument(
         "--profile", action="store_true", help="a few steps in this process: a trace, and the ten largest costs"
     )
@@ -140,22 +155,20 @@ def _train(command: argparse.ArgumentParser) -> None:
 
 def _evaluate(command: argparse.ArgumentParser) -> None:
     _model(command)
-    command.add_argument(
-        "--data",
-        type=Path,
-        default=Path("data/prepared"),
-        metavar="DIR",
-        help="what prepare wrote (default: %(default)s)",
-    )
+    data_options.add_data(command)
     command.add_argument(
         "--protocol",
         default="test",
         metavar="NAME",
         help="which images, and how many: test, quick, validation, 1k or 30k (default: %(default)s)",
     )
-    command.add_argument("--judges", type=Path, metavar="DIR", help="what judges wrote; without it no image is judged")
-    command.add_argument("--inception", type=Path, metavar="FILE", help="Inception weights, for FID, KID and IS")
-    command.add_argument("--detector", type=Path, metavar="FILE", help="weights of a COCO detector, for SOA")
+    _judged(command)
+    command.add_argument(
+        "--inception", type=programs.local_path, metavar="FILE", help="Inception weights, for FID, KID and IS"
+    )
+    command.add_argument(
+        "--detector", type=programs.local_path, metavar="FILE", help="weights of a COCO detector, for SOA"
+    )
     command.add_argument("--seed", type=option_types.seed, default=0, metavar="S", help="(default: 0)")
     _out(command, "runs/evaluation")
     _wait(command)
@@ -163,13 +176,7 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
 
 
 def _judges(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--data",
-        type=Path,
-        default=Path("data/prepared"),
-        metavar="DIR",
-        help="what prepare wrote (default: %(default)s)",
-    )
+    data_options.add_data(command)
     _out(command, "runs/judges")
     _settings(command)
     _wait(command)
@@ -178,7 +185,7 @@ def _judges(command: argparse.ArgumentParser) -> None:
 
 def _register(command: argparse.ArgumentParser) -> None:
     what = command.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", type=Path, metavar="DIR", help="a model folder")
+    what.add_argument("--model", type=programs.model, metavar="LOCATION", help="a model folder, or the URI of one")
     what.add_argument("--run", metavar="ID", help="the four stages trained under runs/ID")
     command.add_argument("--name", default="objgan", help="registered model (default: %(default)s)")
     command.add_argument("--alias", default="challenger", help="alias of the new version (default: %(default)s)")
@@ -188,7 +195,7 @@ def _generate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "caption", nargs="?", metavar="CAPTION", help='for example "two red kites above a boat on the sea"'
     )
-    command.add_argument("--captions", type=Path, metavar="FILE", help="a text file, one caption a line")
+    command.add_argument("--captions", type=programs.local_path, metavar="FILE", help="a text file, one caption a line")
     _model(command)
     _out(command, "runs/generated")
     command.add_argument("--n", type=option_types.count, default=1, metavar="N", help="pictures a caption (default: 1)")
@@ -197,7 +204,7 @@ def _generate(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--layout",
-        type=Path,
+        type=programs.local_path,
         metavar="FILE",
         help="boxes (and shapes) to use instead of generated ones: a .json that generate wrote, edited or not",
     )
@@ -207,6 +214,7 @@ def _check_mlflow(command: argparse.ArgumentParser) -> None:
     command.add_argument("--run", metavar="ID", help="a run that began before goes on without MLflow")
     command.add_argument(
         "--storage",
+        type=programs.location_text,
         default="runs",
         metavar="LOCATION",
         help="folder, mount or URI under which the run lives (default: %(default)s)",
@@ -217,7 +225,13 @@ def _runs(command: argparse.ArgumentParser) -> None:
     what = "a table (default); all about one; remove leftovers of killed writers; send a run's backlog"
     command.add_argument("action", nargs="?", choices=("list", "status", "gc", "send"), default="list", help=what)
     command.add_argument("run", nargs="?", metavar="RUN", help="ID or ID/STAGE, for status and send")
-    command.add_argument("--storage", default="runs", metavar="LOCATION", help="where the runs are (default: runs)")
+    command.add_argument(
+        "--storage",
+        type=programs.location_text,
+        default="runs",
+        metavar="LOCATION",
+        help="where the runs are (default: runs)",
+    )
     command.add_argument("--json", action="store_true", help="for programs (list, status)")
     command.add_argument("--dry-run", action="store_true", help="say what gc would do, and do nothing")
 
@@ -249,14 +263,30 @@ def _wait(command: argparse.ArgumentParser) -> None:
 def _model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model",
+        type=programs.model,
         default="models:/objgan@challenger",
-        metavar="URI",
-        help="a model folder, models:/NAME@ALIAS or runs:/ID/PATH (default: %(default)s)",
+        metavar="LOCATION",
+        help="a model: folder, URI (s3://, gs://), models:/NAME@ALIAS or runs:/ID/PATH (default: %(default)s)",
     )
 
 
 def _out(command: argparse.ArgumentParser, default: str) -> None:
-    command.add_argument("--out", type=Path, default=Path(default), metavar="DIR", help="(default: %(default)s)")
+    command.add_argument(
+        "--out",
+        type=programs.local_path,
+        default=Path(default),
+        metavar="DIR",
+        help="folder on this machine or a mount (default: %(default)s)",
+    )
+
+
+def _judged(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--judges",
+        type=programs.location,
+        metavar="LOCATION",
+        help="output folder of `judges`, or its URI; without it, image metrics are skipped",
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ import ray.data
 import objgan
 import objgan.files
 from objgan.errors import InputError
-from pipelines.coco_records import IMAGES
+from pipelines.coco_records import IMAGES, Row
 from pipelines.faults import StorageAway, StorageRefused
-from pipelines.pixels import open_place, read_bytes
+from pipelines.image_files import open_place, read_bytes
 from pipelines.rejects import Reject
 from pipelines.rows import Conversion, Record, convert
 from pipelines.shards import SCHEMA_VERSION, Shard, write_shard
@@ -156,11 +155,11 @@ WORK = ".work"
 """Folder in the prepared one, of what is needed until it is finished."""
 
 
-def _make(block: pa.Table, images: str | None, out: str, size: int, categories: list[int]) -> Report:
+def _make(block: pa.Table, images: list[str] | None, out: str, size: int, categories: list[int]) -> Report:
     split, name, inputs = (block[column][0].as_py() for column in ("split", "shard", "inputs"))
     labels = {category: label for label, category in enumerate(categories)}
     records = records_of(block, Path(out) / WORK)
-    with _fetcher(images, block["file_name"].to_pylist()) as fetch:
+    with _fetcher(images, [record.image for record in records]) as fetch:
         converted = convert(records, Conversion(split, fetch, size, labels))
     shard = None
     if converted.rows:
@@ -172,19 +171,29 @@ def _make(block: pa.Table, images: str | None, out: str, size: int, categories: 
 
 
 @contextlib.contextmanager
-def _fetcher(images: str | None, names: list[str]) -> Iterator[Callable[[str], bytes] | None]:
-    """What reads an image file by its name; of a remote storage, several are on their way at a time."""
+def _fetcher(images: list[str] | None, wanted: Sequence[Row]) -> Iterator[Callable[[Row], bytes] | None]:
+    """Reads an image file by its record; of a remote storage, several are on their way at a time.
+
+    images: the place of each part of the data set
+    """
     if images is None:
         yield None
         return
-    place = open_place(images)
-    if place.local is not None:
-        yield partial(read_bytes, place)
-        return
+    places = [open_place(location) for location in images]
     with ThreadPoolExecutor(_READERS) as pool:
-        coming = {name: pool.submit(read_bytes, place, name) for name in names}
+        coming = {
+            image["image_id"]: pool.submit(read_bytes, places[image["part"]], image["file_name"])
+            for image in wanted
+            if places[image["part"]].local is None
+        }
+
+        def fetch(image: Row) -> bytes:
+            if image["image_id"] in coming:
+                return coming[image["image_id"]].result()
+            return read_bytes(places[image["part"]], image["file_name"])
+
         try:
-            yield lambda name: coming[name].result()
+            yield fetch
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -2,41 +2,37 @@
 
 import hashlib
 import json
-import os
+import re
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import pyarrow.fs
-
 from objgan.errors import InputError
 from objgan.files import sha256
-from pipelines.faults import brief, persist
+from pipelines.coco_records import file_name_of
+from pipelines.faults import brief
+from pipelines.image_files import inside, sizes_of
+from pipelines.json_stream import records
 from pipelines.locations import without_secrets
 from pipelines.splits import Split
 from pipelines.storage import Storage
 
 Result = TypeVar("Result")
+Sizes = Sequence[Mapping[str, int]]
+"""Of every part of a data set: bytes of the image files that are there, by the names that the JSON gives them."""
+
+_ORIGIN = re.compile(r"(?<![A-Za-z])(?:train|val|test)20\d\d(?!\d)")
 
 
 @dataclass(frozen=True)
-class CocoSource:
-    """The files of a COCO data set; `images` None: boxes and captions without pixels.
-
-    images:    a folder or a URI (see `pipelines.storage`)
-    instances, captions: JSON, gzip'd or not
-    split:     how the images are divided
-    synonyms:  class -> words by which captions name it, beside its name and `named_classes.SYNONYMS`
-    val2014:   ids of COCO 2014's validation images, to warn of them in the training split
-    """
+class CocoPart:
+    """A folder of images with its two JSON files, as `CocoSource` describes them."""
 
     images: Path | str | None
     instances: Path
     captions: Path
-    split: Split = field(default_factory=Split)
-    val2014: frozenset[int] = frozenset()
-    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def check(self) -> None:
         """See that the files and the folder are there, without reading them.
@@ -50,20 +46,83 @@ class CocoSource:
             raise _no_folder(storage)
 
     def sizes(self) -> Mapping[str, int]:
-        """Bytes of the image files by name (hidden ones apart); empty without images.
+        """Bytes of the images that the instances JSON names and that are there; empty without images.
 
         Raises:
-            InputError: there is no such folder.
+            InputError: there is no such folder, or the JSON cannot be read.
         """
         if self.images is None:
             return {}
         storage = Storage(self.images)
-        sizes = _local_sizes(storage.local) if storage.local else _remote_sizes(storage)
-        if not sizes and (storage.local is None or _is_no_folder(storage)):
+        if _is_no_folder(storage):
+            raise _no_folder(storage)
+        _readable("instances", self.instances, lambda found: None)
+        names = (file_name_of(image) for image in records(self.instances, "instances", "images"))
+        sizes = sizes_of(storage, names)
+        if not sizes and storage.local is None and not storage.exists():
             raise _no_folder(storage)
         return sizes
 
-    def digests(self, sizes: Mapping[str, int] | None = None) -> dict[str, str]:
+    def origin(self) -> str | None:
+        """COCO's own part, such as "val2017", as the name of the instances JSON or of the folder says."""
+        folder = "" if self.images is None else without_secrets(str(self.images)).rstrip("/").rpartition("/")[2]
+        for text in (self.instances.name, folder):
+            if found := _ORIGIN.search(text):
+                return found[0]
+        return None
+
+    def where(self) -> str:
+        """The place of the images, fit to be shown."""
+        return without_secrets(str(self.images))
+
+
+@dataclass(frozen=True)
+class CocoSource:
+    """The files of a COCO data set; `images` None: boxes and captions without pixels.
+
+    images:    a folder or a URI (see `pipelines.storage`)
+    instances, captions: JSON, gzip'd or not
+    split:     how the images are divided
+    synonyms:  class -> words by which captions name it, beside its name and `named_classes.SYNONYMS`
+    val2014:   ids of COCO 2014's validation images, to warn of them in the training split
+    more:      further parts of the same data set, such as those of val2017 beside train2017; ids are of all parts
+    """
+
+    images: Path | str | None
+    instances: Path
+    captions: Path
+    split: Split = field(default_factory=Split)
+    val2014: frozenset[int] = frozenset()
+    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    more: tuple[CocoPart, ...] = ()
+
+    @property
+    def parts(self) -> tuple[CocoPart, ...]:
+        """All parts, in order."""
+        return CocoPart(self.images, self.instances, self.captions), *self.more
+
+    def named(self, what: str) -> str:
+        """The JSON files `instances` or `captions` of all parts, for messages."""
+        return ", ".join(str(getattr(part, what)) for part in self.parts)
+
+    def check(self) -> None:
+        """See that the files and the folders are there, without reading them.
+
+        Raises:
+            InputError: one is not.
+        """
+        for part in self.parts:
+            part.check()
+
+    def sizes(self) -> Sizes:
+        """Bytes of the image files, by part and name.
+
+        Raises:
+            InputError: a folder is not there, or a JSON cannot be read.
+        """
+        return [part.sizes() for part in self.parts]
+
+    def digests(self, sizes: Sizes | None = None) -> dict[str, str]:
         """What the inputs are, wherever they lie: sha256 of each JSON file, and of the image files' names and sizes.
 
         sizes: what `sizes` gave, where that is known
@@ -72,20 +131,27 @@ class CocoSource:
             InputError: a file or the image folder is missing or unreadable.
         """
         digests = {
-            "instances": _readable("instances", self.instances, sha256),
-            "captions": _readable("captions", self.captions, sha256),
+            what: _joined([_readable(what, getattr(part, what), sha256) for part in self.parts])
+            for what in ("instances", "captions")
         }
         if self.images is not None:
-            listing = sorted((self.sizes() if sizes is None else sizes).items())
-            digests["images"] = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+            digests["images"] = _joined([_listing(one) for one in (self.sizes() if sizes is None else sizes)])
         if self.synonyms:
             text = json.dumps({name: list(words) for name, words in self.synonyms.items()}, sort_keys=True)
-            digests["synonyms"] = hashlib.sha256(text.encode()).hexdigest()
+            digests["synonyms"] = _sha256(text)
         return digests if self.split.kind == "hash" else digests | {"split": self.split.digest or self.split.kind}
 
-    def where(self) -> str:
-        """The place of the images, fit to be shown."""
-        return without_secrets(str(self.images))
+
+def _listing(sizes: Mapping[str, int]) -> str:
+    return _sha256(json.dumps(sorted({inside(name): size for name, size in sizes.items()}.items())))
+
+
+def _joined(digests: list[str]) -> str:
+    return digests[0] if len(digests) == 1 else _sha256(json.dumps(digests))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_no_folder(storage: Storage) -> bool:
@@ -99,31 +165,12 @@ def _no_folder(storage: Storage) -> InputError:
 
 def _readable(what: str, path: Path, read: Callable[[Path], Result]) -> Result:
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+            raise InputError(f"{what}: {path} is {kind}, not a file; the JSON is read several times")
         return read(path)
     except FileNotFoundError:
         raise InputError(f"{what}: no file {path}; check the path") from None
     except OSError as error:
         raise InputError(f"{what}: cannot read {path} ({brief(error)})") from None
-
-
-def _local_sizes(folder: Path) -> dict[str, int]:
-    found = {}
-    for root, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.join(root, name)
-            # A dangling link is a file that is not there; the rows say so later.
-            if not name.startswith(".") and os.path.exists(path):
-                found[os.path.relpath(path, folder).replace(os.sep, "/")] = os.path.getsize(path)
-    return found
-
-
-def _remote_sizes(storage: Storage) -> dict[str, int]:
-    selector = pyarrow.fs.FileSelector(storage.path, recursive=True, allow_not_found=True)
-    infos = persist(
-        f"storage {storage}: cannot list the images",
-        lambda: storage.filesystem.get_file_info(selector),
-        storage.patience,
-        storage.log,
-    )
-    files = (info for info in infos if info.type == pyarrow.fs.FileType.File and not info.base_name.startswith("."))
-    return {info.path[len(storage.path) + 1 :]: info.size for info in files}

@@ -21,11 +21,12 @@ IMAGES = pa.schema(
         ("height", pa.int32()),
         ("scene", pa.string()),
         ("origin", pa.string()),
+        ("part", pa.int32()),
     ]
 )
 """width, height: null where unknown. scene: an image's `scene`, which is not COCO's own; null where missing or not a
 name of `objgan.attributes`. origin: COCO's own part, such as "val2014", as the file's name or its address tells,
-or null."""
+or null. part: of the data set, from 0."""
 
 OBJECTS = pa.schema(
     [
@@ -52,6 +53,9 @@ CAPTIONS = pa.schema([("image_id", pa.int64()), ("id", pa.int64()), ("place", pa
 _ORIGIN = re.compile(r"(?:^|[/_])((?:train|val|test)20\d\d)(?=[/_])")
 
 
+_HALF = re.compile("[\ud800-\udfff]")
+
+
 def image_row(image: Record) -> Row:
     """An image of schema `IMAGES`.
 
@@ -59,16 +63,22 @@ def image_row(image: Record) -> Row:
         Unusable: it has no id, or a number that is none.
     """
     image_id = _needed(image, "id")
-    name, width, height = image.get("file_name"), _optional(image, "width"), _optional(image, "height")
+    name, width, height = file_name_of(image), _optional(image, "width"), _optional(image, "height")
     sized = width is not None and height is not None and 0 < min(width, height) <= max(width, height) < 2**31
     return {
         "image_id": image_id,
-        "file_name": name if isinstance(name, str) else "",
+        "file_name": name,
         "width": width if sized else None,
         "height": height if sized else None,
         "scene": _name(image.get("scene"), SCENES),
         "origin": _origin(name) or _origin(image.get("coco_url")),
     }
+
+
+def file_name_of(image: Record) -> str:
+    """The name of the file; empty where the record has none. Half of a pair of surrogates is in no file's name."""
+    name = image.get("file_name")
+    return _HALF.sub("\ufffd", name) if isinstance(name, str) else ""
 
 
 def object_row(annotation: Record, place: int) -> Row:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pipelines import evaluate as evaluation
 from pipelines import train_command
 from pipelines.data_options import source_of
 from pipelines.faults import Work
+from pipelines.fetching import at_hand
 from pipelines.generate import GenerateJob, local_model, read_captions
 from pipelines.generate import generate as generate_pictures
 from pipelines.judges import judge_jobs
@@ -68,16 +70,16 @@ def demo(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """All steps, from COCO files or sample data to a registered model."""
-    run_ = Run(
-        _config(options), options.out, source_of(options) or Sample(), options.name, options.alias, options.judges
-    )
-    if _dry(options, run_.config, run_):
-        return
-    uri = tracking_uri(RUNS)
-    ask_server(uri, run_.out / "mlflow_run.txt")
-    with ray_session(options.address):
-        check_resources(run_.config.compute)
-        work = execute(run_, uri, say, options.wait)
+    config, source = _config(options), source_of(options) or Sample()
+    with at_hand("--judges", options.judges) as judges:
+        run_ = Run(config, options.out, source, options.name, options.alias, judges)
+        if _dry(options, run_.config, run_):
+            return
+        uri = tracking_uri(RUNS)
+        ask_server(uri, run_.out / "mlflow_run.txt")
+        with ray_session(options.address):
+            check_resources(run_.config.compute)
+            work = execute(run_, uri, say, options.wait)
     say(f"model:  {model_folder(work)}, registered as models:/{run_.model_name}@{run_.alias}")
     say(f"pictures: {work.folder('evaluate') / 'details'}")
     say(f"MLflow: {_mlflow_command(uri)}")
@@ -126,14 +128,14 @@ def train(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Measures of a finished model."""
-    with local_model(options.model, tracking_uri(RUNS)) as model:
+    with local_model(options.model, tracking_uri(RUNS)) as model, at_hand("--judges", options.judges) as judges:
         what = evaluation.Evaluation(
             model,
             options.data,
             protocol(options.protocol),
             options.seed,
             (options.workers or (1, None))[0],
-            JudgePaths(options.judges, options.inception, options.detector),
+            JudgePaths(judges, options.inception, options.detector),
         )
         evaluation.check(what)
         with _held(options, "evaluate") as standing, ray_session(options.address):
@@ -173,11 +175,11 @@ def judges(options: argparse.Namespace) -> None:
 
 def register(options: argparse.Namespace) -> None:
     """A model folder, or a run's four stages, into the registry."""
-    folder = options.model or _assemble_run(options.run)
-    ObjGAN.load(folder, device="cpu")
     uri = tracking_uri(RUNS)
-    prepare_store(uri)
-    done = register_model(folder, name=options.name, alias=options.alias, tracking_uri=uri)
+    with local_model(options.model or _assemble_run(options.run), uri) as folder:
+        ObjGAN.load(folder, device="cpu")
+        prepare_store(uri)
+        done = register_model(folder, name=options.name, alias=options.alias, tracking_uri=uri)
     say(done.text(options.alias))
 
 
@@ -240,4 +242,4 @@ def _progress(done: int, total: int) -> None:
 
 
 def _mlflow_command(uri: str) -> str:
-    return f".venv/bin/mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite") else uri
+    return f".venv/bin/mlflow ui --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else uri

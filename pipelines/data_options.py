@@ -3,38 +3,59 @@
 import argparse
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import programs
 from objgan.errors import InputError
 from objgan.files import read_json
 from pipelines import option_types
-from pipelines.coco import CocoSource
+from pipelines.coco import CocoPart, CocoSource
 from pipelines.shards import SPLITS
-from pipelines.splits import Split, load_ids, load_split
+from pipelines.splits import NAMED, Split, load_ids, load_split
 
 
 def add_source(command: argparse.ArgumentParser) -> None:
     """Where the data set lies."""
     command.add_argument(
-        "--images", metavar="LOCATION", help="COCO images: folder or URI (s3://, gs://); leave out for boxes alone"
+        "--images",
+        action="append",
+        type=programs.location,
+        metavar="LOCATION",
+        help="COCO images: folder or URI (s3://, gs://); leave out for boxes alone",
     )
     command.add_argument(
-        "--instances", type=Path, metavar="FILE", help="COCO instances JSON (default: the embedded sample data)"
+        "--instances",
+        action="append",
+        type=programs.local_path,
+        metavar="FILE",
+        help="COCO instances JSON (default: the embedded sample data); give --images, --instances and --captions again "
+        "for each further part of the data set, such as train2017 and val2017, in the same order",
     )
-    command.add_argument("--captions", type=Path, metavar="FILE", help="COCO captions JSON; both may be .json.gz")
+    command.add_argument(
+        "--captions",
+        action="append",
+        type=programs.local_path,
+        metavar="FILE",
+        help="COCO captions JSON; both may be .json.gz",
+    )
     command.add_argument(
         "--split",
+        type=_split,
         default="hash",
         metavar="HOW",
         help="hash (of the image id), coco (by file name), or a JSON file of ids (default: %(default)s)",
     )
     command.add_argument(
         "--val2014",
-        type=Path,
+        type=programs.local_path,
         metavar="FILE",
         help="ids of COCO 2014's validation images, where file names do not tell: warns if they end up in training",
     )
     command.add_argument(
-        "--synonyms", type=Path, metavar="FILE", help='{"class": ["word", ...]}: what captions call a class, too'
+        "--synonyms",
+        type=programs.local_path,
+        metavar="FILE",
+        help='{"class": ["word", ...]}: what captions call a class, too',
     )
 
 
@@ -48,7 +69,7 @@ def add_prepare(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--vectors",
-        type=Path,
+        type=programs.local_path,
         metavar="DIR",
         help="a spaCy pipeline that has word vectors (default: they are fitted on the training captions)",
     )
@@ -70,7 +91,11 @@ def add_inspect(command: argparse.ArgumentParser) -> None:
     """Which data to show, and how much of them."""
     _add_prepared(command)
     command.add_argument(
-        "--out", type=Path, default=Path("runs/inspect.html"), metavar="FILE", help="the page (default: %(default)s)"
+        "--out",
+        type=programs.local_path,
+        default=Path("runs/inspect.html"),
+        metavar="FILE",
+        help="the page (default: %(default)s)",
     )
     command.add_argument(
         "--samples",
@@ -84,20 +109,30 @@ def add_inspect(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="the numbers for programs, in place of the table")
 
 
-def _add_prepared(command: argparse.ArgumentParser) -> None:
+def add_data(command: Any) -> None:
+    """`--data` of a command or a group of options."""
     command.add_argument(
-        "data",
-        type=place,
-        nargs="?",
+        "--data",
+        type=programs.location,
         default=Path("data/prepared"),
-        metavar="DIR",
+        metavar="LOCATION",
         help="what prepare wrote: folder or URI (s3://, gs://) (default: %(default)s)",
     )
 
 
-def place(text: str) -> Path | str:
-    """A folder, or a URI as it is."""
-    return text if "://" in text else Path(text)
+def _add_prepared(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "data",
+        type=programs.location,
+        nargs="?",
+        default=Path("data/prepared"),
+        metavar="LOCATION",
+        help="what prepare wrote: folder or URI (s3://, gs://) (default: %(default)s)",
+    )
+
+
+def _split(text: str) -> str:
+    return text if text in NAMED else str(programs.local_path(text))
 
 
 def source_of(options: argparse.Namespace) -> CocoSource | None:
@@ -110,15 +145,30 @@ def source_of(options: argparse.Namespace) -> CocoSource | None:
         return None
     if options.instances is None or options.captions is None:
         raise InputError("give both --instances FILE and --captions FILE, or none of them for the sample data")
-    images = options.images
-    place = images if images is None or "://" in images else Path(images)
+    first, *more = _parts(options.images or [], options.instances, options.captions)
     split = load_split(options.split) if options.split != "hash" else Split()
     val2014 = load_ids(options.val2014) if options.val2014 else frozenset()
     synonyms = read_synonyms(options.synonyms) if options.synonyms else {}
-    source = CocoSource(place, options.instances, options.captions, split, val2014, synonyms)
+    source = CocoSource(first.images, first.instances, first.captions, split, val2014, synonyms, tuple(more))
     # Now, not once Ray has been started.
     source.check()
     return source
+
+
+def _parts(images: list[Path | str], instances: list[Path], captions: list[Path]) -> list[CocoPart]:
+    """The parts of a data set, paired in order; all of them may have one folder of images."""
+    if len(instances) != len(captions):
+        raise InputError(
+            f"--instances is given {len(instances)} times, --captions {len(captions)} times: they are paired in order"
+        )
+    if len(images) not in (0, 1, len(instances)):
+        raise InputError(
+            f"--images is given {len(images)} times, --instances {len(instances)} times: give one folder for each "
+            f"instances JSON, in the same order, or one for all"
+        )
+    folders: list[Path | str | None] = [*images] if images else [None]
+    folders *= len(instances) // len(folders)
+    return [CocoPart(*files) for files in zip(folders, instances, captions, strict=True)]
 
 
 def read_synonyms(path: Path) -> dict[str, list[str]]:

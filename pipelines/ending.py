@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import programs
 from objgan.errors import InputError
 from pipelines import log_format
 from pipelines.faults import StorageAway, is_full, settled
@@ -45,6 +46,8 @@ def ended(error: BaseException) -> int:
     """
     if isinstance(error, InputError):
         return _last("error", 2, str(error))
+    if isinstance(error, ModuleNotFoundError) and (missing := programs.missing_package(error)):
+        return _last("error", 2, missing)
     if isinstance(error, SystemExit):
         # A run that was asked to stop says where it left its checkpoint.
         where = "" if str(error) == str(error.code) else str(error)

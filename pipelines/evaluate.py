@@ -139,7 +139,8 @@ def save(measured: Measured, folder: Path) -> None:
 
 def _absolute(what: Evaluation) -> Evaluation:
     """Workers have a working directory of their own."""
-    return replace(what, model=what.model.resolve(), data=what.data.resolve(), judges=what.judges.absolute())
+    data = what.data.resolve() if isinstance(what.data, Path) else what.data
+    return replace(what, model=what.model.resolve(), data=data, judges=what.judges.absolute())
 
 
 class _Actor:

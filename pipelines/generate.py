@@ -17,6 +17,8 @@ from objgan.errors import InputError
 from objgan.files import write_atomically
 from objgan.generation import Generated, ObjGAN
 from objgan.layout_file import layout_to_json, read_layout
+from pipelines.fetching import at_hand
+from pipelines.locations import without_secrets
 from pipelines.progress import Log
 from pipelines.registry import mlflow_at
 
@@ -29,13 +31,13 @@ _SLUG_LENGTH = 48
 class GenerateJob:
     """What to generate, as data.
 
-    model:        a model's folder, `runs:/RUN/...` or `models:/NAME@ALIAS`
+    model:        a model's folder or its URI, `runs:/RUN/...` or `models:/NAME@ALIAS`
     captions:     texts; may be empty where `layout` has a caption of its own
     layout:       layout file that every caption is drawn with
     tracking_uri: where `runs:/` and `models:/` are looked up
     """
 
-    model: str
+    model: Path | str
     captions: tuple[str, ...]
     out: Path
     n: int = 1
@@ -96,21 +98,27 @@ def read_captions(path: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def local_model(uri: str, tracking_uri: str) -> Iterator[Path]:
+def local_model(location: Path | str, tracking_uri: str) -> Iterator[Path]:
     """The folder of a model on this machine, for the length of a block.
 
     Raises:
         InputError: nothing there, or no model in it.
     """
-    if re.match(r"(runs|models|mlflow-artifacts|s3|gs):/", uri):
-        with tempfile.TemporaryDirectory(prefix="objgan-model-") as folder:
-            yield _download(uri, tracking_uri, Path(folder))
-    elif (Path(uri) / "model.json").is_file():
-        yield Path(uri)
-    elif (Path(uri) / "MLmodel").is_file():
-        yield _inside(Path(uri), uri)
-    else:
-        raise InputError(f"unknown model {uri}: give a model's folder, runs:/RUN/... or models:/NAME@ALIAS")
+    if isinstance(location, str) and re.match(r"(runs|models|mlflow-artifacts):/", location):
+        with tempfile.TemporaryDirectory(prefix="objgan-model-") as scratch:
+            yield _download(location, tracking_uri, Path(scratch))
+        return
+    shown = without_secrets(str(location))
+    with at_hand("model", location) as folder:
+        assert folder is not None
+        if (folder / "model.json").is_file():
+            yield folder
+        elif (folder != location and folder.is_dir()) or (folder / "MLmodel").is_file():
+            yield _inside(folder, shown)
+        else:
+            raise InputError(
+                f"unknown model {shown}: give a model's folder or its URI, runs:/RUN/... or models:/NAME@ALIAS"
+            )
 
 
 def sample_names(made: Sequence[Generated]) -> list[str]:

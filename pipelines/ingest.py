@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from objgan.errors import InputError
-from pipelines.coco import CocoSource
+from pipelines.coco import CocoPart, CocoSource, Sizes
 from pipelines.coco_records import (
     CAPTIONS,
     IMAGES,
@@ -23,9 +24,10 @@ from pipelines.coco_records import (
 from pipelines.json_stream import first_record, records
 from pipelines.record_values import Unusable, shown, whole_or_none
 from pipelines.rejects import Reject, write_rejects
-from pipelines.spill import Spill, scan
+from pipelines.spill import Clash, Spill, drop_repeats, scan
 
 UNREAD = "rejected-unread.jsonl"
+Log = Callable[[str], None]
 _Parse = Callable[[Record, int], Row]
 
 
@@ -47,44 +49,55 @@ class Ingested:
     synonyms: Mapping[str, Sequence[str]]
 
 
-def ingest(source: CocoSource, work: Path) -> Ingested:
+def ingest(source: CocoSource, work: Path, sizes: Sizes | None = None, log: Log = lambda text: None) -> Ingested:
     """Read all JSON into `work`, and what of it cannot become part of any row into `work`'s file `UNREAD`.
+
+    A record that several parts of the data set hold in the same words counts once.
+
+    sizes: of the image files, where they are known: files of one image that differ are not the same image
 
     Raises:
         InputError: a file is missing, unreadable, not JSON, not COCO JSON, swapped with the other one, or empty; no
-            image has a caption or belongs to a split.
+            image has a caption or belongs to a split; parts use one id for different records.
     """
-    if first_record(source.instances, "instances", "images") is None:
-        raise InputError(f'instances: {source.instances} is an empty data set: its list "images" has no entry')
-    _check_swapped(source)
-    classes, categories = read_classes(source.instances)
+    for part in source.parts:
+        if first_record(part.instances, "instances", "images") is None:
+            raise InputError(f'instances: {part.instances} is an empty data set: its list "images" has no entry')
+        _check_swapped(part)
+    classes, categories = read_all_classes([part.instances for part in source.parts])
     strange = sorted(source.synonyms.keys() - set(classes))
     if strange:
         raise InputError(
-            f"--synonyms: {source.instances} has no category {strange[0]!r}; there are {', '.join(classes):.200}"
+            f"--synonyms: {source.named('instances')} has no category {strange[0]!r}; there are "
+            f"{', '.join(classes):.200}"
         )
     work.mkdir(parents=True, exist_ok=True)
-    reading = _Reading(source, work)
+    reading = _Reading(source, work, sizes)
     write_rejects(work / UNREAD, reading.all())
+    if reading.repeats:
+        log(
+            f"prepare: {reading.repeats} records are in several parts of the data set, in the same words; each counts "
+            f"once"
+        )
     return Ingested(reading.images, classes, categories, reading.totals, source.synonyms)
 
 
 class _Reading:
     """Reads one file after the other; `all` yields what is rejected on the way."""
 
-    def __init__(self, source: CocoSource, work: Path) -> None:
-        self._source, self._work = source, work
+    def __init__(self, source: CocoSource, work: Path, sizes: Sizes | None) -> None:
+        self._source, self._work, self._sizes = source, work, sizes
         self.totals = {"image": 0, "annotation": 0, "caption": 0}
         self.images = IMAGES.empty_table()
+        self.repeats = 0
+        """Records that an earlier part holds in the same words."""
+        self._shared: set[int] = set()
 
     def all(self) -> Iterator[Reject]:
         yield from self._images()
         yield from self._strangers()
-        for kind, path, schema, parse in (
-            ("caption", self._source.captions, CAPTIONS, caption_row),
-            ("annotation", self._source.instances, OBJECTS, object_row),
-        ):
-            yield from self._spill(kind, path, schema, parse)
+        yield from self._spill("caption", CAPTIONS, caption_row)
+        yield from self._spill("annotation", OBJECTS, object_row)
         known = self.images["image_id"].to_numpy()
         yield from self._keep()
         for kind in ("caption", "annotation"):
@@ -92,11 +105,12 @@ class _Reading:
 
     def _images(self) -> Iterator[Reject]:
         """All images of the instances JSON, those with an id seen before apart."""
-        path, batches, rows = self._source.instances, [], []
-        for image in records(path, "instances", "images"):
+        batches, rows = [], []
+        for part, image in self._each("instances", "images"):
             self.totals["image"] += 1
             try:
-                rows.append(image_row(image))
+                row = image_row(image)
+                rows.append(row | {"part": part, "origin": row["origin"] or self._source.parts[part].origin()})
             except Unusable as error:
                 yield Reject("image", None, None, "read", error.reason, error.detail or shown(image))
             if len(rows) == 4096:
@@ -108,31 +122,76 @@ class _Reading:
         order = np.argsort(ids, kind="stable")
         first = np.ones(len(ids), bool)
         first[1:] = ids[order][1:] != ids[order][:-1]
+        leaders = order[first][np.cumsum(first) - 1]
         self.images = table.take(pa.array(order[first])).combine_chunks()
-        for index in np.sort(order[~first]).tolist():
-            number, name = int(ids[index]), table["file_name"][index].as_py()
-            yield Reject("image", number, number, "read", "an image record with this id came before", name)
+        for index, leader in sorted(zip(order[~first].tolist(), leaders[~first].tolist(), strict=True)):
+            row, before = ({name: table[name][at].as_py() for name in table.column_names} for at in (index, leader))
+            if row["part"] == before["part"]:
+                number, name = row["image_id"], row["file_name"]
+                yield Reject("image", number, number, "read", "an image record with this id came before", name)
+            else:
+                self._check_same(before, row)
+                self.totals["image"] -= 1
+                self.repeats += 1
+                self._shared.add(row["image_id"])
+
+    def _check_same(self, before: Row, row: Row) -> None:
+        """See that an image which two parts hold is one image."""
+        parts = [self._source.parts[one["part"]] for one in (before, row)]
+        told = [{name: value for name, value in one.items() if name != "part"} for one in (before, row)]
+        if self._sizes is not None and parts[0].images is not None:
+            for one, facts in zip((before, row), told, strict=True):
+                facts["bytes"] = self._sizes[one["part"]].get(one["file_name"])
+        for name in told[0]:
+            # Which of COCO's parts an image belongs to may be known of one record alone.
+            known = name != "origin" or None not in (told[0][name], told[1][name])
+            if known and told[0][name] != told[1][name]:
+                raise InputError(
+                    f"instances: {parts[0].instances} and {parts[1].instances} use image id {row['image_id']} for "
+                    f"different images ({name}: {told[0][name]}, {told[1][name]}): change the ids of one file"
+                )
+
+    def _each(self, what: str, key: str, optional: bool = False) -> Iterator[tuple[int, Record]]:
+        """(part, record) of a list of all parts' `instances` or `captions`."""
+        for number, part in enumerate(self._source.parts):
+            found = records(getattr(part, what), what, key, optional=optional)
+            yield from ((number, record) for record in found)
 
     def _strangers(self) -> Iterator[Reject]:
         """Images that only the captions know: whether they show any object is not known."""
         known = self.images["image_id"].to_numpy()
-        images = records(self._source.captions, "captions", "images", optional=True)
-        found = (whole_or_none(image.get("id")) for image in images)
+        images = self._each("captions", "images", optional=True)
+        found = (whole_or_none(image.get("id")) for _, image in images)
         ids = np.unique(np.array([one for one in found if one is not None], np.int64))
         for number in np.setdiff1d(ids, known, assume_unique=True).tolist():
             self.totals["image"] += 1
             yield Reject("image", number, number, "join", "in the captions JSON alone, the instances JSON lacks it")
 
-    def _spill(self, kind: str, path: Path, schema: pa.Schema, parse: _Parse) -> Iterator[Reject]:
-        spill = Spill(self._work, kind, schema)
-        for place, annotation in enumerate(records(path, _WHAT[kind], "annotations")):
+    def _spill(self, kind: str, schema: pa.Schema, parse: _Parse) -> Iterator[Reject]:
+        spill, ends = Spill(self._work, kind, schema), [0] * len(self._source.parts)
+        for place, (part, annotation) in enumerate(self._each(_WHAT[kind], "annotations")):
             self.totals[kind] += 1
+            ends[part] = place + 1
             try:
                 spill.add(parse(annotation, place))
             except Unusable as error:
                 own, image_id = (whole_or_none(annotation.get(name)) for name in ("id", "image_id"))
                 yield Reject(kind, own, image_id, "read", error.reason, error.detail or shown(annotation))
         spill.close()
+        if len(ends) > 1:
+            self._drop_repeats(kind, np.maximum.accumulate(ends))
+
+    def _drop_repeats(self, kind: str, ends: np.ndarray) -> None:
+        try:
+            dropped = drop_repeats(self._work, kind, ends, self._shared)
+        except Clash as clash:
+            what = _WHAT[kind]
+            one, other = (getattr(self._source.parts[part], what) for part in clash.parts)
+            raise InputError(
+                f"{what}: {one} and {other} use {kind} id {clash.id} for different records: change the ids of one file"
+            ) from None
+        self.totals[kind] -= dropped
+        self.repeats += dropped
 
     def _keep(self) -> Iterator[Reject]:
         """Leave the images that have a caption and belong to a split."""
@@ -143,7 +202,8 @@ class _Reading:
         source, total = self._source, len(ids)
         if not told.any():
             raise InputError(
-                f"captions: none of the {total} images of {source.instances} has a caption in {source.captions}"
+                f"captions: none of the {total} images of {source.named('instances')} has a caption in "
+                f"{source.named('captions')}"
             )
         origins = self.images["origin"].to_pylist()
         accepted = np.array([source.split.accepts(*one) for one in zip(ids.tolist(), origins, strict=True)])
@@ -171,6 +231,28 @@ class _Reading:
 _WHAT = {"annotation": "instances", "caption": "captions"}
 
 
+def read_all_classes(paths: Sequence[Path]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Class names and category ids by label, of several files that may have categories in common.
+
+    Raises:
+        InputError: as `read_classes`, or two files use an id or a name for different categories.
+    """
+    names: dict[int, str] = {}
+    for path in paths:
+        for name, number in zip(*read_classes(path), strict=True):
+            if names.get(number, name) != name:
+                raise InputError(
+                    f"instances: {path} calls category {number} {name!r}, {paths[0]} {names[number]!r}: parts of a "
+                    f"data set have the same categories"
+                )
+            names[number] = name
+    if len(set(names.values())) < len(names):
+        twice = next(name for name in names.values() if list(names.values()).count(name) > 1)
+        raise InputError(f"instances: {', '.join(map(str, paths))} give the category {twice!r} different ids")
+    ids = tuple(sorted(names))
+    return tuple(names[number] for number in ids), ids
+
+
 def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Class names and category ids by label.
 
@@ -194,7 +276,7 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return tuple(names[number] for number in ids), ids
 
 
-def _check_swapped(source: CocoSource) -> None:
+def _check_swapped(source: CocoPart) -> None:
     boxes = first_record(source.instances, "instances", "annotations") or {}
     texts = first_record(source.captions, "captions", "annotations") or {}
     is_instances = [bool({"category_id", "bbox"} & one.keys()) for one in (boxes, texts)]
@@ -208,17 +290,21 @@ def _check_swapped(source: CocoSource) -> None:
         raise InputError(f"captions: {source.captions} holds instances, not captions; give the captions JSON")
 
 
-def check_folder(source: CocoSource, sizes: Mapping[str, int], names: pa.ChunkedArray) -> None:
-    """See that the image folder is the right one.
+def check_folder(source: CocoSource, sizes: Sizes, images: pa.Table) -> None:
+    """See that every image folder is the right one.
+
+    images: of schema `coco_records.IMAGES`
 
     Raises:
-        InputError: none of the images is there.
+        InputError: none of the images of a part is there.
     """
-    if source.images is not None and not any(name in sizes for name in names.to_pylist()):
-        first = names[0].as_py() or "unnamed"
-        raise InputError(
-            f"images: none of the {len(names)} images of {source.instances} is in {source.where()} (the first: {first})"
-        )
+    for number, part in enumerate(source.parts):
+        names = images.filter(pc.equal(images["part"], number))["file_name"].to_pylist()
+        if part.images is not None and names and not any(name in sizes[number] for name in names):
+            raise InputError(
+                f"images: none of the {len(names)} images of {part.instances} is in {part.where()} (the first: "
+                f"{names[0] or 'unnamed'})"
+            )
 
 
 def _among(wanted: np.ndarray, ids: np.ndarray) -> np.ndarray:

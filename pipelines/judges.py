@@ -9,15 +9,15 @@ from pathlib import Path
 from objgan.checkpoint import read_state
 from objgan.config import Config
 from objgan.files import folder_aside
+from pipelines.data_folder import open_data
 from pipelines.jobs import TrainJob
 from pipelines.judging import JUDGE, SECOND_ENCODERS
-from pipelines.shards import load_manifest
 
 OTHER_SEED = 1_000_003
 """Added to the seed of the settings, so that the second encoders are not the ones that train the generators."""
 
 
-def judge_jobs(config: Config, data: Path, out: Path) -> tuple[dict[str, TrainJob], dict[str, str]]:
+def judge_jobs(config: Config, data: Path | str, out: Path) -> tuple[dict[str, TrainJob], dict[str, str]]:
     """What is to be trained, by the name of its folder in `out`, and why not the rest.
 
     Raises:
@@ -26,10 +26,11 @@ def judge_jobs(config: Config, data: Path, out: Path) -> tuple[dict[str, TrainJo
     other = config.model_copy(update={"seed": config.seed + OTHER_SEED})
     jobs = {SECOND_ENCODERS: TrainJob("encoders", other, data, out / "training" / "encoders")}
     jobs[SECOND_ENCODERS].reader("train")
-    known = load_manifest(data)["columns"]
+    folder = open_data(data, config.compute)
+    known = folder.manifest["columns"]
     lacking = [name for name in ("masks", "attributes") if not known.get(name, False)]
     if lacking:
-        return jobs, {JUDGE: f"{data} has no {' and no '.join(lacking)}: nothing to learn colours and objects from"}
+        return jobs, {JUDGE: f"{folder} has no {' and no '.join(lacking)}: nothing to learn colours and objects from"}
     return jobs | {JUDGE: TrainJob("judge", other, data, out / "training" / "judge")}, {}
 
 

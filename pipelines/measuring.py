@@ -26,13 +26,13 @@ ROWS, DIVERSITY = "rows", "diversity"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What to measure: a model folder on prepared data under a protocol, with the judges that there are.
+    """What to measure: a model folder on prepared data (a folder or a URI) under a protocol, with judges.
 
     batch: images generated at a time; like `workers`, it changes nothing but the time
     """
 
     model: Path
-    data: Path
+    data: Path | str
     protocol: Protocol = PROTOCOLS["test"]
     seed: int = 0
     workers: int = 1

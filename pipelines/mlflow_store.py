@@ -4,7 +4,9 @@ import contextlib
 import itertools
 import logging
 import os
+import re
 import tempfile
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -160,6 +162,20 @@ def create_run(client: Any, name: str, tags: Mapping[str, str], key: str = "") -
             return str(found[0].info.run_id)
         tags = {**tags, _KEY_TAG: key}
     return str(client.create_run(experiment.experiment_id, run_name=name, tags=dict(tags)).info.run_id)
+
+
+def sqlite_uri(path: Path) -> str:
+    """The URI of a sqlite store: the characters that mean something in a URI are quoted.
+
+    No others, because MLflow makes an empty folder under the quoted name, beside the one that is meant.
+    """
+    return "sqlite:///" + re.sub("[%?#]", lambda sign: urllib.parse.quote(sign[0]), str(path))
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a sqlite store; None of another store."""
+    place = uri.removeprefix("sqlite:///").partition("?")[0]
+    return Path(urllib.parse.unquote(place)) if uri.startswith("sqlite:///") else None
 
 
 def mlflow_client(uri: str) -> Any:

@@ -2,9 +2,9 @@
 
 import argparse
 import os
-from pathlib import Path
 from typing import Any
 
+import programs
 from pipelines import log_format
 
 
@@ -15,10 +15,10 @@ def add_settings(command: Any, example: str) -> None:
     example: of a single setting, for the help
     """
     command.add_argument("--recipe", default="tiny", metavar="NAME", help="tiny (default), small, paper or fast")
-    command.add_argument("--config", type=Path, metavar="FILE", help="YAML settings over the recipe's")
+    command.add_argument("--config", type=programs.local_path, metavar="FILE", help="YAML settings over the recipe's")
     command.add_argument(
         "--set",
-        action="append",
+        action=programs.Assignments,
         default=[],
         metavar="NAME=VALUE",
         dest="assignments",

@@ -1,14 +1,11 @@
 """Image files -> squares of RGB pixels, and back from the shard."""
 
 import io
-import os
-import stat
 import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +14,9 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from PIL.Image import Transpose
 
 from objgan.run_lengths import MOST_PIXELS
-from pipelines.faults import brief
-from pipelines.storage import Storage
+from pipelines.image_files import Unreadable
 
 QUALITY = 95
-MOST_BYTES = 2 << 30
-"""Of an image file: as large as the largest picture of 16-bit RGBA, uncompressed."""
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "TGA")
 """All that Pillow may try (MPO is JPEG to it). Others start a program (EPS: Ghostscript), or are no pictures.
 
@@ -44,14 +38,6 @@ _NEEDED_SEGMENTS = {0xE0: (b"JFIF\0", 14), 0xE1: (b"Exif\0\0", 6), 0xEE: (b"Adob
 """Application segments of a JPEG file that say how to show its pixels: marker -> beginning, least length."""
 
 
-class Unreadable(ValueError):
-    """This one image cannot be used: the reason, in the same words for all of a sort, and what is particular to it."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason} ({detail})" if detail else reason)
-        self.reason, self.detail = reason, detail
-
-
 @dataclass(frozen=True)
 class Picture:
     """RGB pixels, and the width and height of the file's picture, which may have been decoded smaller."""
@@ -59,45 +45,6 @@ class Picture:
     image: Image.Image
     width: int
     height: int
-
-
-def read_bytes(place: Storage, name: str) -> bytes:
-    """An image file's bytes.
-
-    Raises:
-        Unreadable: there is no such file, it cannot be read, or it is too large.
-        StorageAway: storage did not answer; that is not the image's fault.
-        InputError: as a remote storage raises it.
-    """
-    if not name:
-        raise Unreadable("the record has no file name")
-    if name.startswith("/") or ".." in PurePosixPath(name).parts:
-        raise Unreadable("a file name that leads out of the image folder", name)
-    try:
-        if place.local is not None:
-            return _local_bytes(str(place.local / name), name)
-        return place.read(name)
-    except (FileNotFoundError, NotADirectoryError):
-        raise Unreadable("no such file in the image folder", name) from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise Unreadable("cannot read the file", f"{name}: {brief(error)}") from None
-
-
-def _local_bytes(path: str, name: str) -> bytes:
-    # Without O_NONBLOCK, a named pipe would make the worker wait for ever.
-    with open(path, "rb", opener=lambda file, flags: os.open(file, flags | os.O_NONBLOCK)) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise Unreadable("not a regular file", name)
-        if status.st_size > MOST_BYTES:
-            raise Unreadable("the file is too large", f"{name}: {status.st_size:,} bytes, over {MOST_BYTES:,}")
-        return file.read()
-
-
-@lru_cache(4)
-def open_place(location: str) -> Storage:
-    """The storage of the images, once a process."""
-    return Storage(location)
 
 
 def read_image(file: Path | bytes, annotated: tuple[int, int] | None = None, size: int | None = None) -> Picture:

@@ -28,7 +28,7 @@ from pipelines.blocks import (
     run_here,
     run_on_ray,
 )
-from pipelines.coco import CocoSource
+from pipelines.coco import CocoSource, Sizes
 from pipelines.finish import Result, finish, list_rejects
 from pipelines.ingest import UNREAD, Ingested, check_folder, ingest
 from pipelines.rejects import Reject, RejectCounts, read_rejects
@@ -144,7 +144,7 @@ def check(source: CocoSource, out: Path, config: Config, log: Log = print, optio
 
 
 def _facts(
-    source: CocoSource, sizes: Mapping[str, int], config: Config, options: Options
+    source: CocoSource, sizes: Sizes, config: Config, options: Options
 ) -> tuple["_Facts", PipelineVectors | None]:
     """What the result depends on, and the word vectors that are given."""
     vectors = None if options.vectors is None else PipelineVectors(options.vectors)
@@ -152,11 +152,11 @@ def _facts(
     return _Facts(source.digests(sizes), settings, source.split.kind, options.format, digest), vectors
 
 
-def _read(source: CocoSource, sizes: Mapping[str, int], work: Path, options: Options, log: Log) -> Ingested:
+def _read(source: CocoSource, sizes: Sizes, work: Path, options: Options, log: Log) -> Ingested:
     """The JSON, into the folder `work`."""
     log("prepare: reading the JSON")
-    data = ingest(source, work)
-    check_folder(source, sizes, data.images["file_name"])
+    data = ingest(source, work, sizes, log)
+    check_folder(source, sizes, data.images)
     log(f"prepare: {len(data.images)} images with captions, {len(data.classes)} classes")
     if options.strict:
         _refuse_rejects(read_rejects(work / UNREAD))
@@ -214,7 +214,7 @@ class _Work:
     """The conversion of all images to shards."""
 
     source: CocoSource
-    sizes: Mapping[str, int]
+    sizes: Sizes
     out: Path
     config: DataConfig
     facts: _Facts
@@ -255,17 +255,17 @@ class _Work:
         return planned
 
     def _inputs(self, images: pa.Table, split: str, name: str, data: Ingested) -> str:
-        sizes = [self.sizes.get(file, -1) for file in images["file_name"].to_pylist()]
+        files = zip(images["part"].to_pylist(), images["file_name"].to_pylist(), strict=True)
+        sizes = [self.sizes[part].get(file, -1) for part, file in files]
         json_files = {name: digest for name, digest in self.facts.source.items() if name in ("instances", "captions")}
         common = [split, name, self.config.image_size, data.categories, self.source.images is None, json_files]
         return inputs_of(images, sizes, {"common": common})
 
     def _collect(self, planned: list[pa.Table], data: Ingested) -> tuple[list[Shard], list[int]]:
         """The shards, and the ids of images that turned out unusable."""
-        images = self.source.images
-        where = None if images is None else str(images.resolve() if isinstance(images, Path) else images)
+        places = [part.images for part in self.source.parts if part.images is not None]
         arguments = {
-            "images": where,
+            "images": [str(place.resolve() if isinstance(place, Path) else place) for place in places] or None,
             "out": str(self.out.resolve()),
             "size": self.config.image_size,
             "categories": list(data.categories),

@@ -10,8 +10,9 @@ import pyarrow as pa
 from objgan.run_lengths import BadMask
 from objgan.vocabulary import tokenize
 from pipelines.coco_records import known_number
+from pipelines.image_files import Unreadable
 from pipelines.masks import squash_segmentation
-from pipelines.pixels import Unreadable, read_image, squash
+from pipelines.pixels import read_image, squash
 from pipelines.rejects import Reject
 from pipelines.shards import SCHEMA
 
@@ -33,13 +34,13 @@ class Conversion:
     """How records become rows.
 
     split:  that all of them belong to
-    fetch:  the bytes of an image file by its name (see `pixels.read_bytes`); None: no pixels
+    fetch:  the bytes of an image's file, by its record (see `image_files.read_bytes`); None: no pixels
     size:   side of the stored picture and masks
     labels: category id -> label
     """
 
     split: str
-    fetch: Callable[[str], bytes] | None
+    fetch: Callable[[Row], bytes] | None
     size: int
     labels: dict[int, int]
 
@@ -101,7 +102,7 @@ def _picture(record: Row, how: Conversion) -> tuple[bytes | None, int, int]:
         if width is None:
             raise Unreadable("the record has no width and height, and there are no pixels to take them from")
         return None, width, height
-    data = how.fetch(record["file_name"])
+    data = how.fetch(record)
     try:
         picture = read_image(data, None if width is None else (width, height), how.size)
     except Unreadable as error:

@@ -15,6 +15,7 @@ from typing import Any
 from objgan.cores import available_cores
 from objgan.errors import InputError
 from objgan.sections import ComputeConfig
+from pipelines.mlflow_store import sqlite_uri
 from pipelines.submitted import job_environment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -199,7 +200,7 @@ def check_resources(compute: ComputeConfig, resources: Mapping[str, float] | Non
 
 def tracking_uri(runs: Path) -> str:
     """`MLFLOW_TRACKING_URI` where it is set, else sqlite in `runs`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.resolve() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(runs.resolve() / "mlflow.db")
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,8 +7,8 @@ from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.generation import ObjGAN
 from objgan.stages import STAGE_CLASSES
+from pipelines.data_folder import open_data
 from pipelines.reader import ShardReader
-from pipelines.shards import load_manifest
 from pipelines.synthesis import ALL_WORDS
 
 
@@ -24,14 +24,15 @@ class Sources:
     skipped: dict[str, str]
 
 
-def open_sources(data: Path, split: str, model: ObjGAN) -> Sources:
+def open_sources(data: Path | str, split: str, model: ObjGAN) -> Sources:
     """Readers of one split.
 
     Raises:
         InputError: no data, of other classes or words than the model's, or no usable image.
     """
-    manifest = load_manifest(data)
-    _check_domain(Domain.load(data / "domain"), model.domain, data)
+    folder = open_data(data, model.config.compute)
+    manifest = folder.manifest
+    _check_domain(Domain.load(folder.domain()), model.domain, str(folder))
     stages, skipped = {}, {}
     for name, cls in STAGE_CLASSES.items():
         words = getattr(model.config, name).training.max_words
@@ -46,7 +47,7 @@ def open_sources(data: Path, split: str, model: ObjGAN) -> Sources:
     return Sources(stages, rows, skipped)
 
 
-def _check_domain(ours: Domain, models: Domain, data: Path) -> None:
+def _check_domain(ours: Domain, models: Domain, data: str) -> None:
     for what, here, there in (
         ("classes", ours.classes, models.classes),
         ("words", ours.vocabulary.words, models.vocabulary.words),

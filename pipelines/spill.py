@@ -4,8 +4,9 @@ Rows are sorted a run at a time. Who wants those of a few images reads, of every
 nothing is mapped, so no page of the files stays in anybody's memory.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,16 @@ class Spill:
             return
         table = pa.Table.from_batches(self._batches).sort_by(_ORDER).combine_chunks()
         self._batches, self._bytes = [], 0
-        name = f"{self._name}-{len(self._runs)}.arrow"
-        with pa.OSFile(str(self._folder / name), "wb") as file, pa.ipc.new_file(file, self._schema) as writer:
-            writer.write_table(table, max_chunksize=_BATCH_ROWS)
-        ids = table["image_id"].to_numpy()
-        firsts = ids[::_BATCH_ROWS]
-        lasts = ids[np.minimum(np.arange(len(firsts)) * _BATCH_ROWS + _BATCH_ROWS, len(ids)) - 1]
-        self._runs.append({"file": name, "firsts": firsts.tolist(), "lasts": lasts.tolist()})
+        self._runs.append(_save_run(self._folder, f"{self._name}-{len(self._runs)}.arrow", table))
+
+
+def _save_run(folder: Path, name: str, table: pa.Table) -> dict[str, Any]:
+    with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=_BATCH_ROWS)
+    ids = table["image_id"].to_numpy()
+    firsts = ids[::_BATCH_ROWS]
+    lasts = ids[np.minimum(np.arange(len(firsts)) * _BATCH_ROWS + _BATCH_ROWS, len(ids)) - 1]
+    return {"file": name, "firsts": firsts.tolist(), "lasts": lasts.tolist()}
 
 
 def take(folder: Path, name: str, image_ids: Sequence[int]) -> list[Row]:
@@ -105,9 +109,90 @@ def _arrays(column: pa.ListArray) -> Iterator[list[np.ndarray] | None]:
 
 def scan(folder: Path, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """image_id int64 [n] and id int64 [n] of all rows, a batch at a time."""
-    options = pa.ipc.IpcReadOptions(included_fields=[0, 1])
+    for batch in _batches(folder, name, [0, 1]):
+        yield batch["image_id"].to_numpy(), batch["id"].to_numpy()
+
+
+class Clash(ValueError):
+    """Two parts of the input use one id for different rows."""
+
+    def __init__(self, number: int, parts: tuple[int, int]) -> None:
+        super().__init__(f"id {number}")
+        self.id, self.parts = number, parts
+
+
+def drop_repeats(folder: Path, name: str, ends: np.ndarray, images: Collection[int]) -> int:
+    """Remove rows that an earlier part of the input holds in the same words; their number.
+
+    ends:   int64 [parts], the place after the last row of each part
+    images: ids of images that several parts hold: rows of theirs without an id may be repeats, too
+
+    Raises:
+        Clash: a part uses the id of an earlier part's row for another one.
+    """
+    shared, images = _shared_ids(folder, name, ends), np.sort(np.fromiter(images, np.int64, len(images)))
+    if not len(shared) and not len(images):
+        return 0
+    earlier: dict[tuple[int, int], dict[bytes, int]] = {}
+    dropped = []
+    rows = sorted(_digests(folder, name, shared, images), key=lambda row: row[1])
+    for key, place, digest in rows:
+        part = int(np.searchsorted(ends, place, side="right"))
+        known = earlier.setdefault(key, {})
+        if known.get(digest, part) < part:
+            dropped.append(place)
+        elif key[0] != -1 and any(other < part for other in known.values()):
+            raise Clash(key[0], (min(known.values()), part))
+        else:
+            known.setdefault(digest, part)
+    _remove(folder, name, np.array(dropped, np.int64))
+    return len(dropped)
+
+
+def _shared_ids(folder: Path, name: str, ends: np.ndarray) -> np.ndarray:
+    """int64, sorted: ids of rows of more than one part."""
+    batches = [(batch["id"].to_numpy(), batch["place"].to_numpy()) for batch in _batches(folder, name, [1, 2])]
+    if not batches:
+        return np.empty(0, np.int64)
+    ids, places = (np.concatenate(columns) for columns in zip(*batches, strict=True))
+    order = np.argsort(ids, kind="stable")
+    ids, parts = ids[order], np.searchsorted(ends, places[order], side="right")
+    starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
+    several = np.minimum.reduceat(parts, starts) < np.maximum.reduceat(parts, starts)
+    found: np.ndarray = ids[starts][several & (ids[starts] != -1)]
+    return found
+
+
+def _digests(
+    folder: Path, name: str, shared: np.ndarray, images: np.ndarray
+) -> Iterator[tuple[tuple[int, int], int, bytes]]:
+    """(id, image if it has none), place and a digest of the rest, of rows that may be in several parts."""
+    for batch in _batches(folder, name):
+        ids = batch["id"].to_numpy()
+        wanted = np.isin(ids, shared) | ((ids == -1) & np.isin(batch["image_id"].to_numpy(), images))
+        for row in batch.filter(pa.array(wanted)).to_pylist() if wanted.any() else ():
+            place, key = row.pop("place"), (row["id"], row["image_id"] if row["id"] == -1 else 0)
+            yield key, place, hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
+
+
+def _remove(folder: Path, name: str, places: np.ndarray) -> None:
+    """Write the runs anew without the rows of these places."""
+    runs = []
+    for run in json.loads((folder / f"{name}.json").read_text()):
+        with pa.OSFile(str(folder / run["file"]), "rb") as file, pa.ipc.open_file(file) as reader:
+            table = reader.read_all()
+        kept = table.filter(pa.array(~np.isin(table["place"].to_numpy(), places))).combine_chunks()
+        if len(kept) < len(table):
+            run = _save_run(folder, run["file"], kept)
+        if len(kept):
+            runs.append(run)
+    write_atomically(folder / f"{name}.json", json.dumps(runs))
+
+
+def _batches(folder: Path, name: str, columns: list[int] | None = None) -> Iterator[pa.RecordBatch]:
+    """All rows, or some columns of them, a batch at a time."""
+    options = pa.ipc.IpcReadOptions(included_fields=columns)
     for run in json.loads((folder / f"{name}.json").read_text()):
         with pa.OSFile(str(folder / run["file"]), "rb") as file, pa.ipc.open_file(file, options=options) as reader:
             for number in range(reader.num_record_batches):
-                batch = reader.get_batch(number)
-                yield batch["image_id"].to_numpy(), batch["id"].to_numpy()
+                yield reader.get_batch(number)

@@ -15,6 +15,8 @@ from objgan.sections import DataConfig
 from pipelines.record_values import shown, whole_or_none
 from pipelines.shards import SPLITS
 
+NAMED = ("hash", "coco")
+"""Ways to divide that need no file."""
 # Karpathy's list says restval for what COCO calls validation and everybody trains on.
 _NAMES = {"train": "train", "restval": "train", "val": "validation", "validation": "validation", "test": "test"}
 
@@ -64,7 +66,7 @@ def load_split(text: str) -> Split:
     Raises:
         InputError: no such file, or another content.
     """
-    if text in ("hash", "coco"):
+    if text in NAMED:
         return Split(text)
     path = Path(text)
     content = read_json(path, "--split")

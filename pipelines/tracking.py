@@ -19,7 +19,16 @@ from pipelines import submitted
 from pipelines.backlog import Kept, Status
 from pipelines.faults import StorageRefused, only_logged
 from pipelines.lease import LeaseLost
-from pipelines.mlflow_store import EXPERIMENT, NEW_FILE, RUN_FILE, create_run, mlflow_client, resolve, why
+from pipelines.mlflow_store import (
+    EXPERIMENT,
+    NEW_FILE,
+    RUN_FILE,
+    create_run,
+    mlflow_client,
+    resolve,
+    sqlite_path,
+    why,
+)
 from pipelines.mlflow_tracker import MLflowTracker, Tell
 from pipelines.progress import Log, say
 from pipelines.storage import Storage
@@ -113,7 +122,7 @@ def prepare_store(uri: str, known: Path | Storage | None = None) -> None:
     """
     from mlflow.exceptions import MlflowException
 
-    path = _sqlite_path(uri)
+    path = sqlite_path(uri)
     try:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +143,7 @@ def ask_server(uri: str, known: Path | Storage | None = None) -> None:
     Raises:
         InputError: it does not.
     """
-    if _sqlite_path(uri) is None:
+    if sqlite_path(uri) is None:
         prepare_store(uri, known)
 
 
@@ -144,7 +153,7 @@ def check_store(uri: str, known: Path | Storage | None = None) -> None:
     Raises:
         InputError: the store or server cannot be used.
     """
-    path = _sqlite_path(uri)
+    path = sqlite_path(uri)
     if path is None or path.exists():
         prepare_store(uri, known)
     else:
@@ -153,7 +162,7 @@ def check_store(uri: str, known: Path | Storage | None = None) -> None:
 
 def store_exists(uri: str) -> bool:
     """Whether there is a store at all; of a server it is supposed."""
-    path = _sqlite_path(uri)
+    path = sqlite_path(uri)
     return path is None or path.exists()
 
 
@@ -279,7 +288,3 @@ def _place(known: Path | Storage) -> tuple[Storage, str]:
 
 def _is_known(storage: Storage, file: str) -> bool:
     return storage.exists(file) or storage.exists(NEW_FILE)
-
-
-def _sqlite_path(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None

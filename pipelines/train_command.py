@@ -9,6 +9,7 @@ from pathlib import Path
 from objgan.config import Config
 from objgan.errors import InputError
 from objgan.stages import stage_class
+from pipelines.fetching import fetched
 from pipelines.jobs import SETTINGS_FILE, TrainJob
 from pipelines.lease import Lease, check_free
 from pipelines.locations import typed_again
@@ -37,7 +38,7 @@ def train(options: argparse.Namespace, config: Config) -> None:
         return
     if options.replay is not None:
         with tempfile.TemporaryDirectory() as scratch:
-            replay(_near(options.replay, Path(scratch)), say, _replay_needs(options))
+            replay(fetched("--replay", options.replay, Path(scratch)), say, _replay_needs(options, RUNS))
         return
     job = _job(options, config)
     check_job(job)
@@ -51,12 +52,16 @@ def train(options: argparse.Namespace, config: Config) -> None:
 
 def _check(options: argparse.Namespace, config: Config) -> None:
     """All that the command would check, without leaving anything."""
+    with tempfile.TemporaryDirectory() as scratch:
+        _check_all(options, config, Path(scratch))
+
+
+def _check_all(options: argparse.Namespace, config: Config, scratch: Path) -> None:
     if options.replay is not None:
-        with tempfile.TemporaryDirectory() as scratch:
-            check_replay(_near(options.replay, Path(scratch)), _replay_needs(options))
-        say(f"# would do the step in {typed_again(options.replay)} again")
+        check_replay(fetched("--replay", options.replay, scratch), _replay_needs(options, scratch))
+        say(f"# would do the step in {typed_again(str(options.replay))} again")
         return
-    job = _job(options, config)
+    job = _job(options, config, scratch)
     check_job(job)
     store = job.store()
     if not options.profile:
@@ -71,8 +76,8 @@ def _check(options: argparse.Namespace, config: Config) -> None:
     say(f"# {options.stage}: would {begun} in {store}, {steps} steps in all, on data {job.data}")
 
 
-def _replay_needs(options: argparse.Namespace) -> dict[str, Path]:
-    return {} if options.encoders is None else {"encoders": options.encoders}
+def _replay_needs(options: argparse.Namespace, near: Path) -> dict[str, Path]:
+    return {} if options.encoders is None else {"encoders": _near(options, "encoders", near)}
 
 
 def _train(options: argparse.Namespace, job: TrainJob) -> None:
@@ -89,16 +94,13 @@ def _train(options: argparse.Namespace, job: TrainJob) -> None:
     say(f"{options.stage}: best checkpoint {done.checkpoint} (step {done.step})")
 
 
-def _near(location: str, scratch: Path) -> Path:
-    """A kept step as a folder on this machine."""
-    if "://" not in location:
-        return Path(location)
-    place, mark, query = location.partition("?")
-    parent, _, name = place.rstrip("/").rpartition("/")
-    return Storage(parent + mark + query).download(name, scratch / name)
+def _near(options: argparse.Namespace, name: str, near: Path) -> Path:
+    """The checkpoint that an option names; where that is a URI, a copy below the folder `near`."""
+    option = f"--{name.replace('_', '-')}"
+    return fetched(option, getattr(options, name), near / options.run / name)
 
 
-def _job(options: argparse.Namespace, config: Config) -> TrainJob:
+def _job(options: argparse.Namespace, config: Config, near: Path = RUNS) -> TrainJob:
     root = Storage(options.storage)
     store = root.child(options.run).child(options.stage)
     local = store.local
@@ -107,16 +109,16 @@ def _job(options: argparse.Namespace, config: Config) -> TrainJob:
         config,
         options.data,
         RUNS / options.run / options.stage if local is None else local,
-        {name: _checkpoint(options, root, name) for name in needed_stages(config, options.stage)},
+        {name: _checkpoint(options, root, name, near) for name in needed_stages(config, options.stage)},
         storage=None if local is not None else store.uri,
-        init_from=options.init_from,
+        init_from=None if options.init_from is None else _near(options, "init_from", near),
     )
 
 
-def _checkpoint(options: argparse.Namespace, root: Storage, stage: str) -> Path:
+def _checkpoint(options: argparse.Namespace, root: Storage, stage: str, near: Path) -> Path:
     """The checkpoint of an earlier stage: the given one, or the best one of the same run."""
     if options.encoders is not None:
-        return Path(options.encoders)
+        return _near(options, "encoders", near)
     where = "" if options.storage == "runs" else f" --storage {shlex.quote(typed_again(options.storage))}"
     advice = f"train it first (train {stage} --run {options.run}{where}) or give --{stage} DIR"
     return best_checkpoint(root, options.run, stage, advice)

@@ -48,7 +48,9 @@ SHORT: dict[str, str] = {
     ),
     "python -m pipelines run --recipe small --set images.training.generator_lr=2e-4 "
     "--set images.training.batch_size=8 --dry-run": "+",
-    "python -m pipelines sample --out data/sample-coco --images 400 --seed 0": "+ --images 60",
+    "python -m pipelines sample --out data/sample-coco --images 400 --seed 0": (
+        "python -m pipelines sample --out data/sample-coco --images 60 --seed 0"
+    ),
     "python -m pipelines prepare --images data/sample-coco/images "
     "--instances data/sample-coco/annotations/instances.json "
     "--captions data/sample-coco/annotations/captions.json --out data/prepared": QUICK,
@@ -98,7 +100,9 @@ SHORT: dict[str, str] = {
     f"python -m cluster status {CLUSTER} first": "+ --help",
     f"python -m cluster logs {CLUSTER} first --follow": "+ --help",
     f"python -m cluster stop {CLUSTER} first": "+ --help",
-    "python -m pipelines sample --out data/tune-coco --images 600 --seed 0": "+ --images 60",
+    "python -m pipelines sample --out data/tune-coco --images 600 --seed 0": (
+        "python -m pipelines sample --out data/tune-coco --images 60 --seed 0"
+    ),
     "python -m pipelines prepare --images data/tune-coco/images "
     "--instances data/tune-coco/annotations/instances.json "
     "--captions data/tune-coco/annotations/captions.json --out data/tune": QUICK,

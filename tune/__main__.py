@@ -1,14 +1,23 @@
 """`python -m tune STAGE...`: a sweep over the settings of one or more stages. What is done is in `tune.commands`."""
 
+import sys
+from pathlib import Path
+
+if not __package__:  # run as `python CHECKOUT/tune`
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
 import argparse
 import importlib
 import re
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from pipelines import data_options, log_format, option_types
-from pipelines.ending import EPILOG, guarded
+import programs
+
+try:
+    from pipelines import data_options, log_format, option_types
+    from pipelines.ending import EPILOG, guarded
+except ModuleNotFoundError as error:
+    programs.stop_without(error)
 
 _OTHERS = """\
 other commands:
@@ -41,7 +50,7 @@ def _run(name: str, options: argparse.Namespace) -> None:
 
 def sweep_parser() -> argparse.ArgumentParser:
     """All options of a sweep."""
-    parser = argparse.ArgumentParser(
+    parser = programs.Parser(
         prog="python -m tune",
         description="Search the settings of one or more stages: every trial is an ordinary training run.",
         epilog=_OTHERS + EPILOG,
@@ -63,22 +72,21 @@ def sweep_parser() -> argparse.ArgumentParser:
 
 def _what(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is trained")
-    group.add_argument(
-        "--data",
-        type=data_options.place,
-        default=Path("data/prepared"),
-        metavar="LOCATION",
-        help="what prepare wrote: folder or URI (s3://, gs://) (default: %(default)s)",
-    )
+    data_options.add_data(group)
     option_types.add_settings(group, "boxes.training.steps=300; a trial's settings go over all of them")
     group.add_argument(
-        "--encoders", type=Path, metavar="DIR", help="checkpoint of stage encoders, for stages that are built on it"
+        "--encoders",
+        type=programs.local_path,
+        metavar="DIR",
+        help="checkpoint of stage encoders, for stages that are built on it",
     )
 
 
 def _search(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the search")
-    group.add_argument("--space", type=Path, metavar="FILE", help="YAML search space (default: the stages' own)")
+    group.add_argument(
+        "--space", type=programs.local_path, metavar="FILE", help="YAML search space (default: the stages' own)"
+    )
     group.add_argument(
         "--search",
         choices=("random", "optuna"),
@@ -118,6 +126,7 @@ def _where(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--run", metavar="ID", help="the sweep is STORAGE/ID (default: sweep-STAGE)")
     group.add_argument(
         "--storage",
+        type=programs.location_text,
         default="runs",
         metavar="LOCATION",
         help="folder, mount or URI (s3://, gs://); all machines must see it (default: %(default)s)",
@@ -141,7 +150,9 @@ def _afterwards(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="train its settings and the recipe's with N other seeds each, and say whether they differ (default: 0)",
     )
-    group.add_argument("--export-recipe", type=Path, metavar="FILE", help="write all its settings, for --config")
+    group.add_argument(
+        "--export-recipe", type=programs.local_path, metavar="FILE", help="write all its settings, for --config"
+    )
     group.add_argument(
         "--register",
         metavar="NAME",
@@ -151,19 +162,27 @@ def _afterwards(parser: argparse.ArgumentParser) -> None:
 
 
 def _show() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tune show", description="A sweep's trials and what came of them.")
+    parser = programs.Parser(prog="python -m tune show", description="A sweep's trials and what came of them.")
     parser.add_argument("run", metavar="RUN", help="the sweep's ID")
-    parser.add_argument("--storage", default="runs", metavar="LOCATION", help="where it lives (default: %(default)s)")
+    parser.add_argument(
+        "--storage",
+        type=programs.location_text,
+        default="runs",
+        metavar="LOCATION",
+        help="where it lives (default: %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--export-recipe", type=Path, metavar="FILE", help="write the best settings, for --config")
+    parser.add_argument(
+        "--export-recipe", type=programs.local_path, metavar="FILE", help="write the best settings, for --config"
+    )
     parser.add_argument("--pictures", action="store_true", help="draw them (again), as the sweep does at its end")
     return parser
 
 
 def _space() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tune space", description="A default search space as YAML.")
+    parser = programs.Parser(prog="python -m tune space", description="A default search space as YAML.")
     parser.add_argument("stages", nargs="+", metavar="STAGE", help="encoders, boxes, shapes, images, judge")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write it (default: print it)")
+    parser.add_argument("--out", type=programs.local_path, metavar="FILE", help="where to write it (default: print it)")
     return parser
 
 

@@ -1,6 +1,7 @@
 """What each command does with its options. Everything that can be wrong is found before anything starts."""
 
 import argparse
+import shlex
 from dataclasses import replace
 
 from objgan.config import STAGES
@@ -139,4 +140,4 @@ def _stopped(options: argparse.Namespace, there: Sweep, result: SweepResult) -> 
 
 
 def _mlflow_command(uri: str) -> str:
-    return f".venv/bin/mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite") else uri
+    return f".venv/bin/mlflow ui --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else uri

@@ -17,7 +17,7 @@ from pipelines.rejects import Reject, read_rejects
 from pipelines.rows import Record
 
 IMAGE = {"id": 7, "file_name": "7.png", "width": 60, "height": 40}
-IMAGE_ROW = {"file_name": "7.png", "width": 60, "height": 40, "scene": None, "origin": None}
+IMAGE_ROW = {"file_name": "7.png", "width": 60, "height": 40, "scene": None, "origin": None, "part": 0}
 CAPTION = {"id": 1, "image_id": 7, "caption": "a kite"}
 KITE = {"id": 3, "image_id": 7, "category_id": 38, "bbox": [1, 2, 30, 20]}
 
@@ -227,7 +227,7 @@ def test_image_folder_missing_or_of_other_images(good, tmp_path) -> None:
     (tmp_path / "others").mkdir()
     others = CocoSource(tmp_path / "others", good.instances, good.captions)
     with pytest.raises(InputError, match=r"none of the 1 images .* \(the first: 7.png\)"):
-        check_folder(others, others.sizes(), _read(good).data.images["file_name"])
+        check_folder(others, others.sizes(), _read(good).data.images)
 
 
 def test_digests_do_not_depend_on_where_the_files_lie(good, tmp_path) -> None:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.pixels import MOST_BYTES, Unreadable, read_bytes, read_image
+from pipelines.image_files import MOST_BYTES, Unreadable, read_bytes
+from pipelines.pixels import read_image
 from pipelines.storage import Storage
 
 HEIGHT, WIDTH = 40, 64

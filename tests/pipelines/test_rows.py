@@ -1,14 +1,13 @@
 """One record to one row: pictures of all kinds, boxes at the border, order, rejects."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from pipelines.blocks import block_of, records_of
+from pipelines.image_files import Unreadable, read_bytes
 from pipelines.ingest import ingest
-from pipelines.pixels import Unreadable, decode, read_bytes, read_image, squash
+from pipelines.pixels import decode, read_image, squash
 from pipelines.rows import Conversion, Record, convert
 from pipelines.storage import Storage
 
@@ -19,7 +18,8 @@ LABELS = {1: 0, 38: 1, 44: 2}
 
 
 def _convert(*records, folder=None, split="train"):
-    fetch = None if folder is None else partial(read_bytes, Storage(folder))
+    place = None if folder is None else Storage(folder)
+    fetch = None if place is None else lambda image: read_bytes(place, image["file_name"])
     return convert(records, Conversion(split, fetch, SIZE, {**LABELS, **{n: n for n in range(100, 120)}}))
 
 

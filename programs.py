@@ -1,0 +1,174 @@
+"""What the programs of this checkout share before they import anything else: the parser, and types of its options.
+
+`pipelines`, `tune` and `cluster` all stand on this module. It imports the standard library alone, so that it can say
+which package is missing.
+"""
+
+import argparse
+import getpass
+import os
+import re
+import sys
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+CHECKOUT = Path(__file__).resolve().parent
+Location = Path | str
+"""A path on this machine, or the URI of another place."""
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that refuses an option which is given twice, where argparse would silently keep the last value.
+
+    Options with `action="append"` collect their values as usual. An error is one line on stderr and exit code 2.
+    """
+
+    def __init__(self, *arguments: Any, **others: Any) -> None:
+        super().__init__(*arguments, **others)
+        # Groups and commands take over the actions that are registered here.
+        for name in (None, "store"):
+            self.register("action", name, _Once)
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong in one line, and exit with code 2."""
+        self.exit(2, f"error: {' '.join(message.split())}; `{self.prog} --help` lists the options\n")
+
+
+class _Once(argparse._StoreAction):
+    """Stores the value of an option that is given once."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the value.
+
+        Raises:
+            argparse.ArgumentError: the option has a value already.
+        """
+        given: set[str] = namespace.__dict__.setdefault("_given", set())
+        if self.option_strings and self.dest in given:
+            before = getattr(namespace, self.dest)
+            raise argparse.ArgumentError(self, f"given twice ({before!s:.60} and {values!s:.60}): give it once")
+        given.add(self.dest)
+        super().__call__(parser, namespace, values, option_string)
+
+
+class Assignments(argparse._AppendAction):
+    """Collects NAME=VALUE, each name once."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Add one.
+
+        Raises:
+            argparse.ArgumentError: the name has a value already.
+        """
+        name = values.partition("=")[0]
+        for before in getattr(namespace, self.dest):
+            if before.partition("=")[0] == name:
+                raise argparse.ArgumentError(self, f"{name} given twice ({before:.60} and {values:.60}): give it once")
+        super().__call__(parser, namespace, values, option_string)
+
+
+def location(text: str) -> Location:
+    """A path on this machine (also as `file:///path`), or the URI of another place as it is.
+
+    Raises:
+        argparse.ArgumentTypeError: empty, a NUL, a URI that lacks a slash, or a home folder that nobody has.
+    """
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError("is empty or holds a NUL character: give a path or a URI")
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return _expanded(text)
+    if scheme[1].lower() == "file":
+        parts = urllib.parse.urlsplit(text)
+        if parts.netloc not in ("", "localhost"):
+            raise argparse.ArgumentTypeError(f"file://{parts.netloc}: a file URI names no other machine")
+        return Path(urllib.parse.unquote(parts.path))
+    if not text.startswith(f"{scheme[0]}/"):
+        raise argparse.ArgumentTypeError(
+            f"{scheme[0]} is neither a path nor a URI: write {scheme[0]}/... for a URI, ./{scheme[0]}... for a path"
+        )
+    return text
+
+
+def location_text(text: str) -> str:
+    """As `location`, of an option whose value is repeated to the user as it was given.
+
+    Raises:
+        argparse.ArgumentTypeError: as `location`.
+    """
+    return str(location(text))
+
+
+def local_path(text: str) -> Path:
+    """A path on this machine, of an option that takes no URI.
+
+    Raises:
+        argparse.ArgumentTypeError: as `location`, or the URI of another place.
+    """
+    place = location(text)
+    if isinstance(place, Path):
+        return place
+    # The rest of a URI may hold a password.
+    raise argparse.ArgumentTypeError(
+        f"takes no {place.partition('://')[0]}:// URI: give a path on this machine, or a mount of that storage"
+    )
+
+
+def model(text: str) -> Location:
+    """A model: a folder, the URI of one, or MLflow's `models:/NAME@ALIAS` and `runs:/ID/PATH`.
+
+    Raises:
+        argparse.ArgumentTypeError: as `location`.
+    """
+    return text if re.match(r"(models|runs|mlflow-artifacts):/", text) else location(text)
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(
+            f"{text}: there is no such home folder; write the whole path, or set HOME"
+        ) from None
+
+
+def user() -> str:
+    """The name of the user; the number of one that /etc/passwd does not list, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"uid-{os.getuid()}"
+
+
+def missing_package(error: ModuleNotFoundError) -> str | None:
+    """One line about a package that this Python lacks; None: the module is one of ours, and the error a bug."""
+    name = (error.name or "").partition(".")[0]
+    if not name or (CHECKOUT / name).is_dir() or (CHECKOUT / f"{name}.py").is_file():
+        return None
+    made = CHECKOUT / ".venv" / "bin" / "python"
+    advice = f"use {made}" if made.is_file() else f"run `make setup` in {CHECKOUT}, then use .venv/bin/python there"
+    return f"{sys.executable} has no package {name}: {advice}"
+
+
+def stop_without(error: ModuleNotFoundError) -> NoReturn:
+    """End a program that cannot import what it needs: one line, exit code 2."""
+    text = missing_package(error)
+    if text is None:
+        raise error
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(2)
