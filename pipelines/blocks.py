@@ -163,7 +163,8 @@ def _make(block: pa.Table, images: list[str] | None, out: str, size: int, catego
         converted = convert(records, Conversion(split, fetch, size, labels))
     shard = None
     if converted.rows:
-        shard = replace(write_shard(Path(out), name, split, converted.table()), inputs=inputs)
+        shard = write_shard(Path(out), name, split, converted.table())
+        shard = replace(shard, inputs=inputs, contradictions=dict(sorted(converted.contradictions.items())))
     rejected = tuple(Reject(**{**asdict(one), "shard": name}) for one in converted.rejected)
     report = Report(shard, inputs, rejected)
     write_receipt(Path(out), name, report)

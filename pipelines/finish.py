@@ -19,6 +19,7 @@ from objgan.vocabulary import Vocabulary
 from objgan.word_vectors import PipelineVectors
 from pipelines import statistics
 from pipelines.blocks import WORK, read_receipt
+from pipelines.concerns import contradictions
 from pipelines.index import INDEX_SCHEMA, build_index
 from pipelines.ingest import UNREAD, Ingested
 from pipelines.rejects import REJECTED, Reject, RejectCounts, read_rejects, write_rejects
@@ -97,6 +98,7 @@ def finish(
         "totals": result.data.totals,
         "counts": counts | {"words": len(domain.vocabulary)},
         "rejected": facts | rejected.facts(),
+        "contradictions": contradictions(shard.contradictions for shard in result.shards),
         "classes": list(result.data.classes),
         "vectors": told,
         "domain": files,

@@ -21,6 +21,7 @@ from pipelines.coco_records import (
     known_number,
     object_row,
 )
+from pipelines.concerns import refuse_lost
 from pipelines.json_stream import first_record, records
 from pipelines.record_values import Unusable, shown, whole_or_none
 from pipelines.rejects import Reject, write_rejects
@@ -58,7 +59,7 @@ def ingest(source: CocoSource, work: Path, sizes: Sizes | None = None, log: Log 
 
     Raises:
         InputError: a file is missing, unreadable, not JSON, not COCO JSON, swapped with the other one, or empty; no
-            image has a caption or belongs to a split; parts use one id for different records.
+            image, no caption or no object is left; parts use one id for different records.
     """
     for part in source.parts:
         if first_record(part.instances, "instances", "images") is None:
@@ -73,7 +74,10 @@ def ingest(source: CocoSource, work: Path, sizes: Sizes | None = None, log: Log 
         )
     work.mkdir(parents=True, exist_ok=True)
     reading = _Reading(source, work, sizes)
-    write_rejects(work / UNREAD, reading.all())
+    rejected = write_rejects(work / UNREAD, reading.all())
+    if not reading.totals["caption"]:
+        raise InputError(f"captions: {source.named('captions')} has no caption")
+    refuse_lost(reading.totals, rejected, work / UNREAD)
     if reading.repeats:
         log(
             f"prepare: {reading.repeats} records are in several parts of the data set, in the same words; each counts "
@@ -196,26 +200,18 @@ class _Reading:
     def _keep(self) -> Iterator[Reject]:
         """Leave the images that have a caption and belong to a split."""
         ids = self.images["image_id"].to_numpy()
-        told = np.zeros(len(ids), bool)
+        captioned = np.zeros(len(ids), bool)
         for image_ids, _ in scan(self._work, "caption"):
-            told[np.searchsorted(ids, image_ids[_among(image_ids, ids)])] = True
-        source, total = self._source, len(ids)
-        if not told.any():
-            raise InputError(
-                f"captions: none of the {total} images of {source.named('instances')} has a caption in "
-                f"{source.named('captions')}"
-            )
-        origins = self.images["origin"].to_pylist()
-        accepted = np.array([source.split.accepts(*one) for one in zip(ids.tolist(), origins, strict=True)])
-        if not (told & accepted).any():
-            raise InputError(
-                f"--split: none of the {int(told.sum())} images with a caption belongs to any split; check it"
-            )
-        for index in np.flatnonzero(~(told & accepted)).tolist():
+            captioned[np.searchsorted(ids, image_ids[_among(image_ids, ids)])] = True
+        split, origins = self._source.split, self.images["origin"].to_pylist()
+        accepted = np.array([split.accepts(*one) for one in zip(ids.tolist(), origins, strict=True)], bool)
+        for index in np.flatnonzero(~(captioned & accepted)).tolist():
             number = int(ids[index])
-            stage, reason = ("split", "in no split") if told[index] else ("join", "without a caption")
-            yield Reject("image", number, number, stage, reason)
-        self.images = self.images.filter(pa.array(told & accepted)).combine_chunks()
+            if captioned[index]:
+                yield Reject("image", number, number, "split", "in no split", f"--split {split.kind}")
+            else:
+                yield Reject("image", number, number, "join", "without a caption")
+        self.images = self.images.filter(pa.array(captioned & accepted)).combine_chunks()
 
     def _orphans(self, kind: str, known: np.ndarray) -> Iterator[Reject]:
         """What belongs to no image that is kept."""

@@ -19,6 +19,8 @@ FORMATS = ("arrow", "parquet")
 REJECTED = "rejected.jsonl"
 DOMAIN = frozenset({"vocabulary.json", "vectors.safetensors", "classes.json", "layout_statistics.json"})
 SYNONYMS = "synonyms.json"
+CONTRADICTIONS = ("boxes", "masks", "areas", "outside", "oversized", "tiny", "cut")
+"""First of how many, then how many contradict each other (see `pipelines.concerns`)."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SHARD = re.compile(rf"({'|'.join(SPLITS)})-[0-9]{{5,9}}\.({'|'.join(FORMATS)})")
 INDEX = re.compile(rf"({'|'.join(SPLITS)})-index\.arrow")
@@ -42,6 +44,12 @@ def _domain_files(files: dict[str, str]) -> dict[str, str]:
     if not DOMAIN <= files.keys() <= DOMAIN | {SYNONYMS}:
         raise ValueError(f"its files are {', '.join(sorted(DOMAIN))} and, where there is one, {SYNONYMS}")
     return files
+
+
+def _all_contradictions(counts: dict[str, int]) -> dict[str, int]:
+    if counts.keys() != set(CONTRADICTIONS):
+        raise ValueError(f"it has one number for each of {', '.join(CONTRADICTIONS)}")
+    return counts
 
 
 def _one_a_split(rows: dict[str, int]) -> dict[str, int]:
@@ -70,6 +78,7 @@ class _File(_Facts):
     bytes: int = Field(ge=1, le=MOST_BYTES)
     sha256: Sum
     inputs: Sum | Literal[""] = ""
+    contradictions: Counts = Field(default_factory=dict)
 
 
 class _Columns(_Facts):
@@ -109,6 +118,7 @@ class _Manifest(_Facts):
     totals: Counts
     counts: Counts
     rejected: _Rejected
+    contradictions: Annotated[dict[Text, Count], AfterValidator(_all_contradictions)]
     classes: list[Text] = Field(min_length=1, max_length=100_000)
     vectors: _Vectors
     domain: Annotated[dict[Text, Sum], AfterValidator(_domain_files)]

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from objgan.errors import InputError
 from objgan.json_input import parse_json
+from pipelines.concerns import contradictions
 from pipelines.faults import StorageAway
 from pipelines.manifest import INDEX, SHARD
 from pipelines.rejects import Reject, RejectCounts
@@ -91,6 +92,9 @@ def own_faults(manifest: Mapping[str, Any]) -> Iterator[Fault]:
     files = [Shard(**facts) for facts in (*manifest["shards"], *manifest["indices"])]
     if manifest["digest"] != dataset_digest(files, manifest["domain"]):
         yield Fault(MANIFEST, "its digest is not the one of the files that it lists: it was changed")
+    disagree = contradictions(facts["contradictions"] for facts in manifest["shards"])
+    if manifest["contradictions"] != disagree:
+        yield Fault(MANIFEST, f"contradictions says {manifest['contradictions']}, its shards {disagree}")
     for split in SPLITS:
         listed = sum(facts["rows"] for facts in manifest["shards"] if facts["split"] == split)
         if manifest["rows"].get(split) != listed:

@@ -1,5 +1,6 @@
 """COCO segmentations -> run-length masks at the stored size, and from there to soft masks."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,17 @@ def squash_segmentation(segmentation: Any, width: int, height: int, box: Box, si
     else:
         raise BadMask("neither polygons nor run lengths", type(segmentation).__name__)
     return run_lengths.encode(_thin(box, size)) if empty else counts
+
+
+def share_outside(counts: str, box: Box, size: int) -> float:
+    """How much of a mask (compressed counts at size x size, not empty) lies over a pixel outside its box.
+
+    box: xywh, fractions
+    """
+    mask = coco_mask.decode({"size": [size, size], "counts": counts.encode("ascii")})
+    left, top = (max(math.floor(start * size) - 1, 0) for start in box[:2])
+    right, bottom = (math.ceil((start + length) * size) + 1 for start, length in zip(box[:2], box[2:], strict=True))
+    return 1.0 - float(mask[top:bottom, left:right].sum() / mask.sum())
 
 
 def decode_masks(counts: Sequence[str], size: int, mask_size: int) -> np.ndarray:

@@ -7,6 +7,7 @@ make which shard; workers join, convert and write (`pipelines.blocks`); the mani
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,10 @@ from pipelines.blocks import (
     run_on_ray,
 )
 from pipelines.coco import CocoSource, Sizes
+from pipelines.concerns import refuse_lost, why
 from pipelines.finish import Result, finish, list_rejects
 from pipelines.ingest import UNREAD, Ingested, check_folder, ingest
-from pipelines.rejects import Reject, RejectCounts, read_rejects
+from pipelines.rejects import REJECTED, Reject, RejectCounts, read_rejects
 from pipelines.resume import clean, forget_rejects, remove_leftovers, reopen
 from pipelines.shard_progress import ShardProgress
 from pipelines.shards import (
@@ -91,8 +93,8 @@ def prepare(
     is left as it is; one that was not is gone on with.
 
     Raises:
-        InputError: wrong input (see `ingest`), no usable image, `out` was prepared from other inputs or settings, or
-            something was rejected and `options.strict` forbids it.
+        InputError: wrong input (see `ingest`), no usable image, object or caption is left, `out` was prepared from
+            other inputs or settings, or something was rejected and `options.strict` forbids it.
     """
     sizes = source.sizes()
     facts, vectors = _facts(source, sizes, config, options)
@@ -111,6 +113,7 @@ def prepare(
     data = _read(source, sizes, out / WORK, options, log)
     result = _Work(source, sizes, out, config.data, facts, run, log, options.standing).convert(data)
     rejected = list_rejects(result)
+    refuse_lost(data.totals, rejected, out / REJECTED)
     if options.strict:
         _refuse(rejected)
     log("prepare: vocabulary, statistics and indices")
@@ -228,7 +231,7 @@ class _Work:
         origins = _origins(data)
         while True:
             usable = {image_id: origin for image_id, origin in origins.items() if image_id not in excluded}
-            self._check_any(usable, excluded)
+            self._check_enough(len(usable), data, excluded)
             planned = self._plan(data, self.source.split.divide(usable, self.config))
             names = [block["shard"][0].as_py() for block in planned]
             shards, lost = self._collect(planned, data)
@@ -237,10 +240,19 @@ class _Work:
                 return Result(self.out, data, names, shards, rejects)
             excluded |= self._rejects_of(names, lost)
 
-    def _check_any(self, usable: Mapping[int, str | None], excluded: Mapping[int, list[Reject]]) -> None:
-        if not usable:
-            first = next(iter(excluded.values()))[0]
-            raise InputError(f"prepare: none of the {len(excluded)} images can be used (the first: {first.name()})")
+    def _check_enough(self, usable: int, data: Ingested, excluded: Mapping[int, list[Reject]]) -> None:
+        """Refuse fewer images than there are splits, and say what became of the others."""
+        if usable >= len(SPLITS):
+            return
+        unread = self.out / WORK / UNREAD
+        lost = RejectCounts()
+        for one in chain(read_rejects(unread), *excluded.values()):
+            lost.add(one)
+        reason = f": {why(lost, 'image')}; see {unread}" if lost.kinds["image"] else ""
+        raise InputError(
+            f"prepare: {usable} of {data.totals['image']} images can be used, and training, validation and test need "
+            f"one each{reason}"
+        )
 
     def _plan(self, data: Ingested, splits: Mapping[str, list[int]]) -> list[pa.Table]:
         """The blocks, in order, each of the images of one shard."""

@@ -48,12 +48,13 @@ class Reject:
 
 
 class RejectCounts:
-    """How many of which kind, and why; and the first of all."""
+    """How many of which kind, and why; the first of all, and of each reason."""
 
     def __init__(self) -> None:
         self.kinds: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.first: Reject | None = None
+        self.examples: dict[tuple[str, str], Reject] = {}
 
     def __len__(self) -> int:
         return self.kinds.total()
@@ -63,6 +64,12 @@ class RejectCounts:
         self.first = self.first or reject
         self.kinds[reject.kind] += 1
         self.reasons[f"{reject.kind}: {reject.reason}"] += 1
+        self.examples.setdefault((reject.kind, reject.reason), reject)
+
+    def commonest(self, kind: str) -> tuple[str, int]:
+        """The reason that most rejects of a kind have, and how many; of equal ones, the first."""
+        numbers = {reason: self.reasons[f"{kind}: {reason}"] for of, reason in self.examples if of == kind}
+        return max(numbers.items(), key=lambda one: one[1])
 
     def facts(self) -> dict[str, Any]:
         """For the manifest."""

@@ -1,7 +1,8 @@
 """One COCO image with all that is known of it -> one row of a shard. What Ray's workers run, and tests call."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +12,17 @@ from objgan.run_lengths import BadMask
 from objgan.vocabulary import tokenize
 from pipelines.coco_records import known_number
 from pipelines.image_files import Unreadable
-from pipelines.masks import squash_segmentation
+from pipelines.masks import share_outside, squash_segmentation
 from pipelines.pixels import read_image, squash
 from pipelines.rejects import Reject
 from pipelines.shards import SCHEMA
 
 Row = dict[str, Any]
 ASPECT_TOLERANCE = 0.02
+_TINY, _BORDER = 2.0, 1.0
+"""Pixels of the original: sides of a box that hardly covers one; how far a box may reach over the border."""
+_OVERSIZED, _OUTSIDE = 1.2, 0.2
+"""Area by that of the box; share of a mask outside its box."""
 
 
 @dataclass
@@ -47,10 +52,12 @@ class Conversion:
 
 @dataclass
 class Converted:
-    """Rows that came out, and what did not, in the order of the records."""
+    """Rows that came out, and what did not, in the order of the records; and what in the rows disagrees."""
 
     rows: list[Row] = field(default_factory=list)
     rejected: list[Reject] = field(default_factory=list)
+    contradictions: Counter[str] = field(default_factory=Counter)
+    """By the names `manifest.CONTRADICTIONS`."""
 
     def table(self) -> pa.Table:
         """The rows as a table of the shards' schema."""
@@ -63,7 +70,7 @@ def convert(records: Iterable[Record], how: Conversion) -> Converted:
     for record in records:
         lost: list[Reject] = []
         try:
-            result.rows.append(_row(record, how, lost))
+            result.rows.append(_row(record, how, lost, result.contradictions))
         except Unreadable as error:
             lost = _lost_image(record, error)
         result.rejected += lost
@@ -78,7 +85,7 @@ def _lost_image(record: Record, error: Unreadable) -> list[Reject]:
     return [Reject("image", image_id, image_id, "pixels", error.reason, error.detail), *lost]
 
 
-def _row(record: Record, how: Conversion, lost: list[Reject]) -> Row:
+def _row(record: Record, how: Conversion, lost: list[Reject], contradictions: Counter[str]) -> Row:
     image, width, height = _picture(record.image, how)
     captions = [caption["text"] for caption in record.captions]
     row = {
@@ -92,7 +99,19 @@ def _row(record: Record, how: Conversion, lost: list[Reject]) -> Row:
         "tokens": [" ".join(tokenize(caption)) for caption in captions],
         "scene": record.image["scene"],
     }
-    return row | _objects(record.objects, (width, height), how, lost)
+    kept = _kept(record.objects, (width, height), how, lost)
+    masks = [_mask(one, box, (width, height), how.size, lost) for one, box in kept]
+    for (one, box), mask in zip(kept, masks, strict=True):
+        contradictions.update(_contradictions(one, (width, height), None if mask is None else (mask, box, how.size)))
+    return row | {
+        "annotation_ids": [one["id"] for one, _ in kept],
+        "labels": [how.labels[one["category"]] for one, _ in kept],
+        "boxes": [side for _, box in kept for side in box],
+        "areas": [_area(one["area"], (width, height), box) for one, box in kept],
+        "crowds": [one["crowd"] for one, _ in kept],
+        "masks": masks,
+        "colours": [one["colour"] for one, _ in kept],
+    }
 
 
 def _picture(record: Row, how: Conversion) -> tuple[bytes | None, int, int]:
@@ -115,8 +134,10 @@ def _picture(record: Row, how: Conversion) -> tuple[bytes | None, int, int]:
     return squash(picture.image, how.size), width, height
 
 
-def _objects(objects: list[Row], sides: tuple[int, int], how: Conversion, lost: list[Reject]) -> Row:
-    """The columns of the objects, largest box first, ties by annotation id."""
+def _kept(
+    objects: list[Row], sides: tuple[int, int], how: Conversion, lost: list[Reject]
+) -> list[tuple[Row, list[float]]]:
+    """The objects that can be used, with their boxes (xywh, fractions), largest box first, ties by annotation id."""
     found = []
     for index, one in enumerate(objects):
         box = _box(one["box"], *sides)
@@ -128,16 +149,25 @@ def _objects(objects: list[Row], sides: tuple[int, int], how: Conversion, lost: 
             # Rounded, so that boxes of one size are ties wherever they lie.
             found.append((-round(box[2] * box[3], 9), one["id"], index, box))
     found.sort()
-    kept = [(objects[index], box) for *_, index, box in found]
-    return {
-        "annotation_ids": [one["id"] for one, _ in kept],
-        "labels": [how.labels[one["category"]] for one, _ in kept],
-        "boxes": [side for _, box in kept for side in box],
-        "areas": [_area(one["area"], sides, box) for one, box in kept],
-        "crowds": [one["crowd"] for one, _ in kept],
-        "masks": [_mask(one, box, sides, how.size, lost) for one, box in kept],
-        "colours": [one["colour"] for one, _ in kept],
-    }
+    return [(objects[index], box) for *_, index, box in found]
+
+
+def _contradictions(one: Row, sides: tuple[int, int], mask: tuple[str, list[float], int] | None) -> Iterator[str]:
+    """What an object counts as, by the names `manifest.CONTRADICTIONS`; mask: what `share_outside` takes, None without one."""
+    x, y, w, h = one["box"]
+    yield "boxes"
+    if max(w, h) < _TINY:
+        yield "tiny"
+    if min(x, y) < -_BORDER or x + w > sides[0] + _BORDER or y + h > sides[1] + _BORDER:
+        yield "cut"
+    if one["area"] is not None:
+        yield "areas"
+        if one["area"] > _OVERSIZED * w * h:
+            yield "oversized"
+    if mask is not None:
+        yield "masks"
+        if share_outside(*mask) > _OUTSIDE:
+            yield "outside"
 
 
 def _reject(kind: str, one: Row, reason: str, detail: str) -> Reject:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from objgan.errors import InputError
 from objgan.files import file_aside, read_json, write_atomically
+from pipelines.concerns import concerns, doubts
 from pipelines.manifest import FORMATS, MANIFEST, SPLITS, validate_manifest
 
 __all__ = ["FORMATS", "MANIFEST", "SPLITS"]
@@ -59,6 +60,8 @@ class Shard:
     sha256: str
     inputs: str = ""
     """sha256 over what it was made of; empty of an index."""
+    contradictions: Mapping[str, int] = field(default_factory=dict)
+    """Of its objects, by the names `manifest.CONTRADICTIONS`; empty of an index."""
 
 
 def shard_name(split: str, number: int, suffix: str = "arrow") -> str:
@@ -233,3 +236,5 @@ def _accounts(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield f"rejected: {number} {reason}"
     if rejected["rows"]:
         yield f"all of them are listed in {rejected['file']}"
+    yield from (f"doubtful: {text}" for text in doubts(manifest))
+    yield from (f"warning:  {text}" for text in concerns(manifest))

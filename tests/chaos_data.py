@@ -173,6 +173,11 @@ def _cut(case: Case) -> None:
     path.write_bytes(path.read_bytes()[:-500])
 
 
+def _each(case: Case, what: str, key: str, **values: Any) -> None:
+    """Change every record of a list."""
+    case.edit(what, lambda content: [one.update(values) for one in content[key]] and None)
+
+
 def _nested(case: Case) -> None:
     path = case.coco / "instances.json"
     path.write_text(path.read_text().replace('"iscrowd": 0', f'"iscrowd": {"[" * 100_000 + "]" * 100_000}', 1))
@@ -221,6 +226,24 @@ FAULTS: dict[str, Fault] = {
     ),
     "captions without images": Fault(lambda case: case.edit("captions", lambda content: content.pop("images"))),
     "polygons as pairs": Fault(lambda case: case.object(segmentation=[[10, 10], [30, 10], [30, 40]])),
+    "every caption empty": Fault(
+        lambda case: _each(case, "captions", "annotations", caption="\u200b "), 2, "48 of them: empty caption"
+    ),
+    "every image's id a word": Fault(
+        lambda case: _each(case, "instances", "images", id="one"), 2, "24 of them: id is text, not a whole number"
+    ),
+    "every category unknown": Fault(
+        lambda case: _each(case, "instances", "annotations", category_id=12), 2, "of a category that the JSON lacks"
+    ),
+    "every box outside": Fault(
+        lambda case: _each(case, "instances", "annotations", bbox=[500, 500, 9, 9]), 2, "48 of them: its box is empty"
+    ),
+    "boxes as fractions": Fault(
+        lambda case: _each(case, "instances", "annotations", bbox=[0.1, 0.1, 0.5, 0.5]), words="are they fractions?"
+    ),
+    "boxes as corners": Fault(
+        lambda case: _each(case, "instances", "annotations", bbox=[60, 50, 90, 80]), words="are they corners"
+    ),
     "nested without end": Fault(_nested, 2, "nested over 64 levels"),
     "negative box": Fault(
         lambda case: case.object(bbox=[10, 10, -5, -5]), words="empty or outside", rejected={"annotation": 1}
@@ -237,7 +260,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "no annotations": Fault(lambda case: case.edit("instances", lambda content: content.update(annotations=[]))),
     "no captions": Fault(
-        lambda case: case.edit("captions", lambda content: content.update(annotations=[])), 2, "has a caption"
+        lambda case: case.edit("captions", lambda content: content.update(annotations=[])), 2, "has no caption"
     ),
     "strict": Fault(
         lambda case: (case.picture(b"x"), case.options.append("--strict")),

@@ -12,6 +12,7 @@ import numpy as np
 
 from objgan.drawing import name_colours
 from objgan.vocabulary import UNK
+from pipelines.concerns import concerns, doubts
 from pipelines.inspection import charts
 from pipelines.inspection.counts import AREA_EDGES, SIZES, Survey
 from pipelines.inspection.sheet import css_colour, sheet
@@ -34,7 +35,7 @@ def page(found: Survey, drawn: str) -> str:
         "<h2>Classes</h2>",
         f'<div class="cards">{_class_table(found)}{_together(found)}</div>',
         "<h2>Nothing lost</h2>",
-        f'<div class="cards">{_accounts(found)}{_reasons(found.manifest["rejected"])}</div>',
+        f'<div class="cards">{_accounts(found)}{_reasons(found.manifest["rejected"])}{_doubts(found.manifest)}</div>',
         "<h2>Samples</h2>",
         sheet(found.samples, found.classes, int(found.manifest["settings"]["image_size"]), drawn),
     ]
@@ -174,6 +175,14 @@ def _reasons(rejected: Mapping[str, Any]) -> str:
     )
     table = f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>'
     return _card("Rejected", f"each is listed in {rejected['file']}, with its id", table)
+
+
+def _doubts(manifest: Mapping[str, Any]) -> str:
+    """Warnings, and values that contradict each other."""
+    warnings = "".join(f"<li><b>{escape(text)}</b></li>" for text in concerns(manifest))
+    others = "".join(f"<li>{escape(text)}</li>" for text in doubts(manifest))
+    listed = f"<ul>{warnings}{others}</ul>" if warnings or others else '<p class="none">nothing doubtful</p>'
+    return _card("Doubtful", "boxes, masks and areas that contradict each other; much that was rejected", listed)
 
 
 def _class_table(found: Survey) -> str:

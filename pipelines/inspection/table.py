@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from objgan.vocabulary import UNK
+from pipelines.concerns import concerns
 from pipelines.inspection.counts import AREA_EDGES, SIZES, Survey
 from pipelines.shards import summary
 
@@ -75,6 +76,8 @@ def numbers(found: Survey) -> dict[str, Any]:
         },
         "input": manifest["totals"],
         "rejected": {name: manifest["rejected"][name] for name in ("rows", "kinds", "reasons")},
+        "contradictions": manifest["contradictions"],
+        "warnings": list(concerns(manifest)),
         "samples": [one.image_id for one in found.samples],
     }
 

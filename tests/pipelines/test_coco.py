@@ -182,7 +182,39 @@ def test_swapped_files_are_recognised(good) -> None:
 
 def test_empty_data_sets(tmp_path, write_coco) -> None:
     assert "is an empty data set" in _refusal(write_coco(tmp_path / "a", [], [], [CAPTION]))
-    assert "has a caption" in _refusal(write_coco(tmp_path / "b", [IMAGE], [KITE], []))
+    assert "captions.json has no caption" in _refusal(write_coco(tmp_path / "b", [IMAGE], [KITE], []))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"images": {"id": "x"}}, "none of the 4 images can be used: 2 of them: id is text, not a whole number"),
+        ({"captions": {"image_id": "x"}}, "none of the 3 captions can be used: 3 of them: image_id is text"),
+        ({"captions": {"caption": "\u2003\n"}}, "none of the 3 captions can be used: 3 of them: empty caption"),
+        ({"captions": {"image_id": 99}}, "none of the 3 captions can be used: 3 of them: of an image that the"),
+        ({"objects": {"bbox": [1, 2, 3]}}, "none of the 2 objects can be used: 2 of them: bbox is a list of another"),
+        ({"objects": {"image_id": 99}}, "none of the 2 objects can be used: 2 of them: of an image that the"),
+    ],
+)
+def test_a_set_that_lost_everything_of_a_kind_is_refused_with_the_commonest_reason(
+    tmp_path, write_coco, change, told
+) -> None:
+    parts = {"images": [IMAGE, IMAGE | {"id": 8}], "objects": [KITE, KITE], "captions": [CAPTION] * 3}
+    source = write_coco(tmp_path, **parts)
+    (name, values), *_ = change.items()
+    file, key = (source.captions, "annotations") if name == "captions" else (source.instances, name)
+    key = "annotations" if name == "objects" else key
+    _edit(file, **{key: [one | values for one in parts[name]]})
+    refusal = _refusal(source)
+    assert told in refusal and refusal.count("none of the") == 1 and UNREAD in refusal
+
+
+def test_the_commonest_of_several_reasons_is_named_with_its_count(tmp_path, write_coco) -> None:
+    wrong = [{"bbox": None}, {"area": "big"}, {"area": "huge"}]
+    source = write_coco(tmp_path, [IMAGE], [KITE | one for one in wrong], [CAPTION])
+    assert "none of the 3 objects can be used: 2 of them: area is text, not a number (for example area: 'big')" in (
+        _refusal(source)
+    )
 
 
 def test_unknown_category(tmp_path, write_coco) -> None:

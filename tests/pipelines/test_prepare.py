@@ -198,14 +198,16 @@ def test_no_usable_image_at_all_is_refused(tmp_path, write_coco, scenes, data_co
     for path in source.images.iterdir():
         path.write_bytes(b"no picture")
     with pytest.raises(
-        InputError, match=r"none of the 4 images can be used \(the first: image 1, not an image.*000001.png"
+        InputError, match=r"0 of 4 images can be used.*: 4 of them: not an image.*\(for example 000001.png"
     ):
         _go(source, tmp_path / "data", data_config)
     assert not (tmp_path / "data" / MANIFEST).exists()
 
 
 def test_fewer_than_three_images_are_refused(tmp_path, write_coco, scenes, data_config) -> None:
-    with pytest.raises(InputError, match="at least one each"):
+    with pytest.raises(
+        InputError, match=r"2 of 2 images can be used, and training, validation and test need one each$"
+    ):
         _go(write_coco(tmp_path / "coco", *scenes(2)), tmp_path / "data", data_config)
 
 
