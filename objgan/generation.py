@@ -12,12 +12,26 @@ from torch import Tensor, nn
 
 from objgan.config import Config
 from objgan.domain import Domain
-from objgan.errors import InputError
+from objgan.errors import InputError, shown
 from objgan.layout import Layout, drop_small
-from objgan.layout_file import GivenLayout, LayoutRules
+from objgan.layout_file import GivenLayout, LayoutRules, layout_to_json
 from objgan.model_folder import ModelParts, read_model, write_model
 from objgan.stages import NETWORKS
 from objgan.vocabulary import UNK
+
+
+@dataclass(frozen=True)
+class CaptionWords:
+    """A caption as the model reads it.
+
+    ids:     int64 [n], n from 1 to `data.max_words`
+    unknown: words among them that the vocabulary lacks, each once, in order
+    cut:     words after the first `data.max_words`, which the model does not see
+    """
+
+    ids: np.ndarray
+    unknown: tuple[str, ...]
+    cut: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,7 @@ class Generated:
             are in it, but the image generator does not see them.
     scales: uint8 [s, s, 3], one a scale of the generator, the smallest first
     names:  class name of each object of the layout
+    words:  what became of the caption's words
     """
 
     caption: str
@@ -37,11 +52,17 @@ class Generated:
     layout: Layout
     scales: tuple[np.ndarray, ...]
     names: tuple[str, ...]
+    words: CaptionWords
 
     @property
     def image(self) -> np.ndarray:
         """uint8 [S, S, 3], the largest scale."""
         return self.scales[-1]
+
+    def layout_json(self, classes: Sequence[str]) -> str:
+        """The text of its layout file, with the words of the caption that the model makes no use of."""
+        notes = {"unknown_words": self.words.unknown, "cut_words": self.words.cut}
+        return layout_to_json(self.layout, classes, self.caption, notes)
 
 
 @dataclass(frozen=True)
@@ -50,7 +71,7 @@ class _Order:
 
     caption: str
     index: int
-    words: np.ndarray
+    words: CaptionWords
     given: GivenLayout | None
 
 
@@ -128,7 +149,7 @@ class ObjGAN:
         given = [self._given(layout) for layout in layouts] if layouts is not None else [None] * len(captions)
         if len(given) != len(captions):
             raise ValueError(f"{len(given)} layouts for {len(captions)} captions: give one a caption")
-        encoded = [self._encode(caption) for caption in captions]
+        encoded = [self.read_caption(caption) for caption in captions]
         orders = [
             _Order(caption, index, words, layout)
             for caption, words, layout in zip(captions, encoded, given, strict=True)
@@ -162,24 +183,30 @@ class ObjGAN:
     def _finish(self, order: _Order, seed: int, layout: Layout, scales: Sequence[np.ndarray]) -> Generated:
         labels = layout.labels[0, : int(layout.count[0])].tolist()
         names = tuple(self.domain.classes[label] for label in labels)
-        return Generated(order.caption, order.index, seed, layout, tuple(scales), names)
+        return Generated(order.caption, order.index, seed, layout, tuple(scales), names, order.words)
 
-    def _encode(self, caption: str) -> np.ndarray:
-        """int64 [n], n from 1 to `data.max_words`."""
-        words = self.domain.vocabulary.encode(caption)
-        if len(words) == 0:
-            raise InputError(f"caption {caption!r} has no words: describe a picture")
-        if (words == UNK).all():
-            raise InputError(
-                f"caption {caption!r}: this model knows none of its words; use words of its training captions"
-            )
-        return words[: self.config.data.max_words]
+    def read_caption(self, caption: str) -> CaptionWords:
+        """The caption's words, as the model reads them.
+
+        Raises:
+            InputError: it has no word, or none of those that count is known.
+        """
+        vocabulary, most = self.domain.vocabulary, self.config.data.max_words
+        tokens = vocabulary.tokenize(caption)
+        ids = vocabulary.encode_tokens(tokens[:most])
+        if not tokens:
+            raise InputError(f"caption {shown(caption)} has no words: describe a picture")
+        if (ids == UNK).all():
+            which = "none of its words" if len(tokens) <= most else f"none of its first {most} words"
+            raise InputError(f"caption {shown(caption)}: this model knows {which}; use words of its training captions")
+        unknown = dict.fromkeys(token for token, index in zip(tokens, ids.tolist(), strict=False) if index == UNK)
+        return CaptionWords(ids, tuple(unknown), tuple(tokens[most:]))
 
     def _words(self, orders: Sequence[_Order]) -> tuple[Tensor, Tensor]:
         words = torch.zeros(len(orders), self.config.data.max_words, dtype=torch.int64)
         for row, order in enumerate(orders):
-            words[row, : len(order.words)] = torch.from_numpy(order.words)
-        return words.to(self.device), torch.tensor([len(order.words) for order in orders], device=self.device)
+            words[row, : len(order.words.ids)] = torch.from_numpy(order.words.ids)
+        return words.to(self.device), torch.tensor([len(order.words.ids) for order in orders], device=self.device)
 
     def _noise(self, orders: Sequence[_Order], seed: int) -> list[Tensor]:
         """Standard-normal noise of the box, shape and image generators, [B, *noise_shape] each."""

@@ -1,18 +1,19 @@
 """One picture's layout as a JSON file that people can read, edit and give back.
 
 ```
-{"version": 1, "caption": "a kite over the sea", "objects": [
+{"version": 1, "caption": "a kite over the sea", "unknown_words": [], "cut_words": [], "objects": [
   {"label": "kite", "box": [x, y, w, h], "mask": {"size": [64, 64], "counts": "...", "box": [x, y, w, h]}}]}
 ```
 Boxes are fractions of the image side from the top-left corner. A mask is COCO's run-length encoding over the whole
 picture, as a string or as a list of runs; without one the shape generator draws the shape. `mask.box` is the box that
 the mask was drawn for: move or resize `box` alone and the mask is moved and resized with it. A mask without `mask.box`
 belongs to its own outline: where that is more than one mask pixel off `box`, it is fitted into `box`.
+`unknown_words` and `cut_words` are what generation made no use of; they are not read back.
 """
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,13 @@ class LayoutRules:
     mask_size: int
 
 
-def layout_to_json(layout: Layout, classes: Sequence[str], caption: str) -> str:
-    """The text of a layout file. `layout` is a batch of one; a mask holds the pixels from one half up."""
+def layout_to_json(
+    layout: Layout, classes: Sequence[str], caption: str, notes: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """The text of a layout file. `layout` is a batch of one; a mask holds the pixels from one half up.
+
+    notes: further keys and their values, which `read_layout` passes over
+    """
     objects = []
     for index in range(int(layout.count[0])):
         box = [_shortest(value) for value in layout.boxes[0, index]]
@@ -67,7 +73,8 @@ def layout_to_json(layout: Layout, classes: Sequence[str], caption: str) -> str:
     # One object a line: short enough to find one's way in, and to edit.
     lines = ",\n  ".join(json.dumps(entry, ensure_ascii=False) for entry in objects)
     body = f"[\n  {lines}\n]" if objects else "[]"
-    return f'{{"version": {VERSION}, "caption": {json.dumps(caption, ensure_ascii=False)}, "objects": {body}}}\n'
+    head = json.dumps({"version": VERSION, "caption": caption, **(notes or {})}, ensure_ascii=False)
+    return f'{head[:-1]}, "objects": {body}}}\n'
 
 
 def write_layout(path: Path, layout: Layout, classes: Sequence[str], caption: str) -> None:

@@ -6,7 +6,9 @@ Defaults are the published figures (Li et al., CVPR 2019); recipes change them.
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from objgan.languages import languages
 
 _MOST_MASK_PIXELS = 1 << 25
 
@@ -27,10 +29,18 @@ class DataConfig(Section):
     mask_size: int = Field(64, ge=16, le=1024, description="side of an object's mask, pixels; a power of two")
     max_objects: int = Field(10, ge=1, le=1000, description="objects of a layout, the largest first (R)")
     max_words: int = Field(20, ge=4, le=1000, description="words of a caption that any stage may see (T)")
+    language: str = Field("en", description="of the captions: a code of spaCy's languages, whose tokenizer is used")
     min_count: int = Field(1, ge=1, le=1_000_000, description="rarer words of the training captions become <unk>")
     vector_channels: int = Field(50, ge=4, le=4096, description="channels of the fitted word vectors")
     validation_percent: int = Field(10, ge=1, le=45, description="share of images, by hash of the id")
     test_percent: int = Field(10, ge=1, le=45, description="share of images, by hash of the id")
+
+    @field_validator("language")
+    @classmethod
+    def _known_language(cls, language: str) -> str:
+        if language not in languages():
+            raise ValueError(f"none of spaCy's languages: {', '.join(languages())}")
+        return language
 
     @model_validator(mode="after")
     def _halving_masks(self) -> Self:

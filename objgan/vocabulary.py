@@ -9,50 +9,74 @@ Everything here is deterministic; nothing is pickled.
 import functools
 import itertools
 import json
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import safetensors
 from safetensors.numpy import load_file, save
 
-from objgan.errors import InputError
+from objgan.errors import InputError, shown
 from objgan.files import read_json, write_atomically
+from objgan.languages import languages, tokenizer
 
 PAD, UNK = 0, 1
 SPECIAL = ("<pad>", "<unk>")
 WINDOW = 5
 CONTEXT_WORDS = 2048
 CONTEXT_SMOOTHING = 0.75
-FORMAT = 1
+FORMAT = 2
+
+_PLAIN = dict.fromkeys((*range(32), *range(127, 160)), " ") | {ord(letter): "'" for letter in "\u2018\u2019\u02bc"}
+"""Control characters become blanks, curly apostrophes straight ones."""
+# Invisible, but not of the category Cf: a joiner, fillers of Hangul, variation selectors of Mongolian and of all.
+_FILLERS = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 
 
-@functools.cache
-def _tokenizer() -> Callable[[str], Any]:
-    import spacy  # three seconds of import: only those who tokenize pay
+def normalise(text: str) -> str:
+    """One spelling for what looks the same: NFKC without invisible characters, single blanks, straight apostrophes.
 
-    return spacy.blank("en")
+    Halves of surrogate pairs, which JSON can say and no encoding can, become question marks.
+    """
+    text = text.encode("utf-8", "replace").decode()
+    if not text.isascii():
+        visible = (letter for letter in text if not _is_invisible(letter))
+        # Of an acute accent that stands alone, NFKC would make a blank and an accent.
+        text = unicodedata.normalize("NFKC", "".join(visible).replace("\u00b4", "'"))
+    return " ".join(text.translate(_PLAIN).split())
 
 
-def tokenize(caption: str) -> list[str]:
+def _is_invisible(letter: str) -> bool:
+    """Zero-width blanks and joiners, soft hyphens, marks of direction, variation selectors, fillers."""
+    return unicodedata.category(letter) == "Cf" or _FILLERS.match(letter) is not None
+
+
+def tokenize(caption: str, language: str = "en") -> list[str]:
     """Lower-case words of a caption; blanks and punctuation-only tokens are dropped, contractions are split.
 
     The same for preparation and for generation. No token holds a blank, so they can be joined by one.
+
+    language: code of one of spaCy's languages (see `objgan.languages`)
     """
-    tokens = _tokenizer()(unicodedata.normalize("NFC", caption))
-    return [token.lower_ for token in tokens if any(letter.isalnum() for letter in token.text)]
+    tokens = tokenizer(language)(normalise(caption))
+    return ["_".join(token.lower_.split()) for token in tokens if any(letter.isalnum() for letter in token.text)]
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """words: id -> word, `<pad>` and `<unk>` first; vectors: float32 [N, V], zero for those two."""
+    """words: id -> word, `<pad>` and `<unk>` first; vectors: float32 [N, V], zero for those two.
+
+    language: of the captions, as `tokenize` takes it
+    """
 
     words: tuple[str, ...]
     vectors: np.ndarray
+    language: str = "en"
 
     def __post_init__(self) -> None:
         if self.words[:2] != SPECIAL:
@@ -70,7 +94,11 @@ class Vocabulary:
 
     def encode(self, caption: str) -> np.ndarray:
         """int64 [n]: ids of the caption's words, UNK where unknown; n may be 0."""
-        return self.encode_tokens(tokenize(caption))
+        return self.encode_tokens(self.tokenize(caption))
+
+    def tokenize(self, caption: str) -> list[str]:
+        """The caption's words, known or not, as the captions of the vocabulary were divided."""
+        return tokenize(caption, self.language)
 
     def encode_tokens(self, tokens: Sequence[str]) -> np.ndarray:
         """int64 [n]: ids of words that `tokenize` made."""
@@ -95,7 +123,8 @@ class Vocabulary:
 
     def save(self, folder: Path) -> None:
         """Write `vocabulary.json` and `vectors.safetensors` into `folder`."""
-        text = json.dumps({"format": FORMAT, "words": list(self.words)}, ensure_ascii=False, indent=0)
+        content = {"format": FORMAT, "language": self.language, "words": list(self.words)}
+        text = json.dumps(content, ensure_ascii=False, indent=0)
         write_atomically(folder / "vocabulary.json", text + "\n")
         write_atomically(folder / "vectors.safetensors", save({"vectors": np.ascontiguousarray(self.vectors)}))
 
@@ -111,20 +140,23 @@ class Vocabulary:
             raise InputError(f"vocabulary: {folder / 'vocabulary.json'} holds no word list; prepare the data again")
         if content.get("format", 0) > FORMAT:
             raise InputError(f"vocabulary: {folder} has format {content['format']}, this version reads up to {FORMAT}")
+        language = content.get("language", "en")
+        if language not in languages():
+            raise InputError(f"vocabulary: {folder} is of the language {shown(language)}, which spaCy does not have")
         path = folder / "vectors.safetensors"
         try:
-            return cls(tuple(content["words"]), load_file(path)["vectors"])
+            return cls(tuple(content["words"]), load_file(path)["vectors"], language)
         except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
             raise InputError(f"word vectors: cannot use {path} ({error}); prepare the data again") from None
 
 
-def build(token_lists: Iterable[Sequence[str]], min_count: int, channels: int) -> Vocabulary:
+def build(token_lists: Iterable[Sequence[str]], min_count: int, channels: int, language: str = "en") -> Vocabulary:
     """The vocabulary of tokenized captions: words that occur at least `min_count` times, the most frequent first.
 
     `token_lists` is gone through twice, and never kept: it may be as long as it likes.
     """
     words = known_words(token_lists, min_count)
-    return Vocabulary(words, fit_vectors(token_lists, words, channels))
+    return Vocabulary(words, fit_vectors(token_lists, words, channels), language)
 
 
 def known_words(token_lists: Iterable[Sequence[str]], min_count: int) -> tuple[str, ...]:

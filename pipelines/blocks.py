@@ -155,12 +155,14 @@ WORK = ".work"
 """Folder in the prepared one, of what is needed until it is finished."""
 
 
-def _make(block: pa.Table, images: list[str] | None, out: str, size: int, categories: list[int]) -> Report:
+def _make(
+    block: pa.Table, images: list[str] | None, out: str, size: int, categories: list[int], language: str = "en"
+) -> Report:
     split, name, inputs = (block[column][0].as_py() for column in ("split", "shard", "inputs"))
     labels = {category: label for label, category in enumerate(categories)}
     records = records_of(block, Path(out) / WORK)
     with _fetcher(images, [record.image for record in records]) as fetch:
-        converted = convert(records, Conversion(split, fetch, size, labels))
+        converted = convert(records, Conversion(split, fetch, size, labels, language))
     shard = None
     if converted.rows:
         shard = write_shard(Path(out), name, split, converted.table())

@@ -8,7 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from objgan.attributes import COLOURS, SCENES
-from pipelines.record_values import Unusable, kind_of, number, shown
+from objgan.errors import shown
+from objgan.vocabulary import normalise
+from pipelines.record_values import Unusable, kind_of, number
 
 Record = dict[str, Any]
 Row = dict[str, Any]
@@ -104,7 +106,7 @@ def object_row(annotation: Record, place: int) -> Row:
 
 
 def caption_row(annotation: Record, place: int) -> Row:
-    """A caption of schema `CAPTIONS`, its blanks and newlines cleaned.
+    """A caption of schema `CAPTIONS`, normalised.
 
     Raises:
         Unusable: it names no image, says nothing, or has a number that is none.
@@ -112,8 +114,7 @@ def caption_row(annotation: Record, place: int) -> Row:
     image_id, text = _needed(annotation, "image_id"), annotation.get("caption")
     if not isinstance(text, str):
         raise Unusable("no text" if text is None else f"caption is {kind_of(text)}, not text", shown(text))
-    # Half of a pair of surrogates, which JSON can say and no encoding can.
-    text = " ".join(text.encode("utf-8", "replace").decode().split())
+    text = normalise(text)
     if not text:
         raise Unusable("empty caption")
     return {"image_id": image_id, "id": number_of(annotation), "place": place, "text": text}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from objgan.config import STAGES, Config
 from objgan.generation import ObjGAN
+from objgan.languages import check_language
 from objgan.sections import ComputeConfig
 from pipelines import evaluate as evaluation
 from pipelines import train_command
@@ -103,6 +104,7 @@ def sample(options: argparse.Namespace) -> None:
 def prepare(options: argparse.Namespace) -> None:
     """COCO files to shards."""
     config, source = _config(options), source_of(options)
+    check_language(config.data.language)
     how = Options(options.format, options.strict, options.retry_rejected, options.vectors)
     if _dry(options, config):
         _check_held(options, MANIFEST)

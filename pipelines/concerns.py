@@ -71,6 +71,8 @@ def concerns(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield from _rejected(manifest)
     if not manifest["totals"]["annotation"]:
         yield "no objects came in: only the stage encoders can be trained"
+    if manifest["coverage"]["reason"]:
+        yield _little_known(**manifest["coverage"])
     for share, text, hint in _doubtful(manifest):
         if share > _MANY_DOUBTFUL:
             yield f"{text}: {hint}" if hint and share > _MOST else text
@@ -90,6 +92,11 @@ def _doubtful(manifest: Mapping[str, Any]) -> Iterator[tuple[float, str, str]]:
         if counts[name]:
             share = counts[name] / max(1, counts[of])
             yield share, f"{counts[name]} of {counts[of]} {text} ({share:.1%})", hint
+
+
+def _little_known(words: int, known: int, reason: str) -> str:
+    share = known / max(1, words)
+    return f"only {known} of {words} words of the held-out captions ({share:.0%}) are in the vocabulary: {reason}"
 
 
 def _rejected(manifest: Mapping[str, Any]) -> Iterator[str]:

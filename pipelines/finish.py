@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import objgan
 import objgan.files
 import objgan.vocabulary
 from objgan.domain import Domain
+from objgan.errors import InputError
 from objgan.sections import DataConfig
-from objgan.vocabulary import Vocabulary
+from objgan.vocabulary import SPECIAL, Vocabulary
 from objgan.word_vectors import PipelineVectors
-from pipelines import statistics
+from pipelines import coverage, statistics
 from pipelines.blocks import WORK, read_receipt
 from pipelines.concerns import contradictions
 from pipelines.index import INDEX_SCHEMA, build_index
@@ -77,9 +79,12 @@ def finish(
     vectors: of the words; None: fitted on the captions
 
     Raises:
+        InputError: no caption of the training split has a word.
         RuntimeError: what came in is not what is in shards and rejects together.
     """
-    vocabulary, told = _vocabulary(result, config, vectors)
+    vocabulary, vector_facts = _vocabulary(result, config, vectors)
+    if len(vocabulary) == len(SPECIAL):
+        raise InputError(f"captions: no word occurs data.min_count={config.min_count} times in the training captions")
     domain = _domain(result, config, vocabulary)
     domain.save(result.out / "domain")
     files = {path.name: objgan.files.sha256(path) for path in sorted((result.out / "domain").glob("[!.]*"))}
@@ -100,7 +105,8 @@ def finish(
         "rejected": facts | rejected.facts(),
         "contradictions": contradictions(shard.contradictions for shard in result.shards),
         "classes": list(result.data.classes),
-        "vectors": told,
+        "vectors": vector_facts,
+        "coverage": _coverage(result, config, vocabulary),
         "domain": files,
         "shards": [asdict(shard) for shard in result.shards],
         "indices": [asdict(index) for index in indices],
@@ -133,12 +139,22 @@ def _vocabulary(
     """Words and vectors of the training split alone, and what the manifest says of the vectors."""
     tokens = _Tokens(result)
     if vectors is None:
-        fitted = objgan.vocabulary.build(tokens, config.min_count, config.vector_channels)
+        fitted = objgan.vocabulary.build(tokens, config.min_count, config.vector_channels, config.language)
         return fitted, {"source": "captions", "sha256": None, "channels": config.vector_channels}
     words = objgan.vocabulary.known_words(tokens, config.min_count)
     values, coverage = vectors.fit(tokens, words)
     facts = {"source": "pipeline", "sha256": vectors.digest, "channels": vectors.channels}
-    return Vocabulary(words, values), facts | asdict(coverage)
+    return Vocabulary(words, values, config.language), facts | asdict(coverage)
+
+
+def _coverage(result: Result, config: DataConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+    """How many words of the held-out captions are known, and why, where they are few."""
+    tables = (table for split in SPLITS if split != "train" for table in result.tables(split, ["tokens"]))
+    found, why = coverage.held_out(tables, vocabulary), ""
+    if found.little:
+        training = chain.from_iterable(_Tokens(result))
+        why = coverage.reason(found, training, config.language, config.min_count)
+    return coverage.facts(found, why)
 
 
 def _domain(result: Result, config: DataConfig, vocabulary: Vocabulary) -> Domain:

@@ -13,10 +13,10 @@ from pathlib import Path
 from PIL import Image
 
 from objgan.drawing import draw_boxes, draw_masks, enlarge, grid
-from objgan.errors import InputError
+from objgan.errors import InputError, shown
 from objgan.files import write_atomically
 from objgan.generation import Generated, ObjGAN
-from objgan.layout_file import layout_to_json, read_layout
+from objgan.layout_file import read_layout
 from pipelines.fetching import at_hand
 from pipelines.locations import without_secrets
 from pipelines.progress import Log
@@ -25,6 +25,7 @@ from pipelines.registry import mlflow_at
 PICTURE_SIDE = 256
 _SHEET_SIDE, _SHEET_SAMPLES, _SHEET_WIDE = 160, 60, 6
 _SLUG_LENGTH = 48
+_LISTED_WORDS = 20
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,30 @@ def generate(job: GenerateJob, log: Log) -> list[Path]:
         images.append(job.out / f"{name}.png")
         others += [job.out / f"{name}.json", job.out / f"{name}_steps.png"]
         write_atomically(images[-1], png(Image.fromarray(one.image)))
-        write_atomically(others[-2], layout_to_json(one.layout, model.domain.classes, one.caption))
+        write_atomically(others[-2], one.layout_json(model.domain.classes))
         write_atomically(others[-1], png(steps(one)))
+    for one in {one.caption: one for one in made}.values():
+        for line in unused_words(one):
+            log(line)
     if len(made) > 1:
         others.append(job.out / "contact_sheet.png")
         write_atomically(others[-1], png(contact_sheet(made)))
     log(f"{len(made)} image{'s' if len(made) > 1 else ''} in {job.out}")
     return images + others
+
+
+def unused_words(one: Generated) -> Iterator[str]:
+    """A line for unknown words, and one for words beyond the most that a caption may have."""
+    what = f"caption {shown(one.caption)}"
+    if one.words.unknown:
+        yield f"{what}: not in the model's vocabulary: {_few(one.words.unknown)}"
+    if one.words.cut:
+        yield f"{what}: cut after {len(one.words.ids)} words, without: {_few(one.words.cut)}"
+
+
+def _few(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _LISTED_WORDS} more" if len(words) > _LISTED_WORDS else ""
+    return ", ".join(word if len(word) <= _SLUG_LENGTH else shown(word) for word in words[:_LISTED_WORDS]) + more
 
 
 def read_captions(path: Path) -> list[str]:

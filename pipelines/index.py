@@ -17,6 +17,8 @@ from pipelines.shards import SCHEMA, read_shard
 
 # Mirroring a picture would make such a caption untrue. A few harmless words match too ("leftover").
 SIDED = r"(^| )(left|right)"
+ANY = ""
+"""Of captions in other languages nobody knows which say left or right: none of their pictures is mirrored."""
 ALL_MASKED = 2**31 - 1
 
 _CAPTION = pa.struct([("place", pa.int32()), ("sided", pa.bool_()), ("words", pa.list_(pa.int32()))])
@@ -33,16 +35,20 @@ Flags = Callable[[slice], np.ndarray]
 def build_index(tables: Iterable[pa.Table], vocabulary: Vocabulary) -> pa.Table:
     """The index of a split's shards, of schema `INDEX_SCHEMA`."""
     known = pa.array(vocabulary.words[UNK + 1 :], pa.string())
-    return pa.concat_tables([_index_shard(table, known) for table in tables]).combine_chunks()
+    sided = SIDED if vocabulary.language == "en" else ANY
+    return pa.concat_tables([_index_shard(table, known, sided) for table in tables]).combine_chunks()
 
 
-def _index_shard(table: pa.Table, known: pa.Array) -> pa.Table:
-    columns = [table["image_id"], pa.array(_masked(table), pa.int32()), _captions(table["tokens"], known)]
+def _index_shard(table: pa.Table, known: pa.Array, sided: str) -> pa.Table:
+    columns = [table["image_id"], pa.array(_masked(table), pa.int32()), _captions(table["tokens"], known, sided)]
     return pa.table(columns, INDEX_SCHEMA)
 
 
-def _captions(tokens: pa.ChunkedArray, known: pa.Array) -> pa.Array:
-    """The column `captions` from a shard's `tokens`, one string a caption, its words joined by blanks."""
+def _captions(tokens: pa.ChunkedArray, known: pa.Array, sided: str) -> pa.Array:
+    """The column `captions` from a shard's `tokens`, one string a caption, its words joined by blanks.
+
+    sided: regular expression that captions match which say left or right
+    """
     texts = pc.list_flatten(tokens).combine_chunks()
     row_of = pc.list_parent_indices(tokens).to_numpy()
     words = pc.split_pattern(texts, " ")
@@ -54,7 +60,7 @@ def _captions(tokens: pa.ChunkedArray, known: pa.Array) -> pa.Array:
     captions = pa.StructArray.from_arrays(
         [
             pa.array(places[usable], pa.int32()),
-            pc.match_substring_regex(texts, SIDED).filter(pa.array(usable)),
+            pc.match_substring_regex(texts, sided).filter(pa.array(usable)),
             pa.ListArray.from_arrays(_offsets(lengths[usable]), pa.array(ids[usable[caption_of]], pa.int32())),
         ],
         fields=list(_CAPTION),

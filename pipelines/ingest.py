@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from objgan.errors import InputError
+from objgan.errors import InputError, shown
+from objgan.vocabulary import normalise
 from pipelines.coco import CocoPart, CocoSource, Sizes
 from pipelines.coco_records import (
     CAPTIONS,
@@ -23,7 +24,7 @@ from pipelines.coco_records import (
 )
 from pipelines.concerns import refuse_lost
 from pipelines.json_stream import first_record, records
-from pipelines.record_values import Unusable, shown, whole_or_none
+from pipelines.record_values import Unusable, whole_or_none
 from pipelines.rejects import Reject, write_rejects
 from pipelines.spill import Clash, Spill, drop_repeats, scan
 
@@ -258,14 +259,15 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     names: dict[int, str] = {}
     for category in records(path, "instances", "categories"):
         category_id, name = whole_or_none(category.get("id")), category.get("name")
-        if category_id is None or not isinstance(name, str) or not name.strip():
+        name = normalise(name) if isinstance(name, str) else ""
+        if category_id is None or not name:
             raise InputError(
                 f"instances: {path} has a category without a whole-number id and a name: {shown(category)}"
             )
-        if category_id in names or name.strip() in names.values():
-            what = f"id {category_id}" if category_id in names else f"name {name.strip()!r}"
+        if category_id in names or name in names.values():
+            what = f"id {category_id}" if category_id in names else f"name {name!r}"
             raise InputError(f"instances: {path} has category {what} twice; leave one out")
-        names[category_id] = name.strip()
+        names[category_id] = name
     if not names:
         raise InputError(f'instances: {path} is not COCO instances JSON: it has no list "categories"')
     ids = tuple(sorted(names))

@@ -49,7 +49,7 @@ class Judges:
         Raises:
             InputError: a path is given, and leads to nothing that fits the model.
         """
-        self._device, self._named = model.device, NamedClasses(model.domain.classes, model.domain.synonyms)
+        self._device, self._named = model.device, NamedClasses.of(model.domain)
         self.skipped: dict[str, str] = {}
         self._encoders = self._load_encoders(paths.judges, model)
         self._judge = self._load_judge(paths.judges, model)

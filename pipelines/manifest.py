@@ -106,6 +106,12 @@ class _Vectors(_Facts):
     derived: Count | None = None
 
 
+class _Coverage(_Facts):
+    words: Count
+    known: Count
+    reason: Text
+
+
 class _Manifest(_Facts):
     """All of it. What `prepare` writes beside these is to be added here."""
 
@@ -121,6 +127,7 @@ class _Manifest(_Facts):
     contradictions: Annotated[dict[Text, Count], AfterValidator(_all_contradictions)]
     classes: list[Text] = Field(min_length=1, max_length=100_000)
     vectors: _Vectors
+    coverage: _Coverage
     domain: Annotated[dict[Text, Sum], AfterValidator(_domain_files)]
     shards: list[_File] = Field(min_length=1, max_length=1_000_000)
     indices: list[_File] = Field(max_length=len(SPLITS))

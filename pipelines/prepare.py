@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from objgan.config import Config
 from objgan.errors import InputError
+from objgan.languages import check_language
 from objgan.sections import DataConfig
 from objgan.word_vectors import PipelineVectors
 from pipelines.blocks import (
@@ -96,6 +97,7 @@ def prepare(
         InputError: wrong input (see `ingest`), no usable image, object or caption is left, `out` was prepared from
             other inputs or settings, or something was rejected and `options.strict` forbids it.
     """
+    check_language(config.data.language)
     sizes = source.sizes()
     facts, vectors = _facts(source, sizes, config, options)
     if (out / MANIFEST).exists():
@@ -271,6 +273,7 @@ class _Work:
         sizes = [self.sizes[part].get(file, -1) for part, file in files]
         json_files = {name: digest for name, digest in self.facts.source.items() if name in ("instances", "captions")}
         common = [split, name, self.config.image_size, data.categories, self.source.images is None, json_files]
+        common.append(self.config.language)
         return inputs_of(images, sizes, {"common": common})
 
     def _collect(self, planned: list[pa.Table], data: Ingested) -> tuple[list[Shard], list[int]]:
@@ -281,6 +284,7 @@ class _Work:
             "out": str(self.out.resolve()),
             "size": self.config.image_size,
             "categories": list(data.categories),
+            "language": self.config.language,
         }
         shards, lost = [], []
         with ShardProgress(len(planned), len(data.images), self.log) as progress:

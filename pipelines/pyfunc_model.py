@@ -13,7 +13,6 @@ from mlflow.pyfunc import PythonModel
 from PIL import Image
 
 import objgan
-from objgan.layout_file import layout_to_json
 
 
 class CaptionToImage(PythonModel):
@@ -37,7 +36,7 @@ class CaptionToImage(PythonModel):
             {
                 "caption": [one.caption for one in made],
                 "image_png": [_png_base64(Image.fromarray(one.image)) for one in made],
-                "layout_json": [layout_to_json(one.layout, classes, one.caption) for one in made],
+                "layout_json": [one.layout_json(classes) for one in made],
             },
             columns=["caption", "image_png", "layout_json"],
         )

@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 from objgan.config import Config, build_config
-from objgan.errors import InputError
+from objgan.errors import InputError, shown
+from pipelines.yaml_input import parse_yaml, read_yaml
 
 Values = dict[str, Any]
 
@@ -192,12 +193,7 @@ def _steps(steps: int, checkpoints: int = 2, **others: Any) -> Values:
 
 
 def _read_yaml(file: Path) -> Values:
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"--config: cannot read {file} ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"--config: {file} is not YAML ({' '.join(str(error).split())})") from None
+    _, values = read_yaml(file, "--config")
     if not isinstance(values, dict):
         raise InputError(f"--config: {file} should hold settings by name, like `seed: 1`")
     return values
@@ -207,10 +203,7 @@ def _parse(assignment: str) -> Values:
     name, equals, text = assignment.partition("=")
     if not equals or not name:
         raise InputError(f"--set {assignment!r}: write NAME=VALUE, for example images.training.generator_lr=1e-4")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"--set {name}: {text!r} is no value") from None
+    value = parse_yaml(text, f"--set {name}: {shown(text)} is no value")
     for part in reversed(name.split(".")):
         value = {part: value}
     return dict(value)

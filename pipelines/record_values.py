@@ -1,10 +1,11 @@
-"""Values of a COCO record: one rule for every number, and how a value is shown in a message."""
+"""Values of a COCO record: one rule for every number."""
 
 import math
 import re
-import reprlib
 from decimal import Decimal
 from typing import Literal, overload
+
+from objgan.errors import shown
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,6})?")
 _MOST_DIGITS = 400
@@ -56,11 +57,6 @@ def whole_or_none(value: object) -> int | None:
         return None
 
 
-def shown(value: object) -> str:
-    """The value on one short line, however large or nested it is."""
-    return _BRIEF.repr(value)[:80]
-
-
 def kind_of(value: object) -> str:
     """What a value is, for people: "text", "a list", "null", ..."""
     return _KINDS.get(type(value), "NaN" if value != value else "a number")
@@ -89,18 +85,3 @@ def _whole(exact: int | float | Decimal) -> int | float | None:
     if exact != (found := int(exact)):
         return None
     return found if -(2**63) <= found < 2**63 else math.inf
-
-
-class _Brief(reprlib.Repr):
-    """Python's notation, cut short."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxlevel, self.maxlist, self.maxdict, self.maxstring, self.maxlong = 3, 6, 4, 40, 40
-
-    def repr_int(self, x: int, level: int) -> str:
-        """Python refuses to write out integers of over 4,300 digits."""
-        return super().repr_int(x, level) if x.bit_length() < 10_000 else f"a number of {x.bit_length()} bits"
-
-
-_BRIEF = _Brief()

@@ -27,7 +27,7 @@ class RowMeasurer:
 
     def __init__(self, synthesis: Synthesis, judges: Judges, domain: Domain, protocol: Protocol) -> None:
         self.synthesis, self.judges, self.protocol = synthesis, judges, protocol
-        self._named, self._classes = NamedClasses(domain.classes, domain.synonyms), len(domain.classes)
+        self._named, self._classes = NamedClasses.of(domain), len(domain.classes)
 
     def rows(self, prompts: Prompts) -> dict[str, Tensor]:
         """Layout measures, and with any judge of images theirs for every row."""

@@ -42,12 +42,14 @@ class Conversion:
     fetch:  the bytes of an image's file, by its record (see `image_files.read_bytes`); None: no pixels
     size:   side of the stored picture and masks
     labels: category id -> label
+    language: of the captions (see `objgan.languages`)
     """
 
     split: str
     fetch: Callable[[Row], bytes] | None
     size: int
     labels: dict[int, int]
+    language: str = "en"
 
 
 @dataclass
@@ -96,7 +98,7 @@ def _row(record: Record, how: Conversion, lost: list[Reject], contradictions: Co
         "split": how.split,
         "image": image,
         "captions": captions,
-        "tokens": [" ".join(tokenize(caption)) for caption in captions],
+        "tokens": [" ".join(tokenize(caption, how.language)) for caption in captions],
         "scene": record.image["scene"],
     }
     kept = _kept(record.objects, (width, height), how, lost)
@@ -153,7 +155,10 @@ def _kept(
 
 
 def _contradictions(one: Row, sides: tuple[int, int], mask: tuple[str, list[float], int] | None) -> Iterator[str]:
-    """What an object counts as, by the names `manifest.CONTRADICTIONS`; mask: what `share_outside` takes, None without one."""
+    """What an object counts as, by the names `manifest.CONTRADICTIONS`.
+
+    mask: what `share_outside` takes; None without one
+    """
     x, y, w, h = one["box"]
     yield "boxes"
     if max(w, h) < _TINY:

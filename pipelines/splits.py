@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from objgan.errors import InputError
+from objgan.errors import InputError, shown
 from objgan.files import read_json, sha256
 from objgan.sections import DataConfig
-from pipelines.record_values import shown, whole_or_none
+from pipelines.record_values import whole_or_none
 from pipelines.shards import SPLITS
 
 NAMED = ("hash", "coco")

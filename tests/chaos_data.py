@@ -227,7 +227,7 @@ FAULTS: dict[str, Fault] = {
     "captions without images": Fault(lambda case: case.edit("captions", lambda content: content.pop("images"))),
     "polygons as pairs": Fault(lambda case: case.object(segmentation=[[10, 10], [30, 10], [30, 40]])),
     "every caption empty": Fault(
-        lambda case: _each(case, "captions", "annotations", caption="\u200b "), 2, "48 of them: empty caption"
+        lambda case: _each(case, "captions", "annotations", caption="\u200b\u00ad "), 2, "48 of them: empty caption"
     ),
     "every image's id a word": Fault(
         lambda case: _each(case, "instances", "images", id="one"), 2, "24 of them: id is text, not a whole number"

@@ -9,13 +9,13 @@ boxes.named_first: {choice: [0, 0.3, 0.5]}
 import math
 import re
 import textwrap
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 
 from objgan.errors import InputError
+from pipelines.yaml_input import parse_yaml, read_yaml
 from tune.space import Knob, Space
 
 KINDS: tuple[str, ...] = get_args(Knob.__annotations__["kind"])
@@ -40,12 +40,8 @@ def read_space(path: Path) -> Space:
     Raises:
         InputError: it cannot be read, or a line of it says no range; the first such is named.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise InputError(f"--space: cannot read {path} ({reason})") from None
-    return parse_space(text, f"--space {path}")
+    text, content = read_yaml(path, "--space")
+    return _space(content, text, f"--space {path}")
 
 
 def parse_space(text: str, where: str = "--space") -> Space:
@@ -54,28 +50,16 @@ def parse_space(text: str, where: str = "--space") -> Space:
     Raises:
         InputError: see `read_space`.
     """
-    try:
-        content = yaml.load(text, Loader=_OnceEach)  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise InputError(f"{where}: {_brief(error)}") from None
+    return _space(parse_yaml(text, where), text, where)
+
+
+def _space(content: Any, text: str, where: str) -> Space:
     if not isinstance(content, dict) or not content:
         raise InputError(f"{where}: write settings and ranges, like `boxes.training.lr: {{log_uniform: [1e-4, 1e-2]}}`")
     reasons = _reasons(text)
     return Space(
         {str(name): _knob(f"{where}: {name}", value, reasons.get(name, "")) for name, value in content.items()}
     )
-
-
-class _OnceEach(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML would keep the last one."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        names = [self.construct_object(key) for key, _ in node.value]
-        for (key, _), name in zip(node.value, names, strict=True):
-            if names.count(name) > 1:
-                line = key.start_mark.line + 1
-                raise yaml.YAMLError(f"{name} is there twice (line {line} is one of them): leave one")
-        return super().construct_mapping(node, deep)
 
 
 def _knob(where: str, value: Any, reason: str) -> Knob:
@@ -149,10 +133,3 @@ def _values(knob: Knob) -> tuple[Any, ...]:
 
 def _scalar(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n").removesuffix("\n...")
-
-
-def _brief(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:
-        return str(error)
-    return f"line {mark.line + 1} is not YAML ({getattr(error, 'problem', None) or 'cannot be read'})"

@@ -1,11 +1,12 @@
 """Which classes a caption names: class names, their plurals, and common other words for COCO's classes."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from objgan.domain import Domain
 from objgan.vocabulary import PAD, Vocabulary, tokenize
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -94,10 +95,13 @@ class NamedClasses:
     """A matcher for one list of classes: the longest phrase first, so that a hot dog is no dog.
 
     synonyms: class -> further words, beside those of `SYNONYMS`
+    language: of the captions (see `objgan.languages`)
     """
 
-    def __init__(self, classes: Sequence[str], synonyms: Mapping[str, Sequence[str]] | None = None) -> None:
-        self.classes = tuple(classes)
+    def __init__(
+        self, classes: Sequence[str], synonyms: Mapping[str, Sequence[str]] | None = None, language: str = "en"
+    ) -> None:
+        self.classes, self._language = tuple(classes), language
         self.phrases: dict[tuple[str, ...], int | None] = {}
         for phrase in NO_OBJECTS:
             self.phrases[tuple(phrase.split())] = None
@@ -107,6 +111,11 @@ class NamedClasses:
         for index, name in enumerate(classes):  # last: a class's own name wins over another's synonym
             self._add(name, index)
         self.longest = max(len(phrase) for phrase in self.phrases)
+
+    @classmethod
+    def of(cls, domain: Domain) -> Self:
+        """The matcher for a domain's classes, in the language of its captions."""
+        return cls(domain.classes, domain.synonyms, domain.vocabulary.language)
 
     def find(self, tokens: Sequence[str]) -> set[int]:
         """Indices of the classes that the caption's lower-case words name."""
@@ -131,7 +140,7 @@ class NamedClasses:
         return found
 
     def _add(self, name: str, index: int) -> None:
-        words = tokenize(name)
+        words = tokenize(name, self._language)
         if words:
             self.phrases[tuple(words)] = index
             self.phrases[(*words[:-1], plural(words[-1]))] = index

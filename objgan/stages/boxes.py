@@ -88,7 +88,7 @@ class BoxesStage(Stage):
         self.networks["box_generator"] = build_box_generator(config, domain)
         weights = class_weights(statistics.class_counts, statistics.images, training.class_weight_power)
         self.register_buffer("label_weights", weights, persistent=False)
-        self.named = NamedClasses(domain.classes, domain.synonyms)
+        self.named = NamedClasses.of(domain)
         self.judge: BoxJudge | None = None
         if training.adversarial_weight > 0:
             self.judge = BoxJudge(self.networks, config, len(domain.classes))

@@ -121,10 +121,10 @@ def test_an_empty_layout_and_mixed_ones_are_drawn(model: ObjGAN) -> None:
 def test_only_the_first_words_count(model: ObjGAN) -> None:
     words = "two red kites above a boat on the"
     assert len(words.split()) == model.config.data.max_words
-    assert np.array_equal(model._encode(words), model._encode(f"{words} sea beside people"))
+    assert np.array_equal(model.read_caption(words).ids, model.read_caption(f"{words} sea beside people").ids)
 
 
-@pytest.mark.parametrize("caption", ["", "   ", "?!", "zebra crossing"])
+@pytest.mark.parametrize("caption", ["", " ", "?!", "zebra crossing"])
 def test_captions_without_known_words_are_refused_by_name(model: ObjGAN, caption: str) -> None:
     with pytest.raises(InputError) as caught:
         model.generate(["a kite", caption])

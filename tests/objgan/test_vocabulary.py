@@ -1,10 +1,17 @@
 """Tokenizer, ids, vectors, and the files they are kept in."""
 
+import importlib.util
+import json
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from objgan.config import build_config
 from objgan.errors import InputError
-from objgan.vocabulary import PAD, UNK, Vocabulary, build, fit_vectors, project_vectors, tokenize
+from objgan.languages import check_language
+from objgan.vocabulary import PAD, UNK, Vocabulary, build, fit_vectors, normalise, project_vectors, tokenize
 
 CAPTIONS = [
     "a red kite above the sea",
@@ -144,3 +151,63 @@ def test_broken_files_are_named(tmp_path) -> None:
     (tmp_path / "vocabulary.json").write_text("[]")
     with pytest.raises(InputError, match="no word list"):
         Vocabulary.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("zero\u200bwidth", "zerowidth"),
+        ("join\u200d\u2060\ufeffed", "joined"),
+        ("so\u00adft", "soft"),
+        ("\u202ekite\u202c", "kite"),
+        ("k\u034fi\ufe0ft\U000e0101e", "kite"),
+        ("\uff4b\uff49\uff54\uff45", "kite"),
+        ("\U0001d424\U0001d422\U0001d42d\U0001d41e", "kite"),
+        ("\ufb01sh", "fish"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("it\u2019s it\u00b4s it\u02bcs", "it's it's it's"),
+        ("a\u00a0kite\u3000\x00flies\x07\n", "a kite flies"),
+        ("kite\ud800", "kite?"),
+    ],
+)
+def test_what_looks_alike_is_one_spelling(text, plain) -> None:
+    assert normalise(text) == plain and tokenize(text) == tokenize(plain)
+
+
+@given(st.text(st.characters()))
+def test_normalising_twice_is_normalising_once(text) -> None:
+    assert normalise(normalise(text)) == normalise(text)
+    normalise(text).encode()
+
+
+def test_a_caption_of_invisible_characters_has_no_words() -> None:
+    assert normalise("\u200b \u00ad\ufeff") == "" and tokenize("\u200b \u00ad") == []
+
+
+def test_the_tokenizer_is_that_of_the_language(tmp_path) -> None:
+    assert tokenize("一只猫坐在草地上") == ["一只猫坐在草地上"]
+    assert tokenize("一只猫坐在草地上", "zh") == list("一只猫坐在草地上")
+    vocabulary = Vocabulary(("<pad>", "<unk>", "猫"), np.zeros((3, 2), np.float32), "zh")
+    vocabulary.save(tmp_path)
+    again = Vocabulary.load(tmp_path)
+    assert again.language == "zh" and again.encode("一只猫").tolist() == [UNK, UNK, 2]
+
+
+@pytest.mark.parametrize("language", ["xyz", "", 7, None, ["en"], "../en"])
+def test_a_vocabulary_of_an_unknown_language_is_refused(tmp_path, language) -> None:
+    build(TOKENS, 1, 4).save(tmp_path)
+    content = json.loads((tmp_path / "vocabulary.json").read_text())
+    (tmp_path / "vocabulary.json").write_text(json.dumps(content | {"language": language}))
+    with pytest.raises(InputError, match="is of the language"):
+        Vocabulary.load(tmp_path)
+
+
+def test_a_language_is_checked_with_the_settings_and_with_its_packages() -> None:
+    assert build_config({"data": {"language": "de"}}).data.language == "de"
+    with pytest.raises(InputError, match=r"data\.language: none of spaCy's languages: .*, en, .*\(got 'english'\)"):
+        build_config({"data": {"language": "english"}})
+    check_language("en")
+    check_language("fr")
+    if importlib.util.find_spec("sudachipy") is None:
+        with pytest.raises(InputError, match=r"data\.language: spaCy lacks a package for 'ja' .*sudachipy"):
+            check_language("ja")

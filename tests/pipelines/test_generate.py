@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from objgan.errors import InputError
+from objgan.vocabulary import tokenize
 from pipelines.generate import GenerateJob, contact_sheet, generate, local_model, read_captions, sample_names, steps
 
 
@@ -133,3 +134,26 @@ def test_pictures_show_every_sample(model_folder: Path) -> None:
     shown = np.asarray(steps(made[0]))
     image = np.kron(made[0].image, np.ones((4, 4, 1), np.uint8))
     assert (shown[-264:-8, -264:-8] == image).all()
+
+
+def test_unknown_and_cut_words_are_reported_and_written(job: GenerateJob, tmp_path: Path) -> None:
+    caption = "two red ｋｉｔｅｓ above a zebra, a zeppelin and a zebra on the sea " + "the sea " * 20
+    lines: list[str] = []
+    files = generate(replace(job, captions=(caption, "a kite"), n=2), lines.append)
+    (unknown,) = [line for line in lines if "vocabulary" in line]
+    assert unknown.endswith("not in the model's vocabulary: zebra, zeppelin, and")
+    (cut,) = [line for line in lines if "cut after" in line]
+    written = json.loads(files[4].read_text())
+    most = len(tokenize(caption)) - len(written["cut_words"])
+    assert f"cut after {most} words, without: the, sea, the" in cut and "more" in cut
+    assert written["unknown_words"] == ["zebra", "zeppelin", "and"]
+    assert written["cut_words"] == tokenize(caption)[most:]
+    plain = json.loads(files[8].read_text())
+    assert (plain["caption"], plain["unknown_words"], plain["cut_words"]) == ("a kite", [], [])
+    back = generate(replace(job, captions=(), layout=files[4], out=tmp_path / "back"), lines.append)
+    assert json.loads(back[1].read_text()) == written
+
+
+def test_a_caption_whose_known_words_are_all_cut_is_refused(job: GenerateJob) -> None:
+    with pytest.raises(InputError, match="none of its first"):
+        generate(replace(job, captions=("zebra " * 30 + "kite",)), quiet)
