@@ -9,8 +9,8 @@ import pycocotools.mask as coco_mask
 from PIL import Image
 
 from objgan import run_lengths
+from objgan.errors import shown
 from objgan.run_lengths import BadMask
-from pipelines.record_values import shown
 
 Box = Sequence[float]
 _WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
@@ -41,7 +41,7 @@ def share_outside(counts: str, box: Box, size: int) -> float:
 
     box: xywh, fractions
     """
-    mask = coco_mask.decode({"size": [size, size], "counts": counts.encode("ascii")})
+    mask = run_lengths.decode(counts, size, size)
     left, top = (max(math.floor(start * size) - 1, 0) for start in box[:2])
     right, bottom = (math.ceil((start + length) * size) + 1 for start, length in zip(box[:2], box[2:], strict=True))
     return 1.0 - float(mask[top:bottom, left:right].sum() / mask.sum())

@@ -87,7 +87,7 @@ class _Check:
         for key, value in node.value:
             own = f"{name}.{key.value}".lstrip(".") if isinstance(key, yaml.ScalarNode) else name
             if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
-                same = self._loader.construct_object(key)  # type: ignore[no-untyped-call]
+                same = self._loader.construct_object(key)
                 line = key.start_mark.line + 1
                 if same in lines:
                     where = f"lines {lines[same]} and {line}" if lines[same] != line else f"line {line}"
