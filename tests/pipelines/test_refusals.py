@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ from objgan.errors import InputError
 from pipelines.ending import ended, guarded
 from pipelines.faults import StorageAway, StorageLost, StorageRefused, Work, settled
 from pipelines.jobs import TrainJob
+from pipelines.prepare import Options, prepare, run_here
 from pipelines.registry import register
 from pipelines.standing import Standing
+from pipelines.status import RunStatus
 from pipelines.storage import Storage
 from pipelines.train import train
 from tests.pipelines.refusing_server import Refusing, refusing_server
@@ -150,6 +153,33 @@ def test_a_sample_whose_disk_turns_read_only(small_disk: Path, monkeypatch: pyte
     wait_until(lambda: not os.system(f"mount -o remount,ro '{small_disk}' 2>/dev/null"), 60)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 1 and "it worked before" in said and "Traceback" not in said, said
+
+
+def test_credentials_that_expire_while_images_are_read(
+    place: str, endpoint: Refusing, write_coco, scenes, data_config: Config, tmp_path: Path
+) -> None:
+    """No image is rejected for it: the shard that could not be read is made when the same command is given again."""
+    source = write_coco(tmp_path / "coco", *scenes(40))
+    Storage(place).upload(source.images, "images")
+    remote = replace(source, images=Storage(place).child("images").uri)
+
+    class Expiring(Standing):
+        def progress(self, done: int, total: int, samples: int = 0) -> None:
+            super().progress(done, total, samples)
+            endpoint.refuse = (400, "ExpiredToken") if done == 1 else None
+
+    def convert() -> None:
+        with Expiring(Storage(tmp_path / "out"), "prepare", None) as standing:
+            prepare(remote, tmp_path / "out", data_config, _silent, run_here, Options(standing=standing))
+
+    assert guarded(convert) == 1
+    status = RunStatus.load(Storage(tmp_path / "out"))
+    assert status is not None and status.state == "failed" and "it worked before" in str(status.error)
+    endpoint.refuse = None
+    manifest = prepare(remote, tmp_path / "out", data_config, _silent, run_here)
+    assert sum(manifest["rows"].values()) == 40 and manifest["rejected"]["rows"] == 0
+    endpoint.refuse = (403, "AccessDenied")
+    assert guarded(lambda: prepare(remote, tmp_path / "new", data_config, _silent, run_here) and None) == 2
 
 
 def test_a_registry_that_refuses_after_hours_is_no_wrong_input(model_folder: Path, tmp_path: Path) -> None:
