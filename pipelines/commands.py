@@ -30,7 +30,16 @@ from pipelines.progress import say
 from pipelines.protocols import protocol
 from pipelines.recipes import resolve, to_yaml
 from pipelines.registry import register as register_model
-from pipelines.run import DEFAULT_SAMPLE, Run, Sample, assemble, execute, model_folder, sample_source
+from pipelines.run import (
+    DEFAULT_SAMPLE,
+    Run,
+    Sample,
+    assemble,
+    execute,
+    model_folder,
+    sample_source,
+    stage_config,
+)
 from pipelines.runs import RUNS
 from pipelines.sample import make_sample
 from pipelines.session import check_resources, check_without_work, ray_session, tracking_uri
@@ -39,7 +48,7 @@ from pipelines.standing import Standing
 from pipelines.storage import Storage
 from pipelines.submitted import refuse_reuse
 from pipelines.tracking import ask_server, check_store, prepare_store, tracked_run
-from pipelines.train import check_job
+from pipelines.train import check_groups, check_job
 from pipelines.train import train as train_stage
 from pipelines.train_command import best_checkpoint
 from pipelines.workflow import describe
@@ -223,8 +232,22 @@ def _dry(options: argparse.Namespace, config: Config, run_: Run | None = None) -
     if options.dry_run:
         say(to_yaml(config))
         if run_ is not None:
-            say("\n".join(f"# {line}" for line in describe(run_.plan()).splitlines()))
+            _check_run(options, run_)
     return bool(options.dry_run)
+
+
+def _check_run(options: argparse.Namespace, run_: Run) -> None:
+    """What is to be done, and all that `run` would be refused for before its first step, without leaving anything."""
+    work, config = run_.plan(), run_.config
+    say("\n".join(f"# {line}" for line in describe(work).splitlines()))
+    for stage in STAGES:
+        check_groups(stage_config(config, stage), stage)
+    check_language(config.data.language)
+    _check_held(options, "config.json")
+    check_without_work(config.compute, options.address)
+    check_store(tracking_uri(RUNS), run_.out / "mlflow_run.txt")
+    if not isinstance(run_.source, Sample) and work.result("prepare") is None:
+        check_prepare(run_.source, work.folder("prepare") / "data", config, lambda line: say(f"# {line}"))
 
 
 def _assemble_run(run_: str) -> Path:

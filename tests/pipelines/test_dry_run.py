@@ -162,3 +162,17 @@ def test_prepare_that_would_run_says_what_it_found(
     assert main([*map(str, _words(coco)), "--dry-run"]) == 0
     assert "# prepare: 6 images with captions, 3 classes" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_run_is_refused_as_the_command_is(
+    refused: Line, coco: CocoSource, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    text = tmp_path_factory.mktemp("wrong") / "text.json"
+    text.write_text("no json")
+    words = ["run", *_words(coco)[1:]]
+    words[words.index("--captions") + 1] = text
+    assert "is not JSON" in refused(*words)
+    assert "compute.workers=999" in refused("run", "--workers", 999)
+    assert "group=1 is under 2" in refused("run", "--set", "encoders.training.group=1")
+    with Lease.acquire(Storage(tmp_path / "runs" / "run")):
+        assert "is held by" in refused("run")
