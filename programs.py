@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from redaction import redact
+
 CHECKOUT = Path(__file__).resolve().parent
 Location = Path | str
 """A path on this machine, or the URI of another place."""
@@ -31,6 +33,9 @@ class Parser(argparse.ArgumentParser):
         # Groups and commands take over the actions that are registered here.
         for name in (None, "store"):
             self.register("action", name, _Once)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(redact(message) if message else message, file)
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong in one line, and exit with code 2."""

@@ -15,6 +15,7 @@ import programs
 try:
     from cluster import estimate, render, run_steps, submit, token, watching
     from cluster.errors import InputError
+    from redaction import redact
 except ModuleNotFoundError as error:
     programs.stop_without(error)
 
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return action(options)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(redact(f"error: {error}"), file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         programs.stop_without(error)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cluster.errors import InputError
+from redaction import redact
 
 WRONG_INPUT, INTERRUPTED, TERMINATED = 2, 130, 143
 FINAL = (0, WRONG_INPUT, INTERRUPTED, TERMINATED)
@@ -95,7 +96,7 @@ def split(words: Sequence[str]) -> Iterator[list[str]]:
 def _run_all(commands: Sequence[Sequence[str]], retries: int, told: threading.Event) -> int:
     for number, command in enumerate(commands, start=1):
         step = f"step {number} of {len(commands)}"
-        print(f"{step}: {shlex.join(command)}", flush=True)
+        print(redact(f"{step}: {shlex.join(command)}"), flush=True)
         code = _run_with_retries(command, step, retries, told)
         if code:
             print(f"{step} ended with exit code {code}", file=sys.stderr, flush=True)

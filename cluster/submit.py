@@ -19,6 +19,7 @@ from cluster.jobs import NAME_KEY, NUMBER_KEY, ClusterAway, Job, asking, check_n
 from cluster.package import Package, packed
 from cluster.preflight import LIMIT_S, faults, probe
 from cluster.secret_files import Secrets
+from redaction import redact
 
 STOP_S = 150
 """Seconds that a job has after `stop` for a checkpoint."""
@@ -241,7 +242,7 @@ def _submit(client: Any, what: Submission, runtime: dict[str, Any]) -> Job:
 
 def _describe(what: Submission, package: Package) -> None:
     chosen = what.variables
-    print(f"job {what.id}: {what.command}")
+    print(redact(f"job {what.id}: {what.command}"))
     print(f"  ships {package}; runs in {what.folder or 'the unpacked checkout'}")
     if package.left:
         more = f" and {len(package.left) - _SHOWN} more" if len(package.left) > _SHOWN else ""

@@ -12,6 +12,7 @@ from cluster.errors import InputError
 from cluster.follow import ended, wait
 from cluster.jobs import ClusterAway, Job, all_jobs, asking, exit_code, jobs_named, last_line, latest, logs_of, table
 from cluster.submit import STOP_S
+from redaction import redact
 
 _POLL_S = 0.5
 
@@ -48,18 +49,18 @@ def _asked(options: argparse.Namespace, action: Any) -> int:
 def _status(client: Any, options: argparse.Namespace) -> int:
     if options.name is None:
         jobs = all_jobs(client)
-        print(json.dumps([_facts(client, job) for job in jobs], indent=1) if options.json else table(jobs))
+        print(redact(json.dumps([_facts(client, job) for job in jobs], indent=1) if options.json else table(jobs)))
         return 0
     job = latest(client, options.name)
     if options.json:
-        print(json.dumps(_facts(client, job), indent=1))
+        print(redact(json.dumps(_facts(client, job), indent=1)))
         return 0
     print(table(jobs_named(client, options.name)))
     for name, value in sorted(job.metadata.items()):
         if name.startswith("objgan.") and name != "objgan.command":
-            print(f"  {name.removeprefix('objgan.'):<14}{value}")
+            print(redact(f"  {name.removeprefix('objgan.'):<14}{value}"))
     if line := last_line(logs_of(client, job)):
-        print(f"  {'last line':<14}{line}")
+        print(redact(f"  {'last line':<14}{line}"))
     return 0
 
 

@@ -11,11 +11,12 @@ from objgan.errors import InputError
 from objgan.stages import stage_class
 from pipelines.backlog import FOLDER, Backlog, shown
 from pipelines.checkpoints import CheckpointStore
-from pipelines.mlflow_store import first_line, mlflow_client
+from pipelines.mlflow_store import mlflow_client
 from pipelines.progress import Log
 from pipelines.runs import choose, find_groups, find_runs, is_alive
 from pipelines.storage import Storage
 from pipelines.tracking import Tracking, known_run, send_backlog, store_exists
+from redaction import in_a_line
 
 # Written aside (`.step_00000040.x7ab3c_1`), on its way out (`.step_00000040.deleted.1f2e`), Ray's own, or set aside.
 _LEFT = re.compile(r"^(\.[^/]+\.[^./]+|\.ray.*|ray-.*|broken_step_.*)$")
@@ -67,7 +68,7 @@ def collect_models(uri: str, dry: bool, log: Log) -> None:
                     remove_orphan(client, model)
                 log(f"MLflow: {'would remove' if dry else 'removed'} {model.model_id}, whose register was killed")
     except Exception as error:  # MLflow is not needed to clean up
-        log(f"MLflow: cannot look for models of killed registers ({first_line(error)})")
+        log(f"MLflow: cannot look for models of killed registers ({in_a_line(error)})")
 
 
 def reconcile(base: Storage, uri: str, dry: bool, log: Log) -> None:
@@ -89,7 +90,7 @@ def reconcile(base: Storage, uri: str, dry: bool, log: Log) -> None:
             if not dry:
                 client.set_terminated(run, status)
         except Exception as error:  # MLflow is not needed to clean up
-            log(f"MLflow: cannot ask about {name} ({first_line(error)})")
+            log(f"MLflow: cannot ask about {name} ({in_a_line(error)})")
             continue
         log(f"MLflow: {name} {'would become' if dry else 'is now'} {status} (it was RUNNING, and nobody holds it)")
 

@@ -15,9 +15,9 @@ from pipelines.coco_records import file_name_of
 from pipelines.faults import brief
 from pipelines.image_files import inside, sizes_of
 from pipelines.json_stream import records
-from pipelines.locations import without_secrets
 from pipelines.splits import Split
 from pipelines.storage import Storage
+from redaction import place_of
 
 Result = TypeVar("Result")
 Sizes = Sequence[Mapping[str, int]]
@@ -65,7 +65,7 @@ class CocoPart:
 
     def origin(self) -> str | None:
         """COCO's own part, such as "val2017", as the name of the instances JSON or of the folder says."""
-        folder = "" if self.images is None else without_secrets(str(self.images)).rstrip("/").rpartition("/")[2]
+        folder = "" if self.images is None else place_of(str(self.images)).rstrip("/").rpartition("/")[2]
         for text in (self.instances.name, folder):
             if found := _ORIGIN.search(text):
                 return found[0]
@@ -73,7 +73,7 @@ class CocoPart:
 
     def where(self) -> str:
         """The place of the images, fit to be shown."""
-        return without_secrets(str(self.images))
+        return place_of(str(self.images))
 
 
 @dataclass(frozen=True)

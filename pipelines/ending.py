@@ -13,6 +13,7 @@ import programs
 from objgan.errors import InputError
 from pipelines import log_format
 from pipelines.faults import StorageAway, is_full, settled
+from redaction import redact
 
 EPILOG = "Exit codes: 0 done, 2 wrong input, 1 failure worth a retry, 130 interrupted, 143 terminated."
 
@@ -62,7 +63,7 @@ def ended(error: BaseException) -> int:
             "failed", 1, f"no space left ({error.filename or 'disk full'}); free some, the same command resumes"
         )
     # Infrastructure, or a bug of ours: those who look into it need the trace, and the last line should say it all.
-    trace = "".join(traceback.format_exception(error))
+    trace = redact("".join(traceback.format_exception(error)))
     print(log_format.line(trace, "error") if log_format.as_json() else trace, file=sys.stderr)
     return _last("failed", 1, f"{_in_a_line(error)}; the same command resumes from what is finished")
 
@@ -73,7 +74,7 @@ def _last(state: str, code: int, text: str) -> int:
 
 
 def _in_a_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [""]
+    lines = redact(str(error)).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[-1].strip()[:300]}"
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from redaction import redact_all
+
 
 @dataclass(frozen=True)
 class Began:
@@ -147,7 +149,7 @@ class Recorder:
         """Append the event."""
         try:
             with self._path.open("a") as file:
-                file.write(json.dumps({"time": time.time(), **facts(event)}) + "\n")
+                file.write(json.dumps({"time": time.time(), **redact_all(facts(event))}) + "\n")
         except OSError as error:
             if not self._broken:
                 self._log(f"warning: cannot write {self._path} ({error.strerror}); training continues")

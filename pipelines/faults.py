@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from objgan.errors import InputError
+from redaction import in_a_line
 
 Result = TypeVar("Result")
 Log = Callable[[str], None]
@@ -182,6 +183,4 @@ def refused(what: str, error: BaseException) -> StorageRefused:
 
 def brief(error: BaseException) -> str:
     """An error in one short line."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    text = " ".join(text.split())
-    return text if len(text) <= 200 else text[:197] + "..."
+    return in_a_line(OSError(error.strerror) if isinstance(error, OSError) and error.strerror else error)

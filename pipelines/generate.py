@@ -18,9 +18,9 @@ from objgan.files import write_atomically
 from objgan.generation import Generated, ObjGAN
 from objgan.layout_file import read_layout
 from pipelines.fetching import at_hand
-from pipelines.locations import without_secrets
 from pipelines.progress import Log
 from pipelines.registry import mlflow_at
+from redaction import in_a_line, place_of
 
 PICTURE_SIDE = 256
 _SHEET_SIDE, _SHEET_SAMPLES, _SHEET_WIDE = 160, 60, 6
@@ -126,7 +126,7 @@ def local_model(location: Path | str, tracking_uri: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="objgan-model-") as scratch:
             yield _download(location, tracking_uri, Path(scratch))
         return
-    shown = without_secrets(str(location))
+    shown = place_of(str(location))
     with at_hand("model", location) as folder:
         assert folder is not None
         if (folder / "model.json").is_file():
@@ -196,7 +196,7 @@ def _download(uri: str, tracking_uri: str, folder: Path) -> Path:
         with mlflow_at(tracking_uri):
             mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
     except (MlflowException, OSError) as error:
-        raise InputError(f"unknown model {uri} ({str(error).splitlines()[0][:200]})") from None
+        raise InputError(f"unknown model {place_of(uri)} ({in_a_line(error)})") from None
     return _inside(folder, uri)
 
 
@@ -204,5 +204,5 @@ def _inside(folder: Path, uri: str) -> Path:
     """The one model folder in what was downloaded: a model, a registered model's artifacts, or a run's."""
     found = sorted(path.parent for path in folder.rglob("model.json"))
     if len(found) != 1:
-        raise InputError(f"model {uri} holds {len(found) or 'no'} model folders: give one model's address")
+        raise InputError(f"model {place_of(uri)} holds {len(found) or 'no'} model folders: give one model's address")
     return found[0]

@@ -12,6 +12,7 @@ from pipelines.board import Failure
 from pipelines.events import Began, Event, Warned
 from pipelines.storage import Storage
 from pipelines.tracking import Tracker
+from redaction import in_a_line
 
 _BEAT_S = 1.0
 _ANSWER_S = 5.0
@@ -82,4 +83,4 @@ def give_up(board: Any, error: BaseException, step: int) -> None:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500] or type(error).__name__
+    return in_a_line(error, 500)

@@ -1,29 +1,11 @@
-"""Locations of storage: opened, and shown without what nobody should see."""
-
-import re
+"""Locations of storage, opened."""
 
 import pyarrow.fs
 from pyarrow.lib import ArrowException
 
 from objgan.errors import InputError
 from pipelines.faults import Log, brief, persist
-
-# Parameters of a URI that no log, message or file may repeat.
-_SECRET = re.compile(r"key|secret|token|passw|signature|credential|^sig$", re.IGNORECASE)
-
-
-def without_secrets(uri: str) -> str:
-    """A URI fit to be shown: no key, no query."""
-    return re.sub(r"://[^/@]*@", "://", uri).partition("?")[0] if "://" in uri else uri
-
-
-def typed_again(location: str) -> str:
-    """A location as it can be typed again: without passwords, but with the query, which names endpoint and region."""
-    if "://" not in location:
-        return location
-    place, _, query = re.sub(r"://[^/@]*@", "://", location).partition("?")
-    kept = "&".join(part for part in query.split("&") if part and not _SECRET.search(part.partition("=")[0]))
-    return f"{place}?{kept}" if kept else place
+from redaction import place_of
 
 
 def open_location(uri: str, patience: float, log: Log | None) -> tuple[pyarrow.fs.FileSystem, str]:
@@ -32,7 +14,7 @@ def open_location(uri: str, patience: float, log: Log | None) -> tuple[pyarrow.f
     Raises:
         InputError: not a URI that pyarrow can open.
     """
-    shown = without_secrets(uri)
+    shown = place_of(uri)
     # Left alone, the client of gs:// tries for a quarter of an hour by itself, whatever our patience.
     if uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds" not in uri:
         uri += f"{'&' if '?' in uri else '?'}retry_limit_seconds={max(1, min(20, int(patience)))}"

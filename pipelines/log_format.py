@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from redaction import install, redact, redact_all
+
 FORMATS = ("text", "json")
 VARIABLE = "OBJGAN_LOG_FORMAT"
 _chosen: dict[str, Any] = {"format": "text", "run": None, "stage": None}
@@ -23,6 +25,7 @@ def choose(name: str, run: str | None) -> None:
     What libraries log, and Python's warnings, become lines, too.
     """
     _chosen.update(format=name, run=run, stage=None)
+    install()
     if name == "json":
         logging.captureWarnings(True)
         handler = logging.StreamHandler(sys.stderr)
@@ -57,7 +60,7 @@ def line(message: str, level: str = "info", **facts: Any) -> str:
         "message": message,
         **facts,
     }
-    return json.dumps(_finite(whole), default=str)
+    return json.dumps(redact_all(_finite(whole)), default=lambda value: redact(str(value)))
 
 
 def _finite(value: Any) -> Any:
@@ -74,6 +77,7 @@ def last_word(state: str, code: int, text: str, stream: TextIO | None = None) ->
         level = {0: "info", 130: "warning", 143: "warning"}.get(code, "error")
         text = line(text, level, state=state, exit_code=code)
     else:
+        text = redact(text)
         text = f"error: {text}" if state == "error" else f"{state} (exit code {code}): {text}"
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()

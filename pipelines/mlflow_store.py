@@ -5,14 +5,18 @@ import itertools
 import logging
 import os
 import re
+import shlex
+import sys
 import tempfile
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from objgan.errors import InputError
 from pipelines.backlog import Metrics, Parameters, Picture, Record, Status
 from pipelines.storage import Storage
+from redaction import in_a_line, place_of
 
 EXPERIMENT = "objgan"
 RUN_FILE, NEW_FILE = "mlflow_run.txt", "mlflow_new.json"
@@ -27,6 +31,15 @@ _BRIEF = {
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 """Codes of MLflow's errors that say that a value is wrong, not that the server is."""
 _KEY_TAG = "objgan.key"
+_PACKAGES = {
+    "psycopg": "psycopg[binary]",
+    "psycopg2": "psycopg2-binary",
+    "MySQLdb": "mysqlclient",
+    "pymysql": "PyMySQL",
+    "azure": "azure-storage-blob",
+    "google": "google-cloud-storage",
+}
+"""Of a module, what to install, where that has another name."""
 
 
 class Sender:
@@ -131,7 +144,7 @@ class Sender:
             if error.error_code not in REFUSALS:
                 raise
             if len(items) == 1:
-                self.refused.append(f"{items[0].key} ({first_line(error)})")
+                self.refused.append(f"{items[0].key} ({in_a_line(error)})")
                 return
             self._insist(items[: len(items) // 2], send)
             self._insist(items[len(items) // 2 :], send)
@@ -185,7 +198,43 @@ def mlflow_client(uri: str) -> Any:
         os.environ.setdefault(name, value)
     from mlflow.tracking import MlflowClient
 
-    return MlflowClient(tracking_uri=uri)
+    with needed_packages(uri):
+        try:
+            return MlflowClient(tracking_uri=uri)
+        except Exception as error:
+            if not (isinstance(error, ValueError) or (of_database(error) and "Argument" in _kinds(error))):
+                raise
+            reason = in_a_line(error)
+            raise InputError(
+                f"MLflow: {place_of(uri)} is no address of a store ({reason}): check MLFLOW_TRACKING_URI"
+            ) from None
+
+
+@contextlib.contextmanager
+def needed_packages(uri: str) -> Iterator[None]:
+    """A block in which MLflow may import the driver of its store at `uri`, or of where its files are.
+
+    Raises:
+        InputError: the driver is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        package = _PACKAGES.get(error.name or "", error.name or "of the database's driver")
+        raise InputError(
+            f"MLflow: {place_of(uri)} needs the Python package {package}, which is not installed: run "
+            f"`{shlex.quote(sys.executable)} -m pip install '{package}'`, or set MLFLOW_TRACKING_URI to another store"
+        ) from None
+
+
+def of_database(error: BaseException) -> bool:
+    """Whether it is an error of SQLAlchemy, which MLflow passes on as it is."""
+    return "sqlalchemy." in _kinds(error)
+
+
+def _kinds(error: BaseException) -> str:
+    """The names of its class and of those above it."""
+    return " ".join(f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__)
 
 
 @contextlib.contextmanager
@@ -207,10 +256,10 @@ def why(error: BaseException) -> str:
     if "Invalid Host header" in text:
         return "the server refuses this host name: start it with --allowed-hosts HOST:PORT"
     if "error code 401" in text or "error code 403" in text:
-        return f"{first_line(error)[:120]}: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or _TOKEN"
+        return f"{in_a_line(error, 120)}: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or _TOKEN"
     if "Max retries exceeded" in text or "Connection" in text:
         return "no server answers there: start it, or correct MLFLOW_TRACKING_URI"
-    return first_line(error)
+    return in_a_line(error)
 
 
 def logging_quiet() -> None:
@@ -220,11 +269,6 @@ def logging_quiet() -> None:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     for name in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def first_line(error: BaseException) -> str:
-    """An error in one short line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:

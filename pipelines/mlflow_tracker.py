@@ -10,8 +10,9 @@ from PIL import Image
 
 from objgan.errors import InputError
 from pipelines.backlog import FOLDER, Backlog, Kept, Metrics, Parameters, Picture, Record, shown
-from pipelines.mlflow_store import Sender, first_line
+from pipelines.mlflow_store import Sender
 from pipelines.storage import Storage
+from redaction import in_a_line, redact
 
 Tell = Callable[[str], None]
 _LINGER = 0.2  # what is told in this time goes in one call
@@ -60,7 +61,7 @@ class MLflowTracker:
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Settings by dotted name; telling them again changes nothing."""
-        self.tell(Parameters({key: str(value) for key, value in values.items()}))
+        self.tell(Parameters({key: redact(str(value)) for key, value in values.items()}))
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Numbers of a step; those that MLflow has of it or of a later one are left out when they are sent."""
@@ -180,7 +181,7 @@ class MLflowTracker:
             first, self._away = not self._away, True
             self._changed.notify_all()
         if first and not self._closing:
-            self._say(f"MLflow does not answer ({first_line(error)}): numbers and pictures are kept in {self._where}")
+            self._say(f"MLflow does not answer ({in_a_line(error)}): numbers and pictures are kept in {self._where}")
         self._keep()
 
     def _keep(self) -> bool:

@@ -11,6 +11,7 @@ from pipelines.inspection.table import lines, numbers
 from pipelines.progress import say
 from pipelines.shards import SPLITS
 from pipelines.verify import verify as verify_data
+from redaction import redact
 
 
 def verify(options: argparse.Namespace) -> None:
@@ -43,4 +44,4 @@ def inspect(options: argparse.Namespace) -> None:
 
 def _aside(text: str) -> None:
     """Beside the JSON."""
-    print(text, file=sys.stderr, flush=True)
+    print(redact(text), file=sys.stderr, flush=True)

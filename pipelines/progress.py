@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from pipelines import log_format
 from pipelines.events import Began, Event, Logged, Saved, Skipped, Stopping, Validated, Warned, WorkerFailed
+from redaction import redact
 
 Log = Callable[[str], None]
 # Numbers of the machine and the optimiser are for MLflow.
@@ -21,6 +22,8 @@ def say(text: str, **facts: Any) -> None:
     if log_format.as_json():
         level = "warning" if "warning:" in text else "info"
         text = log_format.line(text.strip("\n"), **{"level": level, **facts})
+    else:
+        text = redact(text)
     tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()
 

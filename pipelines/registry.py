@@ -18,10 +18,11 @@ from objgan.errors import InputError
 from objgan.files import read_json, sha256
 from pipelines.faults import StorageRefused
 from pipelines.holders import LeaseInfo
-from pipelines.mlflow_store import EXPERIMENT, REFUSALS, first_line, logging_quiet, patient
+from pipelines.mlflow_store import EXPERIMENT, REFUSALS, logging_quiet, needed_packages, patient
 from pipelines.runs import RUNS
 from pipelines.session import tracking_uri as default_uri
 from pipelines.tracking import prepare_store
+from redaction import in_a_line, redact_all
 
 # What the model needs where it is loaded: objgan's own dependencies and MLflow. Ray is not among them.
 REQUIREMENTS = (
@@ -103,7 +104,7 @@ def one_version(client: Any, name: str, alias: str, tags: Mapping[str, str], mak
         found = client.search_model_versions(f"name = {_quoted(name)} and tags.`{DIGEST}` = '{tags[DIGEST]}'")
         version = max((int(one.version) for one in found), default=None)
         number = str(version or make(client))
-        for key, value in tags.items():
+        for key, value in redact_all(tags).items():
             client.set_model_version_tag(name, number, key, value)
         client.set_registered_model_alias(name, alias, number)
         made = client.get_model_version(name, number).model_id
@@ -111,7 +112,7 @@ def one_version(client: Any, name: str, alias: str, tags: Mapping[str, str], mak
             client.set_logged_model_tags(made, {MAKER: ""})
     except MlflowException as error:
         kind = InputError if error.error_code in REFUSALS else StorageRefused
-        raise kind(f"MLflow: cannot register {name}@{alias} ({first_line(error)})") from None
+        raise kind(f"MLflow: cannot register {name}@{alias} ({in_a_line(error)})") from None
     return Registered(f"models:/{name}/{number}", version is None)
 
 
@@ -183,7 +184,7 @@ def mlflow_at(uri: str) -> Iterator[Any]:
     prepare_store(uri)
     mlflow.set_tracking_uri(uri)
     try:
-        with patient():
+        with patient(), needed_packages(uri):
             yield mlflow.MlflowClient(uri)
     finally:
         sys.path = path  # MLflow tries a new model on its example, and leaves its copy of the code at the front

@@ -12,10 +12,10 @@ from typing import Any
 from objgan.errors import InputError
 from pipelines.backlog import Backlog, shown
 from pipelines.holders import LEASE, LeaseInfo, holder
-from pipelines.locations import without_secrets
 from pipelines.mlflow_store import RUN_FILE
 from pipelines.status import FILE, RunStatus
 from pipelines.storage import Storage
+from redaction import place_of
 
 RUNS = Path("runs")
 """Where runs and their MLflow store are, unless told otherwise."""
@@ -91,7 +91,7 @@ def choose(base: Storage, wanted: str) -> list[Seen]:
         return choose(Storage(wanted).above(), last)
     if not chosen:
         known = ", ".join(seen.name for seen in there[:20]) or "none"
-        raise InputError(f"no run {without_secrets(wanted)} in {shown(base)}: known are {known}")
+        raise InputError(f"no run {place_of(wanted)} in {shown(base)}: known are {known}")
     return chosen
 
 

@@ -17,6 +17,7 @@ from objgan.errors import InputError
 from objgan.sections import ComputeConfig
 from pipelines.mlflow_store import sqlite_uri
 from pipelines.submitted import job_environment
+from redaction import in_a_line
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _CODE = {"working_dir": str(REPOSITORY), "excludes": [".git", ".venv", "runs", "data"]}
@@ -129,7 +130,7 @@ def _connect(address: str) -> None:
                 runtime_env=None if job.get("working_dir") else _CODE,
             )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"--address {address}: no Ray cluster answers there ({_first_line(error)})") from None
+        raise InputError(f"--address {address}: no Ray cluster answers there ({in_a_line(error)})") from None
 
 
 def _quieten_ray() -> None:
@@ -201,7 +202,3 @@ def check_resources(compute: ComputeConfig, resources: Mapping[str, float] | Non
 def tracking_uri(runs: Path) -> str:
     """`MLFLOW_TRACKING_URI` where it is set, else sqlite in `runs`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(runs.resolve() / "mlflow.db")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

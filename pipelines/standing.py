@@ -12,6 +12,7 @@ from pipelines.holders import typed
 from pipelines.metrics_export import RunMetrics
 from pipelines.status import RunStatus, State
 from pipelines.storage import Storage
+from redaction import in_a_line
 
 _EVERY_S = 2.0
 
@@ -80,4 +81,4 @@ def ended_as(error: BaseException | None, terminated: State = "preempted") -> tu
 
 def one_line(error: BaseException | None, state: State) -> str | None:
     """The error of work that failed, in a line; None of work that did not."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500] if state == "failed" else None
+    return f"{type(error).__name__}: {in_a_line(error, 480)}" if error is not None and state == "failed" else None

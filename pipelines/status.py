@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from objgan.errors import InputError
 from pipelines.events import Began, Event, Logged, Saved, Skipped, WorkerFailed
 from pipelines.storage import Storage
+from redaction import redact_all
 
 FILE = "status.json"
 VERSION = 1
@@ -57,7 +58,7 @@ class RunStatus:
 
     def save(self, storage: Storage) -> None:
         """Write `status.json` whole; JSON has no NaN and no infinity: such a number is left out."""
-        facts = {name: _finite(value) for name, value in asdict(self).items()}
+        facts = {name: _finite(value) for name, value in redact_all(asdict(self)).items()}
         storage.write(FILE, (json.dumps(facts, indent=1) + "\n").encode())
 
     @classmethod
@@ -73,8 +74,7 @@ class RunStatus:
             return None
         where = f"{storage}/{FILE}"
         try:
-            facts = json.loads(storage.read(FILE))
-            return cls(**_known(facts))
+            return cls(**_known(storage.json(FILE)))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(
                 f"status of the run: {where} cannot be read ({error}); remove it, the run goes on"

@@ -19,7 +19,8 @@ from objgan.errors import InputError, shown
 from objgan.files import copy_folder, folder_aside, remove, write_atomically
 from objgan.json_input import OWN, JsonFault, JsonLimits, parse_json
 from pipelines.faults import PATIENCE, Log, persist, refused
-from pipelines.locations import open_location, typed_again, without_secrets
+from pipelines.locations import open_location
+from redaction import place_of, typed_again
 
 Result = TypeVar("Result")
 
@@ -72,7 +73,7 @@ class Storage:
         return _reopen, (self.uri if self._given is None else self.path, self._given, self.patience)
 
     def __str__(self) -> str:
-        return without_secrets(self.uri)
+        return place_of(self.uri)
 
     def __repr__(self) -> str:
         return f"Storage({str(self)!r})"

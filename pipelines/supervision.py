@@ -15,6 +15,7 @@ import ray.train
 from objgan.sections import ComputeConfig
 from pipelines.board import Seen
 from pipelines.events import Event, Listener, WorkerFailed
+from redaction import redact
 
 INTERRUPTED, TERMINATED = "interrupted", "terminated"
 _LONGEST = 300
@@ -168,10 +169,10 @@ class FailureReports(ray.train.UserCallback):
 
 def _reason(error: BaseException) -> str:
     """Why a worker failed, in one short line: how its process ended, or the last line of its traceback."""
-    text = " ".join(str(error).split())
+    text = redact(" ".join(str(error).split()))
     if death := _EXIT.search(text):
         return f"{death['detail'].rstrip('.')} ({death['kind']})"[:_LONGEST]
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in redact(str(error)).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1][:_LONGEST]
 
 

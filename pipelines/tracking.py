@@ -25,6 +25,7 @@ from pipelines.mlflow_store import (
     RUN_FILE,
     create_run,
     mlflow_client,
+    of_database,
     resolve,
     sqlite_path,
     why,
@@ -32,6 +33,7 @@ from pipelines.mlflow_store import (
 from pipelines.mlflow_tracker import MLflowTracker, Tell
 from pipelines.progress import Log, say
 from pipelines.storage import Storage
+from redaction import place_of, redact
 
 _CLOSE_TIMEOUT = 10.0
 _open: dict[tuple[str, str | None, str], MLflowTracker] = {}
@@ -130,9 +132,11 @@ def prepare_store(uri: str, known: Path | Storage | None = None) -> None:
         if client.get_experiment_by_name(EXPERIMENT) is None:
             location = None if path is None else (path.parent / "mlartifacts").resolve().as_uri()
             client.create_experiment(EXPERIMENT, artifact_location=location)
-    except (MlflowException, OSError) as error:
+    except Exception as error:
+        if not (isinstance(error, MlflowException | OSError) or of_database(error)):
+            raise
         if known is None or not _is_known(*_place(known)):
-            raise StorageRefused(f"MLflow: cannot use {uri} ({why(error)})") from None
+            raise StorageRefused(f"MLflow: cannot use {place_of(uri)} ({why(error)})") from None
 
 
 def ask_server(uri: str, known: Path | Storage | None = None) -> None:
@@ -224,7 +228,8 @@ class _Wanted:
     known: str
 
     def all_tags(self) -> dict[str, str]:
-        return {**self.tags, **({"mlflow.parentRunId": self.parent} if self.parent else {})}
+        tags = {**self.tags, **({"mlflow.parentRunId": self.parent} if self.parent else {})}
+        return {name: redact(value) for name, value in tags.items()}
 
 
 def _begin(uri: str, storage: Storage, wanted: _Wanted) -> str | None:
@@ -241,12 +246,12 @@ def _begin(uri: str, storage: Storage, wanted: _Wanted) -> str | None:
             storage.write(wanted.known, run + "\n")
         else:
             for tag, value in submitted.tags().items():  # it was begun by another submission
-                client.set_tag(run, tag, value)
+                client.set_tag(run, tag, redact(value))
     except InputError:
         raise
     except Exception as error:
         if run is None and wanted.parent is None and not storage.exists(NEW_FILE):
-            raise StorageRefused(f"MLflow: cannot use {uri} ({why(error)})") from None
+            raise StorageRefused(f"MLflow: cannot use {place_of(uri)} ({why(error)})") from None
         if run is None:
             facts = {"name": wanted.name, "tags": wanted.all_tags(), "known": wanted.known, "key": secrets.token_hex(8)}
             storage.write(NEW_FILE, json.dumps(storage.json(NEW_FILE) or facts) + "\n")

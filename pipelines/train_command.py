@@ -12,7 +12,6 @@ from objgan.stages import stage_class
 from pipelines.fetching import fetched
 from pipelines.jobs import SETTINGS_FILE, TrainJob
 from pipelines.lease import Lease, check_free
-from pipelines.locations import typed_again
 from pipelines.profiling import profile_steps, table
 from pipelines.progress import say
 from pipelines.replay import check_replay, replay
@@ -24,6 +23,7 @@ from pipelines.submitted import refuse_reuse
 from pipelines.tracking import check_store, prepare_store, tracked_run
 from pipelines.train import check_job
 from pipelines.train import train as train_stage
+from redaction import typed_again
 
 
 def train(options: argparse.Namespace, config: Config) -> None:

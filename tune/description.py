@@ -8,6 +8,7 @@ from typing import Any
 from objgan.config import build_config
 from objgan.errors import InputError
 from pipelines.storage import Storage
+from redaction import redact, redact_all
 from tune.space import Knob, Space
 from tune.sweep import Budget, Goal, Sweep
 
@@ -53,9 +54,9 @@ def known_sweep(storage: str, run: str) -> Sweep:
 def to_json(sweep: Sweep) -> dict[str, Any]:
     """A sweep as JSON knows it."""
     return {
-        **{name: getattr(sweep, name) for name in _PLAIN},
+        **{name: redact_all(getattr(sweep, name)) for name in _PLAIN},
         "stages": list(sweep.stages),
-        "data": str(sweep.data),
+        "data": redact(str(sweep.data)),
         "encoders": None if sweep.encoders is None else str(sweep.encoders),
         "goal": asdict(sweep.goal),
         "budget": asdict(sweep.budget),

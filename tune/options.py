@@ -12,6 +12,7 @@ from objgan.stages import stage_class
 from pipelines.jobs import TrainJob
 from pipelines.recipes import resolve
 from pipelines.run import needed_stages
+from redaction import HIDDEN, redact
 from tune.description import changed, known_sweep, load_sweep
 from tune.measures import goal_of
 from tune.space import Space
@@ -30,7 +31,7 @@ def sweep_of(options: argparse.Namespace) -> tuple[Sweep, bool]:
         InputError: anything about it that would fail later.
     """
     if options.resume is not None:
-        known = known_sweep(options.storage, options.resume)
+        known = _with_secrets(known_sweep(options.storage, options.resume), options)
         return replace(known, budget=_budget(options, known.budget)), True
     sweep = _new(options)
     before = load_sweep(sweep.store())
@@ -42,6 +43,22 @@ def sweep_of(options: argparse.Namespace) -> tuple[Sweep, bool]:
             f"with it, or use another --run"
         )
     return sweep, True
+
+
+def _with_secrets(known: Sweep, options: argparse.Namespace) -> Sweep:
+    """A sweep with the whole URI of its data: `sweep.json` keeps no passwords.
+
+    Raises:
+        InputError: the URI is not among the options.
+    """
+    if HIDDEN not in str(known.data):
+        return known
+    if redact(str(options.data)) != known.data:
+        raise InputError(
+            f"--resume {known.run}: the address of its data holds a password, which sweep.json does not keep: add "
+            f"--data with the whole address ({known.data})"
+        )
+    return replace(known, data=options.data)
 
 
 def job_of(sweep: Sweep, config: Config, stage: str, place: str, needs: Path | None = None) -> TrainJob:

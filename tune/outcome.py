@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.mlflow_store import first_line, mlflow_client
+from pipelines.mlflow_store import mlflow_client
 from pipelines.progress import Log
 from pipelines.storage import Storage
+from redaction import in_a_line
 from tune.confirm import Confirmed
 from tune.export import recipe_text
 from tune.pictures import draw_pictures
@@ -32,7 +33,7 @@ def write_outcome(sweep: Sweep, result: SweepResult, log: Log) -> None:
         try:
             draw_pictures(sweep, result, folder / "pictures")
         except Exception as error:  # the trials are worth more than their pictures
-            log(f"pictures: cannot draw all of them ({type(error).__name__}: {first_line(error)})")
+            log(f"pictures: cannot draw all of them ({type(error).__name__}: {in_a_line(error)})")
         _keep(sweep.store(), folder)
         _send(sweep, result, folder, log)
 
@@ -89,7 +90,7 @@ def _send(sweep: Sweep, result: SweepResult, folder: Path, log: Log) -> None:
                 client.log_artifact(where.parent, str(path))
         client.set_tag(where.parent, _TABLES, json.dumps([{"path": "trials_table.json", "type": "table"}]))
     except Exception as error:
-        log(f"MLflow: the sweep's table and pictures could not be sent ({first_line(error)}); they are in its folder")
+        log(f"MLflow: the sweep's table and pictures could not be sent ({in_a_line(error)}); they are in its folder")
         return
     _tell_best(sweep, result, log)
 
@@ -121,4 +122,4 @@ def _tell(sweep: Sweep, figures: Mapping[str, float], tags: Mapping[str, str], l
         for name, text in tags.items():
             client.set_tag(where.parent, name, text)
     except Exception as error:
-        log(f"MLflow: the sweep's figures could not be sent ({first_line(error)})")
+        log(f"MLflow: the sweep's figures could not be sent ({in_a_line(error)})")

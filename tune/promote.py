@@ -21,6 +21,7 @@ from pipelines.registry import DIGEST, Registered, mlflow_at, one_version, regis
 from pipelines.run import assemble
 from pipelines.storage import Storage
 from pipelines.train_command import best_checkpoint
+from redaction import redact_all
 from tune.confirm import Confirmed
 from tune.export import trial_config
 from tune.results import Trial
@@ -73,7 +74,7 @@ def promote(what: Candidate, name: str, uri: str, confirmed: Confirmed | None) -
     Raises:
         InputError: MLflow cannot be used, or the parts do not fit together.
     """
-    tags, run = _tags(what, uri, confirmed), _run(what, uri)
+    tags, run = redact_all(_tags(what, uri, confirmed)), _run(what, uri)
     if not what.whole:
         return _register_stage(what, f"{name}-{what.sweep.stage}", uri, run, tags)
     with tempfile.TemporaryDirectory(prefix="objgan-") as folder:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from objgan.config import flatten
-from pipelines.locations import typed_again
 from pipelines.runs import span
+from redaction import typed_again
 from tune.results import SweepResult, Trial
 from tune.settings import with_settings
 from tune.sweep import Goal, Sweep

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipelines.mlflow_store import EXPERIMENT, RUN_FILE, first_line, mlflow_client
+from pipelines.mlflow_store import EXPERIMENT, RUN_FILE, mlflow_client
 from pipelines.progress import Log
 from pipelines.storage import Storage
 from pipelines.tracking import Tracking, prepare_store, tracked_run
+from redaction import in_a_line, redact
 from tune.results import State, Trial
 from tune.sweep import Sweep, SweepTracking
 
@@ -133,7 +134,7 @@ class TrialRuns:
                 try:
                     self._send(trial)
                 except Exception as error:  # a sweep is worth more than its table in MLflow
-                    self._log(f"MLflow: cannot say how trial {trial.number} stands ({first_line(error)})")
+                    self._log(f"MLflow: cannot say how trial {trial.number} stands ({in_a_line(error)})")
                     break
             if last:
                 return
@@ -183,7 +184,7 @@ class TrialRuns:
             return
         client.set_tag(run, "objgan.trial_state", trial.state)
         if trial.error:
-            client.set_tag(run, "objgan.error", trial.error[:500])
+            client.set_tag(run, "objgan.error", redact(trial.error)[:500])
         if client.get_run(run).info.status != status:
             client.set_terminated(run, status)
 

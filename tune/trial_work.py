@@ -22,6 +22,7 @@ from pipelines.lease import Lease
 from pipelines.run import needed_stages
 from pipelines.storage import Storage
 from pipelines.train import Preempted, train
+from redaction import in_a_line
 from tune.measured import Measured
 from tune.results import Point
 from tune.segments import Segments
@@ -196,7 +197,7 @@ def _point(facts: dict[str, Any]) -> Point:
 
 
 def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:500]
+    text = in_a_line(error, 500)
     return text if isinstance(error, InputError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
