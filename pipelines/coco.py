@@ -1,17 +1,18 @@
 """Where a COCO data set lies, and what it is: digests that do not depend on the place."""
 
+import contextlib
 import hashlib
 import json
 import re
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from objgan.errors import InputError
 from objgan.files import sha256
-from pipelines.coco_records import file_name_of
+from pipelines.coco_records import Record, file_name_of, is_caption, is_object
 from pipelines.faults import brief
 from pipelines.image_files import inside, sizes_of
 from pipelines.json_stream import records
@@ -28,11 +29,36 @@ _ORIGIN = re.compile(r"(?<![A-Za-z])(?:train|val|test)20\d\d(?!\d)")
 
 @dataclass(frozen=True)
 class CocoPart:
-    """A folder of images with its two JSON files, as `CocoSource` describes them."""
+    """A folder of images with its two JSON files, as `CocoSource` describes them; both may be one file."""
 
     images: Path | str | None
     instances: Path
     captions: Path
+
+    @property
+    def in_one_file(self) -> bool:
+        """Whether objects and captions are in one file."""
+        with contextlib.suppress(OSError):
+            return self.instances.samefile(self.captions)
+        return self.instances == self.captions
+
+    def annotations(self, what: str) -> Iterator[Record]:
+        """The objects (`what` "instances") or the captions (`what` "captions"), in order.
+
+        In one file for both, records with a caption are captions, all others and those with a box, too, are objects;
+        its list "captions", if it has one, holds further captions.
+
+        Raises:
+            InputError: as `json_stream.records`.
+        """
+        found = records(getattr(self, what), what, "annotations")
+        if not self.in_one_file:
+            yield from found
+        elif what == "instances":
+            yield from (record for record in found if is_object(record) or not is_caption(record))
+        else:
+            yield from filter(is_caption, found)
+            yield from records(self.captions, what, "captions", optional=True)
 
     def check(self) -> None:
         """See that the files and the folder are there, without reading them.

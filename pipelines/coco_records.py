@@ -120,6 +120,16 @@ def caption_row(annotation: Record, place: int) -> Row:
     return {"image_id": image_id, "id": number_of(annotation), "place": place, "text": text}
 
 
+def is_caption(annotation: Record) -> bool:
+    """Whether an annotation is meant as a caption, usable or not."""
+    return "caption" in annotation
+
+
+def is_object(annotation: Record) -> bool:
+    """Whether an annotation is meant as an object, usable or not."""
+    return not {"bbox", "category_id", "segmentation"}.isdisjoint(annotation)
+
+
 def number_of(record: Record) -> int:
     """The id; -1 where it has none.
 

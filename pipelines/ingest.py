@@ -19,6 +19,8 @@ from pipelines.coco_records import (
     Row,
     caption_row,
     image_row,
+    is_caption,
+    is_object,
     known_number,
     object_row,
 )
@@ -162,6 +164,11 @@ class _Reading:
             found = records(getattr(part, what), what, key, optional=optional)
             yield from ((number, record) for record in found)
 
+    def _annotations(self, what: str) -> Iterator[tuple[int, Record]]:
+        """(part, record) of all parts' objects or captions."""
+        for number, part in enumerate(self._source.parts):
+            yield from ((number, record) for record in part.annotations(what))
+
     def _strangers(self) -> Iterator[Reject]:
         """Images that only the captions know: whether they show any object is not known."""
         known = self.images["image_id"].to_numpy()
@@ -174,7 +181,7 @@ class _Reading:
 
     def _spill(self, kind: str, schema: pa.Schema, parse: _Parse) -> Iterator[Reject]:
         spill, ends = Spill(self._work, kind, schema), [0] * len(self._source.parts)
-        for place, (part, annotation) in enumerate(self._each(_WHAT[kind], "annotations")):
+        for place, (part, annotation) in enumerate(self._annotations(_WHAT[kind])):
             self.totals[kind] += 1
             ends[part] = place + 1
             try:
@@ -275,17 +282,41 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
 
 
 def _check_swapped(source: CocoPart) -> None:
+    if source.in_one_file:
+        _check_one_file(source)
+        return
     boxes = first_record(source.instances, "instances", "annotations") or {}
     texts = first_record(source.captions, "captions", "annotations") or {}
-    is_instances = [bool({"category_id", "bbox"} & one.keys()) for one in (boxes, texts)]
-    if "caption" in boxes and is_instances[1]:
+    if is_caption(boxes) and is_object(texts):
         raise InputError(
             f"instances and captions are swapped: {source.instances} holds captions, {source.captions} holds instances"
         )
-    if "caption" in boxes:
-        raise InputError(f"instances: {source.instances} holds captions, not instances; give the instances JSON")
-    if is_instances[1] and "caption" not in texts:
-        raise InputError(f"captions: {source.captions} holds instances, not captions; give the captions JSON")
+    if is_caption(boxes):
+        raise _no_instances(source)
+    if is_object(texts) and not is_caption(texts):
+        raise _no_captions(source)
+
+
+def _check_one_file(source: CocoPart) -> None:
+    """See that one file for both holds both; it is read until both were seen."""
+    objects = captions = False
+    for record in records(source.instances, "instances", "annotations"):
+        objects, captions = objects or is_object(record), captions or is_caption(record)
+        if objects and captions:
+            return
+    captions = captions or next(source.annotations("captions"), None) is not None
+    if objects and not captions:
+        raise _no_captions(source)
+    if captions and not objects:
+        raise _no_instances(source)
+
+
+def _no_instances(source: CocoPart) -> InputError:
+    return InputError(f"instances: {source.instances} holds captions, not instances; give the instances JSON")
+
+
+def _no_captions(source: CocoPart) -> InputError:
+    return InputError(f"captions: {source.captions} holds instances, not captions; give the captions JSON")
 
 
 def check_folder(source: CocoSource, sizes: Sizes, images: pa.Table) -> None:

@@ -180,6 +180,40 @@ def test_swapped_files_are_recognised(good) -> None:
     assert "holds instances, not captions" in _refusal(CocoSource(good.images, good.instances, good.instances))
 
 
+ONE_FILE = {
+    "captions among the objects": lambda objects, captions: {"annotations": [*objects, *captions]},
+    "captions first": lambda objects, captions: {"annotations": [*captions, *objects]},
+    "in records that are both": lambda objects, captions: {"annotations": [{**objects[0], "caption": "a kite"}]},
+    "in a list of their own": lambda objects, captions: {"annotations": objects, "captions": captions},
+}
+
+
+@pytest.mark.parametrize("name", ONE_FILE)
+def test_one_file_for_both_options_is_read_where_it_holds_both(good, tmp_path, name) -> None:
+    apart = _read(good)
+    _edit(good.instances, **ONE_FILE[name]([KITE], [CAPTION]))
+    link = tmp_path / "link.json"
+    link.symlink_to(good.instances)
+    for captions in (good.instances, link):
+        read = _read(replace(good, captions=captions))
+        assert read.data.totals == {"image": 1, "annotation": 1, "caption": 1} and not read.rejects
+        assert [one["text"] for one in read.records[0].captions] == ["a kite"]
+        assert read.records[0].objects == apart.records[0].objects or name != "in a list of their own"
+        assert [one["box"] for one in read.records[0].objects] == [[1, 2, 30, 20]]
+
+
+def test_every_record_of_one_file_for_both_is_accounted_for(good) -> None:
+    strange = [{"id": 9}, {"id": 8, "caption": 3, "image_id": 7}, {"id": 7, "bbox": "x", "image_id": 7}]
+    _edit(good.instances, annotations=[KITE, *strange, CAPTION])
+    read = _read(replace(good, captions=good.instances))
+    assert read.data.totals == {"image": 1, "annotation": 3, "caption": 2}
+    assert read.reasons == [
+        ("caption", 8, "caption is a number, not text"),
+        ("annotation", 9, "image_id is missing"),
+        ("annotation", 7, "bbox is text, not a list of four numbers"),
+    ]
+
+
 def test_empty_data_sets(tmp_path, write_coco) -> None:
     assert "is an empty data set" in _refusal(write_coco(tmp_path / "a", [], [], [CAPTION]))
     assert "captions.json has no caption" in _refusal(write_coco(tmp_path / "b", [IMAGE], [KITE], []))
