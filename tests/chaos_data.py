@@ -1,8 +1,10 @@
 """`python -m tests.chaos_data`: break `prepare` in every way we know, and look at what is left.
 
-Kills at random moments must end in the bytes of an undisturbed run; broken inputs must be told in clear words, with the
-right exit code, and every good row must be kept. A table is printed, JSON goes to runs/chaos. The cases of `FAULTS` and
-three kills are part of the tests (tests/pipelines/test_chaos_data.py).
+2,000 data sets whose every field may be missing, null, text, a float, huge or nested must be refused in one line, or
+every record must be in a row or rejected, with the same bytes twice. Kills at random moments must end in the bytes of
+an undisturbed run; broken inputs must be reported in clear words, with the right exit code, and every good row is kept.
+A table is printed, JSON goes to runs/chaos. The cases of `FAULTS` and three kills are part of the tests
+(tests/pipelines/test_chaos_data.py), and so are a few of the data sets (tests/pipelines/test_whole_records.py).
 """
 
 import argparse
@@ -19,10 +21,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +42,7 @@ from pipelines.prepare import prepare, run_here
 from pipelines.recipes import resolve
 from pipelines.session import ray_session
 from pipelines.shards import MANIFEST
+from tests.whole_records import run as run_whole_records
 
 IMAGES = 24
 HERE = Path(__file__).resolve().parent.parent
@@ -453,6 +458,17 @@ def _faults(scratch: Path) -> Iterator[tuple[str, str, float]]:
             yield check.__name__.replace("_", " "), wrong, time.monotonic() - began
 
 
+def _whole_records(examples: int, seed: int) -> Iterator[tuple[str, str, float]]:
+    """Data sets whose every field may be anything (see `tests.whole_records`)."""
+    began, wrong = time.monotonic(), ""
+    try:
+        print(run_whole_records(examples, seed).text(), flush=True)
+    except Exception as error:  # whatever it is, it is a fault, and the other results are kept
+        traceback.print_exc()
+        wrong = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    yield f"{examples} data sets of any values", wrong, time.monotonic() - began
+
+
 @dataclass(frozen=True)
 class Line:
     """A line of the table."""
@@ -466,15 +482,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Break, print, write; 1 if anything went wrong."""
     options_ = argparse.ArgumentParser(prog="python -m tests.chaos_data", description=__doc__.splitlines()[0])
     options_.add_argument("--kills", type=int, default=20, metavar="N", help="of driver and worker each (default: 20)")
-    options_.add_argument("--only-kills", action="store_true", help="leave the faults out")
+    options_.add_argument("--only-kills", action="store_true", help="only kill")
+    options_.add_argument(
+        "--examples", type=int, default=2000, metavar="N", help="data sets of any values (default: %(default)s)"
+    )
     options_.add_argument("--seed", type=int, default=0, metavar="S", help="of the moments (default: 0)")
     options_.add_argument("--out", type=Path, default=Path("runs/chaos"), metavar="DIR", help="(default: %(default)s)")
     options = options_.parse_args(arguments)
     lines: list[Line] = []
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "faults").mkdir(), (Path(scratch) / "kills").mkdir()
-        results = [_faults(Path(scratch) / "faults"), _kills(Path(scratch) / "kills", options.kills, options.seed)]
-        for result in (one for part in results[options.only_kills :] for one in part):
+        results = [
+            _whole_records(options.examples, options.seed),
+            _faults(Path(scratch) / "faults"),
+            _kills(Path(scratch) / "kills", options.kills, options.seed),
+        ]
+        for result in chain.from_iterable(results[2:] if options.only_kills else results):
             lines.append(Line(*result))
             print(
                 f"{lines[-1].case:<36}{lines[-1].seconds:>7.1f} s  {lines[-1].wrong or 'as it should be'}", flush=True
