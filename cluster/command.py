@@ -113,8 +113,8 @@ def ask_of(command: Command) -> Ask:
 
 
 def _settings(command: Command) -> dict[str, Any]:
-    """The tree that the program prints with --dry-run; that of `train`, which reads no data for it."""
-    words = [sys.executable, "-m", "pipelines", "train", "encoders", "--dry-run"]
+    """The command's settings, as the program resolves them. Its data and runs are on the cluster, not here."""
+    words = [sys.executable, "-m", "pipelines", "settings"]
     for option in (*_SETTINGS, *(("--workers",) if command.words[3] != "prepare" else ())):
         for value in command.values(option):
             words += [option, value]

@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from redaction import redact
+
 _INT32 = 2**31 - 1
-_PASSWORD = re.compile(r"://[^/\s]*@")
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _WORD = r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
 
@@ -90,6 +91,6 @@ USER = Text("the name of a user", r"[a-z_][a-z0-9_-]*", 32)
 def shown(value: Any) -> str:
     """A value for a message of one line, without the password of a URI."""
     text = f"[{', '.join(value)}]" if isinstance(value, tuple) else str(value)
-    text = _PASSWORD.sub("://***@", text)
+    text = redact(text)
     text = text if text.isprintable() else repr(text)
     return text if len(text) <= 120 else f"{text[:117]}..."

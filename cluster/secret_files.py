@@ -82,7 +82,7 @@ class Secrets:
             return
         name = shown(file.relative_to(checkout))
         raise InputError(
-            f"{name}: {why}, and every node of the cluster would get it: move it out of the checkout"
+            f"{name} {why}, and every node of the cluster would get it: move it out of the checkout"
             f"{', or do not name it' if named else ' (git rm --cached, if git tracks it)'}; --include {name} "
             f"--expose-secrets ships it all the same"
         )

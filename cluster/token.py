@@ -39,7 +39,7 @@ def write(path: Path) -> None:
     """
     if path.resolve().is_relative_to(CHECKOUT):
         raise InputError(
-            f"{path}: is in the checkout {CHECKOUT}, which travels with every job: name a file elsewhere, for example "
+            f"{path} is in the checkout {CHECKOUT}, which travels with every job: name a file elsewhere, for example "
             f"~/.ray/objgan-token"
         )
     try:
@@ -50,7 +50,7 @@ def write(path: Path) -> None:
             raise InputError(
                 f"{path} exists: a cluster may be using it; name another file, or remove it first"
             ) from None
-        raise InputError(f"{path}: cannot be written ({error.strerror}): name another file") from None
+        raise InputError(f"cannot write {path} ({error.strerror}): name another file") from None
     with os.fdopen(descriptor, "w") as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(secrets.token_hex(32))

@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
     options = parser().parse_args(arguments)
     run = getattr(options, "run", None) or getattr(options, "out", None)
-    # What `runs` prints is no log.
-    log_format.choose("text" if options.command == "runs" else options.log_format, run and Path(run).name)
+    # What these two print is no log.
+    log_format.choose("text" if options.command in ("runs", "settings") else options.log_format, run and Path(run).name)
     long = options.command in _LONG and not getattr(options, "dry_run", False)
     return guarded(lambda: _run_command(options), options.command if long else None)
 
@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     _judges(add("judges", "Train what evaluate judges images by, on true images alone."))
     _register(add("register", "Put a finished model into the MLflow registry."))
     _generate(add("generate", "Caption to boxes, shapes and image, each of them written out."))
+    _show_settings(add("settings", "Print the settings that a command has with these options, and check no more."))
     _check_mlflow(add("check-mlflow", "See that MLflow answers, before hours of work depend on it."))
     _runs(add("runs", "What the runs are doing; tidy up after killed ones; send what MLflow missed."))
     return top
@@ -236,6 +237,11 @@ def _runs(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dry-run", action="store_true", help="say what gc would do, and do nothing")
 
 
+def _show_settings(command: argparse.ArgumentParser) -> None:
+    option_types.add_settings(command, "images.training.generator_lr=1e-4")
+    _workers(command)
+
+
 def _settings(command: argparse.ArgumentParser) -> None:
     option_types.add_settings(command, "images.training.generator_lr=1e-4")
     command.add_argument(
@@ -246,12 +252,16 @@ def _settings(command: argparse.ArgumentParser) -> None:
 def _cluster(command: argparse.ArgumentParser, workers: bool = True) -> None:
     command.add_argument("--address", metavar="URL", help="Ray cluster (default: Ray on this machine alone)")
     if workers:
-        command.add_argument(
-            "--workers",
-            type=option_types.workers,
-            metavar="N",
-            help="training workers; 1-4: as many as the cluster has, from 1 to 4, at any time",
-        )
+        _workers(command)
+
+
+def _workers(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--workers",
+        type=option_types.workers,
+        metavar="N",
+        help="training workers; 1-4: as many as the cluster has, from 1 to 4, at any time",
+    )
 
 
 def _wait(command: argparse.ArgumentParser) -> None:

@@ -95,6 +95,11 @@ def run(options: argparse.Namespace) -> None:
     say(f"MLflow: {_mlflow_command(uri)}")
 
 
+def settings(options: argparse.Namespace) -> None:
+    """The settings alone: `--dry-run` of the other commands also looks at data, runs and clusters."""
+    say(to_yaml(_config(options)))
+
+
 def sample(options: argparse.Namespace) -> None:
     """Draw the embedded data set."""
     if options.dry_run:

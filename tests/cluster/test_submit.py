@@ -197,7 +197,7 @@ def test_a_file_that_looks_like_a_secret_is_not_shipped(clone: Path, name: str) 
     (clone / name).write_text(SECRET_FILES[name])
     with pytest.raises(InputError, match="move it out of the checkout") as named:
         shipped(clone, name)
-    assert str(named.value).startswith(f"{name}: ") and HEX not in str(named.value)
+    assert str(named.value).startswith(f"{name} h") and HEX not in str(named.value)
     git(clone, "add", "--force", name)
     with pytest.raises(InputError, match="git rm --cached"):
         shipped(clone)
@@ -270,7 +270,7 @@ def test_a_token_is_not_made_in_the_checkout(
     (tmp_path / "file").write_text("")
     capsys.readouterr()
     assert main(["token", str(tmp_path / "file" / "token")]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    assert "cannot write" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon", "99999"])
@@ -294,6 +294,8 @@ def test_a_command_is_a_program_of_this_checkout() -> None:
 def test_the_ask_is_that_of_the_resolved_settings() -> None:
     words = ["python", "-m", "pipelines", "train", "boxes", "--workers", "3-5", "--set", "compute.device=cuda"]
     assert ask_of(Command.of(words)) == Ask(3, "cuda", False)
+    # Neither the data nor the groups of a stage's batch are looked at here.
+    assert ask_of(Command.of([*words[:4], "encoders", "--data", "/nowhere", "--workers", "5"])) == Ask(5)
     with pytest.raises(InputError, match="nonsense"):
         ask_of(Command.of([*words, "--set", "nonsense=1"]))
 
