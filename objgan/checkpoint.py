@@ -13,9 +13,10 @@ stages and finished models use.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,9 +24,9 @@ from torch import Tensor, nn
 
 import objgan
 from objgan.config import Config, build_config, config_to_json
-from objgan.domain import Domain
-from objgan.errors import InputError
-from objgan.files import folder_aside, read_json, sha256, write_atomically
+from objgan.domain import DOMAIN_FILES, Domain
+from objgan.errors import InputError, shown
+from objgan.files import check_sums, folder_aside, read_json, sha256, write_atomically
 from objgan.json_input import OWN
 from objgan.stages import build_network, stage_class
 from objgan.tensors import misfit, read_shapes, read_tensors, write_tensors
@@ -34,6 +35,8 @@ from objgan.train_state import TrainState
 FORMAT = 2
 """1: without the sum of state.json itself; still read."""
 STATE = "state.json"
+_FILES = re.compile(rf"config\.json|domain/({DOMAIN_FILES})|(networks|averages|optimisers)/\w{{1,100}}\.safetensors")
+_MOST_STEPS = 10**12
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,24 @@ def load_network(path: Path, network: nn.Module) -> None:
     """
     _check_fit(path, network.state_dict())
     network.load_state_dict(read_tensors(path))
+
+
+def build_networks(config: Config, domain: Domain, files: Mapping[str, Path]) -> dict[str, nn.Module]:
+    """Networks by name, on the CPU, with the weights of their files.
+
+    Settings may come from somebody else: all networks are laid out without memory first (torch's meta device), and
+    compared with the headers of their files. What is allocated then is what lies in the files.
+
+    Raises:
+        InputError: a file is missing or no safetensors file, or the settings ask for other shapes than it holds.
+    """
+    for name, path in files.items():
+        with torch.device("meta"):
+            _check_fit(path, build_network(name, config, domain).state_dict())
+    networks = {name: build_network(name, config, domain) for name in files}
+    for name, path in files.items():
+        networks[name].load_state_dict(read_tensors(path))
+    return networks
 
 
 def snapshot(state: TrainState, extra: Mapping[str, Any] | None = None) -> Snapshot:
@@ -124,25 +145,29 @@ def read_state(folder: Path) -> dict[str, Any]:
     """
     path = folder / STATE
     facts = read_json(path, "checkpoint", OWN)
-    if not isinstance(facts, dict) or "stage" not in facts or not isinstance(facts.get("sha256"), dict):
+    if not isinstance(facts, dict) or not isinstance(facts.get("stage"), str) or "sha256" not in facts:
         raise InputError(f"checkpoint: {path} is not a checkpoint's state.json")
     there = facts.get("format", 0)
-    if not isinstance(there, int) or there > FORMAT:
-        raise InputError(f"checkpoint: {folder} has format {there}, newer than {FORMAT}: update objgan")
+    if type(there) is not int or there > FORMAT:
+        raise InputError(f"checkpoint: {folder} has format {shown(there)}, newer than {FORMAT}: update objgan")
     if there >= 2 and facts.get("seal") != _seal(facts):
         raise InputError(f"checkpoint: {path} was changed after it was written: take another checkpoint")
-    for name, expected in facts["sha256"].items():
-        outside = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
-        if outside or not (folder / name).is_file() or sha256(folder / name) != expected:
-            raise InputError(
-                f"checkpoint: {folder / name} is missing or was changed after it was written: take another checkpoint"
-            )
+    check_sums(folder, facts["sha256"], _FILES, "checkpoint")
     return facts
 
 
 def read_config(folder: Path) -> Config:
-    """The settings that a checkpoint or model was made with."""
-    return build_config(read_json(folder / "config.json", "settings of the checkpoint"))
+    """The settings that a checkpoint or model was made with.
+
+    Raises:
+        InputError: they are none of this version, or out of bounds.
+    """
+    path = folder / "config.json"
+    values = read_json(path, "settings")
+    try:
+        return build_config(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def resume(folder: Path, state: TrainState) -> dict[str, Any]:
@@ -154,7 +179,7 @@ def resume(folder: Path, state: TrainState) -> dict[str, Any]:
         InputError: the checkpoint is broken, or of another stage or other sizes.
     """
     facts = _state_of_stage(folder, state.stage.name)
-    if not isinstance(facts.get("step"), int):
+    if type(facts.get("step")) is not int or not 0 <= facts["step"] <= _MOST_STEPS:
         raise InputError(f"checkpoint: {folder / STATE} does not say its step: take another checkpoint")
     networks = {_network(name): network for name, network in state.stage.networks.items()}
     networks |= {_average(name): network for name, network in state.ema.items()}
@@ -204,13 +229,10 @@ def load_inference(folder: Path) -> dict[str, nn.Module]:
     """
     stage = stage_class(read_state(folder)["stage"])
     config, domain = read_config(folder), Domain.load(folder / "domain")
-    networks = {}
-    for name in stage.inference:
-        networks[name] = build_network(name, config, domain)
-        average = folder / _average(name)
-        load_network(average if average.exists() else folder / _network(name), networks[name])
-        networks[name].requires_grad_(False).eval()
-    return networks
+    averages = {name: folder / _average(name) for name in stage.inference}
+    files = {name: path if path.exists() else folder / _network(name) for name, path in averages.items()}
+    networks = build_networks(config, domain, files)
+    return {name: network.requires_grad_(False).eval() for name, network in networks.items()}
 
 
 def _network(name: str) -> str:
@@ -267,7 +289,8 @@ def _check_optimiser(path: Path, optimiser: torch.optim.Optimizer) -> None:
         index, _, key = name.partition(".")
         known = index.isdecimal() and int(index) < len(parameters) and key
         if not known or shape not in ((), tuple(parameters[int(index)].shape)):
-            raise InputError(f"{path} does not fit its settings: {name} {list(shape)} belongs to another optimiser")
+            fault = f"{shown(name)} {list(shape)} belongs to another optimiser"
+            raise InputError(f"{path} does not fit its settings: {fault}")
 
 
 def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

@@ -5,13 +5,23 @@ Made by `prepare` from the training split alone, and carried by every checkpoint
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Self, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from objgan.errors import InputError
 from objgan.files import read_json, write_atomically
 from objgan.vocabulary import Vocabulary
+
+Form = TypeVar("Form")
+DOMAIN_FILES = r"vocabulary\.json|vectors\.safetensors|classes\.json|layout_statistics\.json|synonyms\.json"
+"""Names of the files that `Domain.save` writes."""
+_Name = Annotated[str, Field(strict=True, min_length=1, max_length=300)]
+_Count = Annotated[int, Field(strict=True, ge=0, le=2**53)]
+_Counts = Annotated[tuple[_Count, ...], Field(max_length=100_000)]
+_Number = Annotated[float, Field(strict=True, ge=-1e6, le=1e6, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -25,12 +35,17 @@ class LayoutStatistics:
     images:         images counted
     """
 
-    mean: tuple[float, float, float, float]
-    std: tuple[float, float, float, float]
-    class_counts: tuple[int, ...]
-    object_counts: tuple[int, ...]
-    class_caps: tuple[int, ...]
-    images: int
+    mean: tuple[_Number, _Number, _Number, _Number]
+    std: tuple[_Number, _Number, _Number, _Number]
+    class_counts: _Counts
+    object_counts: _Counts
+    class_caps: _Counts
+    images: _Count
+
+
+_CLASSES = TypeAdapter(Annotated[tuple[_Name, ...], Field(min_length=1, max_length=100_000)])
+_STATISTICS = TypeAdapter(LayoutStatistics)
+_SYNONYMS: TypeAdapter[dict[str, list[str]]] = TypeAdapter(dict[_Name, Annotated[list[_Name], Field(max_length=1000)]])
 
 
 @dataclass(frozen=True)
@@ -58,16 +73,23 @@ class Domain:
         Raises:
             InputError: a file is missing or not what `save` writes.
         """
-        classes = read_json(folder / "classes.json", "class list")
-        values = read_json(folder / "layout_statistics.json", "layout statistics")
-        try:
-            known: dict[str, Any] = {f.name: _tuple(values[f.name]) for f in fields(LayoutStatistics)}
-        except (KeyError, TypeError) as error:
-            raise InputError(f"layout statistics: {folder} lacks {error}; prepare the data again") from None
-        told = folder / "synonyms.json"
-        synonyms = read_json(told, "synonyms") if told.exists() else {}
-        return cls(Vocabulary.load(folder), tuple(classes), LayoutStatistics(**known), synonyms)
+        classes = _read(folder / "classes.json", _CLASSES, "class list")
+        statistics = _read(folder / "layout_statistics.json", _STATISTICS, "layout statistics")
+        if not len(classes) == len(statistics.class_counts) == len(statistics.class_caps):
+            raise InputError(
+                f"layout statistics: {folder} has {len(classes)} classes, statistics of {len(statistics.class_counts)} "
+                f"and caps of {len(statistics.class_caps)}; prepare the data again"
+            )
+        path = folder / "synonyms.json"
+        synonyms = _read(path, _SYNONYMS, "synonyms") if path.exists() else {}
+        return cls(Vocabulary.load(folder), classes, statistics, synonyms)
 
 
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
+def _read(path: Path, form: TypeAdapter[Form], what: str) -> Form:
+    content = read_json(path, what)
+    try:
+        return form.validate_python(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = "".join(f" {part}" for part in first["loc"])
+        raise InputError(f"{what}: {path}:{place[:80]}: {first['msg']}; prepare the data again") from None

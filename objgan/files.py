@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -12,8 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from objgan.errors import InputError
+from objgan.errors import InputError, shown
 from objgan.json_input import LIMITS, JsonFault, JsonLimits, parse_json
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+"""A sum as `sha256` writes it."""
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -114,6 +118,35 @@ def _read_bounded(path: Path, most: int) -> bytes:
         elif not stat.S_ISREG(kind):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
         return file.read(most + 1)
+
+
+def check_sums(folder: Path, sums: Any, known: re.Pattern[str], what: str) -> None:
+    """See that a folder is what its list of sums says: every file that may be read has a sum, and is what it was.
+
+    sums:  name below the folder -> sha256, from a file that somebody else may have written
+    known: the names that such a folder may hold; files of other names are never read, and may lie there
+    what:  "model" or "checkpoint", for messages
+
+    Raises:
+        InputError: no such list; a name or a sum that is none; a file without a sum, missing or changed.
+    """
+    again = f"take another copy of the {what}"
+    if not isinstance(sums, dict) or not sums:
+        raise InputError(f"{what}: {folder} lists no sums of its files: {again}")
+    for name, digest in sums.items():
+        if not known.fullmatch(name):
+            raise InputError(f"{what}: {folder} lists {shown(name)}, which is no file of a {what}: {again}")
+        if not isinstance(digest, str) or not SHA256.fullmatch(digest):
+            raise InputError(f"{what}: {folder} lists {shown(digest)} as the sum of {name}: {again}")
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    if unlisted := sorted(name for name in there - sums.keys() if known.fullmatch(name)):
+        raise InputError(f"{what}: {folder / unlisted[0]} has no sum in the list of files: {again}")
+    for name, digest in sums.items():
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"{what}: {path} is missing: {again}")
+        if sha256(path) != digest:
+            raise InputError(f"{what}: {path} was changed after it was written: {again}")
 
 
 def sha256(path: Path) -> str:

@@ -19,6 +19,9 @@ from objgan.model_folder import ModelParts, read_model, write_model
 from objgan.stages import NETWORKS
 from objgan.vocabulary import UNK
 
+_MOST_MASK_PIXELS = 1 << 19
+"""Of a batch. A mask pixel takes some kilobytes inside the shape generator."""
+
 
 @dataclass(frozen=True)
 class CaptionWords:
@@ -140,7 +143,7 @@ class ObjGAN:
             n: samples a caption
             seed: any whole number
             layouts: one a caption (batches of one); boxes without masks get generated shapes, None a generated layout
-            batch_size: samples at a time
+            batch_size: samples at a time; fewer where a model has very many or very large masks
 
         Raises:
             InputError: a caption is empty or has no known word.
@@ -156,6 +159,8 @@ class ObjGAN:
             for index in range(n)
         ]
         made: list[Generated] = []
+        masks = self.config.data.max_objects * self.config.data.mask_size**2  # pixels a sample
+        batch_size = max(1, min(batch_size, _MOST_MASK_PIXELS // masks))
         for start in range(0, len(orders), batch_size):
             made += self._make(orders[start : start + batch_size], seed)
         return made

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from objgan import run_lengths
-from objgan.errors import InputError
+from objgan.errors import InputError, shown
 from objgan.files import read_json, write_atomically
 from objgan.layout import Layout
 
@@ -93,10 +93,10 @@ def read_layout(path: Path, rules: LayoutRules) -> GivenLayout:
     if not isinstance(content, dict) or not isinstance(content.get("objects"), list):
         raise InputError(f'{where}: no "objects" list; see a layout file that generate wrote for the form')
     if content.get("version", VERSION) != VERSION:
-        raise InputError(f"{where}: version {content['version']!r} is not {VERSION}; write it for this objgan")
+        raise InputError(f"{where}: version {shown(content['version'])} is not {VERSION}; write it for this objgan")
     caption = content.get("caption")
     if caption is not None and not isinstance(caption, str):
-        raise InputError(f"{where}: caption must be a text, got {caption!r}")
+        raise InputError(f"{where}: caption must be a text, got {shown(caption)}")
     objects = content["objects"]
     if len(objects) > rules.max_objects:
         raise InputError(
@@ -115,15 +115,15 @@ class _Object:
 
 def _parse(entry: Any, rules: LayoutRules, where: str) -> _Object:
     if not isinstance(entry, dict):
-        raise InputError(f'{where} must be {{"label": ..., "box": [x, y, w, h]}}, got {entry!r}')
+        raise InputError(f'{where} must be {{"label": ..., "box": [x, y, w, h]}}, got {shown(entry)}')
     unknown = [key for key in entry if key not in ("label", "box", "mask")]
     if unknown:
-        raise InputError(f"{where}: unknown key {unknown[0]!r}; an object has label, box and, if known, mask")
+        raise InputError(f"{where}: unknown key {shown(unknown[0])}; an object has label, box and, if known, mask")
     label = entry.get("label")
     if label not in rules.classes:
-        nearest = difflib.get_close_matches(str(label), rules.classes, n=1, cutoff=0.0)[0]
-        raise InputError(f"{where}: unknown label {label!r}; the nearest that this model knows is {nearest!r}")
-    where = f"{where} ({label})"
+        nearest = difflib.get_close_matches(str(label)[:100], rules.classes, n=1, cutoff=0.0)[0]
+        raise InputError(f"{where}: unknown label {shown(label)}; the nearest that this model knows is {nearest!r}")
+    where = f"{where} ({shown(label)[1:-1]})"
     box = _parse_box(entry.get("box"), f"{where}: box")
     mask = _parse_mask(entry["mask"], box, rules.mask_size, where) if entry.get("mask") is not None else None
     return _Object(rules.classes.index(label), box, mask)
@@ -132,7 +132,7 @@ def _parse(entry: Any, rules: LayoutRules, where: str) -> _Object:
 def _parse_box(value: Any, where: str) -> list[float]:
     numbers = isinstance(value, list) and all(type(v) in (int, float) and abs(v) < 1e9 for v in value)
     if not numbers or len(value) != 4:
-        raise InputError(f"{where} must be four numbers [x, y, w, h], fractions of the image side, got {value!r}")
+        raise InputError(f"{where} must be four numbers [x, y, w, h], fractions of the image side, got {shown(value)}")
     x, y, w, h = value
     if w <= 0 or h <= 0:
         raise InputError(f"{where} {value} has no area; w and h must be over 0")
@@ -146,7 +146,7 @@ def _parse_mask(value: Any, box: list[float], size: int, where: str) -> np.ndarr
         raise InputError(f'{where}: mask must be {{"size": [{size}, {size}], "counts": "..."}}, or left out')
     if value["size"] != [size, size]:
         raise InputError(
-            f"{where}: mask size {value['size']!r} is not this model's [{size}, {size}]; or leave mask out"
+            f"{where}: mask size {shown(value['size'])} is not this model's [{size}, {size}]; or leave mask out"
         )
     try:
         mask = run_lengths.decode(value["counts"], size, size) == 1

@@ -9,6 +9,7 @@ networks/           text_encoder, image_encoder, box_generator, shape_generator,
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,15 @@ from typing import Any
 from torch import nn
 
 import objgan
-from objgan.checkpoint import load_network, read_config, save_network
+from objgan.checkpoint import build_networks, read_config, save_network
 from objgan.config import Config, config_to_json
-from objgan.domain import Domain
+from objgan.domain import DOMAIN_FILES, Domain
 from objgan.errors import InputError
-from objgan.files import folder_aside, read_json, sha256, write_atomically
-from objgan.stages import NETWORKS, build_network
+from objgan.files import check_sums, folder_aside, read_json, sha256, write_atomically
+from objgan.stages import NETWORKS
 
 FORMAT = 1
+_FILES = re.compile(rf"config\.json|domain/({DOMAIN_FILES})|networks/({'|'.join(NETWORKS)})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -59,25 +61,25 @@ def read_model(folder: Path) -> ModelParts:
     Raises:
         InputError: no model there, of a newer format, or with a missing or changed file.
     """
-    _check_files(folder)
+    read_facts(folder)
     config, domain = read_config(folder), Domain.load(folder / "domain")
-    networks = {name: build_network(name, config, domain) for name in NETWORKS}
-    for name, network in networks.items():
-        load_network(folder / "networks" / f"{name}.safetensors", network)
-    return ModelParts(config, domain, networks)
+    files = {name: folder / "networks" / f"{name}.safetensors" for name in NETWORKS}
+    return ModelParts(config, domain, build_networks(config, domain, files))
 
 
-def _check_files(folder: Path) -> None:
-    if not (folder / "model.json").is_file():
-        raise InputError(f"model: no {folder / 'model.json'}; give the folder that holds a finished model")
-    facts = read_json(folder / "model.json", "model")
-    if not isinstance(facts, dict) or not isinstance(facts.get("sha256"), dict):
-        raise InputError(f"model: {folder / 'model.json'} is not a model's model.json")
-    if facts.get("format", 0) > FORMAT:
+def read_facts(folder: Path) -> dict[str, Any]:
+    """`model.json` of a model's folder, whose files are checked against their sums.
+
+    Raises:
+        InputError: no model there, of a newer format, or with a missing or changed file, or one without a sum.
+    """
+    path = folder / "model.json"
+    if not path.is_file():
+        raise InputError(f"model: no file {path}; give the folder that holds a finished model")
+    facts = read_json(path, "model")
+    if not isinstance(facts, dict) or type(facts.get("format")) is not int:
+        raise InputError(f"model: {path} is not a model's model.json")
+    if facts["format"] > FORMAT:
         raise InputError(f"model: {folder} has format {facts['format']}, newer than {FORMAT}: update objgan")
-    for name, expected in facts["sha256"].items():
-        path = folder / name
-        if not path.is_file():
-            raise InputError(f"model: {path} is missing: take another copy of the model")
-        if sha256(path) != expected:
-            raise InputError(f"model: {path} was changed after it was written: take another copy of the model")
+    check_sums(folder, facts.get("sha256"), _FILES, "model")
+    return facts

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from objgan.languages import languages
 
-_MOST_MASK_PIXELS = 1 << 25
+_MOST_MASK_PIXELS = 1 << 21
 
 
 class Section(BaseModel):
@@ -27,7 +27,7 @@ class DataConfig(Section):
 
     image_size: int = Field(256, ge=16, le=4096, description="side of the stored square image, pixels")
     mask_size: int = Field(64, ge=16, le=1024, description="side of an object's mask, pixels; a power of two")
-    max_objects: int = Field(10, ge=1, le=1000, description="objects of a layout, the largest first (R)")
+    max_objects: int = Field(10, ge=1, le=256, description="objects of a layout, the largest first (R)")
     max_words: int = Field(20, ge=4, le=1000, description="words of a caption that any stage may see (T)")
     language: str = Field("en", description="of the captions: a code of spaCy's languages, whose tokenizer is used")
     min_count: int = Field(1, ge=1, le=1_000_000, description="rarer words of the training captions become <unk>")

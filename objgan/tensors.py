@@ -11,8 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from objgan.errors import InputError
+from objgan.errors import InputError, shown
 
+_MOST_HEADER = 16 << 20
 _NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -57,6 +58,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: missing, cut short, or no safetensors file.
     """
+    _check_header(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -69,11 +71,23 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         InputError: missing, cut short, or no safetensors file.
     """
+    _check_header(path)
     try:
         with safe_open(path, "pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot read the tensors in {path} ({error}): take another checkpoint") from None
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a header of a size that no file of ours has: safetensors takes up to 100 MB of it."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+    except OSError as error:
+        raise InputError(f"cannot read the tensors in {path} ({error.strerror}): take another checkpoint") from None
+    if length > _MOST_HEADER:
+        raise InputError(f"cannot read the tensors in {path} (a header of {length} bytes): take another checkpoint")
 
 
 def misfit(there: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tensor]) -> str | None:
@@ -84,7 +98,7 @@ def misfit(there: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tensor]) -
         if there[name] != tuple(tensor.shape):
             return f"size mismatch for {name}: {list(there[name])} in the file, {list(tensor.shape)} by the settings"
     more = next((name for name in there if name not in wanted), None)
-    return None if more is None else f"{more} has no place"
+    return None if more is None else f"{shown(more)} has no place"
 
 
 def _header(tensors: Mapping[str, Tensor], order: list[str]) -> bytes:

@@ -19,7 +19,7 @@ from typing import Self
 
 import numpy as np
 import safetensors
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from objgan.errors import InputError, shown
 from objgan.files import read_json, write_atomically
@@ -31,6 +31,7 @@ WINDOW = 5
 CONTEXT_WORDS = 2048
 CONTEXT_SMOOTHING = 0.75
 FORMAT = 2
+_MOST_CHANNELS = 4096
 
 _PLAIN = dict.fromkeys((*range(32), *range(127, 160)), " ") | {ord(letter): "'" for letter in "\u2018\u2019\u02bc"}
 """Control characters become blanks, curly apostrophes straight ones."""
@@ -136,18 +137,40 @@ class Vocabulary:
             InputError: a file is missing, of a newer format, or not what `save` writes.
         """
         content = read_json(folder / "vocabulary.json", "vocabulary")
-        if not isinstance(content, dict) or not isinstance(content.get("words"), list):
+        words = content.get("words") if isinstance(content, dict) else None
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise InputError(f"vocabulary: {folder / 'vocabulary.json'} holds no word list; prepare the data again")
-        if content.get("format", 0) > FORMAT:
-            raise InputError(f"vocabulary: {folder} has format {content['format']}, this version reads up to {FORMAT}")
+        there = content.get("format", 0)
+        if type(there) is not int or there > FORMAT:
+            raise InputError(f"vocabulary: {folder} has format {shown(there)}, this version reads up to {FORMAT}")
         language = content.get("language", "en")
-        if language not in languages():
+        if not isinstance(language, str) or language not in languages():
             raise InputError(f"vocabulary: {folder} is of the language {shown(language)}, which spaCy does not have")
         path = folder / "vectors.safetensors"
         try:
-            return cls(tuple(content["words"]), load_file(path)["vectors"], language)
+            return cls(tuple(words), _read_vectors(path, len(words)), language)
         except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
             raise InputError(f"word vectors: cannot use {path} ({error}); prepare the data again") from None
+
+
+def _read_vectors(path: Path, words: int) -> np.ndarray:
+    """float32 [words, V]; the file's header is looked at before any of its tensors is read.
+
+    Raises:
+        OSError, ValueError, SafetensorError: it is something else.
+    """
+    with safetensors.safe_open(path, "np") as file:
+        names = list(file.keys())
+        if names != ["vectors"]:
+            raise ValueError(f"it holds {shown(names)} instead of vectors")
+        part = file.get_slice("vectors")
+        shape = tuple(part.get_shape())
+        if len(shape) != 2 or shape[0] != words or shape[1] > _MOST_CHANNELS or part.get_dtype() != "F32":
+            raise ValueError(f"{shape} of {part.get_dtype()} are no vectors of {words} words")
+        vectors: np.ndarray = file.get_tensor("vectors")
+    if not np.isfinite(vectors).all():
+        raise ValueError("not all of them are finite")
+    return vectors
 
 
 def build(token_lists: Iterable[Sequence[str]], min_count: int, channels: int, language: str = "en") -> Vocabulary:

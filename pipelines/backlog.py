@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from objgan.json_input import OWN, parse_json
 from pipelines.storage import Storage
 
 FOLDER = "mlflow_backlog"
@@ -154,7 +155,7 @@ class Backlog:
 
     def _lines(self, name: str) -> list[dict]:
         try:
-            return [json.loads(line) for line in self._storage.read(f"{FOLDER}/{name}").decode().splitlines()]
+            return [parse_json(line, OWN) for line in self._storage.read(f"{FOLDER}/{name}").splitlines()]
         except FileNotFoundError:
             return []
 

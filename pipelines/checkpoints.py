@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from pipelines.faults import Log, is_full, persist
 from pipelines.storage import Storage
 
 PREFIX, BROKEN = "step_", "broken_"
+FINISHED = "finished.json"
+_NAME = re.compile(rf"{PREFIX}[0-9]{{1,12}}")
 _NOTED = f"{BROKEN}{STATE}"
 _PINS = "pins.json"
 Fence = Callable[[], None]
@@ -106,7 +109,8 @@ class CheckpointStore:
 
     def pins(self) -> list[str]:
         """The checkpoints that are to stay."""
-        return [str(name) for name in self.storage.json(_PINS) or ()]
+        found = self.storage.json(_PINS)
+        return [str(name) for name in found] if isinstance(found, list) else []
 
     def newest(self, set_aside: bool = True) -> tuple[str, Path] | None:
         """The newest checkpoint whose every file is what was written, and its folder on this machine.
@@ -148,7 +152,8 @@ class CheckpointStore:
         except InputError:
             return {}
         measures = facts.get("measures") if isinstance(facts, dict) else None
-        return dict(measures) if isinstance(measures, dict) else {}
+        found = measures.items() if isinstance(measures, dict) else ()
+        return {name: float(value) for name, value in found if type(value) in (int, float)}
 
     def fetch(self, name: str) -> Path:
         """A checkpoint as a folder on this machine, checked; a copy lives as long as this store.
@@ -189,6 +194,21 @@ class CheckpointStore:
             else:
                 taken = self.storage.exists(f"{BROKEN}{name}")
                 self.storage.rename(name, f"{BROKEN}{name}" + (f"_{time.time_ns()}" if taken else ""))
+
+
+def finished_checkpoint(storage: Storage) -> tuple[str, int, dict[str, float]] | None:
+    """Name, step and measures of the checkpoint that a finished run ended with; None: the run has not finished.
+
+    Raises:
+        InputError: `finished.json` is not what a run writes.
+    """
+    done = storage.json(FINISHED)
+    if done is None:
+        return None
+    name = done.get("checkpoint") if isinstance(done, dict) else None
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or not isinstance(done.get("measures"), dict):
+        raise InputError(f"{storage}/{FINISHED} does not name a checkpoint: delete it, and run the command again")
+    return name, _step(name), done["measures"]
 
 
 class CheckpointWriter:

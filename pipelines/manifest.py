@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from objgan.errors import InputError, shown
+from objgan.files import SHA256
 from objgan.sections import DataConfig
 
 MANIFEST = "manifest.json"
@@ -21,7 +22,6 @@ DOMAIN = frozenset({"vocabulary.json", "vectors.safetensors", "classes.json", "l
 SYNONYMS = "synonyms.json"
 CONTRADICTIONS = ("boxes", "masks", "areas", "outside", "oversized", "tiny", "cut")
 """First of how many, then how many contradict each other (see `pipelines.concerns`)."""
-SHA256 = re.compile(r"[0-9a-f]{64}")
 SHARD = re.compile(rf"({'|'.join(SPLITS)})-[0-9]{{5,9}}\.({'|'.join(FORMATS)})")
 INDEX = re.compile(rf"({'|'.join(SPLITS)})-index\.arrow")
 MOST_BYTES = 1 << 40

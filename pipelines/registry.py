@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import objgan
+from objgan.domain import Domain
 from objgan.errors import InputError
-from objgan.files import read_json, sha256
+from objgan.files import sha256
+from objgan.model_folder import read_facts
 from pipelines.faults import StorageRefused
 from pipelines.holders import LeaseInfo
 from pipelines.mlflow_store import EXPERIMENT, REFUSALS, logging_quiet, needed_packages, patient
@@ -75,9 +77,7 @@ def register(
     Raises:
         InputError: no model in the folder, or the store cannot be used or refuses the name.
     """
-    facts = read_json(model_folder / "model.json", "model to register")
-    if not isinstance(facts, dict) or "sha256" not in facts:
-        raise InputError(f"model to register: {model_folder / 'model.json'} is not a model's model.json")
+    facts = read_facts(model_folder)
     digest = _digest(facts["sha256"], _code(), requirements())
 
     def make(client: Any) -> str:
@@ -233,7 +233,7 @@ def _example(folder: Path) -> Any:
     """A caption that this model understands, whatever it was trained on."""
     import pandas as pd  # type: ignore[import-untyped]
 
-    classes = json.loads((folder / "domain" / "classes.json").read_text())
-    words = json.loads((folder / "domain" / "vocabulary.json").read_text())["words"][2:]
-    known = [name for name in classes if set(name.split()) <= set(words)]
+    domain = Domain.load(folder / "domain")
+    words = domain.vocabulary.words[2:]
+    known = [name for name in domain.classes if set(name.split()) <= set(words)]
     return pd.DataFrame({"caption": [f"a {known[0]}" if known else words[0]]})

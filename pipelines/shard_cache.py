@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from objgan.errors import InputError, shown
-from objgan.files import file_aside, sha256
+from objgan.files import SHA256, file_aside, sha256
 from pipelines.locks import open_lock
-from pipelines.manifest import FORMATS, MOST_BYTES, SHA256, is_sha256
+from pipelines.manifest import FORMATS, MOST_BYTES, is_sha256
 
 Result = TypeVar("Result")
 

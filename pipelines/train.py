@@ -17,6 +17,7 @@ from objgan.files import read_json
 from objgan.sections import TrainingConfig
 from objgan.stages import stage_class
 from pipelines.board import Seen, make_board
+from pipelines.checkpoints import FINISHED, finished_checkpoint
 from pipelines.events import Listener, Recorder
 from pipelines.faults import StorageRefused, Work, only_logged
 from pipelines.jobs import TrainJob, check_folder, claim_folder
@@ -33,7 +34,6 @@ from pipelines.worker import Orders, train_worker
 __all__ = ["Preempted", "Stalled", "Trained", "TrainingStopped", "check_groups", "check_job", "train"]
 
 _RAY = ".ray"
-_FINISHED = "finished.json"
 _MEETING_S = 600
 """Seconds that a worker waits for the others within a step."""
 _TIDY_S = 5.0
@@ -241,7 +241,7 @@ def _finish(job: TrainJob, store: Storage) -> Trained:
         raise RuntimeError(f"stage {job.stage}: the run ended without a checkpoint in {store}")
     name, measures = best or (newest[0], {})
     done = {"checkpoint": name, "step": int(name.rsplit("_", 1)[-1]), "measures": measures}
-    store.write(_FINISHED, json.dumps(done, indent=1) + "\n")
+    store.write(FINISHED, json.dumps(done, indent=1) + "\n")
     found = _finished(job, store)
     assert found is not None
     return found
@@ -249,11 +249,11 @@ def _finish(job: TrainJob, store: Storage) -> Trained:
 
 def _finished(job: TrainJob, store: Storage) -> Trained | None:
     """What a finished run left, its checkpoint fetched where it is elsewhere."""
-    done = store.json(_FINISHED)
+    done = finished_checkpoint(store)
     if done is None:
         return None
-    folder = store.download(done["checkpoint"], job.folder / done["checkpoint"])
-    return Trained(folder, done["step"], done["measures"])
+    name, step, measures = done
+    return Trained(store.download(name, job.folder / name), step, measures)
 
 
 def _total(job: TrainJob) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from objgan.config import Config
 from objgan.errors import InputError
 from objgan.stages import stage_class
+from pipelines.checkpoints import finished_checkpoint
 from pipelines.fetching import fetched
 from pipelines.jobs import SETTINGS_FILE, TrainJob
 from pipelines.lease import Lease, check_free
@@ -131,8 +132,8 @@ def best_checkpoint(root: Storage, run: str, stage: str, advice: str) -> Path:
         InputError: the stage has not finished.
     """
     store = root.child(run).child(stage)
-    done = store.json("finished.json")
+    done = finished_checkpoint(store)
     if done is None:
         raise InputError(f"no finished stage {stage} in {store}: {advice}")
-    name = str(done["checkpoint"])
+    name, _, _ = done
     return store.download(name, RUNS / run / stage / name)
