@@ -160,6 +160,30 @@ def user() -> str:
         return f"uid-{os.getuid()}"
 
 
+def name_user() -> None:
+    """Give a user without a name one, for libraries that ask for it: in this process, and in those that it starts."""
+    if user() == f"uid-{os.getuid()}":
+        os.environ["USER"] = user()
+
+
+def home() -> Path | None:
+    """The user's home folder; None: HOME is not set, and /etc/passwd has no such user."""
+    try:
+        found = Path.home()
+    except RuntimeError:
+        return None
+    # An empty HOME means the folder / to Python.
+    return found if os.environ.get("HOME", "-") else None
+
+
+def no_home() -> str:
+    """One line about a user without a home folder."""
+    return (
+        f"HOME is not set and /etc/passwd has no user {os.getuid()}: set HOME to a folder that this user can write, in "
+        f"which Ray keeps its token"
+    )
+
+
 def missing_package(error: ModuleNotFoundError) -> str | None:
     """One line about a package that this Python lacks; None: the module is one of ours, and the error a bug."""
     name = (error.name or "").partition(".")[0]

@@ -127,8 +127,14 @@ def _token_path(given: Path | None) -> Path | None:
         return given
     if named := os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return Path(named)
-    default = Path("~/.ray/auth_token").expanduser()
-    return default if not os.environ.get("RAY_AUTH_TOKEN") and default.is_file() else None
+    default = _default_token()
+    return default if default and not os.environ.get("RAY_AUTH_TOKEN") and default.is_file() else None
+
+
+def _default_token() -> Path | None:
+    """Ray's own place for a token."""
+    home = programs.home()
+    return None if home is None else home / ".ray" / "auth_token"
 
 
 def _read(path: Path) -> str:
@@ -138,7 +144,7 @@ def _read(path: Path) -> str:
         why = getattr(error, "strerror", None) or "not text"
         raise InputError(f"token file {path}: cannot be read ({why}): check the path") from None
     # One of Kubernetes's mounted secrets belongs to root, and nobody here could change it.
-    ours = facts.st_uid == os.getuid() and path != Path("~/.ray/auth_token").expanduser()
+    ours = facts.st_uid == os.getuid() and path != _default_token()
     if ours and facts.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise InputError(f"token file {path}: others can read it: chmod 600 {path}")
     if not token or any(sign.isspace() or not sign.isprintable() for sign in token):

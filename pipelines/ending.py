@@ -12,7 +12,7 @@ from typing import Any
 import programs
 from objgan.errors import InputError
 from pipelines import log_format
-from pipelines.faults import StorageAway, is_full, settled
+from pipelines.faults import RayAway, StorageAway, is_full, settled
 from redaction import redact
 
 EPILOG = "Exit codes: 0 done, 2 wrong input, 1 failure worth a retry, 130 interrupted, 143 terminated."
@@ -24,6 +24,7 @@ def guarded(command: Callable[[], None], long: str | None = None) -> int:
     long: name of work that is worth a last line when it is done, too
     """
     signal.signal(signal.SIGTERM, _terminate)
+    programs.name_user()
     began = time.monotonic()
     try:
         command()
@@ -49,6 +50,8 @@ def ended(error: BaseException) -> int:
         return _last("error", 2, str(error))
     if isinstance(error, ModuleNotFoundError) and (missing := programs.missing_package(error)):
         return _last("error", 2, missing)
+    if isinstance(error, RuntimeError) and "home directory" in str(error) and programs.home() is None:
+        return _last("error", 2, programs.no_home())  # some libraries look for it when they are imported
     if isinstance(error, SystemExit):
         # A run that was asked to stop says where it left its checkpoint.
         where = "" if str(error) == str(error.code) else str(error)
@@ -56,7 +59,7 @@ def ended(error: BaseException) -> int:
         return _last("stopped", code, f"{where or 'terminated'}; the same command resumes")
     if isinstance(error, KeyboardInterrupt):
         return _last("interrupted", 130, "by the keyboard; the same command resumes from what is finished")
-    if isinstance(error, StorageAway):
+    if isinstance(error, StorageAway | RayAway):
         return _last("failed", 1, f"{error}; the same command resumes")
     if isinstance(error, OSError) and is_full(error):
         return _last(

@@ -60,6 +60,10 @@ class StorageLost(StorageAway):
     """Storage that worked before refuses now (read-only, expired or withdrawn credentials): worth a retry, too."""
 
 
+class RayAway(RuntimeError):
+    """Ray does not start on this machine, or not in time: an infrastructure failure, worth a retry."""
+
+
 class StorageRefused(InputError):
     """Storage refuses: the location, or the right to use it, is wrong."""
 

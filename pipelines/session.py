@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import re
-import secrets
 import signal
 import sys
 import threading
@@ -12,10 +11,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
+
 from objgan.cores import available_cores
 from objgan.errors import InputError
 from objgan.sections import ComputeConfig
+from pipelines.faults import RayAway
+from pipelines.machine import check_machine, ray_folder
 from pipelines.mlflow_store import sqlite_uri
+from pipelines.progress import say
 from pipelines.submitted import job_environment
 from redaction import in_a_line
 
@@ -32,7 +36,8 @@ def ray_session(address: str | None = None, dashboard: bool = False) -> Iterator
     training whose own driver died, where this process lives on.
 
     Raises:
-        InputError: no cluster answers at `address`.
+        InputError: no cluster answers at `address`, or this machine lacks what Ray needs.
+        RayAway: Ray does not start on this machine.
     """
     if address is None and job_environment() is not None:
         address = "auto"
@@ -52,15 +57,7 @@ def ray_session(address: str | None = None, dashboard: bool = False) -> Iterator
     if address is None:
         # Workers on this machine find the programs as this process did, whatever folder it was started in.
         os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
-        _guard_token()
-        with _no_stderr(), _own_sigterm():
-            ray.init(
-                address="local",
-                num_cpus=available_cores(),  # Ray itself would count all cores of the machine
-                include_dashboard=dashboard,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+        _start(dashboard)
     else:
         _connect(address)
     _quieten_ray()
@@ -100,20 +97,43 @@ def _no_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _guard_token() -> None:
-    """Ray protects a session by a token, which it would write for all users of the machine to read."""
-    if os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
-        return
-    path = Path("~/.ray/auth_token").expanduser()
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+def _start(dashboard: bool) -> None:
+    """A Ray on this machine alone; one that does not start, on a machine that is busy for example, is tried once more.
+
+    Raises:
+        InputError: the machine lacks what Ray needs.
+        RayAway: Ray did not start.
+    """
+    import ray
+
+    check_machine()
+    for last in (False, True):
+        before = _children()
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            path.chmod(0o600)
+            with _no_stderr(), _own_sigterm():
+                ray.init(
+                    address="local",
+                    num_cpus=available_cores(),  # Ray itself would count all cores of the machine
+                    include_dashboard=dashboard,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
             return
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(32))
+        except Exception as error:
+            ray.shutdown()
+            for process in _children() - before:  # of the Ray that did not start
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            if last:
+                raise RayAway(
+                    f"Ray did not start on this machine in two tries ({in_a_line(error)}); its logs are in "
+                    f"{ray_folder()}/session_latest/logs"
+                ) from error
+            say(f"warning: Ray did not start ({in_a_line(error)}); trying once more")
+
+
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
 
 
 def _connect(address: str) -> None:

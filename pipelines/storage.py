@@ -61,7 +61,7 @@ class Storage:
         if filesystem is not None:
             self.filesystem, self.path, self.uri = filesystem, str(location).rstrip("/"), str(location)
         elif isinstance(location, Path) or "://" not in location:
-            self.path = self.uri = os.path.abspath(Path(location).expanduser())
+            self.path = self.uri = os.path.abspath(_expanded(Path(location)))
             self.filesystem = pyarrow.fs.LocalFileSystem()
         else:
             self.uri = location
@@ -322,6 +322,13 @@ class Storage:
 
 def _reopen(location: str, filesystem: pyarrow.fs.FileSystem | None, patience: float) -> Storage:
     return Storage(location, filesystem=filesystem, patience=patience)
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise InputError(f"storage {path}: there is no such home folder; write the whole path, or set HOME") from None
 
 
 def _checked(name: str) -> str:

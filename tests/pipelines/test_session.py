@@ -8,26 +8,27 @@ import pytest
 from objgan.cores import available_cores
 from objgan.errors import InputError
 from objgan.sections import ComputeConfig
-from pipelines.session import _guard_token, _skip_lines, check_resources, own_cores
+from pipelines.machine import guard_token
+from pipelines.session import _skip_lines, check_resources, own_cores
 
 
 def test_ray_s_own_token_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    _guard_token()
+    guard_token()
     path = tmp_path / ".ray" / "auth_token"
     token = path.read_text()
     assert path.stat().st_mode & 0o777 == 0o600 and len(token) == 64
     path.chmod(0o644)
-    _guard_token()
+    guard_token()
     assert path.stat().st_mode & 0o777 == 0o600 and path.read_text() == token
 
 
 def test_a_token_that_somebody_chose_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "other"))
-    _guard_token()
+    guard_token()
     assert not (tmp_path / ".ray").exists()
 
 
