@@ -12,7 +12,7 @@ from objgan.generation import ObjGAN
 from objgan.languages import check_language
 from objgan.sections import ComputeConfig
 from pipelines import evaluate as evaluation
-from pipelines import train_command
+from pipelines import option_types, train_command
 from pipelines.data_options import source_of
 from pipelines.faults import Work
 from pipelines.fetching import at_hand
@@ -230,7 +230,7 @@ def _check_held(options: argparse.Namespace, *marks: str) -> None:
 def _config(options: argparse.Namespace) -> Config:
     least, most = getattr(options, "workers", None) or (None, None)
     workers = [] if least is None else [f"compute.workers={least}", f"compute.max_workers={most or 'null'}"]
-    return resolve(options.recipe, options.config, [*options.assignments, *workers])
+    return resolve(options.recipe, options.config, option_types.with_workers(options.assignments, workers))
 
 
 def _dry(options: argparse.Namespace, config: Config, run_: Run | None = None) -> bool:

@@ -159,12 +159,13 @@ def _parts(images: list[Path | str], instances: list[Path], captions: list[Path]
     """The parts of a data set, paired in order; all of them may have one folder of images."""
     if len(instances) != len(captions):
         raise InputError(
-            f"--instances is given {len(instances)} times, --captions {len(captions)} times: they are paired in order"
+            f"--instances and --captions are paired in order, and are given {len(instances)} and {len(captions)} "
+            f"times: give both for each part of the data set"
         )
     if len(images) not in (0, 1, len(instances)):
         raise InputError(
-            f"--images is given {len(images)} times, --instances {len(instances)} times: give one folder for each "
-            f"instances JSON, in the same order, or one for all"
+            f"--images and --instances are paired in order, and are given {len(images)} and {len(instances)} times: "
+            f"give one folder of images for each part of the data set, or one for all"
         )
     folders: list[Path | str | None] = [*images] if images else [None]
     folders *= len(instances) // len(folders)

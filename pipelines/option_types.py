@@ -2,9 +2,11 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import programs
+from objgan.errors import InputError
 from pipelines import log_format
 
 
@@ -51,6 +53,18 @@ def workers(text: str) -> tuple[int, int | None]:
     """N, or N-M: the least, and the most where it is told."""
     least, dash, most = text.partition("-")
     return whole(least, 1), whole(most, 1) if dash else None
+
+
+def with_workers(assignments: Sequence[str], workers: Sequence[str]) -> list[str]:
+    """The assignments of `--set`, and those that `--workers` stands for.
+
+    Raises:
+        InputError: both say how many workers there are.
+    """
+    given = {assignment.partition("=")[0] for assignment in assignments}
+    if twice := given & {assignment.partition("=")[0] for assignment in workers}:
+        raise InputError(f"--workers and --set {min(twice)} say the same thing: give one of them")
+    return [*assignments, *workers]
 
 
 def whole(text: str, least: int) -> int:

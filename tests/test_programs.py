@@ -11,6 +11,7 @@ import pytest
 
 import programs
 from cluster.__main__ import parser as cluster_parser
+from pipelines.__main__ import main
 from pipelines.__main__ import parser as pipelines_parser
 from tune.__main__ import _show, _space, sweep_parser
 
@@ -61,6 +62,14 @@ def test_a_setting_given_twice_is_refused(name: str, capsys: pytest.CaptureFixtu
     parser = _parsers()[name]
     text = _refusal(parser, ["--set", "a.b=1", "--set", "a.c=1", "--set", "a.b=2"], capsys)
     assert "argument --set: a.b given twice (a.b=1 and a.b=2)" in text
+
+
+@pytest.mark.parametrize(
+    "words", [["--workers", "2", "--set", "compute.workers=3"], ["--workers", "2-3", "--set", "compute.max_workers=3"]]
+)
+def test_workers_given_by_two_options_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--dry-run", *words]) == 2
+    assert "--workers and --set compute." in capsys.readouterr().err
 
 
 def test_parsing_again_starts_afresh(capsys: pytest.CaptureFixture[str]) -> None:

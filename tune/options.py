@@ -10,6 +10,7 @@ from objgan.config import Config
 from objgan.errors import InputError
 from objgan.stages import stage_class
 from pipelines.jobs import TrainJob
+from pipelines.option_types import with_workers
 from pipelines.recipes import resolve
 from pipelines.run import needed_stages
 from redaction import HIDDEN, redact
@@ -74,7 +75,7 @@ def job_of(sweep: Sweep, config: Config, stage: str, place: str, needs: Path | N
 def _new(options: argparse.Namespace) -> Sweep:
     stages = _stages(options.stages)
     workers = [] if options.workers is None else [f"compute.workers={options.workers}"]
-    config = resolve(options.recipe, options.config, [*options.assignments, *workers])
+    config = resolve(options.recipe, options.config, with_workers(options.assignments, workers))
     encoders = _encoders(options.encoders, config, stages)
     goal = goal_of(stages[-1], options.metric, options.mode)
     data = options.data.expanduser().resolve() if isinstance(options.data, Path) else options.data
