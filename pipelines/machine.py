@@ -75,6 +75,8 @@ def _temporary() -> tuple[str, str]:
 
 def _check_temporary() -> None:
     name, given = _temporary()
+    if not os.path.isabs(given):
+        raise InputError(f"{name}={given} is no path from /, which Ray's processes need: set RAY_TMPDIR to one")
     folder = ray_folder()
     longest = len(os.fsencode(folder / _SESSION / "sockets" / "plasma_store"))
     if longest > SOCKET_PATH:

@@ -103,6 +103,19 @@ def test_paths_that_are_too_long_for_sockets_are_one_line(work: Path, repository
     assert f"{name}={long}" in text and f"the system allows {SOCKET_PATH}" in text and "set RAY_TMPDIR" in text
 
 
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
+@pytest.mark.parametrize("place", ["relative", ""])
+def test_a_folder_for_sockets_that_depends_on_where_a_process_runs_is_one_line(
+    work: Path, monkeypatch: pytest.MonkeyPatch, name: str, place: str
+) -> None:
+    monkeypatch.chdir(work)
+    for other in (*NAMES, *TOKENS):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, place)
+    with pytest.raises(InputError, match=f"{name}={place} is no path from /.*set RAY_TMPDIR"):
+        check_machine()
+
+
 def test_the_longest_path_that_is_told_works_for_sockets(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*NAMES, *TOKENS):
         monkeypatch.delenv(name, raising=False)
