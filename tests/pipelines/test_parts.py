@@ -14,6 +14,7 @@ from objgan.errors import InputError
 from pipelines.__main__ import main, parser
 from pipelines.coco import CocoPart, CocoSource
 from pipelines.data_options import source_of
+from pipelines.ingest import ingest
 from pipelines.prepare import prepare, run_here
 from pipelines.rejects import read_rejects
 from pipelines.shards import SPLITS, load_manifest, read_split
@@ -278,3 +279,15 @@ def test_swapped_files_of_the_second_part_are_recognised(coco: Coco2017, data_co
 def test_the_part_of_coco_is_in_the_names(folder: str | None, name: str, origin: str | None) -> None:
     images = Path(folder) if folder and "://" not in folder else folder
     assert CocoPart(images, Path(name), Path("captions.json")).origin() == origin
+
+
+@pytest.mark.real
+def test_two_parts_of_real_coco(shared_coco: Path, tmp_path: Path) -> None:
+    first, second = (
+        CocoPart(folder / "images", *(folder / "annotations" / f"{what}.json" for what in ("instances", "captions")))
+        for folder in (shared_coco, shared_coco / "odd")
+    )
+    source = CocoSource(first.images, first.instances, first.captions, more=(second, first))
+    read = ingest(source, tmp_path, source.sizes())
+    assert read.totals == {"image": 303 + 8, "annotation": 2740 + 86, "caption": 1515 + 40}
+    assert len(read.images) == 311 and set(read.images["part"].to_pylist()) == {0, 1}
