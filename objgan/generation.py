@@ -17,7 +17,7 @@ from objgan.layout import Layout, drop_small
 from objgan.layout_file import GivenLayout, LayoutRules, layout_to_json
 from objgan.model_folder import ModelParts, read_model, write_model
 from objgan.stages import NETWORKS
-from objgan.vocabulary import UNK
+from objgan.vocabulary import LONGEST_CAPTION, UNK
 
 _MOST_MASK_PIXELS = 1 << 19
 """Of a batch. A mask pixel takes some kilobytes inside the shape generator."""
@@ -194,8 +194,10 @@ class ObjGAN:
         """The caption's words, as the model reads them.
 
         Raises:
-            InputError: it has no word, or none of those that count is known.
+            InputError: it is too long, has no word, or none of those that count is known.
         """
+        if len(caption) > LONGEST_CAPTION:
+            raise InputError(f"caption {shown(caption)} is longer than {LONGEST_CAPTION:,} characters: shorten it")
         vocabulary, most = self.domain.vocabulary, self.config.data.max_words
         tokens = vocabulary.tokenize(caption)
         ids = vocabulary.encode_tokens(tokens[:most])

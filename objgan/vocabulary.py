@@ -32,6 +32,8 @@ CONTEXT_WORDS = 2048
 CONTEXT_SMOOTHING = 0.75
 FORMAT = 2
 _MOST_CHANNELS = 4096
+LONGEST_CAPTION = 50_000
+"""Letters. The tokenizer takes a million, and one letter may become 18 when it is normalised."""
 
 _PLAIN = dict.fromkeys((*range(32), *range(127, 160)), " ") | {ord(letter): "'" for letter in "\u2018\u2019\u02bc"}
 """Control characters become blanks, curly apostrophes straight ones."""

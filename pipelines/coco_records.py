@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from objgan.attributes import COLOURS, SCENES
 from objgan.errors import shown
-from objgan.vocabulary import normalise
+from objgan.vocabulary import LONGEST_CAPTION, normalise
 from pipelines.record_values import Unusable, kind_of, number
 
 Record = dict[str, Any]
@@ -114,6 +114,8 @@ def caption_row(annotation: Record, place: int) -> Row:
     image_id, text = _needed(annotation, "image_id"), annotation.get("caption")
     if not isinstance(text, str):
         raise Unusable("no text" if text is None else f"caption is {kind_of(text)}, not text", shown(text))
+    if len(text) > LONGEST_CAPTION:
+        raise Unusable(f"caption has more than {LONGEST_CAPTION} characters", shown(text))
     text = normalise(text)
     if not text:
         raise Unusable("empty caption")

@@ -26,6 +26,7 @@ from pipelines.coco_records import (
 )
 from pipelines.concerns import refuse_lost
 from pipelines.json_stream import first_record, records
+from pipelines.manifest import LONGEST_NAME
 from pipelines.record_values import Unusable, whole_or_none
 from pipelines.rejects import Reject, write_rejects
 from pipelines.spill import Clash, Spill, drop_repeats, scan
@@ -271,6 +272,8 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
             raise InputError(
                 f"instances: {path} has a category without a whole-number id and a name: {shown(category)}"
             )
+        if len(name) > LONGEST_NAME:
+            raise InputError(f"instances: {path} has a category of {len(name):,} characters, {shown(name)}: shorten it")
         if category_id in names or name in names.values():
             what = f"id {category_id}" if category_id in names else f"name {name!r}"
             raise InputError(f"instances: {path} has category {what} twice; leave one out")

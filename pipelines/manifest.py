@@ -58,7 +58,8 @@ def _one_a_split(rows: dict[str, int]) -> dict[str, int]:
     return rows
 
 
-Text = Annotated[str, Field(max_length=300)]
+LONGEST_NAME = 300
+Text = Annotated[str, Field(max_length=LONGEST_NAME)]
 Sum = Annotated[str, AfterValidator(_sum)]
 Count = Annotated[int, Field(strict=True, ge=0, le=_MOST)]
 Counts = Annotated[dict[Text, Count], Field(max_length=1000)]

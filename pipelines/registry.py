@@ -17,6 +17,7 @@ import objgan
 from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.files import sha256
+from objgan.json_input import parse_json
 from objgan.model_folder import read_facts
 from pipelines.faults import StorageRefused
 from pipelines.holders import LeaseInfo
@@ -143,7 +144,7 @@ def remove_orphan(client: Any, model: Any) -> None:
 
 def _is_orphan(client: Any, model: Any) -> bool:
     try:
-        maker = LeaseInfo(**json.loads(model.tags.get(MAKER) or "null"))
+        maker = LeaseInfo(**parse_json((model.tags.get(MAKER) or "null").encode()))
     except (TypeError, ValueError):
         return False  # finished, or not ours
     # Of another machine's process nothing is known but its age.

@@ -1,18 +1,22 @@
 """`sweep.json`: what a sweep is, written before it starts, so that `--resume RUN` and `show RUN` need nothing else."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from objgan.config import build_config
 from objgan.errors import InputError
+from objgan.stages import stage_class
 from pipelines.storage import Storage
-from redaction import redact, redact_all
+from redaction import in_a_line, redact, redact_all
 from tune.space import Knob, Space
-from tune.sweep import Budget, Goal, Sweep
+from tune.sweep import Budget, Goal, Scheduler, Search, Sweep
 
 FILE = "sweep.json"
+Form = TypeVar("Form")
 _PLAIN = ("run", "stages", "storage", "search", "scheduler", "seed")
 
 
@@ -33,7 +37,7 @@ def load_sweep(store: Storage) -> Sweep | None:
     try:
         return from_json(facts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{store}/{FILE} is not a sweep's description ({error}): restore it") from None
+        raise InputError(f"{store}/{FILE} is not a sweep's description ({in_a_line(error)}): restore it") from None
 
 
 def known_sweep(storage: str, run: str) -> Sweep:
@@ -66,18 +70,44 @@ def to_json(sweep: Sweep) -> dict[str, Any]:
 
 
 def from_json(facts: dict[str, Any]) -> Sweep:
-    """The sweep that `to_json` told of."""
-    knobs = {name: Knob(**{**knob, "values": tuple(knob["values"])}) for name, knob in facts["space"].items()}
-    data = str(facts["data"])
+    """The sweep that `to_json` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is something else.
+    """
+    plain = _read(_Plain, {field.name: facts[field.name] for field in fields(_Plain)})
+    for stage in plain.stages:
+        stage_class(stage)
+    data = plain.data
     return Sweep(
-        **{name: facts[name] for name in _PLAIN} | {"stages": tuple(facts["stages"])},
+        **{name: getattr(plain, name) for name in _PLAIN},
         config=build_config(facts["config"]),
         data=data if "://" in data else Path(data),
-        space=Space(knobs),
-        goal=Goal(**facts["goal"]),
-        budget=Budget(**facts["budget"]),
-        encoders=None if facts["encoders"] is None else Path(facts["encoders"]),
+        space=Space({name: _read(Knob, knob) for name, knob in facts["space"].items()}),
+        goal=_read(Goal, facts["goal"]),
+        budget=_read(Budget, facts["budget"]),
+        encoders=None if plain.encoders is None else Path(plain.encoders),
     )
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """What stands in the file as it is."""
+
+    run: str
+    stages: tuple[str, ...]
+    storage: str
+    search: Search
+    scheduler: Scheduler
+    seed: int
+    data: str
+    encoders: str | None
+
+
+def _read(kind: type[Form], facts: dict[str, Any]) -> Form:
+    """An object of `kind` from JSON: its fields and no others, with values of their types."""
+    kind(**facts)
+    return TypeAdapter(kind).validate_python(facts)
 
 
 def changed(ours: Sweep, theirs: Sweep) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from objgan.errors import InputError
+from objgan.vocabulary import tokenize
 from pipelines.blocks import block_of, records_of
 from pipelines.coco import CocoSource
 from pipelines.ingest import UNREAD, Ingested, check_folder, ingest
@@ -99,6 +100,15 @@ def test_attributes_are_optional_and_ill_typed_or_unknown_ones_are_ignored(tmp_p
     assert [record.image["scene"] for record in records] == ["snow", None, None, None, None]
 
 
+def test_a_caption_that_no_tokenizer_takes_is_rejected(tmp_path, write_coco) -> None:
+    texts = {6: "x" * 3_000_000, 7: "\ufdfa" * 50_000, 8: "a dog runs"}
+    captions = [{"id": number, "image_id": 7, "caption": text} for number, text in texts.items()]
+    read = _read(write_coco(tmp_path, [IMAGE], [KITE], captions))
+    assert read.reasons == [("caption", 6, "caption has more than 50000 characters")]
+    assert len(read.rejects[0].detail) < 200
+    assert [bool(tokenize(caption["text"])) for caption in read.records[0].captions] == [True, True]
+
+
 def test_captions_are_cleaned_ordered_by_id_and_empty_ones_counted(tmp_path, write_coco) -> None:
     texts = {5: ' says "hé"\n ', 4: "\ta  dog\nruns ", 6: " \n"}
     captions = [{"id": number, "image_id": 7, "caption": text} for number, text in texts.items()]
@@ -172,6 +182,8 @@ def test_categories_are_needed(good) -> None:
     assert '"categories"' in _refusal(good)
     _edit(good.instances, categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}])
     assert "category id 1 twice" in _refusal(good)
+    _edit(good.instances, categories=[{"id": 1, "name": "a" * 3_000_000}])
+    assert "a category of 3,000,000 characters" in _refusal(good) and len(_refusal(good)) < 500
 
 
 def test_swapped_files_are_recognised(good) -> None:
