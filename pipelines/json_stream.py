@@ -28,6 +28,10 @@ _TOKEN = re.compile(
     rb"|(?<![\d.eE+-])-?(?:\d{19,}(?:\.\d+)?(?:[eE][+-]?\d+)?|\d+(?:\.\d+)?[eE]\+?\d{3,})",
     re.DOTALL,
 )
+# An escaped backslash, a pair of surrogates, half of a pair.
+_SURROGATE = re.compile(
+    rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
 _CUT_WORD = re.compile(rb"[-+.A-Za-z0-9]*\Z")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -75,6 +79,8 @@ def _items(path: Path, key: str) -> Iterator[Any]:
                 done += 1
                 yield item
             return
+    except UnicodeDecodeError:
+        pass  # half of a pair of surrogates in a key; if it is no UTF-8, it is raised again
     except ijson.JSONError as error:
         if "overflow" not in str(error) and not _mentions_nan(path):
             raise
@@ -158,7 +164,7 @@ class _Depth:
 
 
 class _Mended:
-    """A file of JSON with null for NaN and infinities, and texts for numbers that may not fit into 64 bits."""
+    """A file of JSON with null for NaN and infinities, texts for numbers that do not fit, and whole characters."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._kept = file, b""
@@ -190,7 +196,7 @@ class _Mended:
 def _mend(token: re.Match[bytes]) -> bytes:
     text = token[0]
     if text.startswith(b'"'):
-        return text
+        return _SURROGATE.sub(lambda found: b"?" if found.lastgroup == "half" else found[0], text)
     if not text.lstrip(b"-")[:1].isdigit():
         return b"null"
     if text.lstrip(b"-").isdigit():

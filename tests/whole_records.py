@@ -120,10 +120,14 @@ CATEGORIES = st.integers(0, 9).flatmap(lambda chance: st.just(GOOD_CATEGORIES) i
 
 @dataclass(frozen=True)
 class DataSet:
-    """The contents of both JSON files; `captions` None: one file for both."""
+    """The contents of both JSON files; `captions` None: one file for both.
+
+    sound: there are good records and categories among all others, so that it must not be refused
+    """
 
     instances: Record
     captions: Record | None
+    sound: bool
 
     def write(self, folder: Path) -> CocoSource:
         folder.mkdir(exist_ok=True)
@@ -143,16 +147,17 @@ def _data_set(
     parts: tuple[list[Record], list[Record], list[Record]], categories: list[Record], layout: int, base: int
 ) -> DataSet:
     """The records; mostly, some good ones before or behind them, so that not all is refused."""
+    sound = base > 0 and categories == GOOD_CATEGORIES
     good = (GOOD_IMAGES, GOOD_OBJECTS, GOOD_CAPTIONS)
     if base:
         parts = tuple(part + more if base % 2 else more + part for part, more in zip(parts, good, strict=True))
     images, objects, captions = parts
     instances = {"images": images, "annotations": objects, "categories": categories}
     if layout == 0:
-        return DataSet({**instances, "annotations": [*objects, *captions]}, None)
+        return DataSet({**instances, "annotations": [*objects, *captions]}, None, sound)
     if layout == 1:
-        return DataSet(instances, {"annotations": captions})
-    return DataSet(instances, {"images": images, "annotations": captions})
+        return DataSet(instances, {"annotations": captions}, sound)
+    return DataSet(instances, {"images": images, "annotations": captions}, sound)
 
 
 def _spoiled(data: DataSet, key: str | None, value: Any, missing: bool) -> DataSet:
@@ -161,7 +166,7 @@ def _spoiled(data: DataSet, key: str | None, value: Any, missing: bool) -> DataS
         None if one is None else {k: value if k == key else v for k, v in one.items() if not (missing and k == key)}
         for one in (data.instances, data.captions)
     ]
-    return DataSet(contents[0] or {}, contents[1])
+    return DataSet(contents[0] or {}, contents[1], data.sound and key is None)
 
 
 LISTS = st.sampled_from([None] * 30 + ["images", "annotations", "categories"])
@@ -205,6 +210,7 @@ def check(data: DataSet, outcome: Outcome) -> None:
         first, again = (_converted(source, folder / name, outcome) for name in ("first", "again"))
         assert first == again, "other bytes at the second time"
         if first[0] is None:
+            assert not data.sound, f"good records were refused with the others: {first[1]}"
             outcome.refused += 1
         elif zlib.crc32(json.dumps(data.instances).encode()) % _PREPARED_WHOLE == 0:
             outcome.prepared += _prepared(source, folder)

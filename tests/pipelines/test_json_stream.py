@@ -130,3 +130,12 @@ def test_any_caption_becomes_a_line_or_says_why_not(text) -> None:
         assert not isinstance(text, str) or not text.strip()
         return
     assert row["text"] == " ".join(row["text"].split()) and row["text"]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 18])
+def test_half_of_a_pair_of_surrogates_in_a_key_costs_no_record(tmp_path, monkeypatch, chunk) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    text = r'{"images": [{"a\ud800b": 1}, {"\udc00": {}}, {"\ud83d\ude00": "\\ud800"}, {"id": 2}]}'
+    (tmp_path / "a.json").write_text(text)
+    found = list(records(tmp_path / "a.json", "instances", "images"))
+    assert found == [{"a?b": 1}, {"?": {}}, {"\U0001f600": "\\ud800"}, {"id": 2}]
