@@ -118,7 +118,6 @@ def sample(options: argparse.Namespace) -> None:
 def prepare(options: argparse.Namespace) -> None:
     """COCO files to shards."""
     config, source = _config(options), source_of(options)
-    check_language(config.data.language)
     how = Options(options.format, options.strict, options.retry_rejected, options.vectors)
     if _dry(options, config):
         _check_held(options, MANIFEST)
@@ -230,7 +229,9 @@ def _check_held(options: argparse.Namespace, *marks: str) -> None:
 def _config(options: argparse.Namespace) -> Config:
     least, most = getattr(options, "workers", None) or (None, None)
     workers = [] if least is None else [f"compute.workers={least}", f"compute.max_workers={most or 'null'}"]
-    return resolve(options.recipe, options.config, option_types.with_workers(options.assignments, workers))
+    config = resolve(options.recipe, options.config, option_types.with_workers(options.assignments, workers))
+    check_language(config.data.language)
+    return config
 
 
 def _dry(options: argparse.Namespace, config: Config, run_: Run | None = None) -> bool:
@@ -247,7 +248,6 @@ def _check_run(options: argparse.Namespace, run_: Run) -> None:
     say("\n".join(f"# {line}" for line in describe(work).splitlines()))
     for stage in STAGES:
         check_groups(stage_config(config, stage), stage)
-    check_language(config.data.language)
     _check_held(options, "config.json")
     check_without_work(config.compute, options.address)
     check_store(tracking_uri(RUNS), run_.out / "mlflow_run.txt")

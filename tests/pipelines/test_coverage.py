@@ -1,10 +1,13 @@
 """Captions that the vocabulary hardly covers: a warning that says why, and `data.language` for other tokenizers."""
 
+import importlib.util
+
 import pytest
 
 from objgan.config import build_config
 from objgan.domain import Domain
 from objgan.errors import InputError
+from pipelines.__main__ import main
 from pipelines.concerns import concerns
 from pipelines.index import Index
 from pipelines.inspection.survey import survey
@@ -73,3 +76,14 @@ def test_half_of_the_words_known_is_no_warning(made) -> None:
 def test_captions_of_signs_alone_are_refused(made) -> None:
     with pytest.raises(InputError, match=r"no word occurs data\.min_count=1 times"):
         made(lambda number: "!?")
+
+
+@pytest.mark.parametrize("command", [["prepare"], ["run"], ["train", "boxes"], ["demo"]])
+def test_a_tokenizer_that_lacks_a_package_is_refused_before_anything_starts(tmp_path, capsys, command) -> None:
+    if importlib.util.find_spec("pythainlp") is not None:
+        pytest.skip("spaCy's Thai tokenizer works here")
+    where = [] if command[0] == "train" else ["--out", str(tmp_path / "out")]
+    assert main([*command, *where, "--set", "data.language=th", "--dry-run"]) == 2
+    told = capsys.readouterr().err
+    assert "data.language: spaCy lacks a package for 'th'" in told and "Traceback" not in told
+    assert not (tmp_path / "out").exists()
