@@ -52,10 +52,10 @@ def refuse_lost(totals: Mapping[str, int], rejected: RejectCounts, listed: Path)
     if "image" in causes:
         causes = ["image"]  # captions and objects of no image are its consequence
     if causes:
-        told = "; ".join(
+        lines = "; ".join(
             f"none of the {totals[kind]} {NOUNS[kind]} can be used: {why(rejected, kind)}" for kind in causes
         )
-        raise InputError(f"prepare: {told}; all of them are listed in {listed}")
+        raise InputError(f"prepare: {lines}; all of them are listed in {listed}")
 
 
 def why(rejected: RejectCounts, kind: str) -> str:
