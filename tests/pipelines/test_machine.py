@@ -191,7 +191,7 @@ def test_a_ray_that_does_not_start_in_time_is_tried_once_more(work: Path, reposi
     watching.start()
     output, errors = program.communicate(timeout=240)
     watching.join()
-    assert len(stopped) == times
+    assert len(stopped) == times, output + errors
     assert output.count("warning: Ray did not start (") == 1 and "trying once more" in output, output
     if times == 1:
         assert program.returncode == 0, errors
