@@ -1,6 +1,7 @@
 """Image files -> squares of RGB pixels, and back from the shard."""
 
 import io
+import struct
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, TiffTags, UnidentifiedImageError
 from PIL.Image import Transpose
 
 from objgan.run_lengths import MOST_PIXELS
@@ -31,11 +32,20 @@ _TURNS = {
     8: Transpose.ROTATE_90,
 }
 """EXIF orientation -> what turns the picture upright."""
+_BACK = _TURNS | {6: Transpose.ROTATE_90, 8: Transpose.ROTATE_270}
+"""EXIF orientation -> what lays an upright picture down again."""
+_SWAPPED = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 _SAMPLE_FORMATS = {1: "unsigned integers", 2: "signed integers", 3: "floating point"}
 _WHITE_IS_ZERO = 0
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _NEEDED_SEGMENTS = {0xE0: (b"JFIF\0", 14), 0xE1: (b"Exif\0\0", 6), 0xEE: (b"Adobe", 12)}
 """Application segments of a JPEG file that say how to show its pixels: marker -> beginning, least length."""
+_NEEDED_TAGS = {
+    *(*range(254, 260), 262, 266, 273, 274, *range(277, 280), 284, 292, 293, 317, 320, *range(322, 326), 332, 333),
+    *(338, 339, 347, *range(512, 522), *range(529, 533)),
+}
+"""Tags of a TIFF file that its pixels need, and the orientation."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +73,19 @@ def read_image(file: Path | bytes, annotated: tuple[int, int] | None = None, siz
         data = file if isinstance(file, bytes) else file.read_bytes()
     except FileNotFoundError:
         raise Unreadable("no such file in the image folder") from None
-    try:
-        with warnings.catch_warnings():
-            # Of pictures that are large, but not too large for us, and of metadata.
-            warnings.simplefilter("ignore")
+    with warnings.catch_warnings():
+        # Of pictures that are large, but not too large for us, and of metadata.
+        warnings.simplefilter("ignore")
+        try:
             return _open(data, annotated, size)
-    except (Unreadable, MemoryError):
-        raise
-    except UnidentifiedImageError:
-        raise _unknown(data) from None
-    except Image.DecompressionBombError:
-        raise Unreadable("far too large", f"over {MOST_PIXELS:,} pixels") from None
-    except Exception as error:  # Pillow's decoders raise a dozen kinds on a broken file; none may stop all the others
-        raise Unreadable("cannot decode", " ".join(str(error).split())) from None
+        except (Unreadable, MemoryError):
+            raise
+        except UnidentifiedImageError:
+            raise _unknown(data) from None
+        except Image.DecompressionBombError:
+            raise Unreadable("far too large", f"over {MOST_PIXELS:,} pixels") from None
+        except Exception as error:  # Pillow's decoders raise a dozen kinds on a broken file; none may stop the others
+            raise Unreadable("cannot decode", " ".join(str(error).split())) from None
 
 
 def _open(data: bytes, annotated: tuple[int, int] | None, size: int | None) -> Picture:
@@ -94,13 +104,15 @@ def _open(data: bytes, annotated: tuple[int, int] | None, size: int | None) -> P
 
 
 def _pixel_parts(data: bytes) -> Iterator[bytes]:
-    """A PNG or JPEG file without the metadata that its pixels do not need; any other file as it is."""
+    """A PNG, JPEG or TIFF file without the metadata that its pixels do not need; any other file as it is."""
     if data.startswith(_PNG):
         yield _PNG
         yield from _png_parts(data)
     elif data.startswith(_JPEG):
         yield _JPEG
         yield from _jpeg_parts(data)
+    elif data.startswith((b"II*\0", b"MM\0*")):
+        yield from _tiff_parts(data)
     else:
         yield data
 
@@ -130,6 +142,25 @@ def _jpeg_parts(data: bytes) -> Iterator[bytes]:
             yield data[at:end]
         at = end
     yield data[at:]
+
+
+def _tiff_parts(data: bytes) -> Iterator[bytes]:
+    """The first directory keeps the tags that the pixels need, at its place, and is the only one."""
+    order = "<" if data.startswith(b"I") else ">"
+    try:
+        (at,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, at)
+    except struct.error:
+        yield data
+        return
+    kept = []
+    for start in range(at + 2, min(at + 2 + 12 * count, len(data) - 11), 12):
+        tag, *form = struct.unpack_from(f"{order}HHI", data, start)
+        if tag in _NEEDED_TAGS and (tag != ExifTags.Base.Orientation or form == [TiffTags.SHORT, 1]):
+            kept.append(data[start : start + 12])
+    yield data[:at] + struct.pack(f"{order}H", len(kept)) + b"".join(kept)
+    # No further directory, and what is left of the table.
+    yield bytes(4 + 12 * (count - len(kept))) + data[at + 2 + 12 * count + 4 :]
 
 
 def _unknown(data: bytes) -> Unreadable:
@@ -169,12 +200,18 @@ def _read(opened: Image.Image, annotated: tuple[int, int] | None, size: int | No
     if size is not None and opened.format == "JPEG" and min(width, height) >= 8 * size:
         opened.draft("RGB", (4 * size, 4 * size))
     orientation = _orientation(opened)
-    turned = orientation in (5, 6, 7, 8)
+    swapped = orientation in _SWAPPED
+    # Pillow turns TIFF by itself, and says beforehand how large it will be.
+    turned_by_pillow = isinstance(opened, TiffImagePlugin.TiffImageFile)
+    lying, upright = ((width, height), (height, width)) if swapped else ((width, height), (width, height))
+    if turned_by_pillow:
+        lying, upright = upright, lying
     image = _to_rgb(_reduced(opened, size), white)
-    if orientation in (2, 3, 4) or (turned and annotated != (width, height)):
+    if swapped and annotated == lying:
+        return Picture(image.transpose(_BACK[orientation]) if turned_by_pillow else image, *lying)
+    if orientation in _TURNS and not turned_by_pillow:
         image = image.transpose(_TURNS[orientation])
-        return Picture(image, height, width) if turned else Picture(image, width, height)
-    return Picture(image, width, height)
+    return Picture(image, *upright)
 
 
 def _orientation(opened: Image.Image) -> int:

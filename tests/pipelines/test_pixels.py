@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -213,6 +213,57 @@ def test_a_png_with_a_broken_comment_is_turned_by_its_exif_data() -> None:
         picture = read_image(data)
         assert (picture.width, picture.height) == (HEIGHT, WIDTH)
         assert np.abs(np.asarray(picture.image, int)[..., 0] - np.rot90(GREY8, -1)).max() <= 1
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF", "MPO"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_format_is_turned_by_its_exif_data_once(form: str, orientation: int) -> None:
+    """Pillow turns TIFF itself, and the others not."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    grey = np.repeat(np.repeat(_ramp(255, "u1")[::5, ::8], 8, 0), 8, 1)  # 64 x 64, coarse enough for JPEG
+    grey = grey[:, :48]
+    options = {"compression": "tiff_lzw" if orientation % 2 else None} if form == "TIFF" else {"quality": 95}
+    data = _saved(Image.fromarray(grey).convert("RGB"), form, exif=exif, **options)
+    turned = {1: grey, 2: grey[:, ::-1], 3: grey[::-1, ::-1], 4: grey[::-1], 5: grey.T, 8: np.rot90(grey)}
+    upright = (turned | {6: np.rot90(grey, -1), 7: grey[::-1, ::-1].T})[orientation]
+    # The boxes of the second refer to the picture as it lies.
+    for annotated, expected in ((None, upright), ((48, 64), grey if orientation > 4 else upright)):
+        picture = read_image(data, annotated)
+        assert (picture.height, picture.width) == expected.shape
+        assert np.abs(np.asarray(picture.image, int)[..., 0] - expected).mean() < 3
+
+
+TAGS = (270, 271, 274, 282, 283, 296, 305, 306, 315, 700, 33432, 33723, 34377, 34665, 34675, 34853, 50341, 50706)
+ENTRY = st.tuples(st.sampled_from(TAGS), st.integers(0, 16), st.sampled_from([0, 1, 2, 5, 1000, 2**31, 2**32 - 1]))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.tuples(ENTRY, st.binary(min_size=4, max_size=4)), min_size=1, max_size=3), st.booleans())
+@example([((274, 4, 2), b"\xff\x01\x04\x13")], False)
+@example([((274, 5, 2**32 - 1), b"\0\0\0\0")], True)
+@example(
+    [
+        (
+            (
+                34665,
+                9,
+                1,
+            ),
+            b"\xff\xff\xff\xff",
+        )
+    ],
+    True,
+)
+def test_broken_metadata_of_a_tiff_do_not_cost_its_pixels(entries, swapped: bool) -> None:
+    order = ">" if swapped else "<"
+    extra = b"".join(struct.pack(f"{order}HHI", *entry) + value for entry, value in entries)
+    data = _tiff(GREY16.astype(f"{order}u2"), 16)
+    (at,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, at)
+    table = struct.pack(f"{order}H", count + len(entries)) + data[at + 2 : at + 2 + 12 * count] + extra
+    picture = read_image(data[:at] + table + bytes(4))
+    assert sorted((picture.width, picture.height)) == [HEIGHT, WIDTH]
 
 
 def test_a_png_that_is_cut_short_stays_unreadable() -> None:
