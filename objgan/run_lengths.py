@@ -15,6 +15,8 @@ import pycocotools.mask
 
 MOST_PIXELS = 178_956_970
 """Pillow's own limit: what is larger was most likely made to fill the memory."""
+MOST_SIDE = 1_000_000
+"""Filters take memory in proportion to the longer side: a line of `MOST_PIXELS` would take 9 GB."""
 MOST_RUNS = 1 << 24
 """More than any outline has; checking them takes 0.7 GB."""
 _MOST_DIGITS = 7
@@ -55,8 +57,9 @@ def read_runs(counts: Any, height: int, width: int) -> np.ndarray:
         BadMask: the picture is too large, or the run lengths do not fill it.
     """
     pixels = height * width
-    if min(height, width) < 1 or pixels > MOST_PIXELS:
-        raise BadMask("run lengths of a picture that is too large", f"{height} x {width}, over {MOST_PIXELS:,} pixels")
+    if min(height, width) < 1 or max(height, width) > MOST_SIDE or pixels > MOST_PIXELS:
+        limits = f"over {MOST_PIXELS:,} pixels or {MOST_SIDE:,} on a side"
+        raise BadMask("run lengths of a picture that is too large", f"{height} x {width}, {limits}")
     if isinstance(counts, str):
         runs = _from_text(counts.encode("utf-8", "surrogatepass"))
     elif isinstance(counts, bytes):

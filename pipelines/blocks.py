@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,25 @@ import ray.data
 import objgan
 import objgan.files
 from objgan.errors import InputError
+from pipelines.attempts import MOST_ATTEMPTS, Attempts, WorkerDied
 from pipelines.coco_records import IMAGES, Row
 from pipelines.faults import StorageAway, StorageRefused
 from pipelines.image_files import open_place, read_bytes
+from pipelines.isolation import convert_apart
 from pipelines.rejects import Reject
-from pipelines.rows import Conversion, Record, convert
+from pipelines.rows import Conversion, Converted, Record, convert
 from pipelines.shards import SCHEMA_VERSION, Shard, write_shard
 from pipelines.spill import take
+from pipelines.storage import Storage
 
 Runner = Callable[[list[pa.Table], dict[str, Any]], Iterator[str]]
 """Calls `write_block(block, **arguments)` for every block and yields the reports in the blocks' order."""
 
 _READERS = 8
 """Images that a worker fetches at once from a remote storage."""
+_RETRIES = 2 * MOST_ATTEMPTS
+"""Of a task, by Ray: enough that `Attempts`, which names the shard, comes first, also where a task is counted that only
+waited for a worker that died."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,11 @@ def run_on_ray(blocks: list[pa.Table], arguments: dict[str, Any]) -> Iterator[st
     context.execution_options.preserve_order, context.enable_progress_bars = True, False
     cpus = int(ray.cluster_resources().get("CPU", 1))
     pool = ray.data.ActorPoolStrategy(min_size=1, initial_size=max(1, min(cpus, len(blocks))))
-    stay: dict[str, Any] = {"fn_constructor_kwargs": arguments, "compute": pool}
-    how = (_Stays, stay) if len(blocks) > 2 * cpus else (write_block, {"fn_kwargs": arguments})
+    # Ray's own default is to retry for ever. Each shard may cost a worker once or twice.
+    bounds = {"max_restarts": _RETRIES * len(blocks), "max_task_retries": _RETRIES}
+    stay: dict[str, Any] = {"fn_constructor_kwargs": arguments, "compute": pool, **bounds}
+    come_and_go = {"fn_kwargs": arguments, "max_retries": _RETRIES}
+    how = (_Stays, stay) if len(blocks) > 2 * cpus else (write_block, come_and_go)
     try:
         # from_arrow makes a block of each table: the blocks are the shards, whatever number Ray would choose.
         rows = ray.data.from_arrow(blocks).map_batches(how[0], batch_size=None, batch_format="pyarrow", **how[1])
@@ -102,6 +112,8 @@ def write_block(block: pa.Table, **arguments: Any) -> pa.Table:
         report = asdict(finished(block, Path(arguments["out"])) or _make(block, **arguments))
     except InputError as error:
         report = {"refused": str(error), "by_storage": isinstance(error, StorageRefused)}
+    except WorkerDied as error:
+        report = {"died": str(error)}
     except OSError as error:
         report = {"failed": [error.errno, error.strerror or str(error), _name(error)]}
     return pa.table({"report": [json.dumps(report)]})
@@ -111,9 +123,11 @@ def read_report(text: str) -> Report:
     """The report of a worker.
 
     Raises:
-        InputError, OSError: what the worker met.
+        InputError, OSError, WorkerDied: what the worker met.
     """
     facts = json.loads(text)
+    if "died" in facts:
+        raise WorkerDied(facts["died"])
     if "refused" in facts:
         raise (StorageRefused if facts["by_storage"] else InputError)(facts["refused"])
     if "failed" in facts:
@@ -155,50 +169,62 @@ WORK = ".work"
 """Folder in the prepared one, of what is needed until it is finished."""
 
 
-def _make(
-    block: pa.Table, images: list[str] | None, out: str, size: int, categories: list[int], language: str = "en"
-) -> Report:
+def _make(block: pa.Table, images: list[str] | None, out: str, run: str, **settings: Any) -> Report:
     split, name, inputs = (block[column][0].as_py() for column in ("split", "shard", "inputs"))
-    labels = {category: label for label, category in enumerate(categories)}
     records = records_of(block, Path(out) / WORK)
-    with _fetcher(images, [record.image for record in records]) as fetch:
-        converted = convert(records, Conversion(split, fetch, size, labels, language))
-    shard = None
-    if converted.rows:
-        shard = write_shard(Path(out), name, split, converted.table())
-        shard = replace(shard, inputs=inputs, contradictions=dict(sorted(converted.contradictions.items())))
-    rejected = tuple(Reject(**{**asdict(one), "shard": name}) for one in converted.rejected)
-    report = Report(shard, inputs, rejected)
-    write_receipt(Path(out), name, report)
+    with Attempts(Path(out) / WORK, name, inputs, run) as attempts:
+        converted = _converted(records, _conversion(split, **settings), images, attempts)
+        shard = None
+        if converted.rows:
+            shard = write_shard(Path(out), name, split, converted.table())
+            shard = replace(shard, inputs=inputs, contradictions=dict(sorted(converted.contradictions.items())))
+        rejected = tuple(Reject(**{**asdict(one), "shard": name}) for one in converted.rejected)
+        report = Report(shard, inputs, rejected)
+        write_receipt(Path(out), name, report)
     return report
 
 
+def _conversion(split: str, size: int, categories: list[int], language: str = "en") -> Conversion:
+    return Conversion(split, None, size, {category: label for label, category in enumerate(categories)}, language)
+
+
+def _converted(records: list[Record], how: Conversion, images: list[str] | None, attempts: Attempts) -> Converted:
+    """Rows from records and the images of each part; where a worker died of it before, in a process aside."""
+    places = None if images is None else [open_place(location) for location in images]
+    if not attempts.is_suspect:
+        # For want of memory, the record that takes it is found as one that kills a worker is.
+        with contextlib.suppress(MemoryError), _fetcher(places, [record.image for record in records]) as fetch:
+            return convert(records, replace(how, fetch=fetch))
+    return convert_apart(records, replace(how, fetch=None if places is None else partial(_read, places)), attempts)
+
+
 @contextlib.contextmanager
-def _fetcher(images: list[str] | None, wanted: Sequence[Row]) -> Iterator[Callable[[Row], bytes] | None]:
+def _fetcher(places: list[Storage] | None, wanted: Sequence[Row]) -> Iterator[Callable[[Row], bytes] | None]:
     """Reads an image file by its record; of a remote storage, several are on their way at a time.
 
-    images: the place of each part of the data set
+    places: of each part of the data set
     """
-    if images is None:
+    if places is None:
         yield None
         return
-    places = [open_place(location) for location in images]
     with ThreadPoolExecutor(_READERS) as pool:
         coming = {
-            image["image_id"]: pool.submit(read_bytes, places[image["part"]], image["file_name"])
+            image["image_id"]: pool.submit(_read, places, image)
             for image in wanted
             if places[image["part"]].local is None
         }
 
         def fetch(image: Row) -> bytes:
-            if image["image_id"] in coming:
-                return coming[image["image_id"]].result()
-            return read_bytes(places[image["part"]], image["file_name"])
+            return coming[image["image_id"]].result() if image["image_id"] in coming else _read(places, image)
 
         try:
             yield fetch
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _read(places: list[Storage], image: Row) -> bytes:
+    return read_bytes(places[image["part"]], image["file_name"])
 
 
 def records_of(block: pa.Table, work: Path) -> list[Record]:

@@ -12,6 +12,7 @@ from typing import Any
 import programs
 from objgan.errors import InputError
 from pipelines import log_format
+from pipelines.attempts import WorkerDied
 from pipelines.faults import RayAway, StorageAway, is_full, settled
 from redaction import redact
 
@@ -59,7 +60,7 @@ def ended(error: BaseException) -> int:
         return _last("stopped", code, f"{where or 'terminated'}; the same command resumes")
     if isinstance(error, KeyboardInterrupt):
         return _last("interrupted", 130, "by the keyboard; the same command resumes from what is finished")
-    if isinstance(error, StorageAway | RayAway):
+    if isinstance(error, StorageAway | RayAway | WorkerDied):
         return _last("failed", 1, f"{error}; the same command resumes")
     if isinstance(error, OSError) and is_full(error):
         return _last(

@@ -1,9 +1,11 @@
 """Held-out measures of a finished model, by a pool of Ray Data actors."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,7 @@ from PIL import Image
 from objgan.files import folder_aside, write_atomically
 from objgan.generation import ObjGAN
 from objgan.training import step_seed
+from pipelines.attempts import WorkerDied
 from pipelines.findings import Findings
 from pipelines.judging import Judges
 from pipelines.measuring import Evaluation, Measurer, Task, stage_of, tasks_of
@@ -29,6 +32,10 @@ from pipelines.synthesis import Synthesis, read_prompts
 __all__ = ["Evaluation", "Measured", "check", "evaluate", "run_here", "run_on_ray", "save"]
 
 _PICTURED = 4
+_MOST_STARTS = 3
+"""Of a batch, that end with the worker's death."""
+_RESTARTS = 10
+"""Of a worker, by Ray, whose own default is to restart it for ever."""
 Runner = Callable[[Evaluation, Sequence[Task]], Iterator[Findings]]
 """Does the tasks and yields what each found, in any order of the tasks' batches that is always the same."""
 
@@ -59,14 +66,30 @@ class Measured:
 
 
 def run_on_ray(what: Evaluation, tasks: Sequence[Task]) -> Iterator[Findings]:
-    """An actor pool of `what.workers`. Ray must be running."""
+    """An actor pool of `what.workers`. Ray must be running.
+
+    Raises:
+        WorkerDied: several workers died at one batch, or one while it loaded the model.
+    """
     context = ray.data.DataContext.get_current()
     before, context.execution_options.preserve_order = context.execution_options.preserve_order, True
     try:
         rows = ray.data.from_items([asdict(task) for task in tasks], override_num_blocks=len(tasks)).map_batches(
-            _Actor, fn_constructor_args=(what,), batch_size=1, compute=ray.data.ActorPoolStrategy(size=what.workers)
+            _Actor,
+            fn_constructor_args=(what, _make_starts()),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=what.workers),
+            max_restarts=_RESTARTS,
+            max_task_retries=_RESTARTS,
         )
-        yield from (Findings.from_bytes(row["findings"]) for row in rows.iter_rows())
+        for row in rows.iter_rows():
+            if row["died"]:
+                raise WorkerDied(row["died"])
+            yield Findings.from_bytes(row["findings"])
+    except ray.exceptions.RayActorError as error:
+        if error.actor_init_failed:
+            raise
+        raise WorkerDied(f"evaluate: a worker died {_RESTARTS + 1} times: look for a lack of memory") from error
     finally:
         context.execution_options.preserve_order = before
 
@@ -143,15 +166,46 @@ def _absolute(what: Evaluation) -> Evaluation:
     return replace(what, model=what.model.resolve(), data=data, judges=what.judges.absolute())
 
 
+class _Starts:
+    """How often each batch was begun, which no worker's death erases."""
+
+    def __init__(self) -> None:
+        self._starts: Counter[Task] = Counter()
+
+    def count(self, task: Task) -> int:
+        """Count one more; how many there were before."""
+        self._starts[task] += 1
+        return self._starts[task] - 1
+
+
+def _make_starts() -> Any:
+    """The actor, on the driver's own node."""
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )
+    return ray.remote(num_cpus=0)(_Starts).options(scheduling_strategy=here).remote()
+
+
 class _Actor:
     """A measurer behind Ray Data's interface."""
 
-    def __init__(self, what: Evaluation) -> None:
-        self._measurer = Measurer(what)
+    def __init__(self, what: Evaluation, starts: Any) -> None:
+        self._measurer, self._starts = Measurer(what), starts
 
-    def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, list[bytes]]:
+    def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
         task = Task(str(batch["kind"][0]), int(batch["number"][0]))
-        return {"findings": [self._measurer(task).to_bytes()]}
+        deaths = ray.get(self._starts.count.remote(task))
+        if deaths >= _MOST_STARTS:
+            return {"findings": [b""], "died": [self._death(task, deaths)]}
+        return {"findings": [self._measurer(task).to_bytes()], "died": [""]}
+
+    def _death(self, task: Task, deaths: int) -> str:
+        ids = self._measurer.image_ids(task)
+        images = ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
+        return (
+            f"evaluate: {deaths} workers died one after the other at batch {task.number} of {task.kind} (images "
+            f"{images}): run verify on the data, or look for a lack of memory"
+        )
 
 
 def _picture_of_rows(what: Evaluation, model: ObjGAN, sources: Sources) -> Image.Image:

@@ -76,22 +76,33 @@ class Measurer:
     @torch.no_grad()
     def __call__(self, task: Task) -> Findings:
         """Measure one batch."""
-        places, found = self._what.protocol.places(len(self._sources.rows)), Findings()
+        found = Findings()
         if task.kind == ROWS:
-            prompts = self._prompts(places, task.number)
+            prompts = self._prompts(task)
             found.add(self._rows.rows(prompts), prompts.keys)
         elif task.kind == DIVERSITY:
-            prompts = self._prompts(places[: self._what.protocol.diverse_captions], task.number)
+            prompts = self._prompts(task)
             found.add(self._rows.diversity(prompts), prompts.keys)
         else:
             self._stage(task, found)
         return found
 
-    def _prompts(self, places: list[Place], number: int) -> Prompts:
-        size = self._what.batch
-        prompts = read_prompts(
-            self._sources.rows, places[number * size : (number + 1) * size], self._what.seed, self._words
-        )
+    def image_ids(self, task: Task) -> list[int]:
+        """The images that a batch is of."""
+        if task.kind in (ROWS, DIVERSITY):
+            return [self._sources.rows.image_id(place.index) for place in self._places(task)]
+        reader = self._sources.stages[task.kind]
+        end = min((task.number + 1) * VALIDATION_BATCH, self._what.protocol.limit(len(reader)))
+        return [reader.image_id(index) for index in range(task.number * VALIDATION_BATCH, end)]
+
+    def _places(self, task: Task) -> list[Place]:
+        size, places = self._what.batch, self._what.protocol.places(len(self._sources.rows))
+        if task.kind == DIVERSITY:
+            places = places[: self._what.protocol.diverse_captions]
+        return places[task.number * size : (task.number + 1) * size]
+
+    def _prompts(self, task: Task) -> Prompts:
+        prompts = read_prompts(self._sources.rows, self._places(task), self._what.seed, self._words)
         return replace(prompts, batch=prompts.batch.to(self._device))
 
     def _stage(self, task: Task, found: Findings) -> None:

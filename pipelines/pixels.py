@@ -14,7 +14,7 @@ import torch
 from PIL import ExifTags, Image, TiffImagePlugin, TiffTags, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from objgan.run_lengths import MOST_PIXELS
+from objgan.run_lengths import MOST_PIXELS, MOST_SIDE
 from pipelines.image_files import Unreadable
 
 QUALITY = 95
@@ -194,8 +194,8 @@ def _tiff_type(tags: TiffImagePlugin.ImageFileDirectory_v2) -> str:
 
 def _read(opened: Image.Image, annotated: tuple[int, int] | None, size: int | None) -> Picture:
     width, height = opened.size
-    if width * height > MOST_PIXELS:
-        raise Unreadable("far too large", f"{width} x {height}, over {MOST_PIXELS:,} pixels")
+    if width * height > MOST_PIXELS or max(width, height) > MOST_SIDE:
+        raise Unreadable("far too large", f"{width} x {height}, over {MOST_PIXELS:,} pixels or {MOST_SIDE:,} on a side")
     white = _white(opened)
     if size is not None and opened.format == "JPEG" and min(width, height) >= 8 * size:
         opened.draft("RGB", (4 * size, 4 * size))

@@ -4,6 +4,7 @@ The JSON is read as a stream into sorted runs aside (`pipelines.ingest`, `pipeli
 make which shard; workers join, convert and write (`pipelines.blocks`); the manifest comes last (`pipelines.finish`).
 """
 
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -285,6 +286,7 @@ class _Work:
             "size": self.config.image_size,
             "categories": list(data.categories),
             "language": self.config.language,
+            "run": secrets.token_hex(8),
         }
         shards, lost = [], []
         with ShardProgress(len(planned), len(data.images), self.log) as progress:

@@ -94,6 +94,10 @@ class ShardReader:
         number, mirrored, words = self._draw(row, seed, epoch)
         return self._sample(row, words, mirrored and flip and not self._index.is_sided(row, number))
 
+    def image_id(self, index: int) -> int:
+        """The image of sample `index`."""
+        return self._index.image_id(self._rows[index])
+
     def caption_count(self, index: int) -> int:
         """Captions of sample `index` that have a known word, at least 1."""
         return self._index.count(self._rows[index])

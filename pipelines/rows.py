@@ -74,12 +74,12 @@ def convert(records: Iterable[Record], how: Conversion) -> Converted:
         try:
             result.rows.append(_row(record, how, lost, result.contradictions))
         except Unreadable as error:
-            lost = _lost_image(record, error)
+            lost = lost_image(record, error)
         result.rejected += lost
     return result
 
 
-def _lost_image(record: Record, error: Unreadable) -> list[Reject]:
+def lost_image(record: Record, error: Unreadable) -> list[Reject]:
     """An image that cannot be used takes its objects and captions with it."""
     image_id = record.image["image_id"]
     parts = [("annotation", one) for one in record.objects] + [("caption", one) for one in record.captions]

@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image
 
 from objgan.drawing import Colour, name_colours
+from objgan.errors import InputError
+from objgan.run_lengths import BadMask
 from pipelines.inspection.counts import Shown
 from pipelines.masks import decode_masks
 
@@ -17,7 +19,11 @@ _SWITCHES = ("pictures", "boxes", "masks")
 
 
 def sheet(samples: Sequence[Shown], classes: Sequence[str], size: int, drawn: str) -> str:
-    """One card an image. size: side of the stored pictures and masks; drawn: how the samples were."""
+    """One card an image. size: side of the stored pictures and masks; drawn: how the samples were.
+
+    Raises:
+        InputError: a mask is damaged.
+    """
     colours = name_colours(classes)
     switches = "".join(f'<label><input type="checkbox" id="see-{name}" checked> {name}</label>' for name in _SWITCHES)
     cards = "".join(_sample(one, classes, colours, size) for one in samples)
@@ -91,7 +97,13 @@ def _masks(one: Shown, names: Sequence[str], colours: Mapping[str, Colour], size
         return ""
     side = min(size, _MOST_MASK)
     canvas = np.zeros((side, side, 4), np.uint8)
-    for (name, _), mask in zip(parts, decode_masks([counts for _, counts in parts], size, side), strict=True):
+    try:
+        decoded = decode_masks([counts for _, counts in parts], size, side)
+    except BadMask as error:
+        raise InputError(
+            f"data: image {one.image_id} of split {one.split} has a damaged mask ({error}): run verify on the data"
+        ) from None
+    for (name, _), mask in zip(parts, decoded, strict=True):
         inside = mask >= 128
         canvas[inside] = (*colours[name], _INSIDE)
         canvas[_edge(inside), 3] = _EDGE

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,8 +35,10 @@ from pipelines.recipes import resolve
 from pipelines.run import sample_source
 from pipelines.runs import find_runs, to_go_on
 from pipelines.sample import make_sample
+from pipelines.shards import load_manifest, read_split
 from pipelines.storage import Storage
 from pipelines.synthesis import Synthesis
+from tests.pipelines.crashes import run_crashing
 from tests.pipelines.training import wait_until
 
 PROTOCOL = Protocol("p", pool=8, diverse_captions=3, diverse_samples=2)
@@ -127,6 +130,23 @@ def test_the_size_of_batches_changes_nothing(what: Evaluation, measured: Measure
 @pytest.mark.usefixtures("ray_local")
 def test_workers_on_ray_change_nothing(what: Evaluation, measured: Measured) -> None:
     _check_same(measured, evaluate(replace(what, workers=2), lambda line: None, run_on_ray), exact=True)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_batch_that_kills_its_workers_is_named_and_ends_the_command(what: Evaluation, tmp_path: Path) -> None:
+    """Without a bound, Ray would restart the worker for ever."""
+    table = next(read_split(what.data, load_manifest(what.data), "test"))
+    data, image_id = table["image"][2].as_py(), table["image_id"][2].as_py()
+    arguments = ["evaluate", "--model", what.model, "--data", what.data, "--out", tmp_path / "out"]
+    done = run_crashing(tmp_path / "site", {data: "SIGSEGV"}, *arguments)
+    text = done.stdout + done.stderr
+    assert done.returncode == 1, text[-3000:]
+    (told,) = re.findall(
+        r"failed: evaluate: 3 workers died one after the other at batch 0 of \w+ \(images ([^)]*)\)", text
+    )
+    assert str(image_id) in told.split(", ")
+    assert not (tmp_path / "out" / "measures.json").exists()
 
 
 def test_the_seed_changes_noise_and_captions(what: Evaluation) -> None:

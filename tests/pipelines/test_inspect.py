@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from objgan.errors import InputError
 from pipelines.__main__ import main
 from pipelines.inspection.counts import Survey
 from pipelines.inspection.page import page
+from pipelines.inspection.sheet import sheet
 from pipelines.inspection.survey import survey
 from pipelines.inspection.table import lines, numbers, pairs, quantiles, sparks
 from pipelines.prepare import Options, prepare, run_here
@@ -151,6 +153,14 @@ def test_broken_data_are_one_line(prepared: Path, tmp_path: Path, content: bytes
     with pytest.raises(InputError, match=r"cannot read .*see verify") as caught:
         survey(folder, 1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("counts", ["", "1", "nonsense"])
+def test_a_damaged_mask_is_one_line(found: Survey, counts: str) -> None:
+    one = found.samples[0]
+    damaged = replace(one, masks=[counts, *one.masks[1:]])
+    with pytest.raises(InputError, match=f"image {one.image_id} of split {one.split} has a damaged mask"):
+        sheet([damaged], found.manifest["classes"], 64, "as they come")
 
 
 def test_labels_that_there_are_not_are_one_line(prepared: Path, tmp_path: Path) -> None:

@@ -176,6 +176,15 @@ def test_large_pictures_of_16_bits_are_read_right() -> None:
         assert np.abs(found[300, :, 0] - np.linspace(0, 255, found.shape[1])).max() < 2
 
 
+@pytest.mark.parametrize("sides", [(1_000_001, 1), (1, 20_000_000), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
+def test_pictures_that_would_fill_the_memory_are_refused(sides: tuple[int, int]) -> None:
+    """A long line has few pixels, but the filter that makes it a square takes memory by its length."""
+    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", *sides, 8, 0, 0, 0, 0))
+    pixels = _chunk(b"IDAT", zlib.compress(b"\0" * min(sides[1] * (1 + sides[0]), 10**8)))
+    with pytest.raises(Unreadable, match="far too large"):
+        read_image(b"\x89PNG\r\n\x1a\n" + head + pixels + _chunk(b"IEND", b""))
+
+
 BOMB = zlib.compress(b"\0" * (100 << 20), 9)
 BROKEN_CHUNKS = {
     "eXIf": (b"", b"junk", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"),

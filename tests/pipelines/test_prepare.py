@@ -183,6 +183,22 @@ def test_run_lengths_that_do_not_fill_the_picture_cost_the_mask_alone(
     assert not verify(tmp_path / "one", lambda line: None, processes=1).faults
 
 
+def test_sizes_that_fit_no_memory_cost_the_masks_alone(tmp_path, write_coco, scenes, data_config) -> None:
+    """Two thousand million pixels a side end a decoder in C; 40,000 a side as a list of counts would take 12 GiB."""
+    images, objects, captions = scenes(8)
+    for image, side in zip(images, (2_000_000_000, 40_000, 2_147_483_647, 13_378), strict=False):
+        image |= {"width": side, "height": side}
+        for number, one in enumerate(one for one in objects if one["image_id"] == image["id"]):
+            one |= {"bbox": [0, 0, side / 2, side / 2], "area": side}
+            counts = ([side * side], [1, side * side - 1], "1")[number]
+            one["segmentation"] = {"size": [side, side], "counts": counts}
+    source = write_coco(tmp_path / "coco", images, objects, captions, pixels=False)
+    manifest, _ = _go(source, tmp_path / "data", data_config)
+    assert manifest["counts"]["objects"] == 24 and manifest["counts"]["masks"] == 24 - 4 * 3
+    reasons = {one.reason for one in _rejects(tmp_path / "data", "mask")}
+    assert reasons == {"run lengths of a picture that is too large; the object is kept without a mask"}
+
+
 def test_no_split_stays_empty_when_images_turn_out_unusable(tmp_path, write_coco, scenes, data_config) -> None:
     source = write_coco(tmp_path / "coco", *scenes(5))
     for split in ("test", "validation"):
