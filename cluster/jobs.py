@@ -11,6 +11,8 @@ from cluster.errors import InputError
 Result = TypeVar("Result")
 
 NAME_KEY, NUMBER_KEY, KIND_KEY = "objgan.submission", "objgan.number", "objgan.kind"
+CHECK = re.compile(r"check-[0-9a-f]{12}")
+"""The submission id of a check before a job starts (`preflight`)."""
 LAST_WORD = re.compile(r"^(?P<state>done|failed|stopped|interrupted|error)(?: \(exit code (?P<code>\d+)\))?: ")
 """How the programs end their logs; in JSON the same words are in `state` and `exit_code`."""
 _JSON_CODE = re.compile(r'"exit_code": (?P<code>\d+)')
@@ -106,7 +108,7 @@ def asking(request: Callable[[], Result]) -> Result:
 def all_jobs(client: Any) -> list[Job]:
     """What was submitted, oldest first, without this package's own checks."""
     found = [details for details in asking(client.list_jobs) if details.submission_id]
-    jobs = [Job.of(details) for details in found if (details.metadata or {}).get(KIND_KEY) != "check"]
+    jobs = [Job.of(details) for details in found if not CHECK.fullmatch(details.submission_id)]
     return sorted(jobs, key=lambda job: job.started or 0.0)
 
 

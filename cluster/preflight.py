@@ -15,6 +15,7 @@ from cluster.probe import MARK, versions
 LIMIT_S = 60.0
 _TIDY_S = 15.0
 """For the end of a check that was stopped; Ray kills it after 3 s."""
+_SETTLE_S = 1.5
 _POLL_S = 0.3
 
 
@@ -106,7 +107,11 @@ def _versions(nodes: list[dict[str, Any]]) -> list[str]:
 
 
 def _tidy(client: Any, name: str) -> None:
-    """The check leaves no trace in the list of jobs: it is stopped if it still runs, and deleted once it has ended."""
+    """The check leaves no trace in the list of jobs: it is stopped if it still runs, and deleted once it has ended.
+
+    Ray's job manager looks at the process of a job once a second. If it finds the process ended and the job deleted, it
+    enters the job again, as one that failed; so the list is looked at until that cannot happen any more.
+    """
     end = time.monotonic() + _TIDY_S
     # What was found counts more than an entry in a list.
     with contextlib.suppress(Exception):
@@ -114,4 +119,7 @@ def _tidy(client: Any, name: str) -> None:
             client.stop_job(name)
         while not Job.of(client.get_job_info(name)).over and time.monotonic() < end:
             time.sleep(_POLL_S)
+        time.sleep(_SETTLE_S)
+        client.delete_job(name)
+        time.sleep(_SETTLE_S)
         client.delete_job(name)

@@ -12,7 +12,6 @@ import platform
 import secrets
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -21,8 +20,8 @@ from typing import Any
 
 MARK = "PROBE "
 _NODE_S = 25.0
-_REMOVE_S = 2.0
-"""Ray kills a job 3 s after it asked it to stop."""
+_REMOVE_S = 10.0
+"""Ray kills a job that it asked to stop after `RAY_JOB_STOP_WAIT_TIME_S`: 120 s here, 3 s by default."""
 _SEEN_S = 5.0
 """Seconds after which a file must be visible elsewhere; NFS caches folders for some."""
 
@@ -41,12 +40,13 @@ def main(arguments: list[str]) -> int:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     nodes.sort(key=lambda node: "node:__internal_head__" in node["Resources"], reverse=True)
     name = f".objgan-check-{secrets.token_hex(8)}"
+    new = _missing_folders(options.location)
     try:
         told = _ask_all(nodes, options.location, name, options.seconds)
     finally:
         if options.location:
             with contextlib.suppress(Exception):
-                ray.get(_on(nodes[0], remove).remote(options.location, name), timeout=_REMOVE_S)
+                ray.get(_on(nodes[0], remove).remote(options.location, name, new), timeout=_REMOVE_S)
     found = [
         {"name": f"{node['NodeName']} ({node['NodeID'][:8]})", **facts} for node, facts in zip(nodes, told, strict=True)
     ]
@@ -106,9 +106,6 @@ def _write(location: str, name: str) -> str:
     """Empty if all is well."""
     if "://" not in location:
         folder = Path(location)
-        made = [path for path in (folder, *folder.parents) if not path.exists()]
-        # The folders that are made for the check go with it.
-        _made(name).write_text(json.dumps([str(path) for path in made]))
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / name).open("x") as file:
             file.write(name)
@@ -141,23 +138,23 @@ def _read(location: str, name: str) -> str:
         time.sleep(0.5)
 
 
-def remove(location: str, name: str) -> None:
-    """On the head: remove the file, and the folders that were made for it, if nothing else is in them."""
+def remove(location: str, name: str, new: list[str]) -> None:
+    """On the head: remove the file, and those of the folders `new` in which nothing else is."""
     if "://" in location:
         system, path = _opened(location)
         system.delete_file(f"{path}/{name}")
         return
     (Path(location) / name).unlink(missing_ok=True)
-    made = _made(name)
     with contextlib.suppress(OSError):
-        for path in json.loads(made.read_text()):
-            Path(path).rmdir()
-    made.unlink(missing_ok=True)
+        for folder in new:
+            Path(folder).rmdir()
 
 
-def _made(name: str) -> Path:
-    """On the head alone: notes which folders a check has made."""
-    return Path(tempfile.gettempdir()) / name
+def _missing_folders(location: str) -> list[str]:
+    """The folders that a file in `location` needs and that are not there yet, deepest first."""
+    if not location or "://" in location:
+        return []
+    return [str(folder) for folder in (Path(location), *Path(location).parents) if not folder.exists()]
 
 
 def _opened(location: str) -> tuple[Any, str]:

@@ -22,8 +22,8 @@ _LONGEST = 300
 # What Ray says of the end of a worker's process, among much else.
 _EXIT = re.compile(r"Worker exit type: (?P<kind>\w+) Worker exit detail: (?P<detail>.+?)(?: Some common causes|$)")
 _POLL_S = 0.2
-_GRACE_S = 120.0
-"""Seconds that workers have for a last checkpoint after they were asked to stop."""
+GRACE_S = 120.0
+"""Seconds that workers have for a last checkpoint after they were asked to stop, or after a machine was taken away."""
 
 
 class Stalled(RuntimeError):
@@ -57,6 +57,7 @@ class Supervisor:
     lost:      set when another driver has taken the run
     listeners: get every event, in order
     wish:      is asked some times a second why the run is to stop; None: it is not
+    tick:      is called some times a second
     """
 
     def __init__(
@@ -66,9 +67,10 @@ class Supervisor:
         lost: threading.Event,
         listeners: Sequence[Listener] = (),
         wish: Callable[[], str | None] = lambda: None,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._board, self._compute, self._lost = board, compute, lost
-        self._listeners, self._wish = listeners, wish
+        self._listeners, self._wish, self._tick = listeners, wish, tick
         self._asked: str | None = None
         self._told_at = 0.0
         self.seen = Seen()
@@ -106,6 +108,7 @@ class Supervisor:
         for event in seen.events:
             for listen in self._listeners:
                 listen(event)
+        self._tick()
         if self._lost.is_set():
             raise Stalled("another driver holds this run now: it goes on there")
         self._judge(seen)
@@ -118,8 +121,8 @@ class Supervisor:
 
     def _judge(self, seen: Seen) -> None:
         compute = self._compute
-        if self._told_at and time.monotonic() - self._told_at > _GRACE_S:
-            raise Stalled(f"the workers left no checkpoint within {_GRACE_S:.0f} s of being asked to stop")
+        if self._told_at and time.monotonic() - self._told_at > GRACE_S:
+            raise Stalled(f"the workers left no checkpoint within {GRACE_S:.0f} s of being asked to stop")
         if seen.beat_age > compute.start_deadline:
             there = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
             raise Stalled(

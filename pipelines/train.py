@@ -18,6 +18,7 @@ from objgan.sections import TrainingConfig
 from objgan.stages import stage_class
 from pipelines.board import Seen, make_board
 from pipelines.checkpoints import FINISHED, finished_checkpoint
+from pipelines.draining import OwnNode
 from pipelines.events import Listener, Recorder
 from pipelines.faults import StorageRefused, Work, only_logged
 from pipelines.jobs import TrainJob, check_folder, claim_folder
@@ -28,7 +29,7 @@ from pipelines.session import check_resources
 from pipelines.standing import ended_as, one_line
 from pipelines.status import LiveStatus, RunStatus
 from pipelines.storage import Storage
-from pipelines.supervision import INTERRUPTED, FailureReports, Preempted, Stalled, Supervisor, Watcher
+from pipelines.supervision import GRACE_S, INTERRUPTED, FailureReports, Preempted, Stalled, Supervisor, Watcher
 from pipelines.worker import Orders, train_worker
 
 __all__ = ["Preempted", "Stalled", "Trained", "TrainingStopped", "check_groups", "check_job", "train"]
@@ -127,8 +128,9 @@ def _supervise(job: TrainJob, use_gpu: bool, driver: _Driver, work: Work) -> str
         listeners.append(Recorder(lease.storage.local / "progress.jsonl", driver.log))
     if watcher is not None:
         listeners.append(watcher.event)
-    wish = (lambda: None) if watcher is None else watcher.wish
-    watch = Supervisor(board, job.config.compute, lease.lost, listeners, wish)
+    # A sweep starts its trials again on another machine; nobody does so with the driver of a run.
+    wish = OwnNode().wish if watcher is None else watcher.wish
+    watch = Supervisor(board, job.config.compute, lease.lost, listeners, wish, metrics.tick)
     try:
         reason = watch.run(_trainer(Orders(job, board, lease.token), use_gpu, lease.storage).fit)
     finally:
@@ -228,7 +230,14 @@ def _trainer(orders: Orders, use_gpu: bool, store: Storage) -> TorchTrainer:
             storage_path=place.path,
             storage_filesystem=None if store.local else place.filesystem,
             callbacks=[FailureReports(orders.board)],
-            failure_config=ray.train.FailureConfig(max_failures=training.max_failures, max_preemption_failures=-1),
+            failure_config=ray.train.FailureConfig(
+                max_failures=training.max_failures,
+                max_preemption_failures=-1,
+                # The first worker alone writes the checkpoint. It needs no worker that is gone to commit it, and may
+                # still write when the machine that was announced is gone.
+                relax_collectives_on_preemption=True,
+                preemption_grace_s=GRACE_S,
+            ),
         ),
     )
 

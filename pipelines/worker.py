@@ -1,7 +1,6 @@
 """The training loop of one Ray Train worker: it knows nothing of the model, and serves every stage."""
 
 import shlex
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ import ray.train
 import ray.train.collective
 import ray.train.torch
 import torch
+from ray.train.v2._internal.execution.context import get_train_context
 
 from objgan.batch import Part
 from objgan.checkpoint import load_weights, read_state, resume, snapshot
@@ -36,8 +36,6 @@ from pipelines.system import system_metrics
 from pipelines.tracking import NullTracker
 from pipelines.validation import draw_pictures, validate
 
-_LISTEN_S = 5.0
-"""Seconds between two looks at Ray's notice of preemption, which costs all workers a meeting."""
 _ANSWER_S = 30.0
 
 
@@ -101,7 +99,7 @@ class _Loop:
         self.herald = self._herald(orders, found)
         self.writer = CheckpointWriter(job.checkpoints(self._warn), partial(self._before_commit, orders.token))
         self.interval, self.ledger = Interval(self.training.batch_size), Ledger()
-        self._listened, self._noticed = time.monotonic(), False
+        self._noticed = False
 
     def run(self) -> None:
         """All steps that are left, with a line every `log_every` and a checkpoint every `checkpoint_every`."""
@@ -201,14 +199,13 @@ class _Loop:
         """Only the first worker asks; what follows is decided by all at one step."""
         if self.rank:
             return False
-        return self.herald.reason is not None or time.monotonic() - self._listened > _LISTEN_S
+        return self.herald.reason is not None or (_preemption_is_announced() and not self._noticed)
 
     def _listen(self) -> bool:
-        """All workers meet: is a node to be preempted, does the driver want to stop?"""
-        self._listened = time.monotonic()
-        reason = ray.train.collective.broadcast_from_rank_zero(self.herald.reason)
-        notice = ray.train.get_preemption_info()
-        if notice is not None and not self._noticed:
+        """All workers meet: is a machine about to be taken away, does the driver want to stop?"""
+        told = (self.herald.reason, _preemption_is_announced())
+        reason, announced = ray.train.collective.broadcast_from_rank_zero(told)
+        if announced and not self._noticed:
             self._noticed = True
             self.herald.report(Warned(f"a machine is about to be taken away: checkpoint at step {self.state.step}"))
             self._checkpoint({})
@@ -260,6 +257,16 @@ class _Loop:
         self.writer.wait()
         # The first worker's last checkpoint is committed before any worker says that it is done.
         ray.train.collective.barrier()
+
+
+def _preemption_is_announced() -> bool:
+    """Whether Ray announced to this worker that a machine of the run is about to be taken away.
+
+    `ray.train.get_preemption_info` asks the same and makes all workers meet. With `relax_collectives_on_preemption` the
+    others leave that meeting before the worker that is about to go has arrived, and it waits there for the rest of the
+    notice, so that no step is finished and no wish to stop is heard.
+    """
+    return get_train_context().preemption_context.preemption_info is not None
 
 
 def _set_threads(wanted: int, checkpoint: Path | None, neighbours: int) -> int:

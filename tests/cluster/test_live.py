@@ -1,6 +1,7 @@
 """Jobs on a real cluster of a head and two workers: followed, refused, stopped (faults: `tests.chaos_cluster`)."""
 
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from tests.cluster.bench import Bench, Jobs, MLflowServer
 from tests.cluster.local_cluster import LocalCluster, wait_until, write_token
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
-SECRET = "geheim-0123456789"
+# Not in one piece: `submit` refuses a file that holds a secret of its environment, this one included.
+SECRET = "-".join(("geheim", "0123456789"))
 
 
 @dataclass
@@ -31,8 +33,6 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     # Sockets have short names: pytest's own folders are too deep for them.
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="og") as short:
         bench = Bench(tmp_path_factory.mktemp("shared"))
         with MLflowServer(bench.folder / "mlflow") as mlflow, LocalCluster(Path(short)) as cluster:
@@ -93,6 +93,29 @@ def test_an_ask_that_cannot_be_met_and_storage_that_is_not_shared_are_refused(pl
     assert "wants 5 workers of one CPU each, and the cluster has 2 CPUs" in errors[0]
     assert "is not shared" in errors[1]
     assert "never" not in place.jobs.ask("status")[1]
+
+
+def checks(place: Place) -> list[str]:
+    """The checks that Ray still knows as jobs."""
+    jobs = place.cluster.get("/api/jobs/")
+    assert isinstance(jobs, list)
+    return [job["submission_id"] for job in jobs if (job["submission_id"] or "").startswith("check-")]
+
+
+def test_checks_leave_no_job_no_file_and_no_folder(place: Place) -> None:
+    folder = place.bench.folder / "made" / "for" / "the check"
+    code, said = place.jobs.submit("never", *place.bench.train("never", steps=6, workers=5), storage=str(folder))
+    assert code == 2 and "is not shared" not in said, said
+    assert not (place.bench.folder / "made").exists()
+    assert checks(place) == []
+
+
+def test_a_check_that_takes_too_long_is_stopped_and_leaves_nothing(place: Place) -> None:
+    process = place.jobs.start("never", *place.bench.train("never", steps=6), wait=("--check-timeout", "2"))
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 2 and "allow more time with --check-timeout" in said, said
+    assert checks(place) == []
+    assert not list(place.bench.folder.glob(".objgan-check-*"))
 
 
 def test_of_two_at_one_moment_one_begins_and_it_can_be_stopped(place: Place) -> None:
