@@ -8,7 +8,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -88,11 +87,9 @@ def test_sigterm_to_a_worker_leaves_a_checkpoint_and_training_continues(cluster:
         gone.kill()
     events = [{**line, "time": round(line["time"] - moment, 1)} for line in bench.lines(folder)]
     told = [event for event in events if event["event"] not in ("logged", "validated")]
-    print("\n".join(map(str, told)))
     began = [event for event in events if event["event"] == "began"]
     assert len(began) == 2 and began[1]["step"] == step and began[1]["workers"] == 1, told
     assert any("about to be taken away" in event.get("text", "") for event in events), told
-    logged = [event for event in events if event["event"] == "logged"]
-    for before, after in pairwise(logged):
-        if after["time"] - before["time"] > 5:
-            print("gap", before["time"], before["step"], after["time"], after["step"])
+    # Both workers go on until the machine is gone: none of them waits for the other.
+    between = [event["step"] for event in events if event["event"] == "logged" and event["time"] < began[1]["time"]]
+    assert max(between) > step + 5, told

@@ -78,6 +78,13 @@ def test_a_step_that_only_the_failure_knows_of_counts(board: Any) -> None:
     assert ray.get(board.take.remote()).advanced
 
 
+def test_time_passes_for_metrics_while_nothing_happens(board: Any) -> None:
+    ticks: list[float] = []
+    watch = Supervisor(board, ComputeConfig(), threading.Event(), tick=lambda: ticks.append(time.monotonic()))
+    assert watch.run(lambda: time.sleep(1.5)) is None
+    assert len(ticks) >= 3
+
+
 def test_a_run_without_any_worker_gives_up_and_says_what_the_cluster_has(board: Any) -> None:
     end = threading.Event()
     with pytest.raises(Stalled, match=r"sign of life for .* asks for 1 workers, the cluster has 2 CPUs"):
