@@ -69,7 +69,14 @@ class Status:
     time: int = field(default_factory=_now)
 
 
-Record = Parameters | Metrics | Picture | Status
+@dataclass(frozen=True)
+class Tags:
+    """Tags of the run."""
+
+    values: Mapping[str, str]
+
+
+Record = Parameters | Metrics | Picture | Status | Tags
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,7 @@ class Backlog:
         lines = [line for name in self.names() for line in self._lines(name)]
         metrics = {(key, line["step"]) for line in lines for key in line.get("metrics", ())}
         pictures = {(line["picture"], line["step"]) for line in lines if "picture" in line}
-        others = sum("parameters" in line or "status" in line for line in lines)
+        others = sum(not line.keys().isdisjoint(("parameters", "status", "tags")) for line in lines)
         place = shown(self._storage)
         run = place if self._storage.local is not None else self._storage.address
         return Kept(len(metrics), len(pictures), others, f"{place}/{FOLDER}", run)
@@ -167,6 +174,8 @@ class Backlog:
                 return {"metrics": dict(values), "step": step, "time": when}
             case Status(status, when):
                 return {"status": status, "time": when}
+            case Tags(values):
+                return {"tags": dict(values)}
             case Picture(title, step, _):
                 file = f"{name.removesuffix('.jsonl')}-{place}.png"
                 self._storage.write(f"{FOLDER}/{file}", record.png())
@@ -177,6 +186,8 @@ class Backlog:
             return Metrics(line["metrics"], line["step"], line["time"])
         if "parameters" in line:
             return Parameters(line["parameters"])
+        if "tags" in line:
+            return Tags(line["tags"])
         if "status" in line:
             return Status(line["status"], line["time"])
         try:

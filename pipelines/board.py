@@ -57,6 +57,21 @@ class Board:
         self._stop: str | None = None
         self._failure: Failure | None = None
         self._last: WorkerFailed | None = None
+        self._controller: Any = None
+        self._abandoned = False
+
+    def control(self, controller: Any) -> None:
+        """Ray Train's controller of the run, an actor."""
+        self._controller = controller
+
+    def abandon(self) -> Any:
+        """The driver gives the run up; returns the controller, None: it has not begun."""
+        self._abandoned = True
+        return self._controller
+
+    def abandoned(self) -> bool:
+        """Whether the driver gave the run up."""
+        return self._abandoned
 
     def post(self, *events: Event) -> None:
         """Events for whoever listens at the driver."""

@@ -13,7 +13,7 @@ from pipelines.backlog import FOLDER, Backlog, shown
 from pipelines.checkpoints import CheckpointStore
 from pipelines.mlflow_store import mlflow_client
 from pipelines.progress import Log
-from pipelines.runs import choose, find_groups, find_runs, is_alive
+from pipelines.runs import choose, find_groups, find_runs, is_alive, name_within
 from pipelines.storage import Storage
 from pipelines.tracking import Tracking, known_run, send_backlog, store_exists
 from redaction import in_a_line
@@ -102,8 +102,10 @@ def send(base: Storage, wanted: str, uri: str, log: Log, timeout: float = 600.0)
         InputError: there is no such run.
     """
     chosen = [(seen.name, seen.storage, seen.alive) for seen in choose(base, wanted)]
-    above = {name.rpartition("/")[0] for name, _, _ in chosen} if len(chosen) > 1 else set()
-    chosen += [(name, at, _group_alive(base, name, at)) for name, at in find_groups(base) if name in above]
+    if len(chosen) > 1 or chosen[0][0] != name_within(base, wanted):
+        names = [name for name, _, _ in chosen]
+        groups = [(group, at) for group, at in find_groups(base) if any(name.startswith(f"{group}/") for name in names)]
+        chosen += [(group, at, _group_alive(base, group, at)) for group, at in groups]
     left = False
     for name, storage, alive in chosen:
         before = Backlog(storage).kept()
@@ -153,8 +155,9 @@ def _surplus(storage: Storage) -> list[str]:
         training = getattr(read_config(newest), stage).training
     except (InputError, IndexError):
         return []  # of a run whose newest is broken, every checkpoint may be needed
-    best = CheckpointStore(storage, training.keep_checkpoints, stage_class(stage).objective).best()
-    kept = {*names[-training.keep_checkpoints :], *(best[:1] if best else ())}
+    store = CheckpointStore(storage, training.keep_checkpoints, stage_class(stage).objective)
+    best = store.best()
+    kept = {*names[-training.keep_checkpoints :], *(best[:1] if best else ()), *store.pins()}
     done = storage.json("finished.json")
     return [name for name in names if name not in kept and (not done or name != done.get("checkpoint"))]
 

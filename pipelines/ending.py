@@ -57,7 +57,8 @@ def ended(error: BaseException) -> int:
         # A run that was asked to stop says where it left its checkpoint.
         where = "" if str(error) == str(error.code) else str(error)
         code = error.code if isinstance(error.code, int) else 1
-        return _last("stopped", code, f"{where or 'terminated'}; the same command resumes")
+        state = "failed" if code == 1 else "stopped"
+        return _last(state, code, f"{where or 'terminated'}; the same command resumes")
     if isinstance(error, KeyboardInterrupt):
         return _last("interrupted", 130, "by the keyboard; the same command resumes from what is finished")
     if isinstance(error, StorageAway | RayAway | WorkerDied):

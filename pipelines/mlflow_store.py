@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from objgan.errors import InputError
-from pipelines.backlog import Metrics, Parameters, Picture, Record, Status
+from pipelines.backlog import Metrics, Parameters, Picture, Record, Status, Tags
 from pipelines.storage import Storage
 from redaction import in_a_line, place_of
 
@@ -95,6 +95,9 @@ class Sender:
                 self._picture(client, record)
             elif isinstance(record, Status):
                 self._status(client, record)
+            elif isinstance(record, Tags):
+                for key, value in record.values.items():
+                    client.set_tag(self._run, key, value)
 
     def _metrics(self, client: Any, records: list[Metrics]) -> None:
         from mlflow.entities import Metric

@@ -126,7 +126,7 @@ def resolve(recipe: str, file: Path | None, assignments: Sequence[str]) -> Confi
     if file is not None:
         merge(values, _read_yaml(file))
     for assignment in assignments:
-        merge(values, _parse(assignment))
+        merge(values, parse_assignment(assignment))
     return build_config(values)
 
 
@@ -199,7 +199,12 @@ def _read_yaml(file: Path) -> Values:
     return values
 
 
-def _parse(assignment: str) -> Values:
+def parse_assignment(assignment: str) -> Values:
+    """`a.b=value` as nested values, to `merge`.
+
+    Raises:
+        InputError: it is none.
+    """
     name, equals, text = assignment.partition("=")
     if not equals or not name:
         raise InputError(f"--set {assignment!r}: write NAME=VALUE, for example images.training.generator_lr=1e-4")

@@ -15,13 +15,14 @@ from pipelines.holders import LEASE, LeaseInfo, holder
 from pipelines.mlflow_store import RUN_FILE
 from pipelines.status import FILE, RunStatus
 from pipelines.storage import Storage
+from pipelines.sweeps import resume_command, sweep_above
 from redaction import place_of
 
 RUNS = Path("runs")
 """Where runs and their MLflow store are, unless told otherwise."""
 
-# ID/STAGE, OUT/STAGE-IDENTITY, and a sweep's ID/trials/TRIAL/STAGE.
-_DEPTH = 4
+# ID/STAGE, OUT/STAGE-IDENTITY, and a sweep's ID/trials/TRIAL/SEGMENT/STAGE.
+_DEPTH = 5
 # Any of these makes a folder a run.
 _MARKS = {FILE, "settings.json"}
 _FILES = re.compile(r"\.(json|jsonl|txt|png|jpg|yaml|db|arrow|safetensors|csv|html|md)(-journal|-wal|-shm)?$")
@@ -81,10 +82,7 @@ def choose(base: Storage, wanted: str) -> list[Seen]:
     Raises:
         InputError: there is none; the known ones are named.
     """
-    there, name = find_runs(base), wanted.strip("/")
-    for place in (str(base), shown(base)):
-        if wanted.startswith(f"{place}/"):
-            name = wanted.removeprefix(f"{place}/").strip("/")
+    there, name = find_runs(base), name_within(base, wanted)
     chosen = [seen for seen in there if seen.name == name] or [r for r in there if r.name.startswith(f"{name}/")]
     if not chosen and "://" in wanted and Storage(wanted).exists():
         last = wanted.partition("?")[0].rstrip("/").rpartition("/")[2]
@@ -93,6 +91,14 @@ def choose(base: Storage, wanted: str) -> list[Seen]:
         known = ", ".join(seen.name for seen in there[:20]) or "none"
         raise InputError(f"no run {place_of(wanted)} in {shown(base)}: known are {known}")
     return chosen
+
+
+def name_within(base: Storage, wanted: str) -> str:
+    """The name of a run that was named by itself or by a path to it."""
+    for place in (str(base), shown(base)):
+        if wanted.startswith(f"{place}/"):
+            return wanted.removeprefix(f"{place}/").strip("/")
+    return wanted.strip("/")
 
 
 def is_alive(storage: Storage) -> bool:
@@ -121,9 +127,15 @@ def describe(seen: Seen) -> str:
 
 
 def to_go_on(seen: Seen) -> str | None:
-    """What to type to go on with a run; None where it is under way or finished."""
+    """What to type to go on with a run; None where it is under way or finished. Of a trial it resumes the sweep."""
     if seen.alive or seen.state in ("finished", "unreadable"):
         return None
+    base = seen.storage.above(seen.name.count("/") + 1)
+    if (found := sweep_above(base, seen.name)) is not None:
+        sweep, confirming = found
+        if confirming and not sweep.alive:
+            return f"{resume_command(sweep.location, sweep.name)} --confirm N (as it was begun)"
+        return sweep.to_resume
     told = (seen.status.command if seen.status else None) or (seen.held.command if seen.held else None)
     if told and "pipelines" in told:
         return re.sub(r"^(\S*python\S* )?\S*pipelines/__main__\.py", "python -m pipelines", told)
@@ -131,7 +143,6 @@ def to_go_on(seen: Seen) -> str | None:
     if _STEP_FOLDER.match(last):
         out = shlex.quote(seen.storage.above().address)
         return f"python -m pipelines run --out {out} (with the options of its start)"
-    base = seen.storage.above(seen.name.count("/") + 1)
     where = "" if base.local == RUNS.resolve() else f" --storage {shlex.quote(base.address)}"
     return f"python -m pipelines train {seen.stage} --run {above or last}{where} (with the options of its start)"
 
@@ -157,7 +168,8 @@ def _look(base: Storage, folder: str, names: set[str]) -> Seen:
         problem = str(error)
     if held is None and status is not None and status.state == "running":
         alive = time.time() - status.updated < _SILENCE
-    return Seen(folder, storage, _state(status, alive, problem, "finished.json" in names), alive, status, held, problem)
+    state = _state(status, alive, problem, "finished.json" in names)
+    return Seen(folder, storage, state, alive, status, held, problem)
 
 
 def _state(status: RunStatus | None, alive: bool, problem: str | None, finished: bool) -> str:

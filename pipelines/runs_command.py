@@ -7,9 +7,10 @@ from objgan.config import STAGES
 from objgan.errors import InputError
 from pipelines.backlog import shown
 from pipelines.progress import say
-from pipelines.runs import RUNS, choose, describe, find_runs, table
+from pipelines.runs import RUNS, choose, describe, find_runs, name_within, table
 from pipelines.session import tracking_uri
 from pipelines.storage import Storage
+from pipelines.sweeps import find_sweep
 from pipelines.tracking import known_run, prepare_store
 
 
@@ -86,6 +87,14 @@ def _send(base: Storage, run: str) -> None:
 
 
 def _status(base: Storage, wanted: str, as_json: bool) -> None:
+    name = name_within(base, wanted)
+    if (sweep := find_sweep(base, name)) is not None:
+        trials = [seen for seen in find_runs(base) if seen.name.startswith(f"{name}/")]
+        if as_json:
+            say(json.dumps({**sweep.facts(), "runs": [seen.facts() for seen in trials]}, indent=1))
+        else:
+            say("\n\n".join([sweep.text(), *([table(trials)] if trials else [])]))
+        return
     chosen = choose(base, wanted)
     if as_json:
         facts = [seen.facts() for seen in chosen]

@@ -44,6 +44,8 @@ def ray_session(address: str | None = None, dashboard: bool = False) -> Iterator
     # The controller's default poll of 2 s is for large clusters; here it would be most of a short run.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2" if address is None else "2")
     if address is None:
+        # No machine will join: an ask that is not met is soon made anew, and can be taken back in between.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
         # An actor a training that asks whether nodes are to be drained, which nobody does to a Ray of our own.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

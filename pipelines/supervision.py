@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import ray
 import ray.train
+from ray.train.v2._internal.execution.callback import ControllerCallback  # it has no public name
 
 from objgan.sections import ComputeConfig
 from pipelines.board import Seen
@@ -24,6 +25,9 @@ _EXIT = re.compile(r"Worker exit type: (?P<kind>\w+) Worker exit detail: (?P<det
 _POLL_S = 0.2
 GRACE_S = 120.0
 """Seconds that workers have for a last checkpoint after they were asked to stop, or after a machine was taken away."""
+_ABORT_S = 75.0
+"""Seconds that Ray Train has to abort: it waits up to 60 s for its request to be met, and hears nothing meanwhile."""
+_ANSWER_S = 10.0
 
 
 class Stalled(RuntimeError):
@@ -177,6 +181,39 @@ def _reason(error: BaseException) -> str:
         return f"{death['detail'].rstrip('.')} ({death['kind']})"[:_LONGEST]
     lines = [line.strip() for line in redact(str(error)).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1][:_LONGEST]
+
+
+class Controlled(ControllerCallback):
+    """Runs in Ray Train's controller, and lets a driver that gives the run up end it (`abandon`)."""
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Ray Train calls this first."""
+        self._board.control.remote(ray.get_runtime_context().current_actor)
+
+    def on_controller_start_worker_group(self, *, scaling_config: Any, num_workers: int) -> None:
+        """Ray Train calls this before it requests workers, when it holds none and waits for none."""
+        with contextlib.suppress(ray.exceptions.RayError):
+            if ray.get(self._board.abandoned.remote(), timeout=_ANSWER_S):
+                os._exit(0)
+
+
+def abandon(board: Any) -> None:
+    """End a training that waits or hangs, where this process lives on; returns when its workers are free.
+
+    Ray Train would take workers as soon as there is room for them, and nobody would give them back: a controller that
+    is killed while it waits leaves its request behind. While workers run it hears `abort`; while it waits for them it
+    hears nothing, but sees between two requests that it is given up (RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S).
+    """
+    with contextlib.suppress(ray.exceptions.RayError):
+        controller = ray.get(board.abandon.remote(), timeout=_ANSWER_S)
+        if controller is None:
+            return
+        with contextlib.suppress(ray.exceptions.RayError):  # it ends before it answers
+            ray.get(controller.abort.remote(), timeout=_ABORT_S)
+        ray.kill(controller)
 
 
 def _keep_error(fit: Callable[[], object], failed: list[BaseException]) -> None:

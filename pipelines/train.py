@@ -29,7 +29,17 @@ from pipelines.session import check_resources
 from pipelines.standing import ended_as, one_line
 from pipelines.status import LiveStatus, RunStatus
 from pipelines.storage import Storage
-from pipelines.supervision import GRACE_S, INTERRUPTED, FailureReports, Preempted, Stalled, Supervisor, Watcher
+from pipelines.supervision import (
+    GRACE_S,
+    INTERRUPTED,
+    Controlled,
+    FailureReports,
+    Preempted,
+    Stalled,
+    Supervisor,
+    Watcher,
+    abandon,
+)
 from pipelines.worker import Orders, train_worker
 
 __all__ = ["Preempted", "Stalled", "Trained", "TrainingStopped", "check_groups", "check_job", "train"]
@@ -133,6 +143,10 @@ def _supervise(job: TrainJob, use_gpu: bool, driver: _Driver, work: Work) -> str
     watch = Supervisor(board, job.config.compute, lease.lost, listeners, wish, metrics.tick)
     try:
         reason = watch.run(_trainer(Orders(job, board, lease.token), use_gpu, lease.storage).fit)
+    except Exception:
+        if watcher is not None:  # a trial of a sweep, whose process lives on
+            abandon(board)
+        raise
     finally:
         work.advanced = watch.seen.advanced
         view.close()
@@ -229,7 +243,7 @@ def _trainer(orders: Orders, use_gpu: bool, store: Storage) -> TorchTrainer:
             name=orders.token,
             storage_path=place.path,
             storage_filesystem=None if store.local else place.filesystem,
-            callbacks=[FailureReports(orders.board)],
+            callbacks=[FailureReports(orders.board), Controlled(orders.board)],
             failure_config=ray.train.FailureConfig(
                 max_failures=training.max_failures,
                 max_preemption_failures=-1,
@@ -290,5 +304,5 @@ def _raise_failure(seen: Seen, job: TrainJob) -> None:
         return
     if failure.number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         raise OSError(failure.number, failure.text, str(job.store()))
-    known = {one.__name__: one for one in (InputError, StorageRefused, LeaseLost)}
-    raise known.get(failure.kind, TrainingStopped)(failure.text)
+    known = {one.__name__: one for one in (StorageRefused, LeaseLost)} | {"FloatingPointError": TrainingStopped}
+    raise known.get(failure.kind, InputError)(failure.text)

@@ -119,6 +119,14 @@ def _budget(parser: argparse.ArgumentParser) -> None:
         "--gpu-hours", type=_hours, metavar="H", help="GPUs x hours over all trials (CPUs, where there is no GPU)"
     )
 
+    group.add_argument(
+        "--trial-retries",
+        type=_retries,
+        metavar="N",
+        help="how often a trial runs again after an infrastructure failure: workers that did not start, a lost node, "
+        "storage away (default: 2); one that fails more often is left for --resume",
+    )
+
 
 def _where(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where it lives and runs")
@@ -131,7 +139,9 @@ def _where(parser: argparse.ArgumentParser) -> None:
         metavar="LOCATION",
         help="folder, mount or URI (s3://, gs://); all machines must see it (default: %(default)s)",
     )
-    group.add_argument("--resume", metavar="RUN", help="go on with a sweep, as it was begun; a new budget may be given")
+    group.add_argument(
+        "--resume", metavar="RUN", help="continue a sweep with the options it began with; its budget may be raised"
+    )
     group.add_argument(
         "--workers", type=option_types.count, metavar="N", help="training workers of each trial (default: 1)"
     )
@@ -209,6 +219,10 @@ def _hours(text: str) -> float:
     if not 0 < hours < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} hours are no budget")
     return hours
+
+
+def _retries(text: str) -> int:
+    return option_types.whole(text, 0)
 
 
 def _confirm(text: str) -> int:

@@ -12,27 +12,29 @@ from pipelines.runs import RUNS
 from pipelines.session import own_cores, ray_session, tracking_uri
 from pipelines.storage import Storage
 from pipelines.submitted import refuse_reuse
-from pipelines.supervision import TERMINATED
+from pipelines.supervision import INTERRUPTED, TERMINATED
+from pipelines.sweeps import resume_command
 from pipelines.train_command import best_checkpoint
 from tune import confirm as confirmation
+from tune.check import check_sweep
 from tune.costs import here, plan_text
 from tune.description import FILE
-from tune.engine import check_sweep, run_sweep
+from tune.engine import run_sweep
 from tune.export import best_trial, export_recipe
 from tune.options import sweep_of
 from tune.outcome import tell_confirmed, tell_registered, write_outcome
 from tune.promote import ALIAS, candidate, promote
-from tune.report import resume_command, summary, table
+from tune.report import summary, table
 from tune.resources import plan_resources
 from tune.results import SweepResult
 from tune.retrain import confirm
 from tune.sweep import Sweep
 from tune.tracking import TrialRuns, sweep_run
-from tune.trial_store import load_result
+from tune.trial_store import ENDED, load_result
 
 
 class SweepStopped(SystemExit):
-    """The sweep was asked to stop; what it has is kept."""
+    """The sweep ended with trials left: it was asked to stop, or trials crashed. All results are kept."""
 
     def __init__(self, text: str, code: int) -> None:
         super().__init__(code)
@@ -57,10 +59,10 @@ def sweep(options: argparse.Namespace) -> None:
     with Lease.acquire(asked.store(), log=say) as lease, sweep_run(asked, uri, say) as tracked:
         result = _run(options, tracked, begun, lease)
         say(f"\n{table(result, tracked.goal)}\n\n{summary(tracked, result)}")
-        if result.state == "interrupted":
+        if result.state in ("interrupted", "incomplete"):
             raise _stopped(options, tracked, result)
         if result.reason is not None:
-            say(f"to go on: {resume_command(options.storage, tracked)} with a larger budget")
+            say(f"to resume: {resume_command(options.storage, tracked.run)} with a larger budget")
         _afterwards(options, tracked, result, uri)
     say(f"sweep:    {asked.store()} (pictures, trials.csv, best.yaml)")
     say(f"MLflow:   {_mlflow_command(uri)}")
@@ -134,9 +136,12 @@ def _dry_run(options: argparse.Namespace, asked: Sweep) -> None:
 
 
 def _stopped(options: argparse.Namespace, there: Sweep, result: SweepResult) -> SweepStopped:
-    ended = sum(trial.state in ("finished", "stopped", "failed") for trial in result.trials)
-    text = f"{ended} of {there.budget.trials} trials ended; go on with: {resume_command(options.storage, there)}"
-    return SweepStopped(text, 143 if result.reason == TERMINATED else 130)
+    ended = sum(trial.state in ENDED for trial in result.trials)
+    crashed = [trial for trial in result.trials if trial.state == "crashed"]
+    why = f", {len(crashed)} crashed (trial {crashed[-1].number}: {crashed[-1].error})" if crashed else ""
+    how = resume_command(options.storage, there.run)
+    text = f"{ended} of {there.budget.trials} trials ended{why}; resume with: {how}"
+    return SweepStopped(text, {INTERRUPTED: 130, TERMINATED: 143}.get(str(result.reason), 1))
 
 
 def _mlflow_command(uri: str) -> str:

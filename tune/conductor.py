@@ -1,14 +1,15 @@
-"""The driver's side of a running sweep: rows and observers are told of every event, and somebody watches the clock."""
+"""The driver's side of a running sweep: records every event in rows, calls the observers, and keeps the budget."""
 
+import contextlib
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
 from typing import Any
 
+import ray
 import ray.tune
 
 from pipelines.lease import Lease
@@ -23,6 +24,7 @@ BUDGET = "the budget is spent"
 _STOPPED = "the scheduler ends it"
 _NOTE_S = 5.0
 _GRACE_S = 150.0
+_DESK_S = 10.0
 
 
 class Conductor(ray.tune.Callback, ray.tune.Stopper):
@@ -39,6 +41,7 @@ class Conductor(ray.tune.Callback, ray.tune.Stopper):
         self._looked, self._noted = self._began, 0.0
         self._told_at: float | None = None
         self._busy = 0
+        self._retried: dict[str, int] = {}
         self._desk: Any = None
         self._lease: Lease | None = None
         self._units = 1
@@ -61,14 +64,15 @@ class Conductor(ray.tune.Callback, ray.tune.Stopper):
             self._tell(row)
 
     def finish(self) -> None:
-        """Ray Tune is done: what was still under way goes on when the sweep does."""
-        for row in self._rows.result().trials:
-            if row.state not in ENDED:
+        """Ray Tune is done: a resumed sweep continues the trials that have not ended."""
+        rows = self._rows.result().trials
+        for row in rows:
+            if row.state not in ENDED and row.state != "crashed":
                 self.put(replace(row, state="interrupted"))
-        state = "interrupted" if self.asked not in (None, BUDGET) else "finished"
-        self._rows.put_state(state, self.seconds, self.asked)
+        state = "incomplete" if any(row.state == "crashed" for row in rows) else "finished"
+        self._put_state("interrupted" if self.asked not in (None, BUDGET) else state, self.asked)
 
-    @contextmanager
+    @contextlib.contextmanager
     def hearing(self) -> Iterator[None]:
         """Ctrl-C and SIGTERM ask for a clean end; a second one ends at once, as before."""
         if threading.current_thread() is not threading.main_thread():
@@ -110,7 +114,7 @@ class Conductor(ray.tune.Callback, ray.tune.Stopper):
             self._desk.end_all.remote(self.asked)
         if now - self._noted > _NOTE_S:
             self._noted = now
-            self._rows.put_state("running", self.seconds)
+            self._put_state("running")
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process begins with it, or goes on."""
@@ -138,11 +142,20 @@ class Conductor(ray.tune.Callback, ray.tune.Stopper):
         self.put(replace(row, state=state, error=told.get("error")))
         self._log(f"trial {row.id}: {state}" + (f" ({told['error']})" if told.get("error") else ""))
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Infrastructure failed under a trial, which Ray Tune runs again."""
+        row, why = self._row(trial), self._why(trial)
+        self._retried[row.id] = count = self._retried.get(row.id, 0) + 1
+        # A new process repeats none of the reports that are recorded.
+        trial.config["job"]["told"] = row.points[-1].step if row.points else 0
+        self.put(replace(row, error=why))
+        self._log(f"trial {row.id}: {why}; retry {count} of {self._sweep.budget.retries}")
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process died once too often."""
-        row = replace(self._row(trial), state="failed", error="its process died, more often than is tried again")
+        """Infrastructure failed under a trial more often than it is retried: `--resume` runs it again."""
+        row = replace(self._row(trial), state="crashed", error=self._why(trial))
         self.put(row)
-        self._log(f"trial {row.id}: failed ({row.error})")
+        self._log(f"trial {row.id}: crashed ({row.error}); --resume runs it again")
 
     # Ray Tune's stopper
 
@@ -158,6 +171,17 @@ class Conductor(ray.tune.Callback, ray.tune.Stopper):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+    def _why(self, trial: Any) -> str:
+        """Why a trial's process ended with an error, in a line."""
+        why = None
+        with contextlib.suppress(ray.exceptions.RayError):
+            why = ray.get(self._desk.take_crash.remote(trial.config["job"]["trial"]), timeout=_DESK_S)
+        return why or "its process was killed, or its machine was lost"
+
+    def _put_state(self, state: str, reason: str | None = None) -> None:
+        left = self._sweep.budget.trials - len(self._rows.ended())
+        self._rows.put_state(state, self.seconds, reason, left)
 
     def _row(self, trial: Any) -> Trial:
         job = trial.config["job"]

@@ -111,8 +111,9 @@ def _read(kind: type[Form], facts: dict[str, Any]) -> Form:
 
 
 def changed(ours: Sweep, theirs: Sweep) -> list[str]:
-    """`name: theirs -> ours` of everything but the budget, which a resumed sweep may be given anew."""
-    free = replace(ours, budget=theirs.budget)
+    """`name: theirs -> ours` of everything but the budget and the use of machines, which a resumed sweep may change."""
+    config = ours.config.model_copy(update={"compute": theirs.config.compute})
+    free = replace(ours, budget=theirs.budget, config=config)
     a, b = _flat(to_json(free)), _flat(to_json(theirs))
     return [f"{name}: {b.get(name)} -> {a.get(name)}" for name in a | b if a.get(name) != b.get(name)]
 

@@ -1,4 +1,4 @@
-"""The desk: where a sweep's driver leaves word for trials that are busy. A Ray actor that needs no CPU."""
+"""The desk: messages between a sweep's driver and its trials' processes. A Ray actor that needs no CPU."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ class Desk:
 
     def __init__(self) -> None:
         self._wishes: dict[str, str] = {}
+        self._crashes: dict[str, str] = {}
         self._all: str | None = None
 
     def end(self, trial: str, reason: str) -> None:
@@ -22,9 +23,17 @@ class Desk:
         self._all = self._all or reason
 
     def begin(self, trial: str) -> str | None:
-        """A trial starts (again): what was said to it before is over; why it should not."""
+        """A trial starts (again): earlier wishes to it are void. Returns why it should not start, if so."""
         self._wishes.pop(trial, None)
         return self._all
+
+    def crash(self, trial: str, why: str) -> None:
+        """A trial's process says why it is about to end with an error."""
+        self._crashes[trial] = why
+
+    def take_crash(self, trial: str) -> str | None:
+        """Why it ended, once; None: it could not say so."""
+        return self._crashes.pop(trial, None)
 
     def wish(self, trial: str) -> str | None:
         """Why a trial is to go; None: it is not."""

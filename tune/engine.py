@@ -6,9 +6,8 @@ sweep's storage is. A resumed sweep is a new run of Ray Tune that is given the t
 
 import contextlib
 import json
+import logging
 import os
-import secrets
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,16 +21,15 @@ from pipelines.faults import Work, only_logged
 from pipelines.jobs import TrainJob, identity
 from pipelines.lease import Lease
 from pipelines.progress import Log
-from pipelines.run import needed_stages
 from pipelines.session import own_cores, ray_session
 from pipelines.storage import Storage
-from pipelines.train import check_job
+from tune.check import check_sweep
 from tune.conductor import Conductor
 from tune.description import changed, load_sweep, save_sweep
 from tune.desk import make_desk
 from tune.resources import Allotment, plan_resources
 from tune.results import Observer, SweepResult, Trial
-from tune.schedulers import Rungs, check_scheduler, make_scheduler
+from tune.schedulers import Rungs, make_scheduler
 from tune.search import Suggestions, suggest
 from tune.segments import Segments
 from tune.sweep import Sweep
@@ -40,8 +38,6 @@ from tune.trial_store import ENDED, TrialStore, trial_id
 
 _RAY = ".tune"
 _INPUTS = "inputs.json"
-_PROCESS_FAILURES = 3
-"""How often a trial's own process may die; its workers have `max_failures` of their own."""
 _ENVIRONMENT = {
     # Signals, result files and the memory of Ray Tune's own are not used.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -50,6 +46,8 @@ _ENVIRONMENT = {
     "TUNE_RESULT_BUFFER_LENGTH": "1",
     # A trial that fails has no measure.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # The sweep's own lines say which trial failed, and why.
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 
@@ -62,15 +60,15 @@ def run_sweep(
     resume: bool = False,
     lease: Lease | None = None,
 ) -> SweepResult:
-    """Do all trials of a sweep, or those that are left of it.
+    """Run all trials of a sweep, or those that are left of it.
 
     Args:
-        sweep: what to do; a trial is a run `trials/ID/STAGE` below it
-        observers: hear of every change of a trial, in this process
-        log: told of events, a line each
+        sweep: what to run; a trial is a run `trials/ID/STAGE` below it
+        observers: are called at every change of a trial, in this process
+        log: takes events, a line each
         address: of a Ray cluster; None: this machine
-        resume: go on with a sweep that was killed, interrupted, or ended with its budget spent
-        lease: under which the caller holds the sweep's storage; None: it is taken here
+        resume: continue a sweep that was killed, interrupted, left trials that crashed, or spent its budget
+        lease: under which the caller holds the sweep's storage; None: it is acquired here
 
     Raises:
         InputError: the sweep cannot run as it is, is another's, or is there already; nothing was started.
@@ -113,30 +111,6 @@ class _Advance(Work):
         self.advanced = self.advanced or bool(trial.points)
 
 
-def check_sweep(sweep: Sweep) -> Rungs:
-    """See that a sweep can be done, as far as that can be said without a cluster; where its last stage reports.
-
-    Raises:
-        InputError: the scheduler, the data, the settings or the encoders do not fit.
-    """
-    check_scheduler(sweep)
-    there: dict[str, Path] = {} if sweep.encoders is None else {"encoders": sweep.encoders}
-    job = None
-    nowhere = Path(tempfile.gettempdir()) / f"objgan-{secrets.token_hex(8)}"
-    for place, stage in enumerate(sweep.stages):
-        needs = needed_stages(sweep.config, stage)
-        lacking = [need for need in needs if need not in there and need not in sweep.stages[:place]]
-        if lacking:
-            raise InputError(f"stage {stage} needs {lacking[0]}: give --encoders DIR, or sweep over {lacking[0]}, too")
-        # What earlier stages of the sweep will leave is not there yet.
-        given = {need: there[need] for need in needs if need not in sweep.stages[:place]}
-        job = TrainJob(stage, sweep.config, sweep.data, nowhere, given)
-        check_job(job)
-    if job is None:
-        raise InputError("a sweep has at least one stage")
-    return Rungs(job.training.checkpoint_every, job.total_steps(len(job.reader("train"))))
-
-
 def open_sweep(sweep: Sweep, resume: bool) -> TrialStore:
     """Begin a sweep's storage, or see that what is there is the same sweep and may go on.
 
@@ -151,15 +125,15 @@ def open_sweep(sweep: Sweep, resume: bool) -> TrialStore:
         save_sweep(sweep)
         store.write(_INPUTS, json.dumps(inputs, indent=1) + "\n")
         rows = TrialStore(store)
-        rows.put_state("running", 0.0)
+        rows.put_state("running", 0.0, left=sweep.budget.trials)
         return rows
     _check_same(sweep, theirs, store, inputs)
     rows = TrialStore(store)
     if not resume and not _is_done(sweep, rows):
         ended, whole = len(rows.ended()), sweep.budget.trials
         raise InputError(
-            f"{store} holds a sweep of which {ended} of {whole} trials ended: go on with --resume {sweep.run}, or use "
-            f"another --run"
+            f"{store} holds a sweep of which {ended} of {whole} trials ended: continue it with --resume {sweep.run}, "
+            f"or use another --run"
         )
     save_sweep(sweep)
     return rows
@@ -265,10 +239,11 @@ def _tune(sweep: Sweep, rungs: Rungs, trials: _Trials, orders: Orders, allotment
             storage_filesystem=None if place.local is not None else place.filesystem,
             callbacks=[conductor],
             stop=conductor,
-            failure_config=ray.tune.FailureConfig(max_failures=_PROCESS_FAILURES),
+            failure_config=ray.tune.FailureConfig(max_failures=sweep.budget.retries),
             # There is nothing to say of a trial that ended; one that failed may have no checkpoint at all.
             checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
     )
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tuner.fit()

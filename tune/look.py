@@ -7,11 +7,12 @@ import sys
 from objgan.errors import InputError
 from objgan.files import write_atomically
 from pipelines.progress import say
-from pipelines.runs import is_alive
+from pipelines.storage import Storage
+from pipelines.sweeps import find_sweep
 from tune import confirm as confirmation
 from tune.description import known_sweep
 from tune.export import export_recipe
-from tune.report import resume_command, rows, summary, table
+from tune.report import rows, summary, table
 from tune.space_file import write_space
 from tune.spaces import default_space
 from tune.trial_store import load_result
@@ -30,8 +31,8 @@ def show(options: argparse.Namespace) -> None:
         )
     else:
         say(f"{table(result, there.goal)}\n\n{summary(there, result)}")
-        if result.state == "running" and not is_alive(store):
-            say(f"its driver is gone: go on with {resume_command(options.storage, there)}")
+        if (seen := find_sweep(Storage(options.storage), options.run)) is not None and seen.to_resume:
+            say(f"to resume: {seen.to_resume}")
         if (confirmed := confirmation.load(store)) is not None:
             say(f"\n{confirmed.text()}")
     if options.pictures:

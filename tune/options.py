@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from objgan.config import Config
+from objgan.config import Config, build_config
 from objgan.errors import InputError
 from objgan.stages import stage_class
 from pipelines.jobs import TrainJob
 from pipelines.option_types import with_workers
-from pipelines.recipes import resolve
+from pipelines.recipes import merge, parse_assignment, resolve
 from pipelines.run import needed_stages
 from redaction import HIDDEN, redact
 from tune.description import changed, known_sweep, load_sweep
@@ -33,7 +33,7 @@ def sweep_of(options: argparse.Namespace) -> tuple[Sweep, bool]:
     """
     if options.resume is not None:
         known = _with_secrets(known_sweep(options.storage, options.resume), options)
-        return replace(known, budget=_budget(options, known.budget)), True
+        return replace(known, budget=_budget(options, known.budget), config=_resumed(options, known.config)), True
     sweep = _new(options)
     before = load_sweep(sweep.store())
     if before is None:
@@ -96,6 +96,28 @@ def _new(options: argparse.Namespace) -> Sweep:
     )
 
 
+def _resumed(options: argparse.Namespace, config: Config) -> Config:
+    """The settings of a sweep that is resumed: how it uses machines may change, what its trials learn may not.
+
+    Raises:
+        InputError: other settings were given.
+    """
+    workers = [] if options.workers is None else [f"compute.workers={options.workers}"]
+    words = with_workers(options.assignments, workers)
+    others = [word for word in words if not word.startswith("compute.")]
+    if options.config is not None:
+        others.append(f"--config {options.config}")
+    if others:
+        raise InputError(
+            f"--resume {options.resume}: {others[0]} would change what the trials learn; a resumed sweep takes "
+            f"--set compute.NAME=VALUE alone"
+        )
+    values = config.model_dump()
+    for word in words:
+        merge(values, parse_assignment(word))
+    return build_config(values)
+
+
 def _stages(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         stage_class(name)
@@ -132,6 +154,7 @@ def _budget(options: argparse.Namespace, before: Budget) -> Budget:
         max_concurrent=options.max_concurrent or before.max_concurrent,
         seconds=options.time_budget or before.seconds,
         gpu_hours=options.gpu_hours or before.gpu_hours,
+        retries=before.retries if options.trial_retries is None else options.trial_retries,
     )
     if given.trials < before.trials and options.resume is not None:
         raise InputError(f"--trials {given.trials}: the sweep was begun with {before.trials}, and never gets fewer")

@@ -22,6 +22,8 @@ _COLOURS: dict[State, str] = {
     "finished": "#1b6ca8",
     "stopped": "#e8a33d",
     "failed": "#c0392b",
+    "diverged": "#c0392b",
+    "crashed": "#8e44ad",
     "interrupted": "#7f8c8d",
     "running": "#27ae60",
     "pending": "#bdc3c7",

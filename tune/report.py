@@ -1,13 +1,11 @@
 """A sweep's outcome as text: a table of trials, their curves, the best settings."""
 
 import math
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from objgan.config import flatten
 from pipelines.runs import span
-from redaction import typed_again
 from tune.results import SweepResult, Trial
 from tune.settings import with_settings
 from tune.sweep import Goal, Sweep
@@ -39,12 +37,6 @@ def table(result: SweepResult, goal: Goal) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
-
-
-def resume_command(storage: str, sweep: Sweep) -> str:
-    """The command that resumes it."""
-    where = "" if storage == "runs" else f" --storage {shlex.quote(typed_again(storage))}"
-    return f"python -m tune --resume {sweep.run}{where}"
 
 
 def summary(sweep: Sweep, result: SweepResult) -> str:

@@ -3,8 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-State = Literal["pending", "running", "finished", "stopped", "failed", "interrupted"]
-"""finished: ran to its last step; stopped: the scheduler ended it; interrupted: the sweep ended first."""
+State = Literal["pending", "running", "finished", "stopped", "failed", "diverged", "interrupted", "crashed"]
+"""How a trial stands; `tune.ends` decides how it ended.
+
+finished:    ran to its last step
+stopped:     the scheduler ended it
+failed:      its settings are refused, or the program has an error
+diverged:    a loss or the measure is not finite
+interrupted: the sweep ended first; a resumed sweep continues it
+crashed:     infrastructure failed more often than it is retried; a resumed sweep runs it again
+"""
 
 
 @dataclass(frozen=True)
@@ -54,12 +62,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """All trials of a sweep, by number. `state` running only in a file that a killed driver left.
+    """All trials of a sweep, by number. `state` is running only in a file that a killed driver left.
 
+    state:  incomplete: trials crashed and are left for a resumed sweep
     reason: why it ended before its last trial: interrupted, terminated, or that its budget is spent
     """
 
-    state: Literal["running", "finished", "interrupted", "failed"]
+    state: Literal["running", "finished", "interrupted", "incomplete"]
     trials: tuple[Trial, ...]
     seconds: float
     reason: str | None = None

@@ -80,7 +80,7 @@ class _Remembering:
 
     def remember(self, rows: Mapping[str, Trial], goal: Goal) -> None:
         """Take in trials that ended; the others are taken in when Ray Tune adds them."""
-        self._rows, self._goal = rows, goal
+        self._rows, self._goal = dict(rows), goal
         for row in sorted(rows.values(), key=lambda row: row.number):
             if row.state in ENDED:
                 stand_in = _StandIn(row.id)
@@ -90,7 +90,8 @@ class _Remembering:
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Called by Ray Tune."""
         super().on_trial_add(tune_controller, trial)  # type: ignore[misc]
-        if row := self._rows.get(trial.config["job"]["trial"]):
+        # Once: a trial that is retried is added again.
+        if row := self._rows.pop(trial.config["job"]["trial"], None):
             self._replay(trial, row)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:

@@ -101,7 +101,7 @@ def _told(row: Trial, sweep: Sweep, distributions: Mapping[str, Any]) -> Any:
     best = row.best(sweep.goal.metric, sweep.goal.mode)
     value = None if best is None else best.measures[sweep.goal.metric]
     state = optuna.trial.TrialState.COMPLETE
-    if row.state == "failed" or (value is None and row.state in ("finished", "stopped")):
+    if row.state in ("failed", "diverged") or (value is None and row.state in ("finished", "stopped")):
         state, value = optuna.trial.TrialState.FAIL, None
     elif row.state not in ("finished", "stopped"):
         state, value = optuna.trial.TrialState.RUNNING, None

@@ -26,18 +26,20 @@ class Goal:
 
 @dataclass(frozen=True)
 class Budget:
-    """Where a sweep ends, whichever comes first.
+    """Where a sweep ends, whichever comes first, and how patient it is.
 
     trials:         how many settings are tried
     max_concurrent: trials at once; None: as many as the cluster has room for
     seconds:        of the whole sweep; running trials end with a checkpoint
     gpu_hours:      GPUs x hours (CPU workers count where there is no GPU) over all trials
+    retries:        how often a trial runs again in one process of the sweep after an infrastructure failure
     """
 
     trials: int
     max_concurrent: int | None = None
     seconds: float | None = None
     gpu_hours: float | None = None
+    retries: int = 2
 
 
 @dataclass(frozen=True)

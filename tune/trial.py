@@ -14,12 +14,14 @@ import ray
 import ray.tune
 
 from pipelines.storage import Storage
+from tune.ends import line_of
 from tune.segments import Segments
 from tune.sweep import Sweep
 from tune.trial_work import TrialWork
 
 _POINTER = "pointer.json"
 _LEAVE_S = 60.0
+_DESK_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,19 @@ class SweepTrial(ray.tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train up to the next report."""
+        """Train up to the next report.
+
+        Raises:
+            TrialCrashed: infrastructure failed, and Ray Tune is to try again. This process then ends, and with it all
+                that may still wait or hang in it.
+        """
+        try:
+            return self._next()
+        except Exception as error:
+            ray.get(self._orders.desk.crash.remote(self._trial["trial"], line_of(error)), timeout=_DESK_S)
+            raise
+
+    def _next(self) -> dict[str, Any]:
         if self._work is None:
             orders = self._orders
             if reason := ray.get(orders.desk.begin.remote(self._trial["trial"])):

@@ -3,7 +3,7 @@
 ```
 sweep.json                   what the sweep is (tune.description)
 inputs.json                  sums of the data and of the shared checkpoints, wherever they lie
-state.json                   {"state", "seconds", "reason"}
+state.json                   {"state", "seconds", "reason", "left"}: left are the trials that did not end
 trials/ID/trial.json         a trial's row; the driver writes it
 trials/ID/points.json        what the trial itself has measured; it may be ahead of the row by a report
 trials/ID/segments.json      under population-based training: from which donor and with which settings it goes on
@@ -23,7 +23,7 @@ from tune.results import Point, State, SweepResult, Trial
 
 TRIALS = "trials"
 _STATE, _ROW = "state.json", "trial.json"
-ENDED: frozenset[State] = frozenset({"finished", "stopped", "failed"})
+ENDED: frozenset[State] = frozenset({"finished", "stopped", "failed", "diverged"})
 """States that a resumed sweep leaves as they are."""
 
 
@@ -66,10 +66,11 @@ class TrialStore:
         self.store.write(f"{trial_folder(row.id)}/{_ROW}", json.dumps(asdict(row), indent=1) + "\n")
         self.rows[row.id] = row
 
-    def put_state(self, state: str, seconds: float, reason: str | None = None) -> None:
-        """Write how the sweep stands."""
+    def put_state(self, state: str, seconds: float, reason: str | None = None, left: int = 0) -> None:
+        """Write how the sweep stands; `left`: how many of its trials have not ended."""
         self.state, self.seconds, self.reason = state, round(seconds, 3), reason
-        self.store.write(_STATE, json.dumps({"state": state, "seconds": self.seconds, "reason": reason}) + "\n")
+        facts = {"state": state, "seconds": self.seconds, "reason": reason, "left": left}
+        self.store.write(_STATE, json.dumps(facts) + "\n")
 
     def result(self) -> SweepResult:
         """All rows, by number."""

@@ -13,7 +13,6 @@ from typing import Any
 import ray
 
 from objgan.config import Config
-from objgan.errors import InputError
 from objgan.stages import stage_class
 from pipelines.checkpoints import CheckpointStore
 from pipelines.events import Began, Event, Logged, Saved, Validated
@@ -21,12 +20,12 @@ from pipelines.jobs import TrainJob
 from pipelines.lease import Lease
 from pipelines.run import needed_stages
 from pipelines.storage import Storage
-from pipelines.train import Preempted, train
-from redaction import in_a_line
+from pipelines.train import train
+from tune.check import trial_settings
+from tune.ends import SettingsRefused, TrialCrashed, end_of, line_of
 from tune.measured import Measured
 from tune.results import Point
 from tune.segments import Segments
-from tune.settings import with_settings
 from tune.sweep import Sweep
 from tune.tracking import trial_run
 
@@ -45,9 +44,9 @@ class TrialWork(threading.Thread):
         self._threads = threads
         self._store = sweep.store()
         self._measured = Measured(self._store, trial["trial"], segments)
-        self._reports: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._reports: queue.Queue[dict[str, Any] | TrialCrashed] = queue.Queue()
         self._reason: str | None = None
-        self._error: str | None = None
+        self._error: Exception | None = None
         self._listened, self._stage, self._logged = 0.0, "", 0
         self._waiting: dict[int, dict[str, float]] = {}
         self._final: dict[str, Any] | None = None
@@ -55,9 +54,16 @@ class TrialWork(threading.Thread):
         self._last: dict[str, Any] = {}
 
     def next(self) -> dict[str, Any]:
-        """The next report, when there is one; `done` in the last."""
-        self._last = self._reports.get()
-        return self._last
+        """The next report, when there is one; `done` in the last.
+
+        Raises:
+            TrialCrashed: there is none, because infrastructure failed.
+        """
+        report = self._reports.get()
+        if isinstance(report, TrialCrashed):
+            raise report
+        self._last = report
+        return report
 
     def stop(self, reason: str) -> None:
         """Have the training leave a checkpoint and end, soon."""
@@ -97,13 +103,17 @@ class TrialWork(threading.Thread):
     def run(self) -> None:
         """The thread: all stages."""
         with tempfile.TemporaryDirectory(prefix="objgan-trial-") as scratch:
+            caught: BaseException | None = None
             try:
                 self._train(Path(scratch))
-                self._end("finished")
-            except Preempted:
-                self._end("failed" if self._error else "interrupted", self._error)
-            except BaseException as error:  # this trial's fault, or at least not the others'
-                self._end("failed", self._error or _line(error))
+            except BaseException as error:  # a trial's error must not end the others
+                caught = error
+            cause = self._error or caught
+            state, line = end_of(cause), "" if cause is None else line_of(cause)
+            if state == "crashed":
+                self._reports.put(TrialCrashed(line))
+            else:
+                self._end(state, None if state in ("finished", "interrupted") else line)
 
     def _train(self, scratch: Path) -> None:
         sweep, config = self._sweep, self._config()
@@ -132,7 +142,7 @@ class TrialWork(threading.Thread):
             return train(replace(job, tracking=tracking), _quiet, lease, self).checkpoint
 
     def _config(self) -> Config:
-        config = with_settings(self._sweep.config, self._settings)
+        config = trial_settings(self._sweep, self._settings)
         if not self._threads:
             return config
         return config.model_copy(update={"compute": config.compute.model_copy(update={"threads": self._threads})})
@@ -152,9 +162,13 @@ class TrialWork(threading.Thread):
         goal = self._sweep.goal.metric
         value = measures.get(goal, math.nan)
         if not math.isfinite(value):
-            told = f"is {value}" if goal in measures else f"was not measured; there are {', '.join(measures)}"
-            self._error = f"{goal} {told} at step {step}"
-            self.stop(self._error)
+            if goal in measures:
+                self._error = FloatingPointError(f"{goal} is {value} at step {step}")
+            else:
+                self._error = SettingsRefused(
+                    f"{goal} was not measured at step {step}; there are {', '.join(measures)}"
+                )
+            self.stop(str(self._error))
             return
         if not self._measured.add(step, name, measures, self._settings):
             return
@@ -196,10 +210,5 @@ def _point(facts: dict[str, Any]) -> Point:
     return Point(facts["step"], facts["seconds"], facts["measures"], facts["settings"])
 
 
-def _line(error: BaseException) -> str:
-    text = in_a_line(error, 500)
-    return text if isinstance(error, InputError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
-
-
 def _quiet(text: str) -> None:
-    """A trial has nobody to talk to: its numbers are in its row."""
+    """A trial's process has no terminal: its numbers are in its row."""

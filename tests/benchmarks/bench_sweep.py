@@ -38,7 +38,7 @@ from tune.engine import run_sweep
 from tune.results import SweepResult, Trial
 from tune.spaces import default_space
 from tune.sweep import Budget, Goal, Scheduler, Sweep
-from tune.trial_store import load_result
+from tune.trial_store import ENDED, load_result
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COCO = REPOSITORY.parent / "shared" / "coco" / "annotations"
@@ -166,7 +166,7 @@ def _arms(out: Path, data: Path, config: Config, size: tuple[int, int], until: f
         reached = _told(out / name / "told.jsonl")
         result = load_result(Storage(out / name))
         if result is not None and reached:
-            whole = all(trial.state in ("finished", "stopped", "failed") for trial in result.trials)
+            whole = all(trial.state in ENDED for trial in result.trials)
             done = whole and len(result.trials) == trials
             found[arm] = {"whole": done, "seconds": result.seconds, "best": max(v for _, v in reached)}
     if len(found) == 2 and all(row["whole"] for row in found.values()):

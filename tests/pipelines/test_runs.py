@@ -186,6 +186,9 @@ def test_checkpoints_that_a_killed_writer_did_not_prune_are_removed(
     assert [f"{each.storage}/{each.name}" for each in leftovers(Storage(tmp_path))] == gone
     (run / "finished.json").write_text('{"checkpoint": "step_00000003"}')
     assert [f"{each.storage}/{each.name}" for each in leftovers(Storage(tmp_path))] == gone[:1]
+    (run / "pins.json").write_text('["step_00000001"]')  # a sweep's best by another measure
+    assert leftovers(Storage(tmp_path)) == []
+    (run / "pins.json").unlink()
     newest = run / checkpoint_name(5) / "config.json"
     newest.write_text(newest.read_text() + " ")
     assert leftovers(Storage(tmp_path)) == []

@@ -149,8 +149,10 @@ def test_a_resumed_sweep_may_get_a_larger_budget_and_never_fewer_trials(prepared
 
     save_sweep(recorded_sweep(here / "runs", prepared_boxes))
     given = {"resume": "recorded", "storage": "runs", "trials": 20, "max_concurrent": None, "gpu_hours": None}
+    given |= {"trial_retries": 0, "assignments": ["compute.start_deadline=7"], "config": None, "workers": None}
     found, begun = sweep_of(argparse.Namespace(**given, time_budget=60.0))
     assert begun and (found.budget.trials, found.budget.seconds, found.budget.max_concurrent) == (20, 60.0, 2)
+    assert found.budget.retries == 0 and found.config.compute.start_deadline == 7
     assert main(["--resume", "recorded", "--trials", "3", "--dry-run"]) == 2
     assert "never gets fewer" in capsys.readouterr().err
 
@@ -185,3 +187,28 @@ def test_a_dry_run_counts_the_cores_of_the_process(prepared_boxes, tmp_path, rep
         check=False, preexec_fn=lambda: os.sched_setaffinity(0, {min(cores)}),
     )  # fmt: skip
     assert "room     yes: 1 trial of 1 worker at once on 1 CPU of this machine" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--set", "boxes.training.lr=1"], "boxes.training.lr=1 would change what the trials learn"),
+        (["--set", "compute.start_deadline=600", "--set", "seed=1"], "seed=1 would change"),
+        (["--config", "best.yaml"], "--config best.yaml would change"),
+        (["--set", "compute.start_deadline=soon"], "compute.start_deadline"),
+        (["--set", "compute.nothing=1"], "compute.nothing"),
+    ],
+)
+def test_a_resumed_sweep_takes_other_settings_of_machines_alone(words, told, prepared_boxes, here, capsys) -> None:
+    """A deadline that was too short can be raised; what trials learn stays."""
+    save_sweep(recorded_sweep(here / "runs", prepared_boxes))
+    assert main(["--resume", "recorded", *words, "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
+    from tune.description import changed
+
+    known = load_sweep(recorded_sweep(here / "runs").store())
+    assert known is not None
+    options = sweep_parser().parse_args(["--resume", "recorded", "--set", "compute.start_deadline=600"])
+    raised, _ = sweep_of(options)
+    assert raised.config.compute.start_deadline == 600 and changed(raised, known) == []

@@ -80,6 +80,7 @@ def test_a_password_of_the_data_is_not_stored_and_asked_for_again(data_config: C
     assert SECRET not in (tmp_path / "small" / "sweep.json").read_text()
     given: dict[str, Any] = {"resume": "small", "storage": str(tmp_path), "time_budget": None}
     given |= {"trials": None, "max_concurrent": None, "gpu_hours": None}
+    given |= {"trial_retries": None, "assignments": [], "workers": None, "config": None}
     for other in (Path("data/prepared"), "s3://id:x@other/data"):
         with pytest.raises(InputError, match=r"add --data with the whole address") as caught:
             sweep_of(argparse.Namespace(**given, data=other))

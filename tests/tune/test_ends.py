@@ -28,6 +28,11 @@ def recorded_engine(state: str, reason: str | None) -> Callable[..., SweepResult
         trials = recorded_result(sweep).trials
         if state == "interrupted":
             trials = (*trials[:6], *(replace(trial, state="interrupted") for trial in trials[6:]))
+        if state == "incomplete":
+            crashed = replace(
+                trials[-1], state="crashed", error="Stalled: no worker has given a sign of life for 300 s"
+            )
+            trials = (*trials[:-1], crashed)
         for trial in trials:
             rows.put(trial)
             for observer in observers:
@@ -59,11 +64,26 @@ def test_an_interrupted_sweep_ends_with_a_summary_and_the_line_that_resumes(
     assert main([*words, "--export-recipe", "best.yaml"]) == code
     told = capsys.readouterr()
     assert f"r: interrupted after 60 s ({reason})" in told.out and "best: trial" in told.out
-    assert "6 of 14 trials ended; go on with: python -m tune --resume r" in told.err and told.err.count("\n") == 1
+    assert "6 of 14 trials ended; resume with: python -m tune --resume r" in told.err and told.err.count("\n") == 1
     assert parent_status(tmp_path) == "KILLED" and not Path("best.yaml").exists()
     monkeypatch.setattr(commands, "run_sweep", recorded_engine("finished", None))
     assert main(["--resume", "r", "--export-recipe", "best.yaml"]) == 0
     assert parent_status(tmp_path) == "FINISHED" and Path("best.yaml").exists()
+
+
+def test_trials_that_crashed_are_a_failure_that_names_one_and_the_line_that_resumes(
+    words, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(commands, "run_sweep", recorded_engine("incomplete", None))
+    assert main([*words, "--register", "m", "--export-recipe", "best.yaml"]) == 1
+    told = capsys.readouterr()
+    assert "13 of 14 trials ended, 1 crashed (trial 13: Stalled: no worker has given a sign of life" in told.err
+    assert "resume with: python -m tune --resume r" in told.err
+    assert told.err.count("\n") == 1 and told.err.startswith("failed (exit code 1): ")
+    assert "1 crashed" in told.out and not Path("best.yaml").exists()
+    monkeypatch.setattr(commands, "run_sweep", recorded_engine("finished", None))
+    assert main(["--resume", "r", "--export-recipe", "best.yaml"]) == 0
+    assert Path("best.yaml").exists() and parent_status(tmp_path) == "FINISHED"
 
 
 def test_a_spent_budget_is_no_failure_and_says_how_to_go_on(words, tmp_path, monkeypatch, capsys) -> None:

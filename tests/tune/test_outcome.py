@@ -117,4 +117,4 @@ def test_show_tells_of_a_sweep_and_exports_its_best_settings(sweep, result, tmp_
 def test_show_says_that_a_driver_is_gone(sweep, tmp_path, capsys) -> None:
     sweep.store().write("state.json", '{"state": "running", "seconds": 3.0}')
     assert main(["show", "recorded", "--storage", str(tmp_path)]) == 0
-    assert "its driver is gone: go on with python -m tune --resume recorded" in capsys.readouterr().out
+    assert "to resume: python -m tune --resume recorded" in capsys.readouterr().out

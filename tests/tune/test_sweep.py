@@ -59,3 +59,26 @@ def test_a_sweep_from_the_command_to_the_registry(prepared_boxes, tmp_path: Path
     assert main(["--resume", "s", "--export-recipe", "again.yaml"]) == 0
     assert "finished before" in capsys.readouterr().out and Path("again.yaml").exists()
     assert len(client.search_runs(["1"], max_results=100)) == 7
+
+
+def test_trials_that_asha_ended_are_complete_in_mlflow_when_the_command_ends(
+    prepared_boxes, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.yaml").write_text("boxes.training.lr: {choice: [1.0e-2, 1.0e-7]}\n")
+    words = ["boxes", "--data", str(prepared_boxes), *SMALL, "--space", "space.yaml", "--trials", "4", "--run", "s"]
+    words += ["--set", "boxes.training.steps=18", "--max-concurrent", "2", "--metric", "label_nll"]
+    assert main(words) == 0, capsys.readouterr().err
+    result = load_result(Storage(tmp_path / "runs" / "s"))
+    assert result is not None and {trial.state for trial in result.trials} == {"finished", "stopped"}
+    client = mlflow_client(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    runs = {run.data.tags.get("objgan.trial"): run for run in client.search_runs(["1"], max_results=100)}
+    for trial in result.trials:
+        run, best = runs[trial.id], trial.best("label_nll", "min")
+        assert run.info.status == "FINISHED" and run.data.tags["objgan.trial_state"] == trial.state
+        assert len(run.data.params) > 50
+        assert run.data.params["boxes.training.lr"] == str(trial.settings["boxes.training.lr"])
+        told = client.get_metric_history(run.info.run_id, "validation/label_nll")
+        assert [metric.step for metric in told] == [point.step for point in trial.points]
+        assert best is not None and run.data.metrics["best_step"] == best.step
+        assert run.data.metrics["best_label_nll"] == best.measures["label_nll"]
