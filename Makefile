@@ -1,5 +1,6 @@
 # make demo    set up, then the whole way on a small drawn data set, to a registered model and pictures
 # make test    set up, then all tests
+# make test-quick   set up, then the tests without Ray that are not slow, on all cores
 # make test-gpu   tests that need two GPUs (NCCL, bfloat16, two ranks); skipped where there are none
 # PYTHON=python3.12 make ... takes another interpreter; ARGS='-k boxes' goes on to pytest, the benchmarks or the demo.
 
@@ -9,10 +10,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test test-gpu lint format bench bench-learn chaos chaos-data chaos-sweep chaos-cluster clean
+.PHONY: help setup demo test test-quick test-gpu lint format bench bench-learn chaos chaos-data chaos-sweep chaos-cluster clean
 
 help:
-	@echo "make demo | test | test-gpu | lint | format | bench | bench-learn | chaos | chaos-data | chaos-sweep | chaos-cluster | setup | clean"
+	@echo "make demo | test | test-quick | test-gpu | lint | format | bench | bench-learn | chaos | chaos-data | chaos-sweep | chaos-cluster | setup | clean"
 
 setup: $(INSTALLED)
 
@@ -28,8 +29,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: setup
 	$(RUN) -m pipelines demo $(ARGS)
 
+# Tests that start Ray need the machine for themselves; the others share its cores.
 test: setup
+ifeq ($(strip $(ARGS)),)
+	$(RUN) -m pytest -n auto -m "not ray"
+	$(RUN) -m pytest -m ray
+else
 	$(RUN) -m pytest $(ARGS)
+endif
+
+test-quick: setup
+	$(RUN) -m pytest -n auto -m "not ray and not slow" $(ARGS)
 
 # Not the same as skipping all of them in silence: without GPUs it says so, and fails.
 test-gpu: setup

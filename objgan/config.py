@@ -29,8 +29,8 @@ _MOST_FAULTS = 8
 class Config(Section):
     """The resolved tree: what a run, a checkpoint and a registered model carry as `config.json`."""
 
-    recipe: str = Field("paper", max_length=200)
-    seed: int = Field(0, ge=0, le=2**63 - 1)
+    recipe: str = Field("paper", max_length=200, description="name of the recipe that the other settings started from")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of initial weights, noise and the order of samples")
     data: DataConfig = DataConfig()
     encoders: EncodersConfig = EncodersConfig()
     boxes: BoxesConfig = BoxesConfig()

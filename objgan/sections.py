@@ -25,15 +25,19 @@ class Section(BaseModel):
 class DataConfig(Section):
     """What the shards hold and what one sample of a batch looks like."""
 
-    image_size: int = Field(256, ge=16, le=4096, description="side of the stored square image, pixels")
-    mask_size: int = Field(64, ge=16, le=1024, description="side of an object's mask, pixels; a power of two")
-    max_objects: int = Field(10, ge=1, le=256, description="objects of a layout, the largest first (R)")
-    max_words: int = Field(20, ge=4, le=1000, description="words of a caption that any stage may see (T)")
+    image_size: int = Field(256, ge=16, le=4096, description="side of the stored square image, in pixels")
+    mask_size: int = Field(64, ge=16, le=1024, description="side of an object's mask, in pixels; a power of two")
+    max_objects: int = Field(10, ge=1, le=256, description="most objects of a layout, the largest first (R)")
+    max_words: int = Field(20, ge=4, le=1000, description="most words of a caption that any stage reads (T)")
     language: str = Field("en", description="of the captions: a code of spaCy's languages, whose tokenizer is used")
-    min_count: int = Field(1, ge=1, le=1_000_000, description="rarer words of the training captions become <unk>")
+    min_count: int = Field(
+        1, ge=1, le=1_000_000, description="words that are rarer in the training captions become the unknown word"
+    )
     vector_channels: int = Field(50, ge=4, le=4096, description="channels of the fitted word vectors")
-    validation_percent: int = Field(10, ge=1, le=45, description="share of images, by hash of the id")
-    test_percent: int = Field(10, ge=1, le=45, description="share of images, by hash of the id")
+    validation_percent: int = Field(
+        10, ge=1, le=45, description="share of images in the validation split, by hash of the id"
+    )
+    test_percent: int = Field(10, ge=1, le=45, description="share of images in the test split, by hash of the id")
 
     @field_validator("language")
     @classmethod
@@ -61,35 +65,45 @@ class DataConfig(Section):
 class TrainingConfig(Section):
     """What the one training loop needs to know, for any stage. Exactly one of `steps` and `epochs` is set."""
 
-    batch_size: int = Field(16, ge=1, le=65_536, description="global batch, over all workers")
+    batch_size: int = Field(16, ge=1, le=65_536, description="samples of a step, over all workers")
     group: int | None = Field(
         None,
         ge=1,
         le=65_536,
-        description="samples that contrast, mismatched pairs and normalisation see together; null: all",
+        description="samples that contrast, mismatched pairs and normalisation share; null: the whole batch",
     )
-    steps: int | None = Field(None, ge=1, le=10**9, description="optimiser steps in all")
-    epochs: int | None = Field(None, ge=1, le=10**6, description="passes over the training split")
+    steps: int | None = Field(None, ge=1, le=10**9, description="optimiser steps; set either this or epochs")
+    epochs: int | None = Field(
+        None, ge=1, le=10**6, description="passes over the training split; set either this or steps"
+    )
     log_every: int = Field(10, ge=1, le=10**9, description="steps between two log lines")
-    checkpoint_every: int = Field(500, ge=1, le=10**9, description="steps between two checkpoints, each one validated")
+    checkpoint_every: int = Field(
+        500, ge=1, le=10**9, description="steps between two checkpoints; each checkpoint is validated"
+    )
     picture_every: int = Field(500, ge=1, le=10**9, description="steps between two sets of pictures")
-    validation_samples: int = Field(500, ge=1, le=10**7, description="validation images to measure")
-    keep_checkpoints: int = Field(2, ge=1, le=10**6, description="newest checkpoints to keep, beside the best")
-    ema_decay: float = Field(0.0, ge=0.0, lt=1.0, description="moving average of the weights; 0: none")
-    ema_warmup: bool = Field(False, description="decay min(ema_decay, (1+n)/(10+n)): few steps average well too")
+    validation_samples: int = Field(
+        500, ge=1, le=10**7, description="validation images on which a checkpoint is measured"
+    )
+    keep_checkpoints: int = Field(2, ge=1, le=10**6, description="newest checkpoints to keep, beside the best one")
+    ema_decay: float = Field(
+        0.0, ge=0.0, lt=1.0, description="decay of the moving average of the weights; 0: no average"
+    )
+    ema_warmup: bool = Field(False, description="use the decay min(ema_decay, (1+n)/(10+n)), which suits short runs")
     max_words: int = Field(
-        20, ge=1, le=1000, description="longer captions become a random ordered subset of their words"
+        20, ge=1, le=1000, description="longer captions are cut to a random subset of their words, in order"
     )
     max_failures: int = Field(3, ge=0, le=10**6, description="restarts after a worker's death")
     max_skipped: int = Field(
-        20, ge=0, le=10**9, description="skipped steps (a loss or gradient not finite) that stop a run"
+        20, ge=0, le=10**9, description="skipped steps (a loss or gradient not finite) after which a run stops"
     )
-    cooldown: float = Field(0.0, ge=0.0, le=1.0, description="last share of the steps, over which rates fall to 0")
+    cooldown: float = Field(
+        0.0, ge=0.0, le=1.0, description="last share of the steps, in which learning rates fall to 0"
+    )
     window: int | None = Field(
         None,
         ge=1,
         le=10**6,
-        description="shards whose samples are shuffled together; null: all of a folder's, 64 of a URI's",
+        description="shards whose samples are shuffled together; null: all shards of a folder, 64 of a URI",
     )
 
     @model_validator(mode="after")
@@ -116,9 +130,9 @@ class EncodersTraining(TrainingConfig):
     batch_size: int = Field(48, ge=2, le=65_536)
     epochs: int | None = Field(120, ge=1, le=10**6)
     max_words: int = Field(15, ge=1, le=1000)
-    lr: float = Field(2e-3, gt=0, le=1e3)
-    lr_decay: float = Field(0.98, gt=0, le=1, description="per epoch")
-    lr_floor: float = Field(2e-4, ge=0, le=1e3)
+    lr: float = Field(2e-3, gt=0, le=1e3, description="learning rate of Adam at the start")
+    lr_decay: float = Field(0.98, gt=0, le=1, description="factor of the learning rate per epoch")
+    lr_floor: float = Field(2e-4, ge=0, le=1e3, description="lowest learning rate")
     text_clip: float = Field(0.25, gt=0, le=1e9, description="largest gradient norm of the text encoder")
 
 
@@ -126,9 +140,11 @@ class EncodersConfig(Section):
     """Text and image encoders, pre-trained as DAMSM (Xu et al. 2018, section 3.2)."""
 
     channels: int = Field(256, ge=8, le=4096, multiple_of=2, description="text and image feature channels (D)")
-    embedding: int = Field(300, ge=4, le=4096)
-    dropout: float = Field(0.5, ge=0, lt=1)
-    backbone: Literal["inception_v3", "small"] = "inception_v3"
+    embedding: int = Field(300, ge=4, le=4096, description="channels of a word embedding")
+    dropout: float = Field(0.5, ge=0, lt=1, description="dropout of word embeddings")
+    backbone: Literal["inception_v3", "small"] = Field(
+        "inception_v3", description="image backbone; small is trained from scratch"
+    )
     backbone_weights: Path | None = Field(None, description="ImageNet weights (.pth or .safetensors) of the backbone")
     small_width: int = Field(32, ge=8, le=512, description="first width of the small backbone")
     gamma1: float = Field(4.0, gt=0, le=1e4, description="sharpness of the words' attention over regions")
@@ -148,44 +164,64 @@ class BoxesTraining(TrainingConfig):
 
     batch_size: int = Field(64, ge=1, le=65_536)
     epochs: int | None = Field(40, ge=1, le=10**6)
-    lr: float = Field(1e-3, gt=0, le=1e3)
-    lr_decay: float = Field(1.0, gt=0, le=1, description="per epoch")
-    clip: float = Field(5.0, gt=0, le=1e9)
-    label_weight: float = Field(1.0, ge=0, le=1e6)
-    coordinate_weight: float = Field(1.0, ge=0, le=1e6)
-    bag_weight: float = Field(0.0, ge=0, le=1e6, description="auxiliary bag-of-labels head; 0: none")
+    lr: float = Field(1e-3, gt=0, le=1e3, description="learning rate of Adam")
+    lr_decay: float = Field(1.0, gt=0, le=1, description="factor of the learning rate per epoch")
+    clip: float = Field(5.0, gt=0, le=1e9, description="largest gradient norm")
+    label_weight: float = Field(1.0, ge=0, le=1e6, description="weight of the label loss")
+    coordinate_weight: float = Field(
+        1.0, ge=0, le=1e6, description="weight of the mixture's negative log-likelihood of coordinates"
+    )
+    bag_weight: float = Field(0.0, ge=0, le=1e6, description="weight of the auxiliary bag-of-labels head; 0: no head")
     word_bag_decay: float = Field(
-        6e-5, ge=0, le=1e6, description="L2 penalty of the word bag; 1 / captions is a usual one"
+        6e-5, ge=0, le=1e6, description="L2 penalty of the word bag; 1 / number of captions is usual"
     )
     class_weight_power: float = Field(
-        0.8, ge=0, le=10, description="label loss weighted by count^-power; 0: unweighted"
+        0.8, ge=0, le=10, description="the label loss is weighted by count^-power; 0: unweighted"
     )
     adversarial_weight: float = Field(
-        0.0, ge=0, le=1e6, description="discriminator's term; 0: plain maximum likelihood"
+        0.0, ge=0, le=1e6, description="weight of the layout discriminator's term; 0: plain maximum likelihood"
     )
-    adversarial_from: int = Field(0, ge=0, le=10**9, description="first step with the discriminator")
-    discriminator_lr: float = Field(2e-4, gt=0, le=1e3)
+    adversarial_from: int = Field(0, ge=0, le=10**9, description="first step that uses the layout discriminator")
+    discriminator_lr: float = Field(2e-4, gt=0, le=1e3, description="learning rate of the layout discriminator")
 
 
 class BoxesConfig(Section):
     """Attentive sequence-to-sequence box generator (section 3.1; mixture: Hong et al. 2018)."""
 
-    hidden: int = Field(256, ge=8, le=8192)
-    label_embedding: int = Field(256, ge=4, le=8192)
-    coordinate_embedding: int = Field(50, ge=4, le=8192)
-    components: int = Field(5, ge=1, le=1000, description="Gaussians of a mixture (K)")
-    dropout: float = Field(0.0, ge=0, lt=1)
-    word_bag: bool = Field(False, description="words of their own say which labels appear; needs a bag_weight")
-    word_dropout: float = Field(0.0, ge=0, lt=1, description="share of words hidden from the stage's own networks")
-    text_encoder: Literal["frozen", "own"] = Field("frozen", description="own: for captions and boxes without pixels")
-    label_temperature: float = Field(0.0, ge=0, le=100, description="0: the most likely label")
-    median_end: bool = Field(False, description="temperature 0 ends at the median count, not at the likeliest end")
-    named_first: float = Field(
-        0.0, ge=0, lt=1, description="bag probability of classes that come before repeats at temperature 0; 0: none"
+    hidden: int = Field(256, ge=8, le=8192, description="channels of the decoder's state")
+    label_embedding: int = Field(256, ge=4, le=8192, description="channels of a label's embedding")
+    coordinate_embedding: int = Field(
+        50, ge=4, le=8192, description="channels of the embeddings of (x, y) and of (w, r)"
     )
-    mixture_temperature: float = Field(0.4, gt=0, le=100, description="on mixture weights; sigma is scaled by its root")
-    discriminator_width: int = Field(32, ge=4, le=1024)
-    adversarial: Literal["bce", "hinge"] = "hinge"
+    components: int = Field(5, ge=1, le=1000, description="Gaussians of a mixture (K)")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the decoder's input")
+    word_bag: bool = Field(
+        False,
+        description="a linear model on the caption's words predicts which labels appear; needs training.bag_weight",
+    )
+    word_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of words that are hidden from the stage's own networks in training"
+    )
+    text_encoder: Literal["frozen", "own"] = Field(
+        "frozen", description="own: a text encoder of this stage, for data with captions and boxes but no pixels"
+    )
+    label_temperature: float = Field(
+        0.0, ge=0, le=100, description="temperature of label sampling; 0: the most likely label"
+    )
+    median_end: bool = Field(
+        False, description="at temperature 0, end at the median count instead of the most likely end"
+    )
+    named_first: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="bag probability from which a class is drawn before any class repeats, at temperature 0; 0: off",
+    )
+    mixture_temperature: float = Field(
+        0.4, gt=0, le=100, description="temperature of mixture weights; sigma is scaled by its square root"
+    )
+    discriminator_width: int = Field(32, ge=4, le=1024, description="first width of the layout discriminator")
+    adversarial: Literal["bce", "hinge"] = Field("hinge", description="form of the adversarial loss")
     training: BoxesTraining = BoxesTraining()
 
     @model_validator(mode="after")
@@ -202,31 +238,36 @@ class ShapesTraining(TrainingConfig):
 
     batch_size: int = Field(40, ge=1, le=65_536)
     epochs: int | None = Field(150, ge=1, le=10**6)
-    generator_lr: float = Field(2e-4, gt=0, le=1e3)
-    discriminator_lr: float = Field(2e-4, gt=0, le=1e3)
-    lr_decay: float = Field(0.98, gt=0, le=1, description="per epoch")
-    lr_decay_from: int = Field(50, ge=0, le=10**6, description="first epoch that decays")
-    clip: float = Field(0.25, gt=0, le=1e9)
+    generator_lr: float = Field(2e-4, gt=0, le=1e3, description="learning rate of the generator")
+    discriminator_lr: float = Field(2e-4, gt=0, le=1e3, description="learning rate of the discriminators")
+    lr_decay: float = Field(0.98, gt=0, le=1, description="factor of the learning rates per epoch")
+    lr_decay_from: int = Field(50, ge=0, le=10**6, description="first epoch in which learning rates decay")
+    clip: float = Field(0.25, gt=0, le=1e9, description="largest gradient norm of the generator")
     ema_decay: float = Field(0.999, ge=0, lt=1)
-    instance_weight: float = Field(1.0, ge=0, le=1e6)
-    global_weight: float = Field(1.0, ge=0, le=1e6)
+    instance_weight: float = Field(1.0, ge=0, le=1e6, description="weight of the instance-wise discriminator's term")
+    global_weight: float = Field(1.0, ge=0, le=1e6, description="weight of the global discriminator's term")
     perceptual_weight: float = Field(
-        10.0, ge=0, le=1e6, description="VGG19-BN, or feature matching without its weights"
+        10.0,
+        ge=0,
+        le=1e6,
+        description="weight of the perceptual term on VGG19-BN features; without weights, on discriminator features",
     )
-    pixel_weight: float = Field(0.0, ge=0, le=1e6, description="binary cross-entropy per pixel")
-    overlap_weight: float = Field(0.0, ge=0, le=1e6, description="1 - soft IoU of each object")
+    pixel_weight: float = Field(0.0, ge=0, le=1e6, description="weight of the binary cross-entropy per pixel")
+    overlap_weight: float = Field(0.0, ge=0, le=1e6, description="weight of 1 - soft IoU of each object")
 
 
 class ShapesConfig(Section):
     """Shape generator with instance-wise and global discriminators (section 3.2; Hong et al. 2018)."""
 
-    width: int = Field(64, ge=8, le=1024)
-    class_embedding: int = Field(32, ge=4, le=4096)
+    width: int = Field(64, ge=8, le=1024, description="first width of the generator")
+    class_embedding: int = Field(32, ge=4, le=4096, description="channels of a class embedding")
     noise: int = Field(32, ge=1, le=4096, description="noise channels per object")
-    template: int = Field(0, ge=0, le=512, description="side of learned shapes in box coordinates, beneath; 0: none")
-    discriminator_width: int = Field(64, ge=8, le=1024)
-    vgg_weights: Path | None = Field(None, description="VGG19-BN weights; without: feature matching")
-    adversarial: Literal["bce", "hinge"] = "bce"
+    template: int = Field(
+        0, ge=0, le=512, description="side of learned shapes in box coordinates that the generator starts from; 0: none"
+    )
+    discriminator_width: int = Field(64, ge=8, le=1024, description="first width of the discriminators")
+    vgg_weights: Path | None = Field(None, description="file with VGG19-BN weights; null: feature matching instead")
+    adversarial: Literal["bce", "hinge"] = Field("bce", description="form of the adversarial loss")
     training: ShapesTraining = ShapesTraining()
 
 
@@ -235,7 +276,7 @@ class JudgeTraining(TrainingConfig):
 
     batch_size: int = Field(32, ge=2, le=65_536)
     epochs: int | None = Field(15, ge=1, le=10**6)
-    lr: float = Field(2e-3, gt=0, le=1e3)
+    lr: float = Field(2e-3, gt=0, le=1e3, description="learning rate of Adam at the start")
     cooldown: float = Field(0.5, ge=0, le=1)
     ema_decay: float = Field(0.99, ge=0, lt=1)
     ema_warmup: bool = True
@@ -245,40 +286,48 @@ class JudgeConfig(Section):
     """Judge of generated images, trained on true images with masks, colours and scenes; no part of a model."""
 
     width: int = Field(32, ge=4, le=1024, multiple_of=2, description="channels at 32 x 32 cells")
-    silhouettes: float = Field(0.3, ge=0, lt=1, description="share of objects shown as flat outlines: nothing")
-    noise: float = Field(0.15, ge=0, lt=1, description="share of images shown as coloured noise: nothing")
-    found_threshold: float = Field(0.85, gt=0, lt=1, description="score from which a class is seen in an image")
+    silhouettes: float = Field(
+        0.3, ge=0, lt=1, description="share of objects shown as flat outlines, with the target 'no object'"
+    )
+    noise: float = Field(
+        0.15, ge=0, lt=1, description="share of images shown as coloured noise, with the target 'no object'"
+    )
+    found_threshold: float = Field(
+        0.85, gt=0, lt=1, description="score from which a class counts as present in an image"
+    )
     training: JudgeTraining = JudgeTraining()
 
 
 class ComputeConfig(Section):
     """Where it runs. Nothing here is part of a step's identity."""
 
-    workers: int = Field(1, ge=1, le=10_000, description="training workers; with max_workers the fewest")
+    workers: int = Field(1, ge=1, le=10_000, description="training workers; with max_workers: the fewest")
     max_workers: int | None = Field(
-        None, ge=1, le=10_000, description="most workers of an elastic run; null: as many as workers"
+        None, ge=1, le=10_000, description="most workers of an elastic run; null: same as workers"
     )
     threads: int = Field(0, ge=0, le=10_000, description="torch threads of a worker; 0: its share of the cores")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on GPUs that have it")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="device of the workers; auto: a GPU if there is one"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 on GPUs that support it"
+    )
     channels_last: Literal["auto", "on", "off"] = Field("auto", description="memory format; auto: on GPUs")
-    compile: bool = Field(False, description="torch.compile the networks")
-    deterministic: bool = Field(True, description="on GPUs, the repeatable form of every operation that has one")
+    compile: bool = Field(False, description="compile the networks with torch.compile")
+    deterministic: bool = Field(True, description="on GPUs, use the deterministic form of every operation that has one")
     resize_every: float = Field(
-        60.0, gt=0, le=1e9, description="seconds between two looks of an elastic run for more workers"
+        60.0, gt=0, le=1e9, description="seconds between two checks of an elastic run for more workers"
     )
     autoscaling: bool = Field(
-        False, description="the cluster grows by itself: workers that it lacks are asked for, not refused"
+        False, description="the cluster grows on demand: request missing workers instead of refusing the run"
     )
-    start_deadline: float = Field(
-        300.0, gt=0, le=1e9, description="seconds without any worker after which a run gives up"
+    start_deadline: float = Field(300.0, gt=0, le=1e9, description="seconds without any worker after which a run fails")
+    stall_deadline: float = Field(1800.0, gt=0, le=1e9, description="seconds without a step after which a run fails")
+    loader_processes: int = Field(
+        0, ge=0, le=1000, description="data loading processes of a worker; 0: a thread in the worker"
     )
-    stall_deadline: float = Field(1800.0, gt=0, le=1e9, description="seconds without a step after which a run gives up")
-    loader_processes: int = Field(0, ge=0, le=1000, description="data loading processes of a worker; 0: a thread of it")
-    cache: Path = Field(
-        Path("~/.cache/objgan"), description="folder of each machine for what is fetched of remote data"
-    )
-    cache_gb: float = Field(50.0, gt=0, le=1e6, description="most that the cache holds, GB (10^9 bytes)")
+    cache: Path = Field(Path("~/.cache/objgan"), description="folder on each machine for the cache of remote data")
+    cache_gb: float = Field(50.0, gt=0, le=1e6, description="most that the cache holds, in GB (10^9 bytes)")
 
     @model_validator(mode="after")
     def _one_cache_a_machine(self) -> Self:

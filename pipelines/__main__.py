@@ -19,6 +19,7 @@ except ModuleNotFoundError as error:
     programs.stop_without(error)
 
 _LIGHT = {
+    "explain": "explain",
     "verify": "prepared_commands",
     "inspect": "prepared_commands",
     "runs": "runs_command",
@@ -32,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     run = getattr(options, "run", None) or getattr(options, "out", None)
     # What these two print is no log.
-    log_format.choose("text" if options.command in ("runs", "settings") else options.log_format, run and Path(run).name)
+    log_format.choose(
+        "text" if options.command in ("runs", "settings", "explain") else options.log_format, run and Path(run).name
+    )
     long = options.command in _LONG and not getattr(options, "dry_run", False)
     return guarded(lambda: _run_command(options), options.command if long else None)
 
@@ -65,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     _judges(add("judges", "Train what evaluate judges images by, on true images alone."))
     _register(add("register", "Put a finished model into the MLflow registry."))
     _generate(add("generate", "Caption to boxes, shapes and image, each of them written out."))
+    _explain(add("explain", "Explain settings: type, default, description and the values of each recipe."))
     _show_settings(add("settings", "Print the settings that a command has with these options, and check no more."))
     _check_mlflow(add("check-mlflow", "See that MLflow answers, before hours of work depend on it."))
     _runs(add("runs", "What the runs are doing; tidy up after killed ones; send what MLflow missed."))
@@ -235,6 +239,11 @@ def _runs(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--json", action="store_true", help="for programs (list, status)")
     command.add_argument("--dry-run", action="store_true", help="say what gc would do, and do nothing")
+
+
+def _explain(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", nargs="?", default="", metavar="NAME", help="a setting or a section (default: all)")
+    command.add_argument("--markdown", action="store_true", help="print the page docs/settings.md")
 
 
 def _show_settings(command: argparse.ArgumentParser) -> None:

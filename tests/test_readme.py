@@ -24,8 +24,8 @@ DOCUMENTS = ("README.md", "CONTRIBUTING.md", "pipelines/README.md", "tune/README
 
 QUICK = "+ --config quick.yaml"
 COCO = (
-    "python -m pipelines run --images ../shared/coco/images --instances ../shared/coco/annotations/instances.json "
-    "--captions ../shared/coco/annotations/captions.json --recipe tiny --out runs/coco"
+    "python -m pipelines run --images coco/train2017 --instances coco/annotations/instances_train2017.json "
+    "--captions coco/annotations/captions_train2017.json --recipe tiny --out runs/coco"
 )
 CLUSTER = "--address http://127.0.0.1:8265 --token-file ~/.ray/objgan-token"
 JOB = "-- python -m pipelines run --recipe small --workers 4 --out runs/first"
@@ -38,10 +38,16 @@ SHORT: dict[str, str] = {
     "make demo": "make --dry-run demo",
     "make test": "make --dry-run test",
     "make setup": "make --dry-run --always-make setup",
+    "make test-quick": "make --dry-run test-quick",
+    "python -m pipelines explain images.training": "+",
+    "python -m pipelines explain --markdown > docs/settings.md": "python -m pipelines explain --markdown",
     "make lint": "make --dry-run lint",
     "make format": "make --dry-run format",
     "source .venv/bin/activate": "make --dry-run --always-make setup",
-    COCO: QUICK,
+    COCO: (
+        "python -m pipelines run --images ../shared/coco/images --instances ../shared/coco/annotations/instances.json "
+        "--captions ../shared/coco/annotations/captions.json --recipe tiny --out runs/coco --config quick.yaml"
+    ),
     'python -m pipelines generate "two red kites above a boat on the sea" --n 4 --seed 1 --out runs/mine': "+",
     "python -m pipelines generate --layout runs/mine/two-red-kites-above-a-boat-on-the-sea_0.json --out runs/edited": (
         "+"
@@ -219,6 +225,15 @@ def test_no_document_is_left_out(repository: Path) -> None:
 def test_the_commands_of_the_readme_run(repository: Path, killed_demo: KilledDemo) -> None:
     told = [command for command in commands((repository / "README.md").read_text()) if command != COCO]
     run_all(repository, killed_demo.folder, told)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(repository: Path, killed_demo: KilledDemo) -> None:
+    (source,) = re.findall(r"^```python\n(.*?)^```", (repository / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", source], cwd=killed_demo.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "image_png" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "cluster/README.md"])
