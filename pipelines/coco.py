@@ -194,7 +194,7 @@ def _readable(what: str, path: Path, read: Callable[[Path], Result]) -> Result:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
-            raise InputError(f"{what}: {path} is {kind}, not a file; the JSON is read several times")
+            raise InputError(f"{what}: {path} is {kind}: give a regular file, because it is read several times")
         return read(path)
     except FileNotFoundError:
         raise InputError(f"{what}: no file {path}; check the path") from None

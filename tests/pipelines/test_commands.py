@@ -122,7 +122,7 @@ def test_wrong_coco_files(refused: Refused, coco: CocoSource, tmp_path: Path) ->
     assert "is not JSON" in refused(*_prepare(coco, instances="text.json"))
     assert "not COCO JSON" in refused(*_prepare(coco, captions="list.json"))
     assert "empty data set" in refused(*_prepare(coco, instances="empty.json"))
-    assert "cannot read" in refused(*_prepare(coco, instances="elsewhere"))
+    assert "is a folder: give a regular file" in refused(*_prepare(coco, instances="elsewhere"))
     assert "elsewhere" in refused(*_prepare(coco, images="elsewhere"))
     assert "nowhere" in refused(*_prepare(coco, images="nowhere"))
     assert not (tmp_path / "out" / "manifest.json").exists()
