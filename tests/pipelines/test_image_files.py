@@ -182,9 +182,9 @@ def test_a_file_that_nobody_may_read_is_a_reject(coco: CocoSource) -> None:
 @pytest.mark.parametrize("what", ["instances", "captions"])
 def test_json_from_a_pipe_is_refused_before_anything_waits(coco: CocoSource, tmp_path: Path, what: str) -> None:
     os.mkfifo(tmp_path / "pipe.json")
-    with pytest.raises(InputError, match=rf"{what}: .*pipe.json is a pipe or a device, not a file"):
+    with pytest.raises(InputError, match=rf"{what}: .*pipe.json is a pipe or a device: give a regular file"):
         replace(coco, **{what: tmp_path / "pipe.json"}).check()
-    with pytest.raises(InputError, match=rf"{what}: .* is a folder, not a file"):
+    with pytest.raises(InputError, match=rf"{what}: .* is a folder: give a regular file"):
         replace(coco, **{what: tmp_path}).digests()
 
 
