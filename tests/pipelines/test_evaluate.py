@@ -142,10 +142,9 @@ def test_a_batch_that_kills_its_workers_is_named_and_ends_the_command(what: Eval
     done = run_crashing(tmp_path / "site", {data: "SIGSEGV"}, *arguments)
     text = done.stdout + done.stderr
     assert done.returncode == 1, text[-3000:]
-    (told,) = re.findall(
-        r"failed: evaluate: 3 workers died one after the other at batch 0 of \w+ \(images ([^)]*)\)", text
-    )
-    assert str(image_id) in told.split(", ")
+    death = r"failed \(exit code 1\): evaluate: 3 workers died one after the other at batch 0 of \w+ \(images ([^)]*)\)"
+    (images,) = re.findall(death, text)
+    assert str(image_id) in images.split(", ")
     assert not (tmp_path / "out" / "measures.json").exists()
 
 
