@@ -76,7 +76,7 @@ def test_sigterm_to_the_head_leaves_a_checkpoint_and_the_run_resumes(cluster: Lo
 def test_sigterm_to_a_worker_leaves_a_checkpoint_and_training_continues(cluster: LocalCluster, bench: Bench) -> None:
     cluster.start(2)
     jobs, folder = Jobs(cluster, bench.folder, {}), bench.run("preempted")
-    job, said = training(jobs, bench, "preempted", 400, "1-2")
+    job, said = training(jobs, bench, "preempted", 1500, "1-2")
     gone, moment = cluster.workers.pop(0), time.time()
     terminate(gone)
     try:

@@ -26,8 +26,8 @@ from tune.space import Knob, Space
 from tune.sweep import Budget, Sweep
 from tune.trial_store import TrialStore, checkpoint_place, load_result, trial_id
 
-# A loss times this is infinite: the trial leaves out its steps until it has left out too many.
-_BROKEN = 1e39
+# The norm of a gradient times this is infinite: the trial skips its steps until it has skipped too many.
+_BROKEN = 1e30
 _LEARNS, _LAZY = 1e-2, 1e-7
 
 

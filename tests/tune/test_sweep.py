@@ -67,7 +67,8 @@ def test_trials_that_asha_ended_are_complete_in_mlflow_when_the_command_ends(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "space.yaml").write_text("boxes.training.lr: {choice: [1.0e-2, 1.0e-7]}\n")
     words = ["boxes", "--data", str(prepared_boxes), *SMALL, "--space", "space.yaml", "--trials", "4", "--run", "s"]
-    words += ["--set", "boxes.training.steps=18", "--max-concurrent", "2", "--metric", "label_nll"]
+    words += ["--max-concurrent", "2", "--metric", "label_nll"]
+    words[words.index("boxes.training.steps=6")] = "boxes.training.steps=18"
     assert main(words) == 0, capsys.readouterr().err
     result = load_result(Storage(tmp_path / "runs" / "s"))
     assert result is not None and {trial.state for trial in result.trials} == {"finished", "stopped"}
