@@ -19,17 +19,17 @@ class ImagesTraining(TrainingConfig):
     generator_lr: float = Field(2e-4, gt=0, le=1e3, description="learning rate of the generator")
     discriminator_lr: float = Field(2e-4, gt=0, le=1e3, description="learning rate of the discriminators")
     damsm_weight: float = Field(
-        100.0, ge=0, le=1e30, description="weight of the DAMSM matching loss on the largest image"
+        100.0, ge=0, le=1e25, description="weight of the DAMSM matching loss on the largest image"
     )
-    kl_weight: float = Field(1.0, ge=0, le=1e30, description="weight of the KL term of conditioning augmentation")
+    kl_weight: float = Field(1.0, ge=0, le=1e25, description="weight of the KL term of conditioning augmentation")
     unconditional_weight: float = Field(
-        1.0, ge=0, le=1e30, description="weight of the text discriminator's unconditional term"
+        1.0, ge=0, le=1e25, description="weight of the text discriminator's unconditional term"
     )
-    text_weight: float = Field(0.1, ge=0, le=1e30, description="weight of the text discriminator's conditional term")
-    layout_weight: float = Field(1.0, ge=0, le=1e30, description="weight of the layout discriminator's term")
-    object_weight: float = Field(0.1, ge=0, le=1e30, description="weight of each object-wise discriminator's term")
+    text_weight: float = Field(0.1, ge=0, le=1e25, description="weight of the text discriminator's conditional term")
+    layout_weight: float = Field(1.0, ge=0, le=1e25, description="weight of the layout discriminator's term")
+    object_weight: float = Field(0.1, ge=0, le=1e25, description="weight of each object-wise discriminator's term")
     feature_weight: float = Field(
-        0.0, ge=0, le=1e30, description="weight of feature matching on layout discriminator activations (pix2pixHD)"
+        0.0, ge=0, le=1e25, description="weight of feature matching on layout discriminator activations (pix2pixHD)"
     )
     gradient_penalty: float = Field(
         0.0,

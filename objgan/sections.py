@@ -167,11 +167,11 @@ class BoxesTraining(TrainingConfig):
     lr: float = Field(1e-3, gt=0, le=1e3, description="learning rate of Adam")
     lr_decay: float = Field(1.0, gt=0, le=1, description="factor of the learning rate per epoch")
     clip: float = Field(5.0, gt=0, le=1e9, description="largest gradient norm")
-    label_weight: float = Field(1.0, ge=0, le=1e30, description="weight of the label loss")
+    label_weight: float = Field(1.0, ge=0, le=1e25, description="weight of the label loss")
     coordinate_weight: float = Field(
-        1.0, ge=0, le=1e30, description="weight of the mixture's negative log-likelihood of coordinates"
+        1.0, ge=0, le=1e25, description="weight of the mixture's negative log-likelihood of coordinates"
     )
-    bag_weight: float = Field(0.0, ge=0, le=1e30, description="weight of the auxiliary bag-of-labels head; 0: no head")
+    bag_weight: float = Field(0.0, ge=0, le=1e25, description="weight of the auxiliary bag-of-labels head; 0: no head")
     word_bag_decay: float = Field(
         6e-5, ge=0, le=1e6, description="L2 penalty of the word bag; 1 / number of captions is usual"
     )
@@ -179,7 +179,7 @@ class BoxesTraining(TrainingConfig):
         0.8, ge=0, le=10, description="the label loss is weighted by count^-power; 0: unweighted"
     )
     adversarial_weight: float = Field(
-        0.0, ge=0, le=1e30, description="weight of the layout discriminator's term; 0: plain maximum likelihood"
+        0.0, ge=0, le=1e25, description="weight of the layout discriminator's term; 0: plain maximum likelihood"
     )
     adversarial_from: int = Field(0, ge=0, le=10**9, description="first step that uses the layout discriminator")
     discriminator_lr: float = Field(2e-4, gt=0, le=1e3, description="learning rate of the layout discriminator")
@@ -244,16 +244,16 @@ class ShapesTraining(TrainingConfig):
     lr_decay_from: int = Field(50, ge=0, le=10**6, description="first epoch in which learning rates decay")
     clip: float = Field(0.25, gt=0, le=1e9, description="largest gradient norm of the generator")
     ema_decay: float = Field(0.999, ge=0, lt=1)
-    instance_weight: float = Field(1.0, ge=0, le=1e30, description="weight of the instance-wise discriminator's term")
-    global_weight: float = Field(1.0, ge=0, le=1e30, description="weight of the global discriminator's term")
+    instance_weight: float = Field(1.0, ge=0, le=1e25, description="weight of the instance-wise discriminator's term")
+    global_weight: float = Field(1.0, ge=0, le=1e25, description="weight of the global discriminator's term")
     perceptual_weight: float = Field(
         10.0,
         ge=0,
-        le=1e30,
+        le=1e25,
         description="weight of the perceptual term on VGG19-BN features; without weights, on discriminator features",
     )
-    pixel_weight: float = Field(0.0, ge=0, le=1e30, description="weight of the binary cross-entropy per pixel")
-    overlap_weight: float = Field(0.0, ge=0, le=1e30, description="weight of 1 - soft IoU of each object")
+    pixel_weight: float = Field(0.0, ge=0, le=1e25, description="weight of the binary cross-entropy per pixel")
+    overlap_weight: float = Field(0.0, ge=0, le=1e25, description="weight of 1 - soft IoU of each object")
 
 
 class ShapesConfig(Section):

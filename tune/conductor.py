@@ -30,12 +30,14 @@ _DESK_S = 10.0
 class Conductor(ray.tune.Callback, ray.tune.Stopper):
     """Ray Tune calls it at every event, and asks it some times a second whether all is to end.
 
-    `asked` is why the sweep is to end before its last trial: a signal, or `BUDGET`.
+    `asked` is why the sweep is to end before its last trial: a signal, or `BUDGET`. `failure` is what kept a trial from
+    being recorded: Ray Tune raises its text alone.
     """
 
     def __init__(self, sweep: Sweep, rows: TrialStore, observers: Sequence[Observer], log: Log) -> None:
         self._sweep, self._rows, self._observers, self._log = sweep, rows, observers, log
         self.asked: str | None = None
+        self.failure: Exception | None = None
         self._began, self._before = time.monotonic(), rows.seconds
         self._spent = sum(row.seconds for row in rows.rows.values())
         self._looked, self._noted = self._began, 0.0
@@ -60,7 +62,11 @@ class Conductor(ray.tune.Callback, ray.tune.Stopper):
     def put(self, row: Trial) -> None:
         """A row changes."""
         if self._rows.rows.get(row.id) != row:
-            self._rows.put(row)
+            try:
+                self._rows.put(row)
+            except Exception as error:
+                self.failure = error
+                raise
             self._tell(row)
 
     def finish(self) -> None:

@@ -249,5 +249,8 @@ def _tune(sweep: Sweep, rungs: Rungs, trials: _Trials, orders: Orders, allotment
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     # At the end Ray Tune reads its own files of errors again. A disk that filled up holds half of one; our records, and
     # what their writing raised, say more.
-    with contextlib.suppress(UnpicklingError, EOFError):
-        tuner.fit()
+    try:
+        with contextlib.suppress(UnpicklingError, EOFError):
+            tuner.fit()
+    except ray.tune.TuneError as error:
+        raise conductor.failure or error from None

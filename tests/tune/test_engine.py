@@ -27,7 +27,7 @@ from tune.sweep import Budget, Sweep
 from tune.trial_store import TrialStore, checkpoint_place, load_result, trial_id
 
 # The norm of a gradient times this is infinite: the trial skips its steps until it has skipped too many.
-_BROKEN = 1e30
+_BROKEN = 1e25
 _LEARNS, _LAZY = 1e-2, 1e-7
 
 
