@@ -47,7 +47,7 @@ COPY objgan /opt/objgan/objgan
 COPY pipelines /opt/objgan/pipelines
 COPY tune /opt/objgan/tune
 COPY cluster /opt/objgan/cluster
-COPY programs.py redaction.py LICENSE /opt/objgan/
+COPY LICENSE /opt/objgan/
 # Token authentication is on unless someone turns it off; nothing calls home.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/objgan \

@@ -10,12 +10,12 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 
-import programs
+from pipelines import programs
 
 try:
     from cluster import estimate, render, run_steps, submit, token, watching
     from cluster.errors import InputError
-    from redaction import redact
+    from pipelines.redaction import redact
 except ModuleNotFoundError as error:
     programs.stop_without(error)
 

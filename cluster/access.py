@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import programs
 from cluster.errors import InputError
+from pipelines import programs
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 _ANSWER_S = 10.0

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from redaction import redact
+from pipelines.redaction import redact
 
 _INT32 = 2**31 - 1
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"

@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-import programs
 from cluster import kuberay, launcher
 from cluster.dashboard import dashboard
 from cluster.errors import InputError
@@ -18,6 +17,7 @@ from cluster.observability import rules
 from cluster.presets import PRESETS
 from cluster.resolve import knobs, resolve
 from cluster.settings import Settings
+from pipelines import programs
 
 
 def add_parser(commands: Any) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cluster.errors import InputError
-from redaction import redact
+from pipelines.redaction import redact
 
 WRONG_INPUT, INTERRUPTED, TERMINATED = 2, 130, 143
 FINAL = (0, WRONG_INPUT, INTERRUPTED, TERMINATED)

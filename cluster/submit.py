@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import programs
 from cluster import access, variables
 from cluster.command import CHECKOUT, Ask, Command, ask_of
 from cluster.errors import InputError
@@ -19,7 +18,8 @@ from cluster.jobs import NAME_KEY, NUMBER_KEY, ClusterAway, Job, asking, check_n
 from cluster.package import Package, packed
 from cluster.preflight import LIMIT_S, faults, probe
 from cluster.secret_files import Secrets
-from redaction import redact
+from pipelines import programs
+from pipelines.redaction import redact
 
 STOP_S = 150
 """Seconds that a job has after `stop` for a checkpoint."""

@@ -6,9 +6,9 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import programs
 from cluster.command import CHECKOUT
 from cluster.errors import InputError
+from pipelines import programs
 
 
 def add_parser(commands: Any) -> None:

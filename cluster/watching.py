@@ -12,7 +12,7 @@ from cluster.errors import InputError
 from cluster.follow import ended, wait
 from cluster.jobs import ClusterAway, Job, all_jobs, asking, exit_code, jobs_named, last_line, latest, logs_of, table
 from cluster.submit import STOP_S
-from redaction import redact
+from pipelines.redaction import redact
 
 _POLL_S = 0.5
 

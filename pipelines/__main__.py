@@ -10,7 +10,7 @@ import argparse
 import importlib
 from collections.abc import Callable, Sequence
 
-import programs
+from pipelines import programs
 
 try:
     from pipelines import data_options, log_format, option_types

@@ -13,10 +13,10 @@ from pipelines.backlog import FOLDER, Backlog, shown
 from pipelines.checkpoints import CheckpointStore
 from pipelines.mlflow_store import mlflow_client
 from pipelines.progress import Log
+from pipelines.redaction import in_a_line
 from pipelines.runs import choose, find_groups, find_runs, is_alive, name_within
 from pipelines.storage import Storage
 from pipelines.tracking import Tracking, known_run, send_backlog, store_exists
-from redaction import in_a_line
 
 # Written aside (`.step_00000040.x7ab3c_1`), on its way out (`.step_00000040.deleted.1f2e`), Ray's own, or set aside.
 _LEFT = re.compile(r"^(\.[^/]+\.[^./]+|\.ray.*|ray-.*|broken_step_.*)$")

@@ -16,9 +16,9 @@ from pipelines.coco_records import Record, file_name_of, is_caption, is_object
 from pipelines.faults import brief
 from pipelines.image_files import inside, sizes_of
 from pipelines.json_stream import records
+from pipelines.redaction import place_of
 from pipelines.splits import Split
 from pipelines.storage import Storage
-from redaction import place_of
 
 Result = TypeVar("Result")
 Sizes = Sequence[Mapping[str, int]]

@@ -5,10 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import programs
 from objgan.errors import InputError
 from objgan.files import read_json
-from pipelines import option_types
+from pipelines import option_types, programs
 from pipelines.coco import CocoPart, CocoSource
 from pipelines.shards import SPLITS
 from pipelines.splits import NAMED, Split, load_ids, load_split

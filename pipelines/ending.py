@@ -9,12 +9,11 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import programs
 from objgan.errors import InputError
-from pipelines import log_format
+from pipelines import log_format, programs
 from pipelines.attempts import WorkerDied
 from pipelines.faults import RayAway, StorageAway, is_full, settled
-from redaction import redact
+from pipelines.redaction import redact
 
 EPILOG = "Exit codes: 0 done, 2 wrong input, 1 failure worth a retry, 130 interrupted, 143 terminated."
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from redaction import redact_all
+from pipelines.redaction import redact_all
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from objgan.errors import InputError
-from redaction import in_a_line
+from pipelines.redaction import in_a_line
 
 Result = TypeVar("Result")
 Log = Callable[[str], None]

@@ -19,8 +19,8 @@ from objgan.generation import Generated, ObjGAN
 from objgan.layout_file import read_layout
 from pipelines.fetching import at_hand
 from pipelines.progress import Log
+from pipelines.redaction import in_a_line, place_of
 from pipelines.registry import mlflow_at
-from redaction import in_a_line, place_of
 
 PICTURE_SIDE = 256
 _SHEET_SIDE, _SHEET_SAMPLES, _SHEET_WIDE = 160, 60, 6

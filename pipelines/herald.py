@@ -10,9 +10,9 @@ from PIL import Image
 
 from pipelines.board import Failure
 from pipelines.events import Began, Event, Warned
+from pipelines.redaction import in_a_line
 from pipelines.storage import Storage
 from pipelines.tracking import Tracker
-from redaction import in_a_line
 
 _BEAT_S = 1.0
 _ANSWER_S = 5.0

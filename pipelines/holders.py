@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from objgan.errors import InputError
+from pipelines.redaction import typed_again
 from pipelines.storage import Storage
-from redaction import typed_again
 
 LEASE = "lease.json"
 BEATS = ".lease"

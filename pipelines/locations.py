@@ -5,7 +5,7 @@ from pyarrow.lib import ArrowException
 
 from objgan.errors import InputError
 from pipelines.faults import Log, brief, persist
-from redaction import place_of
+from pipelines.redaction import place_of
 
 
 def open_location(uri: str, patience: float, log: Log | None) -> tuple[pyarrow.fs.FileSystem, str]:

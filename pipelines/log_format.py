@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from redaction import install, redact, redact_all
+from pipelines.redaction import install, redact, redact_all
 
 FORMATS = ("text", "json")
 VARIABLE = "OBJGAN_LOG_FORMAT"

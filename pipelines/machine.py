@@ -6,8 +6,8 @@ import secrets
 import tempfile
 from pathlib import Path
 
-import programs
 from objgan.errors import InputError
+from pipelines import programs
 
 SOCKET_PATH = 107
 """Bytes that the path of a Unix socket may have on Linux."""

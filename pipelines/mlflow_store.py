@@ -15,8 +15,8 @@ from typing import Any
 
 from objgan.errors import InputError
 from pipelines.backlog import Metrics, Parameters, Picture, Record, Status, Tags
+from pipelines.redaction import in_a_line, place_of
 from pipelines.storage import Storage
-from redaction import in_a_line, place_of
 
 EXPERIMENT = "objgan"
 RUN_FILE, NEW_FILE = "mlflow_run.txt", "mlflow_new.json"

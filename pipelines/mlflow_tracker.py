@@ -11,8 +11,8 @@ from PIL import Image
 from objgan.errors import InputError
 from pipelines.backlog import FOLDER, Backlog, Kept, Metrics, Parameters, Picture, Record, shown
 from pipelines.mlflow_store import Sender
+from pipelines.redaction import in_a_line, redact
 from pipelines.storage import Storage
-from redaction import in_a_line, redact
 
 Tell = Callable[[str], None]
 _LINGER = 0.2  # what is told in this time goes in one call

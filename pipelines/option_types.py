@@ -5,9 +5,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import programs
 from objgan.errors import InputError
-from pipelines import log_format
+from pipelines import log_format, programs
 
 
 def add_settings(command: Any, example: str) -> None:

@@ -9,9 +9,9 @@ from objgan.files import write_atomically
 from pipelines.inspection.survey import survey
 from pipelines.inspection.table import lines, numbers
 from pipelines.progress import say
+from pipelines.redaction import redact
 from pipelines.shards import SPLITS
 from pipelines.verify import verify as verify_data
-from redaction import redact
 
 
 def verify(options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from pipelines import log_format
 from pipelines.events import Began, Event, Logged, Saved, Skipped, Stopping, Validated, Warned, WorkerFailed
-from redaction import redact
+from pipelines.redaction import redact
 
 Log = Callable[[str], None]
 # Numbers of the machine and the optimiser are for MLflow.

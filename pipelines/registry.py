@@ -22,10 +22,10 @@ from objgan.model_folder import read_facts
 from pipelines.faults import StorageRefused
 from pipelines.holders import LeaseInfo
 from pipelines.mlflow_store import EXPERIMENT, REFUSALS, logging_quiet, needed_packages, patient
+from pipelines.redaction import in_a_line, redact_all
 from pipelines.runs import RUNS
 from pipelines.session import tracking_uri as default_uri
 from pipelines.tracking import prepare_store
-from redaction import in_a_line, redact_all
 
 # What the model needs where it is loaded: objgan's own dependencies and MLflow. Ray is not among them.
 REQUIREMENTS = (

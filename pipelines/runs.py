@@ -13,10 +13,10 @@ from objgan.errors import InputError
 from pipelines.backlog import Backlog, shown
 from pipelines.holders import LEASE, LeaseInfo, holder
 from pipelines.mlflow_store import RUN_FILE
+from pipelines.redaction import place_of
 from pipelines.status import FILE, RunStatus
 from pipelines.storage import Storage
 from pipelines.sweeps import resume_command, sweep_above
-from redaction import place_of
 
 RUNS = Path("runs")
 """Where runs and their MLflow store are, unless told otherwise."""

@@ -20,8 +20,8 @@ from pipelines.faults import RayAway
 from pipelines.machine import check_machine, ray_folder
 from pipelines.mlflow_store import sqlite_uri
 from pipelines.progress import say
+from pipelines.redaction import in_a_line
 from pipelines.submitted import job_environment
-from redaction import in_a_line
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _CODE = {"working_dir": str(REPOSITORY), "excludes": [".git", ".venv", "runs", "data"]}

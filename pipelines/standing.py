@@ -10,9 +10,9 @@ from objgan.errors import InputError
 from pipelines.faults import Work, settled
 from pipelines.holders import typed
 from pipelines.metrics_export import RunMetrics
+from pipelines.redaction import in_a_line
 from pipelines.status import RunStatus, State
 from pipelines.storage import Storage
-from redaction import in_a_line
 
 _EVERY_S = 2.0
 

@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 
 from objgan.errors import InputError
 from pipelines.events import Began, Event, Logged, Saved, Skipped, WorkerFailed
+from pipelines.redaction import redact_all
 from pipelines.storage import Storage
-from redaction import redact_all
 
 FILE = "status.json"
 VERSION = 1

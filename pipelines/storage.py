@@ -20,7 +20,7 @@ from objgan.files import copy_folder, folder_aside, remove, write_atomically
 from objgan.json_input import OWN, JsonFault, JsonLimits, parse_json
 from pipelines.faults import PATIENCE, Log, persist, refused
 from pipelines.locations import open_location
-from redaction import place_of, typed_again
+from pipelines.redaction import place_of, typed_again
 
 Result = TypeVar("Result")
 

@@ -16,7 +16,7 @@ from ray.train.v2._internal.execution.callback import ControllerCallback  # it h
 from objgan.sections import ComputeConfig
 from pipelines.board import Seen
 from pipelines.events import Event, Listener, WorkerFailed
-from redaction import redact
+from pipelines.redaction import redact
 
 INTERRUPTED, TERMINATED = "interrupted", "terminated"
 _LONGEST = 300

@@ -8,8 +8,8 @@ from typing import Any
 from objgan.errors import InputError
 from pipelines.backlog import shown
 from pipelines.holders import LEASE, LeaseInfo, holder
+from pipelines.redaction import typed_again
 from pipelines.storage import Storage
-from redaction import typed_again
 
 _SWEEP, _STATE = "sweep.json", "state.json"
 _WITHIN = re.compile(r"^(?P<sweep>.+)/(?P<what>trials|confirm)/[^/]+(/segment_\d+)?/[^/]+$")

@@ -32,8 +32,8 @@ from pipelines.mlflow_store import (
 )
 from pipelines.mlflow_tracker import MLflowTracker, Tell
 from pipelines.progress import Log, say
+from pipelines.redaction import place_of, redact
 from pipelines.storage import Storage
-from redaction import place_of, redact
 
 _CLOSE_TIMEOUT = 10.0
 _open: dict[tuple[str, str | None, str], MLflowTracker] = {}

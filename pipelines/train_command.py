@@ -15,6 +15,7 @@ from pipelines.jobs import SETTINGS_FILE, TrainJob
 from pipelines.lease import Lease, check_free
 from pipelines.profiling import profile_steps, table
 from pipelines.progress import say
+from pipelines.redaction import typed_again
 from pipelines.replay import check_replay, replay
 from pipelines.run import needed_stages
 from pipelines.runs import RUNS
@@ -24,7 +25,6 @@ from pipelines.submitted import refuse_reuse
 from pipelines.tracking import check_store, prepare_store, tracked_run
 from pipelines.train import check_job
 from pipelines.train import train as train_stage
-from redaction import typed_again
 
 
 def train(options: argparse.Namespace, config: Config) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import programs
 from cluster.__main__ import parser as cluster_parser
+from pipelines import programs
 from pipelines.__main__ import main
 from pipelines.__main__ import parser as pipelines_parser
 from tune.__main__ import _show, _space, sweep_parser
@@ -191,6 +191,6 @@ def test_a_package_that_is_missing_later_is_one_line(tmp_path: Path, repository:
 def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
-    code = "import os, programs; os.setuid(54321); print(programs.user())"
+    code = "import os; from pipelines import programs; os.setuid(54321); print(programs.user())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "uid-54321"

@@ -11,7 +11,7 @@ import importlib
 import re
 from collections.abc import Callable, Sequence
 
-import programs
+from pipelines import programs
 
 try:
     from pipelines import data_options, log_format, option_types

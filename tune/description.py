@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 from objgan.config import build_config
 from objgan.errors import InputError
 from objgan.stages import stage_class
+from pipelines.redaction import in_a_line, redact, redact_all
 from pipelines.storage import Storage
-from redaction import in_a_line, redact, redact_all
 from tune.space import Knob, Space
 from tune.sweep import Budget, Goal, Scheduler, Search, Sweep
 

@@ -7,9 +7,9 @@ import ray.train
 import torch
 
 from objgan.errors import InputError
+from pipelines.redaction import in_a_line
 from pipelines.supervision import Preempted
 from pipelines.train import TrainingStopped
-from redaction import in_a_line
 from tune.results import State
 
 # Errors of the program itself, and a batch that does not fit into the device: another try would repeat them.

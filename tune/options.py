@@ -12,8 +12,8 @@ from objgan.stages import stage_class
 from pipelines.jobs import TrainJob
 from pipelines.option_types import with_workers
 from pipelines.recipes import merge, parse_assignment, resolve
+from pipelines.redaction import HIDDEN, redact
 from pipelines.run import needed_stages
-from redaction import HIDDEN, redact
 from tune.description import changed, known_sweep, load_sweep
 from tune.measures import goal_of
 from tune.space import Space

@@ -10,8 +10,8 @@ from typing import Any
 
 from pipelines.mlflow_store import mlflow_client
 from pipelines.progress import Log
+from pipelines.redaction import in_a_line
 from pipelines.storage import Storage
-from redaction import in_a_line
 from tune.confirm import Confirmed
 from tune.export import recipe_text
 from tune.pictures import draw_pictures

@@ -17,11 +17,11 @@ from objgan.config import STAGES, config_to_json
 from objgan.errors import InputError
 from objgan.files import read_json, sha256
 from pipelines.mlflow_store import EXPERIMENT
+from pipelines.redaction import redact_all
 from pipelines.registry import DIGEST, Registered, mlflow_at, one_version, register, unfinished
 from pipelines.run import assemble
 from pipelines.storage import Storage
 from pipelines.train_command import best_checkpoint
-from redaction import redact_all
 from tune.confirm import Confirmed
 from tune.export import trial_config
 from tune.results import Trial

@@ -15,10 +15,10 @@ from pipelines.backlog import Backlog, Metrics, Parameters, Record, Status, Tags
 from pipelines.holders import holder
 from pipelines.mlflow_store import EXPERIMENT, NEW_FILE, RUN_FILE, Sender, mlflow_client
 from pipelines.progress import Log
+from pipelines.redaction import in_a_line, redact
 from pipelines.storage import Storage
 from pipelines.sweeps import storage_option, typed
 from pipelines.tracking import Tracking, known_run, prepare_store, tracked_run
-from redaction import in_a_line, redact
 from tune.results import Point, State, Trial
 from tune.segments import Segments
 from tune.settings import with_settings

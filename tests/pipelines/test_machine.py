@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-import programs
 from objgan.errors import InputError
+from pipelines import programs
 from pipelines.coco import CocoSource
 from pipelines.machine import SOCKET_PATH, check_machine
 from pipelines.storage import Storage

@@ -10,18 +10,17 @@ from pathlib import Path
 
 import pytest
 
-import programs
 from objgan.errors import InputError
-from pipelines import log_format
+from pipelines import log_format, programs
 from pipelines.ending import ended
 from pipelines.holders import typed
 from pipelines.mlflow_store import mlflow_client
 from pipelines.mlflow_tracker import MLflowTracker
 from pipelines.progress import say
+from pipelines.redaction import install, place_of, redact, redact_all
 from pipelines.status import RunStatus
 from pipelines.storage import Storage
 from pipelines.tracking import tracked_run
-from redaction import install, place_of, redact, redact_all
 
 SECRET = "hunter2-and-more"
 

@@ -8,8 +8,8 @@ import pytest
 
 from objgan.errors import InputError
 from pipelines.faults import StorageAway, is_full, is_passing, is_wrong_place
+from pipelines.redaction import typed_again
 from pipelines.storage import Storage
-from redaction import typed_again
 
 
 @pytest.fixture(params=["folder", "s3", "py"])

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from redaction import redact
+from pipelines.redaction import redact
 
-CHECKOUT = Path(__file__).resolve().parent
+CHECKOUT = Path(__file__).resolve().parent.parent
 Location = Path | str
 """A path on this machine, or the URI of another place."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
