@@ -141,7 +141,8 @@ def test_a_process_that_was_killed_holds_nothing_up(uri: str, tmp_path: Path, re
     with sweep_run(sweep, uri, print) as tracked:
         begin(tracked, trial)
         store = place(tracked, trial)
-        code = "import sys, time; from pipelines.lease import Lease; from pipelines.storage import Storage\n"
+        code = "import sys, time; from pipelines.lease import Lease\n"
+        code += "from pipelines.storage import Storage\n"
         code += "Lease.acquire(Storage(sys.argv[1])); print('held', flush=True); time.sleep(60)"
         held = subprocess.Popen(
             [sys.executable, "-c", code, str(store)], stdout=subprocess.PIPE, text=True,
