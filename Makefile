@@ -62,16 +62,16 @@ bench-learn: setup
 	$(RUN) -m tests.benchmarks.learn $(ARGS)
 
 chaos: setup
-	$(RUN) -m tests.chaos $(ARGS)
+	$(RUN) -m tests.tools.chaos $(ARGS)
 
 chaos-data: setup
-	$(RUN) -m tests.chaos_data $(ARGS)
+	$(RUN) -m tests.tools.chaos_data $(ARGS)
 
 chaos-sweep: setup
-	$(RUN) -m tests.chaos_sweep $(ARGS)
+	$(RUN) -m tests.tools.chaos_sweep $(ARGS)
 
 chaos-cluster: setup
-	$(RUN) -m tests.chaos_cluster $(ARGS)
+	$(RUN) -m tests.tools.chaos_cluster $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

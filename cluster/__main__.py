@@ -10,16 +10,18 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 
-from pipelines import programs
+from pipelines import command_line
 
 try:
-    from cluster import estimate, render, run_steps, submit, token, watching
+    from cluster import estimate, run_steps
     from cluster.errors import InputError
+    from cluster.jobs import manage, submit, token
+    from cluster.render import render
     from pipelines.redaction import redact
 except ModuleNotFoundError as error:
-    programs.stop_without(error)
+    command_line.stop_without(error)
 
-COMMANDS = (render, estimate, run_steps, submit, watching, token)
+COMMANDS = (render, estimate, run_steps, submit, manage, token)
 """Modules with `add_parser(commands)`: it adds a parser with `set_defaults(action=f)`, f(options) -> exit code."""
 
 
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(redact(f"error: {error}"), file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        programs.stop_without(error)
+        command_line.stop_without(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = programs.Parser(prog="python -m cluster", description=__doc__)
+    top = command_line.Parser(prog="python -m cluster", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in COMMANDS:
         module.add_parser(commands)

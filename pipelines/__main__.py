@@ -1,4 +1,4 @@
-"""`python -m pipelines COMMAND`: the one parser. What a command does is in `pipelines.commands`."""
+"""`python -m pipelines COMMAND`: the one parser. What a command does is in `pipelines.cli.commands`."""
 
 import sys
 from pathlib import Path
@@ -10,20 +10,21 @@ import argparse
 import importlib
 from collections.abc import Callable, Sequence
 
-from pipelines import programs
+from pipelines import command_line
 
 try:
-    from pipelines import data_options, log_format, option_types
-    from pipelines.ending import EPILOG, guarded
+    from pipelines.cli import data_options, option_types
+    from pipelines.runtime import log_format
+    from pipelines.runtime.exit_codes import EPILOG, guarded
 except ModuleNotFoundError as error:
-    programs.stop_without(error)
+    command_line.stop_without(error)
 
 _LIGHT = {
-    "explain": "explain",
-    "verify": "prepared_commands",
-    "inspect": "prepared_commands",
-    "runs": "runs_command",
-    "check-mlflow": "runs_command",
+    "explain": "cli.explain",
+    "verify": "cli.datasets",
+    "inspect": "cli.datasets",
+    "runs": "cli.runs",
+    "check-mlflow": "cli.runs",
 }
 _LONG = {"demo", "run", "prepare", "train", "evaluate", "judges"}
 
@@ -42,14 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_command(options: argparse.Namespace) -> None:
     # Most commands import torch, Ray and MLflow: --help, a typing error and a look should not wait for them.
-    commands = importlib.import_module(f"pipelines.{_LIGHT.get(options.command, 'commands')}")
+    commands = importlib.import_module(f"pipelines.{_LIGHT.get(options.command, 'cli.commands')}")
     command: Callable[[argparse.Namespace], None] = getattr(commands, options.command.replace("-", "_"))
     command(options)
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = programs.Parser(prog="python -m pipelines", description=__doc__, epilog=EPILOG)
+    top = command_line.Parser(prog="python -m pipelines", description=__doc__, epilog=EPILOG)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
@@ -127,27 +128,27 @@ def _train(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--encoders",
-        type=programs.location,
+        type=command_line.location,
         metavar="LOCATION",
         help="checkpoint of stage encoders: folder or URI (default: that of the same run)",
     )
     command.add_argument(
         "--storage",
-        type=programs.location_text,
+        type=command_line.location_text,
         default="runs",
         metavar="LOCATION",
         help="folder, mount or URI (s3://, gs://) under which the run lives as ID/STAGE (default: %(default)s)",
     )
     command.add_argument(
         "--init-from",
-        type=programs.location,
+        type=command_line.location,
         metavar="LOCATION",
         help="start a new run from the weights of this checkpoint of the same stage: folder or URI",
     )
     _wait(command)
     command.add_argument(
         "--replay",
-        type=programs.location,
+        type=command_line.location,
         metavar="LOCATION",
         help="re-run a skipped training step and report where it became non-finite",
     )
@@ -169,10 +170,10 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     )
     _judged(command)
     command.add_argument(
-        "--inception", type=programs.local_path, metavar="FILE", help="Inception weights, for FID, KID and IS"
+        "--inception", type=command_line.local_path, metavar="FILE", help="Inception weights, for FID, KID and IS"
     )
     command.add_argument(
-        "--detector", type=programs.local_path, metavar="FILE", help="weights of a COCO detector, for SOA"
+        "--detector", type=command_line.local_path, metavar="FILE", help="weights of a COCO detector, for SOA"
     )
     command.add_argument("--seed", type=option_types.seed, default=0, metavar="S", help="(default: 0)")
     _out(command, "runs/evaluation")
@@ -190,7 +191,7 @@ def _judges(command: argparse.ArgumentParser) -> None:
 
 def _register(command: argparse.ArgumentParser) -> None:
     what = command.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", type=programs.model, metavar="LOCATION", help="a model folder, or the URI of one")
+    what.add_argument("--model", type=command_line.model, metavar="LOCATION", help="a model folder, or the URI of one")
     what.add_argument("--run", metavar="ID", help="the four stages trained under runs/ID")
     command.add_argument("--name", default="objgan", help="registered model (default: %(default)s)")
     command.add_argument("--alias", default="challenger", help="alias of the new version (default: %(default)s)")
@@ -200,7 +201,9 @@ def _generate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "caption", nargs="?", metavar="CAPTION", help='for example "two red kites above a boat on the sea"'
     )
-    command.add_argument("--captions", type=programs.local_path, metavar="FILE", help="a text file, one caption a line")
+    command.add_argument(
+        "--captions", type=command_line.local_path, metavar="FILE", help="a text file, one caption a line"
+    )
     _model(command)
     _out(command, "runs/generated")
     command.add_argument("--n", type=option_types.count, default=1, metavar="N", help="pictures a caption (default: 1)")
@@ -209,7 +212,7 @@ def _generate(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--layout",
-        type=programs.local_path,
+        type=command_line.local_path,
         metavar="FILE",
         help="boxes (and shapes) to use instead of generated ones: a .json that generate wrote, edited or not",
     )
@@ -219,7 +222,7 @@ def _check_mlflow(command: argparse.ArgumentParser) -> None:
     command.add_argument("--run", metavar="ID", help="a run that began before goes on without MLflow")
     command.add_argument(
         "--storage",
-        type=programs.location_text,
+        type=command_line.location_text,
         default="runs",
         metavar="LOCATION",
         help="folder, mount or URI under which the run lives (default: %(default)s)",
@@ -232,7 +235,7 @@ def _runs(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", nargs="?", metavar="RUN", help="ID or ID/STAGE, for status and send")
     command.add_argument(
         "--storage",
-        type=programs.location_text,
+        type=command_line.location_text,
         default="runs",
         metavar="LOCATION",
         help="where the runs are (default: runs)",
@@ -282,7 +285,7 @@ def _wait(command: argparse.ArgumentParser) -> None:
 def _model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model",
-        type=programs.model,
+        type=command_line.model,
         default="models:/objgan@challenger",
         metavar="LOCATION",
         help="a model: folder, URI (s3://, gs://), models:/NAME@ALIAS or runs:/ID/PATH (default: %(default)s)",
@@ -292,7 +295,7 @@ def _model(command: argparse.ArgumentParser) -> None:
 def _out(command: argparse.ArgumentParser, default: str) -> None:
     command.add_argument(
         "--out",
-        type=programs.local_path,
+        type=command_line.local_path,
         default=Path(default),
         metavar="DIR",
         help="folder on this machine or a mount (default: %(default)s)",
@@ -302,7 +305,7 @@ def _out(command: argparse.ArgumentParser, default: str) -> None:
 def _judged(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--judges",
-        type=programs.location,
+        type=command_line.location,
         metavar="LOCATION",
         help="output folder of `judges`, or its URI; without it, image metrics are skipped",
     )

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.killed_demo import KilledDemo
-from tests.killed_demo import killed_demo as make_killed_demo
+from tests.tools.killed_demo import KilledDemo
+from tests.tools.killed_demo import killed_demo as make_killed_demo
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_COCO = REPOSITORY.parent / "shared" / "coco"
@@ -63,7 +63,7 @@ def ray_local() -> Iterator[None]:
     """Ray on this machine alone, with 2 CPUs, until the tests end."""
     import ray
 
-    # As `pipelines.session` has it for a Ray of its own.
+    # As `pipelines.runtime.ray_session` has it for a Ray of its own.
     os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     ray.init(
         address="local",

@@ -27,7 +27,7 @@ FORBIDDEN = {
 LIGHT = {
     "objgan.config",
     "objgan.errors",
-    "pipelines.programs",
+    "pipelines.command_line",
     "pipelines.recipes",
     "pipelines.redaction",
     "pipelines.yaml_input",
@@ -208,13 +208,17 @@ def test_what_a_run_leaves_at_the_root_is_seen_and_what_mlflow_makes_is_ignored(
     ("package", "source", "told"),
     [
         ("objgan", "import ray.data", "objgan imports ray.data"),
-        ("objgan", "def f():\n    from pipelines.train import fit", "2: objgan imports pipelines.train"),
+        (
+            "objgan",
+            "def f():\n    from pipelines.training.driver import fit",
+            "2: objgan imports pipelines.training.driver",
+        ),
         ("objgan", "import importlib\nimportlib.import_module('mlflow')", "objgan imports mlflow"),
         ("objgan", "import numpy as np, pyarrow as pa", "objgan imports pyarrow"),
-        ("pipelines", "import tune.spaces", "pipelines imports tune.spaces"),
-        ("tune", "from cluster import submit", "tune imports cluster"),
+        ("pipelines", "import tune.space.default_space", "pipelines imports tune.space.default_space"),
+        ("tune", "from cluster.jobs import submit", "tune imports cluster"),
         ("cluster", "if True:\n    import objgan.training", "2: cluster imports objgan"),
-        ("cluster", "from pipelines import train", "cluster imports pipelines.train"),
+        ("cluster", "from pipelines.training import driver as train", "cluster imports pipelines.training.driver"),
         ("pipelines", "from . import coco", "relative import"),
     ],
 )
@@ -225,7 +229,10 @@ def test_the_checker_sees_wrong_imports(package: str, source: str, told: str) ->
 
 @pytest.mark.parametrize(
     ("package", "source"),
-    [("tune", "import pipelines.train, objgan, ray.tune"), ("pipelines", "import ray.train, objgan.config, mlflow")],
+    [
+        ("tune", "import pipelines.training.driver, objgan, ray.tune"),
+        ("pipelines", "import ray.train, objgan.config, mlflow"),
+    ],
 )
 def test_the_checker_lets_right_imports_pass(package: str, source: str) -> None:
     assert not import_faults(package, ast.parse(source))
@@ -258,11 +265,11 @@ def test_the_checker_sees_what_is_too_long() -> None:
 @pytest.mark.parametrize(
     ("module", "slow"),
     [
-        ("pipelines.prepared_commands", {"torch", "ray", "mlflow"}),
-        ("pipelines.runs_command", {"torch", "ray", "mlflow"}),
-        ("tune.look", {"ray", "mlflow", "matplotlib"}),
+        ("pipelines.cli.datasets", {"torch", "ray", "mlflow"}),
+        ("pipelines.cli.runs", {"torch", "ray", "mlflow"}),
+        ("tune.cli.show", {"ray", "mlflow", "matplotlib"}),
         ("objgan.generation", {"torchvision", "torch._dynamo", "spacy"}),
-        ("pipelines.commands", {"torchvision", "torch._dynamo", "torch_fidelity", "mlflow", "spacy"}),
+        ("pipelines.cli.commands", {"torchvision", "torch._dynamo", "torch_fidelity", "mlflow", "spacy"}),
     ],
 )
 def test_nobody_waits_for_imports_that_are_not_needed(module: str, slow: set[str], repository: Path) -> None:

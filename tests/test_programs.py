@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.__main__ import parser as cluster_parser
-from pipelines import programs
+from pipelines import command_line
 from pipelines.__main__ import main
 from pipelines.__main__ import parser as pipelines_parser
 from tune.__main__ import _show, _space, sweep_parser
@@ -81,7 +81,7 @@ def test_parsing_again_starts_afresh(capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.parametrize("name", sorted(_parsers()))
 def test_every_option_that_takes_a_place_has_a_type_for_it(name: str) -> None:
-    kinds = {programs.location, programs.location_text, programs.local_path, programs.model}
+    kinds = {command_line.location, command_line.location_text, command_line.local_path, command_line.model}
     for action in _parsers()[name]._actions:
         if action.metavar in PLACES and f"{name} {action.dest}" not in ("cluster submit storage",):
             assert callable(action.type), action.dest
@@ -90,10 +90,10 @@ def test_every_option_that_takes_a_place_has_a_type_for_it(name: str) -> None:
 
 def test_a_uri_is_taken_as_it_is_or_refused_without_its_password() -> None:
     uri = "s3://key:hush@bucket/folder"
-    assert programs.location(uri) == programs.model(uri) == uri
-    assert programs.model("models:/objgan@challenger") == "models:/objgan@challenger"
+    assert command_line.location(uri) == command_line.model(uri) == uri
+    assert command_line.model("models:/objgan@challenger") == "models:/objgan@challenger"
     with pytest.raises(argparse.ArgumentTypeError) as caught:
-        programs.local_path(uri)
+        command_line.local_path(uri)
     assert "takes no s3:// URI" in str(caught.value) and "hush" not in str(caught.value)
 
 
@@ -112,13 +112,13 @@ def test_a_uri_is_taken_as_it_is_or_refused_without_its_password() -> None:
     ],
 )
 def test_locations(text: str, meant: Path | str) -> None:
-    assert programs.location(text) == meant
+    assert command_line.location(text) == meant
 
 
 @pytest.mark.parametrize("text", ["", "a\0b", "s3:/bucket/x", "file://server/share", "~nobody-of-that-name/x"])
 def test_what_is_no_location(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
-        programs.location(text)
+        command_line.location(text)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +191,6 @@ def test_a_package_that_is_missing_later_is_one_line(tmp_path: Path, repository:
 def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
-    code = "import os; from pipelines import programs; os.setuid(54321); print(programs.user())"
+    code = "import os; from pipelines import command_line as programs; os.setuid(54321); print(programs.user())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "uid-54321"

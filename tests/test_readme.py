@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.killed_demo import KilledDemo
+from tests.tools.killed_demo import KilledDemo
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "pipelines/README.md", "tune/README.md", "cluster/README.md")
 
@@ -98,7 +98,7 @@ SHORT: dict[str, str] = {
     "python -m cluster render --all manifests": "+",
     "python -m cluster estimate --samples-per-second 40 --steps 620873 --batch 16 --machines 4 --price 1.2 "
     "--head-price 0.2 --overhead 0.15": "+",
-    # These need a cluster: tests/cluster/test_live.py.
+    # These need a cluster: tests/cluster/jobs/test_live.py.
     "python -m cluster token ~/.ray/objgan-token": "python -m cluster token objgan-token",
     f"python -m cluster submit {CLUSTER} --id first --storage /data --follow {JOB}": (
         f"python -m cluster submit {CLUSTER} --id first --storage /data --follow --dry-run {JOB}"
@@ -121,7 +121,7 @@ SHORT: dict[str, str] = {
     "python -m pipelines train boxes --data data/tune --config runs/best-boxes.yaml --run best": "+ --dry-run",
     "python -m tune space boxes --out my-space.yaml": "+",
     "python -m tune boxes --data data/tune --space my-space.yaml --metric count_error --search optuna --dry-run": "+",
-    # What these two do beyond that is in tests/tune/test_sweep.py.
+    # What these two do beyond that is in tests/tune/cli/test_sweep.py.
     "python -m tune --resume first-sweep": "+ --dry-run",
     "python -m tune --resume first-sweep --confirm 3 --register objgan --export-recipe runs/best-boxes.yaml": (
         "+ --dry-run"

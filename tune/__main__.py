@@ -1,4 +1,7 @@
-"""`python -m tune STAGE...`: a sweep over the settings of one or more stages. What is done is in `tune.commands`."""
+"""`python -m tune STAGE...`: a sweep over the settings of one or more stages.
+
+What is done is in `tune.cli.commands`.
+"""
 
 import sys
 from pathlib import Path
@@ -11,13 +14,14 @@ import importlib
 import re
 from collections.abc import Callable, Sequence
 
-from pipelines import programs
+from pipelines import command_line
 
 try:
-    from pipelines import data_options, log_format, option_types
-    from pipelines.ending import EPILOG, guarded
+    from pipelines.cli import data_options, option_types
+    from pipelines.runtime import log_format
+    from pipelines.runtime.exit_codes import EPILOG, guarded
 except ModuleNotFoundError as error:
-    programs.stop_without(error)
+    command_line.stop_without(error)
 
 _OTHERS = """\
 other commands:
@@ -43,14 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(name: str, options: argparse.Namespace) -> None:
     # A sweep imports torch, Ray and MLflow: --help, a typing error and a look should not wait for them.
-    module = importlib.import_module("tune.commands" if name == "sweep" else "tune.look")
+    module = importlib.import_module("tune.cli.commands" if name == "sweep" else "tune.cli.show")
     command: Callable[[argparse.Namespace], None] = getattr(module, name)
     command(options)
 
 
 def sweep_parser() -> argparse.ArgumentParser:
     """All options of a sweep."""
-    parser = programs.Parser(
+    parser = command_line.Parser(
         prog="python -m tune",
         description="Search the settings of one or more stages: every trial is an ordinary training run.",
         epilog=_OTHERS + EPILOG,
@@ -76,7 +80,7 @@ def _what(parser: argparse.ArgumentParser) -> None:
     option_types.add_settings(group, "boxes.training.steps=300; a trial's settings go over all of them")
     group.add_argument(
         "--encoders",
-        type=programs.local_path,
+        type=command_line.local_path,
         metavar="DIR",
         help="checkpoint of stage encoders, for stages that are built on it",
     )
@@ -85,7 +89,7 @@ def _what(parser: argparse.ArgumentParser) -> None:
 def _search(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the search")
     group.add_argument(
-        "--space", type=programs.local_path, metavar="FILE", help="YAML search space (default: the stages' own)"
+        "--space", type=command_line.local_path, metavar="FILE", help="YAML search space (default: the stages' own)"
     )
     group.add_argument(
         "--search",
@@ -134,7 +138,7 @@ def _where(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--run", metavar="ID", help="the sweep is STORAGE/ID (default: sweep-STAGE)")
     group.add_argument(
         "--storage",
-        type=programs.location_text,
+        type=command_line.location_text,
         default="runs",
         metavar="LOCATION",
         help="folder, mount or URI (s3://, gs://); all machines must see it (default: %(default)s)",
@@ -161,7 +165,7 @@ def _afterwards(parser: argparse.ArgumentParser) -> None:
         help="train its settings and the recipe's with N other seeds each, and say whether they differ (default: 0)",
     )
     group.add_argument(
-        "--export-recipe", type=programs.local_path, metavar="FILE", help="write all its settings, for --config"
+        "--export-recipe", type=command_line.local_path, metavar="FILE", help="write all its settings, for --config"
     )
     group.add_argument(
         "--register",
@@ -172,27 +176,29 @@ def _afterwards(parser: argparse.ArgumentParser) -> None:
 
 
 def _show() -> argparse.ArgumentParser:
-    parser = programs.Parser(prog="python -m tune show", description="A sweep's trials and what came of them.")
+    parser = command_line.Parser(prog="python -m tune show", description="A sweep's trials and what came of them.")
     parser.add_argument("run", metavar="RUN", help="the sweep's ID")
     parser.add_argument(
         "--storage",
-        type=programs.location_text,
+        type=command_line.location_text,
         default="runs",
         metavar="LOCATION",
         help="where it lives (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument(
-        "--export-recipe", type=programs.local_path, metavar="FILE", help="write the best settings, for --config"
+        "--export-recipe", type=command_line.local_path, metavar="FILE", help="write the best settings, for --config"
     )
     parser.add_argument("--pictures", action="store_true", help="draw them (again), as the sweep does at its end")
     return parser
 
 
 def _space() -> argparse.ArgumentParser:
-    parser = programs.Parser(prog="python -m tune space", description="A default search space as YAML.")
+    parser = command_line.Parser(prog="python -m tune space", description="A default search space as YAML.")
     parser.add_argument("stages", nargs="+", metavar="STAGE", help="encoders, boxes, shapes, images, judge")
-    parser.add_argument("--out", type=programs.local_path, metavar="FILE", help="where to write it (default: print it)")
+    parser.add_argument(
+        "--out", type=command_line.local_path, metavar="FILE", help="where to write it (default: print it)"
+    )
     return parser
 
 

@@ -2,7 +2,7 @@
 
 How soon the best settings are drawn is luck, so two sweeps compare little. Here each trial has the measures that it
 really had at each report, and the times that trials really took; only their order is drawn anew, and ASHA decides
-again (`tune.schedulers.Asha` itself). The order that was really run is a check on the times.
+again (`tune.engine.schedulers.Asha` itself). The order that was really run is a check on the times.
 """
 
 import heapq
@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tune.schedulers import REDUCTION, Asha
-from tune.sweep import Goal
+from tune.engine.schedulers import REDUCTION, Asha
+from tune.sweep.sweep import Goal
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 """Trial -> (step, measure) of each of its reports; higher measures are better."""

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from objgan.config import Config
-from pipelines.coco import CocoSource
-from pipelines.plan import BatchPlan
-from pipelines.prepare import prepare
-from pipelines.reader import ShardReader, read_parts
+from pipelines.data.loading.batch_plan import BatchPlan
+from pipelines.data.loading.reader import ShardReader, read_parts
+from pipelines.data.prepare.coco import CocoSource
+from pipelines.data.prepare.prepare import prepare
+from pipelines.data.sample import make_sample
 from pipelines.recipes import resolve
-from pipelines.sample import make_sample
-from pipelines.session import ray_session
+from pipelines.runtime.ray_session import ray_session
 from tests.benchmarks.measure import Measurement, time_calls
 
 IMAGES = 200

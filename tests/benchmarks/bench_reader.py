@@ -21,15 +21,12 @@ from torch import Tensor
 from objgan.batch import Batch
 from objgan.config import build_config
 from objgan.vocabulary import Vocabulary
-from pipelines.coco import CocoSource
-from pipelines.index import INDEX_SCHEMA, build_index
-from pipelines.pixels import squash
-from pipelines.plan import BatchPlan
-from pipelines.prepare import prepare, run_here
-from pipelines.reader import ShardReader, read_parts
-from pipelines.run import sample_source
-from pipelines.sample import make_sample
-from pipelines.shards import (
+from pipelines.data.loading.batch_plan import BatchPlan
+from pipelines.data.loading.reader import ShardReader, read_parts
+from pipelines.data.prepare.coco import CocoSource
+from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.sample import make_sample
+from pipelines.data.shards.format import (
     ROWS_PER_SHARD,
     SCHEMA,
     SPLITS,
@@ -40,6 +37,9 @@ from pipelines.shards import (
     shard_name,
     write_shard,
 )
+from pipelines.data.shards.index import INDEX_SCHEMA, build_index
+from pipelines.data.shards.pixels import squash
+from pipelines.workflow.run import sample_source
 from tests.benchmarks.measure import Measurement, time_calls
 from tests.benchmarks.open_reader import COLUMNS
 

@@ -10,13 +10,13 @@ from objgan.config import Config
 from objgan.stages import build_stage
 from objgan.train_state import TrainState
 from objgan.training import StepContext, train_step
-from pipelines.jobs import TrainJob
-from pipelines.plan import BatchPlan
-from pipelines.prepare import prepare, run_here
-from pipelines.reader import loader
+from pipelines.data.loading.batch_plan import BatchPlan
+from pipelines.data.loading.reader import loader
+from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.sample import make_sample
 from pipelines.recipes import resolve
-from pipelines.run import needed_stages, sample_source
-from pipelines.sample import make_sample
+from pipelines.training.job import TrainJob
+from pipelines.workflow.run import needed_stages, sample_source
 from tests.benchmarks.measure import Measurement, time_calls
 
 IMAGES = 120

@@ -19,26 +19,26 @@ from typing import Any
 
 from objgan.config import Config
 from objgan.files import write_atomically
-from pipelines.coco import CocoSource
-from pipelines.jobs import TrainJob
-from pipelines.lease import Lease
-from pipelines.prepare import prepare, run_here
+from pipelines.data.prepare.coco import CocoSource
+from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.sample import make_sample
 from pipelines.recipes import resolve
-from pipelines.run import sample_source
-from pipelines.sample import make_sample
-from pipelines.session import ray_session
-from pipelines.storage import Storage
-from pipelines.train import train
+from pipelines.runtime.ray_session import ray_session
+from pipelines.storage.lease import Lease
+from pipelines.storage.storage import Storage
+from pipelines.training.driver import train
+from pipelines.training.job import TrainJob
+from pipelines.workflow.run import sample_source
 from tests.benchmarks.asha_orders import Times, savings
 from tests.benchmarks.measure import Measurement
-from tests.pipelines.training import lines
-from tune.confirm import load as load_confirmed
-from tune.description import load_sweep
-from tune.engine import run_sweep
-from tune.results import SweepResult, Trial
-from tune.spaces import default_space
-from tune.sweep import Budget, Goal, Scheduler, Sweep
-from tune.trial_store import ENDED, load_result
+from tests.tools.training import lines
+from tune.confirm.result import load as load_confirmed
+from tune.engine.engine import run_sweep
+from tune.space.default_space import default_space
+from tune.sweep.results import SweepResult, Trial
+from tune.sweep.spec_file import load_sweep
+from tune.sweep.sweep import Budget, Goal, Scheduler, Sweep
+from tune.sweep.trial_store import ENDED, load_result
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COCO = REPOSITORY.parent / "shared" / "coco" / "annotations"

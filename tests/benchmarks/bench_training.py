@@ -9,15 +9,15 @@ from pathlib import Path
 from objgan.config import Config
 from objgan.stages import build_stage
 from objgan.train_state import TrainState
-from pipelines.jobs import TrainJob
-from pipelines.prepare import prepare, run_here
+from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.sample import make_sample
 from pipelines.recipes import resolve
-from pipelines.run import sample_source
-from pipelines.sample import make_sample
-from pipelines.session import ray_session
-from pipelines.train import train
+from pipelines.runtime.ray_session import ray_session
+from pipelines.training.driver import train
+from pipelines.training.job import TrainJob
+from pipelines.workflow.run import sample_source
 from tests.benchmarks.measure import Measurement
-from tests.pipelines.training import kill_a_worker_after, lines
+from tests.tools.training import kill_a_worker_after, lines
 
 IMAGES, ROUNDS = 200, 3
 TINY = ("encoders.training.steps=2", "encoders.training.checkpoint_every=2", "encoders.training.picture_every=2")

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from objgan.config import build_config
-from pipelines.plan import BatchPlan
-from pipelines.reader import ShardReader, loader
+from pipelines.data.loading.batch_plan import BatchPlan
+from pipelines.data.loading.reader import ShardReader, loader
 
 COLUMNS = frozenset({"image", "boxes", "masks"})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.steps import CODE, DATA
+from cluster.render.steps import CODE, DATA
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,6 @@ def test_a_login_shell_finds_ray(instructions: list[tuple[str, str]]) -> None:
 
 
 def test_the_manifests_name_the_ray_of_the_constraints(repository: Path) -> None:
-    from cluster.settings import Settings
+    from cluster.render.settings import Settings
 
     assert f"\nray=={Settings().ray_version}\n" in (repository / "constraints.txt").read_text()

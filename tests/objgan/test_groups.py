@@ -15,8 +15,8 @@ from objgan.domain import Domain
 from objgan.stages import STAGE_CLASSES, build_stage
 from objgan.train_state import TrainState
 from objgan.training import StepContext, train_step
-from tests.objgan import group_worker
-from tests.objgan.group_worker import GROUPS, STEPS, batch_to
+from tests.tools import group_worker
+from tests.tools.group_worker import GROUPS, STEPS, batch_to
 
 WORLDS = (1, 2, 3, 4)
 TOLERANCE = 1e-5
@@ -62,7 +62,7 @@ def found(
     (results / "config.json").write_text(config_to_json(_config(tiny_config)))
     # The fork server imports torch once for all of them.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.objgan.group_worker"])
+    context.set_forkserver_preload(["tests.tools.group_worker"])
     for world in WORLDS:
         workers = [context.Process(target=group_worker.main, args=(results, rank, world)) for rank in range(world)]
         for worker in workers:

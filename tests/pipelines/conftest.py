@@ -21,10 +21,10 @@ from objgan.domain import Domain, LayoutStatistics
 from objgan.generation import ObjGAN
 from objgan.stages import NETWORKS, build_network
 from objgan.vocabulary import Vocabulary
-from pipelines.coco import CocoSource
-from pipelines.prepare import prepare, run_here
+from pipelines.data.prepare.coco import CocoSource
+from pipelines.data.prepare.prepare import prepare, run_here
 from pipelines.recipes import resolve
-from tests.ports import free_port
+from tests.tools.ports import free_port
 
 CATEGORIES = [{"id": 44, "name": "bottle"}, {"id": 1, "name": "person"}, {"id": 38, "name": "kite"}]
 WriteCoco = Callable[..., CocoSource]

@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from objgan.errors import InputError
-from pipelines import log_format, programs
-from pipelines.ending import ended
-from pipelines.holders import typed
-from pipelines.mlflow_store import mlflow_client
-from pipelines.mlflow_tracker import MLflowTracker
-from pipelines.progress import say
+from pipelines import command_line
 from pipelines.redaction import install, place_of, redact, redact_all
-from pipelines.status import RunStatus
-from pipelines.storage import Storage
-from pipelines.tracking import tracked_run
+from pipelines.runs.status import RunStatus
+from pipelines.runtime import log_format
+from pipelines.runtime.exit_codes import ended
+from pipelines.runtime.progress import say
+from pipelines.storage.holders import typed
+from pipelines.storage.storage import Storage
+from pipelines.tracking.mlflow_store import mlflow_client
+from pipelines.tracking.mlflow_tracker import MLflowTracker
+from pipelines.tracking.tracker import tracked_run
 
 SECRET = "hunter2-and-more"
 
@@ -145,7 +146,7 @@ def test_records_of_libraries_and_warnings_hide_secrets(caplog, capsys) -> None:
 
 
 def test_errors_of_options_hide_secrets(capsys: pytest.CaptureFixture[str]) -> None:
-    parser = programs.Parser(prog="x")
+    parser = command_line.Parser(prog="x")
     parser.add_subparsers().add_parser("y").add_argument("--n", type=int)
     for words in (["y", "--n", f"s3://a:{SECRET}@b"], ["y", f"--data=s3://a:{SECRET}@b"]):
         with pytest.raises(SystemExit):
@@ -176,7 +177,7 @@ def test_what_is_kept_for_mlflow_holds_no_secret(tmp_path: Path) -> None:
 
 
 def test_tags_in_mlflow_hold_no_secret(tmp_path: Path) -> None:
-    from pipelines.tracking import prepare_store
+    from pipelines.tracking.tracker import prepare_store
 
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     prepare_store(uri)
@@ -203,7 +204,7 @@ STORES = {
 
 @pytest.mark.parametrize("name", STORES)
 def test_a_store_that_cannot_be_used_is_one_line_without_its_password(name: str) -> None:
-    from pipelines.tracking import prepare_store
+    from pipelines.tracking.tracker import prepare_store
 
     uri, told = STORES[name]
     with pytest.raises(InputError) as caught:

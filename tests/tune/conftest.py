@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.pipelines.conftest import data_config, prepared, prepared_boxes, scenes, write_coco
-from tests.tune.recorded import recorded_result, recorded_sweep
-from tune.description import save_sweep
-from tune.results import SweepResult
-from tune.sweep import Sweep
-from tune.trial_store import TrialStore
+from tests.tools.recorded import recorded_result, recorded_sweep
+from tune.sweep.results import SweepResult
+from tune.sweep.spec_file import save_sweep
+from tune.sweep.sweep import Sweep
+from tune.sweep.trial_store import TrialStore
 
 __all__ = ["data_config", "prepared", "prepared_boxes", "scenes", "write_coco"]
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from objgan.files import read_json, write_atomically
 from objgan.metrics.bootstrap import Interval, paired_difference
-from pipelines.judging import JUDGE, SECOND_ENCODERS
-from pipelines.protocols import FROM_CAPTIONS, FROM_LAYOUTS
+from pipelines.evaluation.judges import JUDGE, SECOND_ENCODERS
+from pipelines.evaluation.protocols import FROM_CAPTIONS, FROM_LAYOUTS
 from tests.benchmarks.learn.rows import Cell, Log, Options, Row, row_path
 from tests.benchmarks.learn.sample_runs import EARLIER, SampleRuns, figures, per_image, timed
 from tests.benchmarks.learn.variants import FULL, VARIANTS, sizes_of, variant_config

@@ -17,7 +17,7 @@ from objgan.layout import Layout
 from objgan.losses.boxes import label_set
 from objgan.networks.box_generator import sort_layout
 from objgan.vocabulary import UNK
-from pipelines.reader import ShardReader
+from pipelines.data.loading.reader import ShardReader
 
 
 @dataclass(frozen=True)

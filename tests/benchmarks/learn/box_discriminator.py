@@ -10,9 +10,9 @@ from torch import Tensor
 from objgan.checkpoint import load_inference
 from objgan.metrics.bootstrap import mean_interval, paired_difference
 from objgan.stages import build_stage
-from pipelines.jobs import VALIDATION_BATCH, TrainJob
-from pipelines.reader import evaluation_batches
+from pipelines.data.loading.reader import evaluation_batches
 from pipelines.recipes import resolve
+from pipelines.training.job import VALIDATION_BATCH, TrainJob
 from tests.benchmarks.learn.fit import fit
 from tests.benchmarks.learn.rows import Cell, Log, Options, Row
 from tests.benchmarks.learn.sample_runs import SampleRuns

@@ -14,10 +14,10 @@ from objgan.losses.damsm import Gammas, sentence_scores, word_scores
 from objgan.metrics.bootstrap import mean_interval
 from objgan.metrics.retrieval import recall
 from objgan.networks.encoders import TextFeatures
-from pipelines.coco import CocoSource
-from pipelines.jobs import TrainJob
-from pipelines.prepare import prepare, run_here
+from pipelines.data.prepare.coco import CocoSource
+from pipelines.data.prepare.prepare import prepare, run_here
 from pipelines.recipes import resolve
+from pipelines.training.job import TrainJob
 from tests.benchmarks.learn.fit import fit
 from tests.benchmarks.learn.image_folds import FOLDS, FoldJob
 from tests.benchmarks.learn.rows import Cell, Log, Options, Row

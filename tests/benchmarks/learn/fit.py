@@ -17,9 +17,9 @@ from objgan.stages import build_stage
 from objgan.stages.base import Stage
 from objgan.train_state import TrainState
 from objgan.training import StepContext, StepRecord, step_seed, train_step
-from pipelines.jobs import VALIDATION_BATCH, TrainJob, check_folder, claim_folder
-from pipelines.plan import BatchPlan
-from pipelines.reader import evaluation_batches, loader
+from pipelines.data.loading.batch_plan import BatchPlan
+from pipelines.data.loading.reader import evaluation_batches, loader
+from pipelines.training.job import VALIDATION_BATCH, TrainJob, check_folder, claim_folder
 
 _SAVE_EVERY_S = 60.0
 

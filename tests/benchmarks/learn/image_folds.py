@@ -10,9 +10,9 @@ from torch import Tensor
 from objgan.batch import Sample, collate
 from objgan.layout import Layout
 from objgan.stages import stage_class
-from pipelines.jobs import TrainJob
-from pipelines.reader import ShardReader
-from pipelines.shards import SPLITS
+from pipelines.data.loading.reader import ShardReader
+from pipelines.data.shards.format import SPLITS
+from pipelines.training.job import TrainJob
 
 FOLDS = 5
 _VALIDATION_SHARE = 8

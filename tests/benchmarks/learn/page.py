@@ -15,9 +15,9 @@ from objgan.drawing import draw_boxes, draw_masks, enlarge, grid, to_image
 from objgan.files import write_atomically
 from objgan.generation import ObjGAN
 from objgan.layout import Layout
-from pipelines.protocols import Place, Protocol
-from pipelines.sources import open_sources
-from pipelines.synthesis import Prompts, Synthesis, read_prompts
+from pipelines.evaluation.captions_and_layouts import open_sources
+from pipelines.evaluation.protocols import Place, Protocol
+from pipelines.evaluation.synthesis import Prompts, Synthesis, read_prompts
 from tests.benchmarks.learn import ablation, sample_images
 from tests.benchmarks.learn.rows import Log, Options, Row, load_rows
 from tests.benchmarks.learn.sample_runs import SampleRuns

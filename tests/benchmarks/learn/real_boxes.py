@@ -18,11 +18,11 @@ from objgan.metrics.bootstrap import Interval, mean_interval, paired_difference
 from objgan.metrics.layouts import best_iou, count_error, label_f1
 from objgan.networks.box_generator import BoxGenerator
 from objgan.vocabulary import PAD
-from pipelines.coco import CocoSource
-from pipelines.jobs import TrainJob
-from pipelines.prepare import prepare, run_here
-from pipelines.reader import evaluation_batch
+from pipelines.data.loading.reader import evaluation_batch
+from pipelines.data.prepare.coco import CocoSource
+from pipelines.data.prepare.prepare import prepare, run_here
 from pipelines.recipes import resolve
+from pipelines.training.job import TrainJob
 from tests.benchmarks.learn.baselines import LabelRegression, captioned, marginal_layouts, nearest_layouts, set_f1
 from tests.benchmarks.learn.fit import fit
 from tests.benchmarks.learn.rows import Cell, Log, Options, Row

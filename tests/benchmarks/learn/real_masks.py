@@ -16,12 +16,12 @@ from objgan.layout import Layout
 from objgan.metrics.bootstrap import Interval, mean_interval, paired_difference
 from objgan.metrics.masks import ClassMeanMasks, mask_iou
 from objgan.networks.shape_generator import ShapeGenerator
-from pipelines.coco import CocoSource
-from pipelines.jobs import TrainJob
-from pipelines.prepare import prepare, run_here
+from pipelines.data.prepare.coco import CocoSource
+from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.sample import make_sample
 from pipelines.recipes import resolve
-from pipelines.run import sample_source
-from pipelines.sample import make_sample
+from pipelines.training.job import TrainJob
+from pipelines.workflow.run import sample_source
 from tests.benchmarks.learn.fit import fit
 from tests.benchmarks.learn.image_folds import FOLDS, FoldJob, whole_layout
 from tests.benchmarks.learn.rows import Cell, Log, Options, Row

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from pipelines.judging import JUDGE, SECOND_ENCODERS
-from pipelines.protocols import FROM_BOXES, FROM_CAPTIONS, FROM_LAYOUTS, TRUE_IMAGES
+from pipelines.evaluation.judges import JUDGE, SECOND_ENCODERS
+from pipelines.evaluation.protocols import FROM_BOXES, FROM_CAPTIONS, FROM_LAYOUTS, TRUE_IMAGES
 from tests.benchmarks.learn.rows import Cell, Log, Options, Row
 from tests.benchmarks.learn.sample_runs import EARLIER, SampleRuns, clock, figures, timed
 

@@ -14,16 +14,16 @@ import torch
 
 from objgan.config import Config
 from objgan.domain import Domain
-from pipelines.evaluate import Evaluation, Measured, evaluate, run_here, save
-from pipelines.jobs import TrainJob
-from pipelines.judges import judge_jobs, keep
-from pipelines.judging import SECOND_ENCODERS, JudgePaths
-from pipelines.prepare import prepare
-from pipelines.prepare import run_here as prepare_here
-from pipelines.protocols import PROTOCOLS, Protocol
+from pipelines.data.prepare.prepare import prepare
+from pipelines.data.prepare.prepare import run_here as prepare_here
+from pipelines.data.sample import make_sample
+from pipelines.evaluation.evaluate import Evaluation, Measured, evaluate, run_here, save
+from pipelines.evaluation.judge_training import judge_jobs, keep
+from pipelines.evaluation.judges import SECOND_ENCODERS, JudgePaths
+from pipelines.evaluation.protocols import PROTOCOLS, Protocol
 from pipelines.recipes import resolve
-from pipelines.run import assemble, needed_stages, sample_source
-from pipelines.sample import make_sample
+from pipelines.training.job import TrainJob
+from pipelines.workflow.run import assemble, needed_stages, sample_source
 from tests.benchmarks.learn.fit import Fitted, fit
 from tests.benchmarks.learn.rows import Log, Row
 
@@ -95,7 +95,7 @@ class SampleRuns:
         return TrainJob(name, config, self.data(log), folder, needs)
 
     def judge(self, name: str, log: Log) -> Fitted:
-        """One of the judges (`pipelines.judging`), trained, and kept where the evaluation looks for it."""
+        """One of the judges (`pipelines.evaluation.judges`), trained, and kept where the evaluation looks for it."""
         jobs, skipped = judge_jobs(self.config, self.data(log), self.judges)
         if name not in jobs:
             raise RuntimeError(f"{name}: {skipped}")

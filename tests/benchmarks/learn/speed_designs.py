@@ -16,9 +16,9 @@ from objgan.stages import build_stage
 from objgan.stages.base import Stage
 from objgan.stages.images import ImagesStage
 from objgan.training import step_seed
-from pipelines.jobs import VALIDATION_BATCH, TrainJob
-from pipelines.judging import SECOND_ENCODERS
-from pipelines.reader import evaluation_batches
+from pipelines.data.loading.reader import evaluation_batches
+from pipelines.evaluation.judges import SECOND_ENCODERS
+from pipelines.training.job import VALIDATION_BATCH, TrainJob
 from tests.benchmarks.learn.fit import fit
 from tests.benchmarks.learn.rows import Cell, Log, Options, Row
 from tests.benchmarks.learn.sample_runs import SampleRuns, timed

@@ -1,0 +1,1 @@
+"""Jobs on a cluster: package, checks before the start, submission, logs, status, stop."""

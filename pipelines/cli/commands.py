@@ -1,0 +1,276 @@
+"""What each command does with its options. Settings and inputs are checked before anything starts."""
+
+import argparse
+import contextlib
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from objgan.config import STAGES, Config
+from objgan.generation import ObjGAN
+from objgan.languages import check_language
+from objgan.sections import ComputeConfig
+from pipelines.cli import option_types
+from pipelines.cli import train as train_command
+from pipelines.cli.data_options import source_of
+from pipelines.cli.train import best_checkpoint
+from pipelines.data.prepare.prepare import Options
+from pipelines.data.prepare.prepare import check as check_prepare
+from pipelines.data.prepare.prepare import prepare as prepare_data
+from pipelines.data.sample import make_sample
+from pipelines.data.shards.format import MANIFEST
+from pipelines.evaluation import evaluate as evaluation
+from pipelines.evaluation.judge_training import judge_jobs
+from pipelines.evaluation.judge_training import keep as keep_judge
+from pipelines.evaluation.judges import JudgePaths
+from pipelines.evaluation.protocols import protocol
+from pipelines.models.generate import GenerateJob, local_model, read_captions
+from pipelines.models.generate import generate as generate_pictures
+from pipelines.models.registry import register as register_model
+from pipelines.recipes import resolve, to_yaml
+from pipelines.runs.listing import RUNS
+from pipelines.runs.standing import Standing
+from pipelines.runtime.progress import say
+from pipelines.runtime.ray_job import refuse_reuse
+from pipelines.runtime.ray_session import check_resources, check_without_work, ray_session, tracking_uri
+from pipelines.storage.fetching import at_hand
+from pipelines.storage.file_lock import exclusive
+from pipelines.storage.lease import Lease, check_free
+from pipelines.storage.retry import Work
+from pipelines.storage.storage import Storage
+from pipelines.tracking.tracker import ask_server, check_store, prepare_store, tracked_run
+from pipelines.training.driver import check_groups, check_job
+from pipelines.training.driver import train as train_stage
+from pipelines.workflow.run import (
+    DEFAULT_SAMPLE,
+    Run,
+    Sample,
+    assemble,
+    execute,
+    model_folder,
+    sample_source,
+    stage_config,
+)
+from pipelines.workflow.steps import describe
+
+DEMO_CAPTIONS = (
+    "two red kites above a boat on the sea",
+    "a large pizza next to a clock on the grass",
+    "a blue car and a stop sign on the street",
+    "three white sheep in the snow under a green umbrella",
+)
+
+
+def demo(options: argparse.Namespace) -> None:
+    """`run` on sample data, then pictures for four captions."""
+    run_ = Run(_config(options), options.out, Sample(options.images or DEFAULT_SAMPLE))
+    if _dry(options, run_.config, run_):
+        return
+    uri = tracking_uri(RUNS)
+    ask_server(uri, run_.out / "mlflow_run.txt")
+    with ray_session(options.address):
+        check_resources(run_.config.compute)
+        work = execute(run_, uri, say, options.wait)
+    job = GenerateJob(str(model_folder(work)), DEMO_CAPTIONS, options.out / "pictures")
+    *_, sheet = generate_pictures(job, say)
+    say(f"\ncontact sheet: {sheet}")
+    say(f"MLflow:        {_mlflow_command(uri)}")
+    say('your own:      .venv/bin/python -m pipelines generate "a large pizza on the grass" --out runs/mine')
+
+
+def run(options: argparse.Namespace) -> None:
+    """All steps, from COCO files or sample data to a registered model."""
+    config, source = _config(options), source_of(options) or Sample()
+    with at_hand("--judges", options.judges) as judges:
+        run_ = Run(config, options.out, source, options.name, options.alias, judges)
+        if _dry(options, run_.config, run_):
+            return
+        uri = tracking_uri(RUNS)
+        ask_server(uri, run_.out / "mlflow_run.txt")
+        with ray_session(options.address):
+            check_resources(run_.config.compute)
+            work = execute(run_, uri, say, options.wait)
+    say(f"model:  {model_folder(work)}, registered as models:/{run_.model_name}@{run_.alias}")
+    say(f"pictures: {work.folder('evaluate') / 'details'}")
+    say(f"MLflow: {_mlflow_command(uri)}")
+
+
+def settings(options: argparse.Namespace) -> None:
+    """The settings alone: `--dry-run` of the other commands also looks at data, runs and clusters."""
+    say(to_yaml(_config(options)))
+
+
+def sample(options: argparse.Namespace) -> None:
+    """Draw the embedded data set."""
+    if options.dry_run:
+        say(f"would draw {options.images} pictures from seed {options.seed} into {options.out}")
+        return
+    with Work() as work:
+
+        def progress(done: int, total: int) -> None:
+            work.advance()
+            _progress(done, total)
+
+        make_sample(options.out, options.images, options.seed, progress=progress)
+    say(f"{options.images} pictures with instances and captions: {options.out}")
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """COCO files to shards."""
+    config, source = _config(options), source_of(options)
+    how = Options(options.format, options.strict, options.retry_rejected, options.vectors)
+    if _dry(options, config):
+        _check_held(options, MANIFEST)
+        if options.address is not None:
+            check_without_work(config.compute.model_copy(update={"workers": 1}), options.address)
+        if source is not None:
+            check_prepare(source, options.out, config, lambda line: say(f"# {line}"), how)
+        return
+    with _held(options, "prepare", MANIFEST) as standing, ray_session(options.address):
+        if source is None:
+            drawn = Sample()
+            make_sample(options.out / "sample-coco", drawn.images, drawn.seed)
+            source = sample_source(options.out / "sample-coco")
+        prepare_data(source, options.out, config, say, options=replace(how, standing=standing))
+
+
+def train(options: argparse.Namespace) -> None:
+    """One stage, begun or continued."""
+    config = _config(options)
+    _dry(options, config)
+    train_command.train(options, config)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Measures of a finished model."""
+    with local_model(options.model, tracking_uri(RUNS)) as model, at_hand("--judges", options.judges) as judges:
+        what = evaluation.Evaluation(
+            model,
+            options.data,
+            protocol(options.protocol),
+            options.seed,
+            (options.workers or (1, None))[0],
+            JudgePaths(judges, options.inception, options.detector),
+        )
+        evaluation.check(what)
+        with _held(options, "evaluate") as standing, ray_session(options.address):
+            check_resources(ComputeConfig(workers=what.workers, device="cpu"))
+            measured = evaluation.evaluate(what, say, standing=standing)
+            evaluation.save(measured, options.out)
+    say(measured.text())
+    say(f"measures, samples and pictures: {options.out}")
+
+
+def judges(options: argparse.Namespace) -> None:
+    """Second encoders and the judge of objects, trained or trained on."""
+    config = _config(options)
+    dry = _dry(options, config)
+    jobs, skipped = judge_jobs(config, options.data, options.out)
+    for job in jobs.values():
+        check_job(job)
+    uri = tracking_uri(RUNS)
+    if dry:
+        _check_held(options)
+        check_without_work(config.compute, options.address)
+        check_store(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
+        return
+    ask_server(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
+    with _held(options, "judges"), ray_session(options.address):
+        check_resources(config.compute)
+        prepare_store(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
+        for name, job in jobs.items():
+            with tracked_run(uri, name, job.folder / "mlflow_run.txt", {"objgan.step": name}) as tracking:
+                done = train_stage(replace(job, tracking=tracking), say)
+            keep_judge(done.checkpoint, options.out / name)
+            measures = "  ".join(f"{measure} {value:.4f}" for measure, value in done.measures.items())
+            say(f"{name}: {options.out / name} (step {done.step}); held out: {measures}")
+    for name, why in skipped.items():
+        say(f"{name}: skipped, {why}")
+
+
+def register(options: argparse.Namespace) -> None:
+    """A model folder, or a run's four stages, into the registry."""
+    uri = tracking_uri(RUNS)
+    with local_model(options.model or _assemble_run(options.run), uri) as folder:
+        ObjGAN.load(folder, device="cpu")
+        prepare_store(uri)
+        done = register_model(folder, name=options.name, alias=options.alias, tracking_uri=uri)
+    say(done.text(options.alias))
+
+
+def generate(options: argparse.Namespace) -> None:
+    """Captions to pictures."""
+    captions = read_captions(options.captions) if options.captions else []
+    captions += [options.caption] if options.caption is not None else []
+    job = GenerateJob(
+        options.model, tuple(captions), options.out, options.n, options.seed, options.layout, tracking_uri(RUNS)
+    )
+    generate_pictures(job, say)
+
+
+@contextlib.contextmanager
+def _held(options: argparse.Namespace, stage: str, *marks: str) -> Iterator[Standing]:
+    """The folder `--out`, for this command alone: by a lock on this machine, by the run's lease among machines."""
+    store = Storage(options.out)
+    with exclusive(options.out), Lease.acquire(store, wait=options.wait, log=say):
+        refuse_reuse(store, *marks)
+        with Standing(store, stage, None if stage == "judges" else options.out.resolve().name) as standing:
+            yield standing
+
+
+def _check_held(options: argparse.Namespace, *marks: str) -> None:
+    """What `_held` would refuse, without leaving anything."""
+    store = Storage(options.out)
+    check_free(store)
+    refuse_reuse(store, *marks)
+    store.check_unchanged()
+
+
+def _config(options: argparse.Namespace) -> Config:
+    least, most = getattr(options, "workers", None) or (None, None)
+    workers = [] if least is None else [f"compute.workers={least}", f"compute.max_workers={most or 'null'}"]
+    config = resolve(options.recipe, options.config, option_types.with_workers(options.assignments, workers))
+    check_language(config.data.language)
+    return config
+
+
+def _dry(options: argparse.Namespace, config: Config, run_: Run | None = None) -> bool:
+    if options.dry_run:
+        say(to_yaml(config))
+        if run_ is not None:
+            _check_run(options, run_)
+    return bool(options.dry_run)
+
+
+def _check_run(options: argparse.Namespace, run_: Run) -> None:
+    """What is to be done, and all that `run` would be refused for before its first step, without leaving anything."""
+    work, config = run_.plan(), run_.config
+    say("\n".join(f"# {line}" for line in describe(work).splitlines()))
+    for stage in STAGES:
+        check_groups(stage_config(config, stage), stage)
+    _check_held(options, "config.json")
+    check_without_work(config.compute, options.address)
+    check_store(tracking_uri(RUNS), run_.out / "mlflow_run.txt")
+    if not isinstance(run_.source, Sample) and work.result("prepare") is None:
+        check_prepare(run_.source, work.folder("prepare") / "data", config, lambda line: say(f"# {line}"))
+
+
+def _assemble_run(run_: str) -> Path:
+    advice = "train {name} --run " + run_
+    checkpoints = {name: best_checkpoint(Storage(RUNS), run_, name, advice.format(name=name)) for name in STAGES}
+    from objgan.checkpoint import read_config
+
+    folder = RUNS / run_
+    with Lease.acquire(Storage(folder), log=say):
+        assemble(read_config(checkpoints["images"]), checkpoints["images"], checkpoints, folder)
+    return folder / "model"
+
+
+def _progress(done: int, total: int) -> None:
+    if done == total or done % max(1, total // 10) == 0:
+        say(f"drawn {done}/{total}")
+
+
+def _mlflow_command(uri: str) -> str:
+    return f".venv/bin/mlflow ui --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else uri

@@ -1,0 +1,47 @@
+"""The commands that only look at prepared data. They do without Ray, and do not wait for its import."""
+
+import argparse
+import json
+import sys
+
+from objgan.errors import InputError
+from objgan.files import write_atomically
+from pipelines.data.report.survey import survey
+from pipelines.data.report.table import lines, numbers
+from pipelines.data.shards.format import SPLITS
+from pipelines.data.verify.verify import verify as verify_data
+from pipelines.redaction import redact
+from pipelines.runtime.progress import say
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Everything that is wrong with prepared data."""
+    found = verify_data(options.data, say, options.processes)
+    say(found.summary())
+    if found.faults:
+        raise InputError(f"data: {found.where} is damaged: copy these files again, or prepare into another folder")
+
+
+def inspect(options: argparse.Namespace) -> None:
+    """Statistics on the terminal, and a page with plots and samples."""
+    splits = SPLITS if options.split is None else (options.split,)
+    found = survey(options.data, options.samples, options.seed, splits, _aside if options.json else say)
+    # The drawings' colours come with torch: whoever is told of a mistake need not wait for it.
+    from pipelines.data.report.page import page
+
+    drawn = f"{len(found.samples)} of {found.total.images:,} images, drawn by seed {options.seed}"
+    try:
+        write_atomically(options.out, page(found, drawn))
+    except OSError as error:
+        raise InputError(f"--out: cannot write {options.out} ({error.strerror}): choose another file") from None
+    if options.json:
+        say(json.dumps({**numbers(found), "page": str(options.out)}, ensure_ascii=False, indent=1))
+        return
+    for line in lines(found):
+        say(line)
+    say(f"\npage: {options.out} ({options.out.stat().st_size / 1e6:.1f} MB, {len(found.samples)} samples)")
+
+
+def _aside(text: str) -> None:
+    """Beside the JSON."""
+    print(redact(text), file=sys.stderr, flush=True)

@@ -1,0 +1,103 @@
+"""`python -m pipelines runs [list|status|gc|send]` and `check-mlflow`, which do without Ray and its import."""
+
+import argparse
+import json
+
+from objgan.config import STAGES
+from objgan.errors import InputError
+from pipelines.runs.listing import RUNS, choose, describe, find_runs, name_within, table
+from pipelines.runs.sweeps import find_sweep
+from pipelines.runtime.progress import say
+from pipelines.runtime.ray_session import tracking_uri
+from pipelines.storage.storage import Storage
+from pipelines.tracking.offline_queue import shown
+from pipelines.tracking.tracker import known_run, prepare_store
+
+
+class NotSent(SystemExit):
+    """MLflow is still away."""
+
+    def __str__(self) -> str:
+        return "MLflow does not answer"
+
+
+def runs(options: argparse.Namespace) -> None:
+    """What runs there are, and what is left of them to tidy up or to send to MLflow.
+
+    Raises:
+        InputError: no such run, or none named where one is needed.
+        NotSent: where MLflow still does not answer.
+    """
+    base = Storage(options.storage)
+    if options.action == "list":
+        _list(base, options.json)
+        return
+    if options.action == "gc":
+        _tidy(base, options.dry_run)
+        return
+    if options.run is None:
+        known = ", ".join(seen.name for seen in find_runs(base)[:20]) or "none"
+        raise InputError(f"runs {options.action}: say which run; known in {shown(base)} are {known}")
+    if options.action == "status":
+        _status(base, options.run, options.json)
+    else:
+        _send(base, options.run)
+
+
+def check_mlflow(options: argparse.Namespace) -> None:
+    """See that MLflow answers, before hours of work depend on it; a run that began before goes on without it.
+
+    Raises:
+        InputError: it does not answer, and no stage of the run has begun.
+    """
+    stores = [Storage(options.storage).child(options.run).child(stage) for stage in STAGES] if options.run else []
+    begun = next((store for store in stores if known_run(store) is not None), None)
+    try:
+        prepare_store(tracking_uri(RUNS))
+    except InputError as error:
+        if begun is None:
+            raise
+        say(f"{error}; the run has begun, and what it measures is kept until MLflow answers")
+        return
+    say("MLflow answers")
+
+
+def _list(base: Storage, as_json: bool) -> None:
+    runs = find_runs(base)
+    if as_json:
+        say(json.dumps([seen.facts() for seen in runs], indent=1))
+    else:
+        say(table(runs) if runs else f"no runs in {shown(base)}")
+
+
+def _tidy(base: Storage, dry: bool) -> None:
+    from pipelines.runs.cleanup import collect, collect_models, reconcile  # checkpoints are read with torch, a second
+
+    uri = tracking_uri(RUNS)
+    collect(base, dry, say)
+    collect_models(uri, dry, say)
+    reconcile(base, uri, dry, say)
+
+
+def _send(base: Storage, run: str) -> None:
+    from pipelines.runs.cleanup import send
+
+    if not send(base, run, tracking_uri(RUNS), say):
+        raise NotSent(1)
+
+
+def _status(base: Storage, wanted: str, as_json: bool) -> None:
+    name = name_within(base, wanted)
+    if (sweep := find_sweep(base, name)) is not None:
+        trials = [seen for seen in find_runs(base) if seen.name.startswith(f"{name}/")]
+        if as_json:
+            say(json.dumps({**sweep.facts(), "runs": [seen.facts() for seen in trials]}, indent=1))
+        else:
+            say("\n\n".join([sweep.text(), *([table(trials)] if trials else [])]))
+        return
+    chosen = choose(base, wanted)
+    if as_json:
+        facts = [seen.facts() for seen in chosen]
+        say(json.dumps(facts[0] if len(facts) == 1 else facts, indent=1))
+    else:
+        say("\n\n".join(describe(seen) for seen in chosen))

@@ -1,0 +1,139 @@
+"""`train`: its options become a job, checked before anything starts; then training, a replay or a profile."""
+
+import argparse
+import shlex
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from objgan.config import Config
+from objgan.errors import InputError
+from objgan.stages import stage_class
+from pipelines.redaction import typed_again
+from pipelines.runs.listing import RUNS
+from pipelines.runtime.progress import say
+from pipelines.runtime.ray_job import refuse_reuse
+from pipelines.runtime.ray_session import check_resources, check_without_work, ray_session, tracking_uri
+from pipelines.storage.checkpoints import finished_checkpoint
+from pipelines.storage.fetching import fetched
+from pipelines.storage.lease import Lease, check_free
+from pipelines.storage.storage import Storage
+from pipelines.tracking.tracker import check_store, prepare_store, tracked_run
+from pipelines.training.driver import check_job
+from pipelines.training.driver import train as train_stage
+from pipelines.training.job import SETTINGS_FILE, TrainJob
+from pipelines.training.profiling import profile_steps, table
+from pipelines.training.replay import check_replay, replay
+from pipelines.workflow.run import needed_stages
+
+
+def train(options: argparse.Namespace, config: Config) -> None:
+    """What the command does; with `--dry-run`, all of its checks and nothing else.
+
+    Raises:
+        InputError: what it would be refused for.
+    """
+    stage_class(options.stage)
+    if options.dry_run:
+        _check(options, config)
+        return
+    if options.replay is not None:
+        with tempfile.TemporaryDirectory() as scratch:
+            replay(fetched("--replay", options.replay, Path(scratch)), say, _replay_needs(options, RUNS))
+        return
+    job = _job(options, config)
+    check_job(job)
+    if options.profile:
+        trace = job.folder / "profile" / "trace.json"
+        say(table(profile_steps(job, trace, say)))
+        say(f"trace: {trace} (open it in https://ui.perfetto.dev)")
+        return
+    _train(options, job)
+
+
+def _check(options: argparse.Namespace, config: Config) -> None:
+    """All that the command would check, without leaving anything."""
+    with tempfile.TemporaryDirectory() as scratch:
+        _check_all(options, config, Path(scratch))
+
+
+def _check_all(options: argparse.Namespace, config: Config, scratch: Path) -> None:
+    if options.replay is not None:
+        check_replay(fetched("--replay", options.replay, scratch), _replay_needs(options, scratch))
+        say(f"# would do the step in {typed_again(str(options.replay))} again")
+        return
+    job = _job(options, config, scratch)
+    check_job(job)
+    store = job.store()
+    if not options.profile:
+        check_free(store)
+        refuse_reuse(store, SETTINGS_FILE)
+        store.check_unchanged()
+        check_without_work(config.compute, options.address)
+        check_store(tracking_uri(RUNS), store)
+    steps = job.total_steps(len(job.reader("train")))
+    newest = job.checkpoints().newest(set_aside=False)
+    begun = f"resume from {newest[0]}" if newest else "begin"
+    say(f"# {options.stage}: would {begun} in {store}, {steps} steps in all, on data {job.data}")
+
+
+def _replay_needs(options: argparse.Namespace, near: Path) -> dict[str, Path]:
+    return {} if options.encoders is None else {"encoders": _near(options, "encoders", near)}
+
+
+def _train(options: argparse.Namespace, job: TrainJob) -> None:
+    uri, store = tracking_uri(RUNS), job.store()
+    tags = {"objgan.run": options.run, "objgan.step": options.stage}
+    # First the lease: a driver that is refused must not touch the MLflow run of the one that holds it.
+    with Lease.acquire(store, wait=options.wait, log=say) as lease:
+        refuse_reuse(store, SETTINGS_FILE)
+        prepare_store(uri, store)
+        with ray_session(options.address):
+            check_resources(job.config.compute)
+            with tracked_run(uri, f"{options.run}-{options.stage}", store, tags) as tracking:
+                done = train_stage(replace(job, tracking=tracking), say, lease)
+    say(f"{options.stage}: best checkpoint {done.checkpoint} (step {done.step})")
+
+
+def _near(options: argparse.Namespace, name: str, near: Path) -> Path:
+    """The checkpoint that an option names; where that is a URI, a copy below the folder `near`."""
+    option = f"--{name.replace('_', '-')}"
+    return fetched(option, getattr(options, name), near / options.run / name)
+
+
+def _job(options: argparse.Namespace, config: Config, near: Path = RUNS) -> TrainJob:
+    root = Storage(options.storage)
+    store = root.child(options.run).child(options.stage)
+    local = store.local
+    return TrainJob(
+        options.stage,
+        config,
+        options.data,
+        RUNS / options.run / options.stage if local is None else local,
+        {name: _checkpoint(options, root, name, near) for name in needed_stages(config, options.stage)},
+        storage=None if local is not None else store.uri,
+        init_from=None if options.init_from is None else _near(options, "init_from", near),
+    )
+
+
+def _checkpoint(options: argparse.Namespace, root: Storage, stage: str, near: Path) -> Path:
+    """The checkpoint of an earlier stage: the given one, or the best one of the same run."""
+    if options.encoders is not None:
+        return _near(options, "encoders", near)
+    where = "" if options.storage == "runs" else f" --storage {shlex.quote(typed_again(options.storage))}"
+    advice = f"train it first (train {stage} --run {options.run}{where}) or give --{stage} DIR"
+    return best_checkpoint(root, options.run, stage, advice)
+
+
+def best_checkpoint(root: Storage, run: str, stage: str, advice: str) -> Path:
+    """The checkpoint that a finished stage of a run ended with, fetched where it is elsewhere.
+
+    Raises:
+        InputError: the stage has not finished.
+    """
+    store = root.child(run).child(stage)
+    done = finished_checkpoint(store)
+    if done is None:
+        raise InputError(f"no finished stage {stage} in {store}: {advice}")
+    name, _, _ = done
+    return store.download(name, RUNS / run / stage / name)

@@ -1,0 +1,1 @@
+"""Data: from COCO files to shards, and from shards to batches."""

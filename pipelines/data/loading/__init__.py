@@ -1,0 +1,1 @@
+"""From prepared data to batches: folder or cache, reader, order of the samples."""

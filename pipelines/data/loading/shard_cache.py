@@ -1,0 +1,164 @@
+"""A bounded folder of fetched files, shared by all processes of a machine; no file in it is believed unseen.
+
+Files are named by the sha256 of what they hold, which is checked whenever one is opened. A process that fetches, opens
+or removes a file holds its lock, so two processes never fetch the same one; the kernel releases a lock when its holder
+dies. Those used longest ago make room for others. A file that is still mapped when it is removed stays readable there.
+
+Nothing outside of the folder is opened, written or removed, whatever a manifest says and whatever links lie in the
+folder; nor is a file in it that the cache did not make.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TypeVar
+
+from objgan.errors import InputError, shown
+from objgan.files import SHA256, file_aside, sha256
+from pipelines.data.shards.manifest import FORMATS, MOST_BYTES, is_sha256
+from pipelines.storage.file_lock import open_lock
+
+Result = TypeVar("Result")
+
+_Bytes = bytes  # `Wanted` has a field of that name
+_FETCHES = 3
+"""Times that a file is fetched before what the storage holds counts as damaged."""
+_OURS = re.compile(rf"\.?({SHA256.pattern})\.({'|'.join(FORMATS)})(\.[a-z0-9_]+)?")
+"""A file of the cache, or one that is being fetched."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file: its name in the storage, what it should be, and what writes it, from the beginning, into an open file.
+
+    Raises:
+        InputError: no name, sum or size that a file of prepared data can have.
+    """
+
+    name: str
+    sha256: str
+    bytes: int
+    fetch: Callable[[IO[_Bytes]], None]
+
+    def __post_init__(self) -> None:
+        if not is_sha256(self.sha256) or not 0 < self.bytes <= MOST_BYTES or Path(self.name).suffix[1:] not in FORMATS:
+            raise InputError(
+                f"data: {shown(self.name)} of {shown(self.bytes)} bytes with sha256 {shown(self.sha256)} is no shard; "
+                f"prepare the data again"
+            )
+
+    @property
+    def file(self) -> str:
+        """Its name in the cache."""
+        return self.sha256 + Path(self.name).suffix
+
+
+class ShardCache:
+    """At most `limit` bytes in `folder`, but for a file more for every process that is just fetching one.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.limit = limit
+        try:
+            self.folder = folder.resolve()
+            self.locks, self.domains = (_own_folder(self.folder / name) for name in ("locks", "domains"))
+            with self._locked("room", wait=False):
+                pass
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"compute.cache: cannot write to {folder} ({reason}): set another one") from None
+
+    def open(self, wanted: Wanted, read: Callable[[Path], Result]) -> Result:
+        """What `read` makes of the file, fetched first unless it is there and whole.
+
+        Raises:
+            InputError: larger than the cache, or not in the storage as it should be.
+        """
+        path = self.folder / wanted.file
+        with self._locked(wanted.sha256):
+            if path.is_symlink() or not _is_whole(path, wanted):
+                self._fetch(wanted, path)
+            os.utime(path, follow_symlinks=False)
+            return read(path)
+
+    def _fetch(self, wanted: Wanted, path: Path) -> None:
+        if wanted.bytes > self.limit:
+            raise InputError(
+                f"compute.cache_gb: {wanted.name} has {wanted.bytes / 1e9:.3g} GB, the cache {self.limit / 1e9:.3g}: "
+                f"raise it"
+            )
+        path.unlink(missing_ok=True)
+        with contextlib.ExitStack() as stack:
+            with self._locked("room"):
+                self._make_room(wanted.bytes)
+                file = stack.enter_context(file_aside(path))
+                # The space counts as taken from now on, for whoever looks for room.
+                file.truncate(wanted.bytes)
+            for _ in range(_FETCHES):
+                wanted.fetch(file)
+                file.flush()
+                if _is_whole(Path(f"/proc/self/fd/{file.fileno()}"), wanted):
+                    return
+            raise InputError(
+                f"data: {wanted.name} is not what the manifest says, fetched {_FETCHES} times: prepare the data again"
+            )
+
+    def _make_room(self, size: int) -> None:
+        """Remove what was used longest ago until `size` more bytes fit in; what others are just using stays."""
+        files = sorted(self._files(), key=lambda found: found[1].st_mtime_ns)
+        total = sum(status.st_size for _, status in files) + size
+        for path, status in files:
+            if total <= self.limit:
+                return
+            with self._locked(path.name.lstrip(".").partition(".")[0], wait=False) as held:  # its sum
+                if held:
+                    path.unlink(missing_ok=True)
+                    total -= status.st_size
+
+    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
+        """The files of the cache, also those that a killed process left half-fetched. Others are not ours to remove."""
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    if _OURS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                        yield Path(entry.path), entry.stat(follow_symlinks=False)
+
+    @contextlib.contextmanager
+    def _locked(self, name: str, wait: bool = True) -> Iterator[bool]:
+        """Hold the lock of a name; without `wait`, say whether it could be had."""
+        with open_lock(self.locks / name) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+
+def _own_folder(path: Path) -> Path:
+    """A folder of the cache, made where it is not there.
+
+    Raises:
+        OSError: it cannot be made, or a link or a file is in its place.
+    """
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(parents=True)
+    if not stat.S_ISDIR(path.lstat().st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, f"{path.name} in it is a link or a file, not a folder")
+    return path
+
+
+def _is_whole(path: Path, wanted: Wanted) -> bool:
+    try:
+        return path.stat().st_size == wanted.bytes and sha256(path) == wanted.sha256
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,1 @@
+"""`prepare`: COCO files to shards."""

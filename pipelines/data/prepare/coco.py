@@ -1,0 +1,202 @@
+"""Where a COCO data set lies, and what it is: digests that do not depend on the place."""
+
+import contextlib
+import hashlib
+import json
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from objgan.errors import InputError
+from objgan.files import sha256
+from pipelines.data.prepare.coco_records import Record, file_name_of, is_caption, is_object
+from pipelines.data.prepare.json_stream import records
+from pipelines.data.prepare.splits import Split
+from pipelines.data.shards.image_files import inside, sizes_of
+from pipelines.redaction import place_of
+from pipelines.storage.retry import brief
+from pipelines.storage.storage import Storage
+
+Result = TypeVar("Result")
+Sizes = Sequence[Mapping[str, int]]
+"""Of every part of a data set: bytes of the image files that are there, by the names that the JSON gives them."""
+
+_ORIGIN = re.compile(r"(?<![A-Za-z])(?:train|val|test)20\d\d(?!\d)")
+
+
+@dataclass(frozen=True)
+class CocoPart:
+    """A folder of images with its two JSON files, as `CocoSource` describes them; both may be one file."""
+
+    images: Path | str | None
+    instances: Path
+    captions: Path
+
+    @property
+    def in_one_file(self) -> bool:
+        """Whether objects and captions are in one file."""
+        with contextlib.suppress(OSError):
+            return self.instances.samefile(self.captions)
+        return self.instances == self.captions
+
+    def annotations(self, what: str) -> Iterator[Record]:
+        """The objects (`what` "instances") or the captions (`what` "captions"), in order.
+
+        In one file for both, records with a caption are captions, all others and those with a box, too, are objects;
+        its list "captions", if it has one, holds further captions.
+
+        Raises:
+            InputError: as `json_stream.records`.
+        """
+        found = records(getattr(self, what), what, "annotations")
+        if not self.in_one_file:
+            yield from found
+        elif what == "instances":
+            yield from (record for record in found if is_object(record) or not is_caption(record))
+        else:
+            yield from filter(is_caption, found)
+            yield from records(self.captions, what, "captions", optional=True)
+
+    def check(self) -> None:
+        """See that the files and the folder are there, without reading them.
+
+        Raises:
+            InputError: one is not.
+        """
+        for what, path in (("instances", self.instances), ("captions", self.captions)):
+            _readable(what, path, lambda found: found.open("rb").close())
+        if self.images is not None and _is_no_folder(storage := Storage(self.images)):
+            raise _no_folder(storage)
+
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of the images that the instances JSON names and that are there; empty without images.
+
+        Raises:
+            InputError: there is no such folder, or the JSON cannot be read.
+        """
+        if self.images is None:
+            return {}
+        storage = Storage(self.images)
+        if _is_no_folder(storage):
+            raise _no_folder(storage)
+        _readable("instances", self.instances, lambda found: None)
+        names = (file_name_of(image) for image in records(self.instances, "instances", "images"))
+        sizes = sizes_of(storage, names)
+        if not sizes and storage.local is None and not storage.exists():
+            raise _no_folder(storage)
+        return sizes
+
+    def origin(self) -> str | None:
+        """COCO's own part, such as "val2017", as the name of the instances JSON or of the folder says."""
+        folder = "" if self.images is None else place_of(str(self.images)).rstrip("/").rpartition("/")[2]
+        for text in (self.instances.name, folder):
+            if found := _ORIGIN.search(text):
+                return found[0]
+        return None
+
+    def where(self) -> str:
+        """The place of the images, fit to be shown."""
+        return place_of(str(self.images))
+
+
+@dataclass(frozen=True)
+class CocoSource:
+    """The files of a COCO data set; `images` None: boxes and captions without pixels.
+
+    images:    a folder or a URI (see `pipelines.storage.storage`)
+    instances, captions: JSON, gzip'd or not
+    split:     how the images are divided
+    synonyms:  class -> words by which captions name it, beside its name and `named_classes.SYNONYMS`
+    val2014:   ids of COCO 2014's validation images, to warn of them in the training split
+    more:      further parts of the same data set, such as those of val2017 beside train2017; ids are of all parts
+    """
+
+    images: Path | str | None
+    instances: Path
+    captions: Path
+    split: Split = field(default_factory=Split)
+    val2014: frozenset[int] = frozenset()
+    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    more: tuple[CocoPart, ...] = ()
+
+    @property
+    def parts(self) -> tuple[CocoPart, ...]:
+        """All parts, in order."""
+        return CocoPart(self.images, self.instances, self.captions), *self.more
+
+    def named(self, what: str) -> str:
+        """The JSON files `instances` or `captions` of all parts, for messages."""
+        return ", ".join(str(getattr(part, what)) for part in self.parts)
+
+    def check(self) -> None:
+        """See that the files and the folders are there, without reading them.
+
+        Raises:
+            InputError: one is not.
+        """
+        for part in self.parts:
+            part.check()
+
+    def sizes(self) -> Sizes:
+        """Bytes of the image files, by part and name.
+
+        Raises:
+            InputError: a folder is not there, or a JSON cannot be read.
+        """
+        return [part.sizes() for part in self.parts]
+
+    def digests(self, sizes: Sizes | None = None) -> dict[str, str]:
+        """What the inputs are, wherever they lie: sha256 of each JSON file, and of the image files' names and sizes.
+
+        sizes: what `sizes` gave, where that is known
+
+        Raises:
+            InputError: a file or the image folder is missing or unreadable.
+        """
+        digests = {
+            what: _joined([_readable(what, getattr(part, what), sha256) for part in self.parts])
+            for what in ("instances", "captions")
+        }
+        if self.images is not None:
+            digests["images"] = _joined([_listing(one) for one in (self.sizes() if sizes is None else sizes)])
+        if self.synonyms:
+            text = json.dumps({name: list(words) for name, words in self.synonyms.items()}, sort_keys=True)
+            digests["synonyms"] = _sha256(text)
+        return digests if self.split.kind == "hash" else digests | {"split": self.split.digest or self.split.kind}
+
+
+def _listing(sizes: Mapping[str, int]) -> str:
+    return _sha256(json.dumps(sorted({inside(name): size for name, size in sizes.items()}.items())))
+
+
+def _joined(digests: list[str]) -> str:
+    return digests[0] if len(digests) == 1 else _sha256(json.dumps(digests))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_no_folder(storage: Storage) -> bool:
+    """Whether it is known without asking a server."""
+    return storage.local is not None and not storage.local.is_dir()
+
+
+def _no_folder(storage: Storage) -> InputError:
+    return InputError(f"images: no folder {storage}; check the path")
+
+
+def _readable(what: str, path: Path, read: Callable[[Path], Result]) -> Result:
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+            raise InputError(f"{what}: {path} is {kind}: give a regular file, because it is read several times")
+        return read(path)
+    except FileNotFoundError:
+        raise InputError(f"{what}: no file {path}; check the path") from None
+    except OSError as error:
+        raise InputError(f"{what}: cannot read {path} ({brief(error)})") from None

@@ -1,0 +1,347 @@
+"""The JSON of a COCO data set, read as a stream, to rows aside on the disk that are ready to be joined by image."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from objgan.errors import InputError, shown
+from objgan.vocabulary import normalise
+from pipelines.data.prepare.coco import CocoPart, CocoSource, Sizes
+from pipelines.data.prepare.coco_records import (
+    CAPTIONS,
+    IMAGES,
+    OBJECTS,
+    Record,
+    Row,
+    caption_row,
+    image_row,
+    is_caption,
+    is_object,
+    known_number,
+    object_row,
+)
+from pipelines.data.prepare.external_sort import Clash, Spill, drop_repeats, scan
+from pipelines.data.prepare.json_stream import first_record, records
+from pipelines.data.prepare.record_values import Unusable, whole_or_none
+from pipelines.data.shards.concerns import refuse_lost
+from pipelines.data.shards.manifest import LONGEST_NAME
+from pipelines.data.shards.rejected import Reject, write_rejects
+
+UNREAD = "rejected-unread.jsonl"
+Log = Callable[[str], None]
+_Parse = Callable[[Record, int], Row]
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What the JSON says, before any pixel is read. Objects and captions lie in spills beside it.
+
+    images:     table of schema `IMAGES`, sorted by id: those that can become rows
+    classes:    names by label; label = place of the category among all, sorted by category id
+    categories: category ids by label
+    totals:     what there was: "image", "annotation" and "caption"
+    synonyms:   class -> words by which captions name it
+    """
+
+    images: pa.Table
+    classes: tuple[str, ...]
+    categories: tuple[int, ...]
+    totals: dict[str, int]
+    synonyms: Mapping[str, Sequence[str]]
+
+
+def ingest(source: CocoSource, work: Path, sizes: Sizes | None = None, log: Log = lambda text: None) -> Ingested:
+    """Read all JSON into `work`, and what of it cannot become part of any row into `work`'s file `UNREAD`.
+
+    A record that several parts of the data set hold in the same words counts once.
+
+    sizes: of the image files, where they are known: files of one image that differ are not the same image
+
+    Raises:
+        InputError: a file is missing, unreadable, not JSON, not COCO JSON, swapped with the other one, or empty; no
+            image, no caption or no object is left; parts use one id for different records.
+    """
+    for part in source.parts:
+        if first_record(part.instances, "instances", "images") is None:
+            raise InputError(f'instances: {part.instances} is an empty data set: its list "images" has no entry')
+        _check_swapped(part)
+    classes, categories = read_all_classes([part.instances for part in source.parts])
+    strange = sorted(source.synonyms.keys() - set(classes))
+    if strange:
+        raise InputError(
+            f"--synonyms: {source.named('instances')} has no category {strange[0]!r}; there are "
+            f"{', '.join(classes):.200}"
+        )
+    work.mkdir(parents=True, exist_ok=True)
+    reading = _Reading(source, work, sizes)
+    rejected = write_rejects(work / UNREAD, reading.all())
+    if not reading.totals["caption"]:
+        raise InputError(f"captions: {source.named('captions')} has no caption")
+    refuse_lost(reading.totals, rejected, work / UNREAD)
+    if reading.repeats:
+        log(
+            f"prepare: {reading.repeats} records are in several parts of the data set, in the same words; each counts "
+            f"once"
+        )
+    return Ingested(reading.images, classes, categories, reading.totals, source.synonyms)
+
+
+class _Reading:
+    """Reads one file after the other; `all` yields what is rejected on the way."""
+
+    def __init__(self, source: CocoSource, work: Path, sizes: Sizes | None) -> None:
+        self._source, self._work, self._sizes = source, work, sizes
+        self.totals = {"image": 0, "annotation": 0, "caption": 0}
+        self.images = IMAGES.empty_table()
+        self.repeats = 0
+        """Records that an earlier part holds in the same words."""
+        self._shared: set[int] = set()
+
+    def all(self) -> Iterator[Reject]:
+        yield from self._images()
+        yield from self._strangers()
+        yield from self._spill("caption", CAPTIONS, caption_row)
+        yield from self._spill("annotation", OBJECTS, object_row)
+        known = self.images["image_id"].to_numpy()
+        yield from self._keep()
+        for kind in ("caption", "annotation"):
+            yield from self._orphans(kind, known)
+
+    def _images(self) -> Iterator[Reject]:
+        """All images of the instances JSON, those with an id seen before apart."""
+        batches, rows = [], []
+        for part, image in self._each("instances", "images"):
+            self.totals["image"] += 1
+            try:
+                row = image_row(image)
+                rows.append(row | {"part": part, "origin": row["origin"] or self._source.parts[part].origin()})
+            except Unusable as error:
+                yield Reject("image", None, None, "read", error.reason, error.detail or shown(image))
+            if len(rows) == 4096:
+                batches.append(pa.RecordBatch.from_pylist(rows, schema=IMAGES))
+                rows = []
+        batches.append(pa.RecordBatch.from_pylist(rows, schema=IMAGES))
+        table = pa.Table.from_batches(batches)
+        ids = table["image_id"].to_numpy()
+        order = np.argsort(ids, kind="stable")
+        first = np.ones(len(ids), bool)
+        first[1:] = ids[order][1:] != ids[order][:-1]
+        leaders = order[first][np.cumsum(first) - 1]
+        self.images = table.take(pa.array(order[first])).combine_chunks()
+        for index, leader in sorted(zip(order[~first].tolist(), leaders[~first].tolist(), strict=True)):
+            row, before = ({name: table[name][at].as_py() for name in table.column_names} for at in (index, leader))
+            if row["part"] == before["part"]:
+                number, name = row["image_id"], row["file_name"]
+                yield Reject("image", number, number, "read", "an image record with this id came before", name)
+            else:
+                self._check_same(before, row)
+                self.totals["image"] -= 1
+                self.repeats += 1
+                self._shared.add(row["image_id"])
+
+    def _check_same(self, before: Row, row: Row) -> None:
+        """See that an image which two parts hold is one image."""
+        parts = [self._source.parts[one["part"]] for one in (before, row)]
+        told = [{name: value for name, value in one.items() if name != "part"} for one in (before, row)]
+        if self._sizes is not None and parts[0].images is not None:
+            for one, facts in zip((before, row), told, strict=True):
+                facts["bytes"] = self._sizes[one["part"]].get(one["file_name"])
+        for name in told[0]:
+            # Which of COCO's parts an image belongs to may be known of one record alone.
+            known = name != "origin" or None not in (told[0][name], told[1][name])
+            if known and told[0][name] != told[1][name]:
+                raise InputError(
+                    f"instances: {parts[0].instances} and {parts[1].instances} use image id {row['image_id']} for "
+                    f"different images ({name}: {told[0][name]}, {told[1][name]}): change the ids of one file"
+                )
+
+    def _each(self, what: str, key: str, optional: bool = False) -> Iterator[tuple[int, Record]]:
+        """(part, record) of a list of all parts' `instances` or `captions`."""
+        for number, part in enumerate(self._source.parts):
+            found = records(getattr(part, what), what, key, optional=optional)
+            yield from ((number, record) for record in found)
+
+    def _annotations(self, what: str) -> Iterator[tuple[int, Record]]:
+        """(part, record) of all parts' objects or captions."""
+        for number, part in enumerate(self._source.parts):
+            yield from ((number, record) for record in part.annotations(what))
+
+    def _strangers(self) -> Iterator[Reject]:
+        """Images that only the captions know: whether they show any object is not known."""
+        known = self.images["image_id"].to_numpy()
+        images = self._each("captions", "images", optional=True)
+        found = (whole_or_none(image.get("id")) for _, image in images)
+        ids = np.unique(np.array([one for one in found if one is not None], np.int64))
+        for number in np.setdiff1d(ids, known, assume_unique=True).tolist():
+            self.totals["image"] += 1
+            yield Reject("image", number, number, "join", "in the captions JSON alone, the instances JSON lacks it")
+
+    def _spill(self, kind: str, schema: pa.Schema, parse: _Parse) -> Iterator[Reject]:
+        spill, ends = Spill(self._work, kind, schema), [0] * len(self._source.parts)
+        for place, (part, annotation) in enumerate(self._annotations(_WHAT[kind])):
+            self.totals[kind] += 1
+            ends[part] = place + 1
+            try:
+                spill.add(parse(annotation, place))
+            except Unusable as error:
+                own, image_id = (whole_or_none(annotation.get(name)) for name in ("id", "image_id"))
+                yield Reject(kind, own, image_id, "read", error.reason, error.detail or shown(annotation))
+        spill.close()
+        if len(ends) > 1:
+            self._drop_repeats(kind, np.maximum.accumulate(ends))
+
+    def _drop_repeats(self, kind: str, ends: np.ndarray) -> None:
+        try:
+            dropped = drop_repeats(self._work, kind, ends, self._shared)
+        except Clash as clash:
+            what = _WHAT[kind]
+            one, other = (getattr(self._source.parts[part], what) for part in clash.parts)
+            raise InputError(
+                f"{what}: {one} and {other} use {kind} id {clash.id} for different records: change the ids of one file"
+            ) from None
+        self.totals[kind] -= dropped
+        self.repeats += dropped
+
+    def _keep(self) -> Iterator[Reject]:
+        """Leave the images that have a caption and belong to a split."""
+        ids = self.images["image_id"].to_numpy()
+        captioned = np.zeros(len(ids), bool)
+        for image_ids, _ in scan(self._work, "caption"):
+            captioned[np.searchsorted(ids, image_ids[_among(image_ids, ids)])] = True
+        split, origins = self._source.split, self.images["origin"].to_pylist()
+        accepted = np.array([split.accepts(*one) for one in zip(ids.tolist(), origins, strict=True)], bool)
+        for index in np.flatnonzero(~(captioned & accepted)).tolist():
+            number = int(ids[index])
+            if captioned[index]:
+                yield Reject("image", number, number, "split", "in no split", f"--split {split.kind}")
+            else:
+                yield Reject("image", number, number, "join", "without a caption")
+        self.images = self.images.filter(pa.array(captioned & accepted)).combine_chunks()
+
+    def _orphans(self, kind: str, known: np.ndarray) -> Iterator[Reject]:
+        """What belongs to no image that is kept."""
+        kept = self.images["image_id"].to_numpy()
+        for image_ids, numbers in scan(self._work, kind):
+            lost = ~_among(image_ids, kept)
+            there = _among(image_ids, known)
+            for index in np.flatnonzero(lost).tolist():
+                reason = "its image was rejected" if there[index] else "of an image that the instances JSON lacks"
+                yield Reject(kind, known_number(numbers[index]), int(image_ids[index]), "join", reason)
+
+
+_WHAT = {"annotation": "instances", "caption": "captions"}
+
+
+def read_all_classes(paths: Sequence[Path]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Class names and category ids by label, of several files that may have categories in common.
+
+    Raises:
+        InputError: as `read_classes`, or two files use an id or a name for different categories.
+    """
+    names: dict[int, str] = {}
+    for path in paths:
+        for name, number in zip(*read_classes(path), strict=True):
+            if names.get(number, name) != name:
+                raise InputError(
+                    f"instances: {path} calls category {number} {name!r}, {paths[0]} {names[number]!r}: parts of a "
+                    f"data set have the same categories"
+                )
+            names[number] = name
+    if len(set(names.values())) < len(names):
+        twice = next(name for name in names.values() if list(names.values()).count(name) > 1)
+        raise InputError(f"instances: {', '.join(map(str, paths))} give the category {twice!r} different ids")
+    ids = tuple(sorted(names))
+    return tuple(names[number] for number in ids), ids
+
+
+def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Class names and category ids by label.
+
+    Raises:
+        InputError: no categories, one without an id or a name, or an id or a name twice.
+    """
+    names: dict[int, str] = {}
+    for category in records(path, "instances", "categories"):
+        category_id, name = whole_or_none(category.get("id")), category.get("name")
+        name = normalise(name) if isinstance(name, str) else ""
+        if category_id is None or not name:
+            raise InputError(
+                f"instances: {path} has a category without a whole-number id and a name: {shown(category)}"
+            )
+        if len(name) > LONGEST_NAME:
+            raise InputError(f"instances: {path} has a category of {len(name):,} characters, {shown(name)}: shorten it")
+        if category_id in names or name in names.values():
+            what = f"id {category_id}" if category_id in names else f"name {name!r}"
+            raise InputError(f"instances: {path} has category {what} twice; leave one out")
+        names[category_id] = name
+    if not names:
+        raise InputError(f'instances: {path} is not COCO instances JSON: it has no list "categories"')
+    ids = tuple(sorted(names))
+    return tuple(names[number] for number in ids), ids
+
+
+def _check_swapped(source: CocoPart) -> None:
+    if source.in_one_file:
+        _check_one_file(source)
+        return
+    boxes = first_record(source.instances, "instances", "annotations") or {}
+    texts = first_record(source.captions, "captions", "annotations") or {}
+    if is_caption(boxes) and is_object(texts):
+        raise InputError(
+            f"instances and captions are swapped: {source.instances} holds captions, {source.captions} holds instances"
+        )
+    if is_caption(boxes):
+        raise _no_instances(source)
+    if is_object(texts) and not is_caption(texts):
+        raise _no_captions(source)
+
+
+def _check_one_file(source: CocoPart) -> None:
+    """See that one file for both holds both; it is read until both were seen."""
+    objects = captions = False
+    for record in records(source.instances, "instances", "annotations"):
+        objects, captions = objects or is_object(record), captions or is_caption(record)
+        if objects and captions:
+            return
+    captions = captions or next(source.annotations("captions"), None) is not None
+    if objects and not captions:
+        raise _no_captions(source)
+    if captions and not objects:
+        raise _no_instances(source)
+
+
+def _no_instances(source: CocoPart) -> InputError:
+    return InputError(f"instances: {source.instances} holds captions, not instances; give the instances JSON")
+
+
+def _no_captions(source: CocoPart) -> InputError:
+    return InputError(f"captions: {source.captions} holds instances, not captions; give the captions JSON")
+
+
+def check_folder(source: CocoSource, sizes: Sizes, images: pa.Table) -> None:
+    """See that every image folder is the right one.
+
+    images: of schema `coco_records.IMAGES`
+
+    Raises:
+        InputError: none of the images of a part is there.
+    """
+    for number, part in enumerate(source.parts):
+        names = images.filter(pc.equal(images["part"], number))["file_name"].to_pylist()
+        if part.images is not None and names and not any(name in sizes[number] for name in names):
+            raise InputError(
+                f"images: none of the {len(names)} images of {part.instances} is in {part.where()} (the first: "
+                f"{names[0] or 'unnamed'})"
+            )
+
+
+def _among(wanted: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """bool [n]: which are in the sorted `ids`, of which there may be very many more than are wanted."""
+    if not len(ids):
+        return np.zeros(len(wanted), bool)
+    found: np.ndarray = ids[np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)] == wanted
+    return found

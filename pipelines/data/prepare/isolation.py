@@ -1,0 +1,135 @@
+"""Records converted in a process aside, one at a time: a record that kills the process is rejected by name."""
+
+import contextlib
+import multiprocessing
+import resource
+import signal
+from collections.abc import Iterable, Iterator
+from multiprocessing.connection import Connection
+
+import psutil  # type: ignore[import-untyped]
+
+from pipelines.data.prepare.rows import Conversion, Converted, Record, convert, lost_image
+from pipelines.data.shards.image_files import Unreadable
+from pipelines.storage.attempts import Attempts, WorkerDied
+
+MOST_MEMORY = 8 << 30
+"""Bytes that one record may take: several times as much as the largest picture and its masks."""
+_SPAWN = multiprocessing.get_context("spawn")  # a forked copy of a process that runs threads may hang
+_START_S = 300.0
+
+
+def convert_apart(records: Iterable[Record], how: Conversion, attempts: Attempts) -> Converted:
+    """As `rows.convert`; a record whose conversion kills its process twice, or takes too much memory, is rejected.
+
+    `how` must be picklable. Records at which workers died twice in earlier attempts are not tried again.
+
+    Raises:
+        WorkerDied: the process does not start.
+        StorageAway, InputError, OSError: as the conversion raised it.
+    """
+    result, killers = Converted(), attempts.killers()
+    with contextlib.closing(_Apart(how)) as apart:
+        for record in records:
+            if record.image["image_id"] in killers:
+                one = Converted(rejected=lost_image(record, _killer("the worker")))
+            else:
+                attempts.note(record.image["image_id"])
+                one = apart.convert(record)
+            result.rows += one.rows
+            result.rejected += one.rejected
+            result.contradictions += one.contradictions
+    return result
+
+
+def _killer(detail: str) -> Unreadable:
+    return Unreadable("its conversion kills the worker", detail)
+
+
+class _Apart:
+    """A process that converts; started when it is needed, and again after its death."""
+
+    def __init__(self, how: Conversion) -> None:
+        self._how = how
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._pipe: Connection | None = None
+
+    def convert(self, record: Record) -> Converted:
+        """One record. It is tried twice: the system may have ended the process for another one's sake."""
+        for _ in range(2):
+            try:
+                pipe = self._started()
+                pipe.send(record)
+                answer = pipe.recv()
+            except (EOFError, ConnectionError):
+                death = self._death()
+                continue
+            if isinstance(answer, BaseException):
+                raise answer
+            if isinstance(answer, Converted):
+                return answer
+        return Converted(rejected=lost_image(record, _killer(death)))
+
+    def close(self) -> None:
+        """End the process."""
+        if self._pipe is not None:
+            self._pipe.close()
+        if self._process is not None:
+            self._process.join(10)
+            self._process.kill()
+            self._process.join()
+        self._process = self._pipe = None
+
+    def _started(self) -> Connection:
+        if self._pipe is None:
+            self._pipe, theirs = _SPAWN.Pipe()
+            self._process = _SPAWN.Process(target=_serve, args=(theirs, self._how), daemon=True)
+            self._process.start()
+            theirs.close()
+            self._await_start(self._pipe)
+        return self._pipe
+
+    def _await_start(self, pipe: Connection) -> None:
+        with contextlib.suppress(EOFError, ConnectionError):
+            if pipe.poll(_START_S):
+                pipe.recv()
+                return
+        raise WorkerDied(f"prepare: a process for the records of a shard does not start ({self._death()})")
+
+    def _death(self) -> str:
+        """What the process died of; the next call starts another one."""
+        process = self._process
+        self.close()
+        code = None if process is None else process.exitcode
+        if code is None or code >= 0:
+            return f"exit code {code}"
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-code).name
+        return f"signal {-code}"
+
+
+def _serve(pipe: Connection, how: Conversion) -> None:
+    """In the process: convert what comes, until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption is for those who started it
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    limit = psutil.Process().memory_info().data + MOST_MEMORY
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    with contextlib.suppress(EOFError, ConnectionError):
+        pipe.send("ready")
+        for record in _received(pipe):
+            pipe.send(_answer(record, how))
+
+
+def _received(pipe: Connection) -> Iterator[Record]:
+    while True:
+        yield pipe.recv()
+
+
+def _answer(record: Record, how: Conversion) -> Converted | Exception:
+    try:
+        return convert([record], how)
+    except MemoryError:
+        error = Unreadable("its conversion needs too much memory", f"over {MOST_MEMORY >> 30} GiB")
+        return Converted(rejected=lost_image(record, error))
+    except Exception as error:  # for the worker to raise
+        return error

@@ -1,0 +1,355 @@
+"""COCO -> Arrow shards, with Ray Data; then vocabulary, word vectors and layout statistics of the training split.
+
+The JSON is read as a stream into sorted runs aside (`pipelines.data.prepare.ingest`,
+`pipelines.data.prepare.external_sort`); the plan says which images make which shard; workers join, convert and write
+(`pipelines.data.prepare.convert`); the manifest comes last (`pipelines.data.prepare.finish`).
+"""
+
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from objgan.config import Config
+from objgan.errors import InputError
+from objgan.languages import check_language
+from objgan.sections import DataConfig
+from objgan.word_vectors import PipelineVectors
+from pipelines.data.prepare.coco import CocoSource, Sizes
+from pipelines.data.prepare.convert import (
+    WORK,
+    Report,
+    Runner,
+    block_of,
+    inputs_of,
+    read_receipt,
+    read_report,
+    run_here,
+    run_on_ray,
+)
+from pipelines.data.prepare.finish import Result, finish, list_rejects
+from pipelines.data.prepare.ingest import UNREAD, Ingested, check_folder, ingest
+from pipelines.data.prepare.resume import clean, forget_rejects, remove_leftovers, reopen
+from pipelines.data.shards.concerns import refuse_lost, why
+from pipelines.data.shards.format import (
+    FORMATS,
+    MANIFEST,
+    ROWS_PER_SHARD,
+    SPLITS,
+    Shard,
+    load_manifest,
+    save_manifest,
+    shard_name,
+    summary,
+)
+from pipelines.data.shards.progress import ShardProgress
+from pipelines.data.shards.rejected import REJECTED, Reject, RejectCounts, read_rejects
+from pipelines.runs.standing import Standing
+
+__all__ = ["Options", "check", "prepare", "run_here", "run_on_ray"]
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to go about it.
+
+    format: of the shards, "arrow" or "parquet"
+    strict: refuse if anything is rejected
+    retry:  take what was rejected again
+    vectors: folder of a spaCy pipeline that has word vectors; None: they are fitted on the captions
+    """
+
+    format: str = "arrow"
+    strict: bool = False
+    retry: bool = False
+    vectors: Path | None = None
+    standing: Standing | None = None
+    """Hears how far it is."""
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise InputError(f"--format: {self.format!r} is none of {', '.join(FORMATS)}")
+
+
+DEFAULTS = Options()
+
+
+def prepare(
+    source: CocoSource,
+    out: Path,
+    config: Config,
+    log: Log = print,
+    run: Runner = run_on_ray,
+    options: Options = DEFAULTS,
+) -> dict[str, Any]:
+    """Turn COCO files into shards in `out`. Returns the manifest, which is written last.
+
+    The same inputs and settings give the same bytes, whatever happened on the way. A folder that was finished with them
+    is left as it is; one that was not is gone on with.
+
+    Raises:
+        InputError: wrong input (see `ingest`), no usable image, object or caption is left, `out` was prepared from
+            other inputs or settings, or something was rejected and `options.strict` forbids it.
+    """
+    check_language(config.data.language)
+    sizes = source.sizes()
+    facts, vectors = _facts(source, sizes, config, options)
+    if (out / MANIFEST).exists():
+        manifest = load_manifest(out)
+        facts.check(manifest, out, options)
+        if not options.retry:
+            _refuse_rejects_of(manifest, options)
+            clean(out, manifest)
+            log(f"prepare: {out} is finished, with these inputs and settings; nothing to do")
+            return manifest
+        reopen(out, manifest, log)
+    elif options.retry:
+        forget_rejects(out)
+    out.mkdir(parents=True, exist_ok=True)
+    data = _read(source, sizes, out / WORK, options, log)
+    result = _Work(source, sizes, out, config.data, facts, run, log, options.standing).convert(data)
+    rejected = list_rejects(result)
+    refuse_lost(data.totals, rejected, out / REJECTED)
+    if options.strict:
+        _refuse(rejected)
+    log("prepare: vocabulary, statistics and indices")
+    manifest = {**finish(result, config.data, rejected, vectors), **facts.told()}
+    remove_leftovers(out, {shard.name for shard in result.shards})
+    save_manifest(out, manifest)
+    clean(out, manifest)
+    _warn_of_val2014(source, result, log)
+    log(summary(manifest))
+    return manifest
+
+
+def check(source: CocoSource, out: Path, config: Config, log: Log = print, options: Options = DEFAULTS) -> None:
+    """All that `prepare` would refuse before it reads pixels, without leaving anything.
+
+    Raises:
+        InputError: as `prepare`.
+    """
+    sizes = source.sizes()
+    facts, _ = _facts(source, sizes, config, options)
+    if (out / MANIFEST).exists():
+        manifest = load_manifest(out)
+        facts.check(manifest, out, options)
+        if not options.retry:
+            _refuse_rejects_of(manifest, options)
+            log(f"prepare: {out} is finished, with these inputs and settings; nothing to do")
+            return
+    with tempfile.TemporaryDirectory(prefix="objgan-") as scratch:
+        data = _read(source, sizes, Path(scratch), options, log)
+    source.split.divide(_origins(data), config.data)
+
+
+def _facts(
+    source: CocoSource, sizes: Sizes, config: Config, options: Options
+) -> tuple["_Facts", PipelineVectors | None]:
+    """What the result depends on, and the word vectors that are given."""
+    vectors = None if options.vectors is None else PipelineVectors(options.vectors)
+    settings, digest = config.data.model_dump(mode="json"), None if vectors is None else vectors.digest
+    return _Facts(source.digests(sizes), settings, source.split.kind, options.format, digest), vectors
+
+
+def _read(source: CocoSource, sizes: Sizes, work: Path, options: Options, log: Log) -> Ingested:
+    """The JSON, into the folder `work`."""
+    log("prepare: reading the JSON")
+    data = ingest(source, work, sizes, log)
+    check_folder(source, sizes, data.images)
+    log(f"prepare: {len(data.images)} images with captions, {len(data.classes)} classes")
+    if options.strict:
+        _refuse_rejects(read_rejects(work / UNREAD))
+    return data
+
+
+def _origins(data: Ingested) -> dict[int, str | None]:
+    """The part of the data set that each image is of, by image id."""
+    return dict(zip(data.images["image_id"].to_pylist(), data.images["origin"].to_pylist(), strict=True))
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the result depends on, but for the code."""
+
+    source: dict[str, str]
+    settings: dict[str, Any]
+    split: str
+    format: str
+    vectors: str | None
+    """sha256 of a pipeline's word vectors, None of fitted ones."""
+
+    def told(self) -> dict[str, Any]:
+        """For the manifest, beside the settings and the vectors."""
+        return {"source": self.source, "split": self.split, "format": self.format}
+
+    def check(self, manifest: Mapping[str, Any], out: Path, options: Options) -> None:
+        """See that the folder was prepared from the same; images may differ where rejected ones are tried again."""
+        before, now = manifest["settings"], self.settings
+        changed = [
+            f"data.{key}: {before.get(key)} -> {now.get(key)}"
+            for key in before | now
+            if before.get(key) != now.get(key)
+        ]
+        for name in ("split", "format"):
+            if manifest[name] != getattr(self, name):
+                changed.append(f"--{name}: {manifest[name]} -> {getattr(self, name)}")
+        sources = [k for k in manifest["source"] | self.source if manifest["source"].get(k) != self.source.get(k)]
+        if "images" in self.source and options.retry:
+            sources = [name for name in sources if name != "images"]
+        changed += [f"other {name}" for name in sources]
+        if manifest.get("vectors", {}).get("sha256") != self.vectors:
+            changed.append("other --vectors")
+        if changed:
+            hint = ""
+            if changed == ["other images"] and manifest["rejected"]["kinds"]["image"]:
+                hint = ", or --retry-rejected to take the images again that were rejected"
+            raise InputError(
+                f"prepare: {out} was prepared differently ({'; '.join(changed)}); give another --out{hint}"
+            )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The conversion of all images to shards."""
+
+    source: CocoSource
+    sizes: Sizes
+    out: Path
+    config: DataConfig
+    facts: _Facts
+    run: Runner
+    log: Log
+    standing: Standing | None = None
+
+    def convert(self, data: Ingested) -> Result:
+        """All shards. Where rejected images leave a split empty, the rest is divided again without them."""
+        excluded: dict[int, list[Reject]] = {}
+        origins = _origins(data)
+        while True:
+            usable = {image_id: origin for image_id, origin in origins.items() if image_id not in excluded}
+            self._check_enough(len(usable), data, excluded)
+            planned = self._plan(data, self.source.split.divide(usable, self.config))
+            names = [block["shard"][0].as_py() for block in planned]
+            shards, lost = self._collect(planned, data)
+            if {shard.split for shard in shards} == set(SPLITS):
+                rejects = [one for image_id in sorted(excluded) for one in excluded[image_id]]
+                return Result(self.out, data, names, shards, rejects)
+            excluded |= self._rejects_of(names, lost)
+
+    def _check_enough(self, usable: int, data: Ingested, excluded: Mapping[int, list[Reject]]) -> None:
+        """Refuse fewer images than there are splits, and say what became of the others."""
+        if usable >= len(SPLITS):
+            return
+        unread = self.out / WORK / UNREAD
+        lost = RejectCounts()
+        for one in chain(read_rejects(unread), *excluded.values()):
+            lost.add(one)
+        reason = f": {why(lost, 'image')}; see {unread}" if lost.kinds["image"] else ""
+        raise InputError(
+            f"prepare: {usable} of {data.totals['image']} images can be used, and training, validation and test need "
+            f"one each{reason}"
+        )
+
+    def _plan(self, data: Ingested, splits: Mapping[str, list[int]]) -> list[pa.Table]:
+        """The blocks, in order, each of the images of one shard."""
+        planned = []
+        for split, image_ids in splits.items():
+            places = pc.index_in(pa.array(image_ids, pa.int64()), value_set=data.images["image_id"])
+            members = data.images.take(places)
+            for number, start in enumerate(range(0, len(members), ROWS_PER_SHARD)):
+                part = members.slice(start, ROWS_PER_SHARD)
+                name = shard_name(split, number, self.facts.format)
+                planned.append(block_of(part, split, name, self._inputs(part, split, name, data)))
+        return planned
+
+    def _inputs(self, images: pa.Table, split: str, name: str, data: Ingested) -> str:
+        files = zip(images["part"].to_pylist(), images["file_name"].to_pylist(), strict=True)
+        sizes = [self.sizes[part].get(file, -1) for part, file in files]
+        json_files = {name: digest for name, digest in self.facts.source.items() if name in ("instances", "captions")}
+        common = [split, name, self.config.image_size, data.categories, self.source.images is None, json_files]
+        common.append(self.config.language)
+        return inputs_of(images, sizes, {"common": common})
+
+    def _collect(self, planned: list[pa.Table], data: Ingested) -> tuple[list[Shard], list[int]]:
+        """The shards, and the ids of images that turned out unusable."""
+        places = [part.images for part in self.source.parts if part.images is not None]
+        arguments = {
+            "images": [str(place.resolve() if isinstance(place, Path) else place) for place in places] or None,
+            "out": str(self.out.resolve()),
+            "size": self.config.image_size,
+            "categories": list(data.categories),
+            "language": self.config.language,
+            "run": secrets.token_hex(8),
+        }
+        shards, lost = [], []
+        with ShardProgress(len(planned), len(data.images), self.log) as progress:
+            for done, (block, text) in enumerate(zip(planned, self.run(planned, arguments), strict=True), 1):
+                report = read_report(text)
+                progress.add(len(block), kept=report.kept)
+                self._tell(done, len(planned), report, len(block))
+                shards += [] if report.shard is None else [report.shard]
+                lost += [one.image_id for one in report.rejected if one.kind == "image" and one.image_id is not None]
+        return shards, lost
+
+    def _tell(self, done: int, total: int, report: Report, images: int) -> None:
+        if self.standing is None:
+            return
+        self.standing.progress(done, total, 0 if report.kept else images)
+        if not report.kept:
+            self.standing.rejected(len(report.rejected))
+
+    def _rejects_of(self, names: list[str], lost: list[int]) -> dict[int, list[Reject]]:
+        """What was rejected of the images that will be left out of the next plan, and so belong to no shard."""
+        found: dict[int, list[Reject]] = {image_id: [] for image_id in lost}
+        for report in (read_receipt(self.out, name) for name in names):
+            for one in report.rejected if report else ():
+                if one.image_id in found:
+                    found[one.image_id].append(replace(one, shard=None))
+        return found
+
+
+def _refuse_rejects(rejects: Iterator[Reject]) -> None:
+    counts = RejectCounts()
+    for one in rejects:
+        counts.add(one)
+    _refuse(counts)
+
+
+def _refuse(rejected: RejectCounts) -> None:
+    if rejected.first is not None:
+        raise InputError(
+            f"--strict: {len(rejected)} rejected, the first: {rejected.first.name()}; mend it or go without"
+        )
+
+
+def _refuse_rejects_of(manifest: Mapping[str, Any], options: Options) -> None:
+    if options.strict and manifest["rejected"]["rows"]:
+        raise InputError(f"--strict: {manifest['rejected']['rows']} rejected, listed in {manifest['rejected']['file']}")
+
+
+def _warn_of_val2014(source: CocoSource, result: Result, log: Log) -> None:
+    """COCO 2017's training images contain most of those that published results of 2014 are measured on."""
+    images = result.data.images
+    of_2014 = {
+        image_id
+        for image_id, origin in zip(images["image_id"].to_pylist(), images["origin"].to_pylist(), strict=True)
+        if origin == "val2014" or image_id in source.val2014
+    }
+    trained = sum(
+        image_id in of_2014
+        for table in result.tables("train", ["image_id"])
+        for image_id in table["image_id"].to_pylist()
+    )
+    if trained:
+        log(
+            f"prepare: warning: {trained} images of COCO 2014's validation set are in the training split (--split "
+            f"{source.split.kind}): do not compare with published figures, or use --split coco or a list of ids"
+        )

@@ -1,0 +1,78 @@
+"""Prepared data, gone through once, wherever they lie."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from objgan.errors import InputError
+from pipelines.data.report.counts import Shown, SplitCounts, Survey, add_shard
+from pipelines.data.shards.format import SCHEMA, SPLITS, Shard, shards_of
+from pipelines.data.shards.progress import ShardProgress
+from pipelines.data.shards.remote import read_bytes, read_manifest, read_table
+from pipelines.storage.retry import StorageAway
+from pipelines.storage.storage import Storage
+
+Log = Callable[[str], None]
+
+
+def survey(
+    location: Path | str, samples: int, seed: int = 0, splits: Sequence[str] = SPLITS, log: Log = lambda line: None
+) -> Survey:
+    """Count all rows of some splits, and keep `samples` of them, drawn by `seed`; `log` is told how far it is.
+
+    One shard is looked at at a time: of a folder it is mapped, and pictures that are not shown are not read.
+
+    Raises:
+        InputError: no prepared data, or a file that cannot be read.
+    """
+    storage = Storage(location, log=log)
+    found = _empty(storage, splits)
+    shards = [shard for split in splits for shard in shards_of(found.manifest, split)]
+    rows = sum(shard.rows for shard in shards)
+    start = 0
+    drawn = np.sort(np.random.default_rng(seed).choice(rows, min(samples, rows), replace=False))
+    with ShardProgress(len(shards), rows, log, "inspect") as progress:
+        for shard in shards:
+            try:
+                table = _read(storage, shard)
+                add_shard(table, found, found.splits[shard.split])
+                here = drawn[(drawn >= start) & (drawn < start + len(table))] - start
+                found.samples += [_shown(table.slice(row, 1).to_pylist()[0]) for row in here.tolist()]
+            except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
+                if isinstance(error, StorageAway):
+                    raise
+                text = " ".join(str(error).split())[:200]
+                raise InputError(f"data: cannot read {storage}/{shard.name} ({text}): see verify {storage}") from None
+            start += len(table)
+            progress.add(len(table), kept=False)
+    return found
+
+
+def _empty(storage: Storage, splits: Sequence[str]) -> Survey:
+    manifest = read_manifest(storage)
+    words = storage.json("domain/vocabulary.json")
+    try:
+        known = tuple(str(word) for word in words["words"])
+    except (TypeError, KeyError):
+        raise InputError(
+            f"data: {storage}/domain/vocabulary.json is missing or damaged: see verify {storage}"
+        ) from None
+    return Survey(str(storage), manifest, known, {split: SplitCounts() for split in splits})
+
+
+def _read(storage: Storage, shard: Shard) -> pa.Table:
+    table = read_table(shard.name, read_bytes(storage, shard.name))
+    if not table.schema.equals(SCHEMA):
+        raise ValueError("other columns than a shard has")
+    if len(table) != shard.rows:
+        raise ValueError(f"{len(table)} rows instead of {shard.rows}")
+    return table
+
+
+def _shown(row: Mapping[str, Any]) -> Shown:
+    boxes = np.array(row["boxes"], np.float64).reshape(-1, 4)
+    names = ("image_id", "width", "height", "split", "image", "captions", "labels", "crowds", "masks")
+    return Shown(PurePosixPath(row["file_name"] or "").name, boxes=boxes, **{name: row[name] for name in names})

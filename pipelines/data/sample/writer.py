@@ -1,0 +1,185 @@
+"""The sample as files: pictures, instances and captions in COCO's format."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from objgan.errors import InputError
+from objgan.files import write_atomically
+from pipelines.data.sample.captions import describe
+from pipelines.data.sample.categories import CATEGORIES, CATEGORY_IDS
+from pipelines.data.sample.drawing import draw
+from pipelines.data.sample.outlines import Mask, area, polygons, run_lengths
+from pipelines.data.sample.relations import hull
+from pipelines.data.sample.scene import Scene
+from pipelines.data.sample.scenes import MINIMUM_SIDE, build_scene
+
+Json = dict[str, Any]
+
+_DESCRIPTION = "objgan sample: drawn scenes"
+_VERSION = 2  # of the drawings and annotations: raised when the same seed would give other files
+_QUALITY = 92
+_INFO: Json = {
+    "description": _DESCRIPTION,
+    "url": "",
+    "version": f"{_VERSION}.0",
+    "year": 2025,
+    "contributor": "objgan",
+    "date_created": "2025/01/01",
+}
+_LICENSES: list[Json] = [{"id": 1, "name": "Apache License 2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}]
+
+
+def make_sample(
+    out: Path, images: int, seed: int, *, side: int = 256, progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Write the sample data set: `out/images/*.jpg`, `out/annotations/{instances,captions}.json`, `out/sample.json`.
+
+    Beyond COCO's own keys, an image has "scene" (see `objgan.attributes.SCENES`), and an object of a kind that comes in
+    several colours has "attributes": {"colour": ...} (see `objgan.attributes.COLOURS`).
+
+    The same (images, seed, side) gives the same bytes, and image k is the same whatever the number of images. Sizes
+    vary around `side` pixels. A finished sample is left as it is; an unfinished one is written again. `progress` is
+    called with (images done, images in all).
+
+    Raises:
+        InputError: images < 1, seed < 0, side too small, or `out` holds another sample or something else.
+    """
+    _check(images, seed, side)
+    wanted = {"images": images, "seed": seed, "side": side, "version": _VERSION}
+    if _finished(out, wanted):
+        return
+    write_atomically(_marker(out), json.dumps(wanted) + "\n")
+    folder = out / "images"
+    folder.mkdir(exist_ok=True)
+    _remove_leftovers(folder, images)
+    records = _Records()
+    for index in range(images):
+        scene = build_scene(seed, index, side)
+        name = _file_name(index)
+        (folder / name).write_bytes(_jpeg(scene))
+        records.add(scene, index + 1, name, describe(scene, np.random.default_rng((seed, index, 3))))
+        if progress is not None:
+            progress(index + 1, images)
+    write_atomically(out / "annotations" / "instances.json", json.dumps(records.instances()))
+    write_atomically(out / "annotations" / "captions.json", json.dumps(records.captions()))
+    write_atomically(out / "sample.json", json.dumps(wanted) + "\n")
+    _marker(out).unlink()
+
+
+def _check(images: int, seed: int, side: int) -> None:
+    if images < 1:
+        raise InputError(f"sample: the number of images is {images}; give at least 1")
+    if seed < 0:
+        raise InputError(f"sample: the seed is {seed}; give 0 or more")
+    if side < MINIMUM_SIDE:
+        raise InputError(f"sample: the side is {side} pixels; give at least {MINIMUM_SIDE}")
+
+
+def _finished(out: Path, wanted: Json) -> bool:
+    """Whether `out` already holds the sample; refuses a folder that holds anything but a (part of a) sample."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"sample: {out} is a file; give a folder")
+    if (out / "sample.json").exists():
+        found = _read(out / "sample.json")
+        if found != wanted:
+            other = f"({_listed(found)}; wanted {_listed(wanted)})"
+            raise InputError(f"sample: {out} holds another sample {other}; remove it or choose another folder")
+        return True
+    if not out.exists() or not any(out.iterdir()) or _marker(out).exists():
+        return False
+    # Pictures of somebody else's would be overwritten: COCO's are named as ours are.
+    if _read(out / "annotations" / "instances.json").get("info", {}).get("description") != _DESCRIPTION:
+        raise InputError(f"sample: {out} is not empty and holds no sample; choose another folder")
+    return False
+
+
+def _read(path: Path) -> Json:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _listed(parameters: Json) -> str:
+    return ", ".join(f"{name} {value}" for name, value in parameters.items()) or "unreadable"
+
+
+def _marker(out: Path) -> Path:
+    """There while a sample is being written."""
+    return out / "sample.unfinished.json"
+
+
+def _remove_leftovers(folder: Path, images: int) -> None:
+    names = {_file_name(index) for index in range(images)}
+    for path in folder.glob("*.jpg"):
+        if path.name not in names:
+            path.unlink()
+
+
+def _file_name(index: int) -> str:
+    return f"{index + 1:012d}.jpg"
+
+
+def _jpeg(scene: Scene) -> bytes:
+    buffer = io.BytesIO()
+    draw(scene).save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()
+
+
+class _Records:
+    """The lists of the two annotation files, filled image by image."""
+
+    def __init__(self) -> None:
+        self._images: list[Json] = []
+        self._objects: list[Json] = []
+        self._sentences: list[Json] = []
+
+    def add(self, scene: Scene, image_id: int, file_name: str, captions: list[str]) -> None:
+        size = {"width": scene.width, "height": scene.height}
+        entry = {"id": image_id, "file_name": file_name, **size, "license": 1, "scene": scene.background}
+        self._images.append(entry)
+        for caption in captions:
+            self._sentences.append({"id": len(self._sentences) + 1, "image_id": image_id, "caption": caption})
+        for number, group in enumerate(scene.groups):
+            masks = [scene.masks[i] for i in scene.members(number)]
+            if group.crowd:
+                masks = [np.logical_or.reduce(masks)]
+            what: Json = {"image_id": image_id, "category_id": CATEGORY_IDS[group.kind]}
+            known = {} if group.colour is None else {"attributes": {"colour": group.colour}}
+            for mask in masks:
+                shape = _shape(mask, group.crowd)
+                self._objects.append({"id": len(self._objects) + 1, **what, **shape, **known})
+
+    def instances(self) -> Json:
+        return {**_header(), "images": self._images, "annotations": self._objects, "categories": CATEGORIES}
+
+    def captions(self) -> Json:
+        return {**_header(), "images": self._images, "annotations": self._sentences}
+
+
+def _header() -> Json:
+    return {"info": _INFO, "licenses": _LICENSES}
+
+
+def _shape(mask: Mask, crowd: bool) -> Json:
+    """Segmentation, area (square pixels), bbox (x, y, w, h in pixels) and iscrowd of a mask [height, width]."""
+    height, width = mask.shape
+    if crowd:
+        left, top, right, bottom = (float(v) for v in hull([mask]))
+        runs = run_lengths(mask)
+        return {
+            "segmentation": runs,
+            "area": area(runs, height, width),
+            "bbox": [left, top, right - left, bottom - top],
+            "iscrowd": 1,
+        }
+    outlines = polygons(mask)
+    xs, ys = [x for o in outlines for x in o[::2]], [y for o in outlines for y in o[1::2]]
+    bbox = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    return {"segmentation": outlines, "area": area(outlines, height, width), "bbox": bbox, "iscrowd": 0}

@@ -1,0 +1,1 @@
+"""Prepared data on the disk: the format of shards, the index, masks, pixels."""

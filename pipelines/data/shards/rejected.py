@@ -1,0 +1,97 @@
+"""What could not be used, one line of JSON each: nothing of the input is left out in silence."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from objgan.files import file_aside
+from objgan.json_input import parse_json
+from pipelines.data.shards.manifest import REJECTED
+
+__all__ = ["REJECTED"]
+
+KINDS = ("image", "annotation", "caption", "mask")
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One thing that is not in the shards.
+
+    kind:     "image", "annotation", "caption"; or "mask": the object is there, its segmentation is not
+    id:       of the image, the annotation or the caption; null where the record has none
+    image_id: the image that it is of
+    stage:    "read" (the record itself), "join" (what belongs together), "split", "pixels" or "objects"
+    reason:   in the same words for all of a sort
+    detail:   what is particular to this one
+    shard:    the file that would hold it; null where it never came so far
+    """
+
+    kind: str
+    id: int | None
+    image_id: int | None
+    stage: str
+    reason: str
+    detail: str = ""
+    shard: str | None = None
+
+    def line(self) -> str:
+        """As it stands in the file."""
+        return json.dumps(asdict(self), ensure_ascii=False) + "\n"
+
+    def name(self) -> str:
+        """For a message."""
+        what = self.kind if self.id is None else f"{self.kind} {self.id}"
+        return f"{what}, {self.reason}{f' ({self.detail})' if self.detail else ''}"
+
+
+class RejectCounts:
+    """How many of which kind, and why; the first of all, and of each reason."""
+
+    def __init__(self) -> None:
+        self.kinds: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.first: Reject | None = None
+        self.examples: dict[tuple[str, str], Reject] = {}
+
+    def __len__(self) -> int:
+        return self.kinds.total()
+
+    def add(self, reject: Reject) -> None:
+        """Count one."""
+        self.first = self.first or reject
+        self.kinds[reject.kind] += 1
+        self.reasons[f"{reject.kind}: {reject.reason}"] += 1
+        self.examples.setdefault((reject.kind, reject.reason), reject)
+
+    def commonest(self, kind: str) -> tuple[str, int]:
+        """The reason that most rejects of a kind have, and how many; of equal ones, the first."""
+        numbers = {reason: self.reasons[f"{kind}: {reason}"] for of, reason in self.examples if of == kind}
+        return max(numbers.items(), key=lambda one: one[1])
+
+    def facts(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {
+            "rows": len(self),
+            "kinds": {kind: self.kinds[kind] for kind in KINDS},
+            "reasons": dict(sorted(self.reasons.items())),
+        }
+
+
+def read_rejects(path: Path) -> Iterator[Reject]:
+    """The lines of a file of rejects."""
+    with path.open("rb") as file:
+        for line in file:
+            yield Reject(**parse_json(line))
+
+
+def write_rejects(path: Path, rejects: Iterable[Reject]) -> RejectCounts:
+    """Write a file of rejects, whole, and count them."""
+    counts = RejectCounts()
+    with file_aside(path) as file:
+        for reject in rejects:
+            counts.add(reject)
+            file.write(reject.line().encode())
+    return counts

@@ -1,0 +1,1 @@
+"""`verify`: reads all prepared data again and reports every fault."""

@@ -1,0 +1,151 @@
+"""What no shard shows by itself: small files, what the manifest says of all together, images that occur twice."""
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from objgan.errors import InputError
+from objgan.json_input import parse_json
+from pipelines.data.shards.concerns import contradictions
+from pipelines.data.shards.format import MANIFEST, SPLITS, Shard, dataset_digest
+from pipelines.data.shards.manifest import INDEX, SHARD
+from pipelines.data.shards.rejected import Reject, RejectCounts
+from pipelines.data.shards.remote import read_bytes
+from pipelines.data.verify.shard_checks import Fault, Report, cannot, wrong_bytes
+from pipelines.storage.retry import StorageAway
+from pipelines.storage.storage import Storage
+
+_COUNTED = ("images", "captions", "objects", "masks", "crowds", "colours", "scenes")
+_ACCOUNTS = (("image", "images"), ("caption", "captions"), ("annotation", "objects"))
+_MOST_TWICE = 10
+
+
+def extra_files(storage: Storage, manifest: Mapping[str, Any]) -> Iterator[Fault]:
+    """Shards in the folder that the manifest does not list: whoever reads `train-*` would take them for data."""
+    known = {one["name"] for one in (*manifest["shards"], *manifest["indices"])}
+    for name in storage.names():
+        if (SHARD.fullmatch(name) or INDEX.fullmatch(name)) and name not in known:
+            yield Fault(name, f"not listed in {MANIFEST}: of another preparation, move it away")
+
+
+def domain_faults(storage: Storage, manifest: Mapping[str, Any]) -> Iterator[Fault]:
+    """Faults of the files of the domain, and whether they are of the manifest's classes and words."""
+    contents: dict[str, pa.Buffer] = {}
+    for name, digest in manifest["domain"].items():
+        data = _read(storage, f"domain/{name}")
+        if isinstance(data, Fault):
+            yield data
+        elif told := wrong_bytes(data, None, digest):
+            yield Fault(f"domain/{name}", told)
+        else:
+            contents[name] = data
+    if len(contents) < len(manifest["domain"]):
+        return
+    try:
+        classes, words = (parse_json(bytes(contents[name])) for name in ("classes.json", "vocabulary.json"))
+        if classes != manifest["classes"]:
+            yield Fault("domain/classes.json", "other classes than the manifest's")
+        if len(words["words"]) != manifest["counts"].get("words"):
+            told = f"{len(words['words'])} words, the manifest says {manifest['counts'].get('words')}"
+            yield Fault("domain/vocabulary.json", told)
+    except (KeyError, TypeError, ValueError) as error:
+        yield Fault("domain", f"not what prepare writes ({type(error).__name__}: {error})")
+
+
+def rejected_faults(storage: Storage, manifest: Mapping[str, Any]) -> Iterator[Fault]:
+    """Faults of the list of rejects, and whether its lines are as many as the manifest says."""
+    told = manifest["rejected"]
+    data = _read(storage, told["file"])
+    if isinstance(data, Fault):
+        yield data
+        return
+    if wrong := wrong_bytes(data, told["bytes"], told["sha256"]):
+        yield Fault(told["file"], wrong)
+        return  # its lines may be anything
+    counts = RejectCounts()
+    try:
+        for line in io.BytesIO(data):
+            counts.add(Reject(**parse_json(line)))
+    except (TypeError, ValueError) as error:
+        yield Fault(told["file"], f"line {len(counts) + 1} is none of a list of rejects ({error})")
+        return
+    for name, value in counts.facts().items():
+        if told[name] != value:
+            yield Fault(MANIFEST, f"rejected.{name} says {told[name]}, {told['file']} has {value}")
+
+
+def _read(storage: Storage, name: str) -> pa.Buffer | Fault:
+    try:
+        return read_bytes(storage, name)
+    except StorageAway:
+        raise
+    except (OSError, InputError, pa.ArrowException) as error:
+        return Fault(name, cannot(error))
+
+
+def own_faults(manifest: Mapping[str, Any]) -> Iterator[Fault]:
+    """Whether the manifest agrees with itself."""
+    files = [Shard(**facts) for facts in (*manifest["shards"], *manifest["indices"])]
+    if manifest["digest"] != dataset_digest(files, manifest["domain"]):
+        yield Fault(MANIFEST, "its digest is not the one of the files that it lists: it was changed")
+    disagree = contradictions(facts["contradictions"] for facts in manifest["shards"])
+    if manifest["contradictions"] != disagree:
+        yield Fault(MANIFEST, f"contradictions says {manifest['contradictions']}, its shards {disagree}")
+    for split in SPLITS:
+        listed = sum(facts["rows"] for facts in manifest["shards"] if facts["split"] == split)
+        if manifest["rows"].get(split) != listed:
+            yield Fault(MANIFEST, f"rows.{split} says {manifest['rows'].get(split)}, its shards {listed}")
+        if [facts["split"] for facts in manifest["indices"]].count(split) != 1:
+            yield Fault(MANIFEST, f"lists no index of {split}, or several")
+
+
+def joint_faults(manifest: Mapping[str, Any], reports: Mapping[str, Report]) -> Iterator[Fault]:
+    """Totals, indices of other rows, images that occur twice; nothing where a shard could not be read."""
+    shards = [reports[facts["name"]] for facts in manifest["shards"]]
+    if any(report.image_ids is None for report in shards):
+        return  # every total would be wrong
+    yield from _count_faults(manifest, sum((report.counts for report in shards), Counter[str]()))
+    ids = {split: _joined(report for report in shards if report.shard.split == split) for split in SPLITS}
+    for facts in manifest["indices"]:
+        found = reports[facts["name"]].image_ids
+        if found is not None:
+            yield from _index_faults(facts["name"], found, ids[facts["split"]])
+    known, times = np.unique(np.concatenate(list(ids.values())), return_counts=True)
+    twice = known[times > 1]
+    for image_id in twice[:_MOST_TWICE].tolist():
+        where = [report.shard.name for report in shards if image_id in _ids(report)]
+        yield Fault(MANIFEST, f"image {image_id} is there more than once, in {', '.join(where)}")
+    if len(twice) > _MOST_TWICE:
+        yield Fault(MANIFEST, f"and {len(twice) - _MOST_TWICE} more images are there more than once")
+
+
+def _ids(report: Report) -> np.ndarray:
+    return np.zeros(0, np.int64) if report.image_ids is None else report.image_ids
+
+
+def _joined(reports: Iterator[Report]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, np.int64), *map(_ids, reports)])
+
+
+def _count_faults(manifest: Mapping[str, Any], counts: Counter[str]) -> Iterator[Fault]:
+    """Whether all shards hold what the manifest says, and with the rejected ones all that came in."""
+    for name in _COUNTED:
+        if manifest["counts"].get(name) != counts[name]:
+            told = manifest["counts"].get(name)
+            yield Fault(MANIFEST, f"counts.{name} says {told}, the shards hold {counts[name]}")
+    for kind, name in _ACCOUNTS:
+        came, lost = manifest["totals"].get(kind), manifest["rejected"]["kinds"].get(kind)
+        if came != counts[name] + (lost or 0):
+            yield Fault(MANIFEST, f"totals.{kind} says {came}, but {counts[name]} are in shards, {lost} rejected")
+
+
+def _index_faults(name: str, found: np.ndarray, ids: np.ndarray) -> Iterator[Fault]:
+    if len(found) != len(ids):
+        yield Fault(name, f"{len(found)} rows, the shards of its split have {len(ids)}")
+    elif (found != ids).any():
+        row = int(np.flatnonzero(found != ids)[0])
+        yield Fault(name, f"image {found[row]}, the shards have {ids[row]} in its place", row)

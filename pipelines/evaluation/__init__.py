@@ -1,0 +1,1 @@
+"""Measures of a finished model on held-out data, and the judges that they use."""

@@ -1,0 +1,1 @@
+"""Finished models: generation from captions, and the MLflow registry."""

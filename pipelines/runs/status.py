@@ -1,0 +1,175 @@
+"""`status.json` of a run: what it is doing, for those who look from outside."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+from objgan.errors import InputError
+from pipelines.redaction import redact_all
+from pipelines.runtime.events import Began, Event, Logged, Saved, Skipped, WorkerFailed
+from pipelines.storage.storage import Storage
+
+FILE = "status.json"
+VERSION = 1
+_PATIENCE_S = 5.0
+State = Literal["running", "finished", "failed", "preempted", "stopped"]
+
+
+@dataclass(frozen=True)
+class CheckpointNote:
+    """The last checkpoint: name of its folder, its step, when it was complete (unix seconds)."""
+
+    name: str
+    step: int
+    time: float
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Where a run stands; written at log intervals, so `updated` is its last sign of life."""
+
+    state: State
+    stage: str
+    step: int = 0
+    steps: int = 0
+    samples_per_s: float | None = None
+    seconds_per_step: float | None = None
+    eta_s: float | None = None
+    checkpoint: CheckpointNote | None = None
+    error: str | None = None
+    """The last error, in one line; also of a run that continued after it, such as the death of a worker."""
+    skipped: int = 0
+    """Steps whose gradients were not finite and were left out."""
+    restarts: int = 0
+    """Times that workers began again, in the command that wrote this."""
+    workers: int = 0
+    mlflow_run: str | None = None
+    reason: str | None = None
+    """Why the state is what it is, where that needs saying: `preempted` by what, `stopped` by whom."""
+    command: str | None = None
+    """What was typed, so that it can be typed again."""
+    updated: float = field(default_factory=time.time)
+    """Unix seconds."""
+    version: int = VERSION
+
+    def save(self, storage: Storage) -> None:
+        """Write `status.json` whole; JSON has no NaN and no infinity: such a number is left out."""
+        facts = {name: _finite(value) for name, value in redact_all(asdict(self)).items()}
+        storage.write(FILE, (json.dumps(facts, indent=1) + "\n").encode())
+
+    @classmethod
+    def load(cls, storage: Storage) -> "RunStatus | None":
+        """The status that a run left; None where there is none yet.
+
+        What a newer version added is passed over.
+
+        Raises:
+            InputError: the file is not a status.
+        """
+        if not storage.exists(FILE):
+            return None
+        where = f"{storage}/{FILE}"
+        try:
+            return cls(**_known(storage.json(FILE)))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"status of the run: {where} cannot be read ({error}); remove it, the run goes on"
+            ) from None
+
+
+class LiveStatus:
+    """A listener that keeps `status.json` up to date from a training run's events. Only the driver writes the file.
+
+    A thread writes it, so that nothing waits for a slow storage. A status that cannot be written is logged once.
+    """
+
+    def __init__(self, storage: Storage, status: RunStatus, log: Callable[[str], None]) -> None:
+        self.status, self._log = status, log
+        # A status that is late is worth no long wait.
+        self._storage = storage.patient(_PATIENCE_S, log=lambda line: None)
+        self._written: RunStatus | None = None
+        self._warned = False
+        self._pool = ThreadPoolExecutor(1, "status")
+
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+        self.status = _after(self.status, event)
+        self._pool.submit(self._write)
+
+    def end(self, state: State, error: str | None = None, reason: str | None = None) -> None:
+        """Write how the run ended, after all that came before, and end the thread."""
+        now = self.status
+        self.status = replace(
+            now, state=state, error=error or now.error, reason=reason, eta_s=None, updated=time.time()
+        )
+        self._pool.submit(self._write)
+        self._pool.shutdown(wait=True)
+
+    def _write(self) -> None:
+        status = self.status
+        if status is self._written:
+            return  # a later event came while the one before was written, and went with it
+        self._written = status
+        try:
+            status.save(self._storage)
+        except (OSError, InputError) as error:
+            if not self._warned:
+                self._log(f"warning: {FILE} cannot be written ({error})")
+            self._warned = True
+
+
+def _after(status: RunStatus, event: Event) -> RunStatus:
+    """The status after an event."""
+    match event:
+        case Began():
+            return replace(
+                status,
+                step=event.step,
+                steps=event.steps,
+                workers=event.workers,
+                skipped=event.skipped,
+                restarts=event.restarts,
+                updated=time.time(),
+            )
+        case Logged(step=step, steps=steps, values=values):
+            pace = values["seconds_per_step"]
+            return replace(
+                status,
+                step=step,
+                skipped=event.skipped,
+                samples_per_s=values["samples_per_s"],
+                seconds_per_step=pace,
+                eta_s=(steps - step) * pace,
+                updated=time.time(),
+            )
+        case Saved(step=step, checkpoint=name):
+            now = time.time()
+            note = CheckpointNote(name, step, now)
+            return replace(status, step=max(step, status.step), checkpoint=note, updated=now)
+        case Skipped(skipped=skipped):
+            return replace(status, skipped=skipped, updated=time.time())
+        case WorkerFailed():
+            return replace(status, error=str(event), updated=time.time())
+    return status
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _known(facts: dict[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(RunStatus)}
+    known = {name: value for name, value in facts.items() if name in names}
+    if known["state"] not in get_args(State):
+        raise ValueError(f"unknown state {known['state']!r}")
+    for name in ("step", "steps", "skipped", "restarts", "workers", "updated"):
+        if name in known and not isinstance(known[name], int | float):
+            raise ValueError(f"{name} is not a number")
+    note = known.get("checkpoint")
+    if note is not None:
+        known["checkpoint"] = CheckpointNote(str(note["name"]), int(note["step"]), float(note["time"]))
+    return known

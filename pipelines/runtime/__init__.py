@@ -1,0 +1,1 @@
+"""The process around a command: console, exit codes, Ray session, Prometheus metrics."""

@@ -1,0 +1,129 @@
+"""What a person sees of long work: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from tqdm import tqdm
+
+from pipelines.redaction import redact
+from pipelines.runtime import log_format
+from pipelines.runtime.events import Began, Event, Logged, Saved, Skipped, Stopping, Validated, Warned, WorkerFailed
+
+Log = Callable[[str], None]
+# Numbers of the machine and the optimiser are for MLflow.
+_NOT_LOSSES = ("system/", "learning_rate/", "memory/", "validation/")
+_BAR = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {postfix}"
+
+
+def say(text: str, **facts: Any) -> None:
+    """A plain line, at once; above the bar where there is one. facts: more of it, for lines in JSON."""
+    if log_format.as_json():
+        level = "warning" if "warning:" in text else "info"
+        text = log_format.line(text.strip("\n"), **{"level": level, **facts})
+    else:
+        text = redact(text)
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
+class ProgressView:
+    """Events of a run as lines of text; on a terminal, log intervals move a bar instead."""
+
+    def __init__(self, name: str, log: Log) -> None:
+        self._name, self._log = name, log
+        self._bar: tqdm[Any] | None = None
+
+    def show(self, event: Event) -> None:
+        """Show one event of a run."""
+        if isinstance(event, Logged):
+            self._interval(event)
+        elif isinstance(event, Validated):
+            text = f"{self._name} {_at(event)}  held out: {_numbers(event.measures)}"
+            self._tell(text, event.step, {f"validation/{name}": value for name, value in event.measures.items()})
+        elif (said := _text(event)) is not None:
+            self._tell(f"{self._name}: {said}", getattr(event, "step", None))
+
+    def _tell(self, text: str, step: int | None, values: dict[str, float] | None = None) -> None:
+        if self._log is say:
+            say(text, stage=self._name, step=step, values=values or {})
+        else:
+            self._log(text)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _interval(self, event: Logged) -> None:
+        if not sys.stderr.isatty() or log_format.as_json():
+            self._tell(f"{self._name} {_at(event)}  {_describe(event)}", event.step, dict(event.values))
+            return
+        if self._bar is None:
+            self._bar = tqdm(total=event.steps, desc=self._name, leave=False, bar_format=_BAR, dynamic_ncols=True)
+        self._bar.n = event.step
+        self._bar.set_postfix_str(_describe(event), refresh=True)
+
+
+def _text(event: Event) -> str | None:
+    """What happened, in words; None where there is nothing to say."""
+    match event:
+        case Began():
+            return _began(event)
+        case Saved(checkpoint=name, seconds=seconds):
+            return f"checkpoint {name} written" + ("" if seconds is None else f" in {seconds:.1f} s")
+        case WorkerFailed(failures=count):
+            return f"warning: {event} (failure {count} of this command)"
+        case Skipped(step=step, skipped=count, term=term):
+            why = f": {term} was not finite" if term else ""
+            return f"step {step} left out{why} ({count} {'step' if count == 1 else 'steps'} left out so far)"
+        case Stopping(step=step, reason=reason):
+            return f"stopping: {reason}, with a checkpoint at step {step}"
+        case Warned(text=text):
+            return f"warning: {text}"
+    return None
+
+
+def _began(event: Began) -> str | None:
+    source = f" (checkpoint {event.checkpoint})" if event.checkpoint else ""
+    if event.restarts:
+        why = f": {event.reason}" if event.reason else ""
+        return f"workers restarted (restart {event.restarts}{why}); resuming from step {event.step}{source}"
+    return f"resuming from step {event.step}{source}" if event.checkpoint else None
+
+
+def _at(event: Logged | Validated) -> str:
+    return f"{event.step}/{event.steps}"
+
+
+def _describe(event: Logged) -> str:
+    """Speed, waiting for data, time left, steps left out and losses of a log interval."""
+    values = event.values
+    left = max(0, event.steps - event.step) * values["seconds_per_step"]
+    parts = [
+        f"{_rate(values['samples_per_s'])} samples/s",
+        f"wait {values['data_wait_share']:.0%}",
+        f"{timedelta(seconds=round(left))} left",
+    ]
+    if event.skipped:
+        parts.append(f"left out {event.skipped}")
+    return "  ".join([*parts, _numbers(_losses(values))]).rstrip()
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _losses(values: Mapping[str, float]) -> dict[str, float]:
+    """What fits on a line; gradient norms and accuracies are in MLflow."""
+    return {
+        name: value
+        for name, value in values.items()
+        if "/" in name and not name.startswith(_NOT_LOSSES) and "norm" not in name and "accuracy" not in name
+    }
+
+
+def _numbers(values: Mapping[str, float]) -> str:
+    return " ".join(f"{name}={value:.3g}" for name, value in values.items())

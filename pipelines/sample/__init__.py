@@ -1,5 +1,0 @@
-"""The embedded sample: drawn scenes with true captions, colours and scenes, in COCO's format."""
-
-from pipelines.sample.writer import make_sample
-
-__all__ = ["make_sample"]

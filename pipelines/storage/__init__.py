@@ -1,0 +1,1 @@
+"""Storage of runs: folders and buckets, checkpoints, leases, locks, retries."""

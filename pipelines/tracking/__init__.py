@@ -1,0 +1,1 @@
+"""Tracking with MLflow, and the queue of events for the time when it is not reachable."""

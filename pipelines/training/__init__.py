@@ -1,0 +1,1 @@
+"""Training of one stage with Ray Train: job, driver, worker, supervision, reporting."""

@@ -1,0 +1,84 @@
+"""`train STAGE --profile`: a few steps under torch's profiler, in this process, without touching the run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from objgan.batch import Part
+from objgan.runtime import autocast_dtype, prepare_networks
+from objgan.stages import build_stage
+from objgan.train_state import TrainState
+from objgan.training import StepContext, step_seed, train_step
+from pipelines.data.loading.reader import loader
+from pipelines.runtime.progress import Log
+from pipelines.training.job import TrainJob
+
+WARM_UP, STEPS, ROWS = 2, 3, 10
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An operation: its own seconds (without what it calls) over all steps, its share of them, and its calls."""
+
+    name: str
+    seconds: float
+    share: float
+    calls: int
+
+
+def profile_steps(job: TrainJob, trace: Path, log: Log) -> list[Cost]:
+    """The largest costs of a training step, and `trace` for chrome://tracing or https://ui.perfetto.dev."""
+    compute = job.config.compute
+    device = torch.device("cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu")
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
+    torch.manual_seed(step_seed(job.config.seed, 0, -1))
+    stage = build_stage(job.stage, job.config, job.domain(), job.helpers())
+    prepare_networks(stage, compute, device)
+    state = TrainState(stage, device)
+    context = StepContext(job.config.seed, job.training.groups, precision=autocast_dtype(compute, device))
+    parts = _parts(job, device)
+    for _ in range(WARM_UP):
+        train_step(state, next(parts), context)
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    log(f"{job.stage}: {STEPS} steps of {job.training.batch_size} samples on {device.type} under the profiler")
+    with profile(activities=kinds) as profiler:
+        for _ in range(STEPS):
+            with record_function("data"):
+                batch = next(parts)
+            with record_function("step"):
+                train_step(state, batch, context)
+    trace.parent.mkdir(parents=True, exist_ok=True)
+    aside = trace.with_name(f".{trace.name}")
+    profiler.export_chrome_trace(str(aside))
+    aside.replace(trace)
+    return _costs(profiler, device.type == "cuda")
+
+
+def table(costs: list[Cost]) -> str:
+    """The ten largest costs, for people."""
+    lines = [f"{'operation':<44}{'ms a step':>12}{'share':>8}{'calls a step':>14}"]
+    for cost in costs[:ROWS]:
+        lines.append(
+            f"{cost.name[:43]:<44}{1e3 * cost.seconds / STEPS:>12.2f}{cost.share:>8.1%}{cost.calls / STEPS:>14.1f}"
+        )
+    return "\n".join(lines)
+
+
+def _parts(job: TrainJob, device: torch.device) -> Iterator[list[Part]]:
+    reader = job.reader("train")
+    order = replace(job.plan(len(reader), 0), stop=WARM_UP + STEPS)
+    for parts in loader(reader, order):
+        yield [Part(part.group, part.batch.to(device, non_blocking=True)) for part in parts]
+
+
+def _costs(profiler: profile, on_gpu: bool) -> list[Cost]:
+    events = profiler.key_averages()
+    own = {event.key: (event.self_device_time_total if on_gpu else event.self_cpu_time_total) for event in events}
+    total = max(sum(own.values()), 1)
+    calls = {event.key: event.count for event in events}
+    costs = [Cost(name, time / 1e6, time / total, calls[name]) for name, time in own.items()]
+    return sorted(costs, key=lambda cost: cost.seconds, reverse=True)

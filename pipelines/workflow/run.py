@@ -1,0 +1,250 @@
+"""The whole way as steps: [sample], prepare, encoders, boxes, shapes, images, assemble, evaluate, register."""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from objgan.checkpoint import load_inference
+from objgan.config import STAGES, Config, config_to_json
+from objgan.domain import Domain
+from objgan.files import write_atomically
+from objgan.generation import ObjGAN
+from objgan.stages import stage_class
+from pipelines.data.prepare.coco import CocoSource
+from pipelines.data.prepare.prepare import Options, prepare
+from pipelines.data.sample import make_sample
+from pipelines.evaluation.evaluate import Evaluation, evaluate, save
+from pipelines.evaluation.judge_training import identity
+from pipelines.evaluation.judges import JudgePaths
+from pipelines.models.registry import register
+from pipelines.runs.standing import Standing
+from pipelines.runtime.progress import Log
+from pipelines.runtime.ray_job import refuse_reuse
+from pipelines.storage.lease import Lease
+from pipelines.storage.retry import Work
+from pipelines.storage.storage import Storage
+from pipelines.tracking.tracker import Tracking, prepare_store, tracked_run
+from pipelines.training.driver import check_groups, train
+from pipelines.training.job import TrainJob, stage_settings
+from pipelines.workflow.steps import Action, Plan, Step, describe, plan, run_plan
+
+DEFAULT_SAMPLE = 2000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The embedded data set as a source: how many pictures, from which seed."""
+
+    images: int = DEFAULT_SAMPLE
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that `run` does, as data; nothing happens before `execute`."""
+
+    config: Config
+    out: Path
+    source: CocoSource | Sample = field(default_factory=Sample)
+    model_name: str = "objgan"
+    alias: str = "challenger"
+    judges: Path | None = None
+    """What the command `judges` wrote; without it no image is judged."""
+
+    def plan(self) -> Plan:
+        """The steps and where their results lie. Reads the source's files to identify them."""
+        steps = [*self._data_steps(), *self._training_steps()]
+        steps.append(Step("assemble", {}, ("prepare", *STAGES)))
+        judged = {} if self.judges is None else {"judges": identity(self.judges)}
+        steps.append(Step("evaluate", {"seed": self.config.seed, **judged}, ("assemble", "prepare")))
+        steps.append(Step("register", {"name": self.model_name, "alias": self.alias}, ("assemble", "evaluate")))
+        return plan(self.out, steps)
+
+    def _data_steps(self) -> list[Step]:
+        settings = {"data": self.config.data.model_dump(mode="json")}
+        if isinstance(self.source, Sample):
+            sample = Step("sample", {"images": self.source.images, "seed": self.source.seed})
+            return [sample, Step("prepare", settings, ("sample",))]
+        return [Step("prepare", {**settings, "source": self.source.digests()})]
+
+    def _training_steps(self) -> list[Step]:
+        return [
+            Step(name, stage_settings(self.config, name), ("prepare", *needed_stages(self.config, name)))
+            for name in STAGES
+        ]
+
+
+def needed_stages(config: Config, stage: str) -> tuple[str, ...]:
+    """Earlier stages whose networks this one is built on."""
+    return ("encoders",) if stage_class(stage).needed(config) else ()
+
+
+def execute(run: Run, uri: str, log: Log, wait: float | None = None) -> Plan:
+    """Do what is not done yet; after a kill the same call goes on. Returns the plan, all steps finished.
+
+    wait: seconds to queue while another process works in the same folder
+
+    Raises:
+        InputError: wrong input, or another process works in the same folder.
+    """
+    for stage in STAGES:
+        check_groups(stage_config(run.config, stage, log), stage)
+    work = run.plan()
+    log(describe(work))
+    store = Storage(run.out)
+    with Lease.acquire(store, wait=wait, log=log), contextlib.ExitStack() as stack:
+        refuse_reuse(store, "config.json")
+        standing = stack.enter_context(Standing(store, "run", None))
+        prepare_store(uri, run.out / "mlflow_run.txt")
+        write_atomically(run.out / "config.json", config_to_json(run.config))
+        tags = {"objgan.recipe": run.config.recipe}
+        with tracked_run(uri, run.out.name, run.out / "mlflow_run.txt", tags) as tracking:
+            tracking.tracker().parameters({"recipe": run.config.recipe, "seed": run.config.seed})
+            actions = _counted(work, _actions(run, work, log), standing)
+            results = run_plan(work, actions, uri, tracking.run or "", log)
+            _summarise(tracking, results)
+    return work
+
+
+def stage_config(config: Config, stage: str, log: Log | None = None) -> Config:
+    """The settings with no more workers than the stage's batch has groups: `run` asks for them for all stages alike.
+
+    log: told where that is fewer than was asked for
+    """
+    compute, groups = config.compute, getattr(config, stage).training.groups
+    if compute.most_workers <= groups:
+        return config
+    if log is not None:
+        log(f"{stage}: {groups} worker{'s' if groups > 1 else ''}, for so many groups has its batch "
+            f"({stage}.training.group)")  # fmt: skip
+    most = None if compute.max_workers is None else min(compute.max_workers, groups)
+    fitting = compute.model_copy(update={"workers": min(compute.workers, groups), "max_workers": most})
+    return config.model_copy(update={"compute": fitting})
+
+
+def _counted(work: Plan, actions: Mapping[str, Action], standing: Standing) -> Mapping[str, Action]:
+    """The actions, each of which says afterwards how many steps are done."""
+
+    def counted(done: int, name: str) -> Action:
+        def act(step: Step, folder: Path, tracking: Tracking) -> Mapping[str, Any]:
+            facts = actions[name](step, folder, tracking)
+            standing.progress(done, len(work.steps))
+            return facts
+
+        return act
+
+    return {step.name: counted(number, step.name) for number, step in enumerate(work.steps, 1)}
+
+
+def _standing(run: Run, folder: Path, stage: str) -> Standing:
+    return Standing(Storage(folder), stage, run.out.resolve().name)
+
+
+def _actions(run: Run, work: Plan, log: Log) -> Mapping[str, Action]:
+    actions: dict[str, Action] = {
+        "sample": lambda step, folder, tracking: _sample(run, folder, log),
+        "prepare": lambda step, folder, tracking: _prepare(run, work, folder, log),
+        "assemble": lambda step, folder, tracking: assemble(
+            run.config, _data(work), _checkpoints(work, STAGES), folder
+        ),
+        "evaluate": lambda step, folder, tracking: _evaluate(run, work, folder, tracking, log),
+        "register": lambda step, folder, tracking: _register(run, work, folder, tracking, log),
+    }
+    return actions | {
+        name: lambda step, folder, tracking: _train(run, work, step, folder, tracking, log) for name in STAGES
+    }
+
+
+def _sample(run: Run, folder: Path, log: Log) -> dict[str, Any]:
+    assert isinstance(run.source, Sample)
+    log(f"drawing {run.source.images} pictures")
+    with Work() as work:
+        make_sample(folder / "coco", run.source.images, run.source.seed, progress=work.advance)
+    return {}
+
+
+def _prepare(run: Run, work: Plan, folder: Path, log: Log) -> dict[str, Any]:
+    source = run.source
+    if isinstance(source, Sample):
+        source = sample_source(work.folder("sample") / "coco")
+    with _standing(run, folder, "prepare") as standing:
+        manifest = prepare(source, folder / "data", run.config, log, options=Options(standing=standing))
+    return {"digest": manifest["digest"]}
+
+
+def sample_source(folder: Path) -> CocoSource:
+    """The files that `sample` writes, as a source."""
+    annotations = folder / "annotations"
+    return CocoSource(folder / "images", annotations / "instances.json", annotations / "captions.json")
+
+
+def _train(run: Run, work: Plan, step: Step, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
+    needs = _checkpoints(work, needed_stages(run.config, step.name))
+    config = stage_config(run.config, step.name)
+    done = train(TrainJob(step.name, config, _data(work), folder, needs, tracking), log)
+    return {"checkpoint": done.checkpoint.name, "at_step": done.step, "measures": done.measures}
+
+
+def assemble(config: Config, data: Path, checkpoints: Mapping[str, Path], folder: Path) -> dict[str, Any]:
+    """Put the stages' inference networks together as one model folder."""
+    networks = {name: network for path in checkpoints.values() for name, network in load_inference(path).items()}
+    ObjGAN(config, Domain.load(data / "domain"), networks).save(folder / "model")
+    return {"checkpoints": {name: str(path.name) for name, path in checkpoints.items()}}
+
+
+def _evaluate(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
+    workers = run.config.compute.workers
+    what = Evaluation(
+        model_folder(work), _data(work), seed=run.config.seed, workers=workers, judges=JudgePaths(run.judges)
+    )
+    with _standing(run, folder, "evaluate") as standing:
+        measured = evaluate(what, log, standing=standing)
+    save(measured, folder)
+    log(measured.text())
+    tracker = tracking.tracker()
+    tracker.metrics(measured.means, 0)
+    for name, image in measured.pictures.items():
+        tracker.picture(name, image, 0)
+    return {"measures": measured.means}
+
+
+def _register(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
+    measures = (work.result("evaluate") or {})["measures"]
+    tags = {"objgan.identity": work.identities["register"], **{k: f"{v:.4f}" for k, v in measures.items()}}
+    done = register(
+        model_folder(work),
+        name=run.model_name,
+        alias=run.alias,
+        tracking_uri=tracking.uri,
+        run_id=tracking.run,
+        tags=tags,
+    )
+    log(done.text(run.alias))
+    return {"model": done.uri}
+
+
+def model_folder(work: Plan) -> Path:
+    """The finished model's folder."""
+    return work.folder("assemble") / "model"
+
+
+def _data(work: Plan) -> Path:
+    return work.folder("prepare") / "data"
+
+
+def _checkpoints(work: Plan, stages: tuple[str, ...]) -> dict[str, Path]:
+    found = {}
+    for name in stages:
+        result = work.result(name)
+        if result is None:
+            raise RuntimeError(f"step {name} has not finished")
+        found[name] = work.folder(name) / result["checkpoint"]
+    return found
+
+
+def _summarise(tracking: Tracking, results: Mapping[str, Any]) -> None:
+    tracker = tracking.tracker()
+    tracker.metrics({f"seconds/{name}": result["seconds"] for name, result in results.items()}, 0)
+    tracker.metrics(results["evaluate"]["measures"], 0)

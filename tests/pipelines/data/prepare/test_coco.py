@@ -1,0 +1,341 @@
+"""COCO JSON as it is, and each way in which it can be wrong."""
+
+import gzip
+import json
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from objgan.errors import InputError
+from objgan.vocabulary import tokenize
+from pipelines.data.prepare.coco import CocoSource
+from pipelines.data.prepare.convert import block_of, records_of
+from pipelines.data.prepare.ingest import UNREAD, Ingested, check_folder, ingest
+from pipelines.data.prepare.rows import Record
+from pipelines.data.shards.rejected import Reject, read_rejects
+
+IMAGE = {"id": 7, "file_name": "7.png", "width": 60, "height": 40}
+IMAGE_ROW = {"file_name": "7.png", "width": 60, "height": 40, "scene": None, "origin": None, "part": 0}
+CAPTION = {"id": 1, "image_id": 7, "caption": "a kite"}
+KITE = {"id": 3, "image_id": 7, "category_id": 38, "bbox": [1, 2, 30, 20]}
+
+
+@dataclass
+class Read:
+    """What came of the JSON: rows by image id, and what was rejected."""
+
+    data: Ingested
+    rejects: list[Reject]
+    records: list[Record]
+
+    @property
+    def reasons(self) -> list[tuple[str, int | None, str]]:
+        return [(one.kind, one.id, one.reason) for one in self.rejects]
+
+
+def _read(source: CocoSource) -> Read:
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        data = ingest(source, work)
+        records = records_of(block_of(data.images, "train", "x", ""), work)
+        return Read(data, list(read_rejects(work / UNREAD)), records)
+
+
+def _refusal(source: CocoSource) -> str:
+    with pytest.raises(InputError) as caught:
+        _read(source)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.fixture
+def good(tmp_path, write_coco) -> CocoSource:
+    return write_coco(tmp_path / "coco", [IMAGE], [KITE], [CAPTION])
+
+
+def _edit(path: Path, **changes) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_records_are_joined_by_image_and_labels_follow_the_category_ids(good) -> None:
+    read = _read(good)
+    assert (read.data.classes, read.data.categories) == (("person", "kite", "bottle"), (1, 38, 44))
+    (record,) = read.records
+    assert {**record.image, "origin": None} == {**IMAGE_ROW, "image_id": 7}
+    assert [caption["text"] for caption in record.captions] == ["a kite"]
+    assert [(one["category"], one["box"], one["id"]) for one in record.objects] == [(38, [1, 2, 30, 20], 3)]
+    assert read.rejects == [] and read.data.totals == {"image": 1, "annotation": 1, "caption": 1}
+
+
+def test_records_without_area_crowd_flag_and_segmentation(good) -> None:
+    (record,) = _read(good).records
+    (kite,) = record.objects
+    assert [kite[name] for name in ("area", "crowd", "polygons", "other", "colour")] == [None, False, None, None, None]
+    assert record.image["scene"] is None
+
+
+def test_attributes_are_optional_and_ill_typed_or_unknown_ones_are_ignored(tmp_path, write_coco) -> None:
+    said = (
+        {"colour": "red"},
+        {"colour": "teal"},
+        {"colour": 3},
+        {"colour": ["red"]},
+        {},
+        {"colour": None},
+        "red",
+        ["red"],
+        None,
+    )
+    kites = [{**KITE, "id": number, "attributes": attributes} for number, attributes in enumerate(said)]
+    scenes = ("snow", "desert", 1, ["snow"], None)
+    images = [{**IMAGE, "id": 7 + number, "scene": scene} for number, scene in enumerate(scenes)]
+    captions = [{**CAPTION, "id": image["id"], "image_id": image["id"]} for image in images]
+    source = write_coco(tmp_path, images, [*kites, {**KITE, "id": len(said)}], captions)
+    records = _read(source).records
+    assert [one["colour"] for one in records[0].objects] == ["red"] + [None] * len(said)
+    assert [record.image["scene"] for record in records] == ["snow", None, None, None, None]
+
+
+def test_a_caption_that_no_tokenizer_takes_is_rejected(tmp_path, write_coco) -> None:
+    texts = {6: "x" * 3_000_000, 7: "\ufdfa" * 50_000, 8: "a dog runs"}
+    captions = [{"id": number, "image_id": 7, "caption": text} for number, text in texts.items()]
+    read = _read(write_coco(tmp_path, [IMAGE], [KITE], captions))
+    assert read.reasons == [("caption", 6, "caption has more than 50000 characters")]
+    assert len(read.rejects[0].detail) < 200
+    assert [bool(tokenize(caption["text"])) for caption in read.records[0].captions] == [True, True]
+
+
+def test_captions_are_cleaned_ordered_by_id_and_empty_ones_counted(tmp_path, write_coco) -> None:
+    texts = {5: ' says "hé"\n ', 4: "\ta  dog\nruns ", 6: " \n"}
+    captions = [{"id": number, "image_id": 7, "caption": text} for number, text in texts.items()]
+    read = _read(write_coco(tmp_path, [IMAGE], [], captions))
+    assert [caption["text"] for caption in read.records[0].captions] == ["a dog runs", 'says "hé"']
+    assert read.reasons == [("caption", 6, "empty caption")]
+
+
+def test_what_does_not_belong_together_is_dropped_and_counted(tmp_path, write_coco) -> None:
+    images = [IMAGE, {**IMAGE, "id": 8}, IMAGE]
+    objects = [KITE, {**KITE, "image_id": 99}, {**KITE, "bbox": [1, 2, None, 4]}, {**KITE, "bbox": [1, 2, 3]}]
+    source = write_coco(tmp_path, images, objects, [CAPTION, {**CAPTION, "image_id": 99}])
+    _edit(source.captions, images=[*images, {"id": 99}])
+    read = _read(source)
+    assert [record.image["image_id"] for record in read.records] == [7]
+    assert read.reasons == [
+        ("image", 7, "an image record with this id came before"),
+        ("image", 99, "in the captions JSON alone, the instances JSON lacks it"),
+        ("annotation", 3, "bbox has null, not a number"),
+        ("annotation", 3, "bbox is a list of another length, not a list of four numbers"),
+        ("image", 8, "without a caption"),
+        ("caption", 1, "of an image that the instances JSON lacks"),
+        ("annotation", 3, "of an image that the instances JSON lacks"),
+    ]
+    assert read.data.totals == {"image": 4, "annotation": 4, "caption": 2}
+
+
+def test_not_a_number_is_no_box(tmp_path, write_coco) -> None:
+    read = _read(write_coco(tmp_path, [IMAGE], [{**KITE, "bbox": [1, float("nan"), 3, 4]}, KITE], [CAPTION]))
+    assert read.reasons == [("annotation", 3, "bbox has null, not a number")]
+    assert len(read.records[0].objects) == 1
+
+
+def test_images_without_objects_or_sizes_are_kept(tmp_path, write_coco) -> None:
+    (record,) = _read(write_coco(tmp_path, [{"id": 7, "file_name": "7.png"}], [], [CAPTION])).records
+    assert (record.image["width"], record.image["height"], record.objects) == (None, None, [])
+
+
+def test_gzipped_json(good) -> None:
+    good.captions.write_bytes(gzip.compress(good.captions.read_bytes()))
+    assert len(_read(good).records) == 1
+    good.captions.write_bytes(good.captions.read_bytes()[:-12])
+    assert "broken gzip" in _refusal(good)
+
+
+def test_missing_unreadable_and_other_files(good, tmp_path) -> None:
+    assert "instances: no file" in _refusal(CocoSource(good.images, tmp_path / "none.json", good.captions))
+    assert "captions: cannot read" in _refusal(CocoSource(good.images, good.instances, tmp_path))
+    good.instances.write_bytes(good.instances.read_bytes()[:-5])
+    assert "is not JSON" in _refusal(good)
+    good.instances.write_bytes(b"\xff\xfe\x00PK")
+    assert "is not JSON" in _refusal(good)
+    good.instances.write_text("[1, 2]")
+    assert 'not COCO JSON: it has no list of objects "images"' in _refusal(good)
+    good.instances.write_text('{"images": [1], "annotations": []}')
+    assert 'no list of objects "images"' in _refusal(good)
+
+
+@pytest.mark.parametrize("what", ["instances", "captions", "images"])
+def test_what_is_not_there_is_told_before_anything_is_read(tmp_path, write_coco, what) -> None:
+    source = write_coco(tmp_path, [IMAGE], [KITE], [CAPTION])
+    source.check()
+    (tmp_path / "broken.json").write_text("{")
+    replace(source, instances=tmp_path / "broken.json").check()
+    with pytest.raises(InputError, match=rf"{what}: no (file|folder) .*nowhere; check the path"):
+        replace(source, **{what: tmp_path / "nowhere"}).check()
+
+
+def test_categories_are_needed(good) -> None:
+    _edit(good.instances, categories=None)
+    assert '"categories"' in _refusal(good)
+    _edit(good.instances, categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}])
+    assert "category id 1 twice" in _refusal(good)
+    _edit(good.instances, categories=[{"id": 1, "name": "a" * 3_000_000}])
+    assert "a category of 3,000,000 characters" in _refusal(good) and len(_refusal(good)) < 500
+
+
+def test_swapped_files_are_recognised(good) -> None:
+    assert "are swapped" in _refusal(CocoSource(good.images, good.captions, good.instances))
+    assert "holds captions, not instances" in _refusal(CocoSource(good.images, good.captions, good.captions))
+    assert "holds instances, not captions" in _refusal(CocoSource(good.images, good.instances, good.instances))
+
+
+ONE_FILE = {
+    "captions among the objects": lambda objects, captions: {"annotations": [*objects, *captions]},
+    "captions first": lambda objects, captions: {"annotations": [*captions, *objects]},
+    "in records that are both": lambda objects, captions: {"annotations": [{**objects[0], "caption": "a kite"}]},
+    "in a list of their own": lambda objects, captions: {"annotations": objects, "captions": captions},
+}
+
+
+@pytest.mark.parametrize("name", ONE_FILE)
+def test_one_file_for_both_options_is_read_where_it_holds_both(good, tmp_path, name) -> None:
+    apart = _read(good)
+    _edit(good.instances, **ONE_FILE[name]([KITE], [CAPTION]))
+    link = tmp_path / "link.json"
+    link.symlink_to(good.instances)
+    for captions in (good.instances, link):
+        read = _read(replace(good, captions=captions))
+        assert read.data.totals == {"image": 1, "annotation": 1, "caption": 1} and not read.rejects
+        assert [one["text"] for one in read.records[0].captions] == ["a kite"]
+        assert read.records[0].objects == apart.records[0].objects or name != "in a list of their own"
+        assert [one["box"] for one in read.records[0].objects] == [[1, 2, 30, 20]]
+
+
+def test_every_record_of_one_file_for_both_is_accounted_for(good) -> None:
+    strange = [{"id": 9}, {"id": 8, "caption": 3, "image_id": 7}, {"id": 7, "bbox": "x", "image_id": 7}]
+    _edit(good.instances, annotations=[KITE, *strange, CAPTION])
+    read = _read(replace(good, captions=good.instances))
+    assert read.data.totals == {"image": 1, "annotation": 3, "caption": 2}
+    assert read.reasons == [
+        ("caption", 8, "caption is a number, not text"),
+        ("annotation", 9, "image_id is missing"),
+        ("annotation", 7, "bbox is text, not a list of four numbers"),
+    ]
+
+
+def test_empty_data_sets(tmp_path, write_coco) -> None:
+    assert "is an empty data set" in _refusal(write_coco(tmp_path / "a", [], [], [CAPTION]))
+    assert "captions.json has no caption" in _refusal(write_coco(tmp_path / "b", [IMAGE], [KITE], []))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"images": {"id": "x"}}, "none of the 4 images can be used: 2 of them: id is text, not a whole number"),
+        ({"captions": {"image_id": "x"}}, "none of the 3 captions can be used: 3 of them: image_id is text"),
+        ({"captions": {"caption": "\u2003\n"}}, "none of the 3 captions can be used: 3 of them: empty caption"),
+        ({"captions": {"image_id": 99}}, "none of the 3 captions can be used: 3 of them: of an image that the"),
+        ({"objects": {"bbox": [1, 2, 3]}}, "none of the 2 objects can be used: 2 of them: bbox is a list of another"),
+        ({"objects": {"image_id": 99}}, "none of the 2 objects can be used: 2 of them: of an image that the"),
+    ],
+)
+def test_a_set_that_lost_everything_of_a_kind_is_refused_with_the_commonest_reason(
+    tmp_path, write_coco, change, told
+) -> None:
+    parts = {"images": [IMAGE, IMAGE | {"id": 8}], "objects": [KITE, KITE], "captions": [CAPTION] * 3}
+    source = write_coco(tmp_path, **parts)
+    (name, values), *_ = change.items()
+    file, key = (source.captions, "annotations") if name == "captions" else (source.instances, name)
+    key = "annotations" if name == "objects" else key
+    _edit(file, **{key: [one | values for one in parts[name]]})
+    refusal = _refusal(source)
+    assert told in refusal and refusal.count("none of the") == 1 and UNREAD in refusal
+
+
+def test_the_commonest_of_several_reasons_is_named_with_its_count(tmp_path, write_coco) -> None:
+    wrong = [{"bbox": None}, {"area": "big"}, {"area": "huge"}]
+    source = write_coco(tmp_path, [IMAGE], [KITE | one for one in wrong], [CAPTION])
+    assert "none of the 3 objects can be used: 2 of them: area is text, not a number (for example area: 'big')" in (
+        _refusal(source)
+    )
+
+
+def test_unknown_category(tmp_path, write_coco) -> None:
+    objects = [{**KITE, "category_id": category} for category in (12, "kite", None, 44, "44")]
+    read = _read(write_coco(tmp_path, [IMAGE], objects, [CAPTION]))
+    assert [one["category"] for one in read.records[0].objects] == [12, 44, 44], "the workers know the categories"
+    assert read.reasons == [
+        ("annotation", 3, "category_id is text, not a whole number"),
+        ("annotation", 3, "category_id is missing"),
+    ]
+
+
+def test_numbers_as_text_join_with_numbers(tmp_path, write_coco) -> None:
+    objects = [{**KITE, "image_id": "7", "iscrowd": "0"}, {**KITE, "image_id": 7.0, "iscrowd": "1"}]
+    source = write_coco(tmp_path, [IMAGE], objects, [{**CAPTION, "image_id": "7.0"}])
+    _edit(source.instances, categories=[{"id": "1", "name": "person"}, {"id": 38.0, "name": "kite"}])
+    read = _read(source)
+    assert [one["crowd"] for one in read.records[0].objects] == [False, True]
+    assert len(read.records[0].captions) == 1 and read.data.categories == (1, 38) and not read.rejects
+
+
+@pytest.mark.parametrize("image_id", [10**30, 1e300, "kite", [7], {"id": 7}])
+def test_an_id_that_is_no_number_costs_its_record_alone(tmp_path, write_coco, image_id) -> None:
+    read = _read(write_coco(tmp_path, [IMAGE], [{**KITE, "image_id": image_id}, KITE], [CAPTION]))
+    assert len(read.records[0].objects) == 1
+    (reject,) = read.rejects
+    assert reject.reason.startswith("image_id is ") and reject.detail.startswith("image_id: ")
+
+
+def test_captions_without_a_list_of_images_are_read(good) -> None:
+    content = json.loads(good.captions.read_text())
+    good.captions.write_text(json.dumps({"annotations": content["annotations"]}))
+    read = _read(good)
+    assert len(read.records) == 1 and not read.rejects
+    good.captions.write_text(json.dumps({"annotations": content["annotations"], "images": {"7": {}}}))
+    assert 'no list of objects "images"' in _refusal(good)
+
+
+def test_image_folder_missing_or_of_other_images(good, tmp_path) -> None:
+    with pytest.raises(InputError, match="images: no folder"):
+        CocoSource(tmp_path / "none", good.instances, good.captions).digests()
+    (tmp_path / "others").mkdir()
+    others = CocoSource(tmp_path / "others", good.instances, good.captions)
+    with pytest.raises(InputError, match=r"none of the 1 images .* \(the first: 7.png\)"):
+        check_folder(others, others.sizes(), _read(good).data.images)
+
+
+def test_digests_do_not_depend_on_where_the_files_lie(good, tmp_path) -> None:
+    before = good.digests()
+    assert sorted(before) == ["captions", "images", "instances"]
+    moved = good.instances.parent.rename(tmp_path / "moved")
+    there = CocoSource(moved / "images", moved / "instances.json", moved / "captions.json")
+    assert there.digests() == before
+    (moved / "images" / "7.png").write_bytes(b"other")
+    assert there.digests()["images"] != before["images"]
+    with pytest.raises(InputError, match="no file"):
+        good.digests()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("images", "instances", "captions", "rows", "objects"),
+    [
+        ("images", "annotations/instances.json", "annotations/captions.json", 303, 2740),
+        (None, "annotations/boxes.json", "annotations/captions_large.json.gz", 4133, 30588),
+        ("odd/images", "odd/annotations/instances.json", "odd/annotations/captions.json", 8, 86),
+    ],
+)
+def test_real_coco(shared_coco, images, instances, captions, rows, objects) -> None:
+    read = _read(CocoSource(images and shared_coco / images, shared_coco / instances, shared_coco / captions))
+    assert len(read.records) == rows and len(read.data.classes) == 80
+    assert read.data.classes[:2] == ("person", "bicycle") and read.data.classes[-1] == "toothbrush"
+    assert sum(len(record.objects) for record in read.records) == objects
+    texts = [caption["text"] for record in read.records for caption in record.captions]
+    assert not any(text != text.strip() or "\n" in text for text in texts)
+    lost = Counter(one.kind for one in read.rejects)
+    there = {"image": rows, "annotation": objects, "caption": len(texts)}
+    assert {kind: lost[kind] + n for kind, n in there.items()} == read.data.totals

@@ -1,0 +1,70 @@
+"""`prepare --vectors`: what it writes, and what counts as the same inputs."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import spacy
+
+from objgan.errors import InputError
+from objgan.vocabulary import Vocabulary
+from pipelines.data.prepare.prepare import Options, prepare, run_here
+from pipelines.data.shards.format import load_manifest, summary
+
+
+def _pipeline(folder: Path, known: dict[str, list[float]]) -> Path:
+    pipeline = spacy.blank("en")
+    pipeline.vocab.reset_vectors(width=5)
+    for word, vector in known.items():
+        pipeline.vocab.set_vector(word, np.array(vector, np.float32))
+    pipeline.to_disk(folder)
+    return folder
+
+
+@pytest.fixture
+def vectors(tmp_path) -> Path:
+    words = ("a", "kite", "above", "person", "someone", "flies", "tree")
+    return _pipeline(tmp_path / "pipeline", {word: np.eye(5)[n % 5].tolist() for n, word in enumerate(words)})
+
+
+@pytest.fixture
+def source(tmp_path, write_coco, scenes):
+    return write_coco(tmp_path / "coco", *scenes(20))
+
+
+def _go(source, out, config, vectors, lines=None):
+    return prepare(source, out, config, (lines if lines is not None else []).append, run_here, Options(vectors=vectors))
+
+
+def test_the_pipeline_s_vectors_are_the_vocabulary_s(source, data_config, vectors, tmp_path) -> None:
+    manifest = _go(source, tmp_path / "out", data_config, vectors)
+    vocabulary = Vocabulary.load(tmp_path / "out" / "domain")
+    told = manifest["vectors"]
+    assert vocabulary.vectors.shape == (len(vocabulary), 5) and told["channels"] == 5
+    assert told["source"] == "pipeline" and told["found"] == 7 and told["words"] == len(vocabulary) - 2
+    assert told["derived"] == told["words"] - 7, "every other word stands near one that is known"
+    assert f"7 of {told['words']} words have one in the pipeline" in summary(manifest)
+    assert str(vectors) not in (tmp_path / "out" / "manifest.json").read_text()
+    fitted = _go(source, tmp_path / "fitted", data_config, None)
+    assert fitted["vectors"] == {"source": "captions", "sha256": None, "channels": 6}
+    assert fitted["digest"] != manifest["digest"]
+
+
+def test_vectors_are_part_of_the_inputs_wherever_they_lie(source, data_config, vectors, tmp_path) -> None:
+    out, lines = tmp_path / "out", []
+    _go(source, out, data_config, vectors)
+    shutil.copytree(vectors, tmp_path / "elsewhere")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    _go(source, out, data_config, tmp_path / "elsewhere", lines)
+    assert "nothing to do" in lines[-1]
+    with pytest.raises(InputError, match="prepared differently \\(other --vectors\\)"):
+        _go(source, out, data_config, None)
+    with pytest.raises(InputError, match="other --vectors"):
+        _go(source, out, data_config, _pipeline(tmp_path / "other", {"kite": [1, 2, 3, 4, 5]}))
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_the_same_vectors_give_the_same_folder(source, data_config, vectors, tmp_path) -> None:
+    one, other = (_go(source, tmp_path / name, data_config, vectors) for name in ("one", "other"))
+    assert one == other == load_manifest(tmp_path / "one")

@@ -1,0 +1,229 @@
+"""Images are found by opening them: odd names and odd files are rejects, and changes are noticed wherever they lie."""
+
+import errno
+import json
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from objgan.config import Config
+from objgan.errors import InputError
+from pipelines.data.prepare.coco import CocoSource
+from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.shards.image_files import Unreadable, inside, read_bytes, sizes_of
+from pipelines.data.shards.rejected import Reject, read_rejects
+from pipelines.storage.storage import Storage
+
+Scenes = Callable[..., tuple[list[dict], list[dict], list[dict]]]
+
+
+@pytest.fixture
+def coco(tmp_path: Path, write_coco: Callable[..., CocoSource], scenes: Scenes) -> CocoSource:
+    return write_coco(tmp_path / "coco", *scenes(12))
+
+
+def _rename(source: CocoSource, names: dict[int, str | None]) -> CocoSource:
+    """The source with other file names by image id."""
+    content = json.loads(source.instances.read_text())
+    for image in content["images"]:
+        image["file_name"] = names.get(image["id"], image["file_name"])
+    source.instances.write_text(json.dumps(content))
+    return source
+
+
+def _go(source: CocoSource, out: Path, config: Config) -> list[Reject]:
+    prepare(source, out, config, lambda line: None, run_here)
+    return [one for one in read_rejects(out / "rejected.jsonl") if one.kind == "image"]
+
+
+def test_names_of_one_file_in_other_words_are_found(coco: CocoSource, tmp_path: Path, data_config: Config) -> None:
+    (coco.images / "below").mkdir()
+    os.link(coco.images / "000005.png", coco.images / "below" / "5.png")
+    names = {1: "./000001.png", 2: ".//./000002.png", 3: "below/../000003.png", 5: "below//5.png", 6: "./below/./5.png"}
+    lost = _go(_rename(coco, names), tmp_path / "out", data_config)
+    assert [(one.id, one.reason) for one in lost] == [(3, "a file name that leads out of the image folder")]
+
+
+def test_files_below_linked_folders_and_hidden_ones_are_found(
+    coco: CocoSource, tmp_path: Path, data_config: Config
+) -> None:
+    """Also where all of them are."""
+    coco.images.rename(tmp_path / "elsewhere")
+    coco.images.mkdir()
+    (coco.images / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "000001.png").rename(tmp_path / "elsewhere" / ".1.png")
+    names = {number: f"linked/{number:06d}.png" for number in range(2, 13)} | {1: "linked/.1.png"}
+    assert _go(_rename(coco, names), tmp_path / "out", data_config) == []
+
+
+def test_a_change_of_size_is_noticed_wherever_the_file_lies(
+    coco: CocoSource, tmp_path: Path, data_config: Config
+) -> None:
+    there = tmp_path / "elsewhere"
+    there.mkdir()
+    (coco.images / "linked").symlink_to(there)
+    for number, name in ((1, "000001.png"), (2, ".2.png"), (3, "000003.png")):
+        (coco.images / f"{number:06d}.png").rename(there / name)
+    (coco.images / "000003.png").symlink_to(there / "000003.png")
+    source = _rename(coco, {1: "./linked/000001.png", 2: "linked/.2.png"})
+    out = tmp_path / "out"
+    assert _go(source, out, data_config) == []
+    assert _go(source, out, data_config) == [], "nothing has changed"
+    for name in ("000001.png", ".2.png", "000003.png"):
+        whole = (there / name).read_bytes()
+        (there / name).write_bytes(whole + b"x")
+        with pytest.raises(InputError, match="other images"):
+            _go(source, out, data_config)
+        (there / name).write_bytes(whole)
+    assert _go(source, out, data_config) == []
+
+
+def test_files_that_the_json_does_not_name_change_nothing(
+    coco: CocoSource, tmp_path: Path, data_config: Config
+) -> None:
+    out = tmp_path / "out"
+    _go(coco, out, data_config)
+    (coco.images / "readme.txt").write_text("hello")
+    (coco.images / "everything").symlink_to("/")
+    assert _go(coco, out, data_config) == []
+
+
+def _odd_files(folder: Path) -> dict[str, str]:
+    """Files and names that are no images, and the reasons of their rejects."""
+    (folder / "folder.png").mkdir()
+    (folder / "itself.png").symlink_to("itself.png")
+    (folder / "one.png").symlink_to("other.png")
+    (folder / "other.png").symlink_to("one.png")
+    (folder / "dangling.png").symlink_to("nothing.png")
+    (folder / "zeros.png").symlink_to("/dev/zero")
+    (folder / "memory.png").symlink_to("/proc/self/mem")
+    (folder / "empty.png").touch()
+    os.mkfifo(folder / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as listening:
+        here = os.open(folder, os.O_RDONLY)
+        listening.bind(f"/proc/self/fd/{here}/socket.png")
+        os.close(here)
+    with (folder / "huge.png").open("wb") as file:
+        file.truncate(1 << 42)
+    absent, unfit = "no such file in the image folder", "cannot read the file"
+    outside = "a file name that leads out of the image folder"
+    return {
+        "folder.png": unfit,
+        "folder.png/below.png": absent,
+        "itself.png": unfit,
+        "one.png": unfit,
+        "itself.png/1.png": unfit,
+        "dangling.png": absent,
+        "zeros.png": "not a regular file",
+        "memory.png": "not an image, or of an unknown format",
+        "empty.png": "not an image, or of an unknown format",
+        "pipe.png": "not a regular file",
+        "socket.png": unfit,
+        "huge.png": "the file is too large",
+        "a\0b.png": "a file name with a NUL character",
+        "\0": "a file name with a NUL character",
+        "x" * 300: unfit,
+        "x/" * 3000: unfit,
+        "é" * 200 + ".png": unfit,
+        "half\ud800.png": absent,
+        "000001.png/": "",
+        "000001.png/.": "",
+        "000001.PNG": absent,
+        "s3://bucket/1.png": absent,
+        "images\\1.png": absent,
+        ".": unfit,
+        "./": unfit,
+        "": "the record has no file name",
+        "..": outside,
+        "../instances.json": outside,
+        "below/../../instances.json": outside,
+        "/etc/hostname": outside,
+        "//etc/hostname": outside,
+        "./../instances.json": outside,
+    }
+
+
+@pytest.mark.timeout(120)
+def test_odd_names_and_files_are_rejects(
+    tmp_path: Path, write_coco: Callable[..., CocoSource], scenes: Scenes, data_config: Config
+) -> None:
+    source = write_coco(tmp_path / "coco", *scenes(60))
+    expected = _odd_files(source.images)
+    names = dict(enumerate(expected, 20))
+    lost = {one.id: one.reason for one in _go(_rename(source, names), tmp_path / "out", data_config)}
+    assert lost == {number: expected[name] for number, name in names.items() if expected[name]}
+    again = _go(source, tmp_path / "again", data_config)
+    assert {one.id: one.reason for one in again} == lost
+
+
+def test_a_file_that_nobody_may_read_is_a_reject(coco: CocoSource) -> None:
+    place = Storage(coco.images)
+    (coco.images / "000001.png").chmod(0)
+    assert set(sizes_of(place, ["000001.png", "none.png"])) == {"000001.png"}
+    child = os.fork()
+    if child == 0:
+        for folder in (coco.images.parents[1], coco.images.parent, coco.images):
+            folder.chmod(0o755)
+        os.setuid(54321)
+        try:
+            read_bytes(place, "000001.png")
+        except Unreadable as error:
+            os._exit(0 if error.reason == "cannot read the file" else 3)
+        except PermissionError:
+            os._exit(4)
+        os._exit(5)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("what", ["instances", "captions"])
+def test_json_from_a_pipe_is_refused_before_anything_waits(coco: CocoSource, tmp_path: Path, what: str) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(InputError, match=rf"{what}: .*pipe.json is a pipe or a device: give a regular file"):
+        replace(coco, **{what: tmp_path / "pipe.json"}).check()
+    with pytest.raises(InputError, match=rf"{what}: .* is a folder: give a regular file"):
+        replace(coco, **{what: tmp_path}).digests()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("a.png", "a.png"), ("./a//b.png", "a/b.png"), ("a/./.b", "a/.b"), ("...", "..."), ("~", "~")]
+)
+def test_names_are_told_in_one_way(name: str, meant: str) -> None:
+    assert inside(name) == meant
+
+
+def test_names_in_a_bucket(s3: str, coco: CocoSource, tmp_path: Path, data_config: Config) -> None:
+    bucket = Storage(s3, patience=5)
+    for path in coco.images.iterdir():
+        bucket.write(f"images/{path.name}", path.read_bytes())
+    names = {
+        1: "./000001.png",
+        2: "a\0b",
+        3: "../instances.json",
+        4: "x" * 300,
+        5: "none.png",
+        6: ".//000006.png",
+        7: ".",
+        8: "below",
+    }
+    bucket.write("images/below/a.png", b"x")
+    source = replace(_rename(coco, names), images=bucket.child("images").uri)
+    lost = {one.id: one.reason for one in _go(source, tmp_path / "out", data_config)}
+    assert set(lost) == {2, 3, 4, 5, 7, 8}
+    bucket.write("images/000001.png", b"x")
+    with pytest.raises(InputError, match="other images"):
+        _go(source, tmp_path / "out", data_config)
+
+
+def test_a_broken_disk_is_no_reject(coco: CocoSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No disk here can be made to fail so."""
+
+    def fail(path: str, flags: int, *rest: int) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("pipelines.data.shards.image_files.os.open", fail)
+    with pytest.raises(OSError, match="given up after"):
+        read_bytes(Storage(coco.images, patience=0.2, log=lambda text: None), "000001.png")

@@ -1,0 +1,93 @@
+"""What the judge of objects is asked, on hand-made logits and captions."""
+
+from typing import cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from objgan.attributes import COLOURS, SCENES
+from objgan.batch import Batch
+from objgan.layout import Layout
+from objgan.networks.judge import Judge, Judgement
+from pipelines.evaluation.object_judge import ObjectJudge, stated_pairs
+from pipelines.evaluation.synthesis import Prompts
+
+RED, BLUE = COLOURS.index("red"), COLOURS.index("blue")
+KITE, BOAT, DOG = range(3)
+GRID = 8
+
+
+class FakeJudge:
+    """Sees a red kite at the left and a blue boat at the right, on grass."""
+
+    found_threshold = 0.5
+
+    def __call__(self, images: Tensor) -> Judgement:
+        classes, colours = torch.zeros(2, 4, GRID, GRID), torch.zeros(2, len(COLOURS), GRID, GRID)
+        classes[:, KITE, :, :3], classes[:, BOAT, :, 5:], classes[:, 3, :, 3:5] = 20, 20, 20
+        colours[:, RED, :, :4], colours[:, BLUE, :, 4:] = 20, 20
+        scenes = torch.zeros(2, len(SCENES))
+        scenes[:, SCENES.index("grass")] = 9
+        return Judgement(classes, colours, scenes)
+
+
+@pytest.fixture
+def prompts() -> Prompts:
+    """A red kite, another red kite, a red boat and a blue dog are there; the captions tell some of it."""
+    labels, colours = torch.tensor([[KITE, KITE, BOAT, DOG]] * 2), torch.tensor([[RED, RED, RED, BLUE]] * 2)
+    left, right = [0.0, 0.0, 0.375, 1.0], [0.625, 0.0, 0.375, 1.0]
+    boxes = torch.tensor([[left, left, right, right]] * 2)
+    layout = Layout(labels, boxes, torch.tensor([3, 3]))
+    texts = ("a red kite above a boat on the grass", "a boat")
+    batch = Batch(torch.tensor([1, 2]), torch.ones(2, 9).long(), torch.tensor([9, 2]), layout, None, colours)
+    return Prompts(((1, 0), (2, 0)), tuple(tuple(text.split()) for text in texts), batch)
+
+
+@pytest.fixture
+def judge() -> ObjectJudge:
+    made = ObjectJudge.__new__(ObjectJudge)
+    made.__dict__.update(_judge=cast(Judge, FakeJudge()), _smallest=10 / 256)
+    return made
+
+
+NAMED = torch.tensor([[True, True, False], [False, True, False]])
+
+
+def test_pairs_are_of_true_objects_whose_class_and_colour_are_told_once(prompts: Prompts) -> None:
+    """Not the second red kite, not the dog (padding), and no colour where the caption has none."""
+    assert stated_pairs(prompts, NAMED).tolist() == [[True, False, True, False], [False] * 4]
+
+
+def test_what_captions_state_is_looked_for_anywhere(judge: ObjectJudge, prompts: Prompts) -> None:
+    found = judge.stated(torch.zeros(2, 3, 64, 64), prompts, NAMED)
+    assert found["found"].tolist() == [[True, True, False]] * 2
+    assert found["stated_object_accuracy"].tolist() == [1, 1]
+    assert found["stated_scene_accuracy"][0] == 1 and found["stated_scene_accuracy"][1].isnan()
+    colours = found["stated_colour_accuracy"]
+    assert colours[0] == 0.5, "the kite is red; there is a boat, and something red, but no red boat"
+    assert colours[1].isnan()
+
+
+def test_a_named_class_that_is_not_seen_is_missing(judge: ObjectJudge, prompts: Prompts) -> None:
+    named = torch.tensor([[True, True, True], [False, False, False]])
+    accuracy = judge.stated(torch.zeros(2, 3, 64, 64), prompts, named)["stated_object_accuracy"]
+    assert accuracy[0] == pytest.approx(2 / 3)
+    assert accuracy[1].isnan()
+
+
+def test_true_objects_are_read_inside_their_shapes(judge: ObjectJudge, prompts: Prompts) -> None:
+    """The first kite is hidden behind the second and does not count; the boat is there, but in blue."""
+    found = judge.objects(torch.zeros(2, 3, 64, 64), prompts.batch.layout, prompts, NAMED)
+    assert found["object_accuracy"].tolist() == [1, 1]
+    assert found["colour_accuracy"].tolist() == [0.5, 0.5]
+    assert found["told_colour_accuracy"][0] == 0.5, "of the second picture's objects no colour is told"
+    assert found["told_colour_accuracy"][1].isnan()
+    assert "scene_accuracy" not in found
+
+
+def test_without_colours_nothing_is_asked_of_them(judge: ObjectJudge, prompts: Prompts) -> None:
+    batch = prompts.batch
+    bare = Batch(batch.image_ids, batch.words, batch.word_count, batch.layout)
+    found = judge.stated(torch.zeros(2, 3, 64, 64), Prompts(prompts.keys, prompts.tokens, bare), NAMED)
+    assert "stated_colour_accuracy" not in found

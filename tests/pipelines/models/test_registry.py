@@ -1,0 +1,225 @@
+"""The registered model, loaded where Ray and this repository's programs cannot be imported."""
+
+import base64
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import objgan
+from objgan.errors import InputError
+from objgan.generation import ObjGAN
+from pipelines.__main__ import main
+from pipelines.models.generate import local_model
+from pipelines.models.registry import REQUIREMENTS, Registered, mlflow_at, register
+from pipelines.tracking.tracker import prepare_store, tracked_run
+from tests.tools.training import wait_until
+
+# Run in a folder elsewhere, isolated from the working directory and from installed checkouts: what may not be there is
+# not there. `objgan` itself comes out of the registered model's own copy of the code.
+ELSEWHERE = """
+    import json, sys
+
+    class Absent:
+        def find_spec(self, name, path=None, target=None):
+            if name.split(".")[0] in {"ray", "pipelines", "tune", "cluster"}:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    sys.meta_path.insert(0, Absent())
+    import mlflow, pandas
+
+    mlflow.set_tracking_uri(sys.argv[1])
+    model = mlflow.pyfunc.load_model("models:/objgan@challenger")
+    table = model.predict(pandas.DataFrame({"caption": ["a red kite", "the boat"]}), params={"n": 2, "seed": 3})
+    default = model.predict(pandas.DataFrame({"caption": ["a red kite"]}))
+    import objgan
+
+    try:
+        model.predict(pandas.DataFrame({"caption": ["zebra"]}))
+        refused = ""
+    except Exception as error:
+        refused = str(error)
+    print(json.dumps({"objgan": objgan.__file__, "rows": table.to_dict("records"), "refused": refused,
+                      "default": default.to_dict("records"), "ray": "ray" in sys.modules}))
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+
+
+def addresses() -> list[str | None]:
+    return [os.environ.get(f"MLFLOW_{name}") for name in ("TRACKING_URI", "REGISTRY_URI", "EXPERIMENT_ID")]
+
+
+@pytest.fixture(scope="module")
+def version(store: str, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    prepare_store(store)
+    before, path = addresses(), list(sys.path)
+    with tracked_run(store, "register", tmp_path_factory.mktemp("run") / "run.txt", {}) as tracking:
+        done = register(model_folder, tracking_uri=store, run_id=tracking.run, tags={"mask_iou": "0.5"})
+    assert addresses() == before and sys.path == path, "the rest of the process goes on as before"
+    assert done == Registered("models:/objgan/1", new=True)
+    return mlflow.MlflowClient(store, store).get_model_version_by_alias("objgan", "challenger")
+
+
+@pytest.fixture(scope="module")
+def logged(store: str, version: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("download")
+    with mlflow_at(store):
+        return Path(mlflow.artifacts.download_artifacts(version.source, dst_path=str(folder)))
+
+
+def test_the_version_knows_its_run_and_tags(version: Any) -> None:
+    assert str(version.version) == "1" and version.tags["mask_iou"] == "0.5" and version.run_id
+
+
+def test_it_predicts_where_ray_and_pipelines_are_not(
+    store: str, version: Any, model_folder: Path, tmp_path: Path
+) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-B", "-c", textwrap.dedent(ELSEWHERE), store],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert not said["ray"] and not said["objgan"].startswith(str(Path(objgan.__file__).parent))
+    assert [row["caption"] for row in said["rows"]] == ["a red kite"] * 2 + ["the boat"] * 2
+    assert "'zebra'" in said["refused"]
+    ours = objgan.load(model_folder, "cpu").generate(["a red kite", "the boat"], n=2, seed=3)
+    for row, one in zip(said["rows"], ours, strict=True):
+        with Image.open(io.BytesIO(base64.b64decode(row["image_png"]))) as image:
+            assert np.array_equal(np.asarray(image), one.image)
+        assert len(json.loads(row["layout_json"])["objects"]) == len(one.names)
+    assert len(said["default"]) == 1
+
+
+def test_nothing_in_it_is_pickled(logged: Path) -> None:
+    files = [path for path in logged.rglob("*") if path.is_file()]
+    endings = {path.suffix for path in files}
+    assert endings <= {".json", ".safetensors", ".py", ".txt", ".yaml", ".yml", ".typed", ""}, endings
+    for path in files:
+        assert path.read_bytes()[:1] != b"\x80", f"{path} starts like a pickle"
+        assert not zipfile.is_zipfile(path), f"{path} is a zip, as torch.save writes"
+    assert {path.suffix for path in (logged / "artifacts").rglob("*") if path.is_file()} == {".json", ".safetensors"}
+
+
+def test_it_says_what_it_needs_and_takes(logged: Path) -> None:
+    lines = (logged / "requirements.txt").read_text().split()
+    assert [line.split("==")[0] for line in lines] == list(REQUIREMENTS)
+    assert all("==" in line and "+" not in line for line in lines)
+    info = mlflow.models.Model.load(str(logged))
+    assert info.signature.inputs.input_names() == ["caption"]
+    assert info.signature.outputs.input_names() == ["caption", "image_png", "layout_json"]
+    assert {p.name: p.default for p in info.signature.params.params} == {"n": 1, "seed": 0}
+    example = json.loads((logged / "input_example.json").read_text())
+    assert example == {"columns": ["caption"], "data": [["a kite"]]}
+
+
+def test_generate_finds_it_by_alias_run_and_folder(store: str, version: Any, logged: Path, model_folder: Path) -> None:
+    for uri in ("models:/objgan@challenger", "models:/objgan/1", f"runs:/{version.run_id}/objgan", str(logged)):
+        with local_model(uri, store) as folder:
+            assert (folder / "model.json").read_bytes() == (model_folder / "model.json").read_bytes()
+
+
+def test_the_same_model_is_no_new_version(store: str, version: Any, model_folder: Path, tmp_path: Path) -> None:
+    """Wherever its folder lies. The version that is there gets the alias and the tags."""
+    elsewhere = tmp_path / "copy"
+    shutil.copytree(model_folder, elsewhere)
+    again = register(elsewhere, alias="again", tracking_uri=store, tags={"more": "1"})
+    assert again == Registered("models:/objgan/1", new=False)
+    assert again.text("again") == "models:/objgan/1 holds this model already: no new version; alias again points to it"
+    client = mlflow.MlflowClient(store, store)
+    there = client.get_model_version_by_alias("objgan", "again")
+    assert str(there.version) == "1" and there.run_id == version.run_id
+    assert there.tags["mask_iou"] == "0.5" and there.tags["more"] == "1"
+    other = register(elsewhere, name="other", tracking_uri=store)
+    assert other == Registered("models:/other/1", new=True), "another registered model has versions of its own"
+
+
+def test_another_model_is_a_new_version_that_takes_the_alias(
+    store: str, version: Any, model_folder: Path, tmp_path: Path
+) -> None:
+    model = ObjGAN.load(model_folder, device="cpu")
+    with torch.no_grad():
+        next(model.networks["box_generator"].parameters()).add_(1.0)
+    model.save(tmp_path / "changed")
+    assert register(tmp_path / "changed", tracking_uri=store) == Registered("models:/objgan/2", new=True)
+    client = mlflow.MlflowClient(store, store)
+    assert str(client.get_model_version_by_alias("objgan", "challenger").version) == "2"
+    assert client.get_model_version("objgan", "1").run_id == version.run_id
+
+
+def _logged(store: str) -> list[Any]:
+    client = mlflow.MlflowClient(store, store)
+    return list(client.search_logged_models([client.get_experiment_by_name("objgan").experiment_id]))
+
+
+def test_a_register_that_was_killed_leaves_nothing_that_gc_does_not_remove(
+    model_folder: Path, tmp_path: Path, repository: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    prepare_store(store)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    words = [sys.executable, "-m", "pipelines", "register", "--model", str(model_folder)]
+    process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(repository)})
+    wait_until(lambda: bool(_logged(store)) or process.poll() is not None)
+    process.send_signal(signal.SIGSTOP)
+    (model,) = _logged(store)
+    place = Path(model.artifact_location.removeprefix("file://"))
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "half").write_text("a file that the killed process had written")
+    assert main(["runs", "gc"]) == 0 and len(_logged(store)) == 1, "the process lives: its model is no leftover"
+    process.kill()
+    process.wait()
+    assert main(["runs", "gc", "--dry-run"]) == 0
+    assert f"would remove {model.model_id}" in capsys.readouterr().out and len(_logged(store)) == 1
+    assert main(["runs", "gc"]) == 0
+    assert f"removed {model.model_id}" in capsys.readouterr().out
+    assert _logged(store) == [] and not place.exists()
+    assert register(model_folder, tracking_uri=store) == Registered("models:/objgan/1", new=True)
+    assert main(["runs", "gc"]) == 0 and len(_logged(store)) == 1, "what became a version stays"
+    assert main(["register", "--model", str(model_folder)]) == 0
+    assert "models:/objgan/1 holds this model already" in capsys.readouterr().out
+
+
+def test_no_store_is_made_in_the_folder_that_a_process_happens_to_be_in(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's own default is `mlflow.db` in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    assert register(model_folder).uri == "models:/objgan/1"
+    with local_model("models:/objgan@challenger", "") as folder:
+        assert (folder / "model.json").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_wrong_input_is_refused_in_one_line(store: str, model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text("[]")
+    cases = (
+        (lambda: register(tmp_path / "none", tracking_uri=store), "no file"),
+        (lambda: register(tmp_path, tracking_uri=store), "not a model's model.json"),
+        (lambda: register(model_folder, tracking_uri=str(tmp_path / "mlruns")), "MLflow"),
+        (lambda: register(model_folder, name="", tracking_uri=store), "cannot register"),
+    )
+    for attempt, message in cases:
+        with pytest.raises(InputError, match=message) as caught:
+            attempt()
+        assert "\n" not in str(caught.value)

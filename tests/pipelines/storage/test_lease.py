@@ -1,0 +1,302 @@
+"""Leases between genuine processes: killed, stopped, and started at the same moment."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from objgan.errors import InputError
+from pipelines.storage.holders import BEATS, LEASE, LeaseInfo
+from pipelines.storage.lease import Lease, LeaseLost, fence, holder
+from pipelines.storage.storage import Storage
+
+_HOLD = """
+import sys
+from pipelines.storage.lease import Lease, LeaseLost
+from pipelines.storage.storage import Storage
+with Lease.acquire(Storage(sys.argv[1]), ttl=float(sys.argv[2]), who="a test") as lease:
+    print("held", flush=True)
+    for line in sys.stdin:
+        try:
+            lease.check()
+            print("mine", flush=True)
+        except LeaseLost as error:
+            print(f"lost {lease.lost.is_set()} {error}", flush=True)
+"""
+# One process imports, its children race: they start at the same instant, and hold what they got for a while.
+_RACE = """
+import os, sys, time
+from objgan.errors import InputError
+from pipelines.storage.lease import Lease
+from pipelines.storage.storage import Storage
+place, rounds, racers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+for number in range(rounds):
+    start, children = time.time() + 0.1, []
+    folder = place.replace("NUMBER", str(number))
+    for _ in range(racers):
+        child = os.fork()
+        if not child:
+            storage = Storage(folder)
+            storage.names()
+            time.sleep(max(0, start - time.time()))
+            try:
+                with Lease.acquire(storage):
+                    time.sleep(0.4 if storage.local else 2.5)
+                    os._exit(7)
+            except InputError:
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+    print(codes, flush=True)
+"""
+
+
+@contextlib.contextmanager
+def _holder(place: str, repository: Path, ttl: float = 30.0) -> Iterator[subprocess.Popen]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, place, str(ttl)],
+        cwd=repository,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()  # type: ignore[union-attr]
+
+
+def _ask(process: subprocess.Popen) -> str:
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write("?\n")
+    process.stdin.flush()
+    return process.stdout.readline()
+
+
+def _foreign(storage: Storage, age: float, ttl: float = 1.0) -> LeaseInfo:
+    """A lease of another machine, its last sign of life `age` seconds ago."""
+    info = dataclasses.replace(
+        LeaseInfo.of_this_process("f" * 16, ttl, "another"), host="far", machine="boot/ns", beat=7
+    )
+    storage.write(LEASE, json.dumps(info.fixed()))
+    _sign(storage, info, age)
+    return info
+
+
+def _sign(storage: Storage, info: LeaseInfo, age: float = 0.0, beat: int = 7) -> None:
+    storage.write(f"{BEATS}/{info.token}.json", json.dumps({"beat": beat, "time": time.time() - age}))
+
+
+def test_a_run_is_held_and_given_back(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    assert holder(storage) is None
+    with Lease.acquire(storage, ttl=0.5, who="the test") as lease:
+        there = holder(storage)
+        assert there is not None
+        assert (there.pid, there.command, there.token) == (os.getpid(), "the test", lease.token)
+        assert there.seems_alive and not there.is_gone
+        lease.check()
+        fence(storage, lease.token)
+        with pytest.raises(InputError, match=rf"held by process {os.getpid()} on .* \(the test\): wait for it"):
+            Lease.acquire(storage)
+        time.sleep(0.35)
+        later = holder(storage)
+        assert later is not None and later.beat > there.beat and later.time > there.time
+    assert holder(storage) is None
+    assert storage.names(BEATS) == ["lock"], "no signs of life are left behind"
+    with pytest.raises(RuntimeError, match="on purpose"), Lease.acquire(storage):
+        raise RuntimeError("on purpose")
+    assert holder(storage) is None
+
+
+def test_a_bucket_is_held_alike(s3: str) -> None:
+    storage = Storage(s3)
+    with Lease.acquire(storage) as lease:
+        fence(storage, lease.token)
+        with pytest.raises(InputError, match="held by process"):
+            Lease.acquire(storage)
+        with pytest.raises(LeaseLost, match="taken over by"):
+            fence(storage, "another")
+    assert storage.names(hidden=True) in ([], [BEATS])
+
+
+def test_a_second_process_is_refused_and_a_killed_one_is_followed_at_once(tmp_path: Path, repository: Path) -> None:
+    storage, told = Storage(tmp_path), []
+    with _holder(str(tmp_path), repository) as process:
+        with pytest.raises(InputError, match=f"held by process {process.pid} on .* since .*a test.*: wait for it"):
+            Lease.acquire(storage)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        there = holder(storage)
+        assert there is not None and there.is_gone and not there.seems_alive
+        began = time.monotonic()
+        with Lease.acquire(storage, log=told.append):
+            assert time.monotonic() - began < 1
+    assert f"over from process {process.pid}" in told[0]
+
+
+def test_a_later_process_of_the_same_number_is_not_the_holder(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    ours = LeaseInfo.of_this_process("f" * 16, 30.0)
+    before = dataclasses.replace(ours, process_started=ours.process_started - 1)
+    storage.write(LEASE, json.dumps(before.fixed()))
+    with Lease.acquire(storage):
+        pass
+
+
+def test_a_driver_can_queue(tmp_path: Path, repository: Path) -> None:
+    with _holder(str(tmp_path), repository) as process:
+        with pytest.raises(InputError, match="held by"):
+            Lease.acquire(Storage(tmp_path), wait=0.3)
+        assert process.stdin is not None
+        process.stdin.close()
+        with Lease.acquire(Storage(tmp_path), wait=20):
+            pass
+
+
+def test_a_sleeper_is_taken_over_after_its_time_and_fenced_off_when_it_wakes(tmp_path: Path, repository: Path) -> None:
+    storage = Storage(tmp_path)
+    with _holder(str(tmp_path), repository, ttl=1.0) as process:
+        assert _ask(process) == "mine\n"
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(InputError):
+            Lease.acquire(storage)
+        with Lease.acquire(storage, wait=20) as lease:
+            process.send_signal(signal.SIGCONT)
+            assert "taken over by process" in _ask(process)
+            time.sleep(0.5)
+            assert _ask(process).startswith("lost True"), "the heartbeat has seen it as well"
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(10)
+            lease.check()
+            assert not lease.lost.is_set()
+
+
+def test_a_sleeper_that_nobody_followed_goes_on(tmp_path: Path, repository: Path) -> None:
+    with _holder(str(tmp_path), repository, ttl=0.5) as process:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1)
+        process.send_signal(signal.SIGCONT)
+        assert _ask(process) == "mine\n"
+
+
+def test_a_holder_elsewhere_is_followed_only_after_its_time(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    info = _foreign(storage, age=0, ttl=2.0)
+    alive = threading.Timer(0.6, lambda: _sign(storage, info, beat=8))
+    alive.start()
+    with pytest.raises(InputError, match=r"on far .*: wait for it to end"):
+        Lease.acquire(storage)
+    # A machine that died a moment ago says nothing more.
+    began = time.monotonic()
+    with Lease.acquire(storage):
+        assert 2 <= time.monotonic() - began < 6
+
+
+def test_a_holder_whose_clock_is_wrong_is_watched_by_ours(tmp_path: Path) -> None:
+    """Signs of life that look an hour old, or of an hour ahead, but go on: it lives. If they do not, it is dead."""
+    storage = Storage(tmp_path)
+    for age in (3600, -3600):
+        info = _foreign(storage, age, ttl=2.0)
+        command = (
+            "import sys, time, json, pathlib\n"
+            "for beat in range(8, 40):\n"
+            f"    time.sleep(0.2); place = pathlib.Path(sys.argv[1]); aside = place.with_suffix('.new')\n"
+            f"    aside.write_text(json.dumps(dict(beat=beat, time=time.time() - {age}))); aside.replace(place)\n"
+        )
+        beating = subprocess.Popen([sys.executable, "-c", command, str(tmp_path / BEATS / f"{info.token}.json")])
+        time.sleep(0.3)
+        with pytest.raises(InputError, match="held by"):
+            Lease.acquire(storage)
+        beating.kill()
+        beating.wait()
+        began = time.monotonic()
+        with Lease.acquire(storage):
+            assert time.monotonic() - began >= (0.6 if age > 0 else 2.0)
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_of_many_at_the_same_moment_one_wins(tmp_path: Path, repository: Path, dead: bool) -> None:
+    """Ten times three processes, on a free run and on one whose holder is dead."""
+    for number in range(10):
+        storage = Storage(tmp_path / str(number))
+        if dead:
+            gone = dataclasses.replace(LeaseInfo.of_this_process("f" * 16, 30.0), process_started=1)
+            storage.write(LEASE, json.dumps(gone.fixed()))
+    done = subprocess.run(
+        [sys.executable, "-c", _RACE, str(tmp_path / "NUMBER"), "10", "3"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["[0, 0, 7]"] * 10, done.stderr
+
+
+def test_in_a_bucket_one_wins(s3: str, repository: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _RACE, s3.replace("/one", "/NUMBER"), "2", "2"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["[0, 7]"] * 2, done.stderr
+
+
+def test_a_lease_that_is_deleted_is_lost(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    with Lease.acquire(storage, ttl=0.5) as lease:
+        storage.delete(LEASE)
+        with pytest.raises(LeaseLost, match="no longer held"):
+            lease.check()
+        assert lease.lost.wait(1)
+
+
+def test_a_heartbeat_outlives_storage_that_is_away(tmp_path: Path) -> None:
+    """The folder of the signs of life is a file for a while: nothing can be written there."""
+    told: list[str] = []
+    with Lease.acquire(Storage(tmp_path), ttl=1.0, log=told.append) as lease:
+        (tmp_path / BEATS).rename(tmp_path / "away")
+        (tmp_path / BEATS).write_text("")
+        time.sleep(0.6)
+        (tmp_path / BEATS).unlink()
+        (tmp_path / "away").rename(tmp_path / BEATS)
+        time.sleep(0.5)
+        there = holder(Storage(tmp_path))
+        assert there is not None and there.age < 0.5
+        assert not lease.lost.is_set()
+        lease.check()
+    assert len(told) == 1 and "no sign of life could be given" in told[0]
+
+
+def test_what_is_no_lease_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / LEASE).write_text('{"hello": 1}')
+    with pytest.raises(InputError, match="is not a lease: delete it"):
+        Lease.acquire(Storage(tmp_path))
+
+
+def test_a_holder_says_what_was_typed_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["/x/pipelines/__main__.py", "train", "boxes", "--storage", "s3://id:hush@bucket/runs"]
+    )
+    command = LeaseInfo.of_this_process("token", 1.0, None).command
+    assert command.startswith("python -m pipelines train boxes --storage")
+    assert "hush" not in command

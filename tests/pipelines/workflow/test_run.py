@@ -1,0 +1,44 @@
+"""The whole way, killed in the middle: the same command goes on and finishes."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from tests.tools.killed_demo import EVERY, LONG, KilledDemo
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+
+STEPS = ["assemble", "boxes", "encoders", "evaluate", "images", "prepare", "register", "sample", "shapes"]
+
+
+def test_a_killed_run_goes_on_where_it_was(killed_demo: KilledDemo) -> None:
+    assert killed_demo.code == 0, killed_demo.said[-6000:]
+    assert {path.parent.name.split("-")[0] for path in killed_demo.finished} == {"sample", "prepare"}
+    resumed = re.search(r"encoders: resuming from step (\d+)", killed_demo.said)
+    assert resumed is not None
+    assert EVERY <= int(resumed[1]) < LONG
+    for path, when in killed_demo.finished.items():
+        assert path.stat().st_mtime_ns == when, f"{path} was finished, and done again"
+
+
+def test_a_killed_run_leaves_every_result_once(killed_demo: KilledDemo) -> None:
+    out = killed_demo.folder / "runs" / "demo"
+    assert sorted(path.parent.name.split("-")[0] for path in out.glob("*/step.json")) == STEPS
+    assert (out / "pictures" / "contact_sheet.png").exists()
+    assert str(Path("runs/demo/pictures/contact_sheet.png")) in killed_demo.said
+    client = MlflowClient(f"sqlite:///{killed_demo.folder / 'runs' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("objgan")
+    runs = client.search_runs([experiment.experiment_id])
+    parent = (out / "mlflow_run.txt").read_text().strip()
+    nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent]
+    assert sorted(run.data.tags["objgan.step"] for run in nested) == STEPS, "one nested run a step, also after the kill"
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    encoders = next(run for run in nested if run.data.tags["objgan.step"] == "encoders")
+    history = client.get_metric_history(encoders.info.run_id, "matching/words")
+    assert [metric.step for metric in history] == list(range(1, LONG + 1)), "no step twice, none missing"
+    version = client.get_model_version_by_alias("objgan", "challenger")
+    assert json.loads((out / "config.json").read_text())["recipe"] == "tiny"
+    assert version.version in ("1", 1)

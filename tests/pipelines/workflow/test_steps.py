@@ -1,0 +1,96 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from objgan.config import STAGES
+from pipelines.recipes import resolve
+from pipelines.tracking.tracker import prepare_store
+from pipelines.training.driver import check_groups
+from pipelines.workflow.run import stage_config
+from pipelines.workflow.steps import Step, describe, plan, run_plan
+
+
+def _steps(width: int = 1) -> list[Step]:
+    return [Step("first", {}), Step("wide", {"width": width}, ("first",)), Step("last", {}, ("wide",))]
+
+
+def test_an_identity_follows_settings_and_dependencies_but_not_paths() -> None:
+    here, there, wider = plan(Path("a"), _steps()), plan(Path("b"), _steps()), plan(Path("a"), _steps(2))
+    assert here.identities == there.identities
+    assert here.identities["first"] == wider.identities["first"]
+    assert here.identities["wide"] != wider.identities["wide"]
+    assert here.identities["last"] != wider.identities["last"], "what a changed step feeds is another thing too"
+
+
+def test_a_step_before_what_it_needs_is_refused() -> None:
+    with pytest.raises(ValueError, match="last needs wide"):
+        plan(Path("a"), [Step("last", {}, ("wide",))])
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+    prepare_store(uri)
+    return uri
+
+
+class _Boom(Exception):
+    pass
+
+
+def test_finished_steps_are_skipped_and_a_failed_one_is_run_again(tmp_path: Path, store: str) -> None:
+    done: list[str] = []
+    broken = {"wide"}
+
+    def action(step: Step, folder: Path, tracking: Any) -> dict[str, Any]:
+        if step.name in broken:
+            raise _Boom
+        done.append(step.name)
+        return {"made": step.name}
+
+    work = plan(tmp_path, _steps())
+    actions = dict.fromkeys(("first", "wide", "last"), action)
+    parent = _parent(store)
+    with pytest.raises(_Boom):
+        run_plan(work, actions, store, parent, lambda line: None)
+    assert done == ["first"]
+    assert work.result("wide") is None
+    broken.clear()
+    results = run_plan(work, actions, store, parent, lambda line: None)
+    assert done == ["first", "wide", "last"], "the finished step is not run twice"
+    assert results["last"]["made"] == "last"
+    assert all(line.startswith("finished") for line in describe(work).splitlines())
+    _check_runs(store, parent)
+
+
+def _parent(store: str) -> str:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(store)
+    return client.create_run(client.get_experiment_by_name("objgan").experiment_id, run_name="parent").info.run_id
+
+
+def _check_runs(store: str, parent: str) -> None:
+    """One nested run a step, also for the step that was run twice, all of them finished."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("objgan").experiment_id
+    runs = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert sorted(run.data.tags["objgan.step"] for run in runs) == ["first", "last", "wide"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_a_stage_of_a_run_has_no_more_workers_than_its_batch_has_groups() -> None:
+    config, said = resolve("paper", None, ["compute.workers=4", "compute.max_workers=8"]), list[str]()
+    fitting = {stage: stage_config(config, stage, said.append).compute for stage in STAGES}
+    assert {stage: (one.workers, one.max_workers) for stage, one in fitting.items()} == {
+        "encoders": (1, 1), "boxes": (4, 8), "shapes": (4, 8), "images": (4, 4)
+    }  # fmt: skip
+    assert said == [
+        "encoders: 1 worker, for so many groups has its batch (encoders.training.group)",
+        "images: 4 workers, for so many groups has its batch (images.training.group)",
+    ]
+    for stage in STAGES:
+        check_groups(stage_config(config, stage), stage)

@@ -1,0 +1,60 @@
+"""A sweep over stage `boxes` as an engine leaves it: 14 trials under ASHA, one failed, one not a number at its end."""
+
+import math
+import random
+from pathlib import Path
+
+from pipelines.recipes import resolve
+from tune.space.default_space import default_space
+from tune.sweep.results import Point, SweepResult, Trial
+from tune.sweep.sweep import Budget, Goal, Sweep
+
+STEPS = (100, 200, 300, 400)
+
+
+def recorded_sweep(folder: Path, data: Path | None = None) -> Sweep:
+    space = default_space(("boxes",))
+    config = resolve("tiny", None, ("boxes.training.steps=400", "boxes.training.checkpoint_every=100"))
+    return Sweep(
+        run="recorded",
+        stages=("boxes",),
+        config=config,
+        data=data or folder / "data",
+        storage=str(folder),
+        space=space,
+        goal=Goal("label_f1", "max"),
+        budget=Budget(trials=14, max_concurrent=2, seconds=1800.0),
+    )
+
+
+def recorded_result(sweep: Sweep, trials: int = 14) -> SweepResult:
+    """The measure grows with steps, and is best at a rate of 3e-3 and little dropout."""
+    draw = random.Random(4)
+    return SweepResult("finished", tuple(_trial(sweep, number, draw) for number in range(trials)), 1234.5)
+
+
+def _trial(sweep: Sweep, number: int, draw: random.Random) -> Trial:
+    settings = {name: _draw(knob, draw) for name, knob in sweep.space.knobs.items()}
+    identity = f"t{number:05d}"
+    if number == 5:
+        return Trial(identity, number, settings, "failed", (), None, "RuntimeError: out of luck", 9.0)
+    rate, dropout = math.log(settings["boxes.training.lr"] / 3e-3), settings["boxes.dropout"]
+    top = 0.62 - 0.06 * rate**2 - 0.3 * dropout + draw.gauss(0, 0.01)
+    steps = STEPS if top > 0.5 else STEPS[: 1 + number % 2]
+    points = tuple(
+        Point(step, step / 10, {"label_f1": top * (1 - math.exp(-step / 150)), "count_error": 4 - top - step / 400})
+        for step in steps
+    )
+    if number == 8:
+        points = (*points[:-1], Point(points[-1].step, points[-1].seconds, {"label_f1": math.nan}))
+    state = "finished" if steps == STEPS else "stopped"
+    last = points[-1].step
+    return Trial(identity, number, settings, state, points, f"step_{last:08d}", None, last / 10 + 5, last / 12)
+
+
+def _draw(knob, draw: random.Random):
+    if knob.kind == "choice":
+        return draw.choice(knob.values)
+    if knob.kind == "log_uniform":
+        return math.exp(draw.uniform(math.log(knob.low), math.log(knob.high)))
+    return draw.uniform(knob.low, knob.high)

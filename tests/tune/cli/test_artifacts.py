@@ -1,0 +1,120 @@
+"""What a finished sweep shows: table, curves, recipe file, pictures, and its description."""
+
+import csv
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from objgan.errors import InputError
+from pipelines.recipes import resolve
+from tests.tools.recorded import recorded_sweep
+from tune.__main__ import main
+from tune.cli.artifacts import write_outcome
+from tune.report.export import best_trial, export_recipe, trial_config
+from tune.report.study import compared_step, importances
+from tune.report.tables import curve, ranked, rows, short_names, summary, table
+from tune.space.settings import with_settings
+from tune.sweep.results import Point, SweepResult, Trial
+from tune.sweep.spec_file import changed, load_sweep, save_sweep
+from tune.sweep.sweep import Budget
+
+
+def test_an_exported_recipe_resolves_to_exactly_the_trials_settings(sweep, result, tmp_path) -> None:
+    export_recipe(sweep, result, tmp_path / "sub" / "best.yaml", print)
+    best = best_trial(sweep, result)
+    for recipe in ("tiny", "paper"):
+        found = resolve(recipe, tmp_path / "sub" / "best.yaml", ())
+        assert found == trial_config(sweep, best) == with_settings(sweep.config, best.settings)
+    assert found.boxes.training.lr == best.settings["boxes.training.lr"] != sweep.config.boxes.training.lr
+
+
+def test_settings_that_changed_are_exported_as_at_the_best_report(sweep) -> None:
+    first, later = {"boxes.dropout": 0.1}, {"boxes.dropout": 0.2}
+    points = (Point(1, 1.0, {"label_f1": 0.5}, first), Point(2, 2.0, {"label_f1": 0.6}, later))
+    trial = Trial("a", 0, first, "finished", points, donors=((1, "b"),))
+    assert trial_config(sweep, trial).boxes.dropout == 0.2
+    told = summary(sweep, SweepResult("finished", (trial,), 3.0))
+    assert "0 -> 0.2" in told and "at step 1 from trial b" in told
+
+
+def test_steps_take_the_place_of_epochs(sweep) -> None:
+    config = with_settings(resolve("paper", None, ()), {"boxes.training.steps": 50})
+    assert (config.boxes.training.steps, config.boxes.training.epochs) == (50, None)
+
+
+def test_a_sweep_without_a_measure_has_no_best_trial(sweep) -> None:
+    nothing = SweepResult("failed", (Trial("a", 0, {}, "failed"),), 1.0)
+    with pytest.raises(InputError, match="no trial has told label_f1"):
+        best_trial(sweep, nothing)
+    assert "no trial has told" in summary(sweep, nothing) and "failed" in table(nothing, sweep.goal)
+    write_outcome(sweep, nothing, print)
+
+
+def test_the_table_is_by_measure_and_survives_what_is_not_finite(sweep, result) -> None:
+    order = [trial.number for trial in ranked(result.trials, sweep.goal)]
+    assert order[0] == best_trial(sweep, result).number and order[-1] == 5
+    assert curve(result.trials[8], sweep.goal, 0.0, 1.0).endswith("x")
+    assert len(table(result, sweep.goal).splitlines()) == 15
+    assert rows(result, replace(sweep.goal, mode="min"))[0]["trial"] != order[0]
+    names = ["images.training.generator_lr", "shapes.training.generator_lr", "images.width"]
+    assert list(short_names(names).values()) == [
+        "images.training.generator_lr",
+        "shapes.training.generator_lr",
+        "width",
+    ]
+
+
+def test_importance_finds_the_settings_that_matter(sweep) -> None:
+    from tests.tools.recorded import recorded_result
+
+    many = recorded_result(sweep, trials=60)
+    found = importances(many, sweep.space, sweep.goal)
+    assert found is not None
+    shares, step, trials = found
+    assert set(list(shares)[:2]) == {"boxes.dropout", "boxes.training.lr"} and sum(shares.values()) == pytest.approx(1)
+    assert step == compared_step(many, sweep.goal) and trials >= 45
+    few = SweepResult("finished", many.trials[:4], 1.0)
+    assert importances(few, sweep.space, sweep.goal) is None
+
+
+def test_the_outcome_lies_in_the_sweeps_folder(sweep, result) -> None:
+    said: list[str] = []
+    write_outcome(sweep, result, said.append)
+    folder = sweep.store().local
+    assert folder is not None and not said
+    with (folder / "trials.csv").open() as file:
+        told = list(csv.DictReader(file))
+    assert len(told) == 14 and float(told[0]["label_f1"]) == pytest.approx(0.56971, abs=1e-5)
+    for name in ("history", "curves", "parallel_coordinates", "importance"):
+        with Image.open(folder / "pictures" / f"{name}.png") as image:
+            assert image.size[0] > 800 and len(set(image.convert("L").resize((64, 64)).get_flattened_data())) > 8
+    page = (folder / "pictures" / "sweep.html").read_text()
+    assert "Parallel coordinates" in page and 'src="http' not in page
+    assert resolve("tiny", folder / "best.yaml", ()) == trial_config(sweep, best_trial(sweep, result))
+
+
+def test_a_sweep_is_read_back_as_it_was_written_down(tmp_path) -> None:
+    sweep = recorded_sweep(tmp_path)
+    assert load_sweep(sweep.store()) is None
+    save_sweep(sweep)
+    found = load_sweep(sweep.store())
+    assert found == sweep
+    assert changed(replace(sweep, budget=Budget(99)), sweep) == []
+    assert changed(replace(sweep, seed=1, scheduler="none"), sweep) == ["scheduler: asha -> none", "seed: 0 -> 1"]
+
+
+def test_show_tells_of_a_sweep_and_exports_its_best_settings(sweep, result, tmp_path, capsys) -> None:
+    asked = ["show", "recorded", "--storage", str(tmp_path), "--export-recipe", str(tmp_path / "best.yaml")]
+    assert main(asked) == 0
+    told = capsys.readouterr().out
+    assert "best: trial 7" in told and "0.003 -> " in told
+    assert resolve("tiny", tmp_path / "best.yaml", ()) == trial_config(sweep, best_trial(sweep, result))
+    assert main([*asked[:4], "--json"]) == 0
+    assert '"trial": 7' in capsys.readouterr().out
+
+
+def test_show_says_that_a_driver_is_gone(sweep, tmp_path, capsys) -> None:
+    sweep.store().write("state.json", '{"state": "running", "seconds": 3.0}')
+    assert main(["show", "recorded", "--storage", str(tmp_path)]) == 0
+    assert "to resume: python -m tune --resume recorded" in capsys.readouterr().out

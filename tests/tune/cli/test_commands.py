@@ -1,0 +1,214 @@
+"""The command line without Ray: what is refused, in which words and with which code, and what `--dry-run` tells."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tools.recorded import recorded_sweep
+from tune.__main__ import duration, main, sweep_parser
+from tune.cli.options import sweep_of
+from tune.sweep.spec_file import load_sweep, save_sweep
+
+SMALL = ["--set", "boxes.training.steps=6", "--set", "boxes.training.checkpoint_every=2"]
+SMALL += ["--set", "data.max_words=8", "--set", "data.max_objects=3", "--set", "data.vector_channels=6"]
+SMALL += ["--set", "data.mask_size=32", "--set", "boxes.training.batch_size=6"]
+SMALL += [word for s in ("encoders", "boxes", "shapes", "images") for word in ("--set", f"{s}.training.max_words=8")]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("2h", 7200), ("1d", 86400), ("1.5H", 5400)])
+def test_lengths_of_time(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--resume", "x", "boxes"],
+        ["boxes", "--time-budget", "2"],
+        ["boxes", "--time-budget", "0h"],
+        ["boxes", "--gpu-hours", "inf"],
+        ["boxes", "--trials", "0"],
+        ["boxes", "--confirm", "1"],
+        ["boxes", "--scheduler", "best"],
+    ],
+)
+def test_what_cannot_be_typed(words: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2 and "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["boxe"], "unknown stage 'boxe'"),
+        (["boxes", "--metric", "label_f"], "did you mean label_f1.*count_error .min"),
+        (["boxes", "--metric", "likelihood/label"], "losses of a GAN do not say"),
+        (["boxes", "--recipe", "huge"], "unknown recipe 'huge'"),
+        (["boxes", "--space", "nothing.yaml"], "--space: cannot read nothing.yaml"),
+        (["boxes", "boxes"], "twice"),
+        (["boxes", "encoders"], "encoders come first"),
+        (["images"], "built on encoders: give --encoders DIR"),
+        (["encoders", "--encoders", "x"], "leave out one"),
+        (["boxes", "--data", "nowhere"], "nowhere"),
+        (["boxes", "--rest", "first"], "--rest goes with --register"),
+        (["boxes", "--rest", "first", "--register", "m"], "no finished stage encoders"),
+        (["boxes", "--scheduler", "pbt", "--trials", "1"], "at least"),
+        (["--resume", "gone"], "no sweep gone in .*: known are none"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(words, told, prepared_boxes, here, capsys) -> None:
+    given = words if "--data" in words or "--resume" in words else [*words, "--data", str(prepared_boxes), *SMALL]
+    assert main(given) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    import re
+
+    assert re.search(told, error), error
+    assert not list(here.iterdir())
+
+
+def test_a_dry_run_tells_space_cost_and_room_and_starts_nothing(prepared_boxes, here, capsys) -> None:
+    words = ["boxes", "--data", str(prepared_boxes), *SMALL, "--trials", "5", "--confirm", "3", "--time-budget", "2h"]
+    assert main([*words, "--dry-run", "--max-concurrent", "1"]) == 0
+    told = capsys.readouterr().out
+    for part in (
+        "5, 1 at once",
+        "boxes: 6 steps of 6 samples, 3 reports",
+        "at most 30 steps",
+        "6 more runs",
+        "2:00:00",
+    ):
+        assert part in told, part
+    assert "boxes.training.lr" in told and "log_uniform 0.0005 to 0.01" in told and "now 0.003" in told
+    assert "room     yes: 1 trial of 1 worker" in told
+    assert not list(here.iterdir())
+
+
+def test_a_dry_run_knows_the_speed_of_an_earlier_run_of_the_same_sizes(prepared_boxes, here, capsys) -> None:
+    from pipelines.runs.status import RunStatus
+    from pipelines.storage.storage import Storage
+
+    words = ["boxes", "--data", str(prepared_boxes), *SMALL, "--trials", "10", "--dry-run", "--max-concurrent", "1"]
+    from tests.tools.runs import write_settings
+
+    write_settings(here / "runs" / "first" / "boxes", SMALL)
+    RunStatus("finished", "boxes", seconds_per_step=60.0).save(Storage(here / "runs" / "first" / "boxes"))
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "about 0:06:00 of steps (as fast as first/boxes)" in told and "1 CPU hours, 1:00:00" in told
+
+
+def test_a_sweep_that_cannot_run_here_is_refused_before_it_starts(prepared_boxes, here, capsys) -> None:
+    words = ["boxes", "--data", str(prepared_boxes), *SMALL, "--set", "boxes.training.group=1", "--dry-run"]
+    assert main([*words, "--max-concurrent", "4000"]) == 2
+    told = capsys.readouterr()
+    assert "room     no: --max-concurrent 4000" in told.out and told.err.count("\n") == 1
+
+
+def test_another_sweep_of_the_same_name_is_refused(prepared_boxes, here, capsys) -> None:
+    save_sweep(recorded_sweep(here / "runs"))
+    assert main(["boxes", "--run", "recorded", "--data", str(prepared_boxes), *SMALL, "--dry-run"]) == 2
+    assert "was begun differently" in capsys.readouterr().err
+
+
+def test_a_job_submitted_as_new_goes_on_with_no_older_sweep(prepared_boxes, here, capsys, monkeypatch) -> None:
+    words = ["boxes", "--run", "old", "--data", str(prepared_boxes), *SMALL]
+    options = sweep_parser().parse_args(words)
+    save_sweep(sweep_of(options)[0])
+    monkeypatch.setenv("OBJGAN_RUNS", "new")
+    assert main(words) == 2
+    assert "holds a run that was begun before: submit with --resume" in capsys.readouterr().err
+    assert [path.name for path in (here / "runs" / "old").iterdir()] == ["sweep.json"], "nothing was touched"
+
+
+def test_lines_for_machines(repository: Path, here: Path) -> None:
+    words = [sys.executable, "-m", "tune", "boxes", "--recipe", "huge", "--run", "mine", "--log-format", "json"]
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    done = subprocess.run(words, cwd=here, env=environment, capture_output=True, text=True, check=False)
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert (done.returncode, last["state"], last["exit_code"], last["run"]) == (2, "error", 2, "mine")
+    assert "unknown recipe 'huge'" in last["message"]
+
+
+def test_a_resumed_sweep_may_get_a_larger_budget_and_never_fewer_trials(prepared_boxes, here, capsys) -> None:
+    import argparse
+
+    from tune.cli.options import sweep_of
+
+    save_sweep(recorded_sweep(here / "runs", prepared_boxes))
+    given = {"resume": "recorded", "storage": "runs", "trials": 20, "max_concurrent": None, "gpu_hours": None}
+    given |= {"trial_retries": 0, "assignments": ["compute.start_deadline=7"], "config": None, "workers": None}
+    found, begun = sweep_of(argparse.Namespace(**given, time_budget=60.0))
+    assert begun and (found.budget.trials, found.budget.seconds, found.budget.max_concurrent) == (20, 60.0, 2)
+    assert found.budget.retries == 0 and found.config.compute.start_deadline == 7
+    assert main(["--resume", "recorded", "--trials", "3", "--dry-run"]) == 2
+    assert "never gets fewer" in capsys.readouterr().err
+
+
+def test_the_default_space_is_printed_for_a_file(capsys, here) -> None:
+    from tune.space.default_space import default_space
+    from tune.space.file import parse_space
+
+    assert main(["space", "boxes", "shapes"]) == 0
+    assert parse_space(capsys.readouterr().out) == default_space(("boxes", "shapes"))
+    assert main(["space", "boxen"]) == 2
+    assert main(["space", "boxes", "--out", "my.yaml"]) == 0 and main(["space", "boxes", "--out", "my.yaml"]) == 2
+    assert "may have been changed by hand" in capsys.readouterr().err
+
+
+def test_a_moved_sweep_is_found_where_it_is(here) -> None:
+    from tune.sweep.spec_file import known_sweep
+
+    save_sweep(recorded_sweep(here / "before"))
+    (here / "before").rename(here / "after")
+    assert known_sweep("after", "recorded").storage == str(here / "after")
+    assert load_sweep(known_sweep("after", "recorded").store()) is not None
+
+
+def test_a_dry_run_counts_the_cores_of_the_process(prepared_boxes, tmp_path, repository) -> None:
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        pytest.skip("one core is all there is")
+    words = [sys.executable, "-m", "tune", "boxes", "--data", str(prepared_boxes), *SMALL, "--dry-run"]
+    done = subprocess.run(
+        words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(repository)}, capture_output=True, text=True,
+        check=False, preexec_fn=lambda: os.sched_setaffinity(0, {min(cores)}),
+    )  # fmt: skip
+    assert "room     yes: 1 trial of 1 worker at once on 1 CPU of this machine" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--set", "boxes.training.lr=1"], "boxes.training.lr=1 would change what the trials learn"),
+        (["--set", "compute.start_deadline=600", "--set", "seed=1"], "seed=1 would change"),
+        (["--config", "best.yaml"], "--config best.yaml would change"),
+        (["--set", "compute.start_deadline=soon"], "compute.start_deadline"),
+        (["--set", "compute.nothing=1"], "compute.nothing"),
+    ],
+)
+def test_a_resumed_sweep_takes_other_settings_of_machines_alone(words, told, prepared_boxes, here, capsys) -> None:
+    """A deadline that was too short can be raised; what trials learn stays."""
+    save_sweep(recorded_sweep(here / "runs", prepared_boxes))
+    assert main(["--resume", "recorded", *words, "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
+    from tune.sweep.spec_file import changed
+
+    known = load_sweep(recorded_sweep(here / "runs").store())
+    assert known is not None
+    options = sweep_parser().parse_args(["--resume", "recorded", "--set", "compute.start_deadline=600"])
+    raised, _ = sweep_of(options)
+    assert raised.config.compute.start_deadline == 600 and changed(raised, known) == []

@@ -1,0 +1,71 @@
+"""Settings are a function of the seed and of what was found."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from objgan.config import Config
+from tests.tools.sweeps import LR, SPACE, WEIGHT, small_sweep
+from tune.engine.search import draw, suggest
+from tune.space.space import Knob, Space
+from tune.sweep.results import Point, Trial
+from tune.sweep.trial_store import trial_id
+
+
+def test_random_settings_are_a_function_of_the_seed_and_the_number() -> None:
+    first = [draw(SPACE, 0, number) for number in range(20)]
+    assert first == [draw(SPACE, 0, number) for number in range(20)]
+    assert len({settings[LR] for settings in first}) == 20
+    assert draw(SPACE, 1, 0) != first[0]
+    more = Space({**SPACE.knobs, "boxes.dropout": Knob("uniform", 0.0, 0.5)})
+    assert draw(more, 0, 3) | first[3] == draw(more, 0, 3), "another knob changes nothing of the first ones"
+
+
+def test_every_kind_of_knob_stays_within_its_range() -> None:
+    space = Space({
+        "a": Knob("log_uniform", 1e-5, 1e-1),
+        "b": Knob("uniform", -1.0, 2.0),
+        "c": Knob("integer", 2, 4),
+        "d": Knob("choice", values=("x", None, (1, 2))),
+    })  # fmt: skip
+    drawn = [draw(space, 5, number) for number in range(400)]
+    assert all(1e-5 <= one["a"] < 1e-1 and -1 <= one["b"] < 2 for one in drawn)
+    assert {one["c"] for one in drawn} == {2, 3, 4}
+    assert {one["d"] for one in drawn} == {"x", None, (1, 2)}
+    below = sum(one["a"] < 1e-3 for one in drawn)
+    assert 150 < below < 250, "half of a log-uniform's draws lie below its geometric middle"
+
+
+def test_trial_ids_differ_and_stay() -> None:
+    ids = [trial_id(0, number) for number in range(50)]
+    assert len(set(ids)) == 50
+    assert ids == sorted(ids)
+    assert trial_id(1, 0) != ids[0]
+
+
+def test_optuna_asks_near_what_was_good_and_the_same_again(data_config: Config, tmp_path: Path) -> None:
+    sweep = replace(small_sweep(data_config, tmp_path, tmp_path), search="optuna")
+    rows = [_row(sweep.seed, number, draw(SPACE, 3, number)) for number in range(16)]
+    asked = [suggest(sweep, number, rows) for number in range(16, 24)]
+    assert asked == [suggest(sweep, number, list(reversed(rows))) for number in range(16, 24)], "no state beside rows"
+    off = [abs(math.log10(one[LR]) + 3) for one in asked]
+    assert sum(off) / len(off) < 0.6, "random draws are 0.5 off in the mean of a range of 2; the best is at 1e-3"
+    assert all(0.5 <= one[WEIGHT] < 2 for one in asked)
+
+
+@pytest.mark.parametrize("state", ["failed", "running", "finished"])
+def test_optuna_takes_trials_without_a_measure(state: str, data_config: Config, tmp_path: Path) -> None:
+    space = Space({"boxes.dropout": Knob("choice", values=(0.0, None, "x")), "boxes.components": Knob("integer", 1, 5)})
+    sweep = replace(small_sweep(data_config, tmp_path, tmp_path), search="optuna", space=space)
+    row = Trial(trial_id(0, 0), 0, {"boxes.dropout": None, "boxes.components": 2}, state)  # type: ignore[arg-type]
+    asked = suggest(sweep, 1, [row])
+    assert asked["boxes.components"] in range(1, 6)
+    assert asked["boxes.dropout"] in (0.0, None, "x")
+
+
+def _row(seed: int, number: int, settings: dict[str, float]) -> Trial:
+    """Best where the learning rate is 1e-3."""
+    loss = abs(math.log10(settings[LR]) + 3)
+    return Trial(trial_id(seed, number), number, settings, "finished", (Point(30, 1.0, {"label_nll": loss}),))

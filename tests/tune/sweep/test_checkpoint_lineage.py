@@ -1,0 +1,143 @@
+"""A take-over: the donor's whole state, with settings of one's own in force from the next step on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from objgan.checkpoint import resume, save_checkpoint
+from objgan.config import Config
+from objgan.stages import build_stage
+from objgan.train_state import TrainState
+from objgan.training import StepContext, train_step
+from pipelines.data.loading.reader import loader
+from pipelines.storage.storage import Storage
+from pipelines.training.job import TrainJob
+from tests.tools.sweeps import LR, WEIGHT, small_sweep
+from tests.tools.training import same_weights
+from tune.engine.trial_log import Measured
+from tune.space.settings import with_settings
+from tune.sweep.checkpoint_lineage import Segments
+from tune.sweep.sweep import Sweep
+from tune.sweep.trial_store import trial_folder
+
+
+@pytest.fixture
+def sweep(data_config: Config, prepared: Path, tmp_path: Path) -> Sweep:
+    """A donor with a checkpoint after one step."""
+    made = small_sweep(data_config, prepared, tmp_path)
+    _step(_job(made, made.config), _state(made, made.config), made.store(), "donor")
+    return made
+
+
+def _job(sweep: Sweep, config: Config) -> TrainJob:
+    return TrainJob("boxes", config, sweep.data, Path("nowhere"))
+
+
+def _state(sweep: Sweep, config: Config) -> TrainState:
+    torch.manual_seed(0)
+    return TrainState(build_stage("boxes", config, _job(sweep, config).domain(), {}))
+
+
+def _step(job: TrainJob, state: TrainState, store: Storage, trial: str) -> Path:
+    parts = next(iter(loader(job.reader("train"), job.plan(len(job.reader("train")), state.step))))
+    train_step(state, parts, StepContext(0, groups=len(parts)))
+    assert store.local is not None
+    folder = store.local / trial_folder(trial) / "boxes" / f"step_{state.step:08d}"
+    save_checkpoint(folder, state, {"measures": {"label_nll": 1.0}})
+    return folder
+
+
+POINTER = {"trial": "donor", "segment": 0, "name": "step_00000001", "step": 1}
+
+
+def test_a_take_over_copies_weights_averages_and_optimisers(sweep: Sweep) -> None:
+    store, settings = sweep.store(), {LR: 5e-3, WEIGHT: 2.0}
+    assert store.local is not None
+    segments = Segments(store, "own", "boxes")
+    assert (segments.current, segments.settings, segments.donors) == (0, None, [])
+    segments.take_over(POINTER, settings)
+    copied = store.local / "trials/own/segment_01/boxes/step_00000001"
+    assert same_weights(copied, store.local / "trials/donor/boxes/step_00000001")
+    again = Segments(store, "own", "boxes")
+    assert (again.current, again.settings, again.donors, again.begins) == (1, settings, [(1, "donor")], 1)
+    again.take_over(POINTER, settings)
+    assert again.current == 1, "a process that died after the take-over does not do it twice"
+    again.take_over(POINTER, {**settings, LR: 1e-3})
+    assert (again.current, again.donors) == (2, [(1, "donor"), (1, "donor")])
+
+
+def test_what_is_half_copied_never_counts(sweep: Sweep) -> None:
+    store = sweep.store()
+    store.write("trials/own/segment_01/boxes/step_00000009/state.json", "{}")
+    segments = Segments(store, "own", "boxes")
+    assert segments.current == 0
+    segments.take_over(POINTER, {LR: 5e-3})
+    assert store.names("trials/own/segment_01/boxes") == ["step_00000001"]
+
+
+def test_a_donor_without_the_checkpoint_is_told(sweep: Sweep) -> None:
+    segments = Segments(sweep.store(), "own", "boxes")
+    with pytest.raises(FileNotFoundError):
+        segments.take_over({**POINTER, "name": "step_00000007", "step": 7}, {})
+    assert segments.current == 0
+
+
+def test_settings_of_ones_own_are_in_force_and_the_optimiser_goes_on(sweep: Sweep) -> None:
+    """The donor's rate is in none of its files; its moments are."""
+    donor = Path(str(sweep.store())) / "trials/donor/boxes/step_00000001"
+    slow, fast = (with_settings(sweep.config, {LR: rate, WEIGHT: 2.0}) for rate in (1e-4, 5e-3))
+    moved: dict[float, Any] = {}
+    for config in (slow, fast):
+        state = _state(sweep, config)
+        resume(donor, state)
+        assert state.step == 1
+        (moments, *_) = next(iter(state.optimisers.values())).state_dict()["state"].values()
+        assert moments["step"] == 1 and moments["exp_avg"].abs().sum() > 0
+        before = {name: value.clone() for name, value in state.stage.state_dict().items() if value.is_floating_point()}
+        _step(_job(sweep, config), state, sweep.store(), f"own-{config.boxes.training.lr}")
+        assert set(state.learning_rates().values()) == {config.boxes.training.lr}
+        after = state.stage.state_dict()
+        moved[config.boxes.training.lr] = sum(
+            (after[name] - value).abs().sum().item() for name, value in before.items()
+        )
+    assert moved[5e-3] == pytest.approx(50 * moved[1e-4], rel=0.05), "as far as the rate says"
+
+
+def test_measures_that_were_thrown_away_are_gone_and_lost_ones_are_found(sweep: Sweep) -> None:
+    store = sweep.store()
+    segments = Segments(store, "own", "boxes")
+    points = [
+        {"step": step, "seconds": 1.0, "measures": {"label_nll": 1.0 / step}, "settings": {}, "segment": 0,
+         "name": f"step_{step:08d}"} for step in (1, 2, 3)
+    ]  # fmt: skip
+    store.write("trials/own/points.json", json.dumps({"seconds": 9.0, "training_s": 2.0, "points": points}))
+    assert [point["step"] for point in Measured(store, "own", segments).points] == [1, 2, 3]
+    segments.take_over(POINTER, {LR: 5e-3})
+    taken = Measured(store, "own", segments)
+    assert [point["step"] for point in taken.points] == [1], "what came after the donor's step led nowhere"
+    assert taken.seconds >= 9.0
+    found = Measured(store, "donor", Segments(store, "donor", "boxes"))
+    job = TrainJob("boxes", sweep.config, sweep.data, Path(str(store)) / "trials/donor/boxes")
+    found.recover(job.checkpoints(), {LR: 1.0}, "label_nll")
+    assert [(point["step"], point["name"]) for point in found.points] == [(1, "step_00000001")]
+    assert found.best(sweep, found.points) == found.points[0]
+    assert not found.add(1, "step_00000001", {"label_nll": 0.0}, {}), "known already"
+
+
+def test_pinned_checkpoints_stay(sweep: Sweep) -> None:
+    job = TrainJob("boxes", sweep.config, sweep.data, Path(str(sweep.store())) / "trials/donor/boxes")
+    state = _state(sweep, sweep.config)
+    for _ in range(4):
+        _step(job, state, sweep.store(), "donor")
+    measured = Measured(sweep.store(), "donor", Segments(sweep.store(), "donor", "boxes"))
+    measured.recover(job.checkpoints(), {}, "label_nll")
+    measured.pin(sweep, "step_00000002")
+    job.checkpoints().prune()
+    assert job.checkpoints().names() == [f"step_{step:08d}" for step in (1, 2, 3, 4)], "best, pinned, two newest"
+    measured.pin(sweep, "step_00000003")
+    measured.pin(sweep, "step_00000004")
+    job.checkpoints().prune()
+    assert "step_00000002" not in job.checkpoints().names(), "only the last two that were pointed to"

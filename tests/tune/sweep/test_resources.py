@@ -1,0 +1,63 @@
+"""What fits into a cluster, and what is refused before anything starts."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from objgan.config import Config
+from objgan.errors import InputError
+from tests.tools.sweeps import small_sweep
+from tune.sweep.resources import plan_resources
+from tune.sweep.sweep import Budget, Sweep
+
+LAPTOP = {"CPU": 2.0, "node:__internal_head__": 1.0}
+
+
+@pytest.fixture
+def sweep(data_config: Config, tmp_path: Path) -> Sweep:
+    """4 trials of one worker each; threads are left to the plan."""
+    small = small_sweep(data_config, tmp_path, tmp_path)
+    return _compute(small, threads=0)
+
+
+def _compute(sweep: Sweep, **values: object) -> Sweep:
+    return replace(sweep, config=sweep.config.model_copy(
+        update={"compute": sweep.config.compute.model_copy(update=values)}
+    ))  # fmt: skip
+
+
+def test_two_cores_take_two_trials_of_a_thread_each(sweep: Sweep) -> None:
+    plan = plan_resources(sweep, LAPTOP, cores=2)
+    assert (plan.concurrent, plan.workers, plan.use_gpu, plan.threads) == (2, 1, False, 1)
+    alone = plan_resources(replace(sweep, budget=Budget(4, max_concurrent=1)), LAPTOP, cores=2)
+    assert (alone.concurrent, alone.threads) == (1, 2)
+    assert plan_resources(replace(sweep, budget=Budget(1)), LAPTOP, cores=2).concurrent == 1
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 7, 16, 60])
+def test_shares_of_the_head_admit_just_so_many_trials(sweep: Sweep, cpus: int) -> None:
+    """And leave for every training what Ray Train's own actor takes."""
+    plan = plan_resources(replace(sweep, budget=Budget(100)), {"CPU": float(cpus)})
+    (share,) = plan.driver.values()
+    assert plan.concurrent == cpus
+    assert "CPU" not in plan.driver
+    assert cpus * (share + 0.001) < 1
+    assert (cpus + 1) * share + cpus * 0.001 > 1
+
+
+def test_gpus_count_where_there_are_some(sweep: Sweep) -> None:
+    there = {"CPU": 64.0, "GPU": 8.0}
+    assert plan_resources(_compute(sweep, workers=4), there).concurrent == 2
+    assert plan_resources(_compute(sweep, workers=4, device="cpu"), there).concurrent == 4
+    elastic = plan_resources(_compute(sweep, workers=1, max_workers=4), there)
+    assert (elastic.concurrent, elastic.workers) == (2, 4)
+
+
+def test_what_does_not_fit_is_refused(sweep: Sweep) -> None:
+    with pytest.raises(InputError, match=r"compute.workers=3: .*has 2: ask for at most 2"):
+        plan_resources(_compute(sweep, workers=3), LAPTOP)
+    with pytest.raises(InputError, match=r"--max-concurrent 3: .* so 2 can run at once"):
+        plan_resources(replace(sweep, budget=Budget(4, max_concurrent=3)), LAPTOP)
+    with pytest.raises(InputError, match="GPU"):
+        plan_resources(_compute(sweep, device="cuda"), LAPTOP)

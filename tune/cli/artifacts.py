@@ -1,0 +1,125 @@
+"""What a sweep leaves beside its trials: table and pictures in its folder and in its MLflow run, and the best trial."""
+
+import csv
+import io
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.redaction import in_a_line
+from pipelines.runtime.progress import Log
+from pipelines.storage.storage import Storage
+from pipelines.tracking.mlflow_store import mlflow_client
+from tune.confirm.result import Confirmed
+from tune.report.export import recipe_text
+from tune.report.pictures import draw_pictures
+from tune.report.tables import rows, settings_of
+from tune.sweep.results import SweepResult
+from tune.sweep.sweep import Sweep
+
+_TABLES = "mlflow.loggedArtifacts"
+
+
+def write_outcome(sweep: Sweep, result: SweepResult, log: Log) -> None:
+    """Table, pictures and the best settings as a recipe: in the sweep's folder, then in MLflow.
+
+    A picture that cannot be drawn, or an MLflow that is away, is told of and costs nothing else.
+    """
+    with tempfile.TemporaryDirectory(prefix="objgan-sweep-") as scratch:
+        folder = Path(scratch)
+        _write_tables(sweep, result, folder)
+        try:
+            draw_pictures(sweep, result, folder / "pictures")
+        except Exception as error:  # the trials are worth more than their pictures
+            log(f"pictures: cannot draw all of them ({type(error).__name__}: {in_a_line(error)})")
+        _keep(sweep.store(), folder)
+        _send(sweep, result, folder, log)
+
+
+def tell_confirmed(sweep: Sweep, confirmed: Confirmed, log: Log) -> None:
+    """A confirmation's figures and verdict into the sweep's MLflow run."""
+    figures: dict[str, float] = {}
+    for measure in confirmed.measures():
+        for arm in ("best", "default"):
+            values = confirmed.values(arm, measure)
+            figures |= {f"confirm/{arm}/{measure}": sum(values) / len(values)} if values else {}
+        if (apart := confirmed.difference(measure)) is not None:
+            figures[f"confirm/difference/{measure}"] = apart.mean
+    _tell(sweep, figures, {"objgan.confirmed": confirmed.outcome, "objgan.verdict": confirmed.verdict()[:500]}, log)
+
+
+def tell_registered(sweep: Sweep, model: str, log: Log) -> None:
+    """Where the best trial was registered, into the sweep's MLflow run."""
+    _tell(sweep, {}, {"objgan.registered": model}, log)
+
+
+def _write_tables(sweep: Sweep, result: SweepResult, folder: Path) -> None:
+    flat = rows(result, sweep.goal)
+    columns = list(dict.fromkeys(name for row in flat for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(flat)
+    (folder / "trials.csv").write_text(text.getvalue())
+    # The form in which MLflow's own pages show a table.
+    split = {"columns": columns, "data": [[row.get(name) for name in columns] for row in flat]}
+    (folder / "trials_table.json").write_text(json.dumps(split) + "\n")
+    best = result.best(sweep.goal.metric, sweep.goal.mode)
+    if best is not None:
+        (folder / "best.yaml").write_text(recipe_text(sweep, best))
+
+
+def _keep(store: Storage, folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            store.write(path.relative_to(folder).as_posix(), path.read_bytes())
+
+
+def _send(sweep: Sweep, result: SweepResult, folder: Path, log: Log) -> None:
+    where = sweep.tracking
+    if where is None or where.parent is None:
+        return
+    try:
+        client = mlflow_client(where.uri)
+        for path in sorted(folder.iterdir()):
+            if path.is_dir():
+                client.log_artifacts(where.parent, str(path), path.name)
+            else:
+                client.log_artifact(where.parent, str(path))
+        client.set_tag(where.parent, _TABLES, json.dumps([{"path": "trials_table.json", "type": "table"}]))
+    except Exception as error:
+        log(f"MLflow: the sweep's table and pictures could not be sent ({in_a_line(error)}); they are in its folder")
+        return
+    _tell_best(sweep, result, log)
+
+
+def _tell_best(sweep: Sweep, result: SweepResult, log: Log) -> None:
+    goal = sweep.goal
+    best = result.best(goal.metric, goal.mode)
+    states = [trial.state for trial in result.trials]
+    figures: dict[str, float] = {f"trials/{state}": states.count(state) for state in dict.fromkeys(states)}
+    tags: dict[str, str] = {"objgan.sweep_state": result.state}
+    if best is not None and (point := best.best(goal.metric, goal.mode)) is not None:
+        figures |= {f"best/{name}": value for name, value in point.measures.items()}
+        tags |= {"objgan.best_trial": best.id, "objgan.best_trial_number": str(best.number)}
+        tags |= {f"best.{name}": str(value) for name, value in settings_of(sweep, best).items()}
+    _tell(sweep, figures, tags, log)
+
+
+def _tell(sweep: Sweep, figures: Mapping[str, float], tags: Mapping[str, str], log: Log) -> None:
+    """Metrics at the step of now: a resumed sweep tells newer ones."""
+    where = sweep.tracking
+    if where is None or where.parent is None:
+        return
+    try:
+        client = mlflow_client(where.uri)
+        there: Any = client.get_run(where.parent).data
+        for name, value in figures.items():
+            if there.metrics.get(name) != value:
+                client.log_metric(where.parent, name, float(value))
+        for name, text in tags.items():
+            client.set_tag(where.parent, name, text)
+    except Exception as error:
+        log(f"MLflow: the sweep's figures could not be sent ({in_a_line(error)})")

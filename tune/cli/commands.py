@@ -1,0 +1,148 @@
+"""What each command does with its options. Everything that can be wrong is found before anything starts."""
+
+import argparse
+import shlex
+from dataclasses import replace
+
+from objgan.config import STAGES
+from objgan.errors import InputError
+from pipelines.cli.train import best_checkpoint
+from pipelines.runs.listing import RUNS
+from pipelines.runs.sweeps import resume_command
+from pipelines.runtime.progress import say
+from pipelines.runtime.ray_job import refuse_reuse
+from pipelines.runtime.ray_session import own_cores, ray_session, tracking_uri
+from pipelines.storage.lease import Lease
+from pipelines.storage.storage import Storage
+from pipelines.training.supervision import INTERRUPTED, TERMINATED
+from tune.cli.artifacts import tell_confirmed, tell_registered, write_outcome
+from tune.cli.estimate import here, plan_text
+from tune.cli.options import sweep_of
+from tune.confirm import result as confirmation
+from tune.confirm.promote import ALIAS, candidate, promote
+from tune.confirm.retrain import confirm
+from tune.engine.engine import run_sweep
+from tune.engine.preflight import check_sweep
+from tune.report.export import best_trial, export_recipe
+from tune.report.tables import summary, table
+from tune.sweep.resources import plan_resources
+from tune.sweep.results import SweepResult
+from tune.sweep.spec_file import FILE
+from tune.sweep.sweep import Sweep
+from tune.sweep.tracking import TrialRuns, sweep_run
+from tune.sweep.trial_store import ENDED, load_result
+
+
+class SweepStopped(SystemExit):
+    """The sweep ended with trials left: it was asked to stop, or trials crashed. All results are kept."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(code)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def sweep(options: argparse.Namespace) -> None:
+    """Do a sweep, or go on with it; then confirm, write down and register its best trial."""
+    asked, begun = sweep_of(options)
+    check_sweep(asked)
+    _check_afterwards(options, asked)
+    if options.dry_run:
+        _dry_run(options, asked)
+        return
+    if options.resume is None:
+        refuse_reuse(asked.store(), FILE)
+    uri = tracking_uri(RUNS)
+    # First the lease: a driver that is refused must not touch the MLflow runs of the one that holds the sweep.
+    with Lease.acquire(asked.store(), log=say) as lease, sweep_run(asked, uri, say) as tracked:
+        result = _run(options, tracked, begun, lease)
+        say(f"\n{table(result, tracked.goal)}\n\n{summary(tracked, result)}")
+        if result.state in ("interrupted", "incomplete"):
+            raise _stopped(options, tracked, result)
+        if result.reason is not None:
+            say(f"to resume: {resume_command(options.storage, tracked.run)} with a larger budget")
+        _afterwards(options, tracked, result, uri)
+    say(f"sweep:    {asked.store()} (pictures, trials.csv, best.yaml)")
+    say(f"MLflow:   {_mlflow_command(uri)}")
+
+
+def _run(options: argparse.Namespace, tracked: Sweep, begun: bool, lease: Lease) -> SweepResult:
+    observer = TrialRuns(tracked, say)
+    try:
+        result = run_sweep(tracked, [observer], say, options.address, resume=begun, lease=lease)
+    finally:
+        there = load_result(tracked.store())
+        observer.close(() if there is None else there.trials)
+    write_outcome(tracked, result, say)
+    return result
+
+
+def _afterwards(options: argparse.Namespace, tracked: Sweep, result: SweepResult, uri: str) -> None:
+    if options.export_recipe is not None:
+        export_recipe(tracked, result, options.export_recipe, say)
+    confirmed = _confirm(options, tracked, result) if options.confirm else None
+    if options.register is None:
+        return
+    if confirmed is not None and confirmed.outcome == "worse":
+        say("not registered: the recipe's settings are better")
+        return
+    done = promote(candidate(tracked, best_trial(tracked, result), options.rest), options.register, uri, confirmed)
+    tell_registered(tracked, done.uri, say)
+    say(done.text(ALIAS))
+
+
+def _confirm(options: argparse.Namespace, tracked: Sweep, result: SweepResult) -> confirmation.Confirmed:
+    best = best_trial(tracked, result)
+    with ray_session(options.address):
+        import ray
+
+        # As many at once as there would be trials.
+        wanted = replace(tracked, budget=replace(tracked.budget, trials=2 * options.confirm))
+        room = plan_resources(wanted, ray.cluster_resources(), own_cores(options.address))
+        say(f"\nconfirm: trial {best.number}'s settings and the recipe's, {options.confirm} other seeds each")
+        confirmed = confirm(tracked, best, options.confirm, room, say)
+    confirmation.save(confirmed, tracked.store())
+    tell_confirmed(tracked, confirmed, say)
+    say(f"\n{confirmed.text()}")
+    return confirmed
+
+
+def _check_afterwards(options: argparse.Namespace, asked: Sweep) -> None:
+    if options.rest is None:
+        return
+    if options.register is None:
+        raise InputError("--rest goes with --register NAME: it says where the other stages of the model are")
+    own = {*asked.stages, *(["encoders"] if asked.encoders is not None else [])}
+    for stage in STAGES:
+        if stage not in own:
+            advice = f"train it first (train {stage} --run {options.rest}), or leave out --rest"
+            best_checkpoint(Storage(asked.storage), options.rest, stage, advice)
+
+
+def _dry_run(options: argparse.Namespace, asked: Sweep) -> None:
+    if options.address is None:
+        cluster = here()
+    else:
+        with ray_session(options.address):
+            import ray
+
+            cluster = ray.cluster_resources()
+    text, fits = plan_text(asked, cluster, options.address, options.confirm)
+    say(text)
+    if not fits:
+        raise InputError("this sweep cannot run as it is: see `room`")
+
+
+def _stopped(options: argparse.Namespace, there: Sweep, result: SweepResult) -> SweepStopped:
+    ended = sum(trial.state in ENDED for trial in result.trials)
+    crashed = [trial for trial in result.trials if trial.state == "crashed"]
+    why = f", {len(crashed)} crashed (trial {crashed[-1].number}: {crashed[-1].error})" if crashed else ""
+    how = resume_command(options.storage, there.run)
+    text = f"{ended} of {there.budget.trials} trials ended{why}; resume with: {how}"
+    return SweepStopped(text, {INTERRUPTED: 130, TERMINATED: 143}.get(str(result.reason), 1))
+
+
+def _mlflow_command(uri: str) -> str:
+    return f".venv/bin/mlflow ui --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else uri

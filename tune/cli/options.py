@@ -1,0 +1,162 @@
+"""What was typed becomes a sweep, checked against settings, data and storage before anything starts."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from objgan.config import Config, build_config
+from objgan.errors import InputError
+from objgan.stages import stage_class
+from pipelines.cli.option_types import with_workers
+from pipelines.recipes import merge, parse_assignment, resolve
+from pipelines.redaction import HIDDEN, redact
+from pipelines.training.job import TrainJob
+from pipelines.workflow.run import needed_stages
+from tune.cli.measures import goal_of
+from tune.space.check import check_space
+from tune.space.default_space import default_space
+from tune.space.file import read_space
+from tune.space.space import Space
+from tune.sweep.spec_file import changed, known_sweep, load_sweep
+from tune.sweep.sweep import Budget, Sweep
+
+_TRIALS = 16
+
+
+def sweep_of(options: argparse.Namespace) -> tuple[Sweep, bool]:
+    """The sweep that the options mean, and whether it was begun before.
+
+    Raises:
+        InputError: anything about it that would fail later.
+    """
+    if options.resume is not None:
+        known = _with_secrets(known_sweep(options.storage, options.resume), options)
+        return replace(known, budget=_budget(options, known.budget), config=_resumed(options, known.config)), True
+    sweep = _new(options)
+    before = load_sweep(sweep.store())
+    if before is None:
+        return sweep, False
+    if different := changed(sweep, before):
+        raise InputError(
+            f"{sweep.store()} was begun differently ({'; '.join(different[:3])}): --resume {sweep.run} goes on "
+            f"with it, or use another --run"
+        )
+    return sweep, True
+
+
+def _with_secrets(known: Sweep, options: argparse.Namespace) -> Sweep:
+    """A sweep with the whole URI of its data: `sweep.json` keeps no passwords.
+
+    Raises:
+        InputError: the URI is not among the options.
+    """
+    if HIDDEN not in str(known.data):
+        return known
+    if redact(str(options.data)) != known.data:
+        raise InputError(
+            f"--resume {known.run}: the address of its data holds a password, which sweep.json does not keep: add "
+            f"--data with the whole address ({known.data})"
+        )
+    return replace(known, data=options.data)
+
+
+def job_of(sweep: Sweep, config: Config, stage: str, place: str, needs: Path | None = None) -> TrainJob:
+    """The training of one stage in a folder of the sweep; `needs`: encoders, if not the sweep's own."""
+    store = sweep.store().child(f"{place}/{stage}")
+    encoders = needs or sweep.encoders
+    wanted = {name: encoders for name in needed_stages(config, stage) if encoders is not None}
+    local = store.local
+    folder = Path("runs") / sweep.run / place / stage if local is None else local
+    return TrainJob(stage, config, sweep.data, folder, wanted, storage=None if local else store.uri)
+
+
+def _new(options: argparse.Namespace) -> Sweep:
+    stages = _stages(options.stages)
+    workers = [] if options.workers is None else [f"compute.workers={options.workers}"]
+    config = resolve(options.recipe, options.config, with_workers(options.assignments, workers))
+    encoders = _encoders(options.encoders, config, stages)
+    goal = goal_of(stages[-1], options.metric, options.mode)
+    data = options.data.expanduser().resolve() if isinstance(options.data, Path) else options.data
+    storage = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().resolve())
+    return Sweep(
+        run=options.run or f"sweep-{'-'.join(stages)}",
+        stages=stages,
+        config=config,
+        data=data,
+        storage=storage,
+        space=_space(options.space, config, stages),
+        goal=goal,
+        budget=_budget(options, Budget(_TRIALS)),
+        search=options.search,
+        scheduler=options.scheduler,
+        seed=options.seed,
+        encoders=encoders,
+    )
+
+
+def _resumed(options: argparse.Namespace, config: Config) -> Config:
+    """The settings of a sweep that is resumed: how it uses machines may change, what its trials learn may not.
+
+    Raises:
+        InputError: other settings were given.
+    """
+    workers = [] if options.workers is None else [f"compute.workers={options.workers}"]
+    words = with_workers(options.assignments, workers)
+    others = [word for word in words if not word.startswith("compute.")]
+    if options.config is not None:
+        others.append(f"--config {options.config}")
+    if others:
+        raise InputError(
+            f"--resume {options.resume}: {others[0]} would change what the trials learn; a resumed sweep takes "
+            f"--set compute.NAME=VALUE alone"
+        )
+    values = config.model_dump()
+    for word in words:
+        merge(values, parse_assignment(word))
+    return build_config(values)
+
+
+def _stages(names: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        stage_class(name)
+    if len(set(names)) < len(names):
+        raise InputError(f"stages {' '.join(names)}: one of them is there twice")
+    if "encoders" in names[1:]:
+        raise InputError(f"stages {' '.join(names)}: encoders come first, the others are built on them")
+    return tuple(names)
+
+
+def _encoders(given: Path | None, config: Config, stages: tuple[str, ...]) -> Path | None:
+    if "encoders" in stages:
+        if given is not None:
+            raise InputError("--encoders: the sweep trains encoders of its own: leave out one of the two")
+        return None
+    needing = [stage for stage in stages if needed_stages(config, stage)]
+    if needing and given is None:
+        raise InputError(
+            f"stage {needing[0]} is built on encoders: give --encoders DIR (train them with `python -m pipelines train "
+            f"encoders`), or sweep `encoders {' '.join(stages)}`"
+        )
+    return given.expanduser().resolve() if needing and given else None
+
+
+def _space(file: Path | None, config: Config, stages: tuple[str, ...]) -> Space:
+    if file is None:
+        return check_space(default_space(stages), config, stages, "default space")
+    return check_space(read_space(file), config, stages, f"--space {file}")
+
+
+def _budget(options: argparse.Namespace, before: Budget) -> Budget:
+    given = Budget(
+        trials=options.trials or before.trials,
+        max_concurrent=options.max_concurrent or before.max_concurrent,
+        seconds=options.time_budget or before.seconds,
+        gpu_hours=options.gpu_hours or before.gpu_hours,
+        retries=before.retries if options.trial_retries is None else options.trial_retries,
+    )
+    if given.trials < before.trials and options.resume is not None:
+        raise InputError(f"--trials {given.trials}: the sweep was begun with {before.trials}, and never gets fewer")
+    assert given.seconds is None or math.isfinite(given.seconds)
+    return given

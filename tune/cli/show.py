@@ -1,0 +1,59 @@
+"""The commands that only look: a sweep as it stands, a default space. They do without Ray, and without its import."""
+
+import argparse
+import json
+import sys
+
+from objgan.errors import InputError
+from objgan.files import write_atomically
+from pipelines.runs.sweeps import find_sweep
+from pipelines.runtime.progress import say
+from pipelines.storage.storage import Storage
+from tune.confirm import result as confirmation
+from tune.report.export import export_recipe
+from tune.report.tables import rows, summary, table
+from tune.space.default_space import default_space
+from tune.space.file import write_space
+from tune.sweep.spec_file import known_sweep
+from tune.sweep.trial_store import load_result
+
+
+def show(options: argparse.Namespace) -> None:
+    """A sweep as it stands."""
+    there = known_sweep(options.storage, options.run)
+    store = there.store()
+    result = load_result(store)
+    if result is None:
+        raise InputError(f"{store}: the sweep has no trials yet")
+    if options.json:
+        print(
+            json.dumps({"state": result.state, "seconds": result.seconds, "trials": rows(result, there.goal)}, indent=1)
+        )
+    else:
+        say(f"{table(result, there.goal)}\n\n{summary(there, result)}")
+        if (seen := find_sweep(Storage(options.storage), options.run)) is not None and seen.to_resume:
+            say(f"to resume: {seen.to_resume}")
+        if (confirmed := confirmation.load(store)) is not None:
+            say(f"\n{confirmed.text()}")
+    if options.pictures:
+        # Plots are a second of import.
+        from tune.cli.artifacts import write_outcome
+
+        write_outcome(there, result, say)
+    if options.export_recipe is not None:
+        export_recipe(there, result, options.export_recipe, say)
+
+
+def space(options: argparse.Namespace) -> None:
+    """The default space, for a file."""
+    head = f"# Search space of {' '.join(options.stages)}: change it, and give it back with --space FILE.\n\n"
+    text = head + write_space(default_space(options.stages))
+    if options.out is None:
+        sys.stdout.write(text)
+        return
+    if options.out.exists():
+        raise InputError(f"--out: {options.out} is there already, and may have been changed by hand: name another file")
+    try:
+        write_atomically(options.out, text)
+    except OSError as error:
+        raise InputError(f"--out: cannot write {options.out} ({error.strerror})") from None

@@ -1,0 +1,1 @@
+"""Retraining of the best trial with other seeds, the verdict, and promotion to the registry."""

@@ -1,0 +1,165 @@
+"""The best trial into the MLflow registry, as challenger, with tags that lead back to its sweep and trial.
+
+Where every stage has a checkpoint, the whole model is registered, as `pipelines register` does. A stage alone
+generates no image: it becomes a version of NAME-STAGE that holds its checkpoint, to train or to assemble with.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from objgan.checkpoint import read_config
+from objgan.config import STAGES, config_to_json
+from objgan.errors import InputError
+from objgan.files import read_json, sha256
+from pipelines.cli.train import best_checkpoint
+from pipelines.models.registry import DIGEST, Registered, mlflow_at, one_version, register, unfinished
+from pipelines.redaction import redact_all
+from pipelines.storage.storage import Storage
+from pipelines.tracking.mlflow_store import EXPERIMENT
+from pipelines.workflow.run import assemble
+from tune.confirm.result import Confirmed
+from tune.report.export import trial_config
+from tune.sweep.results import Trial
+from tune.sweep.sweep import Sweep
+from tune.sweep.tracking import find_run, trial_key
+
+ALIAS = "challenger"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is to be registered: the checkpoints of a trial's stages, and those of other runs beside them."""
+
+    sweep: Sweep
+    trial: Trial
+    checkpoints: Mapping[str, Path]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all stages of a model are there."""
+        return all(stage in self.checkpoints for stage in STAGES)
+
+
+def candidate(sweep: Sweep, trial: Trial, rest: str | None) -> Candidate:
+    """Gather checkpoints: the trial's stages, the sweep's encoders, and the other stages from the run `rest`.
+
+    Raises:
+        InputError: the trial left no checkpoint, or the other run lacks a stage that is needed.
+    """
+    from tune.sweep.trial_store import checkpoint_place, trial_folder
+
+    found: dict[str, Path] = {} if sweep.encoders is None else {"encoders": sweep.encoders}
+    root = sweep.store()
+    for stage in sweep.stages[:-1]:
+        found[stage] = best_checkpoint(root, trial_folder(trial.id), stage, "the trial has not finished it")
+    place, name = checkpoint_place(root, trial, sweep.stage)
+    found[sweep.stage] = place.download(name, Path("runs") / sweep.run / "registered" / sweep.stage / name)
+    if rest is not None:
+        base = Storage(sweep.storage)
+        for stage in STAGES:
+            if stage not in found:
+                advice = f"train it (train {stage} --run {rest}), or leave out --rest"
+                found[stage] = best_checkpoint(base, rest, stage, advice)
+    return Candidate(sweep, trial, found)
+
+
+def promote(what: Candidate, name: str, uri: str, confirmed: Confirmed | None) -> Registered:
+    """Register; the version, with the alias `challenger`.
+
+    Raises:
+        InputError: MLflow cannot be used, or the parts do not fit together.
+    """
+    tags, run = redact_all(_tags(what, uri, confirmed)), _run(what, uri)
+    if not what.whole:
+        return _register_stage(what, f"{name}-{what.sweep.stage}", uri, run, tags)
+    with tempfile.TemporaryDirectory(prefix="objgan-") as folder:
+        model = whole_model(what, Path(folder))
+        return register(model, name=name, alias=ALIAS, tracking_uri=uri, run_id=run, tags=tags)
+
+
+def whole_model(what: Candidate, folder: Path) -> Path:
+    """All stages' networks as one model, in `folder`/model.
+
+    Raises:
+        InputError: the stages do not fit together: they were trained on other data, or for other encoders.
+    """
+    _check_fit(what)
+    config = trial_config(what.sweep, what.trial)
+    for stage in STAGES:
+        if stage not in what.sweep.stages:
+            # A network is as its own settings had it, not as the sweep's would.
+            config = config.model_copy(update={stage: getattr(read_config(what.checkpoints[stage]), stage)})
+    assemble(config, what.checkpoints["images"], {stage: what.checkpoints[stage] for stage in STAGES}, folder)
+    return folder / "model"
+
+
+def _check_fit(what: Candidate) -> None:
+    first = what.checkpoints[what.sweep.stage]
+    words = read_json(first / "domain" / "vocabulary.json", "vocabulary of the trial")
+    for stage, folder in what.checkpoints.items():
+        if read_json(folder / "domain" / "vocabulary.json", f"vocabulary of stage {stage}") != words:
+            raise InputError(f"--register: stage {stage} ({folder}) was trained on data with another vocabulary")
+    if "encoders" in what.sweep.stages and (others := [name for name in STAGES[1:] if name not in what.sweep.stages]):
+        raise InputError(
+            f"--register: the sweep trained encoders, and {' and '.join(others)} of --rest were made for other ones: "
+            f"leave out --rest, or sweep over them, too"
+        )
+
+
+def _register_stage(what: Candidate, name: str, uri: str, run: str | None, tags: Mapping[str, str]) -> Registered:
+    """A version that holds the stage's checkpoint and the whole tree of settings; it has no pyfunc to serve."""
+    stage = what.sweep.stage
+    with mlflow_at(uri) as client, tempfile.TemporaryDirectory(prefix="objgan-") as scratch:
+        folder = Path(scratch)
+        shutil.copytree(what.checkpoints[stage], folder / "checkpoint")
+        (folder / "config.json").write_text(config_to_json(trial_config(what.sweep, what.trial)))
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        digest = hashlib.sha256("".join(sha256(path) for path in files).encode()).hexdigest()
+        wanted = {**tags, DIGEST: digest}
+
+        def make(client: Any) -> str:
+            experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+            model = client.create_logged_model(experiment, f"objgan-{stage}", run, unfinished(), None, "objgan-stage")
+            client.log_model_artifacts(model.model_id, str(folder))
+            client.finalize_logged_model(model.model_id, "READY")
+            client.set_logged_model_tags(model.model_id, dict(tags))
+            if not any(each.name == name for each in client.search_registered_models(f"name='{name}'")):
+                client.create_registered_model(name)
+            source = client.get_logged_model(model.model_id).artifact_location
+            return str(client.create_model_version(name, source, run, wanted, model_id=model.model_id).version)
+
+        return one_version(client, name, ALIAS, wanted, make)
+
+
+def _tags(what: Candidate, uri: str, confirmed: Confirmed | None) -> dict[str, str]:
+    sweep, trial = what.sweep, what.trial
+    point = trial.best(sweep.goal.metric, sweep.goal.mode)
+    tags = {
+        "objgan.sweep": sweep.run,
+        "objgan.sweep_storage": str(sweep.store()),
+        "objgan.trial": trial.id,
+        "objgan.trial_number": str(trial.number),
+        "objgan.stage": sweep.stage,
+        "objgan.checkpoint": str(trial.checkpoint),
+    }
+    if sweep.tracking is not None and sweep.tracking.parent is not None:
+        tags["objgan.sweep_run"] = sweep.tracking.parent
+    if (run := _run(what, uri)) is not None:
+        tags["objgan.trial_run"] = run
+    if confirmed is not None:
+        tags |= {"objgan.confirmed": confirmed.outcome, "objgan.verdict": confirmed.verdict()[:500]}
+    measures: Mapping[str, Any] = {} if point is None else point.measures
+    return tags | {name: f"{value:.4f}" for name, value in measures.items()}
+
+
+def _run(what: Candidate, uri: str) -> str | None:
+    """The trial's run in MLflow."""
+    where = what.sweep.tracking
+    if where is None:
+        return None
+    return find_run(uri, trial_key(where, what.trial.id, what.sweep.stage))

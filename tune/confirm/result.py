@@ -1,0 +1,159 @@
+"""Is the best trial better, or was it lucky? Its settings and the recipe's, trained again with other seeds."""
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from objgan.errors import InputError
+from pipelines.storage.storage import Storage
+from tune.sweep.sweep import Goal
+
+FILE = "confirm/confirmed.json"
+ArmName = Literal["best", "default"]
+Outcome = Literal["better", "worse", "no difference shown", "not enough runs"]
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """One run of a confirmation: held-out measures of the stage's test split, which no search has seen.
+
+    place: its folder below the sweep
+    """
+
+    arm: ArmName
+    seed: int
+    place: str
+    measures: dict[str, float]
+    split: str = "test"
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean over seeds with its 95 % interval (Student's t); None: fewer than two values."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+    def text(self, signed: bool = False) -> str:
+        """`0.512 [0.498, 0.526]`."""
+        sign = "+" if signed else ""
+        ends = "" if self.low is None or self.high is None else f" [{self.low:{sign}.4f}, {self.high:{sign}.4f}]"
+        return f"{self.mean:{sign}.4f}{ends}"
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """Both arms of a confirmation, and which trial and goal it was about."""
+
+    trial: str
+    number: int
+    goal: Goal
+    runs: tuple[Retrained, ...]
+
+    def values(self, arm: ArmName, measure: str) -> list[float]:
+        """Finite values of a measure, in the order of the seeds."""
+        found = [run.measures.get(measure, math.nan) for run in self.runs if run.arm == arm]
+        return [value for value in found if math.isfinite(value)]
+
+    def difference(self, measure: str) -> Spread | None:
+        """Best - default (Welch); None where an arm has no value."""
+        best, default = (self.values(arm, measure) for arm in ("best", "default"))
+        return welch(best, default) if best and default else None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the goal's difference says: its interval lies on one side of 0, or it does not."""
+        difference = self.difference(self.goal.metric)
+        if difference is None or difference.low is None or difference.high is None:
+            return "not enough runs"
+        sign = 1 if self.goal.mode == "max" else -1
+        if difference.low <= 0 <= difference.high:
+            return "no difference shown"
+        return "better" if sign * difference.mean > 0 else "worse"
+
+    def measures(self) -> list[str]:
+        """Names of all measures, the goal first."""
+        names = dict.fromkeys(name for run in self.runs for name in run.measures)
+        return [self.goal.metric, *(name for name in names if name != self.goal.metric)]
+
+    def text(self) -> str:
+        """A table of all measures, and the verdict."""
+        rows: list[tuple[str, ...]] = [("HELD OUT", "BEST SETTINGS", "RECIPE'S", "DIFFERENCE")]
+        for name in self.measures():
+            best, default, apart = (self.values("best", name), self.values("default", name), self.difference(name))
+            spreads = [spread(values).text() if values else "-" for values in (best, default)]
+            rows.append((name, *spreads, "-" if apart is None else apart.text(signed=True)))
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        failed = [f"{run.arm}, seed {run.seed}: {run.error}" for run in self.runs if run.error]
+        return "\n".join([*lines, *failed, self.verdict()])
+
+    def verdict(self) -> str:
+        """One line: what was found, on what, with which interval."""
+        name, difference = self.goal.metric, self.difference(self.goal.metric)
+        best, default = len(self.values("best", name)), len(self.values("default", name))
+        split = self.runs[0].split if self.runs else "test"
+        on = f"{name} on the {split} split, {best} + {default} seeds"
+        if difference is None or self.outcome == "not enough runs":
+            return f"verdict: not enough runs ({on})"
+        said = {
+            "better": f"trial {self.number}'s settings are better than the recipe's",
+            "worse": f"trial {self.number}'s settings are worse than the recipe's, which stand",
+            "no difference shown": "no difference shown: the recipe's settings stand",
+        }[self.outcome]
+        return f"verdict: {said} ({on}: {difference.text(signed=True)})"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and interval of a few values."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Spread(mean, None, None)
+    half = _student(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return Spread(mean, mean - half, mean + half)
+
+
+def welch(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
+    """Difference of two means, of runs whose spreads may differ, with its interval (Welch 1947)."""
+    mean = statistics.fmean(ours) - statistics.fmean(theirs)
+    if len(ours) < 2 or len(theirs) < 2:
+        return Spread(mean, None, None)
+    a, b = (statistics.variance(values) / len(values) for values in (ours, theirs))
+    if a + b == 0:
+        return Spread(mean, mean, mean)
+    freedom = (a + b) ** 2 / (a**2 / (len(ours) - 1) + b**2 / (len(theirs) - 1))
+    half = _student(freedom) * math.sqrt(a + b)
+    return Spread(mean, mean - half, mean + half)
+
+
+def save(confirmed: Confirmed, store: Storage) -> None:
+    """Write it down in the sweep."""
+    store.write(FILE, json.dumps(asdict(confirmed), indent=1) + "\n")
+
+
+def load(store: Storage) -> Confirmed | None:
+    """What was confirmed of a sweep; None: nothing.
+
+    Raises:
+        InputError: the file is not what `save` writes.
+    """
+    facts: Any = store.json(FILE)
+    if facts is None:
+        return None
+    try:
+        runs = tuple(Retrained(**run) for run in facts["runs"])
+        return Confirmed(facts["trial"], facts["number"], Goal(**facts["goal"]), runs)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{store}/{FILE} is not a confirmation ({error}): delete it") from None
+
+
+def _student(freedom: float) -> float:
+    """97.5 % point of Student's t."""
+    import scipy.stats
+
+    return float(scipy.stats.t.ppf(0.975, freedom))

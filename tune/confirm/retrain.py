@@ -1,0 +1,171 @@
+"""The runs of a confirmation, in Ray: ordinary training, then measures of the split that nothing was chosen by."""
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from objgan.checkpoint import resume
+from objgan.config import Config
+from objgan.errors import InputError
+from objgan.runtime import prepare_networks
+from objgan.stages import build_stage
+from objgan.train_state import TrainState
+from objgan.training import step_seed
+from pipelines.data.loading.reader import ShardReader, evaluation_batch
+from pipelines.runtime.progress import Log
+from pipelines.storage.lease import Lease
+from pipelines.training.driver import train
+from pipelines.training.job import VALIDATION_BATCH, TrainJob
+from tune.cli.options import job_of
+from tune.confirm.result import ArmName, Confirmed, Retrained
+from tune.report.export import trial_config
+from tune.sweep.resources import Allotment
+from tune.sweep.results import Trial
+from tune.sweep.sweep import Sweep
+from tune.sweep.tracking import nested_run
+
+_MEASURED = "measured.json"
+_MOST_ROWS = 2000
+_POLL_S = 1.0
+_LEASE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run to do: which settings (`trial`'s, or the recipe's), with the seed in them."""
+
+    name: ArmName
+    trial: str
+    config: Config
+
+    @property
+    def label(self) -> str:
+        """After more trials the best one may be another: its runs have names of their own."""
+        return f"{'default' if self.name == 'default' else self.trial}-{self.config.seed}"
+
+    @property
+    def place(self) -> str:
+        """Its folder below the sweep."""
+        return f"confirm/{self.label}"
+
+
+def confirm(sweep: Sweep, trial: Trial, seeds: int, room: Allotment, log: Log) -> Confirmed:
+    """Train the trial's settings and the sweep's own with so many other seeds each.
+
+    Needs a running Ray. Finished runs are taken as they are; one that fails is told of and left out.
+    """
+    waiting = arms(sweep, trial, seeds, room.threads)
+    done: dict[str, Retrained] = {}
+    running: dict[Any, Arm] = {}
+    task = ray.remote(num_cpus=0, max_retries=0, resources=room.driver)(_retrain)
+    total = len(waiting)
+    try:
+        while waiting or running:
+            while waiting and len(running) < room.concurrent:
+                arm = waiting.pop(0)
+                running[task.remote(sweep, arm)] = arm
+            ended, _ = ray.wait(list(running), num_returns=1, timeout=_POLL_S)
+            for one in ended:
+                arm = running.pop(one)
+                done[arm.place] = run = _result(one, arm)
+                value = run.measures.get(sweep.goal.metric, math.nan)
+                said = f"failed: {run.error}" if run.error else f"{sweep.goal.metric} {value:.4f} ({run.split} split)"
+                log(f"confirm {len(done)}/{total}: {arm.name}, seed {run.seed}: {said}")
+    except BaseException:
+        for one in running:
+            ray.cancel(one, force=True)
+        raise
+    order = [arm.place for arm in arms(sweep, trial, seeds, room.threads)]
+    return Confirmed(trial.id, trial.number, sweep.goal, tuple(done[place] for place in order))
+
+
+def arms(sweep: Sweep, trial: Trial, seeds: int, threads: int = 0) -> list[Arm]:
+    """All runs, those of one seed beside each other."""
+    best, found = trial_config(sweep, trial), []
+    for seed in range(sweep.config.seed + 1, sweep.config.seed + 1 + seeds):
+        for name, config in (("best", best), ("default", sweep.config)):
+            compute = config.compute.model_copy(update={"threads": threads or config.compute.threads})
+            found.append(Arm(name, trial.id, config.model_copy(update={"seed": seed, "compute": compute})))  # type: ignore[arg-type]
+    return found
+
+
+def measure_split(job: TrainJob, checkpoint: Path) -> tuple[str, dict[str, float]]:
+    """Held-out measures of a checkpoint on the test split (the validation split where there is none), and which it was.
+
+    The same images, captions and noise for every checkpoint of one stage and data.
+    """
+    split, reader = _held_out(job)
+    stage = build_stage(job.stage, job.config, job.domain(), job.helpers())
+    device = torch.device("cpu")
+    prepare_networks(stage, job.config.compute, device)
+    state = TrainState(stage, device)
+    resume(checkpoint, state)
+    values: dict[str, list[float]] = {}
+    limit = min(_MOST_ROWS, len(reader))
+    with torch.no_grad(), state.evaluation() as evaluated:
+        for number in range(-(-limit // VALIDATION_BATCH)):
+            batch = evaluation_batch(reader, number, VALIDATION_BATCH, 0, limit)
+            torch.manual_seed(step_seed(0, number, -2))
+            for name, value in evaluated.measure(batch).items():
+                values.setdefault(name, []).extend(value.float().tolist())
+    finite = {name: [v for v in row if not math.isnan(v)] for name, row in values.items()}
+    return split, {name: sum(row) / len(row) for name, row in finite.items() if row}
+
+
+def _retrain(sweep: Sweep, arm: Arm) -> dict[str, Any]:
+    """Ray task: all stages, one after the other, then the measures of the last one."""
+    store = sweep.store().child(arm.place)
+    known = store.json(_MEASURED)
+    if known is not None:
+        return dict(known)
+    if arm.config.compute.threads:
+        torch.set_num_threads(arm.config.compute.threads)
+    needs = sweep.encoders
+    for stage in sweep.stages:
+        job = job_of(sweep, arm.config, stage, arm.place, needs)
+        # A worker of a driver that has just been killed may hold the run for a while.
+        lease = Lease.acquire(job.store(), who=arm.place, wait=_LEASE_S, log=_quiet)
+        with lease as held, _tracked(sweep, arm, job) as tracked:
+            checkpoint = train(tracked, _quiet, held).checkpoint
+        needs = checkpoint if stage == "encoders" else needs
+    split, measures = measure_split(job, checkpoint)
+    told = asdict(Retrained(arm.name, arm.config.seed, arm.place, measures, split))
+    store.write(_MEASURED, json.dumps(told, indent=1) + "\n")
+    return told
+
+
+@contextlib.contextmanager
+def _tracked(sweep: Sweep, arm: Arm, job: TrainJob) -> Iterator[TrainJob]:
+    tags = {"objgan.confirm": arm.name, "objgan.confirmed_trial": arm.trial, "objgan.seed": str(arm.config.seed)}
+    with nested_run(sweep, f"confirm-{arm.label}", job.stage, tags, job.store()) as tracking:
+        yield replace(job, tracking=tracking)
+
+
+def _held_out(job: TrainJob) -> tuple[str, ShardReader]:
+    try:
+        reader = job.reader("test")
+        if len(reader):
+            return "test", reader
+    except InputError:
+        pass
+    return "validation", job.reader("validation")
+
+
+def _result(reference: Any, arm: Arm) -> Retrained:
+    try:
+        return Retrained(**ray.get(reference))
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None) or error
+        text = " ".join(str(cause).split())[:300]
+        return Retrained(arm.name, arm.config.seed, arm.place, {}, error=f"{type(cause).__name__}: {text}")
+
+
+def _quiet(text: str) -> None:
+    """Its numbers are in MLflow and in its folder."""

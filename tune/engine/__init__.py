@@ -1,0 +1,1 @@
+"""A sweep with Ray Tune: driver, trials, search, schedulers."""

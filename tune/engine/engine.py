@@ -1,0 +1,256 @@
+"""A sweep with Ray Tune: trials planned, started, watched, ended early, and after a kill taken up again.
+
+Ray Tune decides which trial runs when; what is known of the trials is in `tune.sweep.trial_store`, as JSON, wherever
+the sweep's storage is. A resumed sweep is a new run of Ray Tune that is given the trials that did not end.
+"""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import ray
+import ray.tune
+
+from objgan.errors import InputError
+from pipelines.runtime.progress import Log
+from pipelines.runtime.ray_session import own_cores, ray_session
+from pipelines.storage.lease import Lease
+from pipelines.storage.retry import Work, only_logged
+from pipelines.storage.storage import Storage
+from pipelines.training.job import TrainJob, identity
+from tune.engine.conductor import Conductor
+from tune.engine.desk import make_desk
+from tune.engine.preflight import check_sweep
+from tune.engine.schedulers import Rungs, make_scheduler
+from tune.engine.search import Suggestions, suggest
+from tune.engine.trial import Orders, SweepTrial
+from tune.sweep.checkpoint_lineage import Segments
+from tune.sweep.resources import Allotment, plan_resources
+from tune.sweep.results import Observer, SweepResult, Trial
+from tune.sweep.spec_file import changed, load_sweep, save_sweep
+from tune.sweep.sweep import Sweep
+from tune.sweep.trial_store import ENDED, TrialStore, trial_id
+
+_RAY = ".tune"
+_INPUTS = "inputs.json"
+_ENVIRONMENT = {
+    # Signals, result files and the memory of Ray Tune's own are not used.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    # A trial that fails has no measure.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # The sweep's own lines say which trial failed, and why.
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+def run_sweep(
+    sweep: Sweep,
+    observers: Sequence[Observer],
+    log: Log,
+    address: str | None = None,
+    resume: bool = False,
+    lease: Lease | None = None,
+) -> SweepResult:
+    """Run all trials of a sweep, or those that are left of it.
+
+    Args:
+        sweep: what to run; a trial is a run `trials/ID/STAGE` below it
+        observers: are called at every change of a trial, in this process
+        log: takes events, a line each
+        address: of a Ray cluster; None: this machine
+        resume: continue a sweep that was killed, interrupted, left trials that crashed, or spent its budget
+        lease: under which the caller holds the sweep's storage; None: it is acquired here
+
+    Raises:
+        InputError: the sweep cannot run as it is, is another's, or is there already; nothing was started.
+        LeaseLost: another driver took it over.
+    """
+    sweep = _absolute(sweep)
+    rungs = check_sweep(sweep)
+    store = sweep.store()
+    os.environ.update(_ENVIRONMENT)
+    with contextlib.nullcontext(lease) if lease is not None else Lease.acquire(store, log=log) as held:
+        rows = open_sweep(sweep, resume)
+        if _is_done(sweep, rows):
+            log(f"sweep {sweep.run}: finished before ({store})")
+            for row in rows.result().trials:
+                for observer in observers:
+                    observer.trial(row)
+            return rows.result()
+        work = _Advance()
+        conductor = Conductor(sweep, rows, [*observers, work], log)
+        with work, conductor.hearing(), ray_session(address, dashboard=True):
+            allotment = plan_resources(sweep, ray.cluster_resources(), own_cores(address))
+            _announce(sweep, rows, allotment, log)
+            desk = make_desk()
+            try:
+                conductor.begin(desk, held, allotment)
+                _tune(sweep, rungs, _Trials(sweep, rows, conductor), Orders(sweep, desk, allotment.threads), allotment)
+            finally:
+                ray.kill(desk)
+                with only_logged(f"cannot remove {store}/{_RAY}", log):
+                    store.delete(_RAY)
+        conductor.finish()
+        return rows.result()
+
+
+class _Advance(Work):
+    """An observer: a sweep has advanced once a trial has reported."""
+
+    def trial(self, trial: Trial) -> None:
+        """See whether it has."""
+        self.advanced = self.advanced or bool(trial.points)
+
+
+def open_sweep(sweep: Sweep, resume: bool) -> TrialStore:
+    """Begin a sweep's storage, or see that what is there is the same sweep and may go on.
+
+    Raises:
+        InputError: it may not; the line says what to type.
+    """
+    store = sweep.store()
+    theirs, inputs = load_sweep(store), _inputs(sweep)
+    if theirs is None:
+        if resume:
+            raise InputError(f"--resume {sweep.run}: there is no sweep in {store}")
+        save_sweep(sweep)
+        store.write(_INPUTS, json.dumps(inputs, indent=1) + "\n")
+        rows = TrialStore(store)
+        rows.put_state("running", 0.0, left=sweep.budget.trials)
+        return rows
+    _check_same(sweep, theirs, store, inputs)
+    rows = TrialStore(store)
+    if not resume and not _is_done(sweep, rows):
+        ended, whole = len(rows.ended()), sweep.budget.trials
+        raise InputError(
+            f"{store} holds a sweep of which {ended} of {whole} trials ended: continue it with --resume {sweep.run}, "
+            f"or use another --run"
+        )
+    save_sweep(sweep)
+    return rows
+
+
+def _check_same(ours: Sweep, theirs: Sweep, store: Storage, inputs: dict[str, Any]) -> None:
+    """Where the sweep, its data and its encoders lie may change; what they are may not."""
+    moved = replace(theirs, run=ours.run, storage=ours.storage, data=ours.data, encoders=ours.encoders)
+    different = changed(ours, moved)
+    before = store.json(_INPUTS) or {}
+    different += [f"{name}: {before.get(name)} -> {now}" for name, now in inputs.items() if before.get(name) != now]
+    if different:
+        told = "; ".join(different[:4])
+        raise InputError(f"{store} was begun differently ({told}): undo that or use another --run")
+
+
+def _inputs(sweep: Sweep) -> dict[str, Any]:
+    data = TrainJob(sweep.stage, sweep.config, sweep.data, Path()).open_data()
+    encoders = None if sweep.encoders is None else identity(sweep.encoders)
+    return {"data": data.manifest["digest"], "encoders": encoders}
+
+
+def _is_done(sweep: Sweep, rows: TrialStore) -> bool:
+    return rows.state == "finished" and len(rows.ended()) >= sweep.budget.trials
+
+
+def _absolute(sweep: Sweep) -> Sweep:
+    """Trials have working directories of their own."""
+    data = sweep.data.resolve() if isinstance(sweep.data, Path) else sweep.data
+    encoders = None if sweep.encoders is None else sweep.encoders.resolve()
+    return replace(sweep, data=data, encoders=encoders, storage=Storage(sweep.storage).uri)
+
+
+def _announce(sweep: Sweep, rows: TrialStore, allotment: Allotment, log: Log) -> None:
+    left = sweep.budget.trials - len(rows.ended())
+    before = f", {len(rows.ended())} ended before" if rows.ended() else ""
+    log(f"sweep {sweep.run}: {left} trials of {' and '.join(sweep.stages)}{before}, {allotment.concurrent} at once "
+        f"with {allotment.workers} {'GPU' if allotment.use_gpu else 'CPU'} each")  # fmt: skip
+
+
+class _Trials:
+    """The trials that are left to do, as Ray Tune's configurations."""
+
+    def __init__(self, sweep: Sweep, rows: TrialStore, conductor: Conductor) -> None:
+        self._sweep, self._rows, self._conductor = sweep, rows, conductor
+        self.past: Mapping[str, Trial] = dict(rows.rows)
+        known = {row.number for row in rows.rows.values()}
+        self._new = [number for number in range(sweep.budget.trials) if number not in known]
+
+    def unfinished(self) -> list[dict[str, Any]]:
+        """Those that an earlier process began."""
+        rows = sorted((row for row in self.past.values() if row.state not in ENDED), key=lambda row: row.number)
+        return [self._config(row) for row in rows]
+
+    def next(self) -> dict[str, Any] | None:
+        """A new one; None: there is none, or the sweep is to end."""
+        if not self._new or self._conductor.asked is not None:
+            return None
+        number = self._new.pop(0)
+        settings = suggest(self._sweep, number, self._rows.rows.values())
+        row = Trial(trial_id(self._sweep.seed, number), number, settings)
+        self._conductor.put(row)
+        return self._config(row)
+
+    def everything(self) -> list[dict[str, Any]]:
+        """All at once, as a population needs them."""
+        found = self.unfinished()
+        while (config := self.next()) is not None:
+            found.append(config)
+        return found
+
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._new) + sum(row.state not in ENDED for row in self.past.values())
+
+    def _config(self, row: Trial) -> dict[str, Any]:
+        settings = row.settings
+        if self._sweep.scheduler == "pbt":
+            settings = Segments(self._sweep.store(), row.id, self._sweep.stage).settings or settings
+        told = row.points[-1].step if row.points else 0
+        return {"trial": row.id, "number": row.number, "settings": settings, "told": told}
+
+
+def _tune(sweep: Sweep, rungs: Rungs, trials: _Trials, orders: Orders, allotment: Allotment) -> None:
+    conductor, place = trials._conductor, sweep.store().child(_RAY)
+    trainable = ray.tune.with_parameters(SweepTrial, orders=orders)
+    resources = ray.tune.PlacementGroupFactory([allotment.driver])
+    population = trials.everything() if sweep.scheduler == "pbt" else None
+    search = None if population else Suggestions(trials.unfinished(), trials.next, sweep.goal)
+    tuner = ray.tune.Tuner(
+        ray.tune.with_resources(trainable, resources),
+        param_space={"job": ray.tune.grid_search(population)} if population else {},
+        tune_config=ray.tune.TuneConfig(
+            num_samples=1 if population else trials.count(),
+            max_concurrent_trials=None if population else allotment.concurrent,
+            search_alg=search,
+            scheduler=make_scheduler(sweep, rungs, trials.past.values(), orders.desk),
+            reuse_actors=True,
+        ),
+        run_config=ray.tune.RunConfig(
+            name="sweep",
+            storage_path=place.path,
+            storage_filesystem=None if place.local is not None else place.filesystem,
+            callbacks=[conductor],
+            stop=conductor,
+            failure_config=ray.tune.FailureConfig(max_failures=sweep.budget.retries),
+            # There is nothing to say of a trial that ended; one that failed may have no checkpoint at all.
+            checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    # At the end Ray Tune reads its own files of errors again. A disk that filled up holds half of one; our records, and
+    # what their writing raised, say more.
+    try:
+        with contextlib.suppress(UnpicklingError, EOFError):
+            tuner.fit()
+    except ray.tune.TuneError as error:
+        raise conductor.failure or error from None

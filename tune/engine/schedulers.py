@@ -1,0 +1,203 @@
+"""Schedulers that end trials early or change their settings, told at the start what earlier processes saw."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray.tune.schedulers
+
+from objgan.errors import InputError
+from tune.engine.search import domain
+from tune.space.space import Knob
+from tune.sweep.results import Trial
+from tune.sweep.sweep import Goal, Sweep
+from tune.sweep.trial_store import ENDED
+
+REDUCTION = 3
+"""ASHA lets the best of so many go on at each rung."""
+_CONTINUE, _PAUSE = ray.tune.schedulers.TrialScheduler.CONTINUE, ray.tune.schedulers.TrialScheduler.PAUSE
+_FIXED_RATES = ("cooldown", "ema_decay")
+_PAUSED = "the scheduler pauses it"
+
+
+@dataclass(frozen=True)
+class Rungs:
+    """Where the last stage reports: after every `every` steps of `steps`."""
+
+    every: int
+    steps: int
+
+
+def make_scheduler(sweep: Sweep, rungs: Rungs, past: Iterable[Trial], desk: Any) -> Any:
+    """Ray Tune's scheduler.
+
+    Args:
+        sweep: says which
+        rungs: the stage's report points
+        past: trials of earlier processes; those that ended count as if they had been seen, the others when they go on
+        desk: hears of trials that are paused
+    """
+    rows = {row.id: row for row in past}
+    if sweep.scheduler == "asha":
+        scheduler = Asha(
+            "step", "goal", sweep.goal.mode, rungs.steps, min(rungs.every, rungs.steps), reduction_factor=REDUCTION
+        )
+        scheduler.remember(rows, sweep.goal)
+        return scheduler
+    if sweep.scheduler == "median":
+        rule = Median("step", "goal", sweep.goal.mode, grace_period=min(rungs.every, rungs.steps))
+        rule.remember(rows, sweep.goal)
+        return rule
+    if sweep.scheduler == "pbt":
+        return Population(sweep, rungs, rows, desk)
+    return ray.tune.schedulers.FIFOScheduler()
+
+
+def check_scheduler(sweep: Sweep) -> None:
+    """See that the scheduler can do with the space what it is to do.
+
+    Raises:
+        InputError: population-based training with a setting that cannot change within a run, or of several stages.
+    """
+    if sweep.scheduler != "pbt":
+        return
+    if len(sweep.stages) > 1:
+        raise InputError(f"--scheduler pbt takes one stage, not {' and '.join(sweep.stages)}: weights of the earlier "
+                         f"ones would not fit those that are taken over")  # fmt: skip
+    if sweep.search != "random":
+        raise InputError(f"--search {sweep.search}: --scheduler pbt changes settings itself and begins at random: "
+                         f"leave --search out")  # fmt: skip
+    if sweep.budget.trials < 2:
+        raise InputError("--trials 1: a population has at least two")
+    for name, knob in sweep.space.knobs.items():
+        if fault := _fixed(name, knob, sweep.stage):
+            raise InputError(f"--scheduler pbt: {name} cannot change while a run goes on ({fault}): take it out of "
+                             f"the space, or use another scheduler")  # fmt: skip
+
+
+class _Remembering:
+    """Points that another process has seen are recorded in the scheduler, with no decision on them."""
+
+    def remember(self, rows: Mapping[str, Trial], goal: Goal) -> None:
+        """Take in trials that ended; the others are taken in when Ray Tune adds them."""
+        self._rows, self._goal = dict(rows), goal
+        for row in sorted(rows.values(), key=lambda row: row.number):
+            if row.state in ENDED:
+                stand_in = _StandIn(row.id)
+                super().on_trial_add(None, stand_in)  # type: ignore[misc]
+                self._replay(stand_in, row)
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Called by Ray Tune."""
+        super().on_trial_add(tune_controller, trial)  # type: ignore[misc]
+        # Once: a trial that is retried is added again.
+        if row := self._rows.pop(trial.config["job"]["trial"], None):
+            self._replay(trial, row)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Called by Ray Tune; a trial that failed has no measure to compare."""
+        if "goal" in result:
+            super().on_trial_complete(tune_controller, trial, result)  # type: ignore[misc]
+
+    def _replay(self, trial: Any, row: Trial) -> None:
+        for point in row.points:
+            if self._goal.metric in point.measures:
+                result = {"step": point.step, "goal": point.measures[self._goal.metric]}
+                super().on_trial_result(None, trial, result)  # type: ignore[misc]
+                self._forget(trial)
+
+    def _forget(self, trial: Any) -> None:
+        """A decision on what was told before is none."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Asha(_Remembering, ray.tune.schedulers.AsyncHyperBandScheduler):
+    """Asynchronous successive halving (Li et al. 2020): of every three trials at a rung, the best goes on."""
+
+
+class Median(_Remembering, ray.tune.schedulers.MedianStoppingRule):
+    """Ends a trial whose best is worse than the median of the others' means so far (Golovin et al. 2017)."""
+
+    def _forget(self, trial: Any) -> None:
+        self._stopped_trials.discard(trial)
+
+    def _on_insufficient_samples(self, tune_controller: Any, trial: Any, time: float) -> Any:
+        # Ray's would pause it in favour of a waiting one, which costs a start of all workers and gains nothing.
+        return _CONTINUE
+
+
+class Population(ray.tune.schedulers.PopulationBasedTraining):
+    """Population-based training (Jaderberg et al. 2017): the worst quarter goes on from weights of the best one.
+
+    New values stay within the ranges of the space.
+    """
+
+    def __init__(self, sweep: Sweep, rungs: Rungs, rows: Mapping[str, Trial], desk: Any) -> None:
+        self._knobs, self._rows, self._goal, self._desk = sweep.space.knobs, rows, sweep.goal, desk
+        mutations = {
+            name: list(knob.values) if knob.kind == "choice" else domain(knob)
+            for name, knob in sweep.space.knobs.items()
+        }
+        super().__init__(
+            "step",
+            "goal",
+            sweep.goal.mode,
+            perturbation_interval=rungs.every,
+            hyperparam_mutations={"job": {"settings": mutations}},
+            custom_explore_fn=self._within,
+            log_config=False,
+        )
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Called by Ray Tune."""
+        super().on_trial_add(tune_controller, trial)
+        row = self._rows.get(trial.config["job"]["trial"])
+        told = [p for p in row.points if self._goal.metric in p.measures] if row else []
+        if told:
+            state, last = self._trial_state[trial], told[-1]
+            state.last_score = self._metric_op * last.measures[self._goal.metric]
+            state.last_train_time = state.last_perturbation_time = last.step
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> Any:
+        """Called by Ray Tune."""
+        decision = super().on_trial_result(tune_controller, trial, result)
+        if decision == _PAUSE or trial.status == trial.PAUSED:
+            self._desk.end.remote(trial.config["job"]["trial"], _PAUSED)
+        return decision
+
+    def _get_new_config(self, trial: Any, trial_to_clone: Any) -> Any:
+        config, operations = super()._get_new_config(trial, trial_to_clone)
+        # Ray takes the donor's whole configuration, its name included.
+        return {"job": {**trial.config["job"], "settings": config["job"]["settings"]}}, operations
+
+    def _within(self, config: dict[str, Any]) -> dict[str, Any]:
+        settings = dict(config["job"]["settings"])
+        for name, knob in self._knobs.items():
+            if knob.kind != "choice":
+                settings[name] = min(max(settings[name], knob.low), knob.high)
+        return {"job": {**config["job"], "settings": settings}}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _StandIn:
+    """A trial of an earlier process: schedulers ask for no more than its name."""
+
+    def __init__(self, name: str) -> None:
+        self.trial_id = name
+
+
+def _fixed(name: str, knob: Knob, stage: str) -> str | None:
+    """Why a setting cannot change from one step to the next; None: it can."""
+    last = name.rsplit(".", 1)[-1]
+    if not name.startswith(f"{stage}.training.") or last in _FIXED_RATES:
+        return "it shapes networks, data or the whole length of the run"
+    values = knob.values if knob.kind == "choice" else (knob.low,)
+    if knob.kind == "integer" or not all(isinstance(value, int | float) for value in values):
+        return "rates and weights of losses can"
+    if any(isinstance(value, bool) or value == 0 for value in values):
+        return "where it is 0 the stage has other networks"
+    return None if last.endswith(("lr", "weight", "clip", "decay", "floor")) else "rates and weights of losses can"

@@ -1,0 +1,136 @@
+"""Which settings the next trial tries: a function of the sweep's seed and of what earlier trials found, and no state.
+
+So a resumed sweep needs nothing but the rows of its trials, and with `random` the settings of trial 7 are the same
+whatever happened before.
+"""
+
+import hashlib
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import ray.tune
+import ray.tune.search
+
+from tune.space.space import Knob, Space
+from tune.sweep.results import Trial
+from tune.sweep.sweep import Goal, Sweep
+
+_LEAST_TRIALS = 5
+"""Trials that Optuna's sampler wants to see before it models anything; until then it draws at random."""
+
+
+def suggest(sweep: Sweep, number: int, rows: Iterable[Trial]) -> dict[str, Any]:
+    """Settings of the trial `number`, by dotted name; `rows` are the trials so far, ended or not."""
+    if sweep.search == "optuna":
+        return _ask_optuna(sweep, number, sorted(rows, key=lambda row: row.number))
+    return draw(sweep.space, sweep.seed, number)
+
+
+def draw(space: Space, seed: int, number: int) -> dict[str, Any]:
+    """Settings at random. Each knob has a stream of its own: another knob more changes nothing."""
+    return {name: _draw(knob, random.Random(_seed(seed, number, name))) for name, knob in sorted(space.knobs.items())}
+
+
+def domain(knob: Knob) -> Any:
+    """A knob as Ray Tune knows it."""
+    if knob.kind == "choice":
+        return ray.tune.choice(list(knob.values))
+    if knob.kind == "integer":
+        return ray.tune.randint(int(knob.low), int(knob.high) + 1)
+    return (ray.tune.loguniform if knob.kind == "log_uniform" else ray.tune.uniform)(knob.low, knob.high)
+
+
+class Suggestions(ray.tune.search.Searcher):
+    """Ray Tune's side of it: hands out the trials of `queue`, then new ones of `make` until that says None."""
+
+    def __init__(self, queue: Sequence[dict[str, Any]], make: Callable[[], dict[str, Any] | None], goal: Goal) -> None:
+        super().__init__(metric="goal", mode=goal.mode)
+        self._queue, self._make = list(queue), make
+
+    def suggest(self, trial_id: str) -> Any:
+        """The configuration of a trial that Ray Tune calls `trial_id`."""
+        config = self._queue.pop(0) if self._queue else self._make()
+        return ray.tune.search.Searcher.FINISHED if config is None else {"job": config}
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """The rows know already."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the rows are all there is."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _draw(knob: Knob, source: random.Random) -> Any:
+    if knob.kind == "choice":
+        return knob.values[source.randrange(len(knob.values))]
+    if knob.kind == "integer":
+        return source.randint(int(knob.low), int(knob.high))
+    if knob.kind == "uniform":
+        return source.uniform(knob.low, knob.high)
+    return math.exp(source.uniform(math.log(knob.low), math.log(knob.high)))
+
+
+def _ask_optuna(sweep: Sweep, number: int, rows: Sequence[Trial]) -> dict[str, Any]:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sampler = optuna.samplers.TPESampler(
+        seed=_seed(sweep.seed, number, "optuna") % 2**32, n_startup_trials=_LEAST_TRIALS, constant_liar=True
+    )
+    study = optuna.create_study(
+        direction="maximize" if sweep.goal.mode == "max" else "minimize", sampler=sampler, storage=None
+    )
+    knobs = sweep.space.knobs
+    distributions = {name: _distribution(knob) for name, knob in sorted(knobs.items())}
+    for row in rows:
+        study.add_trial(_told(row, sweep, distributions))
+    asked = study.ask(distributions)
+    return {name: _value(knobs[name], asked.params[name]) for name in distributions}
+
+
+def _told(row: Trial, sweep: Sweep, distributions: Mapping[str, Any]) -> Any:
+    import optuna
+
+    best = row.best(sweep.goal.metric, sweep.goal.mode)
+    value = None if best is None else best.measures[sweep.goal.metric]
+    state = optuna.trial.TrialState.COMPLETE
+    if row.state in ("failed", "diverged") or (value is None and row.state in ("finished", "stopped")):
+        state, value = optuna.trial.TrialState.FAIL, None
+    elif row.state not in ("finished", "stopped"):
+        state, value = optuna.trial.TrialState.RUNNING, None
+    return optuna.trial.create_trial(
+        state=state,
+        value=value,
+        params={name: _parameter(sweep.space.knobs[name], row.settings[name]) for name in distributions},
+        distributions=dict(distributions),
+    )
+
+
+def _distribution(knob: Knob) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if knob.kind == "choice":
+        # By place: Optuna takes neither lists nor two names for one thing.
+        return CategoricalDistribution(tuple(range(len(knob.values))))
+    if knob.kind == "integer":
+        return IntDistribution(int(knob.low), int(knob.high))
+    return FloatDistribution(knob.low, knob.high, log=knob.kind == "log_uniform")
+
+
+def _parameter(knob: Knob, value: Any) -> Any:
+    return knob.values.index(value) if knob.kind == "choice" else value
+
+
+def _value(knob: Knob, parameter: Any) -> Any:
+    return knob.values[parameter] if knob.kind == "choice" else parameter
+
+
+def _seed(seed: int, number: int, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{number}/{name}".encode()).digest()[:8], "big")

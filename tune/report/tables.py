@@ -1,0 +1,145 @@
+"""A sweep's outcome as text: a table of trials, their curves, the best settings."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from objgan.config import flatten
+from pipelines.runs.listing import span
+from tune.space.settings import with_settings
+from tune.sweep.results import SweepResult, Trial
+from tune.sweep.sweep import Goal, Sweep
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def table(result: SweepResult, goal: Goal) -> str:
+    """One line a trial, the best first; those without a measure last. Settings by the last part of their names."""
+    names = list(dict.fromkeys(name for trial in result.trials for name in trial.settings))
+    heads = short_names(names)
+    low, high = limits(result, goal)
+    rows = [("TRIAL", "STATE", "STEP", goal.metric.upper(), "CURVE", "TIME", *(heads[name].upper() for name in names))]
+    for trial in ranked(result.trials, goal):
+        point = trial.best(goal.metric, goal.mode)
+        settings = [text(trial.settings.get(name)) for name in names]
+        rows.append(
+            (
+                str(trial.number),
+                trial.state,
+                str(trial.points[-1].step) if trial.points else "-",
+                "-" if point is None else f"{point.measures[goal.metric]:.4f}",
+                curve(trial, goal, low, high),
+                span(trial.seconds),
+                *settings,
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def summary(sweep: Sweep, result: SweepResult) -> str:
+    """What came of it: how many trials, how they ended, the best one with its settings against the recipe's."""
+    goal, counts = sweep.goal, _counts(result)
+    why = f" ({result.reason})" if result.reason else ""
+    lines = [f"{sweep.run}: {result.state} after {span(result.seconds)}{why}; {counts}"]
+    best = result.best(goal.metric, goal.mode)
+    if best is None:
+        return "\n".join([*lines, f"no trial has told {goal.metric} yet"])
+    point = best.best(goal.metric, goal.mode)
+    assert point is not None
+    lines.append(
+        f"best: trial {best.number} ({best.id}), {goal.metric} {point.measures[goal.metric]:.4f} at step {point.step}"
+    )
+    before = flatten(sweep.config)
+    settings = point.settings or best.settings
+    width = max((len(name) for name in settings), default=0)
+    lines += [f"  {name:<{width}}  {text(before.get(name))} -> {text(value)}" for name, value in settings.items()]
+    if best.donors:
+        taken = ", ".join(f"at step {step} from trial {donor}" for step, donor in best.donors)
+        lines.append(f"  weights taken over {taken}; the settings are those in force at the best step")
+    return "\n".join(lines)
+
+
+def rows(result: SweepResult, goal: Goal) -> list[dict[str, Any]]:
+    """One flat row a trial, for tables elsewhere."""
+    names = list(dict.fromkeys(name for trial in result.trials for name in trial.settings))
+    return [_row(trial, goal, names) for trial in ranked(result.trials, goal)]
+
+
+def ranked(trials: Sequence[Trial], goal: Goal) -> list[Trial]:
+    """The best first; those without a measure last, by number."""
+    sign = -1 if goal.mode == "max" else 1
+
+    def key(trial: Trial) -> tuple[float, int]:
+        point = trial.best(goal.metric, goal.mode)
+        return (math.inf if point is None else sign * point.measures[goal.metric], trial.number)
+
+    return sorted(trials, key=key)
+
+
+def limits(result: SweepResult, goal: Goal) -> tuple[float, float]:
+    """Lowest and highest finite value of the measure over all reports."""
+    values = [point.measures.get(goal.metric, math.nan) for trial in result.trials for point in trial.points]
+    finite = [value for value in values if math.isfinite(value)]
+    return (min(finite), max(finite)) if finite else (0.0, 1.0)
+
+
+def curve(trial: Trial, goal: Goal, low: float, high: float) -> str:
+    """The measure over a trial's reports as small bars, all trials on one scale; `x` where it is not finite."""
+    values = [point.measures.get(goal.metric, math.nan) for point in trial.points][-12:]
+    span_ = (high - low) or 1.0
+    top = len(_BARS) - 1
+    return "".join(_BARS[round(top * (v - low) / span_)] if math.isfinite(v) else "x" for v in values)
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Each name's last part, or more of it where two would be alike."""
+    short = {}
+    for name in names:
+        parts = name.split(".")
+        for length in range(1, len(parts) + 1):
+            tail = ".".join(parts[-length:])
+            if sum(other == tail or other.endswith(f".{tail}") for other in names) == 1:
+                break
+        short[name] = tail
+    return short
+
+
+def text(value: Any) -> str:
+    """A setting's value, short."""
+    return f"{value:.3g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def settings_of(sweep: Sweep, trial: Trial) -> dict[str, Any]:
+    """A trial's settings, in force at its best report, as the tree of settings holds them."""
+    point = trial.best(sweep.goal.metric, sweep.goal.mode)
+    settings = (point.settings if point is not None else {}) or trial.settings
+    flat = flatten(with_settings(sweep.config, settings))
+    return {name: flat[name] for name in settings}
+
+
+def _row(trial: Trial, goal: Goal, names: Sequence[str]) -> dict[str, Any]:
+    point = trial.best(goal.metric, goal.mode)
+    measures = {} if point is None else point.measures
+    return {
+        "trial": trial.number,
+        "id": trial.id,
+        "state": trial.state,
+        goal.metric: measures.get(goal.metric),
+        "best_step": None if point is None else point.step,
+        "last_step": trial.points[-1].step if trial.points else 0,
+        **{name: trial.settings.get(name) for name in names},
+        **{name: value for name, value in measures.items() if name != goal.metric},
+        "seconds": round(trial.seconds, 1),
+        "training_seconds": round(trial.training_s, 1),
+        "checkpoint": trial.checkpoint,
+        "error": trial.error,
+    }
+
+
+def _counts(result: SweepResult) -> str:
+    states = [trial.state for trial in result.trials]
+    parts = [f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states))]
+    return f"{len(states)} trial{'' if len(states) == 1 else 's'} ({', '.join(parts) or 'none'})"

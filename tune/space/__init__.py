@@ -1,0 +1,1 @@
+"""Search spaces: definition, defaults, files, checks."""

@@ -1,0 +1,1 @@
+"""What a sweep is, and what it stores: specification, results, trials, tracking."""

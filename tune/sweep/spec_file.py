@@ -1,0 +1,126 @@
+"""`sweep.json`: what a sweep is, written before it starts, so that `--resume RUN` and `show RUN` need nothing else."""
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+from objgan.config import build_config
+from objgan.errors import InputError
+from objgan.stages import stage_class
+from pipelines.redaction import in_a_line, redact, redact_all
+from pipelines.storage.storage import Storage
+from tune.space.space import Knob, Space
+from tune.sweep.sweep import Budget, Goal, Scheduler, Search, Sweep
+
+FILE = "sweep.json"
+Form = TypeVar("Form")
+_PLAIN = ("run", "stages", "storage", "search", "scheduler", "seed")
+
+
+def save_sweep(sweep: Sweep) -> None:
+    """Write down a sweep, but not where it is tracked."""
+    sweep.store().write(FILE, json.dumps(to_json(sweep), indent=1) + "\n")
+
+
+def load_sweep(store: Storage) -> Sweep | None:
+    """The sweep that lives in a storage; None: none does.
+
+    Raises:
+        InputError: the file is not what `save_sweep` writes.
+    """
+    facts = store.json(FILE)
+    if facts is None:
+        return None
+    try:
+        return from_json(facts)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{store}/{FILE} is not a sweep's description ({in_a_line(error)}): restore it") from None
+
+
+def known_sweep(storage: str, run: str) -> Sweep:
+    """A sweep that was begun.
+
+    Raises:
+        InputError: there is none of that name; others are named.
+    """
+    base = Storage(storage)
+    sweep = load_sweep(base.child(run))
+    if sweep is None:
+        others = [name for name in base.names() if base.exists(f"{name}/sweep.json")]
+        raise InputError(f"no sweep {run} in {base}: known are {', '.join(others) or 'none'}")
+    # It may have been moved, or be named differently from here.
+    return replace(sweep, storage=storage if "://" in storage else str(Path(storage).expanduser().resolve()))
+
+
+def to_json(sweep: Sweep) -> dict[str, Any]:
+    """A sweep as JSON knows it."""
+    return {
+        **{name: redact_all(getattr(sweep, name)) for name in _PLAIN},
+        "stages": list(sweep.stages),
+        "data": redact(str(sweep.data)),
+        "encoders": None if sweep.encoders is None else str(sweep.encoders),
+        "goal": asdict(sweep.goal),
+        "budget": asdict(sweep.budget),
+        "space": {name: {**asdict(knob), "values": list(knob.values)} for name, knob in sweep.space.knobs.items()},
+        "config": sweep.config.model_dump(mode="json"),
+    }
+
+
+def from_json(facts: dict[str, Any]) -> Sweep:
+    """The sweep that `to_json` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is something else.
+    """
+    plain = _read(_Plain, {field.name: facts[field.name] for field in fields(_Plain)})
+    for stage in plain.stages:
+        stage_class(stage)
+    data = plain.data
+    return Sweep(
+        **{name: getattr(plain, name) for name in _PLAIN},
+        config=build_config(facts["config"]),
+        data=data if "://" in data else Path(data),
+        space=Space({name: _read(Knob, knob) for name, knob in facts["space"].items()}),
+        goal=_read(Goal, facts["goal"]),
+        budget=_read(Budget, facts["budget"]),
+        encoders=None if plain.encoders is None else Path(plain.encoders),
+    )
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """What stands in the file as it is."""
+
+    run: str
+    stages: tuple[str, ...]
+    storage: str
+    search: Search
+    scheduler: Scheduler
+    seed: int
+    data: str
+    encoders: str | None
+
+
+def _read(kind: type[Form], facts: dict[str, Any]) -> Form:
+    """An object of `kind` from JSON: its fields and no others, with values of their types."""
+    kind(**facts)
+    return TypeAdapter(kind).validate_python(facts)
+
+
+def changed(ours: Sweep, theirs: Sweep) -> list[str]:
+    """`name: theirs -> ours` of everything but the budget and the use of machines, which a resumed sweep may change."""
+    config = ours.config.model_copy(update={"compute": theirs.config.compute})
+    free = replace(ours, budget=theirs.budget, config=config)
+    a, b = _flat(to_json(free)), _flat(to_json(theirs))
+    return [f"{name}: {b.get(name)} -> {a.get(name)}" for name in a | b if a.get(name) != b.get(name)]
+
+
+def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    # Why a range is what it is changes nothing.
+    return {name: value for name, value in json.loads(json.dumps(flat)).items() if not name.endswith(".reason")}
