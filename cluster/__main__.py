@@ -15,13 +15,13 @@ from pipelines import command_line
 try:
     from cluster import estimate, run_steps
     from cluster.errors import InputError
-    from cluster.jobs import manage, submit, token
+    from cluster.jobs import auth, manage, submit
     from cluster.render import render
     from pipelines.redaction import redact
 except ModuleNotFoundError as error:
     command_line.stop_without(error)
 
-COMMANDS = (render, estimate, run_steps, submit, manage, token)
+COMMANDS = (render, estimate, run_steps, submit, manage, auth)
 """Modules with `add_parser(commands)`: it adds a parser with `set_defaults(action=f)`, f(options) -> exit code."""
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pipelines import command_line
 
 try:
-    from pipelines.cli import data_options, option_types
-    from pipelines.runtime import log_format
+    from pipelines.cli import options as cli_options
+    from pipelines.runtime import console
     from pipelines.runtime.exit_codes import EPILOG, guarded
 except ModuleNotFoundError as error:
     command_line.stop_without(error)
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     run = getattr(options, "run", None) or getattr(options, "out", None)
     # What these two print is no log.
-    log_format.choose(
+    console.choose(
         "text" if options.command in ("runs", "settings", "explain") else options.log_format, run and Path(run).name
     )
     long = options.command in _LONG and not getattr(options, "dry_run", False)
@@ -55,15 +55,15 @@ def parser() -> argparse.ArgumentParser:
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text, epilog=EPILOG)
-        option_types.add_log_format(command)
+        cli_options.add_log_format(command)
         return command
 
     _demo(add("demo", "Sample data to a registered model, and pictures for four captions."))
     _run(add("run", "All steps: prepare, train the four stages, assemble, evaluate, register."))
     _sample(add("sample", "Draw the embedded data set in COCO format."))
     _prepare(add("prepare", "Turn COCO images, instances and captions into Arrow shards."))
-    data_options.add_verify(add("verify", "Read prepared data again, all of it, and tell everything that is wrong."))
-    data_options.add_inspect(add("inspect", "What prepared data hold: a table, and a page with plots and samples."))
+    cli_options.add_verify(add("verify", "Read prepared data again, all of it, and tell everything that is wrong."))
+    cli_options.add_inspect(add("inspect", "What prepared data hold: a table, and a page with plots and samples."))
     _train(add("train", "Train one stage with Ray Train, or go on with a run."))
     _evaluate(add("evaluate", "Measure a finished model on held-out data."))
     _judges(add("judges", "Train what evaluate judges images by, on true images alone."))
@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
 def _demo(command: argparse.ArgumentParser) -> None:
     _out(command, "runs/demo")
     command.add_argument(
-        "--images", type=option_types.count, default=None, metavar="N", help="pictures to draw and learn from"
+        "--images", type=cli_options.count, default=None, metavar="N", help="pictures to draw and learn from"
     )
     _settings(command)
     _wait(command)
@@ -87,7 +87,7 @@ def _demo(command: argparse.ArgumentParser) -> None:
 
 
 def _run(command: argparse.ArgumentParser) -> None:
-    data_options.add_source(command)
+    cli_options.add_source(command)
     _out(command, "runs/run")
     command.add_argument("--name", default="objgan", help="registered model (default: %(default)s)")
     command.add_argument("--alias", default="challenger", help="alias of the new version (default: %(default)s)")
@@ -100,17 +100,17 @@ def _run(command: argparse.ArgumentParser) -> None:
 def _sample(command: argparse.ArgumentParser) -> None:
     _out(command, "data/sample-coco")
     command.add_argument(
-        "--images", type=option_types.count, default=2000, metavar="N", help="pictures (default: %(default)s)"
+        "--images", type=cli_options.count, default=2000, metavar="N", help="pictures (default: %(default)s)"
     )
     command.add_argument(
-        "--seed", type=option_types.seed, default=0, metavar="S", help="same seed, same bytes (default: 0)"
+        "--seed", type=cli_options.seed, default=0, metavar="S", help="same seed, same bytes (default: 0)"
     )
     command.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
 
 
 def _prepare(command: argparse.ArgumentParser) -> None:
-    data_options.add_source(command)
-    data_options.add_prepare(command)
+    cli_options.add_source(command)
+    cli_options.add_prepare(command)
     _out(command, "data/prepared")
     _settings(command)
     _wait(command)
@@ -119,7 +119,7 @@ def _prepare(command: argparse.ArgumentParser) -> None:
 
 def _train(command: argparse.ArgumentParser) -> None:
     command.add_argument("stage", metavar="STAGE", help="encoders, boxes, shapes, images, or judge")
-    data_options.add_data(command)
+    cli_options.add_data(command)
     command.add_argument(
         "--run",
         default="default",
@@ -161,7 +161,7 @@ def _train(command: argparse.ArgumentParser) -> None:
 
 def _evaluate(command: argparse.ArgumentParser) -> None:
     _model(command)
-    data_options.add_data(command)
+    cli_options.add_data(command)
     command.add_argument(
         "--protocol",
         default="test",
@@ -175,14 +175,14 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--detector", type=command_line.local_path, metavar="FILE", help="weights of a COCO detector, for SOA"
     )
-    command.add_argument("--seed", type=option_types.seed, default=0, metavar="S", help="(default: 0)")
+    command.add_argument("--seed", type=cli_options.seed, default=0, metavar="S", help="(default: 0)")
     _out(command, "runs/evaluation")
     _wait(command)
     _cluster(command)
 
 
 def _judges(command: argparse.ArgumentParser) -> None:
-    data_options.add_data(command)
+    cli_options.add_data(command)
     _out(command, "runs/judges")
     _settings(command)
     _wait(command)
@@ -206,9 +206,9 @@ def _generate(command: argparse.ArgumentParser) -> None:
     )
     _model(command)
     _out(command, "runs/generated")
-    command.add_argument("--n", type=option_types.count, default=1, metavar="N", help="pictures a caption (default: 1)")
+    command.add_argument("--n", type=cli_options.count, default=1, metavar="N", help="pictures a caption (default: 1)")
     command.add_argument(
-        "--seed", type=option_types.seed, default=0, metavar="S", help="same seed, same bytes (default: 0)"
+        "--seed", type=cli_options.seed, default=0, metavar="S", help="same seed, same bytes (default: 0)"
     )
     command.add_argument(
         "--layout",
@@ -250,12 +250,12 @@ def _explain(command: argparse.ArgumentParser) -> None:
 
 
 def _show_settings(command: argparse.ArgumentParser) -> None:
-    option_types.add_settings(command, "images.training.generator_lr=1e-4")
+    cli_options.add_settings(command, "images.training.generator_lr=1e-4")
     _workers(command)
 
 
 def _settings(command: argparse.ArgumentParser) -> None:
-    option_types.add_settings(command, "images.training.generator_lr=1e-4")
+    cli_options.add_settings(command, "images.training.generator_lr=1e-4")
     command.add_argument(
         "--dry-run", action="store_true", help="print the settings, check all that the command would check, and stop"
     )
@@ -270,7 +270,7 @@ def _cluster(command: argparse.ArgumentParser, workers: bool = True) -> None:
 def _workers(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--workers",
-        type=option_types.workers,
+        type=cli_options.workers,
         metavar="N",
         help="training workers; 1-4: as many as the cluster has, from 1 to 4, at any time",
     )

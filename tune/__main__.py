@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from pipelines import command_line
 
 try:
-    from pipelines.cli import data_options, option_types
-    from pipelines.runtime import log_format
+    from pipelines.cli import options as cli_options
+    from pipelines.runtime import console
     from pipelines.runtime.exit_codes import EPILOG, guarded
 except ModuleNotFoundError as error:
     command_line.stop_without(error)
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words if name == "sweep" else words[1:])
     if name == "sweep":
         _check_words(parser, options)
-        log_format.choose(options.log_format, options.resume or options.run)
+        console.choose(options.log_format, options.resume or options.run)
     long = name == "sweep" and not options.dry_run
     return guarded(lambda: _run(name, options), "sweep" if long else None)
 
@@ -76,8 +76,8 @@ def sweep_parser() -> argparse.ArgumentParser:
 
 def _what(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is trained")
-    data_options.add_data(group)
-    option_types.add_settings(group, "boxes.training.steps=300; a trial's settings go over all of them")
+    cli_options.add_data(group)
+    cli_options.add_settings(group, "boxes.training.steps=300; a trial's settings go over all of them")
     group.add_argument(
         "--encoders",
         type=command_line.local_path,
@@ -106,15 +106,15 @@ def _search(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--metric", metavar="NAME", help="held-out measure (default: the last stage's objective)")
     group.add_argument("--mode", choices=("min", "max"), help="whether less or more of it is better (default: known)")
-    group.add_argument("--seed", type=option_types.seed, default=0, metavar="S", help="of the search (default: 0)")
+    group.add_argument("--seed", type=cli_options.seed, default=0, metavar="S", help="of the search (default: 0)")
 
 
 def _budget(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the budget: the sweep ends at the first of these")
-    group.add_argument("--trials", type=option_types.count, metavar="N", help="settings to try (default: 16)")
+    group.add_argument("--trials", type=cli_options.count, metavar="N", help="settings to try (default: 16)")
     group.add_argument(
         "--max-concurrent",
-        type=option_types.count,
+        type=cli_options.count,
         metavar="M",
         help="trials at once (default: what there is room for)",
     )
@@ -134,7 +134,7 @@ def _budget(parser: argparse.ArgumentParser) -> None:
 
 def _where(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where it lives and runs")
-    option_types.add_log_format(group)
+    cli_options.add_log_format(group)
     group.add_argument("--run", metavar="ID", help="the sweep is STORAGE/ID (default: sweep-STAGE)")
     group.add_argument(
         "--storage",
@@ -147,7 +147,7 @@ def _where(parser: argparse.ArgumentParser) -> None:
         "--resume", metavar="RUN", help="continue a sweep with the options it began with; its budget may be raised"
     )
     group.add_argument(
-        "--workers", type=option_types.count, metavar="N", help="training workers of each trial (default: 1)"
+        "--workers", type=cli_options.count, metavar="N", help="training workers of each trial (default: 1)"
     )
     group.add_argument("--address", metavar="URL", help="Ray cluster (default: Ray on this machine alone)")
     group.add_argument(
@@ -228,11 +228,11 @@ def _hours(text: str) -> float:
 
 
 def _retries(text: str) -> int:
-    return option_types.whole(text, 0)
+    return cli_options.whole(text, 0)
 
 
 def _confirm(text: str) -> int:
-    if (seeds := option_types.whole(text, 0)) == 1:
+    if (seeds := cli_options.whole(text, 0)) == 1:
         raise argparse.ArgumentTypeError("one seed has no interval: use 2 or more")
     return seeds
 

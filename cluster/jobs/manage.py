@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cluster.errors import InputError
-from cluster.jobs import access
+from cluster.jobs import auth
 from cluster.jobs.ray_jobs import (
     ClusterAway,
     Job,
@@ -43,14 +43,14 @@ def add_parser(commands: Any) -> None:
 
 def _command(commands: Any, name: str, text: str, action: Any) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    access.add_options(command)
+    auth.add_options(command)
     command.set_defaults(action=lambda options: _asked(options, action))
     return command
 
 
 def _asked(options: argparse.Namespace, action: Any) -> int:
-    way = access.Access.of(options)
-    client = access.connect(way)
+    way = auth.Access.of(options)
+    client = auth.connect(way)
     try:
         return int(action(client, options))
     except ClusterAway as error:

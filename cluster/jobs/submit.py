@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import InputError
-from cluster.jobs import access, environment
+from cluster.jobs import auth, environment
 from cluster.jobs.command import CHECKOUT, Ask, Command, ask_of
 from cluster.jobs.package import Package, packed
 from cluster.jobs.preflight import LIMIT_S, faults, probe
@@ -76,7 +76,7 @@ def add_parser(commands: Any) -> None:
     text = "Ship this checkout to a Ray cluster and run a command of it there, after checks that take under a minute."
     then = "Exit codes: 0 accepted (with --wait or --follow: done), 2 refused, 1, 143: the job's own."
     command = commands.add_parser("submit", help=text, description=text, epilog=then)
-    access.add_options(command)
+    auth.add_options(command)
     command.add_argument(
         "--id", metavar="NAME", help="of the job; a name is used once (default: one with the time in it)"
     )
@@ -135,8 +135,8 @@ def run(options: argparse.Namespace) -> int:
         with packed(CHECKOUT, what.include, _secrets(options)) as package:
             _describe(what, package)
         return 0
-    way = access.Access.of(options)
-    client = access.connect(way)
+    way = auth.Access.of(options)
+    client = auth.connect(way)
     try:
         job = _start(client, what, _secrets(options, way), end)
     except ClusterAway as error:
@@ -167,7 +167,7 @@ def _submission(options: argparse.Namespace) -> Submission:
     return Submission(name, 1, command, chosen, folder, location, options.resume, include)
 
 
-def _secrets(options: argparse.Namespace, way: access.Access | None = None) -> Secrets:
+def _secrets(options: argparse.Namespace, way: auth.Access | None = None) -> Secrets:
     """What no file that is shipped may hold: the cluster's token, and secrets of this environment."""
     token = [] if way is None else [value.removeprefix("Bearer ") for value in way.headers.values()]
     return Secrets([*token, *environment.secret_values()], options.expose_secrets)

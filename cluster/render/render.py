@@ -14,8 +14,7 @@ from cluster.errors import InputError
 from cluster.render import kuberay, ray_up
 from cluster.render.alerts import rules
 from cluster.render.dashboard import dashboard
-from cluster.render.presets import PRESETS
-from cluster.render.resolve import knobs, resolve
+from cluster.render.presets import PRESETS, knobs, resolve
 from cluster.render.settings import Settings
 from pipelines import command_line
 

@@ -11,9 +11,9 @@ from objgan.config import STAGES, Config
 from objgan.generation import ObjGAN
 from objgan.languages import check_language
 from objgan.sections import ComputeConfig
-from pipelines.cli import option_types
+from pipelines.cli import options as cli_options
 from pipelines.cli import train as train_command
-from pipelines.cli.data_options import source_of
+from pipelines.cli.options import source_of
 from pipelines.cli.train import best_checkpoint
 from pipelines.data.prepare.prepare import Options
 from pipelines.data.prepare.prepare import check as check_prepare
@@ -30,8 +30,8 @@ from pipelines.models.generate import generate as generate_pictures
 from pipelines.models.registry import register as register_model
 from pipelines.recipes import resolve, to_yaml
 from pipelines.runs.listing import RUNS
-from pipelines.runs.standing import Standing
-from pipelines.runtime.progress import say
+from pipelines.runs.status import Standing
+from pipelines.runtime.console import say
 from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.runtime.ray_session import check_resources, check_without_work, ray_session, tracking_uri
 from pipelines.storage.fetching import at_hand
@@ -230,7 +230,7 @@ def _check_held(options: argparse.Namespace, *marks: str) -> None:
 def _config(options: argparse.Namespace) -> Config:
     least, most = getattr(options, "workers", None) or (None, None)
     workers = [] if least is None else [f"compute.workers={least}", f"compute.max_workers={most or 'null'}"]
-    config = resolve(options.recipe, options.config, option_types.with_workers(options.assignments, workers))
+    config = resolve(options.recipe, options.config, cli_options.with_workers(options.assignments, workers))
     check_language(config.data.language)
     return config
 

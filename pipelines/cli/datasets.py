@@ -11,7 +11,7 @@ from pipelines.data.report.table import lines, numbers
 from pipelines.data.shards.format import SPLITS
 from pipelines.data.verify.verify import verify as verify_data
 from pipelines.redaction import redact
-from pipelines.runtime.progress import say
+from pipelines.runtime.console import say
 
 
 def verify(options: argparse.Namespace) -> None:

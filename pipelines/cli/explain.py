@@ -16,7 +16,7 @@ from objgan.config import Config, flatten
 from objgan.errors import InputError
 from objgan.sections import Section
 from pipelines.recipes import RECIPES, resolve
-from pipelines.runtime.progress import say
+from pipelines.runtime.console import say
 
 _SIGNS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<", MultipleOf: "a multiple of"}
 _BOUNDS = {Ge: "ge", Gt: "gt", Le: "le", Lt: "lt", MultipleOf: "multiple_of"}

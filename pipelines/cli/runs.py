@@ -7,7 +7,7 @@ from objgan.config import STAGES
 from objgan.errors import InputError
 from pipelines.runs.listing import RUNS, choose, describe, find_runs, name_within, table
 from pipelines.runs.sweeps import find_sweep
-from pipelines.runtime.progress import say
+from pipelines.runtime.console import say
 from pipelines.runtime.ray_session import tracking_uri
 from pipelines.storage.storage import Storage
 from pipelines.tracking.offline_queue import shown

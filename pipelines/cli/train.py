@@ -11,7 +11,7 @@ from objgan.errors import InputError
 from objgan.stages import stage_class
 from pipelines.redaction import typed_again
 from pipelines.runs.listing import RUNS
-from pipelines.runtime.progress import say
+from pipelines.runtime.console import say
 from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.runtime.ray_session import check_resources, check_without_work, ray_session, tracking_uri
 from pipelines.storage.checkpoints import finished_checkpoint

@@ -19,14 +19,13 @@ from objgan.generation import ObjGAN
 from objgan.training import step_seed
 from pipelines.data.loading.reader import ShardReader, evaluation_batch
 from pipelines.evaluation.captions_and_layouts import Sources, open_sources
-from pipelines.evaluation.findings import Findings
 from pipelines.evaluation.judges import Judges
-from pipelines.evaluation.row_pictures import picture_of_rows
-from pipelines.evaluation.scores import Score, score, text_table
+from pipelines.evaluation.rows import picture_of_rows
+from pipelines.evaluation.scores import Findings, Score, score, text_table
 from pipelines.evaluation.synthesis import Synthesis, read_prompts
 from pipelines.evaluation.worker import Evaluation, Measurer, Task, stage_of, tasks_of
-from pipelines.runs.standing import Standing
-from pipelines.runtime.progress import Log
+from pipelines.runs.status import Standing
+from pipelines.runtime.console import Log
 from pipelines.storage.attempts import WorkerDied
 
 __all__ = ["Evaluation", "Measured", "check", "evaluate", "run_here", "run_on_ray", "save"]

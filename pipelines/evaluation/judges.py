@@ -13,9 +13,8 @@ from objgan.layout import Layout
 from objgan.metrics.diversity import feature_diversity, pixel_diversity
 from objgan.metrics.named_classes import NamedClasses
 from pipelines.evaluation.inception import Inception, load_inception
-from pipelines.evaluation.object_judge import ObjectJudge
-from pipelines.evaluation.second_encoders import SecondEncoders
 from pipelines.evaluation.synthesis import Prompts, scaled
+from pipelines.evaluation.trained_judges import ObjectJudge, SecondEncoders
 
 if TYPE_CHECKING:
     from objgan.metrics.detector import Detector

@@ -14,10 +14,10 @@ from objgan.stages.base import Stage
 from objgan.training import step_seed
 from pipelines.data.loading.reader import ShardReader, evaluation_batch, evaluation_batches
 from pipelines.evaluation.captions_and_layouts import Sources, open_sources
-from pipelines.evaluation.findings import Findings
 from pipelines.evaluation.judges import JudgePaths, Judges
 from pipelines.evaluation.protocols import PROTOCOLS, Place, Protocol
-from pipelines.evaluation.row_measures import RowMeasurer
+from pipelines.evaluation.rows import RowMeasurer
+from pipelines.evaluation.scores import Findings
 from pipelines.evaluation.synthesis import Prompts, Synthesis, read_prompts
 from pipelines.training.job import VALIDATION_BATCH
 

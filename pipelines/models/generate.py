@@ -19,7 +19,7 @@ from objgan.generation import Generated, ObjGAN
 from objgan.layout_file import read_layout
 from pipelines.models.registry import mlflow_at
 from pipelines.redaction import in_a_line, place_of
-from pipelines.runtime.progress import Log
+from pipelines.runtime.console import Log
 from pipelines.storage.fetching import at_hand
 
 PICTURE_SIDE = 256

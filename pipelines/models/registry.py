@@ -22,9 +22,9 @@ from objgan.model_folder import read_facts
 from pipelines.redaction import in_a_line, redact_all
 from pipelines.runs.listing import RUNS
 from pipelines.runtime.ray_session import tracking_uri as default_uri
-from pipelines.storage.holders import LeaseInfo
+from pipelines.storage.lease import LeaseInfo
 from pipelines.storage.retry import StorageRefused
-from pipelines.tracking.mlflow_store import EXPERIMENT, REFUSALS, logging_quiet, needed_packages, patient
+from pipelines.tracking.mlflow_tracker import EXPERIMENT, REFUSALS, logging_quiet, needed_packages, patient
 from pipelines.tracking.tracker import prepare_store
 
 # What the model needs where it is loaded: objgan's own dependencies and MLflow. Ray is not among them.

@@ -11,10 +11,10 @@ from objgan.errors import InputError
 from objgan.stages import stage_class
 from pipelines.redaction import in_a_line
 from pipelines.runs.listing import choose, find_groups, find_runs, is_alive, name_within
-from pipelines.runtime.progress import Log
+from pipelines.runtime.console import Log
 from pipelines.storage.checkpoints import CheckpointStore
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_store import mlflow_client
+from pipelines.tracking.mlflow_tracker import mlflow_client
 from pipelines.tracking.offline_queue import FOLDER, Backlog, shown
 from pipelines.tracking.tracker import Tracking, known_run, send_backlog, store_exists
 

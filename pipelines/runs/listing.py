@@ -13,9 +13,9 @@ from objgan.errors import InputError
 from pipelines.redaction import place_of
 from pipelines.runs.status import FILE, RunStatus
 from pipelines.runs.sweeps import resume_command, sweep_above
-from pipelines.storage.holders import LEASE, LeaseInfo, holder
+from pipelines.storage.lease import LEASE, LeaseInfo, holder
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_store import RUN_FILE
+from pipelines.tracking.mlflow_tracker import RUN_FILE
 from pipelines.tracking.offline_queue import Backlog, shown
 
 RUNS = Path("runs")

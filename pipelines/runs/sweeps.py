@@ -7,7 +7,7 @@ from typing import Any
 
 from objgan.errors import InputError
 from pipelines.redaction import typed_again
-from pipelines.storage.holders import LEASE, LeaseInfo, holder
+from pipelines.storage.lease import LEASE, LeaseInfo, holder
 from pipelines.storage.storage import Storage
 from pipelines.tracking.offline_queue import shown
 

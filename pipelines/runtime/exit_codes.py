@@ -12,7 +12,7 @@ from typing import Any
 from objgan.errors import InputError
 from pipelines import command_line
 from pipelines.redaction import redact
-from pipelines.runtime import log_format
+from pipelines.runtime import console
 from pipelines.storage.attempts import WorkerDied
 from pipelines.storage.retry import RayAway, StorageAway, is_full, settled
 
@@ -37,7 +37,7 @@ def guarded(command: Callable[[], None], long: str | None = None) -> int:
         return ended(settled(error, advanced=False))
     if long is not None:
         took = timedelta(seconds=round(time.monotonic() - began))
-        log_format.last_word("done", 0, f"{long} in {took}; nothing is left to do")
+        console.last_word("done", 0, f"{long} in {took}; nothing is left to do")
     return 0
 
 
@@ -69,12 +69,12 @@ def ended(error: BaseException) -> int:
         )
     # Infrastructure, or a bug of ours: those who look into it need the trace, and the last line should say it all.
     trace = redact("".join(traceback.format_exception(error)))
-    print(log_format.line(trace, "error") if log_format.as_json() else trace, file=sys.stderr)
+    print(console.line(trace, "error") if console.as_json() else trace, file=sys.stderr)
     return _last("failed", 1, f"{_in_a_line(error)}; the same command resumes from what is finished")
 
 
 def _last(state: str, code: int, text: str) -> int:
-    log_format.last_word(state, code, text)
+    console.last_word(state, code, text)
     return code
 
 

@@ -17,11 +17,11 @@ from objgan.cores import available_cores
 from objgan.errors import InputError
 from objgan.sections import ComputeConfig
 from pipelines.redaction import in_a_line
+from pipelines.runtime.console import say
 from pipelines.runtime.machine import check_machine, ray_folder
-from pipelines.runtime.progress import say
 from pipelines.runtime.ray_job import job_environment
 from pipelines.storage.retry import RayAway
-from pipelines.tracking.mlflow_store import sqlite_uri
+from pipelines.tracking.mlflow_tracker import sqlite_uri
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _CODE = {"working_dir": str(REPOSITORY), "excludes": [".git", ".venv", "/runs", "/data"]}

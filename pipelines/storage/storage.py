@@ -1,4 +1,4 @@
-"""Storage: where a run lives. A folder, a mount or a bucket, by the same few operations.
+"""Storage of a run: a folder, a mount or a bucket, with the same few operations.
 
 Single files appear whole: locally they are written aside and renamed, an object store's put is atomic. Every operation
 waits out the faults that pass (`pipelines.storage.retry`).
@@ -14,13 +14,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
 import pyarrow.fs
+from pyarrow.lib import ArrowException
 
 from objgan.errors import InputError, shown
 from objgan.files import copy_folder, folder_aside, remove, write_atomically
 from objgan.json_input import OWN, JsonFault, JsonLimits, parse_json
 from pipelines.redaction import place_of, typed_again
-from pipelines.storage.locations import open_location
-from pipelines.storage.retry import PATIENCE, Log, persist, refused
+from pipelines.storage.retry import PATIENCE, Log, brief, persist, refused
 
 Result = TypeVar("Result")
 
@@ -340,3 +340,27 @@ def _checked(name: str) -> str:
     if name and (name.startswith("/") or {"", ".", ".."} & set(name.split("/")) or "\0" in name):
         raise InputError(f"{shown(name)} is not a name within the storage: use names without .., // and the like")
     return name
+
+
+def open_location(uri: str, patience: float, log: Log | None) -> tuple[pyarrow.fs.FileSystem, str]:
+    """The file system of a URI and the path within it.
+
+    Raises:
+        InputError: not a URI that pyarrow can open.
+    """
+    shown = place_of(uri)
+    # Left alone, the client of gs:// tries for a quarter of an hour by itself, whatever our patience.
+    if uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds" not in uri:
+        uri += f"{'&' if '?' in uri else '?'}retry_limit_seconds={max(1, min(20, int(patience)))}"
+    try:
+        opened: tuple[pyarrow.fs.FileSystem, str] = persist(
+            f"storage {shown}: cannot open it", lambda: pyarrow.fs.FileSystem.from_uri(uri), patience, log
+        )
+    except (ArrowException, ImportError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        text = brief(error).replace(uri, shown)
+        raise InputError(f"storage {shown}: not a location that can be opened ({text}): check it") from None
+    if not opened[1].strip("/"):
+        raise InputError(f"storage {shown}: names no bucket or folder: write it like s3://bucket/folder")
+    return opened

@@ -17,14 +17,16 @@ from PIL import Image
 from objgan.errors import InputError
 from pipelines.redaction import place_of, redact
 from pipelines.runtime import ray_job
-from pipelines.runtime.progress import Log, say
+from pipelines.runtime.console import Log, say
 from pipelines.storage.lease import LeaseLost
 from pipelines.storage.retry import StorageRefused, only_logged
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_store import (
+from pipelines.tracking.mlflow_tracker import (
     EXPERIMENT,
     NEW_FILE,
     RUN_FILE,
+    MLflowTracker,
+    Tell,
     create_run,
     mlflow_client,
     of_database,
@@ -32,7 +34,6 @@ from pipelines.tracking.mlflow_store import (
     sqlite_path,
     why,
 )
-from pipelines.tracking.mlflow_tracker import MLflowTracker, Tell
 from pipelines.tracking.offline_queue import Kept, Status
 
 _CLOSE_TIMEOUT = 10.0

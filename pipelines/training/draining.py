@@ -8,7 +8,7 @@ import time
 
 import ray
 
-from pipelines.training.supervision import TERMINATED
+from pipelines.training.supervisor import TERMINATED
 
 _ASK_S = 1.0
 

@@ -16,29 +16,29 @@ from objgan.errors import InputError
 from objgan.files import read_json
 from objgan.sections import TrainingConfig
 from objgan.stages import stage_class
-from pipelines.runs.standing import ended_as, one_line
-from pipelines.runs.status import LiveStatus, RunStatus
+from pipelines.runs.status import LiveStatus, RunStatus, ended_as, one_line
+from pipelines.runtime.console import Log, ProgressView
 from pipelines.runtime.events import Listener, Recorder
-from pipelines.runtime.progress import Log, ProgressView
 from pipelines.runtime.prometheus import RunMetrics
 from pipelines.runtime.ray_session import check_resources
 from pipelines.storage.checkpoints import FINISHED, finished_checkpoint
 from pipelines.storage.lease import Lease, LeaseLost
 from pipelines.storage.retry import StorageRefused, Work, only_logged
 from pipelines.storage.storage import Storage
-from pipelines.training.board import Seen, make_board
 from pipelines.training.draining import OwnNode
 from pipelines.training.job import TrainJob, check_folder, claim_folder
-from pipelines.training.supervision import (
+from pipelines.training.supervisor import (
     GRACE_S,
     INTERRUPTED,
     Controlled,
     FailureReports,
     Preempted,
+    Seen,
     Stalled,
     Supervisor,
     Watcher,
     abandon,
+    make_board,
 )
 from pipelines.training.worker import Orders, train_worker
 

@@ -20,7 +20,7 @@ from objgan.stages import stage_class
 from pipelines.data.loading.batch_plan import BatchPlan
 from pipelines.data.loading.data_folder import REMOTE_WINDOW, DataFolder, is_remote, open_data
 from pipelines.data.loading.reader import ShardReader
-from pipelines.runtime.progress import Log
+from pipelines.runtime.console import Log
 from pipelines.storage.checkpoints import CheckpointStore
 from pipelines.storage.storage import Storage
 from pipelines.tracking.tracker import Tracking

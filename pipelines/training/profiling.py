@@ -13,7 +13,7 @@ from objgan.stages import build_stage
 from objgan.train_state import TrainState
 from objgan.training import StepContext, step_seed, train_step
 from pipelines.data.loading.reader import loader
-from pipelines.runtime.progress import Log
+from pipelines.runtime.console import Log
 from pipelines.training.job import TrainJob
 
 WARM_UP, STEPS, ROWS = 2, 3, 10

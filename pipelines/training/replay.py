@@ -24,7 +24,7 @@ from objgan.stages import build_stage, stage_class
 from objgan.train_state import TrainState
 from objgan.training import StepContext, train_step
 from pipelines.data.loading.reader import ShardReader, read_parts
-from pipelines.runtime.progress import Log
+from pipelines.runtime.console import Log
 from pipelines.training.job import TrainJob
 
 _PARTS, _FACTS, _CHECKPOINT = "parts.safetensors", "replay.json", "checkpoint"

@@ -29,11 +29,9 @@ from pipelines.storage.checkpoints import CheckpointWriter
 from pipelines.storage.lease import LeaseLost, fence
 from pipelines.storage.retry import is_full
 from pipelines.tracking.tracker import NullTracker
-from pipelines.training.herald import Herald, give_up
 from pipelines.training.job import TrainJob
-from pipelines.training.ledger import Interval, Ledger, StepNumbers
 from pipelines.training.replay import save_replay
-from pipelines.training.system import system_metrics
+from pipelines.training.reporting import Herald, Interval, Ledger, StepNumbers, give_up, system_metrics
 from pipelines.training.validation import draw_pictures, validate
 
 _ANSWER_S = 30.0

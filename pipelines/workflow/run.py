@@ -12,15 +12,15 @@ from objgan.domain import Domain
 from objgan.files import write_atomically
 from objgan.generation import ObjGAN
 from objgan.stages import stage_class
-from pipelines.data.prepare.coco import CocoSource
 from pipelines.data.prepare.prepare import Options, prepare
+from pipelines.data.prepare.source import CocoSource
 from pipelines.data.sample import make_sample
 from pipelines.evaluation.evaluate import Evaluation, evaluate, save
 from pipelines.evaluation.judge_training import identity
 from pipelines.evaluation.judges import JudgePaths
 from pipelines.models.registry import register
-from pipelines.runs.standing import Standing
-from pipelines.runtime.progress import Log
+from pipelines.runs.status import Standing
+from pipelines.runtime.console import Log
 from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.storage.lease import Lease
 from pipelines.storage.retry import Work

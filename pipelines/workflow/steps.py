@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from objgan.files import read_json, write_atomically
-from pipelines.runtime import log_format
-from pipelines.runtime.progress import Log
+from pipelines.runtime import console
+from pipelines.runtime.console import Log
 from pipelines.tracking.tracker import Tracking, tracked_run
 
 _DIGITS = 10
@@ -88,7 +88,7 @@ def run_plan(work: Plan, actions: Mapping[str, Action], uri: str, parent: str, l
         if result is not None:
             log(f"{heading}: finished before, in {result['seconds']:.0f} s ({folder})")
         else:
-            with log_format.stage(step.name):
+            with console.stage(step.name):
                 log(f"{heading} -> {folder}")
                 result = _run_step(work, step, actions[step.name], uri, parent)
                 log(f"{heading}: done in {result['seconds']:.0f} s")

@@ -7,8 +7,8 @@ from pathlib import Path
 from objgan.config import Config
 from pipelines.data.loading.batch_plan import BatchPlan
 from pipelines.data.loading.reader import ShardReader, read_parts
-from pipelines.data.prepare.coco import CocoSource
 from pipelines.data.prepare.prepare import prepare
+from pipelines.data.prepare.source import CocoSource
 from pipelines.data.sample import make_sample
 from pipelines.recipes import resolve
 from pipelines.runtime.ray_session import ray_session

@@ -23,8 +23,8 @@ from objgan.config import build_config
 from objgan.vocabulary import Vocabulary
 from pipelines.data.loading.batch_plan import BatchPlan
 from pipelines.data.loading.reader import ShardReader, read_parts
-from pipelines.data.prepare.coco import CocoSource
 from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.source import CocoSource
 from pipelines.data.sample import make_sample
 from pipelines.data.shards.format import (
     ROWS_PER_SHARD,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from pipelines.data.prepare.coco import CocoSource
 from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.source import CocoSource
 from pipelines.recipes import resolve
 from tests.benchmarks.coco_copies import repeat_coco
 
@@ -29,7 +29,7 @@ def command(coco: Path, out: Path) -> list[str]:
 def ingest_command(coco: Path) -> list[str]:
     """Its first step alone: the JSON is read, sorted and spilled."""
     program = (
-        "from pathlib import Path; from pipelines.data.prepare.coco import CocoSource; "
+        "from pathlib import Path; from pipelines.data.prepare.source import CocoSource; "
         "from pipelines.data.prepare.ingest import ingest; "
         f"c = Path({str(coco)!r}); ingest(CocoSource(None, c / 'instances.json', c / 'captions.json'), c / 'work')"
     )

@@ -14,13 +14,12 @@ from objgan.errors import InputError
 from pipelines import command_line
 from pipelines.redaction import install, place_of, redact, redact_all
 from pipelines.runs.status import RunStatus
-from pipelines.runtime import log_format
+from pipelines.runtime import console
+from pipelines.runtime.console import say
 from pipelines.runtime.exit_codes import ended
-from pipelines.runtime.progress import say
-from pipelines.storage.holders import typed
+from pipelines.storage.lease import typed
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_store import mlflow_client
-from pipelines.tracking.mlflow_tracker import MLflowTracker
+from pipelines.tracking.mlflow_tracker import MLflowTracker, mlflow_client
 from pipelines.tracking.tracker import tracked_run
 
 SECRET = "hunter2-and-more"
@@ -114,17 +113,17 @@ def test_places_are_named_without_user_and_query() -> None:
 def test_lines_of_a_command_hide_secrets(capsys: pytest.CaptureFixture[str]) -> None:
     uri = f"http://u:{SECRET}@host"
     for form in ("text", "json"):
-        log_format.choose(form, "run")
+        console.choose(form, "run")
         try:
             say(f"MLflow: {uri}", values={"uri": uri})
-            log_format.last_word("failed", 1, f"cannot reach {uri}")
+            console.last_word("failed", 1, f"cannot reach {uri}")
             ended(InputError(f"cannot use {uri}"))
             try:
                 raise RuntimeError(f"no answer from {uri}") from OSError(f"proxy {uri}")
             except RuntimeError as error:
                 ended(error)
         finally:
-            log_format.choose("text", None)
+            console.choose("text", None)
     shown = "".join(capsys.readouterr())
     assert SECRET not in shown and shown.count("http://***@host") >= 10
 

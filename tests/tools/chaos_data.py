@@ -38,7 +38,7 @@ from PIL import Image
 from objgan.files import write_atomically
 from pipelines.__main__ import main as command
 from pipelines.__main__ import parser
-from pipelines.cli.data_options import source_of
+from pipelines.cli.options import source_of
 from pipelines.data.prepare.prepare import prepare, run_here
 from pipelines.data.shards.format import MANIFEST
 from pipelines.recipes import resolve
@@ -157,7 +157,7 @@ def _flip_bit(case: Case) -> None:
 
 def unfinish(out: Path) -> None:
     """As if the command had been killed before its last step."""
-    from pipelines.data.prepare.resume import reopen
+    from pipelines.data.prepare.prepare import reopen
 
     reopen(out, json.loads((out / MANIFEST).read_text()), lambda line: None)
 

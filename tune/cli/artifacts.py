@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.redaction import in_a_line
-from pipelines.runtime.progress import Log
+from pipelines.runtime.console import Log
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_store import mlflow_client
+from pipelines.tracking.mlflow_tracker import mlflow_client
 from tune.confirm.result import Confirmed
 from tune.report.export import recipe_text
-from tune.report.pictures import draw_pictures
+from tune.report.plots import draw_pictures
 from tune.report.tables import rows, settings_of
 from tune.sweep.results import SweepResult
 from tune.sweep.sweep import Sweep

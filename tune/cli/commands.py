@@ -9,12 +9,12 @@ from objgan.errors import InputError
 from pipelines.cli.train import best_checkpoint
 from pipelines.runs.listing import RUNS
 from pipelines.runs.sweeps import resume_command
-from pipelines.runtime.progress import say
+from pipelines.runtime.console import say
 from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.runtime.ray_session import own_cores, ray_session, tracking_uri
 from pipelines.storage.lease import Lease
 from pipelines.storage.storage import Storage
-from pipelines.training.supervision import INTERRUPTED, TERMINATED
+from pipelines.training.supervisor import INTERRUPTED, TERMINATED
 from tune.cli.artifacts import tell_confirmed, tell_registered, write_outcome
 from tune.cli.estimate import here, plan_text
 from tune.cli.options import sweep_of

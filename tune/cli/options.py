@@ -1,6 +1,7 @@
-"""What was typed becomes a sweep, checked against settings, data and storage before anything starts."""
+"""Options of `python -m tune` to a sweep, checked against settings, data and storage before the start."""
 
 import argparse
+import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,18 +10,17 @@ from pathlib import Path
 from objgan.config import Config, build_config
 from objgan.errors import InputError
 from objgan.stages import stage_class
-from pipelines.cli.option_types import with_workers
+from pipelines.cli.options import with_workers
 from pipelines.recipes import merge, parse_assignment, resolve
 from pipelines.redaction import HIDDEN, redact
 from pipelines.training.job import TrainJob
 from pipelines.workflow.run import needed_stages
-from tune.cli.measures import goal_of
 from tune.space.check import check_space
 from tune.space.default_space import default_space
 from tune.space.file import read_space
 from tune.space.space import Space
 from tune.sweep.spec_file import changed, known_sweep, load_sweep
-from tune.sweep.sweep import Budget, Sweep
+from tune.sweep.sweep import Budget, Goal, Sweep
 
 _TRIALS = 16
 
@@ -160,3 +160,22 @@ def _budget(options: argparse.Namespace, before: Budget) -> Budget:
         raise InputError(f"--trials {given.trials}: the sweep was begun with {before.trials}, and never gets fewer")
     assert given.seconds is None or math.isfinite(given.seconds)
     return given
+
+
+def goal_of(stage: str, metric: str | None, mode: str | None) -> Goal:
+    """The goal that `--metric` and `--mode` name; the stage's objective where they name none.
+
+    Raises:
+        InputError: an unknown stage, or a name that is no held-out measure of it; those that are are listed.
+    """
+    kind = stage_class(stage)
+    metric = metric or kind.objective[0]
+    if metric not in kind.measures:
+        near = difflib.get_close_matches(metric, kind.measures, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        names = ", ".join(f"{name} ({best})" for name, best in kind.measures.items())
+        raise InputError(
+            f"--metric {metric}: no held-out measure of stage {stage}: {meant}there are {names}; "
+            f"losses of a GAN do not say what is better"
+        )
+    return Goal(metric, "max" if (mode or kind.measures[metric]) == "max" else "min")

@@ -7,7 +7,7 @@ import sys
 from objgan.errors import InputError
 from objgan.files import write_atomically
 from pipelines.runs.sweeps import find_sweep
-from pipelines.runtime.progress import say
+from pipelines.runtime.console import say
 from pipelines.storage.storage import Storage
 from tune.confirm import result as confirmation
 from tune.report.export import export_recipe

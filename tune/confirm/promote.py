@@ -20,7 +20,7 @@ from pipelines.cli.train import best_checkpoint
 from pipelines.models.registry import DIGEST, Registered, mlflow_at, one_version, register, unfinished
 from pipelines.redaction import redact_all
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_store import EXPERIMENT
+from pipelines.tracking.mlflow_tracker import EXPERIMENT
 from pipelines.workflow.run import assemble
 from tune.confirm.result import Confirmed
 from tune.report.export import trial_config

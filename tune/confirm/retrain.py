@@ -19,7 +19,7 @@ from objgan.stages import build_stage
 from objgan.train_state import TrainState
 from objgan.training import step_seed
 from pipelines.data.loading.reader import ShardReader, evaluation_batch
-from pipelines.runtime.progress import Log
+from pipelines.runtime.console import Log
 from pipelines.storage.lease import Lease
 from pipelines.training.driver import train
 from pipelines.training.job import VALIDATION_BATCH, TrainJob

@@ -18,14 +18,13 @@ import ray
 import ray.tune
 
 from objgan.errors import InputError
-from pipelines.runtime.progress import Log
+from pipelines.runtime.console import Log
 from pipelines.runtime.ray_session import own_cores, ray_session
 from pipelines.storage.lease import Lease
 from pipelines.storage.retry import Work, only_logged
 from pipelines.storage.storage import Storage
 from pipelines.training.job import TrainJob, identity
-from tune.engine.conductor import Conductor
-from tune.engine.desk import make_desk
+from tune.engine.driver import Conductor, make_desk
 from tune.engine.preflight import check_sweep
 from tune.engine.schedulers import Rungs, make_scheduler
 from tune.engine.search import Suggestions, suggest

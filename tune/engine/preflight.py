@@ -13,7 +13,7 @@ from pipelines.training.driver import check_job
 from pipelines.training.job import TrainJob
 from pipelines.workflow.run import needed_stages
 from tune.engine.schedulers import Rungs, check_scheduler
-from tune.space.settings import with_settings
+from tune.space.space import with_settings
 from tune.sweep.outcomes import SettingsRefused
 from tune.sweep.sweep import Sweep
 

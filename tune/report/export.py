@@ -7,9 +7,9 @@ from objgan.config import Config
 from objgan.errors import InputError
 from objgan.files import write_atomically
 from pipelines.recipes import to_yaml
-from pipelines.runtime.progress import Log
+from pipelines.runtime.console import Log
 from tune.report.tables import settings_of, text
-from tune.space.settings import with_settings
+from tune.space.space import with_settings
 from tune.sweep.results import SweepResult, Trial
 from tune.sweep.sweep import Sweep
 

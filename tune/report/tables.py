@@ -6,7 +6,7 @@ from typing import Any
 
 from objgan.config import flatten
 from pipelines.runs.listing import span
-from tune.space.settings import with_settings
+from tune.space.space import with_settings
 from tune.sweep.results import SweepResult, Trial
 from tune.sweep.sweep import Goal, Sweep
 

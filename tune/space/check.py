@@ -8,8 +8,7 @@ from typing import Any
 
 from objgan.config import Config, flatten
 from objgan.errors import InputError
-from tune.space.settings import with_settings
-from tune.space.space import Knob, Space
+from tune.space.space import Knob, Space, with_settings
 
 _FIXED = {
     "recipe": "a recipe is chosen by --recipe",

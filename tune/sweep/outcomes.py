@@ -9,7 +9,7 @@ import torch
 from objgan.errors import InputError
 from pipelines.redaction import in_a_line
 from pipelines.training.driver import TrainingStopped
-from pipelines.training.supervision import Preempted
+from pipelines.training.supervisor import Preempted
 from tune.sweep.results import State
 
 # Errors of the program itself, and a batch that does not fit into the device: another try would repeat them.

@@ -13,13 +13,13 @@ from objgan.config import flatten
 from objgan.errors import InputError
 from pipelines.redaction import in_a_line, redact
 from pipelines.runs.sweeps import storage_option, typed
-from pipelines.runtime.progress import Log
-from pipelines.storage.holders import holder
+from pipelines.runtime.console import Log
+from pipelines.storage.lease import holder
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_store import EXPERIMENT, NEW_FILE, RUN_FILE, Sender, mlflow_client
+from pipelines.tracking.mlflow_tracker import EXPERIMENT, NEW_FILE, RUN_FILE, Sender, mlflow_client
 from pipelines.tracking.offline_queue import Backlog, Metrics, Parameters, Record, Status, Tags
 from pipelines.tracking.tracker import Tracking, known_run, prepare_store, tracked_run
-from tune.space.settings import with_settings
+from tune.space.space import with_settings
 from tune.sweep.checkpoint_lineage import Segments
 from tune.sweep.results import Point, State, Trial
 from tune.sweep.sweep import Goal, Sweep, SweepTracking

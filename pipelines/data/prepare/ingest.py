@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 
 from objgan.errors import InputError, shown
 from objgan.vocabulary import normalise
-from pipelines.data.prepare.coco import CocoPart, CocoSource, Sizes
 from pipelines.data.prepare.coco_records import (
     CAPTIONS,
     IMAGES,
@@ -27,6 +26,7 @@ from pipelines.data.prepare.coco_records import (
 from pipelines.data.prepare.external_sort import Clash, Spill, drop_repeats, scan
 from pipelines.data.prepare.json_stream import first_record, records
 from pipelines.data.prepare.record_values import Unusable, whole_or_none
+from pipelines.data.prepare.source import CocoPart, CocoSource, Sizes
 from pipelines.data.shards.concerns import refuse_lost
 from pipelines.data.shards.manifest import LONGEST_NAME
 from pipelines.data.shards.rejected import Reject, write_rejects

@@ -1,11 +1,12 @@
-"""COCO -> Arrow shards, with Ray Data; then vocabulary, word vectors and layout statistics of the training split.
+"""`prepare`: COCO to Arrow shards, vocabulary and statistics; resumes where it was killed.
 
 The JSON is read as a stream into sorted runs aside (`pipelines.data.prepare.ingest`,
 `pipelines.data.prepare.external_sort`); the plan says which images make which shard; workers join, convert and write
-(`pipelines.data.prepare.convert`); the manifest comes last (`pipelines.data.prepare.finish`).
+(`pipelines.data.prepare.convert`); the manifest comes last (`pipelines.data.prepare.finalize`).
 """
 
 import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +22,6 @@ from objgan.errors import InputError
 from objgan.languages import check_language
 from objgan.sections import DataConfig
 from objgan.word_vectors import PipelineVectors
-from pipelines.data.prepare.coco import CocoSource, Sizes
 from pipelines.data.prepare.convert import (
     WORK,
     Report,
@@ -30,12 +30,14 @@ from pipelines.data.prepare.convert import (
     inputs_of,
     read_receipt,
     read_report,
+    receipt_path,
     run_here,
     run_on_ray,
+    write_receipt,
 )
-from pipelines.data.prepare.finish import Result, finish, list_rejects
+from pipelines.data.prepare.finalize import Result, finish, list_rejects
 from pipelines.data.prepare.ingest import UNREAD, Ingested, check_folder, ingest
-from pipelines.data.prepare.resume import clean, forget_rejects, remove_leftovers, reopen
+from pipelines.data.prepare.source import CocoSource, Sizes
 from pipelines.data.shards.concerns import refuse_lost, why
 from pipelines.data.shards.format import (
     FORMATS,
@@ -50,9 +52,10 @@ from pipelines.data.shards.format import (
 )
 from pipelines.data.shards.progress import ShardProgress
 from pipelines.data.shards.rejected import REJECTED, Reject, RejectCounts, read_rejects
-from pipelines.runs.standing import Standing
+from pipelines.runs.status import Standing
 
 __all__ = ["Options", "check", "prepare", "run_here", "run_on_ray"]
+
 
 Log = Callable[[str], None]
 
@@ -353,3 +356,46 @@ def _warn_of_val2014(source: CocoSource, result: Result, log: Log) -> None:
             f"prepare: warning: {trained} images of COCO 2014's validation set are in the training split (--split "
             f"{source.split.kind}): do not compare with published figures, or use --split coco or a list of ids"
         )
+
+
+def reopen(out: Path, manifest: Mapping[str, Any], log: Log) -> None:
+    """Make a finished folder an unfinished one that lacks the shards of which any image was rejected."""
+    rejects: dict[str, list[Reject]] = {}
+    for one in read_rejects(out / manifest["rejected"]["file"]):
+        if one.shard is not None:
+            rejects.setdefault(one.shard, []).append(one)
+    for shard in (Shard(**facts) for facts in manifest["shards"]):
+        lost = rejects.get(shard.name, [])
+        if any(one.kind == "image" for one in lost):
+            receipt_path(out, shard.name).unlink(missing_ok=True)
+        else:
+            write_receipt(out, shard.name, Report(shard, shard.inputs, tuple(lost)))
+    (out / MANIFEST).unlink()
+    log(f"prepare: taking the {manifest['rejected']['kinds']['image']} rejected images again")
+
+
+def forget_rejects(out: Path) -> None:
+    """Of an unfinished folder: have shards made again of which any image was rejected."""
+    for path in (out / WORK / "receipts").glob("*.json"):
+        report = read_receipt(out, path.name.removesuffix(".json"))
+        if report is None or any(one.kind == "image" for one in report.rejected):
+            path.unlink()
+
+
+def remove_leftovers(out: Path, kept: set[str]) -> None:
+    """Shards of an earlier, unfinished try with other inputs, and what a killed writer left half done."""
+    for split in SPLITS:
+        for ending in FORMATS:
+            for path in out.glob(f"{split}-[0-9]*.{ending}"):
+                if path.name not in kept:
+                    path.unlink()
+    names = [*SPLITS, "manifest.json.", "rejected.jsonl."]
+    halves = [path for name in names for path in out.glob(f".{name}*")] + list((out / "domain").glob(".*"))
+    for path in halves:
+        path.unlink(missing_ok=True)
+
+
+def clean(out: Path, manifest: Mapping[str, Any]) -> None:
+    """Remove what nobody needs any more."""
+    remove_leftovers(out, {shard["name"] for shard in manifest["shards"]})
+    shutil.rmtree(out / WORK, ignore_errors=True)

@@ -13,9 +13,9 @@ import numpy as np
 from objgan.drawing import name_colours
 from objgan.vocabulary import UNK
 from pipelines.data.report import charts
+from pipelines.data.report.charts import STYLE
 from pipelines.data.report.contact_sheet import css_colour, sheet
 from pipelines.data.report.counts import AREA_EDGES, SIZES, Survey
-from pipelines.data.report.style import STYLE
 from pipelines.data.report.table import pairs, quantiles
 from pipelines.data.shards.concerns import concerns, doubts
 

@@ -1,15 +1,15 @@
-"""Sentences that are true of a scene, in varied words.
+"""Captions of a scene, and the words that they are made of.
 
 Every form is built from noun phrases (count, size, colour, noun), a relation that holds by the boxes, and the place.
 A phrase may leave out a size or a colour, and now and then a caption leaves out a group; none says what is not there.
+Of the words, the first of each tuple is the usual one and is chosen most often.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from numpy.random import Generator
 
-from pipelines.data.sample import words
 from pipelines.data.sample.relations import Relation, relations
 from pipelines.data.sample.scene import Group, Scene
 
@@ -19,6 +19,117 @@ CAPTIONS = 5
 _USUAL = 0.6
 _MENTION_SIZE, _MENTION_COLOUR, _MENTION_SKY, _MENTION_VERB = 0.85, 0.9, 0.2, 0.6
 _PARTIAL, _RELATE = 0.15, 0.7
+
+Words = tuple[str, ...]
+
+NOUNS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "person": (("person", "people"),),
+    "car": (("car", "cars"),),
+    "airplane": (("airplane", "airplanes"), ("plane", "planes")),
+    "boat": (("boat", "boats"), ("sailboat", "sailboats")),
+    "traffic light": (("traffic light", "traffic lights"), ("stoplight", "stoplights")),
+    "stop sign": (("stop sign", "stop signs"),),
+    "bench": (("bench", "benches"), ("park bench", "park benches")),
+    "bird": (("bird", "birds"),),
+    "dog": (("dog", "dogs"), ("puppy", "puppies")),
+    "sheep": (("sheep", "sheep"),),
+    "cow": (("cow", "cows"),),
+    "umbrella": (("umbrella", "umbrellas"), ("parasol", "parasols")),
+    "frisbee": (("frisbee", "frisbees"),),
+    "sports ball": (("ball", "balls"), ("beach ball", "beach balls")),
+    "kite": (("kite", "kites"),),
+    "pizza": (("pizza", "pizzas"),),
+    "clock": (("clock", "clocks"),),
+}
+"""Singular and plural."""
+
+COUNTS: Mapping[int, Words] = {
+    2: ("two", "a pair of", "a couple of"),
+    3: ("three", "several", "some"),
+    4: ("four", "several", "some"),
+}
+CROWDS: Mapping[str, Words] = {
+    "person": ("a crowd of", "many", "lots of"),
+    "sheep": ("a flock of", "many", "lots of"),
+    "bird": ("a flock of", "many", "lots of"),
+    "kite": ("a bunch of", "many", "lots of"),
+}
+SINGULAR_HEAPS: Words = ("a pair of", "a crowd of", "a flock of", "a bunch of")
+"""Followed by "is"."""
+
+SIZES: Mapping[str, Words] = {"small": ("small", "little", "tiny"), "large": ("large", "big", "huge")}
+
+FLYING: Mapping[str, Words] = {
+    "kite": ("flying", "floating", "soaring"),
+    "bird": ("flying", "gliding", "soaring"),
+    "airplane": ("flying",),
+    "frisbee": ("flying", "floating"),
+    "sports ball": ("flying", "floating"),
+}
+STANDING: Mapping[str, Words] = {
+    "person": ("standing", "waiting", "posing"),
+    "car": ("parked", "driving"),
+    "boat": ("sailing", "floating"),
+    "sheep": ("standing", "grazing"),
+    "cow": ("standing", "grazing"),
+    "dog": ("standing", "waiting"),
+    "frisbee": ("lying", "resting"),
+    "sports ball": ("lying", "resting"),
+    "pizza": ("lying", "sitting"),
+    "clock": ("standing", "sitting"),
+    "bench": ("sitting", "standing"),
+    "umbrella": ("standing", "sitting"),
+}
+HANGING: Words = ("hanging", "mounted")
+MERELY_STANDING: Words = ("standing",)
+
+ZONE_PLACES: Mapping[str, Words] = {
+    "grass": ("on the grass", "in the grass", "in a field", "in a meadow", "in a grassy field"),
+    "snow": ("in the snow", "on the snow", "on snowy ground", "in a snowy field"),
+    "water": ("on the sea", "on the ocean", "on the water", "in the sea"),
+    "sand": ("on the beach", "on the sand by the sea", "on a sandy beach", "on the beach by the ocean"),
+    "pavement": ("on the sidewalk", "by the street", "on the side of the street"),
+    "road": ("on the road", "on the street", "in the street"),
+    "wall": ("on a building by the street", "on a wall over the street", "on a building in the city"),
+}
+SKY_PLACES: Mapping[str, Words] = {
+    "grass": ("in the sky over a field", "over a field", "over the grass", "in the air over a meadow"),
+    "sea": ("in the sky over the sea", "over the sea", "over the ocean", "in the air over the water"),
+    "snow": ("in the sky over the snow", "over a snowy field", "over the snow", "in the air over snowy ground"),
+    "street": ("in the sky over a street", "over the street", "over a city street", "in the air over the road"),
+}
+SCENE_PLACES: Mapping[str, Words] = {
+    "grass": ("in a field", "in a grassy field", "in a meadow", "in a green field"),
+    "sea": ("at the sea", "by the ocean", "by the sea", "by the water"),
+    "snow": ("in the snow", "in a snowy field", "on a snowy day"),
+    "street": ("on a street", "on a city street", "in the city", "along a road"),
+}
+BEACH_PLACES: Words = ("at the beach",)
+SCENES: Mapping[str, Words] = {
+    "grass": ("a field", "a grassy field", "a meadow", "a green field", "a field of grass"),
+    "sea": ("the sea", "the ocean", "the water", "a calm sea"),
+    "snow": ("a snowy field", "a field of snow", "a snowy landscape", "snowy ground"),
+    "street": ("a city street", "a street", "a road", "a street in the city"),
+}
+SKIES: Mapping[str, Words] = {
+    "blue": ("under a blue sky", "with a blue sky"),
+    "cloudy": ("under a cloudy sky", "on a cloudy day", "under a gray sky"),
+    "sunset": ("at sunset", "at dusk"),
+}
+RELATIONS: Mapping[str, Words] = {
+    "above": ("above", "over", "high above"),
+    "below": ("below", "under", "beneath"),
+    "left": ("to the left of", "left of", "on the left of"),
+    "right": ("to the right of", "right of", "on the right of"),
+    "near": ("next to", "beside", "near"),
+    "front": ("in front of",),
+    "behind": ("behind",),
+}
+OPENINGS: Words = ("a picture of", "a photo of", "a view of", "an image of")
+"""Before a noun phrase."""
+
+EMPTINESS: Words = ("with nothing in it", "with nobody around", "with no one in sight", "without a single object")
+"""After the name of a scene without objects."""
 
 
 def describe(scene: Scene, rng: Generator) -> list[str]:
@@ -63,21 +174,21 @@ class _Speaker:
             lambda: f"{phrase} {verb} {place}",
             lambda: f"{phrase} {_be(phrase, group)} {verb} {place}",
             lambda: f"there {_be(phrase, group)} {phrase} {place}",
-            lambda: f"{self.pick(words.OPENINGS)} {phrase} {place}",
-            lambda: f"{self.pick(words.SCENES[self.scene.background])} with {phrase}{self.maybe_verb(group)}",
+            lambda: f"{self.pick(OPENINGS)} {phrase} {place}",
+            lambda: f"{self.pick(SCENES[self.scene.background])} with {phrase}{self.maybe_verb(group)}",
         )
         return forms[self.rng.integers(len(forms))]()
 
     def relate(self, relation: Relation, told: list[int]) -> str:
         """A sentence around a relation of two groups, the others after it."""
         subject, other = self.scene.groups[relation.subject], self.scene.groups[relation.other]
-        phrase, word = self.phrase(subject), self.pick(words.RELATIONS[relation.word])
+        phrase, word = self.phrase(subject), self.pick(RELATIONS[relation.word])
         verb = self.maybe_verb(subject)
         if verb and self.rng.random() < 0.3:
             verb = f" {_be(phrase, subject)}{verb}"
         opening = ""
         if " is" not in verb and " are" not in verb and self.rng.random() < 0.25:
-            opening = f"there {_be(phrase, subject)} " if self.rng.random() < 0.5 else f"{self.pick(words.OPENINGS)} "
+            opening = f"there {_be(phrase, subject)} " if self.rng.random() < 0.5 else f"{self.pick(OPENINGS)} "
         place = self.place(other) if self.rng.random() < 0.6 else self.surroundings([subject, other])
         text = f"{opening}{phrase}{verb} {word} {self.phrase(other)} {place}"
         rest = [self.scene.groups[g] for g in told if g not in (relation.subject, relation.other)]
@@ -92,27 +203,27 @@ class _Speaker:
         scene = self.scene
         forms: tuple[Callable[[], str], ...] = (
             lambda: f"{_listing(phrases)} {self.surroundings(groups)}",
-            lambda: f"{self.pick(words.SCENES[scene.background])} with {_listing(phrases)}",
+            lambda: f"{self.pick(SCENES[scene.background])} with {_listing(phrases)}",
             lambda: f"there {_be(phrases[0], groups[0])} {_listing(phrases)} {self.surroundings(groups)}",
-            lambda: f"{self.pick(words.OPENINGS)} {_listing(phrases)} {self.surroundings(groups)}",
+            lambda: f"{self.pick(OPENINGS)} {_listing(phrases)} {self.surroundings(groups)}",
             lambda: _listing([f"{p} {self.place(g)}" for p, g in zip(phrases, groups, strict=True)]),
         )
         return forms[self.rng.integers(len(forms))]()
 
     def emptiness(self) -> str:
         """A sentence about a background alone."""
-        place = self.pick(words.SCENES[self.scene.background])
+        place = self.pick(SCENES[self.scene.background])
         if self.rng.random() < 0.4:
-            return f"{self.pick(words.OPENINGS)} {place}{self.sky()}"
+            return f"{self.pick(OPENINGS)} {place}{self.sky()}"
         sky = self.sky() if self.rng.random() < 0.4 else ""
-        return f"{place} {self.pick(words.EMPTINESS)}{sky}"
+        return f"{place} {self.pick(EMPTINESS)}{sky}"
 
     def phrase(self, group: Group) -> str:
         """Count, size, colour and noun."""
-        noun = self.pick(words.NOUNS[group.kind])[group.count > 1]
+        noun = self.pick(NOUNS[group.kind])[group.count > 1]
         adjectives = []
         if group.size and self.rng.random() < _MENTION_SIZE:
-            adjectives.append(self.pick(words.SIZES[group.size]))
+            adjectives.append(self.pick(SIZES[group.size]))
         colour = group.colour if self.rng.random() < _MENTION_COLOUR else None
         if group.kind == "person" and colour:
             noun += self.clothes(colour, group.count > 1)
@@ -120,7 +231,7 @@ class _Speaker:
             adjectives.append(colour)
         described = " ".join([*adjectives, noun])
         if group.count > 1:
-            heaps = words.CROWDS[group.kind] if group.crowd else words.COUNTS[group.count]
+            heaps = CROWDS[group.kind] if group.crowd else COUNTS[group.count]
             return f"{self.pick(heaps)} {described}"
         if self.rng.random() < 0.08:
             return f"one {described}"
@@ -132,11 +243,11 @@ class _Speaker:
 
     def verb(self, group: Group) -> str:
         if group.zone == "sky":
-            return self.pick(words.FLYING[group.kind])
+            return self.pick(FLYING[group.kind])
         if group.zone == "wall":
-            return self.pick(words.HANGING)
+            return self.pick(HANGING)
         # Nothing to graze on in the snow.
-        choices = words.STANDING.get(group.kind, words.MERELY_STANDING)
+        choices = STANDING.get(group.kind, MERELY_STANDING)
         return self.pick(tuple(v for v in choices if v != "grazing" or group.zone == "grass"))
 
     def maybe_verb(self, group: Group) -> str:
@@ -145,19 +256,19 @@ class _Speaker:
     def place(self, group: Group) -> str:
         """Where the group is."""
         if group.zone == "sky":
-            return self.pick(words.SKY_PLACES[self.scene.background])
-        return self.pick(words.ZONE_PLACES[group.zone])
+            return self.pick(SKY_PLACES[self.scene.background])
+        return self.pick(ZONE_PLACES[group.zone])
 
     def surroundings(self, groups: Sequence[Group]) -> str:
         """Where the groups are, taken together."""
         if all(group.zone == "sky" for group in groups):
             return self.place(groups[0])
         if self.scene.shore < 1 and self.rng.random() < 0.35:
-            return self.pick(words.BEACH_PLACES)
-        return self.pick(words.SCENE_PLACES[self.scene.background])
+            return self.pick(BEACH_PLACES)
+        return self.pick(SCENE_PLACES[self.scene.background])
 
     def sky(self) -> str:
-        return f" {self.pick(words.SKIES[self.scene.sky])}" if self.rng.random() < _MENTION_SKY else ""
+        return f" {self.pick(SKIES[self.scene.sky])}" if self.rng.random() < _MENTION_SKY else ""
 
     def pick(self, choices: Sequence[_T]) -> _T:
         """The first, the usual one, most often; else any of the others."""
@@ -167,7 +278,7 @@ class _Speaker:
 
 
 def _be(phrase: str, group: Group) -> str:
-    return "is" if group.count == 1 or phrase.startswith(words.SINGULAR_HEAPS) else "are"
+    return "is" if group.count == 1 or phrase.startswith(SINGULAR_HEAPS) else "are"
 
 
 def _listing(phrases: Sequence[str]) -> str:

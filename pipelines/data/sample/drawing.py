@@ -7,7 +7,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pipelines.data.sample import creatures, discs, objects
+from pipelines.data.sample import figures
 from pipelines.data.sample.backgrounds import draw_background
 from pipelines.data.sample.kinds import PALETTE
 from pipelines.data.sample.pen import Colour, Pen
@@ -17,23 +17,23 @@ _PLAIN: Colour = (128, 128, 128)
 _SHADOW_STRENGTH = 90
 
 PAINTERS: Mapping[str, Callable[[Pen, Colour, Generator], None]] = {
-    "person": creatures.draw_person,
-    "car": objects.draw_car,
-    "airplane": objects.draw_airplane,
-    "boat": objects.draw_boat,
-    "traffic light": objects.draw_traffic_light,
-    "stop sign": objects.draw_stop_sign,
-    "bench": objects.draw_bench,
-    "bird": creatures.draw_bird,
-    "dog": creatures.draw_dog,
-    "sheep": creatures.draw_sheep,
-    "cow": creatures.draw_cow,
-    "umbrella": objects.draw_umbrella,
-    "frisbee": discs.draw_frisbee,
-    "sports ball": discs.draw_ball,
-    "kite": objects.draw_kite,
-    "pizza": discs.draw_pizza,
-    "clock": discs.draw_clock,
+    "person": figures.draw_person,
+    "car": figures.draw_car,
+    "airplane": figures.draw_airplane,
+    "boat": figures.draw_boat,
+    "traffic light": figures.draw_traffic_light,
+    "stop sign": figures.draw_stop_sign,
+    "bench": figures.draw_bench,
+    "bird": figures.draw_bird,
+    "dog": figures.draw_dog,
+    "sheep": figures.draw_sheep,
+    "cow": figures.draw_cow,
+    "umbrella": figures.draw_umbrella,
+    "frisbee": figures.draw_frisbee,
+    "sports ball": figures.draw_ball,
+    "kite": figures.draw_kite,
+    "pizza": figures.draw_pizza,
+    "clock": figures.draw_clock,
 }
 
 

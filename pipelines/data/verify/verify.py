@@ -19,8 +19,7 @@ from pipelines.data.shards.format import Shard
 from pipelines.data.shards.progress import ShardProgress
 from pipelines.data.shards.remote import read_manifest
 from pipelines.data.verify.manifest_checks import domain_faults, extra_files, joint_faults, own_faults, rejected_faults
-from pipelines.data.verify.row_checks import RowRules
-from pipelines.data.verify.shard_checks import Fault, Report, Task, check_file
+from pipelines.data.verify.shard_checks import Fault, Report, RowRules, Task, check_file
 from pipelines.storage.storage import Storage
 
 Log = Callable[[str], None]

@@ -10,13 +10,13 @@ import pytest
 
 from cluster.__main__ import main
 from cluster.errors import InputError
-from cluster.jobs import access, environment, package
+from cluster.jobs import auth, environment, package
+from cluster.jobs.auth import write
 from cluster.jobs.command import Ask, Command, ask_of
 from cluster.jobs.preflight import faults
 from cluster.jobs.probe import look, remove, versions
 from cluster.jobs.ray_jobs import Job, check_name, exit_code
 from cluster.jobs.secret_files import Secrets
-from cluster.jobs.token import write
 
 
 def job(state: str, code: int | None = None) -> Job:
@@ -57,24 +57,24 @@ def test_a_token_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert len(path.read_text()) == 64
     with pytest.raises(InputError, match="exists"):
         write(path)
-    way = access.Access.of(SimpleNamespace(address="http://head:1", token_file=path))
+    way = auth.Access.of(SimpleNamespace(address="http://head:1", token_file=path))
     assert way.headers == {"Authorization": f"Bearer {path.read_text()}"}
     assert path.read_text() not in repr(way)
     path.chmod(0o644)
     with pytest.raises(InputError, match="chmod 600"):
-        access.Access.of(SimpleNamespace(address="http://head:1", token_file=path))
+        auth.Access.of(SimpleNamespace(address="http://head:1", token_file=path))
 
 
 @pytest.mark.parametrize("address", ["ftp://head", "http://", "http://head:port", "http://me:secret@head:1"])
 def test_an_address_that_is_none_is_refused_without_its_password(address: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--address") as refused:
-        access.Access.of(SimpleNamespace(address=address, token_file=None))
+        auth.Access.of(SimpleNamespace(address=address, token_file=None))
     assert "secret" not in str(refused.value)
 
 
 def test_nobody_there_is_one_line() -> None:
     with pytest.raises(InputError, match="no Ray cluster answers"):
-        access.connect(access.Access("http://127.0.0.1:1", {}))
+        auth.connect(auth.Access("http://127.0.0.1:1", {}))
 
 
 def test_secrets_stay_here_unless_somebody_insists() -> None:

@@ -10,9 +10,8 @@ import yaml
 
 from cluster.render import kuberay
 from cluster.render.pods import LABEL
-from cluster.render.presets import PRESETS
+from cluster.render.presets import PRESETS, resolve
 from cluster.render.render import text_of
-from cluster.render.resolve import resolve
 from tests.tools import crd
 
 KUBERAY = [name for name in PRESETS if resolve(name).kubernetes]

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.render.presets import resolve
 from cluster.render.render import text_of
-from cluster.render.resolve import resolve
 
 CLOUDS = ("aws", "gcp")
 

@@ -7,9 +7,8 @@ import pytest
 import yaml
 
 from cluster.__main__ import main
-from cluster.render.presets import PRESETS
+from cluster.render.presets import PRESETS, knobs, resolve
 from cluster.render.render import files, listing
-from cluster.render.resolve import knobs, resolve
 
 
 def test_the_committed_examples_are_what_is_rendered(repository: Path) -> None:

@@ -18,8 +18,7 @@ import pytest
 from cluster import run_steps
 from cluster.__main__ import main
 from cluster.render import steps
-from cluster.render.presets import PRESETS
-from cluster.render.resolve import resolve
+from cluster.render.presets import PRESETS, resolve
 from cluster.run_steps import split
 from objgan.config import STAGES
 from pipelines.__main__ import parser

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.__main__ import main
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_store import RUN_FILE
+from pipelines.tracking.mlflow_tracker import RUN_FILE
 from tests.pipelines.tracking.test_tracker import Server
 
 NOWHERE = "http://127.0.0.1:9"

@@ -17,7 +17,7 @@ from objgan.domain import Domain
 from objgan.stages import build_stage
 from objgan.train_state import TrainState
 from pipelines.__main__ import main, parser
-from pipelines.data.prepare.coco import CocoSource
+from pipelines.data.prepare.source import CocoSource
 from pipelines.recipes import resolve
 
 Refused = Callable[..., str]

@@ -10,8 +10,8 @@ import yaml
 
 from objgan.config import Config
 from pipelines.__main__ import main
-from pipelines.data.prepare.coco import CocoSource
 from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.source import CocoSource
 from pipelines.storage.lease import Lease
 from pipelines.storage.storage import Storage
 

@@ -12,7 +12,7 @@ from objgan.errors import InputError
 from objgan.generation import ObjGAN
 from pipelines.__main__ import main, parser
 from pipelines.cli.train import _job
-from pipelines.data.prepare.coco import CocoSource
+from pipelines.data.prepare.source import CocoSource
 from pipelines.evaluation.captions_and_layouts import open_sources
 from pipelines.evaluation.judge_training import judge_jobs
 from pipelines.models.generate import local_model
@@ -20,7 +20,7 @@ from pipelines.recipes import resolve
 from pipelines.runtime.ray_session import tracking_uri
 from pipelines.storage.fetching import at_hand
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_store import mlflow_client, sqlite_path, sqlite_uri
+from pipelines.tracking.mlflow_tracker import mlflow_client, sqlite_path, sqlite_uri
 from pipelines.tracking.tracker import prepare_store, tracked_run
 
 Scenes = Callable[..., tuple[list[dict], list[dict], list[dict]]]

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.evaluation.findings import Findings
 from pipelines.evaluation.protocols import FROM_CAPTIONS, FROM_LAYOUTS, TRUE_IMAGES, Protocol
-from pipelines.evaluation.scores import Score, score, text_table
+from pipelines.evaluation.scores import Findings, Score, score, text_table
 
 PROTOCOL = Protocol("p")
 NUMBER, CHANNELS = 1500, 16

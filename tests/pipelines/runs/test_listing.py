@@ -23,8 +23,7 @@ from pipelines.runs.cleanup import leftovers
 from pipelines.runs.listing import choose, describe, find_runs, table, to_go_on
 from pipelines.runs.status import CheckpointNote, RunStatus
 from pipelines.storage.checkpoints import checkpoint_name
-from pipelines.storage.holders import typed
-from pipelines.storage.lease import Lease
+from pipelines.storage.lease import Lease, typed
 from pipelines.storage.storage import Storage
 from pipelines.tracking.offline_queue import FOLDER, Backlog, Metrics
 from pipelines.tracking.tracker import prepare_store, tracked_run

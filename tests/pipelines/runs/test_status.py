@@ -7,7 +7,7 @@ import pytest
 from objgan.errors import InputError
 from pipelines.runs.status import FILE, CheckpointNote, RunStatus
 from pipelines.storage.storage import Storage
-from pipelines.training.system import system_metrics
+from pipelines.training.reporting import system_metrics
 
 STATUS = RunStatus(
     state="running",

@@ -16,7 +16,7 @@ import pytest
 
 from objgan.errors import InputError
 from pipelines import command_line
-from pipelines.data.prepare.coco import CocoSource
+from pipelines.data.prepare.source import CocoSource
 from pipelines.runtime.machine import SOCKET_PATH, check_machine
 from pipelines.storage.storage import Storage
 

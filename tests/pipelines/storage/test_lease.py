@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from objgan.errors import InputError
-from pipelines.storage.holders import BEATS, LEASE, LeaseInfo
-from pipelines.storage.lease import Lease, LeaseLost, fence, holder
+from pipelines.storage.lease import BEATS, LEASE, Lease, LeaseInfo, LeaseLost, fence, holder
 from pipelines.storage.storage import Storage
 
 _HOLD = """

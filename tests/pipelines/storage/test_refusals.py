@@ -18,8 +18,7 @@ from objgan.config import Config
 from objgan.errors import InputError
 from pipelines.data.prepare.prepare import Options, prepare, run_here
 from pipelines.models.registry import register
-from pipelines.runs.standing import Standing
-from pipelines.runs.status import RunStatus
+from pipelines.runs.status import RunStatus, Standing
 from pipelines.runtime.exit_codes import ended, guarded
 from pipelines.storage.retry import StorageAway, StorageLost, StorageRefused, Work, settled
 from pipelines.storage.storage import Storage

@@ -12,9 +12,9 @@ from tests.tools.recorded import recorded_sweep
 from tune.__main__ import main
 from tune.cli.artifacts import write_outcome
 from tune.report.export import best_trial, export_recipe, trial_config
-from tune.report.study import compared_step, importances
+from tune.report.plots import compared_step, importances
 from tune.report.tables import curve, ranked, rows, short_names, summary, table
-from tune.space.settings import with_settings
+from tune.space.space import with_settings
 from tune.sweep.results import Point, SweepResult, Trial
 from tune.sweep.spec_file import changed, load_sweep, save_sweep
 from tune.sweep.sweep import Budget

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.tracking.mlflow_store import mlflow_client
-from pipelines.training.supervision import INTERRUPTED, TERMINATED
+from pipelines.tracking.mlflow_tracker import mlflow_client
+from pipelines.training.supervisor import INTERRUPTED, TERMINATED
 from tests.tools.recorded import recorded_result
 from tests.tune.cli.test_commands import SMALL
 from tune.__main__ import main

@@ -16,7 +16,7 @@ from objgan.errors import InputError
 from pipelines.storage.lease import LeaseLost
 from pipelines.storage.retry import StorageAway
 from pipelines.training.driver import TrainingStopped
-from pipelines.training.supervision import Preempted, Stalled
+from pipelines.training.supervisor import Preempted, Stalled
 from tests.tools.sweeps import LR, small_sweep
 from tune.engine.engine import open_sweep
 from tune.engine.preflight import trial_settings

@@ -13,14 +13,13 @@ import pytest
 
 from objgan.config import flatten
 from pipelines.__main__ import main as pipelines_main
-from pipelines.storage.holders import LEASE
-from pipelines.storage.lease import Lease
+from pipelines.storage.lease import LEASE, Lease
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_store import RUN_FILE, mlflow_client
+from pipelines.tracking.mlflow_tracker import RUN_FILE, mlflow_client
 from pipelines.tracking.offline_queue import Backlog, Metrics
 from tests.pipelines.tracking.test_tracker import Server
 from tests.tools.recorded import recorded_sweep
-from tune.space.settings import with_settings
+from tune.space.space import with_settings
 from tune.sweep.results import Point, Trial
 from tune.sweep.sweep import Goal, Sweep
 from tune.sweep.tracking import TrialRuns, sweep_run, trial_run

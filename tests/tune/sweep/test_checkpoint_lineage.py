@@ -18,7 +18,7 @@ from pipelines.training.job import TrainJob
 from tests.tools.sweeps import LR, WEIGHT, small_sweep
 from tests.tools.training import same_weights
 from tune.engine.trial_log import Measured
-from tune.space.settings import with_settings
+from tune.space.space import with_settings
 from tune.sweep.checkpoint_lineage import Segments
 from tune.sweep.sweep import Sweep
 from tune.sweep.trial_store import trial_folder

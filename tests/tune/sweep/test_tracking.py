@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_store import RUN_FILE, mlflow_client
+from pipelines.tracking.mlflow_tracker import RUN_FILE, mlflow_client
 from tests.tools.recorded import recorded_sweep
 from tune.cli.artifacts import tell_confirmed, write_outcome
 from tune.confirm.result import Confirmed, Retrained

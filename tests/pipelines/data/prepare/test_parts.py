@@ -12,11 +12,10 @@ import pytest
 from objgan.config import Config
 from objgan.errors import InputError
 from pipelines.__main__ import main, parser
-from pipelines.cli.data_options import source_of
-from pipelines.data.prepare.coco import CocoPart, CocoSource
+from pipelines.cli.options import source_of
 from pipelines.data.prepare.ingest import ingest
 from pipelines.data.prepare.prepare import prepare, run_here
-from pipelines.data.prepare.splits import Split
+from pipelines.data.prepare.source import CocoPart, CocoSource, Split
 from pipelines.data.shards.format import SPLITS, load_manifest, read_split
 from pipelines.data.shards.rejected import read_rejects
 

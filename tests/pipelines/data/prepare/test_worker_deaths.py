@@ -12,7 +12,7 @@ from pipelines.data.prepare.convert import block_of, records_of
 from pipelines.data.prepare.ingest import ingest
 from pipelines.data.prepare.isolation import convert_apart
 from pipelines.data.prepare.rows import Conversion, convert
-from pipelines.data.prepare.splits import split_of
+from pipelines.data.prepare.source import split_of
 from pipelines.data.shards.format import load_manifest
 from pipelines.data.shards.image_files import read_bytes
 from pipelines.data.shards.rejected import Reject, read_rejects

@@ -10,9 +10,9 @@ from pycocotools import mask as coco_mask
 from objgan.attributes import COLOURS, SCENES
 from objgan.errors import InputError
 from pipelines.data.sample import make_sample
-from pipelines.data.sample.categories import CATEGORY_IDS
 from pipelines.data.sample.kinds import PALETTE
 from pipelines.data.sample.scenes import build_scene
+from pipelines.data.sample.writer import CATEGORY_IDS
 
 COUNT, SEED, SIDE = 50, 4, 64
 

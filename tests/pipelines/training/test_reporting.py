@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from objgan.training import ATTENTION, SKIPPED, StepRecord
-from pipelines.training.ledger import Interval, Ledger
+from pipelines.training.reporting import Interval, Ledger
 
 
 def _record(step: int, loss: float, skipped: float = 0.0, attention: float = 0.0) -> StepRecord:

@@ -1,4 +1,4 @@
-"""What is measured on generated layouts and images: one batch of captions in, figures and features by name out.
+"""Measures and pictures of a batch of rows.
 
 Names are `ROW/MEASURE_PROTOCOL`. Figures are float [B], NaN where they do not apply; all else ([B, ...]) becomes a
 figure only over all samples (`pipelines.evaluation.scores`).
@@ -7,8 +7,10 @@ figure only over all samples (`pipelines.evaluation.scores`).
 from collections.abc import Mapping
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from objgan import drawing
 from objgan.domain import Domain
 from objgan.layout import Layout
 from objgan.metrics.layouts import best_iou, class_counts, label_f1
@@ -19,7 +21,9 @@ from objgan.networks.box_generator import Temperatures
 from objgan.networks.encoders import TextFeatures
 from pipelines.evaluation.judges import Judges
 from pipelines.evaluation.protocols import FROM_BOXES, FROM_CAPTIONS, FROM_LAYOUTS, TRUE_IMAGES, Protocol
-from pipelines.evaluation.synthesis import Prompts, Synthesis
+from pipelines.evaluation.synthesis import Prompts, Synthesis, scaled
+
+_SIDE = 192
 
 
 class RowMeasurer:
@@ -92,3 +96,23 @@ class RowMeasurer:
 
     def _of(self, row: str, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {f"{row}/{name}_{self.protocol.name}": value for name, value in found.items()}
+
+
+def picture_of_rows(synthesis: Synthesis, prompts: Prompts) -> Image.Image:
+    """A row a sample under its caption: from the caption, from true boxes, from the true layout, and the real image."""
+    text, true = synthesis.text(prompts), prompts.batch.layout
+    predicted = synthesis.shapes(prompts, synthesis.boxes(prompts, text))
+    layouts = {FROM_CAPTIONS: predicted, FROM_BOXES: synthesis.shapes(prompts, true)}
+    if true.masks is not None:
+        layouts[FROM_LAYOUTS] = true
+    columns = {name: synthesis.images(prompts, text, layout) for name, layout in layouts.items()}
+    if prompts.batch.images is not None:
+        columns["real"] = synthesis.real(prompts)
+    rows = [[_panel(images[sample]) for images in columns.values()] for sample in range(len(prompts))]
+    captions = [" ".join(tokens) for tokens in prompts.tokens]
+    return drawing.grid(rows, captions, [name.replace("_", " ") for name in columns])
+
+
+def _panel(image: Tensor) -> Image.Image:
+    """uint8 [3, S, S]."""
+    return drawing.enlarge(drawing.to_image(scaled(image)), _SIDE)

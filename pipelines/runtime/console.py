@@ -1,14 +1,22 @@
-"""What a person sees of long work: a bar on a terminal, plain lines elsewhere."""
+"""Console output: text, or JSON lines with `--log-format json` (or OBJGAN_LOG_FORMAT=json); a progress bar on a
+terminal.
 
+Keys of a JSON line: time (UTC, ISO 8601), level, run, stage, step, values, message; the last line has state and
+exit_code, too.
+"""
+
+import contextlib
+import json
+import logging
+import math
 import sys
-from collections.abc import Callable, Mapping
-from datetime import timedelta
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from pipelines.redaction import redact
-from pipelines.runtime import log_format
+from pipelines.redaction import install, redact, redact_all
 from pipelines.runtime.events import Began, Event, Logged, Saved, Skipped, Stopping, Validated, Warned, WorkerFailed
 
 Log = Callable[[str], None]
@@ -16,12 +24,16 @@ Log = Callable[[str], None]
 _NOT_LOSSES = ("system/", "learning_rate/", "memory/", "validation/")
 _BAR = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {postfix}"
 
+FORMATS = ("text", "json")
+VARIABLE = "OBJGAN_LOG_FORMAT"
+_chosen: dict[str, Any] = {"format": "text", "run": None, "stage": None}
+
 
 def say(text: str, **facts: Any) -> None:
     """A plain line, at once; above the bar where there is one. facts: more of it, for lines in JSON."""
-    if log_format.as_json():
+    if as_json():
         level = "warning" if "warning:" in text else "info"
-        text = log_format.line(text.strip("\n"), **{"level": level, **facts})
+        text = line(text.strip("\n"), **{"level": level, **facts})
     else:
         text = redact(text)
     tqdm.write(text, file=sys.stdout)
@@ -58,7 +70,7 @@ class ProgressView:
             self._bar = None
 
     def _interval(self, event: Logged) -> None:
-        if not sys.stderr.isatty() or log_format.as_json():
+        if not sys.stderr.isatty() or as_json():
             self._tell(f"{self._name} {_at(event)}  {_describe(event)}", event.step, dict(event.values))
             return
         if self._bar is None:
@@ -127,3 +139,78 @@ def _losses(values: Mapping[str, float]) -> dict[str, float]:
 
 def _numbers(values: Mapping[str, float]) -> str:
     return " ".join(f"{name}={value:.3g}" for name, value in values.items())
+
+
+def choose(name: str, run: str | None) -> None:
+    """From now on, lines of this process are in that format; `run` stands in each of them.
+
+    What libraries log, and Python's warnings, become lines, too.
+    """
+    _chosen.update(format=name, run=run, stage=None)
+    install()
+    if name == "json":
+        logging.captureWarnings(True)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_Formatter())
+        logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def as_json() -> bool:
+    """Whether lines are JSON."""
+    return bool(_chosen["format"] == "json")
+
+
+@contextlib.contextmanager
+def stage(name: str) -> Iterator[None]:
+    """What lines are about for the length of a block."""
+    before, _chosen["stage"] = _chosen["stage"], name
+    try:
+        yield
+    finally:
+        _chosen["stage"] = before
+
+
+def line(message: str, level: str = "info", **facts: Any) -> str:
+    """One JSON object without a line's end; numbers that JSON has no word for become null."""
+    whole = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "level": level,
+        "run": _chosen["run"],
+        "stage": _chosen["stage"],
+        "step": None,
+        "values": {},
+        "message": message,
+        **facts,
+    }
+    return json.dumps(redact_all(_finite(whole)), default=lambda value: redact(str(value)))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def last_word(state: str, code: int, text: str, stream: TextIO | None = None) -> None:
+    """The last line of a command's log: state, reason, how to go on."""
+    if as_json():
+        level = {0: "info", 130: "warning", 143: "warning"}.get(code, "error")
+        text = line(text, level, state=state, exit_code=code)
+    else:
+        text = redact(text)
+        text = f"error: {text}" if state == "error" else f"{state} (exit code {code}): {text}"
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    print(text, file=stream or sys.stderr, flush=True)
+
+
+class _Formatter(logging.Formatter):
+    """Records of libraries as lines of ours."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts: dict[str, Any] = {"logger": record.name}
+        if record.exc_info:
+            facts["trace"] = self.formatException(record.exc_info)
+        return line(record.getMessage(), record.levelname.lower(), **facts)

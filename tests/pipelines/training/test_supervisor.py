@@ -13,10 +13,9 @@ import pytest
 import ray
 
 from objgan.sections import ComputeConfig
+from pipelines.runtime.console import ProgressView
 from pipelines.runtime.events import Began, Recorder, Warned, WorkerFailed
-from pipelines.runtime.progress import ProgressView
-from pipelines.training.board import Failure, make_board
-from pipelines.training.supervision import TERMINATED, Stalled, Supervisor
+from pipelines.training.supervisor import TERMINATED, Failure, Stalled, Supervisor, make_board
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
 

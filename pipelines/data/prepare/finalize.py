@@ -1,4 +1,4 @@
-"""What is made of finished shards: vocabulary, statistics, indices, the list of rejects, and the manifest over all."""
+"""Last step of `prepare`: vocabulary, statistics, indices, rejected items, manifest."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 import objgan
 import objgan.files
 import objgan.vocabulary
-from objgan.domain import Domain
+from objgan.domain import Domain, LayoutStatistics
 from objgan.errors import InputError
+from objgan.geometry import xywh_to_cxywr
 from objgan.sections import DataConfig
 from objgan.vocabulary import SPECIAL, Vocabulary
 from objgan.word_vectors import PipelineVectors
-from pipelines.data.prepare import coverage, statistics
+from pipelines.data.prepare import coverage
 from pipelines.data.prepare.convert import WORK, read_receipt
 from pipelines.data.prepare.ingest import UNREAD, Ingested
 from pipelines.data.shards.concerns import contradictions
@@ -36,6 +38,10 @@ from pipelines.data.shards.index import INDEX_SCHEMA, build_index
 from pipelines.data.shards.rejected import REJECTED, Reject, RejectCounts, read_rejects, write_rejects
 
 _COUNTED = ["captions", "masks", "crowds", "colours", "scene"]
+
+NO_OBJECTS = ((0.5, 0.5, 0.5, 1.0), (1.0, 1.0, 1.0, 1.0))
+SMALLEST_STD = 1e-3
+COLUMNS = ["labels", "boxes", "crowds"]
 
 
 @dataclass(frozen=True)
@@ -159,9 +165,9 @@ def _coverage(result: Result, config: DataConfig, vocabulary: Vocabulary) -> dic
 
 def _domain(result: Result, config: DataConfig, vocabulary: Vocabulary) -> Domain:
     """Words, vectors and statistics of the training split alone."""
-    tables = result.tables("train", statistics.COLUMNS)
+    tables = result.tables("train", COLUMNS)
     classes = result.data.classes
-    layouts = statistics.layout_statistics(tables, len(classes), config.max_objects)
+    layouts = layout_statistics(tables, len(classes), config.max_objects)
     return Domain(vocabulary, classes, layouts, result.data.synonyms)
 
 
@@ -192,3 +198,56 @@ def _counts(result: Result) -> dict[str, int]:
         counts["colours"] += len(colours) - colours.null_count
         counts["scenes"] += len(table) - table["scene"].null_count
     return {name: counts[name] for name in ("images", "captions", "objects", "masks", "crowds", "colours", "scenes")}
+
+
+def layout_statistics(tables: Iterable[pa.Table], classes: int, max_objects: int) -> LayoutStatistics:
+    """Statistics of shards: of each image, its `max_objects` largest objects that are no crowds.
+
+    `tables` need the columns `COLUMNS`, and are gone through once.
+    """
+    boxes, counts = [np.zeros((0, 4), np.float32)], [np.zeros((0, classes), np.uint16)]
+    for table in tables:
+        layouts = list(_layouts(table, max_objects))
+        boxes.append(np.concatenate([boxes[0], *(sides for _, sides in layouts)]))
+        # At most max_objects in an image: two bytes are plenty, and there are as many as images x classes.
+        rows = [np.bincount(labels, minlength=classes) for labels, _ in layouts]
+        counts.append(np.array(rows, np.uint16).reshape(-1, classes))
+    each = np.concatenate(counts)
+    mean, std = _moments(np.concatenate(boxes))
+    objects = np.bincount(each.sum(1, dtype=np.int64), minlength=max_objects + 1)
+    return LayoutStatistics(
+        mean=mean,
+        std=std,
+        class_counts=tuple(int(n) for n in each.sum(0, dtype=np.int64)),
+        object_counts=tuple(int(n) for n in objects),
+        class_caps=tuple(_cap(column[column > 0]) for column in each.T),
+        images=len(each),
+    )
+
+
+def _layouts(table: pa.Table, max_objects: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each row: labels int64 [r] and boxes float32 [r, 4], xywh fractions."""
+    columns = (table[name].to_pylist() for name in COLUMNS)
+    for labels, boxes, crowds in zip(*columns, strict=True):
+        kept = [index for index, crowd in enumerate(crowds) if not crowd][:max_objects]
+        sides = np.array(boxes, np.float32).reshape(-1, 4)
+        yield np.array(labels, np.int64)[kept], sides[kept]
+
+
+Moments = tuple[tuple[float, float, float, float], tuple[float, float, float, float]]
+
+
+def _moments(boxes: np.ndarray) -> Moments:
+    """Mean and standard deviation of (centre x, centre y, width, height / width) over xywh [N, 4], 6 decimals."""
+    if not len(boxes):
+        return NO_OBJECTS
+    coordinates = xywh_to_cxywr(torch.from_numpy(boxes.astype(np.float64))).numpy()
+    mean, std = coordinates.mean(0), np.maximum(coordinates.std(0), SMALLEST_STD)
+    a, b, c, d = (round(float(value), 6) for value in mean)
+    e, f, g, h = (round(float(value), 6) for value in std)
+    return (a, b, c, d), (e, f, g, h)
+
+
+def _cap(counts: np.ndarray) -> int:
+    """The 99th percentile of a class's count in images that have it, at least 2."""
+    return max(2, int(np.ceil(np.percentile(counts, 99)))) if len(counts) else 2

@@ -1,17 +1,21 @@
-"""What the judge of objects says of images: is what the caption states there, and are the true objects."""
+"""Judges that are trained here: second encoders, and a classifier of objects."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from objgan.attributes import COLOURS, SCENES, stated_colours, stated_scene
+from objgan.batch import resize_images
+from objgan.checkpoint import load_inference, read_config, read_state
+from objgan.domain import Domain
+from objgan.errors import InputError
 from objgan.generation import ObjGAN
 from objgan.layout import Layout
 from objgan.metrics.objects import judge_images, read_judgement, score_verdicts
 from objgan.networks.judge import Judge
-from pipelines.evaluation.second_encoders import judge_networks
 from pipelines.evaluation.synthesis import Prompts
 
 _PATCH = 2
@@ -110,3 +114,52 @@ def _share(found: Tensor, asked: Tensor) -> Tensor:
     """[B]: the share of what is asked for that is found, NaN where nothing is."""
     total = asked.sum(1)
     return ((found & asked).sum(1) / total.clamp_min(1)).masked_fill(total == 0, torch.nan)
+
+
+class SecondEncoders:
+    """Vectors of images and of whole captions, both [B, D]."""
+
+    def __init__(self, folder: Path, model: ObjGAN) -> None:
+        """From a checkpoint of stage `encoders`.
+
+        Raises:
+            InputError: no such checkpoint, of other classes, or the model's own encoders.
+        """
+        networks, domain = judge_networks(folder, "encoders", model)
+        self._vocabulary, self._size = domain.vocabulary, read_config(folder).data.image_size
+        self._text, self._image = networks["text_encoder"], networks["image_encoder"]
+        if _same(self._image, model.networks["image_encoder"]):
+            raise InputError(f"judges: {folder} are the encoders of the model itself, which flatter it: train others")
+
+    def of_images(self, images: Tensor) -> Tensor:
+        """[B, 3, S, S] in [-1, 1] -> float32 [B, D]."""
+        vectors: Tensor = self._image(resize_images(images, self._size))[1]
+        return vectors.float()
+
+    def of_captions(self, prompts: Prompts) -> Tensor:
+        """float32 [B, D]."""
+        ids = [torch.from_numpy(self._vocabulary.encode_tokens(words)) for words in prompts.tokens]
+        words = nn.utils.rnn.pad_sequence(ids, batch_first=True)
+        device = prompts.batch.words.device
+        sentence: Tensor = self._text(words.to(device), torch.tensor([len(one) for one in ids], device=device)).sentence
+        return sentence.float()
+
+
+def judge_networks(folder: Path, stage: str, model: ObjGAN) -> tuple[dict[str, Any], Domain]:
+    """The frozen networks of a judge's checkpoint on the model's device, and the domain they were trained in.
+
+    Raises:
+        InputError: no checkpoint, of another stage, or trained on other classes than the model.
+    """
+    there = read_state(folder)["stage"]
+    if there != stage:
+        raise InputError(f"judges: {folder} is of stage {there}, not {stage}")
+    domain = Domain.load(folder / "domain")
+    if domain.classes != model.domain.classes:
+        raise InputError(f"judges: {folder} knows other classes than the model: train judges on the model's data")
+    return {name: network.to(model.device) for name, network in load_inference(folder).items()}, domain
+
+
+def _same(a: nn.Module, b: nn.Module) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

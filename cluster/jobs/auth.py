@@ -1,8 +1,9 @@
-"""The way to a cluster's job server: its address, and the token by the path of its file."""
+"""Address and token of a cluster's job server; `python -m cluster token FILE` writes a token."""
 
 import argparse
 import logging
 import os
+import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cluster.errors import InputError
+from cluster.jobs.command import CHECKOUT
 from pipelines import command_line
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -150,3 +152,48 @@ def _read(path: Path) -> str:
     if not token or any(sign.isspace() or not sign.isprintable() for sign in token):
         raise InputError(f"token file {path}: does not hold a token (one word): make one with cluster token FILE")
     return token
+
+
+def add_parser(commands: Any) -> None:
+    """The command's options."""
+    text = "Make a token for a cluster, in a file that only you can read."
+    command = commands.add_parser("token", help=text, description=text)
+    command.add_argument(
+        "file", type=command_line.local_path, metavar="FILE", help="outside of the checkout; must not exist yet"
+    )
+    command.set_defaults(action=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the file; say how nodes and commands take it. The token itself is never shown."""
+    write(options.file)
+    path = options.file.resolve()
+    print(f"token: {path} (mode 0600)")
+    print(f"nodes:    RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={path} ray start ...")
+    print(f"commands: python -m cluster submit --token-file {path} ...")
+    return 0
+
+
+def write(path: Path) -> None:
+    """256 random bits as hexadecimal digits.
+
+    Raises:
+        InputError: the file exists, cannot be written, or would be in the checkout, which `submit` ships.
+    """
+    if path.resolve().is_relative_to(CHECKOUT):
+        raise InputError(
+            f"{path} is in the checkout {CHECKOUT}, which travels with every job: name a file elsewhere, for example "
+            f"~/.ray/objgan-token"
+        )
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        if isinstance(error, FileExistsError) and path.exists():
+            raise InputError(
+                f"{path} exists: a cluster may be using it; name another file, or remove it first"
+            ) from None
+        raise InputError(f"cannot write {path} ({error.strerror}): name another file") from None
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(secrets.token_hex(32))

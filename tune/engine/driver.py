@@ -1,4 +1,4 @@
-"""The driver's side of a running sweep: records every event in rows, calls the observers, and keeps the budget."""
+"""The driver of a running sweep: rows, observers, budget, and requests to stop trials."""
 
 import contextlib
 import signal
@@ -11,10 +11,11 @@ from typing import Any
 
 import ray
 import ray.tune
+import ray.util.scheduling_strategies
 
-from pipelines.runtime.progress import Log
+from pipelines.runtime.console import Log
 from pipelines.storage.lease import Lease
-from pipelines.training.supervision import INTERRUPTED, TERMINATED
+from pipelines.training.supervisor import INTERRUPTED, TERMINATED
 from tune.sweep.resources import Allotment
 from tune.sweep.results import Observer, Point, State, Trial
 from tune.sweep.sweep import Sweep
@@ -221,3 +222,45 @@ def _with_report(row: Trial, told: dict[str, Any]) -> Trial:
         seconds=told["seconds"],
         training_s=told["training_s"],
     )
+
+
+class Desk:
+    """The actor's class."""
+
+    def __init__(self) -> None:
+        self._wishes: dict[str, str] = {}
+        self._crashes: dict[str, str] = {}
+        self._all: str | None = None
+
+    def end(self, trial: str, reason: str) -> None:
+        """One trial is to leave a checkpoint and go."""
+        self._wishes.setdefault(trial, reason)
+
+    def end_all(self, reason: str) -> None:
+        """Every trial is, also those to come."""
+        self._all = self._all or reason
+
+    def begin(self, trial: str) -> str | None:
+        """A trial starts (again): earlier wishes to it are void. Returns why it should not start, if so."""
+        self._wishes.pop(trial, None)
+        return self._all
+
+    def crash(self, trial: str, why: str) -> None:
+        """A trial's process says why it is about to end with an error."""
+        self._crashes[trial] = why
+
+    def take_crash(self, trial: str) -> str | None:
+        """Why it ended, once; None: it could not say so."""
+        return self._crashes.pop(trial, None)
+
+    def wish(self, trial: str) -> str | None:
+        """Why a trial is to go; None: it is not."""
+        return self._all or self._wishes.get(trial)
+
+
+def make_desk() -> Any:
+    """A desk on the driver's own node."""
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )
+    return ray.remote(num_cpus=0)(Desk).options(scheduling_strategy=here).remote()

@@ -1,4 +1,7 @@
-"""COCO JSON as it is, and each way in which it can be wrong."""
+"""COCO JSON as it is, and each way in which it can be wrong.
+
+Splits are a function of the image id.
+"""
 
 import gzip
 import json
@@ -10,17 +13,20 @@ from pathlib import Path
 import pytest
 
 from objgan.errors import InputError
+from objgan.sections import DataConfig
 from objgan.vocabulary import tokenize
-from pipelines.data.prepare.coco import CocoSource
 from pipelines.data.prepare.convert import block_of, records_of
 from pipelines.data.prepare.ingest import UNREAD, Ingested, check_folder, ingest
 from pipelines.data.prepare.rows import Record
+from pipelines.data.prepare.source import CocoSource, split_images, split_of
 from pipelines.data.shards.rejected import Reject, read_rejects
 
 IMAGE = {"id": 7, "file_name": "7.png", "width": 60, "height": 40}
 IMAGE_ROW = {"file_name": "7.png", "width": 60, "height": 40, "scene": None, "origin": None, "part": 0}
 CAPTION = {"id": 1, "image_id": 7, "caption": "a kite"}
 KITE = {"id": 3, "image_id": 7, "category_id": 38, "bbox": [1, 2, 30, 20]}
+
+CONFIG = DataConfig(validation_percent=10, test_percent=20)
 
 
 @dataclass
@@ -339,3 +345,27 @@ def test_real_coco(shared_coco, images, instances, captions, rows, objects) -> N
     lost = Counter(one.kind for one in read.rejects)
     there = {"image": rows, "annotation": objects, "caption": len(texts)}
     assert {kind: lost[kind] + n for kind, n in there.items()} == read.data.totals
+
+
+def test_shares_are_those_of_the_settings() -> None:
+    splits = split_images(range(20000), CONFIG)
+    assert {name: round(len(ids) / 200) for name, ids in splits.items()} == {"train": 70, "validation": 10, "test": 20}
+
+
+def test_an_image_keeps_its_split_whatever_the_others() -> None:
+    everyone, some = split_images(range(2000), CONFIG), split_images(range(0, 2000, 7), CONFIG)
+    assert all(set(some[name]) <= set(everyone[name]) for name in everyone)
+    # Pinned: another hash would mix the splits of data that were prepared before.
+    assert [split_of(image_id, CONFIG) for image_id in range(8)] == PINNED
+
+
+PINNED = ["train", "train", "test", "train", "train", "train", "test", "train"]
+
+
+def test_every_split_of_a_tiny_data_set_has_an_image() -> None:
+    for number in range(3, 12):
+        splits = split_images(range(number), CONFIG)
+        assert all(splits.values()) and sorted(one for ids in splits.values() for one in ids) == list(range(number))
+        assert splits == split_images(list(range(number))[::-1], CONFIG)
+    with pytest.raises(InputError, match=r"2 usable image\(s\)"):
+        split_images([1, 2], CONFIG)

@@ -1,7 +1,8 @@
-"""Pictures of a sweep: history, learning curves, parallel coordinates, importance. PNG by matplotlib; one HTML page."""
+"""Plots of a sweep: PNG files with matplotlib and one self-contained page with plotly."""
 
+import html
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tune.report.study import importances
+from objgan.files import write_atomically
 from tune.report.tables import short_names, text
 from tune.space.space import Knob, Space
 from tune.sweep.results import Point, State, SweepResult, Trial
@@ -30,6 +31,10 @@ _COLOURS: dict[State, str] = {
 }
 _BEST, _GREY = "#c2185b", "#9aa5b1"
 _SCALE = mpl.colormaps["viridis"]
+
+_HEIGHT = 440
+
+_FEWEST = 5
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,6 @@ def draw_pictures(sweep: Sweep, result: SweepResult, folder: Path) -> list[Path]
         if figure is not None:
             figure.savefig(folder / f"{name}.png", dpi=130)
             written.append(folder / f"{name}.png")
-    from tune.report.page import write_page
 
     return [*written, write_page(drawn, folder / "sweep.html")]
 
@@ -241,3 +245,173 @@ def _wrap(name: str) -> str:
         return name
     half = (len(words) + 1) // 2
     return "_".join(words[:half]) + "_\n" + "_".join(words[half:])
+
+
+def write_page(drawn: Any, path: Path) -> Path:
+    """Write the page of `pictures.Drawn`."""
+    import plotly.io
+
+    parts = []
+    for number, figure in enumerate(
+        filter(None, (_parallel(drawn), _history(drawn), _curves(drawn), _importance(drawn)))
+    ):
+        figure.update_layout(
+            template="plotly_white", height=_HEIGHT, margin={"l": 70, "r": 70, "t": 120 if number == 0 else 70, "b": 50}
+        )
+        script = "inline" if number == 0 else False
+        parts.append(plotly.io.to_html(figure, full_html=False, include_plotlyjs=script, config={"displaylogo": False}))
+    title = html.escape(f"Sweep {drawn.title}")
+    style = "body{font:15px system-ui,sans-serif;margin:24px auto;max-width:1180px;color:#222}"
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>'
+    write_atomically(path, f"{head}<h1>{title}</h1>{''.join(parts)}</html>\n")
+    return path
+
+
+def _parallel(drawn: Any) -> Any:
+    """Axes to brush: drag along one, and the other trials fade."""
+    import plotly.graph_objects as go
+
+    short = short_names(list(drawn.space.knobs))
+    values = [drawn.value(point) for _, point in drawn.rows]
+    dimensions = [
+        _dimension(short[name], knob, [trial.settings.get(name) for trial, _ in drawn.rows])
+        for name, knob in drawn.space.knobs.items()
+    ]
+    dimensions.append({"label": drawn.goal.metric, "values": values})
+    reverse = drawn.goal.mode == "min"
+    line = {"color": values, "colorscale": "Viridis", "reversescale": reverse, "showscale": True}
+    figure = go.Figure(go.Parcoords(line=line, dimensions=dimensions, labelfont={"size": 12}))
+    return figure.update_layout(title="Parallel coordinates: drag along an axis to choose trials")
+
+
+def _dimension(label: str, knob: Knob, values: list[Any]) -> dict[str, Any]:
+    if knob.kind == "choice":
+        known = [repr(value) for value in knob.values]
+        at = [known.index(repr(value)) if repr(value) in known else None for value in values]
+        ticks = {"tickvals": list(range(len(known))), "ticktext": [text(value) for value in knob.values]}
+        return {"label": label, "values": at, "range": [0, len(known) - 1], **ticks}
+    if knob.kind != "log_uniform":
+        return {"label": label, "values": values, "range": [knob.low, knob.high]}
+    low, high = math.log10(knob.low), math.log10(knob.high)
+    marks = [knob.low * (knob.high / knob.low) ** (i / 4) for i in range(5)]
+    ticks = {"tickvals": [math.log10(mark) for mark in marks], "ticktext": [f"{mark:.2g}" for mark in marks]}
+    return {"label": label, "values": [math.log10(value) for value in values], "range": [low, high], **ticks}
+
+
+def _history(drawn: Any) -> Any:
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for state in dict.fromkeys(trial.state for trial, _ in drawn.rows):
+        rows = [(trial, point) for trial, point in drawn.rows if trial.state == state]
+        hover = ["<br>".join(f"{n}: {text(v)}" for n, v in trial.settings.items()) for trial, _ in rows]
+        x, y = [trial.number for trial, _ in rows], [drawn.value(point) for _, point in rows]
+        figure.add_scatter(x=x, y=y, mode="markers", marker={"size": 10}, name=state, text=hover)
+    return figure.update_layout(
+        title="History: each trial's best report", xaxis_title="trial", yaxis_title=drawn.goal.metric
+    )
+
+
+def _curves(drawn: Any) -> Any:
+    import plotly.graph_objects as go
+
+    figure, metric = go.Figure(), drawn.goal.metric
+    for trial, _ in drawn.rows:
+        points = [point for point in trial.points if math.isfinite(point.measures.get(metric, math.nan))]
+        width = 4 if trial.id == drawn.best.id else 1.5
+        figure.add_scatter(
+            x=[point.step for point in points],
+            y=[point.measures[metric] for point in points],
+            mode="lines+markers",
+            line={"width": width},
+            name=f"trial {trial.number}",
+        )
+    return figure.update_layout(title="Learning curves", xaxis_title="step", yaxis_title=metric)
+
+
+def _importance(drawn: Any) -> Any:
+    import plotly.graph_objects as go
+
+    found = importances(drawn.result, drawn.space, drawn.goal)
+    if found is None:
+        return None
+    shares, step, trials = found
+    ordered = sorted(shares.items(), key=lambda row: row[1])
+    short = short_names(list(drawn.space.knobs))
+    figure = go.Figure(
+        go.Bar(x=[share for _, share in ordered], y=[short[name] for name, _ in ordered], orientation="h")
+    )
+    return figure.update_layout(title=f"Importance (fANOVA) at step {step}, {trials} trials", xaxis_tickformat=".0%")
+
+
+def compared_step(result: SweepResult, goal: Goal) -> int | None:
+    """The step at which trials are compared fairly: the latest one that three quarters of them reached.
+
+    A trial that was stopped early has a worse best for want of steps, which says nothing of its settings.
+    """
+    told = [trial for trial in result.trials if trial.best(goal.metric, goal.mode) is not None]
+    last = sorted((max(p.step for p in trial.points if _finite(p.measures, goal)) for trial in told), reverse=True)
+    return last[-(-3 * len(last) // 4) - 1] if last else None
+
+
+def value_at(trial: Trial, goal: Goal, step: int) -> float | None:
+    """The best measure up to a step; None for a trial that did not get there."""
+    points = [point for point in trial.points if _finite(point.measures, goal)]
+    if not points or points[-1].step < step:
+        return None
+    values = [point.measures[goal.metric] for point in points if point.step <= step]
+    return (max(values) if goal.mode == "max" else min(values)) if values else None
+
+
+def importances(result: SweepResult, space: Space, goal: Goal) -> tuple[dict[str, float], int, int] | None:
+    """How much each knob decides the measure, adding up to 1; at which step, over how many trials (fANOVA).
+
+    None: too few trials got there, or all of them measure the same.
+    """
+    step = compared_step(result, goal)
+    if step is None:
+        return None
+    rows = [(trial, value) for trial in result.trials if (value := value_at(trial, goal, step)) is not None]
+    if len(rows) < _FEWEST or len({value for _, value in rows}) < 2:
+        return None
+    optuna = quiet_optuna()
+    study = optuna.create_study(direction="maximize" if goal.mode == "max" else "minimize")
+    spread = {name: knob for name, knob in space.knobs.items() if len({str(t.settings[name]) for t, _ in rows}) > 1}
+    distributions = {name: distribution(knob) for name, knob in spread.items()}
+    for trial, value in rows:
+        settings = {name: trial.settings[name] for name in spread}
+        study.add_trial(optuna.trial.create_trial(params=settings, distributions=distributions, value=value))
+    # Of Optuna's three it told the two knobs that matter from six that do not best at 13 trials.
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    try:
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except (ValueError, RuntimeError):
+        return None
+    return {name: float(share) for name, share in found.items()}, step, len(rows)
+
+
+def distribution(knob: Knob) -> Any:
+    """A knob as Optuna knows it."""
+    kinds = quiet_optuna().distributions
+    if knob.kind == "choice":
+        return kinds.CategoricalDistribution(knob.values)
+    if knob.kind == "integer":
+        return kinds.IntDistribution(int(knob.low), int(knob.high))
+    return kinds.FloatDistribution(knob.low, knob.high, log=knob.kind == "log_uniform")
+
+
+def quiet_optuna() -> Any:
+    """Optuna without its lines of its own."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
+def axis_names(space: Space) -> Mapping[str, str]:
+    """Short names of the knobs, for axes."""
+    return short_names(list(space.knobs))
+
+
+def _finite(measures: Mapping[str, float], goal: Goal) -> bool:
+    return math.isfinite(measures.get(goal.metric, math.nan))

@@ -1,6 +1,8 @@
-"""Options of the commands that read COCO files, and what they say."""
+"""Options that several commands share, and checks of their values."""
 
 import argparse
+import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,9 @@ from typing import Any
 from objgan.errors import InputError
 from objgan.files import read_json
 from pipelines import command_line
-from pipelines.cli import option_types
-from pipelines.data.prepare.coco import CocoPart, CocoSource
-from pipelines.data.prepare.splits import NAMED, Split, load_ids, load_split
+from pipelines.data.prepare.source import NAMED, CocoPart, CocoSource, Split, load_ids, load_split
 from pipelines.data.shards.format import SPLITS
+from pipelines.runtime import console
 
 
 def add_source(command: argparse.ArgumentParser) -> None:
@@ -83,7 +84,7 @@ def add_verify(command: argparse.ArgumentParser) -> None:
     """Which data to verify."""
     _add_prepared(command)
     command.add_argument(
-        "--processes", type=option_types.count, metavar="N", help="files that are read at a time (default: one a core)"
+        "--processes", type=count, metavar="N", help="files that are read at a time (default: one a core)"
     )
 
 
@@ -99,12 +100,12 @@ def add_inspect(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--samples",
-        type=partial(option_types.whole, least=0),
+        type=partial(whole, least=0),
         default=48,
         metavar="N",
         help="images on the page (default: %(default)s)",
     )
-    command.add_argument("--seed", type=option_types.seed, default=0, metavar="S", help="other samples (default: 0)")
+    command.add_argument("--seed", type=seed, default=0, metavar="S", help="other samples (default: 0)")
     command.add_argument("--split", choices=SPLITS, help="one split alone (default: all)")
     command.add_argument("--json", action="store_true", help="the numbers for programs, in place of the table")
 
@@ -183,3 +184,77 @@ def read_synonyms(path: Path) -> dict[str, list[str]]:
     if not all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in lists):
         raise InputError(f'--synonyms: {path} is not of the form {{"class": ["word", ...]}}; write it so')
     return dict(content)
+
+
+def add_settings(command: Any, example: str) -> None:
+    """Options by which a tree of settings is told: a recipe, a file over it, single settings over both.
+
+    command: an argparse parser, or a group of one
+    example: of a single setting, for the help
+    """
+    command.add_argument("--recipe", default="tiny", metavar="NAME", help="tiny (default), small, paper or fast")
+    command.add_argument(
+        "--config", type=command_line.local_path, metavar="FILE", help="YAML settings over the recipe's"
+    )
+    command.add_argument(
+        "--set",
+        action=command_line.Assignments,
+        default=[],
+        metavar="NAME=VALUE",
+        dest="assignments",
+        help=f"one setting over both, for example {example}",
+    )
+
+
+def add_log_format(command: Any) -> None:
+    """How a program's lines are told."""
+    told = os.environ.get(console.VARIABLE, "")
+    command.add_argument(
+        "--log-format",
+        choices=console.FORMATS,
+        default=told if told in console.FORMATS else console.FORMATS[0],
+        help=f"json: one object a line, for machines (default: {console.VARIABLE}, else text)",
+    )
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    return whole(text, 1)
+
+
+def seed(text: str) -> int:
+    """A whole number of at least 0."""
+    return whole(text, 0)
+
+
+def workers(text: str) -> tuple[int, int | None]:
+    """N, or N-M: the least, and the most where it is told."""
+    least, dash, most = text.partition("-")
+    return whole(least, 1), whole(most, 1) if dash else None
+
+
+def with_workers(assignments: Sequence[str], workers: Sequence[str]) -> list[str]:
+    """The assignments of `--set`, and those that `--workers` stands for.
+
+    Raises:
+        InputError: both say how many workers there are.
+    """
+    given = {assignment.partition("=")[0] for assignment in assignments}
+    if twice := given & {assignment.partition("=")[0] for assignment in workers}:
+        raise InputError(f"--workers and --set {min(twice)} say the same thing: give one of them")
+    return [*assignments, *workers]
+
+
+def whole(text: str, least: int) -> int:
+    """A whole number of at least `least`.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text} is under {least}")
+    return value

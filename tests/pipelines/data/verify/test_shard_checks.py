@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipelines.data.shards.format import SCHEMA
 from pipelines.data.shards.pixels import squash
-from pipelines.data.verify.row_checks import RowRules, row_faults
+from pipelines.data.verify.shard_checks import RowRules, row_faults
 
 SIZE = 16
 RULES = RowRules("train", SIZE, classes=2, pixels=True)

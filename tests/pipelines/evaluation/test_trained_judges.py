@@ -10,8 +10,8 @@ from objgan.attributes import COLOURS, SCENES
 from objgan.batch import Batch
 from objgan.layout import Layout
 from objgan.networks.judge import Judge, Judgement
-from pipelines.evaluation.object_judge import ObjectJudge, stated_pairs
 from pipelines.evaluation.synthesis import Prompts
+from pipelines.evaluation.trained_judges import ObjectJudge, stated_pairs
 
 RED, BLUE = COLOURS.index("red"), COLOURS.index("blue")
 KITE, BOAT, DOG = range(3)
