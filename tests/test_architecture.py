@@ -35,6 +35,30 @@ LIGHT = {
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}
 MOST_FUNCTION_LINES = 60
 
+# Folders of a package, from the top: a folder imports from those below it, never from above or from one beside it.
+FLOORS: dict[str, list[set[str]]] = {
+    "pipelines": [
+        {"__main__"},
+        {"cli"},
+        {"workflow"},
+        {"evaluation"},
+        {"training"},
+        {"data"},
+        {"runs"},
+        {"models"},
+        {"tracking"},
+        {"runtime"},
+        {"storage"},
+        {"recipes"},
+        {"yaml_input"},
+        {"command_line"},
+        {"redaction"},
+    ],
+    "pipelines.data": [{"verify"}, {"prepare", "report", "loading", "sample"}, {"shards"}],
+    "tune": [{"__main__"}, {"cli"}, {"confirm"}, {"engine"}, {"report"}, {"sweep"}, {"space"}],
+    "cluster": [{"__main__"}, {"render", "jobs", "estimate", "run_steps"}, {"forms"}, {"errors"}],
+}
+
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """(line, dotted module) of every import, wherever it stands; `from a import b` counts as `a` and `a.b`."""
@@ -59,6 +83,27 @@ def import_faults(package: str, tree: ast.AST) -> list[str]:
         if not root:
             faults.append(f"{line}: relative import {module}")
     return faults
+
+
+def floor_faults(package: str, module: str, tree: ast.AST) -> list[str]:
+    """Imports from a folder above, or beside, in the order of FLOORS."""
+    floors = {name: number for number, names in enumerate(FLOORS[package]) for name in names}
+    here = folder_of(package, module)
+    faults = []
+    for line, imported in imports(tree):
+        there = folder_of(package, imported)
+        if there is None or there == here or here is None:
+            continue
+        if unknown := {here, there} - floors.keys():
+            faults.append(f"{line}: {' and '.join(sorted(unknown))} of {package} has no place in FLOORS")
+        elif floors[there] <= floors[here]:
+            faults.append(f"{line}: {package}.{here} imports {imported}, which is not below it")
+    return faults
+
+
+def folder_of(package: str, module: str) -> str | None:
+    """The folder (or single file) of a package that a module is in; None: of another package, or the package itself."""
+    return module.removeprefix(f"{package}.").split(".")[0] if module.startswith(f"{package}.") else None
 
 
 def _is_light(module: str) -> bool:
@@ -128,6 +173,48 @@ def report(repository: Path, faults: dict[Path, list[str]]) -> str:
 def test_imports_point_one_way(repository: Path, package: str) -> None:
     faults = {path: import_faults(package, ast.parse(path.read_text())) for path in modules(repository, package)}
     assert not report(repository, faults), report(repository, faults)
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_folders_import_only_from_floors_below(repository: Path, package: str) -> None:
+    faults = {}
+    for path in modules(repository, package.replace(".", "/")):
+        module = ".".join(path.relative_to(repository).with_suffix("").parts).removesuffix(".__init__")
+        faults[path] = floor_faults(package, module, ast.parse(path.read_text()))
+    assert not report(repository, faults), report(repository, faults)
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_every_folder_has_a_floor(repository: Path, package: str) -> None:
+    folder = repository / package.replace(".", "/")
+    folders = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert folders - {"__init__"} == set().union(*FLOORS[package])
+
+
+@pytest.mark.parametrize(
+    ("package", "module", "source", "fault"),
+    [
+        ("pipelines", "pipelines.storage.lease", "from pipelines.runs.status import RunStatus", "not below"),
+        ("pipelines", "pipelines.models.registry", "import pipelines.runs.listing", "not below"),
+        (
+            "pipelines",
+            "pipelines.training.job",
+            "def f():\n    from pipelines.cli import train",
+            "2: pipelines.training",
+        ),
+        ("pipelines", "pipelines.training.job", "import pipelines.attic.box", "no place"),
+        ("pipelines.data", "pipelines.data.prepare.prepare", "from pipelines.data.loading import reader", "not below"),
+        ("tune", "tune.space.space", "from tune.sweep.sweep import Sweep", "not below"),
+    ],
+)
+def test_the_checker_sees_imports_from_above(package: str, module: str, source: str, fault: str) -> None:
+    faults = floor_faults(package, module, ast.parse(source))
+    assert any(fault in one for one in faults), faults
+
+
+def test_the_checker_lets_imports_from_below_pass() -> None:
+    source = "from pipelines.storage import lease\nfrom pipelines.training.job import TrainJob\nimport ray.train"
+    assert not floor_faults("pipelines", "pipelines.training.driver", ast.parse(source))
 
 
 def test_ray_is_imported_whole_and_nothing_unpickles(repository: Path) -> None:

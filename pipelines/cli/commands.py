@@ -14,44 +14,36 @@ from objgan.sections import ComputeConfig
 from pipelines.cli import options as cli_options
 from pipelines.cli import train as train_command
 from pipelines.cli.options import source_of
-from pipelines.cli.train import best_checkpoint
 from pipelines.data.prepare.prepare import Options
 from pipelines.data.prepare.prepare import check as check_prepare
 from pipelines.data.prepare.prepare import prepare as prepare_data
 from pipelines.data.sample import make_sample
-from pipelines.data.shards.format import MANIFEST
+from pipelines.data.shards.manifest import MANIFEST
 from pipelines.evaluation import evaluate as evaluation
 from pipelines.evaluation.judge_training import judge_jobs
 from pipelines.evaluation.judge_training import keep as keep_judge
 from pipelines.evaluation.judges import JudgePaths
 from pipelines.evaluation.protocols import protocol
+from pipelines.evaluation.worker import Evaluation
 from pipelines.models.generate import GenerateJob, local_model, read_captions
 from pipelines.models.generate import generate as generate_pictures
+from pipelines.models.registry import assemble
 from pipelines.models.registry import register as register_model
 from pipelines.recipes import resolve, to_yaml
-from pipelines.runs.listing import RUNS
 from pipelines.runs.status import Standing
 from pipelines.runtime.console import say
 from pipelines.runtime.ray_job import refuse_reuse
-from pipelines.runtime.ray_session import check_resources, check_without_work, ray_session, tracking_uri
+from pipelines.runtime.ray_session import check_resources, check_without_work, ray_session
 from pipelines.storage.fetching import at_hand
 from pipelines.storage.file_lock import exclusive
 from pipelines.storage.lease import Lease, check_free
 from pipelines.storage.retry import Work
-from pipelines.storage.storage import Storage
-from pipelines.tracking.tracker import ask_server, check_store, prepare_store, tracked_run
+from pipelines.storage.storage import RUNS, Storage
+from pipelines.tracking.tracker import ask_server, check_store, prepare_store, tracked_run, tracking_uri
 from pipelines.training.driver import check_groups, check_job
 from pipelines.training.driver import train as train_stage
-from pipelines.workflow.run import (
-    DEFAULT_SAMPLE,
-    Run,
-    Sample,
-    assemble,
-    execute,
-    model_folder,
-    sample_source,
-    stage_config,
-)
+from pipelines.training.job import best_checkpoint
+from pipelines.workflow.run import DEFAULT_SAMPLE, Run, Sample, execute, model_folder, sample_source, stage_config
 from pipelines.workflow.steps import describe
 
 DEMO_CAPTIONS = (
@@ -145,7 +137,7 @@ def train(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Measures of a finished model."""
     with local_model(options.model, tracking_uri(RUNS)) as model, at_hand("--judges", options.judges) as judges:
-        what = evaluation.Evaluation(
+        what = Evaluation(
             model,
             options.data,
             protocol(options.protocol),

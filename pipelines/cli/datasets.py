@@ -8,7 +8,7 @@ from objgan.errors import InputError
 from objgan.files import write_atomically
 from pipelines.data.report.survey import survey
 from pipelines.data.report.table import lines, numbers
-from pipelines.data.shards.format import SPLITS
+from pipelines.data.shards.manifest import SPLITS
 from pipelines.data.verify.verify import verify as verify_data
 from pipelines.redaction import redact
 from pipelines.runtime.console import say

@@ -11,7 +11,7 @@ from objgan.errors import InputError
 from objgan.files import read_json
 from pipelines import command_line
 from pipelines.data.prepare.source import NAMED, CocoPart, CocoSource, Split, load_ids, load_split
-from pipelines.data.shards.format import SPLITS
+from pipelines.data.shards.manifest import SPLITS
 from pipelines.runtime import console
 
 

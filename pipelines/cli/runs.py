@@ -5,13 +5,12 @@ import json
 
 from objgan.config import STAGES
 from objgan.errors import InputError
-from pipelines.runs.listing import RUNS, choose, describe, find_runs, name_within, table
+from pipelines.runs.listing import choose, describe, find_runs, name_within, table
 from pipelines.runs.sweeps import find_sweep
 from pipelines.runtime.console import say
-from pipelines.runtime.ray_session import tracking_uri
-from pipelines.storage.storage import Storage
+from pipelines.storage.storage import RUNS, Storage
 from pipelines.tracking.offline_queue import shown
-from pipelines.tracking.tracker import known_run, prepare_store
+from pipelines.tracking.tracker import known_run, prepare_store, tracking_uri
 
 
 class NotSent(SystemExit):

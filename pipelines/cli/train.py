@@ -7,24 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from objgan.config import Config
-from objgan.errors import InputError
 from objgan.stages import stage_class
 from pipelines.redaction import typed_again
-from pipelines.runs.listing import RUNS
 from pipelines.runtime.console import say
 from pipelines.runtime.ray_job import refuse_reuse
-from pipelines.runtime.ray_session import check_resources, check_without_work, ray_session, tracking_uri
-from pipelines.storage.checkpoints import finished_checkpoint
+from pipelines.runtime.ray_session import check_resources, check_without_work, ray_session
 from pipelines.storage.fetching import fetched
 from pipelines.storage.lease import Lease, check_free
-from pipelines.storage.storage import Storage
-from pipelines.tracking.tracker import check_store, prepare_store, tracked_run
+from pipelines.storage.storage import RUNS, Storage
+from pipelines.tracking.tracker import check_store, prepare_store, tracked_run, tracking_uri
 from pipelines.training.driver import check_job
 from pipelines.training.driver import train as train_stage
-from pipelines.training.job import SETTINGS_FILE, TrainJob
+from pipelines.training.job import SETTINGS_FILE, TrainJob, best_checkpoint, needed_stages
 from pipelines.training.profiling import profile_steps, table
 from pipelines.training.replay import check_replay, replay
-from pipelines.workflow.run import needed_stages
 
 
 def train(options: argparse.Namespace, config: Config) -> None:
@@ -123,17 +119,3 @@ def _checkpoint(options: argparse.Namespace, root: Storage, stage: str, near: Pa
     where = "" if options.storage == "runs" else f" --storage {shlex.quote(typed_again(options.storage))}"
     advice = f"train it first (train {stage} --run {options.run}{where}) or give --{stage} DIR"
     return best_checkpoint(root, options.run, stage, advice)
-
-
-def best_checkpoint(root: Storage, run: str, stage: str, advice: str) -> Path:
-    """The checkpoint that a finished stage of a run ended with, fetched where it is elsewhere.
-
-    Raises:
-        InputError: the stage has not finished.
-    """
-    store = root.child(run).child(stage)
-    done = finished_checkpoint(store)
-    if done is None:
-        raise InputError(f"no finished stage {stage} in {store}: {advice}")
-    name, _, _ = done
-    return store.download(name, RUNS / run / stage / name)

@@ -28,8 +28,6 @@ from pipelines.runs.status import Standing
 from pipelines.runtime.console import Log
 from pipelines.storage.attempts import WorkerDied
 
-__all__ = ["Evaluation", "Measured", "check", "evaluate", "run_here", "run_on_ray", "save"]
-
 _PICTURED = 4
 _MOST_STARTS = 3
 """Of a batch, that end with the worker's death."""

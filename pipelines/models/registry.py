@@ -14,18 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import objgan
+from objgan.checkpoint import load_inference
+from objgan.config import Config
 from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.files import sha256
+from objgan.generation import ObjGAN
 from objgan.json_input import parse_json
 from objgan.model_folder import read_facts
 from pipelines.redaction import in_a_line, redact_all
-from pipelines.runs.listing import RUNS
-from pipelines.runtime.ray_session import tracking_uri as default_uri
 from pipelines.storage.lease import LeaseInfo
 from pipelines.storage.retry import StorageRefused
+from pipelines.storage.storage import RUNS
 from pipelines.tracking.mlflow_tracker import EXPERIMENT, REFUSALS, logging_quiet, needed_packages, patient
 from pipelines.tracking.tracker import prepare_store
+from pipelines.tracking.tracker import tracking_uri as default_uri
 
 # What the model needs where it is loaded: objgan's own dependencies and MLflow. Ray is not among them.
 REQUIREMENTS = (
@@ -197,6 +200,13 @@ def mlflow_at(uri: str) -> Iterator[Any]:
 def requirements() -> list[str]:
     """`name==version` of what the model was made with, without local build labels such as `+cpu`."""
     return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in REQUIREMENTS]
+
+
+def assemble(config: Config, data: Path, checkpoints: Mapping[str, Path], folder: Path) -> dict[str, Any]:
+    """Put the stages' inference networks together as one model folder."""
+    networks = {name: network for path in checkpoints.values() for name, network in load_inference(path).items()}
+    ObjGAN(config, Domain.load(data / "domain"), networks).save(folder / "model")
+    return {"checkpoints": {name: str(path.name) for name, path in checkpoints.items()}}
 
 
 def _log(client: Any, folder: Path, run_id: str | None) -> str:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from objgan.errors import InputError
@@ -14,12 +13,9 @@ from pipelines.redaction import place_of
 from pipelines.runs.status import FILE, RunStatus
 from pipelines.runs.sweeps import resume_command, sweep_above
 from pipelines.storage.lease import LEASE, LeaseInfo, holder
-from pipelines.storage.storage import Storage
+from pipelines.storage.storage import RUNS, Storage
 from pipelines.tracking.mlflow_tracker import RUN_FILE
 from pipelines.tracking.offline_queue import Backlog, shown
-
-RUNS = Path("runs")
-"""Where runs and their MLflow store are, unless told otherwise."""
 
 # ID/STAGE, OUT/STAGE-IDENTITY, and a sweep's ID/trials/TRIAL/SEGMENT/STAGE.
 _DEPTH = 5

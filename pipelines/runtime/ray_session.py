@@ -21,7 +21,6 @@ from pipelines.runtime.console import say
 from pipelines.runtime.machine import check_machine, ray_folder
 from pipelines.runtime.ray_job import job_environment
 from pipelines.storage.retry import RayAway
-from pipelines.tracking.mlflow_tracker import sqlite_uri
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _CODE = {"working_dir": str(REPOSITORY), "excludes": [".git", ".venv", "/runs", "/data"]}
@@ -219,8 +218,3 @@ def check_resources(compute: ComputeConfig, resources: Mapping[str, float] | Non
             f"{'' if there == 1 else 's'}: ask for at most {there}"
         )
     return use_gpu
-
-
-def tracking_uri(runs: Path) -> str:
-    """`MLFLOW_TRACKING_URI` where it is set, else sqlite in `runs`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(runs.resolve() / "mlflow.db")

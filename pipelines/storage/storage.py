@@ -27,6 +27,8 @@ Result = TypeVar("Result")
 # A put in these is atomic, and folders are nothing but parts of names.
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 _CHUNK = 8 << 20
+RUNS = Path("runs")
+"""Where runs and their MLflow store are, unless told otherwise."""
 
 
 class Storage:

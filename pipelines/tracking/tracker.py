@@ -6,6 +6,7 @@ Telling never waits for MLflow: a thread sends what was told, and what it cannot
 
 import contextlib
 import json
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from pipelines.tracking.mlflow_tracker import (
     of_database,
     resolve,
     sqlite_path,
+    sqlite_uri,
     why,
 )
 from pipelines.tracking.offline_queue import Kept, Status
@@ -294,3 +296,8 @@ def _place(known: Path | Storage) -> tuple[Storage, str]:
 
 def _is_known(storage: Storage, file: str) -> bool:
     return storage.exists(file) or storage.exists(NEW_FILE)
+
+
+def tracking_uri(runs: Path) -> str:
+    """`MLFLOW_TRACKING_URI` where it is set, else sqlite in `runs`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(runs.resolve() / "mlflow.db")

@@ -34,15 +34,12 @@ from pipelines.training.supervisor import (
     FailureReports,
     Preempted,
     Seen,
-    Stalled,
     Supervisor,
     Watcher,
     abandon,
     make_board,
 )
 from pipelines.training.worker import Orders, train_worker
-
-__all__ = ["Preempted", "Stalled", "Trained", "TrainingStopped", "check_groups", "check_job", "train"]
 
 _RAY = ".ray"
 _MEETING_S = 600

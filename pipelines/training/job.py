@@ -21,8 +21,8 @@ from pipelines.data.loading.batch_plan import BatchPlan
 from pipelines.data.loading.data_folder import REMOTE_WINDOW, DataFolder, is_remote, open_data
 from pipelines.data.loading.reader import ShardReader
 from pipelines.runtime.console import Log
-from pipelines.storage.checkpoints import CheckpointStore
-from pipelines.storage.storage import Storage
+from pipelines.storage.checkpoints import CheckpointStore, finished_checkpoint
+from pipelines.storage.storage import RUNS, Storage
 from pipelines.tracking.tracker import Tracking
 
 # They change what a person sees or how long a run lives, not what it learns.
@@ -135,6 +135,11 @@ class TrainJob:
         )
 
 
+def needed_stages(config: Config, stage: str) -> tuple[str, ...]:
+    """Earlier stages whose networks this one is built on."""
+    return ("encoders",) if stage_class(stage).needed(config) else ()
+
+
 def stage_settings(config: Config, stage: str) -> dict[str, Any]:
     """The settings that decide what a stage learns, by dotted name."""
     names = ("data", stage)
@@ -178,3 +183,17 @@ def check_folder(job: TrainJob) -> None:
 def claim_folder(job: TrainJob) -> None:
     """Write down what this place is for from now on."""
     job.store().write(SETTINGS_FILE, json.dumps(_facts(job), indent=1) + "\n")
+
+
+def best_checkpoint(root: Storage, run: str, stage: str, advice: str) -> Path:
+    """The checkpoint that a finished stage of a run ended with, fetched where it is elsewhere.
+
+    Raises:
+        InputError: the stage has not finished.
+    """
+    store = root.child(run).child(stage)
+    done = finished_checkpoint(store)
+    if done is None:
+        raise InputError(f"no finished stage {stage} in {store}: {advice}")
+    name, _, _ = done
+    return store.download(name, RUNS / run / stage / name)

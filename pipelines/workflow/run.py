@@ -6,19 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from objgan.checkpoint import load_inference
 from objgan.config import STAGES, Config, config_to_json
-from objgan.domain import Domain
 from objgan.files import write_atomically
-from objgan.generation import ObjGAN
-from objgan.stages import stage_class
 from pipelines.data.prepare.prepare import Options, prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.data.sample import make_sample
-from pipelines.evaluation.evaluate import Evaluation, evaluate, save
+from pipelines.evaluation.evaluate import evaluate, save
 from pipelines.evaluation.judge_training import identity
 from pipelines.evaluation.judges import JudgePaths
-from pipelines.models.registry import register
+from pipelines.evaluation.worker import Evaluation
+from pipelines.models.registry import assemble, register
 from pipelines.runs.status import Standing
 from pipelines.runtime.console import Log
 from pipelines.runtime.ray_job import refuse_reuse
@@ -27,7 +24,7 @@ from pipelines.storage.retry import Work
 from pipelines.storage.storage import Storage
 from pipelines.tracking.tracker import Tracking, prepare_store, tracked_run
 from pipelines.training.driver import check_groups, train
-from pipelines.training.job import TrainJob, stage_settings
+from pipelines.training.job import TrainJob, needed_stages, stage_settings
 from pipelines.workflow.steps import Action, Plan, Step, describe, plan, run_plan
 
 DEFAULT_SAMPLE = 2000
@@ -74,11 +71,6 @@ class Run:
             Step(name, stage_settings(self.config, name), ("prepare", *needed_stages(self.config, name)))
             for name in STAGES
         ]
-
-
-def needed_stages(config: Config, stage: str) -> tuple[str, ...]:
-    """Earlier stages whose networks this one is built on."""
-    return ("encoders",) if stage_class(stage).needed(config) else ()
 
 
 def execute(run: Run, uri: str, log: Log, wait: float | None = None) -> Plan:
@@ -185,13 +177,6 @@ def _train(run: Run, work: Plan, step: Step, folder: Path, tracking: Tracking, l
     config = stage_config(run.config, step.name)
     done = train(TrainJob(step.name, config, _data(work), folder, needs, tracking), log)
     return {"checkpoint": done.checkpoint.name, "at_step": done.step, "measures": done.measures}
-
-
-def assemble(config: Config, data: Path, checkpoints: Mapping[str, Path], folder: Path) -> dict[str, Any]:
-    """Put the stages' inference networks together as one model folder."""
-    networks = {name: network for path in checkpoints.values() for name, network in load_inference(path).items()}
-    ObjGAN(config, Domain.load(data / "domain"), networks).save(folder / "model")
-    return {"checkpoints": {name: str(path.name) for name, path in checkpoints.items()}}
 
 
 def _evaluate(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:

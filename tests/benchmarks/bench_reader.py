@@ -23,13 +23,13 @@ from objgan.config import build_config
 from objgan.vocabulary import Vocabulary
 from pipelines.data.loading.batch_plan import BatchPlan
 from pipelines.data.loading.reader import ShardReader, read_parts
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.data.sample import make_sample
 from pipelines.data.shards.format import (
     ROWS_PER_SHARD,
     SCHEMA,
-    SPLITS,
     index_name,
     load_manifest,
     read_split,
@@ -38,6 +38,7 @@ from pipelines.data.shards.format import (
     write_shard,
 )
 from pipelines.data.shards.index import INDEX_SCHEMA, build_index
+from pipelines.data.shards.manifest import SPLITS
 from pipelines.data.shards.pixels import squash
 from pipelines.workflow.run import sample_source
 from tests.benchmarks.measure import Measurement, time_calls

@@ -12,11 +12,12 @@ from objgan.train_state import TrainState
 from objgan.training import StepContext, train_step
 from pipelines.data.loading.batch_plan import BatchPlan
 from pipelines.data.loading.reader import loader
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.sample import make_sample
 from pipelines.recipes import resolve
-from pipelines.training.job import TrainJob
-from pipelines.workflow.run import needed_stages, sample_source
+from pipelines.training.job import TrainJob, needed_stages
+from pipelines.workflow.run import sample_source
 from tests.benchmarks.measure import Measurement, time_calls
 
 IMAGES = 120

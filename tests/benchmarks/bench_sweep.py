@@ -19,7 +19,8 @@ from typing import Any
 
 from objgan.config import Config
 from objgan.files import write_atomically
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.data.sample import make_sample
 from pipelines.recipes import resolve

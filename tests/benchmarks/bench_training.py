@@ -9,7 +9,8 @@ from pathlib import Path
 from objgan.config import Config
 from objgan.stages import build_stage
 from objgan.train_state import TrainState
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.sample import make_sample
 from pipelines.recipes import resolve
 from pipelines.runtime.ray_session import ray_session

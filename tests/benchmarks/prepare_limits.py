@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.recipes import resolve
 from tests.benchmarks.coco_copies import repeat_coco

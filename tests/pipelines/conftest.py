@@ -21,7 +21,8 @@ from objgan.domain import Domain, LayoutStatistics
 from objgan.generation import ObjGAN
 from objgan.stages import NETWORKS, build_network
 from objgan.vocabulary import Vocabulary
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.recipes import resolve
 from tests.tools.ports import free_port

@@ -31,13 +31,14 @@ from objgan.config import Config
 from objgan.files import write_atomically
 from objgan.stages import build_stage
 from objgan.train_state import TrainState
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.sample import make_sample
 from pipelines.recipes import resolve
 from pipelines.runtime.ray_session import ray_session
 from pipelines.training.driver import train
-from pipelines.training.job import TrainJob
-from pipelines.workflow.run import needed_stages, sample_source
+from pipelines.training.job import TrainJob, needed_stages
+from pipelines.workflow.run import sample_source
 from tests.tools.ports import free_port
 from tests.tools.training import Command, last, lines, same_weights, training_workers, wait_until, weights
 

@@ -39,8 +39,9 @@ from objgan.files import write_atomically
 from pipelines.__main__ import main as command
 from pipelines.__main__ import parser
 from pipelines.cli.options import source_of
-from pipelines.data.prepare.prepare import prepare, run_here
-from pipelines.data.shards.format import MANIFEST
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
+from pipelines.data.shards.manifest import MANIFEST
 from pipelines.recipes import resolve
 from pipelines.runtime.ray_session import ray_session
 from tests.tools.whole_records import run as run_whole_records

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from objgan.files import write_atomically
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.sample import make_sample
 from pipelines.recipes import resolve
 from pipelines.workflow.run import sample_source

@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 
 from objgan.config import Config
 from objgan.errors import InputError
-from pipelines.data.prepare.convert import block_of, records_of
+from pipelines.data.prepare.convert import block_of, records_of, run_here
 from pipelines.data.prepare.ingest import UNREAD, ingest
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.rows import Conversion, convert
 from pipelines.data.prepare.source import CocoSource
-from pipelines.data.shards.format import SPLITS, Shard, load_manifest, write_shard
+from pipelines.data.shards.format import Shard, load_manifest, write_shard
+from pipelines.data.shards.manifest import SPLITS
 from pipelines.data.shards.rejected import Reject, read_rejects
 from pipelines.data.verify.manifest_checks import domain_faults, joint_faults, own_faults, rejected_faults
 from pipelines.data.verify.shard_checks import Fault, RowRules, Task, check_file, row_faults

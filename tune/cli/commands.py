@@ -6,14 +6,14 @@ from dataclasses import replace
 
 from objgan.config import STAGES
 from objgan.errors import InputError
-from pipelines.cli.train import best_checkpoint
-from pipelines.runs.listing import RUNS
 from pipelines.runs.sweeps import resume_command
 from pipelines.runtime.console import say
 from pipelines.runtime.ray_job import refuse_reuse
-from pipelines.runtime.ray_session import own_cores, ray_session, tracking_uri
+from pipelines.runtime.ray_session import own_cores, ray_session
 from pipelines.storage.lease import Lease
-from pipelines.storage.storage import Storage
+from pipelines.storage.storage import RUNS, Storage
+from pipelines.tracking.tracker import tracking_uri
+from pipelines.training.job import best_checkpoint
 from pipelines.training.supervisor import INTERRUPTED, TERMINATED
 from tune.cli.artifacts import tell_confirmed, tell_registered, write_outcome
 from tune.cli.estimate import here, plan_text

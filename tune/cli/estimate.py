@@ -10,11 +10,11 @@ from objgan.cores import available_cores
 from objgan.errors import InputError
 from pipelines.runs.listing import find_runs, span
 from pipelines.storage.storage import Storage
-from tune.cli.options import job_of
 from tune.report.tables import text
 from tune.space.space import Knob
 from tune.sweep.resources import Allotment, plan_resources
 from tune.sweep.sweep import Sweep
+from tune.sweep.training_job import job_of
 
 
 @dataclass(frozen=True)

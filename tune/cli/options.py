@@ -13,8 +13,7 @@ from objgan.stages import stage_class
 from pipelines.cli.options import with_workers
 from pipelines.recipes import merge, parse_assignment, resolve
 from pipelines.redaction import HIDDEN, redact
-from pipelines.training.job import TrainJob
-from pipelines.workflow.run import needed_stages
+from pipelines.training.job import needed_stages
 from tune.space.check import check_space
 from tune.space.default_space import default_space
 from tune.space.file import read_space
@@ -60,16 +59,6 @@ def _with_secrets(known: Sweep, options: argparse.Namespace) -> Sweep:
             f"--data with the whole address ({known.data})"
         )
     return replace(known, data=options.data)
-
-
-def job_of(sweep: Sweep, config: Config, stage: str, place: str, needs: Path | None = None) -> TrainJob:
-    """The training of one stage in a folder of the sweep; `needs`: encoders, if not the sweep's own."""
-    store = sweep.store().child(f"{place}/{stage}")
-    encoders = needs or sweep.encoders
-    wanted = {name: encoders for name in needed_stages(config, stage) if encoders is not None}
-    local = store.local
-    folder = Path("runs") / sweep.run / place / stage if local is None else local
-    return TrainJob(stage, config, sweep.data, folder, wanted, storage=None if local else store.uri)
 
 
 def _new(options: argparse.Namespace) -> Sweep:

@@ -16,12 +16,11 @@ from objgan.checkpoint import read_config
 from objgan.config import STAGES, config_to_json
 from objgan.errors import InputError
 from objgan.files import read_json, sha256
-from pipelines.cli.train import best_checkpoint
-from pipelines.models.registry import DIGEST, Registered, mlflow_at, one_version, register, unfinished
+from pipelines.models.registry import DIGEST, Registered, assemble, mlflow_at, one_version, register, unfinished
 from pipelines.redaction import redact_all
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_tracker import EXPERIMENT
-from pipelines.workflow.run import assemble
+from pipelines.training.job import best_checkpoint
 from tune.confirm.result import Confirmed
 from tune.report.export import trial_config
 from tune.sweep.results import Trial

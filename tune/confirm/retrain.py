@@ -23,13 +23,13 @@ from pipelines.runtime.console import Log
 from pipelines.storage.lease import Lease
 from pipelines.training.driver import train
 from pipelines.training.job import VALIDATION_BATCH, TrainJob
-from tune.cli.options import job_of
 from tune.confirm.result import ArmName, Confirmed, Retrained
 from tune.report.export import trial_config
 from tune.sweep.resources import Allotment
 from tune.sweep.results import Trial
 from tune.sweep.sweep import Sweep
 from tune.sweep.tracking import nested_run
+from tune.sweep.training_job import job_of
 
 _MEASURED = "measured.json"
 _MOST_ROWS = 2000

@@ -10,8 +10,7 @@ from typing import Any
 from objgan.config import Config
 from objgan.errors import InputError
 from pipelines.training.driver import check_job
-from pipelines.training.job import TrainJob
-from pipelines.workflow.run import needed_stages
+from pipelines.training.job import TrainJob, needed_stages
 from tune.engine.schedulers import Rungs, check_scheduler
 from tune.space.space import with_settings
 from tune.sweep.outcomes import SettingsRefused

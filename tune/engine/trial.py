@@ -26,8 +26,7 @@ from pipelines.storage.checkpoints import CheckpointStore
 from pipelines.storage.lease import Lease
 from pipelines.storage.storage import Storage
 from pipelines.training.driver import train
-from pipelines.training.job import TrainJob
-from pipelines.workflow.run import needed_stages
+from pipelines.training.job import TrainJob, needed_stages
 from tune.engine.preflight import trial_settings
 from tune.engine.trial_log import Measured
 from tune.sweep.checkpoint_lineage import Segments

@@ -14,7 +14,8 @@ from objgan.files import folder_aside, sha256
 from objgan.json_input import LIMITS
 from objgan.sections import ComputeConfig
 from pipelines.data.loading.shard_cache import ShardCache, Wanted
-from pipelines.data.shards.format import MANIFEST, Shard, check_manifest, index_name, load_manifest, shards_of
+from pipelines.data.shards.format import Shard, check_manifest, index_name, load_manifest, shards_of
+from pipelines.data.shards.manifest import MANIFEST
 from pipelines.storage.file_lock import waiting
 from pipelines.storage.storage import Storage
 

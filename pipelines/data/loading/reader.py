@@ -25,8 +25,9 @@ from objgan.config import Config
 from objgan.errors import InputError
 from pipelines.data.loading.batch_plan import BatchPlan, ShardOrder
 from pipelines.data.loading.data_folder import open_data
-from pipelines.data.shards.format import MANIFEST, SPLITS, read_shard
+from pipelines.data.shards.format import read_shard
 from pipelines.data.shards.index import Index, RowList
+from pipelines.data.shards.manifest import MANIFEST, SPLITS
 from pipelines.data.shards.masks import decode_masks
 from pipelines.data.shards.pixels import decode
 

@@ -25,17 +25,10 @@ from pipelines.data.prepare import coverage
 from pipelines.data.prepare.convert import WORK, read_receipt
 from pipelines.data.prepare.ingest import UNREAD, Ingested
 from pipelines.data.shards.concerns import contradictions
-from pipelines.data.shards.format import (
-    SCHEMA_VERSION,
-    SPLITS,
-    Shard,
-    dataset_digest,
-    index_name,
-    read_shard,
-    write_shard,
-)
+from pipelines.data.shards.format import SCHEMA_VERSION, Shard, dataset_digest, index_name, read_shard, write_shard
 from pipelines.data.shards.index import INDEX_SCHEMA, build_index
-from pipelines.data.shards.rejected import REJECTED, Reject, RejectCounts, read_rejects, write_rejects
+from pipelines.data.shards.manifest import REJECTED, SPLITS
+from pipelines.data.shards.rejected import Reject, RejectCounts, read_rejects, write_rejects
 
 _COUNTED = ["captions", "masks", "crowds", "colours", "scene"]
 

@@ -31,7 +31,6 @@ from pipelines.data.prepare.convert import (
     read_receipt,
     read_report,
     receipt_path,
-    run_here,
     run_on_ray,
     write_receipt,
 )
@@ -39,23 +38,11 @@ from pipelines.data.prepare.finalize import Result, finish, list_rejects
 from pipelines.data.prepare.ingest import UNREAD, Ingested, check_folder, ingest
 from pipelines.data.prepare.source import CocoSource, Sizes
 from pipelines.data.shards.concerns import refuse_lost, why
-from pipelines.data.shards.format import (
-    FORMATS,
-    MANIFEST,
-    ROWS_PER_SHARD,
-    SPLITS,
-    Shard,
-    load_manifest,
-    save_manifest,
-    shard_name,
-    summary,
-)
+from pipelines.data.shards.format import ROWS_PER_SHARD, Shard, load_manifest, save_manifest, shard_name, summary
+from pipelines.data.shards.manifest import FORMATS, MANIFEST, REJECTED, SPLITS
 from pipelines.data.shards.progress import ShardProgress
-from pipelines.data.shards.rejected import REJECTED, Reject, RejectCounts, read_rejects
+from pipelines.data.shards.rejected import Reject, RejectCounts, read_rejects
 from pipelines.runs.status import Standing
-
-__all__ = ["Options", "check", "prepare", "run_here", "run_on_ray"]
-
 
 Log = Callable[[str], None]
 

@@ -19,8 +19,8 @@ from objgan.sections import DataConfig
 from pipelines.data.prepare.coco_records import Record, file_name_of, is_caption, is_object
 from pipelines.data.prepare.json_stream import records
 from pipelines.data.prepare.record_values import whole_or_none
-from pipelines.data.shards.format import SPLITS
 from pipelines.data.shards.image_files import inside, sizes_of
+from pipelines.data.shards.manifest import SPLITS
 from pipelines.redaction import place_of
 from pipelines.storage.retry import brief
 from pipelines.storage.storage import Storage

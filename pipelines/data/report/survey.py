@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from objgan.errors import InputError
 from pipelines.data.report.counts import Shown, SplitCounts, Survey, add_shard
-from pipelines.data.shards.format import SCHEMA, SPLITS, Shard, shards_of
+from pipelines.data.shards.format import SCHEMA, Shard, shards_of
+from pipelines.data.shards.manifest import SPLITS
 from pipelines.data.shards.progress import ShardProgress
 from pipelines.data.shards.remote import read_bytes, read_manifest, read_table
 from pipelines.storage.retry import StorageAway

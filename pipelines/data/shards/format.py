@@ -13,9 +13,7 @@ import pyarrow.parquet as pq
 from objgan.errors import InputError
 from objgan.files import file_aside, read_json, write_atomically
 from pipelines.data.shards.concerns import concerns, doubts
-from pipelines.data.shards.manifest import FORMATS, MANIFEST, SPLITS, validate_manifest
-
-__all__ = ["FORMATS", "MANIFEST", "SPLITS"]
+from pipelines.data.shards.manifest import MANIFEST, SPLITS, validate_manifest
 
 SCHEMA_VERSION = 3
 ROWS_PER_SHARD = 256

@@ -9,9 +9,6 @@ from typing import Any
 
 from objgan.files import file_aside
 from objgan.json_input import parse_json
-from pipelines.data.shards.manifest import REJECTED
-
-__all__ = ["REJECTED"]
 
 KINDS = ("image", "annotation", "caption", "mask")
 

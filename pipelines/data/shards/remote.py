@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 
 from objgan.errors import InputError
 from objgan.json_input import LIMITS
-from pipelines.data.shards.format import MANIFEST, check_manifest
+from pipelines.data.shards.format import check_manifest
+from pipelines.data.shards.manifest import MANIFEST
 from pipelines.storage.storage import Storage
 
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 from objgan.errors import InputError
 from objgan.json_input import parse_json
 from pipelines.data.shards.concerns import contradictions
-from pipelines.data.shards.format import MANIFEST, SPLITS, Shard, dataset_digest
-from pipelines.data.shards.manifest import INDEX, SHARD
+from pipelines.data.shards.format import Shard, dataset_digest
+from pipelines.data.shards.manifest import INDEX, MANIFEST, SHARD, SPLITS
 from pipelines.data.shards.rejected import Reject, RejectCounts
 from pipelines.data.shards.remote import read_bytes
 from pipelines.data.verify.shard_checks import Fault, Report, cannot, wrong_bytes

@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from objgan.run_lengths import BadMask, read_runs
-from pipelines.data.shards.format import MANIFEST, SCHEMA, SCHEMA_VERSION, Shard
+from pipelines.data.shards.format import SCHEMA, SCHEMA_VERSION, Shard
 from pipelines.data.shards.index import INDEX_SCHEMA
+from pipelines.data.shards.manifest import MANIFEST
 from pipelines.data.shards.remote import read_bytes, read_table
 from pipelines.storage.retry import StorageAway
 from pipelines.storage.storage import Storage

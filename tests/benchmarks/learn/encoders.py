@@ -14,7 +14,8 @@ from objgan.losses.damsm import Gammas, sentence_scores, word_scores
 from objgan.metrics.bootstrap import mean_interval
 from objgan.metrics.retrieval import recall
 from objgan.networks.encoders import TextFeatures
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.recipes import resolve
 from pipelines.training.job import TrainJob

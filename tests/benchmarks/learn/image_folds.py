@@ -11,7 +11,7 @@ from objgan.batch import Sample, collate
 from objgan.layout import Layout
 from objgan.stages import stage_class
 from pipelines.data.loading.reader import ShardReader
-from pipelines.data.shards.format import SPLITS
+from pipelines.data.shards.manifest import SPLITS
 from pipelines.training.job import TrainJob
 
 FOLDS = 5

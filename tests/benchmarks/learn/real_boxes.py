@@ -19,7 +19,8 @@ from objgan.metrics.layouts import best_iou, count_error, label_f1
 from objgan.networks.box_generator import BoxGenerator
 from objgan.vocabulary import PAD
 from pipelines.data.loading.reader import evaluation_batch
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.recipes import resolve
 from pipelines.training.job import TrainJob

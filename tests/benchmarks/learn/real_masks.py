@@ -16,7 +16,8 @@ from objgan.layout import Layout
 from objgan.metrics.bootstrap import Interval, mean_interval, paired_difference
 from objgan.metrics.masks import ClassMeanMasks, mask_iou
 from objgan.networks.shape_generator import ShapeGenerator
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.data.sample import make_sample
 from pipelines.recipes import resolve

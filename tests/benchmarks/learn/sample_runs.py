@@ -14,16 +14,18 @@ import torch
 
 from objgan.config import Config
 from objgan.domain import Domain
+from pipelines.data.prepare.convert import run_here as prepare_here
 from pipelines.data.prepare.prepare import prepare
-from pipelines.data.prepare.prepare import run_here as prepare_here
 from pipelines.data.sample import make_sample
-from pipelines.evaluation.evaluate import Evaluation, Measured, evaluate, run_here, save
+from pipelines.evaluation.evaluate import Measured, evaluate, run_here, save
 from pipelines.evaluation.judge_training import judge_jobs, keep
 from pipelines.evaluation.judges import SECOND_ENCODERS, JudgePaths
 from pipelines.evaluation.protocols import PROTOCOLS, Protocol
+from pipelines.evaluation.worker import Evaluation
+from pipelines.models.registry import assemble
 from pipelines.recipes import resolve
-from pipelines.training.job import TrainJob
-from pipelines.workflow.run import assemble, needed_stages, sample_source
+from pipelines.training.job import TrainJob, needed_stages
+from pipelines.workflow.run import sample_source
 from tests.benchmarks.learn.fit import Fitted, fit
 from tests.benchmarks.learn.rows import Log, Row
 

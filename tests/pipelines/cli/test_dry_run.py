@@ -10,7 +10,8 @@ import yaml
 
 from objgan.config import Config
 from pipelines.__main__ import main
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.storage.lease import Lease
 from pipelines.storage.storage import Storage

@@ -17,11 +17,10 @@ from pipelines.evaluation.captions_and_layouts import open_sources
 from pipelines.evaluation.judge_training import judge_jobs
 from pipelines.models.generate import local_model
 from pipelines.recipes import resolve
-from pipelines.runtime.ray_session import tracking_uri
 from pipelines.storage.fetching import at_hand
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_tracker import mlflow_client, sqlite_path, sqlite_uri
-from pipelines.tracking.tracker import prepare_store, tracked_run
+from pipelines.tracking.tracker import prepare_store, tracked_run, tracking_uri
 
 Scenes = Callable[..., tuple[list[dict], list[dict], list[dict]]]
 WriteCoco = Callable[..., CocoSource]

@@ -23,16 +23,16 @@ from objgan.generation import ObjGAN
 from objgan.stages import NETWORKS, build_network, build_stage
 from objgan.train_state import TrainState
 from pipelines.__main__ import main
+from pipelines.data.prepare.convert import run_here as prepare_here
 from pipelines.data.prepare.prepare import prepare
-from pipelines.data.prepare.prepare import run_here as prepare_here
 from pipelines.data.sample import make_sample
 from pipelines.data.shards.format import load_manifest, read_split
-from pipelines.evaluation.evaluate import Evaluation, Measured, check, evaluate, run_here, run_on_ray, save
+from pipelines.evaluation.evaluate import Measured, check, evaluate, run_here, run_on_ray, save
 from pipelines.evaluation.judge_training import OTHER_SEED, identity, judge_jobs
 from pipelines.evaluation.judges import JUDGE, SECOND_ENCODERS, JudgePaths
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.synthesis import Synthesis
-from pipelines.evaluation.worker import Measurer, Task
+from pipelines.evaluation.worker import Evaluation, Measurer, Task
 from pipelines.recipes import resolve
 from pipelines.runs.listing import find_runs, to_go_on
 from pipelines.storage.lease import Lease

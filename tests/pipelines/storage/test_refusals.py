@@ -16,7 +16,8 @@ import pytest
 
 from objgan.config import Config
 from objgan.errors import InputError
-from pipelines.data.prepare.prepare import Options, prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import Options, prepare
 from pipelines.models.registry import register
 from pipelines.runs.status import RunStatus, Standing
 from pipelines.runtime.exit_codes import ended, guarded

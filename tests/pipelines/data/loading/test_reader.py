@@ -17,7 +17,8 @@ from objgan.errors import InputError
 from objgan.vocabulary import UNK, Vocabulary, tokenize
 from pipelines.data.loading.batch_plan import BatchPlan
 from pipelines.data.loading.reader import ShardReader, evaluation_batch, evaluation_batches, loader, read_parts
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource, split_of
 from pipelines.data.shards.format import load_manifest, read_shard, read_split, save_manifest
 

@@ -24,7 +24,8 @@ from pipelines.data.loading.batch_plan import BatchPlan
 from pipelines.data.loading.data_folder import REMOTE_WINDOW, RemoteFolder, open_data
 from pipelines.data.loading.reader import ShardReader, loader
 from pipelines.data.loading.shard_cache import ShardCache, Wanted
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.shards.format import load_manifest, shards_of
 from pipelines.storage.storage import Storage
 from pipelines.training.driver import check_job, train

@@ -8,12 +8,14 @@ from objgan.config import build_config
 from objgan.domain import Domain
 from objgan.errors import InputError
 from pipelines.__main__ import main
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.report.survey import survey
 from pipelines.data.report.table import numbers
 from pipelines.data.shards.concerns import concerns
-from pipelines.data.shards.format import SPLITS, summary
+from pipelines.data.shards.format import summary
 from pipelines.data.shards.index import Index
+from pipelines.data.shards.manifest import SPLITS
 
 # Sentences of the same few words in Chinese, which sets no blanks; each is another sequence.
 WORDS = ("红色", "风筝", "大", "船", "海", "飞", "草地", "人")

@@ -13,10 +13,12 @@ from objgan.config import Config
 from objgan.errors import InputError
 from pipelines.__main__ import main, parser
 from pipelines.cli.options import source_of
+from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.ingest import ingest
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoPart, CocoSource, Split
-from pipelines.data.shards.format import SPLITS, load_manifest, read_split
+from pipelines.data.shards.format import load_manifest, read_split
+from pipelines.data.shards.manifest import SPLITS
 from pipelines.data.shards.rejected import read_rejects
 
 Scenes = Callable[..., tuple[list[dict], list[dict], list[dict]]]

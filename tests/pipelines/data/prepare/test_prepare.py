@@ -10,9 +10,11 @@ from objgan.config import build_config
 from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.vocabulary import UNK
-from pipelines.data.prepare.prepare import prepare, run_here, run_on_ray
+from pipelines.data.prepare.convert import run_here, run_on_ray
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource, split_of
-from pipelines.data.shards.format import MANIFEST, SPLITS, load_manifest, read_split
+from pipelines.data.shards.format import load_manifest, read_split
+from pipelines.data.shards.manifest import MANIFEST, SPLITS
 from pipelines.data.shards.rejected import read_rejects
 from pipelines.data.verify.verify import verify
 

@@ -15,10 +15,11 @@ from objgan.errors import InputError
 from objgan.metrics.named_classes import NamedClasses
 from pipelines.cli.options import read_synonyms
 from pipelines.data.loading.reader import ShardReader
-from pipelines.data.prepare.convert import WORK
-from pipelines.data.prepare.prepare import Options, prepare, run_here
+from pipelines.data.prepare.convert import WORK, run_here
+from pipelines.data.prepare.prepare import Options, prepare
 from pipelines.data.prepare.source import Split, load_ids, load_split
-from pipelines.data.shards.format import MANIFEST, SCHEMA, SPLITS, load_manifest, read_split
+from pipelines.data.shards.format import SCHEMA, load_manifest, read_split
+from pipelines.data.shards.manifest import MANIFEST, SPLITS
 from pipelines.data.shards.rejected import read_rejects
 from pipelines.storage.storage import Storage
 

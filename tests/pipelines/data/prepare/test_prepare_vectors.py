@@ -9,7 +9,8 @@ import spacy
 
 from objgan.errors import InputError
 from objgan.vocabulary import Vocabulary
-from pipelines.data.prepare.prepare import Options, prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import Options, prepare
 from pipelines.data.shards.format import load_manifest, summary
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from objgan.errors import InputError
 from pipelines.__main__ import main
-from pipelines.data.prepare.prepare import Options, prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import Options, prepare
 from pipelines.data.report.contact_sheet import sheet
 from pipelines.data.report.counts import Survey
 from pipelines.data.report.page import page

@@ -5,12 +5,14 @@ import json
 import pytest
 
 from objgan.errors import InputError
-from pipelines.data.prepare.prepare import Options, prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import Options, prepare
 from pipelines.data.report.page import page
 from pipelines.data.report.survey import survey
 from pipelines.data.report.table import lines, numbers
 from pipelines.data.shards.concerns import concerns, doubts
-from pipelines.data.shards.format import MANIFEST, summary
+from pipelines.data.shards.format import summary
+from pipelines.data.shards.manifest import MANIFEST
 from pipelines.data.verify.verify import verify
 
 

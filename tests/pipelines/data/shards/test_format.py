@@ -6,15 +6,8 @@ import pyarrow as pa
 import pytest
 
 from objgan.errors import InputError
-from pipelines.data.shards.format import (
-    MANIFEST,
-    SCHEMA,
-    dataset_digest,
-    load_manifest,
-    read_shard,
-    summary,
-    write_shard,
-)
+from pipelines.data.shards.format import SCHEMA, dataset_digest, load_manifest, read_shard, summary, write_shard
+from pipelines.data.shards.manifest import MANIFEST
 
 ROW = {
     "image_id": 5,

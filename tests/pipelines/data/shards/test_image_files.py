@@ -12,7 +12,8 @@ import pytest
 
 from objgan.config import Config
 from objgan.errors import InputError
-from pipelines.data.prepare.prepare import prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.data.shards.image_files import Unreadable, inside, read_bytes, sizes_of
 from pipelines.data.shards.rejected import Reject, read_rejects

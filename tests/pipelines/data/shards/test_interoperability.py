@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines.data.prepare.prepare import Options, prepare, run_here
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import Options, prepare
 from pipelines.data.shards.format import load_manifest, read_shard, shards_of
 
 

@@ -21,7 +21,8 @@ from objgan.files import remove
 from objgan.sections import ComputeConfig
 from pipelines.data.loading.data_folder import open_data
 from pipelines.data.loading.shard_cache import ShardCache, Wanted
-from pipelines.data.shards.format import MANIFEST, check_manifest, load_manifest, shards_of
+from pipelines.data.shards.format import check_manifest, load_manifest, shards_of
+from pipelines.data.shards.manifest import MANIFEST
 from pipelines.storage.storage import Storage
 
 HEX = "0123456789abcdef" * 4

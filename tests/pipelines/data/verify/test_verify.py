@@ -17,8 +17,10 @@ import pyarrow as pa
 import pytest
 
 from objgan.errors import InputError
-from pipelines.data.prepare.prepare import Options, prepare, run_here
-from pipelines.data.shards.format import MANIFEST, Shard, dataset_digest, read_shard, write_shard
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import Options, prepare
+from pipelines.data.shards.format import Shard, dataset_digest, read_shard, write_shard
+from pipelines.data.shards.manifest import MANIFEST
 from pipelines.data.verify.shard_checks import MOST_TOLD
 from pipelines.data.verify.verify import Verified, verify
 from pipelines.storage.storage import Storage

@@ -1,0 +1,17 @@
+"""The training job of one stage of a trial."""
+
+from pathlib import Path
+
+from objgan.config import Config
+from pipelines.training.job import TrainJob, needed_stages
+from tune.sweep.sweep import Sweep
+
+
+def job_of(sweep: Sweep, config: Config, stage: str, place: str, needs: Path | None = None) -> TrainJob:
+    """The training of one stage in a folder of the sweep; `needs`: encoders, if not the sweep's own."""
+    store = sweep.store().child(f"{place}/{stage}")
+    encoders = needs or sweep.encoders
+    wanted = {name: encoders for name in needed_stages(config, stage) if encoders is not None}
+    local = store.local
+    folder = Path("runs") / sweep.run / place / stage if local is None else local
+    return TrainJob(stage, config, sweep.data, folder, wanted, storage=None if local else store.uri)
