@@ -15,7 +15,7 @@ from pipelines import command_line
 try:
     from pipelines.cli import options as cli_options
     from pipelines.runtime import console
-    from pipelines.runtime.exit_codes import EPILOG, guarded
+    from pipelines.runtime.exit_codes import EPILOG, run_command
 except ModuleNotFoundError as error:
     command_line.stop_without(error)
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "text" if options.command in ("runs", "settings", "explain") else options.log_format, run and Path(run).name
     )
     long = options.command in _LONG and not getattr(options, "dry_run", False)
-    return guarded(lambda: _run_command(options), options.command if long else None)
+    return run_command(lambda: _run_command(options), options.command if long else None)
 
 
 def _run_command(options: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from pipelines import command_line
 try:
     from pipelines.cli import options as cli_options
     from pipelines.runtime import console
-    from pipelines.runtime.exit_codes import EPILOG, guarded
+    from pipelines.runtime.exit_codes import EPILOG, run_command
 except ModuleNotFoundError as error:
     command_line.stop_without(error)
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_words(parser, options)
         console.choose(options.log_format, options.resume or options.run)
     long = name == "sweep" and not options.dry_run
-    return guarded(lambda: _run(name, options), "sweep" if long else None)
+    return run_command(lambda: _run(name, options), "sweep" if long else None)
 
 
 def _run(name: str, options: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ COCO = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Knob:
+class SettingInfo:
     """One setting: its type, its default, what it does and the form of its values."""
 
     type: Any
@@ -31,7 +31,7 @@ class Knob:
     form: Form | None = None
 
 
-def knobs(section: type = Settings, prefix: str = "") -> Iterator[tuple[str, Knob]]:
+def knobs(section: type = Settings, prefix: str = "") -> Iterator[tuple[str, SettingInfo]]:
     """(dotted name, knob) of every setting, in order."""
     hints = typing.get_type_hints(section)
     for field in dataclasses.fields(section):
@@ -39,7 +39,7 @@ def knobs(section: type = Settings, prefix: str = "") -> Iterator[tuple[str, Kno
         if dataclasses.is_dataclass(hints[field.name]):
             yield from knobs(hints[field.name], f"{name}.")
         else:
-            yield name, Knob(hints[field.name], field.default, **field.metadata)
+            yield name, SettingInfo(hints[field.name], field.default, **field.metadata)
 
 
 def resolve(preset: str, assignments: Sequence[str] = ()) -> Settings:

@@ -9,7 +9,7 @@ from torch.nn import functional
 from objgan.batch import resize_images
 from objgan.geometry import raster_boxes
 from objgan.layout import Layout
-from objgan.networks.judge import Judge, Judgement
+from objgan.networks.judge import Judge, JudgeLogits
 
 SMALLEST = 10 / 256
 """Default of `smallest`: what the image generator leaves out by default (`images.min_object_pixels`)."""
@@ -63,7 +63,7 @@ def judge_images(judge: Judge, images: Tensor, layout: Layout, smallest: float =
 
 
 @torch.no_grad()
-def read_judgement(seen: Judgement, layout: Layout, found_threshold: float, smallest: float = SMALLEST) -> Verdicts:
+def read_judgement(seen: JudgeLogits, layout: Layout, found_threshold: float, smallest: float = SMALLEST) -> Verdicts:
     """The same from the judge's logits."""
     classes = seen.classes.softmax(1)
     shapes, counted = visible_shapes(layout, seen.classes.shape[-1], smallest)

@@ -12,7 +12,7 @@ from objgan.networks.layers import conv3x3
 
 
 @dataclass(frozen=True)
-class Judgement:
+class JudgeLogits:
     """Logits. The last of the C + 1 classes is nothing: background, or what only has an object's outline.
 
     classes: [B, C + 1, G, G];  colours: [B, 10, G, G], by `COLOURS`;  scenes: [B, 4], by `SCENES`
@@ -48,14 +48,14 @@ class Judge(nn.Module):
         self.to_colours = nn.Conv2d(2 * width, len(COLOURS), 1)
         self.to_scenes = nn.Linear(4 * width, len(SCENES))
 
-    def forward(self, images: Tensor) -> Judgement:
+    def forward(self, images: Tensor) -> JudgeLogits:
         """float [B, 3, S, S] in [-1, 1] -> logits; other sizes are brought to 64 x 64."""
         pixels = resize_images(images, self.side).contiguous(memory_format=torch.channels_last)  # a quarter faster
         fine = self.at_32(pixels)  # [B, W, 32, 32]
         middle = self.at_16(fine)  # [B, 2W, 16, 16]
         coarse = self.at_8(middle)  # [B, 4W, 8, 8]
         hidden = self.widen(self.up_32(self.up_16(coarse, middle), fine))  # [B, 2W, 32, 32]
-        return Judgement(
+        return JudgeLogits(
             classes=self.to_classes(hidden).float(),
             colours=self.to_colours(hidden).float(),
             scenes=self.to_scenes(coarse.mean((2, 3))).float(),

@@ -13,7 +13,7 @@ from objgan.networks.layers import DownBlock, Norm, conv3x3
 
 
 @dataclass(frozen=True)
-class Judgement:
+class PatchLogits:
     """logits: [N, h, w], one a patch; features: the activations of every layer before, first to last, [N, ...] each."""
 
     logits: Tensor
@@ -34,12 +34,12 @@ class _Trunk(nn.Module):
         if spectral:
             parametrizations.spectral_norm(self.head)
 
-    def forward(self, x: Tensor) -> Judgement:
+    def forward(self, x: Tensor) -> PatchLogits:
         """[N, width, M/2, M/2] -> judgement."""
         features = [x]
         for layer in self.layers:
             features.append(layer(features[-1]))
-        return Judgement(self.head(features[-1]).squeeze(1), tuple(features))
+        return PatchLogits(self.head(features[-1]).squeeze(1), tuple(features))
 
 
 class InstanceDiscriminator(nn.Module):
@@ -50,9 +50,9 @@ class InstanceDiscriminator(nn.Module):
         self.first = ClassBoxConv(1, classes, class_embedding, width, spectral)
         self.trunk = _Trunk(width, mask_size, spectral)
 
-    def forward(self, masks: Tensor, labels: Tensor, boxes: Tensor) -> Judgement:
+    def forward(self, masks: Tensor, labels: Tensor, boxes: Tensor) -> PatchLogits:
         """Of N objects: masks [N, M, M] in [0, 1], labels int64 [N], boxes xywh fractions [N, 4]."""
-        judgement: Judgement = self.trunk(self.first(masks.unsqueeze(1), labels, boxes))
+        judgement: PatchLogits = self.trunk(self.first(masks.unsqueeze(1), labels, boxes))
         return judgement
 
 
@@ -65,7 +65,7 @@ class GlobalDiscriminator(nn.Module):
         self.first = DownBlock(2 * class_embedding, width, norm="none", spectral=spectral)
         self.trunk = _Trunk(width, mask_size, spectral)
 
-    def forward(self, masks: Tensor, layout: Layout) -> Judgement:
+    def forward(self, masks: Tensor, layout: Layout) -> PatchLogits:
         """Masks [B, R, M, M] in [0, 1] on a layout of B x R. A picture without objects is judged as an empty one."""
         rasters = raster_boxes(layout.boxes, masks.shape[-1])
         colours = self.embedding(layout.labels)
@@ -73,5 +73,5 @@ class GlobalDiscriminator(nn.Module):
             torch.einsum("brhw,bre->behw", merge_by_class(planes, layout.labels, layout.valid), colours)
             for planes in (masks, rasters)
         ]
-        judgement: Judgement = self.trunk(self.first(torch.cat(maps, 1)))
+        judgement: PatchLogits = self.trunk(self.first(torch.cat(maps, 1)))
         return judgement

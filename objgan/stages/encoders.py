@@ -9,10 +9,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from objgan import drawing
+from objgan.attention_maps import word_attention_maps
 from objgan.batch import Batch
 from objgan.config import Config
 from objgan.domain import Domain
-from objgan.looks import word_looks
 from objgan.losses.damsm import (
     Gammas,
     damsm_losses,
@@ -145,7 +145,10 @@ class EncodersStage(Stage):
         rows, lines = [], []
         for i, caption in enumerate(captions):
             rows.append(
-                [drawing.enlarge(drawing.to_image(images[i]), 160), *self._looks(images[i], attention[i, i], batch, i)]
+                [
+                    drawing.enlarge(drawing.to_image(images[i]), 160),
+                    *self._attention_maps(images[i], attention[i, i], batch, i),
+                ]
             )
             lines.append(
                 f"{caption}  (rank {rank[i] + 1} of {len(captions)}; best: {captions[int(scores[i].argmax())]})"
@@ -153,11 +156,11 @@ class EncodersStage(Stage):
         headings = ("image", *["where a word looks"] * _PICTURED_WORDS)
         return {"attention": drawing.grid(rows, lines, headings)}
 
-    def _looks(self, image: Tensor, attention: Tensor, batch: Batch, index: int) -> list[Image.Image]:
+    def _attention_maps(self, image: Tensor, attention: Tensor, batch: Batch, index: int) -> list[Image.Image]:
         """Image [3, S, S], attention [T, N] -> its sharpest words' attention over the image."""
         side = round(attention.shape[1] ** 0.5)
         words = [self.domain.vocabulary.words[word] for word in batch.words[index, : int(batch.word_count[index])]]
-        return word_looks(image, attention.view(-1, side, side), words, _PICTURED_WORDS)
+        return word_attention_maps(image, attention.view(-1, side, side), words, _PICTURED_WORDS)
 
 
 def _with_weights(encoder: ImageEncoder, config: Config) -> ImageEncoder:

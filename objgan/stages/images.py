@@ -8,11 +8,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from objgan import drawing
+from objgan.attention_maps import word_attention_maps
 from objgan.batch import Batch
 from objgan.config import Config
 from objgan.domain import Domain
 from objgan.layout import drop_small
-from objgan.looks import word_looks
 from objgan.losses.damsm import Gammas, damsm_losses, same_image, sentence_scores
 from objgan.losses.divergence import kl_to_standard_normal
 from objgan.metrics.images import first_of_pool, object_colour_distance
@@ -166,7 +166,9 @@ class ImagesStage(Stage):
         for sample, count in enumerate(batch.word_count.tolist() if maps else ()):
             image = made.generated.images[-1][sample]
             words = [self.domain.vocabulary.words[word] for word in batch.words[sample, :count].tolist()]
-            rows.append([drawing.enlarge(drawing.to_image(image), 160), *word_looks(image, maps[0][sample], words, 4)])
+            rows.append(
+                [drawing.enlarge(drawing.to_image(image), 160), *word_attention_maps(image, maps[0][sample], words, 4)]
+            )
         if not rows:
             return {}
         return {"attention": drawing.grid(rows, captions, ("generated", *["where a word looks"] * 4))}

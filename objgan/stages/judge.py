@@ -16,7 +16,7 @@ from objgan.domain import Domain
 from objgan.layout import Layout
 from objgan.losses.adversarial import weighted_mean
 from objgan.metrics.objects import judge_images, mean_colours, score_verdicts, silhouettes, visible_shapes
-from objgan.networks.judge import Judge, Judgement
+from objgan.networks.judge import Judge, JudgeLogits
 from objgan.stages.base import Adam, Losses, Phase, Stage
 
 _NOISY_SILHOUETTES = 0.3
@@ -29,7 +29,7 @@ _BLOTS = (2, 4, 8, 16, 32)
 class JudgeOutputs:
     """Logits for the changed images, which objects can no longer be seen, bool [B, R], and which images, bool [B]."""
 
-    seen: Judgement
+    seen: JudgeLogits
     flat: Tensor
     noise: Tensor
 

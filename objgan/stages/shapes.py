@@ -17,7 +17,7 @@ from objgan.layout import Layout
 from objgan.losses.adversarial import accuracy, discriminator_fake, discriminator_real, generator_loss
 from objgan.losses.shapes import VGGPerceptual, feature_matching, overlap_loss, pixel_loss, pooled_mask
 from objgan.metrics.masks import mask_iou
-from objgan.networks.shape_discriminators import GlobalDiscriminator, InstanceDiscriminator, Judgement
+from objgan.networks.shape_discriminators import GlobalDiscriminator, InstanceDiscriminator, PatchLogits
 from objgan.networks.shape_generator import ShapeGenerator, ShapeSizes
 from objgan.sections import ShapesTraining
 from objgan.stages.base import Adam, Losses, Phase, Stage
@@ -143,7 +143,7 @@ class ShapesStage(Stage):
             "overlap": overlap_loss(outputs.masks, layout),
         }
 
-    def _perceptual(self, layout: Layout, masks: Tensor, objects: Judgement, pictures: Judgement) -> Tensor:
+    def _perceptual(self, layout: Layout, masks: Tensor, objects: PatchLogits, pictures: PatchLogits) -> Tensor:
         truth, some = layout.soft_masks, layout.count > 0
         if "vgg" in self.helpers:
             distance: Tensor = self.helpers["vgg"](pooled_mask(masks, layout), pooled_mask(truth, layout), some)
@@ -154,15 +154,15 @@ class ShapesStage(Stage):
             pictures.features, true_pictures.features, some
         )
 
-    def _judge_objects(self, masks: Tensor, layout: Layout) -> Judgement:
+    def _judge_objects(self, masks: Tensor, layout: Layout) -> PatchLogits:
         valid = layout.valid
-        judgement: Judgement = self.networks["instance_discriminator"](
+        judgement: PatchLogits = self.networks["instance_discriminator"](
             masks[valid], layout.labels[valid], layout.boxes[valid]
         )
         return judgement
 
-    def _judge_pictures(self, masks: Tensor, layout: Layout) -> Judgement:
-        judgement: Judgement = self.networks["global_discriminator"](masks, layout)
+    def _judge_pictures(self, masks: Tensor, layout: Layout) -> PatchLogits:
+        judgement: PatchLogits = self.networks["global_discriminator"](masks, layout)
         return judgement
 
     def _generator(self) -> ShapeGenerator:

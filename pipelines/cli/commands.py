@@ -30,7 +30,7 @@ from pipelines.models.generate import generate as generate_pictures
 from pipelines.models.registry import assemble
 from pipelines.models.registry import register as register_model
 from pipelines.recipes import resolve, to_yaml
-from pipelines.runs.status import Standing
+from pipelines.runs.status import JobStatus
 from pipelines.runtime.console import say
 from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.runtime.ray_session import check_resources, check_without_work, ray_session
@@ -119,12 +119,12 @@ def prepare(options: argparse.Namespace) -> None:
         if source is not None:
             check_prepare(source, options.out, config, lambda line: say(f"# {line}"), how)
         return
-    with _held(options, "prepare", MANIFEST) as standing, ray_session(options.address):
+    with _held(options, "prepare", MANIFEST) as job_status, ray_session(options.address):
         if source is None:
             drawn = Sample()
             make_sample(options.out / "sample-coco", drawn.images, drawn.seed)
             source = sample_source(options.out / "sample-coco")
-        prepare_data(source, options.out, config, say, options=replace(how, standing=standing))
+        prepare_data(source, options.out, config, say, options=replace(how, job_status=job_status))
 
 
 def train(options: argparse.Namespace) -> None:
@@ -146,9 +146,9 @@ def evaluate(options: argparse.Namespace) -> None:
             JudgePaths(judges, options.inception, options.detector),
         )
         evaluation.check(what)
-        with _held(options, "evaluate") as standing, ray_session(options.address):
+        with _held(options, "evaluate") as job_status, ray_session(options.address):
             check_resources(ComputeConfig(workers=what.workers, device="cpu"))
-            measured = evaluation.evaluate(what, say, standing=standing)
+            measured = evaluation.evaluate(what, say, job_status=job_status)
             evaluation.save(measured, options.out)
     say(measured.text())
     say(f"measures, samples and pictures: {options.out}")
@@ -202,13 +202,13 @@ def generate(options: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _held(options: argparse.Namespace, stage: str, *marks: str) -> Iterator[Standing]:
+def _held(options: argparse.Namespace, stage: str, *marks: str) -> Iterator[JobStatus]:
     """The folder `--out`, for this command alone: by a lock on this machine, by the run's lease among machines."""
     store = Storage(options.out)
     with exclusive(options.out), Lease.acquire(store, wait=options.wait, log=say):
         refuse_reuse(store, *marks)
-        with Standing(store, stage, None if stage == "judges" else options.out.resolve().name) as standing:
-            yield standing
+        with JobStatus(store, stage, None if stage == "judges" else options.out.resolve().name) as job_status:
+            yield job_status
 
 
 def _check_held(options: argparse.Namespace, *marks: str) -> None:

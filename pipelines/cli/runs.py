@@ -35,7 +35,7 @@ def runs(options: argparse.Namespace) -> None:
         _tidy(base, options.dry_run)
         return
     if options.run is None:
-        known = ", ".join(seen.name for seen in find_runs(base)[:20]) or "none"
+        known = ", ".join(info.name for info in find_runs(base)[:20]) or "none"
         raise InputError(f"runs {options.action}: say which run; known in {shown(base)} are {known}")
     if options.action == "status":
         _status(base, options.run, options.json)
@@ -64,7 +64,7 @@ def check_mlflow(options: argparse.Namespace) -> None:
 def _list(base: Storage, as_json: bool) -> None:
     runs = find_runs(base)
     if as_json:
-        say(json.dumps([seen.facts() for seen in runs], indent=1))
+        say(json.dumps([info.facts() for info in runs], indent=1))
     else:
         say(table(runs) if runs else f"no runs in {shown(base)}")
 
@@ -88,15 +88,15 @@ def _send(base: Storage, run: str) -> None:
 def _status(base: Storage, wanted: str, as_json: bool) -> None:
     name = name_within(base, wanted)
     if (sweep := find_sweep(base, name)) is not None:
-        trials = [seen for seen in find_runs(base) if seen.name.startswith(f"{name}/")]
+        trials = [info for info in find_runs(base) if info.name.startswith(f"{name}/")]
         if as_json:
-            say(json.dumps({**sweep.facts(), "runs": [seen.facts() for seen in trials]}, indent=1))
+            say(json.dumps({**sweep.facts(), "runs": [info.facts() for info in trials]}, indent=1))
         else:
             say("\n\n".join([sweep.text(), *([table(trials)] if trials else [])]))
         return
     chosen = choose(base, wanted)
     if as_json:
-        facts = [seen.facts() for seen in chosen]
+        facts = [info.facts() for info in chosen]
         say(json.dumps(facts[0] if len(facts) == 1 else facts, indent=1))
     else:
-        say("\n\n".join(describe(seen) for seen in chosen))
+        say("\n\n".join(describe(info) for info in chosen))

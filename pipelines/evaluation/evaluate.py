@@ -21,10 +21,10 @@ from pipelines.data.loading.reader import ShardReader, evaluation_batch
 from pipelines.evaluation.captions_and_layouts import Sources, open_sources
 from pipelines.evaluation.judges import Judges
 from pipelines.evaluation.rows import picture_of_rows
-from pipelines.evaluation.scores import Findings, Score, score, text_table
+from pipelines.evaluation.scores import SampleMetrics, Score, score, text_table
 from pipelines.evaluation.synthesis import Synthesis, read_prompts
-from pipelines.evaluation.worker import Evaluation, Measurer, Task, stage_of, tasks_of
-from pipelines.runs.status import Standing
+from pipelines.evaluation.worker import Evaluation, EvaluationTask, Measurer, stage_of, tasks_of
+from pipelines.runs.status import JobStatus
 from pipelines.runtime.console import Log
 from pipelines.storage.attempts import WorkerDied
 
@@ -33,12 +33,12 @@ _MOST_STARTS = 3
 """Of a batch, that end with the worker's death."""
 _RESTARTS = 10
 """Of a worker, by Ray, whose own default is to restart it for ever."""
-Runner = Callable[[Evaluation, Sequence[Task]], Iterator[Findings]]
+Runner = Callable[[Evaluation, Sequence[EvaluationTask]], Iterator[SampleMetrics]]
 """Does the tasks and yields what each found, in any order of the tasks' batches that is always the same."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluationResult:
     """Scores by name, figures by sample, and pictures by `stage/name`; why other measures were skipped."""
 
     protocol: str
@@ -62,7 +62,7 @@ class Measured:
         return text_table(self.scores, self.skipped)
 
 
-def run_on_ray(what: Evaluation, tasks: Sequence[Task]) -> Iterator[Findings]:
+def run_on_ray(what: Evaluation, tasks: Sequence[EvaluationTask]) -> Iterator[SampleMetrics]:
     """An actor pool of `what.workers`. Ray must be running.
 
     Raises:
@@ -82,7 +82,7 @@ def run_on_ray(what: Evaluation, tasks: Sequence[Task]) -> Iterator[Findings]:
         for row in rows.iter_rows():
             if row["died"]:
                 raise WorkerDied(row["died"])
-            yield Findings.from_bytes(row["findings"])
+            yield SampleMetrics.from_bytes(row["findings"])
     except ray.exceptions.RayActorError as error:
         if error.actor_init_failed:
             raise
@@ -91,7 +91,7 @@ def run_on_ray(what: Evaluation, tasks: Sequence[Task]) -> Iterator[Findings]:
         context.execution_options.preserve_order = before
 
 
-def run_here(what: Evaluation, tasks: Sequence[Task]) -> Iterator[Findings]:
+def run_here(what: Evaluation, tasks: Sequence[EvaluationTask]) -> Iterator[SampleMetrics]:
     """One task after the other in this process: the same findings without Ray."""
     measurer = Measurer(what)
     return (measurer(task) for task in tasks)
@@ -108,7 +108,9 @@ def check(what: Evaluation) -> None:
     Judges(what.judges, model)
 
 
-def evaluate(what: Evaluation, log: Log, runner: Runner = run_on_ray, standing: Standing | None = None) -> Measured:
+def evaluate(
+    what: Evaluation, log: Log, runner: Runner = run_on_ray, job_status: JobStatus | None = None
+) -> EvaluationResult:
     """Measure every stage that the data can show, and generated images by the judges that there are.
 
     The same for the same model, data, protocol and seed, whatever the number of workers. standing: hears how far it is
@@ -122,7 +124,7 @@ def evaluate(what: Evaluation, log: Log, runner: Runner = run_on_ray, standing: 
     skipped = sources.skipped | Judges(what.judges, model).skipped
     tasks = tasks_of(what, sources)
     log(f"evaluate: {len(tasks)} batches under protocol {what.protocol.name} on {what.workers} worker(s)")
-    found = Findings.join(_counted(runner(what, tasks), len(tasks), standing))
+    found = SampleMetrics.join(_counted(runner(what, tasks), len(tasks), job_status))
     scores, more = score(found, what.protocol, what.seed)
     pictures = {
         f"{name}/{title}": image
@@ -130,17 +132,17 @@ def evaluate(what: Evaluation, log: Log, runner: Runner = run_on_ray, standing: 
         for title, image in _pictures(model, name, reader, what.seed).items()
     }
     pictures["rows"] = _picture_of_rows(what, model, sources)
-    return Measured(what.protocol.name, scores, found.table(), pictures, skipped | more)
+    return EvaluationResult(what.protocol.name, scores, found.table(), pictures, skipped | more)
 
 
-def _counted(found: Iterator[Findings], total: int, standing: Standing | None) -> Iterator[Findings]:
+def _counted(found: Iterator[SampleMetrics], total: int, job_status: JobStatus | None) -> Iterator[SampleMetrics]:
     for done, one in enumerate(found, 1):
-        if standing is not None:
-            standing.progress(done, total, max((len(ids) for ids in one.ids.values()), default=0))
+        if job_status is not None:
+            job_status.progress(done, total, max((len(ids) for ids in one.ids.values()), default=0))
         yield one
 
 
-def save(measured: Measured, folder: Path) -> None:
+def save(measured: EvaluationResult, folder: Path) -> None:
     """Write `measures.json`, `samples.parquet` and the pictures."""
     facts = {
         "protocol": measured.protocol,
@@ -167,9 +169,9 @@ class _Starts:
     """How often each batch was begun, which no worker's death erases."""
 
     def __init__(self) -> None:
-        self._starts: Counter[Task] = Counter()
+        self._starts: Counter[EvaluationTask] = Counter()
 
-    def count(self, task: Task) -> int:
+    def count(self, task: EvaluationTask) -> int:
         """Count one more; how many there were before."""
         self._starts[task] += 1
         return self._starts[task] - 1
@@ -190,13 +192,13 @@ class _Actor:
         self._measurer, self._starts = Measurer(what), starts
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
-        task = Task(str(batch["kind"][0]), int(batch["number"][0]))
+        task = EvaluationTask(str(batch["kind"][0]), int(batch["number"][0]))
         deaths = ray.get(self._starts.count.remote(task))
         if deaths >= _MOST_STARTS:
             return {"findings": [b""], "died": [self._death(task, deaths)]}
         return {"findings": [self._measurer(task).to_bytes()], "died": [""]}
 
-    def _death(self, task: Task, deaths: int) -> str:
+    def _death(self, task: EvaluationTask, deaths: int) -> str:
         ids = self._measurer.image_ids(task)
         images = ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
         return (

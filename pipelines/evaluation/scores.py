@@ -23,7 +23,7 @@ _KINDS = ("values", "vectors", "ids", "numbers")
 
 
 @dataclass(frozen=True)
-class Findings:
+class SampleMetrics:
     """Of the samples that each name was measured on, in order.
 
     values:  float64 [n], one figure a sample, NaN where the measure does not apply
@@ -54,7 +54,7 @@ class Findings:
         return file.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Findings":
+    def from_bytes(cls, data: bytes) -> "SampleMetrics":
         """What `to_bytes` made."""
         found = cls()
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
@@ -64,7 +64,7 @@ class Findings:
         return found
 
     @classmethod
-    def join(cls, parts: Iterable["Findings"]) -> "Findings":
+    def join(cls, parts: Iterable["SampleMetrics"]) -> "SampleMetrics":
         """One after the other, name by name."""
         lists: dict[str, dict[str, list[np.ndarray]]] = {kind: {} for kind in _KINDS}
         for part in parts:
@@ -102,7 +102,7 @@ class Score:
     ceiling: float | None = None
 
 
-def score(found: Findings, protocol: Protocol, seed: int) -> tuple[dict[str, Score], dict[str, str]]:
+def score(found: SampleMetrics, protocol: Protocol, seed: int) -> tuple[dict[str, Score], dict[str, str]]:
     """All scores by name, and why some could not be had. Adds R-precision's figures to `found.values`."""
     scorer = _Scorer(found, protocol, seed)
     scores = {name: one for name, one in scorer.all() if one.count}
@@ -136,7 +136,7 @@ def _with_ceiling(name: str, one: Score, scores: Mapping[str, Score]) -> Score:
 class _Scorer:
     """Goes through everything that was found, once; names without their row and protocol."""
 
-    def __init__(self, found: Findings, protocol: Protocol, seed: int) -> None:
+    def __init__(self, found: SampleMetrics, protocol: Protocol, seed: int) -> None:
         self._found, self._protocol, self._seed = found, protocol, seed
         self.skipped: dict[str, str] = {}
 

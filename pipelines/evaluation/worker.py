@@ -17,7 +17,7 @@ from pipelines.evaluation.captions_and_layouts import Sources, open_sources
 from pipelines.evaluation.judges import JudgePaths, Judges
 from pipelines.evaluation.protocols import PROTOCOLS, Place, Protocol
 from pipelines.evaluation.rows import RowMeasurer
-from pipelines.evaluation.scores import Findings
+from pipelines.evaluation.scores import SampleMetrics
 from pipelines.evaluation.synthesis import Prompts, Synthesis, read_prompts
 from pipelines.training.job import VALIDATION_BATCH
 
@@ -41,14 +41,14 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Task:
+class EvaluationTask:
     """Batch `number` of a stage, of `ROWS` or of `DIVERSITY`."""
 
     kind: str
     number: int
 
 
-def tasks_of(what: Evaluation, sources: Sources) -> list[Task]:
+def tasks_of(what: Evaluation, sources: Sources) -> list[EvaluationTask]:
     """All batches: the generated images first, they take longest."""
     protocol = what.protocol
     rows = len(protocol.places(len(sources.rows)))
@@ -57,7 +57,7 @@ def tasks_of(what: Evaluation, sources: Sources) -> list[Task]:
         DIVERSITY: _batches(min(rows, protocol.diverse_captions), what.batch),
         **{name: _batches(protocol.limit(len(r)), VALIDATION_BATCH) for name, r in sources.stages.items()},
     }
-    return [Task(kind, number) for kind, count in numbers.items() for number in range(count)]
+    return [EvaluationTask(kind, number) for kind, count in numbers.items() for number in range(count)]
 
 
 class Measurer:
@@ -74,9 +74,9 @@ class Measurer:
         self._rows = RowMeasurer(Synthesis(model, what.seed), judges, model.domain, what.protocol)
 
     @torch.no_grad()
-    def __call__(self, task: Task) -> Findings:
+    def __call__(self, task: EvaluationTask) -> SampleMetrics:
         """Measure one batch."""
-        found = Findings()
+        found = SampleMetrics()
         if task.kind == ROWS:
             prompts = self._prompts(task)
             found.add(self._rows.rows(prompts), prompts.keys)
@@ -87,7 +87,7 @@ class Measurer:
             self._stage(task, found)
         return found
 
-    def image_ids(self, task: Task) -> list[int]:
+    def image_ids(self, task: EvaluationTask) -> list[int]:
         """The images that a batch is of."""
         if task.kind in (ROWS, DIVERSITY):
             return [self._sources.rows.image_id(place.index) for place in self._places(task)]
@@ -95,17 +95,17 @@ class Measurer:
         end = min((task.number + 1) * VALIDATION_BATCH, self._what.protocol.limit(len(reader)))
         return [reader.image_id(index) for index in range(task.number * VALIDATION_BATCH, end)]
 
-    def _places(self, task: Task) -> list[Place]:
+    def _places(self, task: EvaluationTask) -> list[Place]:
         size, places = self._what.batch, self._what.protocol.places(len(self._sources.rows))
         if task.kind == DIVERSITY:
             places = places[: self._what.protocol.diverse_captions]
         return places[task.number * size : (task.number + 1) * size]
 
-    def _prompts(self, task: Task) -> Prompts:
+    def _prompts(self, task: EvaluationTask) -> Prompts:
         prompts = read_prompts(self._sources.rows, self._places(task), self._what.seed, self._words)
         return replace(prompts, batch=prompts.batch.to(self._device))
 
-    def _stage(self, task: Task, found: Findings) -> None:
+    def _stage(self, task: EvaluationTask, found: SampleMetrics) -> None:
         reader = self._sources.stages[task.kind]
         limit = self._what.protocol.limit(len(reader))
         batch = evaluation_batch(reader, task.number, VALIDATION_BATCH, self._what.seed, limit)

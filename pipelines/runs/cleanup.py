@@ -15,8 +15,8 @@ from pipelines.runtime.console import Log
 from pipelines.storage.checkpoints import CheckpointStore
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_tracker import mlflow_client
-from pipelines.tracking.offline_queue import FOLDER, Backlog, shown
-from pipelines.tracking.tracker import Tracking, known_run, send_backlog, store_exists
+from pipelines.tracking.offline_queue import FOLDER, OfflineQueue, shown
+from pipelines.tracking.tracker import Tracking, known_run, send_queued, store_exists
 
 # Written aside (`.step_00000040.x7ab3c_1`), on its way out (`.step_00000040.deleted.1f2e`), Ray's own, or set aside.
 _LEFT = re.compile(r"^(\.[^/]+\.[^./]+|\.ray.*|ray-.*|broken_step_.*)$")
@@ -74,14 +74,16 @@ def collect_models(uri: str, dry: bool, log: Log) -> None:
 def reconcile(base: Storage, uri: str, dry: bool, log: Log) -> None:
     """Runs that MLflow takes for RUNNING and that nobody holds get the status that they ended with."""
     places = [
-        (seen.name, seen.storage, _STATUS.get(seen.state, "KILLED")) for seen in find_runs(base) if not seen.alive
+        (run_info.name, run_info.storage, _STATUS.get(run_info.state, "KILLED"))
+        for run_info in find_runs(base)
+        if not run_info.alive
     ]
     places += [
         (name, storage, "KILLED") for name, storage in find_groups(base) if not _group_alive(base, name, storage)
     ]
     for name, storage, status in places:
         run = known_run(storage)
-        if run is None or Backlog(storage).names():
+        if run is None or OfflineQueue(storage).names():
             continue  # the backlog says how it ended, and `runs send` sends it
         try:
             client = mlflow_client(uri)
@@ -101,19 +103,19 @@ def send(base: Storage, wanted: str, uri: str, log: Log, timeout: float = 600.0)
     Raises:
         InputError: there is no such run.
     """
-    chosen = [(seen.name, seen.storage, seen.alive) for seen in choose(base, wanted)]
+    chosen = [(run_info.name, run_info.storage, run_info.alive) for run_info in choose(base, wanted)]
     if len(chosen) > 1 or chosen[0][0] != name_within(base, wanted):
         names = [name for name, _, _ in chosen]
         groups = [(group, at) for group, at in find_groups(base) if any(name.startswith(f"{group}/") for name in names)]
         chosen += [(group, at, _group_alive(base, group, at)) for group, at in groups]
     left = False
     for name, storage, alive in chosen:
-        before = Backlog(storage).kept()
+        before = OfflineQueue(storage).kept()
         if not before:
             log(f"{name}: nothing is left to send")
         elif alive:
             log(f"{name}: is under way, and sends what it kept itself")
-        elif after := send_backlog(Tracking(uri, known_run(storage), storage), timeout):
+        elif after := send_queued(Tracking(uri, known_run(storage), storage), timeout):
             left = True
             log(f"{name}: {after.text()}")
         else:
@@ -122,9 +124,9 @@ def send(base: Storage, wanted: str, uri: str, log: Log, timeout: float = 600.0)
 
 
 def _unheld(base: Storage) -> Iterator[Storage]:
-    for seen in find_runs(base):
-        if not seen.alive:
-            yield seen.storage
+    for run_info in find_runs(base):
+        if not run_info.alive:
+            yield run_info.storage
     for name, storage in find_groups(base):
         if not _group_alive(base, name, storage):
             yield storage
@@ -133,15 +135,15 @@ def _unheld(base: Storage) -> Iterator[Storage]:
 def _above(base: Storage) -> Iterator[Storage]:
     """The folders `ID` above runs `ID/STAGE`, where no process works: a killed `register` leaves half a model there."""
     known = {name for name, _ in find_groups(base)}
-    names = {name.partition("/")[0] for name in (seen.name for seen in find_runs(base)) if "/" in name}
+    names = {name.partition("/")[0] for name in (run_info.name for run_info in find_runs(base)) if "/" in name}
     for name in sorted(names - known):
         if not _group_alive(base, name, base.child(name)):
             yield base.child(name)
 
 
 def _group_alive(base: Storage, name: str, storage: Storage) -> bool:
-    below = (seen for seen in find_runs(base) if seen.name.startswith(f"{name}/"))
-    return is_alive(storage) or any(seen.alive for seen in below)
+    below = (run_info for run_info in find_runs(base) if run_info.name.startswith(f"{name}/"))
+    return is_alive(storage) or any(run_info.alive for run_info in below)
 
 
 def _surplus(storage: Storage) -> list[str]:

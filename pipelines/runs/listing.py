@@ -15,7 +15,7 @@ from pipelines.runs.sweeps import resume_command, sweep_above
 from pipelines.storage.lease import LEASE, LeaseInfo, holder
 from pipelines.storage.storage import RUNS, Storage
 from pipelines.tracking.mlflow_tracker import RUN_FILE
-from pipelines.tracking.offline_queue import Backlog, shown
+from pipelines.tracking.offline_queue import OfflineQueue, shown
 
 # ID/STAGE, OUT/STAGE-IDENTITY, and a sweep's ID/trials/TRIAL/SEGMENT/STAGE.
 _DEPTH = 5
@@ -28,7 +28,7 @@ _STEP_FOLDER = re.compile(r"^(?P<stage>.+)-[0-9a-f]{10}$")
 
 
 @dataclass(frozen=True)
-class Seen:
+class RunInfo:
     """A run as it stands: `state` is the status's, or `dead` (killed), `begun` (no status yet) or `unreadable`."""
 
     name: str
@@ -56,7 +56,7 @@ class Seen:
         return {**status, **whole, "folder": str(self.storage), "problem": self.problem, "to_go_on": to_go_on(self)}
 
 
-def find_runs(base: Storage) -> list[Seen]:
+def find_runs(base: Storage) -> list[RunInfo]:
     """Every run in a storage, by name."""
     return [_look(base, folder, names) for folder, names in _folders(base, "", _DEPTH) if names & _MARKS]
 
@@ -68,23 +68,23 @@ def find_groups(base: Storage) -> list[tuple[str, Storage]]:
         for folder, names in _folders(base, "", _DEPTH - 1)
         if RUN_FILE in names and "settings.json" not in names
     ]
-    runs = [seen.name for seen in find_runs(base)] if found else []
+    runs = [info.name for info in find_runs(base)] if found else []
     return [(folder, base.child(folder)) for folder, _ in found if any(name.startswith(f"{folder}/") for name in runs)]
 
 
-def choose(base: Storage, wanted: str) -> list[Seen]:
+def choose(base: Storage, wanted: str) -> list[RunInfo]:
     """The run of that name, or all runs of that ID; a path or a URI that leads to them is understood, too.
 
     Raises:
         InputError: there is none; the known ones are named.
     """
     there, name = find_runs(base), name_within(base, wanted)
-    chosen = [seen for seen in there if seen.name == name] or [r for r in there if r.name.startswith(f"{name}/")]
+    chosen = [info for info in there if info.name == name] or [r for r in there if r.name.startswith(f"{name}/")]
     if not chosen and "://" in wanted and Storage(wanted).exists():
         last = wanted.partition("?")[0].rstrip("/").rpartition("/")[2]
         return choose(Storage(wanted).above(), last)
     if not chosen:
-        known = ", ".join(seen.name for seen in there[:20]) or "none"
+        known = ", ".join(info.name for info in there[:20]) or "none"
         raise InputError(f"no run {place_of(wanted)} in {shown(base)}: known are {known}")
     return chosen
 
@@ -102,45 +102,45 @@ def is_alive(storage: Storage) -> bool:
     return any(held is not None and held.seems_alive for held in _holders(storage))
 
 
-def table(runs: Sequence[Seen]) -> str:
+def table(runs: Sequence[RunInfo]) -> str:
     """One line a run."""
     head = ("RUN", "STAGE", "STATE", "STEP", "SAMPLES/S", "LEFT", "CHECKPOINT", "SEEN", "HELD BY")
-    rows = [head, *(_row(seen) for seen in runs)]
+    rows = [head, *(_row(info) for info in runs)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
 
 
-def describe(seen: Seen) -> str:
+def describe(info: RunInfo) -> str:
     """Everything worth knowing about a run, a line each."""
-    lines = [("state", _state_text(seen)), *_status_lines(seen.status)]
-    if kept := Backlog(seen.storage).kept():
+    lines = [("state", _state_text(info)), *_status_lines(info.status)]
+    if kept := OfflineQueue(info.storage).kept():
         lines.append(("MLflow", kept.text().partition(": ")[2]))
-    if command := to_go_on(seen):
+    if command := to_go_on(info):
         lines.append(("to go on", command))
-    return "\n".join([f"{seen.name} ({seen.stage})", *(f"  {name:<12}{text}" for name, text in lines)])
+    return "\n".join([f"{info.name} ({info.stage})", *(f"  {name:<12}{text}" for name, text in lines)])
 
 
-def to_go_on(seen: Seen) -> str | None:
+def to_go_on(info: RunInfo) -> str | None:
     """What to type to go on with a run; None where it is under way or finished. Of a trial it resumes the sweep."""
-    if seen.alive or seen.state in ("finished", "unreadable"):
+    if info.alive or info.state in ("finished", "unreadable"):
         return None
-    base = seen.storage.above(seen.name.count("/") + 1)
-    if (found := sweep_above(base, seen.name)) is not None:
+    base = info.storage.above(info.name.count("/") + 1)
+    if (found := sweep_above(base, info.name)) is not None:
         sweep, confirming = found
         if confirming and not sweep.alive:
             return f"{resume_command(sweep.location, sweep.name)} --confirm N (as it was begun)"
         return sweep.to_resume
-    told = (seen.status.command if seen.status else None) or (seen.held.command if seen.held else None)
+    told = (info.status.command if info.status else None) or (info.held.command if info.held else None)
     if told and "pipelines" in told:
         return re.sub(r"^(\S*python\S* )?\S*pipelines/__main__\.py", "python -m pipelines", told)
-    above, _, last = seen.name.rpartition("/")
+    above, _, last = info.name.rpartition("/")
     if _STEP_FOLDER.match(last):
-        out = shlex.quote(seen.storage.above().address)
+        out = shlex.quote(info.storage.above().address)
         return f"python -m pipelines run --out {out} (with the options of its start)"
     where = "" if base.local == RUNS.resolve() else f" --storage {shlex.quote(base.address)}"
-    return f"python -m pipelines train {seen.stage} --run {above or last}{where} (with the options of its start)"
+    return f"python -m pipelines train {info.stage} --run {above or last}{where} (with the options of its start)"
 
 
 def _folders(base: Storage, folder: str, depth: int) -> Iterator[tuple[str, set[str]]]:
@@ -154,7 +154,7 @@ def _folders(base: Storage, folder: str, depth: int) -> Iterator[tuple[str, set[
                 yield from _folders(base, f"{folder}/{name}" if folder else name, depth - 1)
 
 
-def _look(base: Storage, folder: str, names: set[str]) -> Seen:
+def _look(base: Storage, folder: str, names: set[str]) -> RunInfo:
     storage = base.child(folder)
     held = next((each for each in _holders(storage) if each is not None), None)
     alive, status, problem = held is not None and held.seems_alive, None, None
@@ -165,7 +165,7 @@ def _look(base: Storage, folder: str, names: set[str]) -> Seen:
     if held is None and status is not None and status.state == "running":
         alive = time.time() - status.updated < _SILENCE
     state = _state(status, alive, problem, "finished.json" in names)
-    return Seen(folder, storage, state, alive, status, held, problem)
+    return RunInfo(folder, storage, state, alive, status, held, problem)
 
 
 def _state(status: RunStatus | None, alive: bool, problem: str | None, finished: bool) -> str:
@@ -193,38 +193,38 @@ def _holders(storage: Storage) -> list[LeaseInfo | None]:
     return found
 
 
-def _row(seen: Seen) -> tuple[str, ...]:
-    status = seen.status
+def _row(info: RunInfo) -> tuple[str, ...]:
+    status = info.status
     if status is None:
-        return seen.name, seen.stage, seen.state, "-", "-", "-", "-", "-", _held(seen)
+        return info.name, info.stage, info.state, "-", "-", "-", "-", "-", _held(info)
     return (
-        seen.name,
-        seen.stage,
-        seen.state,
+        info.name,
+        info.stage,
+        info.state,
         f"{status.step}/{status.steps}",
         "-" if status.samples_per_s is None else f"{status.samples_per_s:.3g}",
-        "-" if status.eta_s is None or seen.state != "running" else span(status.eta_s),
+        "-" if status.eta_s is None or info.state != "running" else span(status.eta_s),
         "-" if status.checkpoint is None else status.checkpoint.name,
         f"{span(time.time() - status.updated)} ago",
-        _held(seen),
+        _held(info),
     )
 
 
-def _held(seen: Seen) -> str:
-    if seen.held is None:
+def _held(info: RunInfo) -> str:
+    if info.held is None:
         return "-"
-    return f"{seen.held.pid} on {seen.held.host}{'' if seen.alive else ' (dead)'}"
+    return f"{info.held.pid} on {info.held.host}{'' if info.alive else ' (dead)'}"
 
 
-def _state_text(seen: Seen) -> str:
-    why = seen.status.reason if seen.status else None
-    if seen.state == "dead":
-        who = f"{seen.held} is gone" if seen.held else "it has not been heard of, and nobody holds it"
+def _state_text(info: RunInfo) -> str:
+    why = info.status.reason if info.status else None
+    if info.state == "dead":
+        who = f"{info.held} is gone" if info.held else "it has not been heard of, and nobody holds it"
         return f"dead: {who}"
-    if seen.state == "unreadable":
-        return f"unreadable: {seen.problem}"
-    held = f", held by {seen.held}" if seen.held and seen.alive else ""
-    return f"{seen.state}{f' ({why})' if why else ''}{held}"
+    if info.state == "unreadable":
+        return f"unreadable: {info.problem}"
+    held = f", held by {info.held}" if info.held and info.alive else ""
+    return f"{info.state}{f' ({why})' if why else ''}{held}"
 
 
 def _status_lines(status: RunStatus | None) -> list[tuple[str, str]]:

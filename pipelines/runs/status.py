@@ -26,7 +26,7 @@ _PATIENCE_S = 5.0
 State = Literal["running", "finished", "failed", "preempted", "stopped"]
 
 
-class Standing:
+class JobStatus:
     """Says `running` from its beginning on, and at its end how it ended. A status that cannot be written stops nothing.
 
     storage: of the results

@@ -19,7 +19,7 @@ from pipelines.storage.retry import RayAway, StorageAway, is_full, settled
 EPILOG = "Exit codes: 0 done, 2 wrong input, 1 failure worth a retry, 130 interrupted, 143 terminated."
 
 
-def guarded(command: Callable[[], None], long: str | None = None) -> int:
+def run_command(command: Callable[[], None], long: str | None = None) -> int:
     """Run a command; the process's exit code. SIGTERM ends it by way of every `finally`.
 
     long: name of work that is worth a last line when it is done, too

@@ -17,7 +17,7 @@ from typing import Literal
 
 from objgan.checkpoint import STATE, Snapshot, read_state, write_snapshot
 from objgan.errors import InputError
-from pipelines.storage.retry import Log, is_full, persist
+from pipelines.storage.retry import Log, is_full, retry
 from pipelines.storage.storage import Storage
 
 PREFIX, BROKEN = "step_", "broken_"
@@ -81,7 +81,7 @@ class CheckpointStore:
             if self.storage.local is not None:
                 place = self.storage.local / name
                 what = f"storage {self.storage}: cannot write {name}"
-                persist(what, lambda: write_snapshot(place, copy, fence), self.storage.patience, self.log)
+                retry(what, lambda: write_snapshot(place, copy, fence), self.storage.patience, self.log)
             else:
                 with tempfile.TemporaryDirectory(prefix="objgan-") as aside:
                     write_snapshot(Path(aside) / name, copy)

@@ -141,7 +141,7 @@ def is_wrong_place(error: OSError) -> bool:
     return error.errno in _WRONG
 
 
-def persist(what: str, operation: Callable[[], Result], patience: float, log: Log | None = None) -> Result:
+def retry(what: str, operation: Callable[[], Result], patience: float, log: Log | None = None) -> Result:
     """What `operation` returns, tried again with growing pauses while its faults are such that pass.
 
     Args:

@@ -20,7 +20,7 @@ from objgan.errors import InputError, shown
 from objgan.files import copy_folder, folder_aside, remove, write_atomically
 from objgan.json_input import OWN, JsonFault, JsonLimits, parse_json
 from pipelines.redaction import place_of, typed_again
-from pipelines.storage.retry import PATIENCE, Log, brief, persist, refused
+from pipelines.storage.retry import PATIENCE, Log, brief, refused, retry
 
 Result = TypeVar("Result")
 
@@ -250,7 +250,7 @@ class Storage:
             raise refused(f"storage {self}: cannot write to {place}", OSError(number, os.strerror(number)))
 
     def _try(self, what: str, operation: Callable[[], Result]) -> Result:
-        return persist(f"storage {self}: cannot {what}", operation, self.patience, self.log)
+        return retry(f"storage {self}: cannot {what}", operation, self.patience, self.log)
 
     def _full(self, name: str) -> str:
         return f"{self.path}/{_checked(name)}" if name else self.path
@@ -355,7 +355,7 @@ def open_location(uri: str, patience: float, log: Log | None) -> tuple[pyarrow.f
     if uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds" not in uri:
         uri += f"{'&' if '?' in uri else '?'}retry_limit_seconds={max(1, min(20, int(patience)))}"
     try:
-        opened: tuple[pyarrow.fs.FileSystem, str] = persist(
+        opened: tuple[pyarrow.fs.FileSystem, str] = retry(
             f"storage {shown}: cannot open it", lambda: pyarrow.fs.FileSystem.from_uri(uri), patience, log
         )
     except (ArrowException, ImportError, ValueError) as error:

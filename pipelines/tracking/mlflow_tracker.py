@@ -22,11 +22,11 @@ from pipelines.redaction import in_a_line, place_of, redact
 from pipelines.storage.storage import Storage
 from pipelines.tracking.offline_queue import (
     FOLDER,
-    Backlog,
-    Kept,
     Metrics,
+    OfflineQueue,
     Parameters,
     Picture,
+    Queued,
     Record,
     Status,
     Tags,
@@ -88,9 +88,9 @@ class MLflowTracker:
     ) -> None:
         self._sender = Sender(uri, run, storage)
         self._say, self._longest_wait = tell or (lambda text: None), longest_wait
-        self._backlog = None if storage is None else Backlog(storage)
+        self._offline_queue = None if storage is None else OfflineQueue(storage)
         self._where = "memory" if storage is None else f"{shown(storage)}/{FOLDER}"
-        self._files = self._backlog.names() if self._backlog is not None and adopt else []
+        self._files = self._offline_queue.names() if self._offline_queue is not None and adopt else []
         self._queue: list[Record] = []
         self._away = self._hurry = self._closing = self._given_up = False
         self._changed = threading.Condition()
@@ -150,11 +150,11 @@ class MLflowTracker:
         self._given_up = True
         self._keep()
 
-    def kept(self) -> Kept | None:
+    def kept(self) -> Queued | None:
         """What is still to be sent; None: nothing."""
-        if self._backlog is None:
+        if self._offline_queue is None:
             return None
-        return self._backlog.kept() or None
+        return self._offline_queue.kept() or None
 
     def _work(self) -> None:
         wait = 0.0
@@ -183,9 +183,9 @@ class MLflowTracker:
     def _send_all(self) -> None:
         while not self._given_up:
             file, records = self._next()
-            if file is not None and self._backlog is not None:
-                self._sender.send(self._backlog.read(file))
-                self._backlog.remove(file)
+            if file is not None and self._offline_queue is not None:
+                self._sender.send(self._offline_queue.read(file))
+                self._offline_queue.remove(file)
             elif records:
                 self._sender.send(records)
             else:
@@ -233,11 +233,11 @@ class MLflowTracker:
                 records = list(self._queue)
             if not records:
                 return True
-            if self._backlog is None:
+            if self._offline_queue is None:
                 return False
             # The lock of the queue is open meanwhile: whoever trains never waits for the storage.
             with contextlib.suppress(OSError, InputError):
-                file = self._backlog.add(records)
+                file = self._offline_queue.add(records)
                 with self._changed:
                     self._files.append(file)
                     self._drop(records)

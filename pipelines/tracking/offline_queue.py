@@ -80,7 +80,7 @@ Record = Parameters | Metrics | Picture | Status | Tags
 
 
 @dataclass(frozen=True)
-class Kept:
+class Queued:
     """How much a backlog holds, the folder that it is in, and the run as `runs send` takes it."""
 
     metrics: int
@@ -104,7 +104,7 @@ class Kept:
         )
 
 
-class Backlog:
+class OfflineQueue:
     """The records of a run that are still to be sent, oldest first."""
 
     def __init__(self, storage: Storage) -> None:
@@ -150,7 +150,7 @@ class Backlog:
             with contextlib.suppress(OSError):  # not empty: another process has just added something
                 (self._storage.local / FOLDER).rmdir()
 
-    def kept(self) -> Kept:
+    def kept(self) -> Queued:
         """What it holds; a metric that was told again after a resume counts once."""
         lines = [line for name in self.names() for line in self._lines(name)]
         metrics = {(key, line["step"]) for line in lines for key in line.get("metrics", ())}
@@ -158,7 +158,7 @@ class Backlog:
         others = sum(not line.keys().isdisjoint(("parameters", "status", "tags")) for line in lines)
         place = shown(self._storage)
         run = place if self._storage.local is not None else self._storage.address
-        return Kept(len(metrics), len(pictures), others, f"{place}/{FOLDER}", run)
+        return Queued(len(metrics), len(pictures), others, f"{place}/{FOLDER}", run)
 
     def _lines(self, name: str) -> list[dict]:
         try:

@@ -36,7 +36,7 @@ from pipelines.tracking.mlflow_tracker import (
     sqlite_uri,
     why,
 )
-from pipelines.tracking.offline_queue import Kept, Status
+from pipelines.tracking.offline_queue import Queued, Status
 
 _CLOSE_TIMEOUT = 10.0
 _open: dict[tuple[str, str | None, str], MLflowTracker] = {}
@@ -60,7 +60,7 @@ class Tracker(Protocol):
     def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
         """Flush for good, after one last attempt to send."""
 
-    def kept(self) -> Kept | None:
+    def kept(self) -> Queued | None:
         """What is still to be sent, for a line to the user; None: nothing."""
 
 
@@ -83,7 +83,7 @@ class NullTracker:
     def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
         """Nothing."""
 
-    def kept(self) -> Kept | None:
+    def kept(self) -> Queued | None:
         """Nothing."""
         return None
 
@@ -209,7 +209,7 @@ def tracked_run(
     _end(tracking, "FINISHED", log)
 
 
-def send_backlog(tracking: Tracking, timeout: float) -> Kept | None:
+def send_queued(tracking: Tracking, timeout: float) -> Queued | None:
     """Send what earlier processes of a run left; what is still left afterwards."""
     tracker = tracking.tracker()
     tracker.close(timeout)
@@ -273,7 +273,7 @@ def _is_active(client: Any, run: str) -> bool:
         raise
 
 
-def _tell_status(tracking: Tracking, status: str, adopt: bool = True) -> Kept | None:
+def _tell_status(tracking: Tracking, status: str, adopt: bool = True) -> Queued | None:
     """Send a status, or keep it; an open tracker of the run has told all it had to tell."""
     if not tracking.uri:
         return None

@@ -33,13 +33,13 @@ from pipelines.training.supervisor import (
     Controlled,
     FailureReports,
     Preempted,
-    Seen,
+    ReportListener,
+    RunEvents,
     Supervisor,
-    Watcher,
     abandon,
-    make_board,
+    make_coordinator,
 )
-from pipelines.training.worker import Orders, train_worker
+from pipelines.training.worker import WorkerArgs, train_worker
 
 _RAY = ".ray"
 _MEETING_S = 600
@@ -60,7 +60,7 @@ class Trained:
     measures: dict[str, float]
 
 
-def train(job: TrainJob, log: Log, lease: Lease | None = None, watcher: Watcher | None = None) -> Trained:
+def train(job: TrainJob, log: Log, lease: Lease | None = None, listener: ReportListener | None = None) -> Trained:
     """Train a stage, or go on where the same job was stopped, or return what it left when it is finished.
 
     lease:   under which the caller holds the run; None: it is taken here
@@ -87,7 +87,7 @@ def train(job: TrainJob, log: Log, lease: Lease | None = None, watcher: Watcher 
         status = _live_status(job, held, log)
         try:
             with Work() as work:
-                done = _train(job, use_gpu, _Driver(held, status, log, watcher), work)
+                done = _train(job, use_gpu, _Driver(held, status, log, listener), work)
         except BaseException as error:
             if not held.lost.is_set():  # the status is the other driver's now
                 _note_end(status, error)
@@ -103,7 +103,7 @@ class _Driver:
     lease: Lease
     status: LiveStatus
     log: Log
-    watcher: Watcher | None
+    listener: ReportListener | None
 
 
 def _train(job: TrainJob, use_gpu: bool, driver: _Driver, work: Work) -> Trained:
@@ -127,28 +127,28 @@ def _train(job: TrainJob, use_gpu: bool, driver: _Driver, work: Work) -> Trained
 
 
 def _supervise(job: TrainJob, use_gpu: bool, driver: _Driver, work: Work) -> str | None:
-    board, view = make_board(), ProgressView(job.stage, driver.log)
-    lease, watcher, last = driver.lease, driver.watcher, driver.status.status.checkpoint
+    coordinator, view = make_coordinator(), ProgressView(job.stage, driver.log)
+    lease, listener, last = driver.lease, driver.listener, driver.status.status.checkpoint
     metrics = RunMetrics(job.run, job.stage, job.training.batch_size, None if last is None else last.time)
     listeners: list[Listener] = [driver.status, metrics.take, view.show]
     if lease.storage.local is not None:
         listeners.append(Recorder(lease.storage.local / "progress.jsonl", driver.log))
-    if watcher is not None:
-        listeners.append(watcher.event)
+    if listener is not None:
+        listeners.append(listener.event)
     # A sweep starts its trials again on another machine; nobody does so with the driver of a run.
-    wish = OwnNode().wish if watcher is None else watcher.wish
-    watch = Supervisor(board, job.config.compute, lease.lost, listeners, wish, metrics.tick)
+    wish = OwnNode().wish if listener is None else listener.wish
+    watch = Supervisor(coordinator, job.config.compute, lease.lost, listeners, wish, metrics.tick)
     try:
-        reason = watch.run(_trainer(Orders(job, board, lease.token), use_gpu, lease.storage).fit)
+        reason = watch.run(_trainer(WorkerArgs(job, coordinator, lease.token), use_gpu, lease.storage).fit)
     except Exception:
-        if watcher is not None:  # a trial of a sweep, whose process lives on
-            abandon(board)
+        if listener is not None:  # a trial of a sweep, whose process lives on
+            abandon(coordinator)
         raise
     finally:
-        work.advanced = watch.seen.advanced
+        work.advanced = watch.latest.advanced
         view.close()
-        ray.kill(board)
-    _raise_failure(watch.seen, job)
+        ray.kill(coordinator)
+    _raise_failure(watch.latest, job)
     return reason
 
 
@@ -224,23 +224,23 @@ def _check_checkpoints(job: TrainJob) -> None:
             raise InputError(f"checkpoint: {folder} was trained on data with another vocabulary than {data}")
 
 
-def _trainer(orders: Orders, use_gpu: bool, store: Storage) -> TorchTrainer:
-    compute, training = orders.job.config.compute, orders.job.training
+def _trainer(worker_args: WorkerArgs, use_gpu: bool, store: Storage) -> TorchTrainer:
+    compute, training = worker_args.job.config.compute, worker_args.job.training
     workers = compute.workers if compute.max_workers is None else (compute.workers, compute.max_workers)
     place = store.child(_RAY)
     return TorchTrainer(
         train_worker,
-        train_loop_config={"orders": orders},
+        train_loop_config={"worker_args": worker_args},
         torch_config=TorchConfig(timeout_s=_MEETING_S),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers, use_gpu=use_gpu, elastic_resize_monitor_interval_s=compute.resize_every
         ),
         run_config=ray.train.RunConfig(
             # A new name each time: checkpoints are ours, and Ray Train would go on with what an older driver left.
-            name=orders.token,
+            name=worker_args.token,
             storage_path=place.path,
             storage_filesystem=None if store.local else place.filesystem,
-            callbacks=[FailureReports(orders.board), Controlled(orders.board)],
+            callbacks=[FailureReports(worker_args.coordinator), Controlled(worker_args.coordinator)],
             failure_config=ray.train.FailureConfig(
                 max_failures=training.max_failures,
                 max_preemption_failures=-1,
@@ -295,8 +295,8 @@ def _note_end(status: LiveStatus, error: BaseException) -> None:
     status.end(state, one_line(error, state), reason)
 
 
-def _raise_failure(seen: Seen, job: TrainJob) -> None:
-    failure = seen.failure
+def _raise_failure(latest: RunEvents, job: TrainJob) -> None:
+    failure = latest.failure
     if failure is None:
         return
     if failure.number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

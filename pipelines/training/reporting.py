@@ -34,27 +34,27 @@ _LAG = 2
 _GB, _MB = 1e9, 1e6
 
 
-class Herald:
+class ProgressReporter:
     """The first worker's voice. The other workers have one that says nothing.
 
     `reason` is why the driver wants the run to stop, None while it does not.
     """
 
-    def __init__(self, board: Any, storage: Storage, tracker: Tracker, began: Began, loud: bool) -> None:
-        self._board, self._storage, self.tracker, self._loud = board, storage, tracker, loud
+    def __init__(self, coordinator: Any, storage: Storage, tracker: Tracker, began: Began, loud: bool) -> None:
+        self._coordinator, self._storage, self.tracker, self._loud = coordinator, storage, tracker, loud
         self.reason: str | None = None
         self.step = began.step
         self._end = threading.Event()
         # One at a time: pictures are written in the order in which they were made.
         self._pool = ThreadPoolExecutor(1, "herald")
         if loud:
-            ray.get(board.begin.remote(began))
+            ray.get(coordinator.begin.remote(began))
             threading.Thread(target=self._beat, name="beat", daemon=True).start()
 
     def report(self, event: Event) -> None:
         """Report an event to the driver and its listeners."""
         if self._loud:
-            self._board.post.remote(event)
+            self._coordinator.post.remote(event)
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Numbers for MLflow."""
@@ -85,17 +85,17 @@ class Herald:
     def _beat(self) -> None:
         while not self._end.wait(_BEAT_S):
             try:
-                self.reason = ray.get(self._board.beat.remote(self.step), timeout=_ANSWER_S)
+                self.reason = ray.get(self._coordinator.beat.remote(self.step), timeout=_ANSWER_S)
             except Exception:  # the driver may be on its way out, or the network away: the next beat tells
                 continue
 
 
-def give_up(board: Any, error: BaseException, step: int) -> None:
+def give_up(coordinator: Any, error: BaseException, step: int) -> None:
     """Report what a retry within this command would only repeat. step: that this worker has finished"""
     number, text = None, _line(error)
     if isinstance(error, OSError):
         number, text = error.errno, error.strerror or text
-    ray.get(board.fail.remote(Failure(type(error).__name__, text, number, step)), timeout=_ANSWER_S)
+    ray.get(coordinator.fail.remote(Failure(type(error).__name__, text, number, step)), timeout=_ANSWER_S)
 
 
 def _line(error: BaseException) -> str:
@@ -120,7 +120,7 @@ class StepNumbers:
         return self.values[ATTENTION] > 0
 
 
-class Ledger:
+class MetricAccumulator:
     """Records go in as they are made; they come out in order, on the CPU at once, on a GPU two steps later.
 
     Every worker reads the same numbers at the same step, so that all of them decide alike.
@@ -149,7 +149,7 @@ class Ledger:
             yield StepNumbers(record.step, dict(zip(record.names, values.tolist(), strict=True)))
 
 
-class Interval:
+class ThroughputMeter:
     """Means over the steps since the last log line."""
 
     def __init__(self, batch_size: int) -> None:

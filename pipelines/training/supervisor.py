@@ -49,7 +49,7 @@ class Failure:
 
 
 @dataclass
-class Seen:
+class RunEvents:
     """What the driver takes.
 
     beat_age:  seconds since the last sign of life of the workers' first, or since the board was made
@@ -68,7 +68,7 @@ class Seen:
     failure: Failure | None = None
 
 
-class Board:
+class RunCoordinator:
     """The actor's class."""
 
     def __init__(self) -> None:
@@ -128,21 +128,21 @@ class Board:
         """Ask the workers to write a checkpoint and end."""
         self._stop = self._stop or reason
 
-    def take(self) -> Seen:
+    def take(self) -> RunEvents:
         """What is new."""
         now, events = time.monotonic(), self._events
         self._events = []
-        return Seen(
+        return RunEvents(
             events, now - self._beat, self._step, now - self._moved, self._attempts, self._advanced, self._failure
         )
 
 
-def make_board() -> Any:
+def make_coordinator() -> Any:
     """A board on the driver's own node, which no worker's death takes with it."""
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
-    return ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
+    return ray.remote(num_cpus=0)(RunCoordinator).options(scheduling_strategy=here).remote()
 
 
 class Stalled(RuntimeError):
@@ -160,7 +160,7 @@ class Preempted(SystemExit):
         return self.text
 
 
-class Watcher(Protocol):
+class ReportListener(Protocol):
     """Looks on from the driver's process while a run goes on; called some times a second, and must not block."""
 
     def event(self, event: Event) -> None:
@@ -181,18 +181,18 @@ class Supervisor:
 
     def __init__(
         self,
-        board: Any,
+        coordinator: Any,
         compute: ComputeConfig,
         lost: threading.Event,
         listeners: Sequence[Listener] = (),
         wish: Callable[[], str | None] = lambda: None,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
-        self._board, self._compute, self._lost = board, compute, lost
+        self._coordinator, self._compute, self._lost = coordinator, compute, lost
         self._listeners, self._wish, self._tick = listeners, wish, tick
         self._asked: str | None = None
         self._told_at = 0.0
-        self.seen = Seen()
+        self.latest = RunEvents()
 
     def run(self, fit: Callable[[], object]) -> str | None:
         """Until `fit` ends or there is no hope left; the reason why the workers were asked to stop, if they were.
@@ -215,7 +215,7 @@ class Supervisor:
                         raise
                     self._asked = INTERRUPTED
         self._look()
-        if failed and self.seen.failure is None and self._asked is None:
+        if failed and self.latest.failure is None and self._asked is None:
             raise failed[0]
         return self._asked
 
@@ -223,34 +223,36 @@ class Supervisor:
         if self._asked is None:
             self._asked = self._wish()
         self._tell_wish()
-        seen = self.seen = ray.get(self._board.take.remote(), timeout=60)
-        for event in seen.events:
+        latest = self.latest = ray.get(self._coordinator.take.remote(), timeout=60)
+        for event in latest.events:
             for listen in self._listeners:
                 listen(event)
         self._tick()
         if self._lost.is_set():
             raise Stalled("another driver holds this run now: it goes on there")
-        self._judge(seen)
+        self._judge(latest)
 
     def _tell_wish(self) -> None:
         if self._asked is None or self._told_at:
             return
         self._told_at = time.monotonic()
-        self._board.stop.remote(self._asked)
+        self._coordinator.stop.remote(self._asked)
 
-    def _judge(self, seen: Seen) -> None:
+    def _judge(self, latest: RunEvents) -> None:
         compute = self._compute
         if self._told_at and time.monotonic() - self._told_at > GRACE_S:
             raise Stalled(f"the workers left no checkpoint within {GRACE_S:.0f} s of being asked to stop")
-        if seen.beat_age > compute.start_deadline:
+        if latest.beat_age > compute.start_deadline:
             there = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
             raise Stalled(
-                f"no worker has given a sign of life for {seen.beat_age:.0f} s (compute.start_deadline); the run asks "
+                f"no worker has given a sign of life for {latest.beat_age:.0f} s (compute.start_deadline); "
+                f"the run asks "
                 f"for {compute.workers} workers, the cluster has {there['CPU']:.0f} CPUs and {there['GPU']:.0f} GPUs"
             )
-        if seen.attempts and seen.step_age > compute.stall_deadline:
+        if latest.attempts and latest.step_age > compute.stall_deadline:
             raise Stalled(
-                f"no step was finished for {seen.step_age:.0f} s (compute.stall_deadline), the last one was {seen.step}"
+                f"no step was finished for {latest.step_age:.0f} s (compute.stall_deadline), the last one was "
+                f"{latest.step}"
             )
 
     @contextlib.contextmanager
@@ -277,8 +279,8 @@ class Supervisor:
 class FailureReports(ray.train.UserCallback):
     """Reports to the board, from Ray Train's controller, why a worker failed."""
 
-    def __init__(self, board: Any) -> None:
-        self._board, self._failures = board, 0
+    def __init__(self, coordinator: Any) -> None:
+        self._coordinator, self._failures = coordinator, 0
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Ray Train calls this before it decides whether to start workers again."""
@@ -286,7 +288,7 @@ class FailureReports(ray.train.UserCallback):
         # Those that waited for a worker that died fail, too; the death itself says why.
         ranked = sorted(worker_exceptions.items(), key=lambda item: (_EXIT.search(str(item[1])) is None, item[0]))
         rank, error = ranked[0] if ranked else (0, RuntimeError("unknown reason"))
-        self._board.post.remote(WorkerFailed(rank, _reason(error), self._failures))
+        self._coordinator.post.remote(WorkerFailed(rank, _reason(error), self._failures))
 
 
 def _reason(error: BaseException) -> str:
@@ -301,21 +303,21 @@ def _reason(error: BaseException) -> str:
 class Controlled(ControllerCallback):
     """Runs in Ray Train's controller, and lets a driver that gives the run up end it (`abandon`)."""
 
-    def __init__(self, board: Any) -> None:
-        self._board = board
+    def __init__(self, coordinator: Any) -> None:
+        self._coordinator = coordinator
 
     def after_controller_start(self, train_run_context: Any) -> None:
         """Ray Train calls this first."""
-        self._board.control.remote(ray.get_runtime_context().current_actor)
+        self._coordinator.control.remote(ray.get_runtime_context().current_actor)
 
     def on_controller_start_worker_group(self, *, scaling_config: Any, num_workers: int) -> None:
         """Ray Train calls this before it requests workers, when it holds none and waits for none."""
         with contextlib.suppress(ray.exceptions.RayError):
-            if ray.get(self._board.abandoned.remote(), timeout=_ANSWER_S):
+            if ray.get(self._coordinator.abandoned.remote(), timeout=_ANSWER_S):
                 os._exit(0)
 
 
-def abandon(board: Any) -> None:
+def abandon(coordinator: Any) -> None:
     """End a training that waits or hangs, where this process lives on; returns when its workers are free.
 
     Ray Train would take workers as soon as there is room for them, and nobody would give them back: a controller that
@@ -323,7 +325,7 @@ def abandon(board: Any) -> None:
     hears nothing, but sees between two requests that it is given up (RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S).
     """
     with contextlib.suppress(ray.exceptions.RayError):
-        controller = ray.get(board.abandon.remote(), timeout=_ANSWER_S)
+        controller = ray.get(coordinator.abandon.remote(), timeout=_ANSWER_S)
         if controller is None:
             return
         with contextlib.suppress(ray.exceptions.RayError):  # it ends before it answers

@@ -31,18 +31,25 @@ from pipelines.storage.retry import is_full
 from pipelines.tracking.tracker import NullTracker
 from pipelines.training.job import TrainJob
 from pipelines.training.replay import save_replay
-from pipelines.training.reporting import Herald, Interval, Ledger, StepNumbers, give_up, system_metrics
+from pipelines.training.reporting import (
+    MetricAccumulator,
+    ProgressReporter,
+    StepNumbers,
+    ThroughputMeter,
+    give_up,
+    system_metrics,
+)
 from pipelines.training.validation import draw_pictures, validate
 
 _ANSWER_S = 30.0
 
 
 @dataclass(frozen=True)
-class Orders:
+class WorkerArgs:
     """What a driver gives its workers: the job, the board, and the token under which it holds the run."""
 
     job: TrainJob
-    board: Any
+    coordinator: Any
     token: str
 
 
@@ -52,21 +59,21 @@ def train_worker(settings: dict[str, Any]) -> None:
     Where it may have struck one worker alone it is raised, too: Ray then ends the others' waiting, and the workers that
     it starts instead see that the run was given up.
     """
-    orders: Orders = settings["orders"]
-    if ray.get(orders.board.given_up.remote(), timeout=_ANSWER_S):
+    worker_args: WorkerArgs = settings["worker_args"]
+    if ray.get(worker_args.coordinator.given_up.remote(), timeout=_ANSWER_S):
         return
     loop = None
     try:
-        loop = _Loop(orders)
+        loop = _Loop(worker_args)
         loop.run()
     except FloatingPointError as error:
         # All workers read the same numbers and come here together; the first one knows where the batch was kept.
         if ray.train.get_context().get_world_rank() == 0:
-            give_up(orders.board, error, 0 if loop is None else loop.state.step)
+            give_up(worker_args.coordinator, error, 0 if loop is None else loop.state.step)
     except (InputError, LeaseLost, OSError) as error:
         if isinstance(error, OSError) and not is_full(error):
             raise
-        give_up(orders.board, error, 0 if loop is None else loop.state.step)
+        give_up(worker_args.coordinator, error, 0 if loop is None else loop.state.step)
         if ray.train.get_context().get_world_size() > 1:
             raise
 
@@ -74,9 +81,9 @@ def train_worker(settings: dict[str, Any]) -> None:
 class _Loop:
     """State of one worker between steps."""
 
-    def __init__(self, orders: Orders) -> None:
+    def __init__(self, worker_args: WorkerArgs) -> None:
         context = ray.train.get_context()
-        job, self._board = orders.job, orders.board
+        job, self._coordinator = worker_args.job, worker_args.coordinator
         self.job = job
         self.training, self.store = job.training, job.store()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
@@ -94,9 +101,9 @@ class _Loop:
             self.state.skipped = int(resume(found, self.state).get("skipped", 0))
         elif job.init_from is not None:
             load_weights(job.init_from, self.state)
-        self.herald = self._herald(orders, found)
-        self.writer = CheckpointWriter(job.checkpoints(self._warn), partial(self._before_commit, orders.token))
-        self.interval, self.ledger = Interval(self.training.batch_size), Ledger()
+        self.reporter = self._reporter(worker_args, found)
+        self.writer = CheckpointWriter(job.checkpoints(self._warn), partial(self._before_commit, worker_args.token))
+        self.interval, self.accumulator = ThroughputMeter(self.training.batch_size), MetricAccumulator()
         self._noticed = False
 
     def run(self) -> None:
@@ -104,23 +111,23 @@ class _Loop:
         try:
             self._steps()
         finally:
-            self.herald.close()
+            self.reporter.close()
 
     def _steps(self) -> None:
         parts, stopped = self._parts(), self.state.step >= self.steps
         while not stopped:
             with self.interval:
                 batch = next(parts)
-            self.ledger.add(train_step(self.state, batch, self.context, attention=self._wants_attention()))
+            self.accumulator.add(train_step(self.state, batch, self.context, attention=self._wants_attention()))
             self.interval.count()
-            self.herald.step = step = self.state.step
+            self.reporter.step = step = self.state.step
             last = step == self.steps
             due = {what for what in ("log", "picture", "checkpoint") if last or step % self._every(what) == 0}
             stopped = self._read(bool(due)) or last
             if "log" in due:
                 self._log()
             if "picture" in due:
-                draw_pictures(self.state, self.readers["validation"], self.herald.picture if not self.rank else None)
+                draw_pictures(self.state, self.readers["validation"], self.reporter.picture if not self.rank else None)
             if "checkpoint" in due:
                 self._checkpoint(validate(self.state, self.readers["validation"], self.rank, self.world))
             elif stopped:
@@ -140,7 +147,7 @@ class _Loop:
         return found[1] if found else store.fetch(name)
 
     def _warn(self, text: str) -> None:
-        self._board.post.remote(Warned(text))
+        self._coordinator.post.remote(Warned(text))
 
     def _build(self) -> TrainState:
         job = self.job
@@ -150,15 +157,15 @@ class _Loop:
         prepare_networks(stage, job.config.compute, self.device)
         return TrainState(stage, self.device)
 
-    def _herald(self, orders: Orders, found: Path | None) -> Herald:
+    def _reporter(self, worker_args: WorkerArgs, found: Path | None) -> ProgressReporter:
         job, first = self.job, self.rank == 0
         checkpoint = None if found is None else found.name
         began = Began(self.state.step, self.steps, self.world, self.state.skipped, checkpoint)
-        herald = Herald(orders.board, self.store, NullTracker(), began, loud=first)
+        reporter = ProgressReporter(worker_args.coordinator, self.store, NullTracker(), began, loud=first)
         if first:
-            herald.tracker = job.tracking.tracker(self._warn)
-            herald.tracker.parameters(flatten(job.config))
-        return herald
+            reporter.tracker = job.tracking.tracker(self._warn)
+            reporter.tracker.parameters(flatten(job.config))
+        return reporter
 
     def _parts(self) -> Iterator[list[Part]]:
         order = self.job.plan(self.rows, self.state.step, self.rank, self.world)
@@ -171,7 +178,7 @@ class _Loop:
     def _read(self, everything: bool) -> bool:
         """Take in what steps told; whether the run is to stop here."""
         stop = False
-        for numbers in self.ledger.read(everything):
+        for numbers in self.accumulator.read(everything):
             self.interval.add(numbers)
             if numbers.skipped:
                 self._skip(numbers)
@@ -183,7 +190,7 @@ class _Loop:
         self.state.skipped += 1
         phase, term = (not_finite(numbers.values) or "?/?").split("/", 1)
         where = f"stage {self.job.stage}, phase {phase}, step {numbers.step}: {term}"
-        self.herald.report(Skipped(numbers.step, self.state.skipped, f"{phase}/{term}"))
+        self.reporter.report(Skipped(numbers.step, self.state.skipped, f"{phase}/{term}"))
         if self.state.skipped <= self.training.max_skipped:
             return
         if self.rank == 0:
@@ -197,29 +204,29 @@ class _Loop:
         """Only the first worker asks; what follows is decided by all at one step."""
         if self.rank:
             return False
-        return self.herald.reason is not None or (_preemption_is_announced() and not self._noticed)
+        return self.reporter.reason is not None or (_preemption_is_announced() and not self._noticed)
 
     def _listen(self) -> bool:
         """All workers meet: is a machine about to be taken away, does the driver want to stop?"""
-        told = (self.herald.reason, _preemption_is_announced())
+        told = (self.reporter.reason, _preemption_is_announced())
         reason, announced = ray.train.collective.broadcast_from_rank_zero(told)
         if announced and not self._noticed:
             self._noticed = True
-            self.herald.report(Warned(f"a machine is about to be taken away: checkpoint at step {self.state.step}"))
+            self.reporter.report(Warned(f"a machine is about to be taken away: checkpoint at step {self.state.step}"))
             self._checkpoint({})
             self.writer.wait()
         if reason is not None:
-            self.herald.report(Stopping(self.state.step, reason))
+            self.reporter.report(Stopping(self.state.step, reason))
         return reason is not None
 
     def _log(self) -> None:
         pace = self.interval.pace()
         values = self.interval.finish()
         step, skipped = self.state.step, self.state.skipped
-        self.herald.report(Logged(step, self.steps, values, skipped, pace))
+        self.reporter.report(Logged(step, self.steps, values, skipped, pace))
         if self.rank == 0:
             rates = {f"learning_rate/{name}": rate for name, rate in self.state.learning_rates().items()}
-            self.herald.metrics(values | rates | {"skipped": skipped} | system_metrics(self.store.local), step)
+            self.reporter.metrics(values | rates | {"skipped": skipped} | system_metrics(self.store.local), step)
 
     def _checkpoint(self, measures: dict[str, float]) -> None:
         """A copy is made now, and written while training goes on."""
@@ -227,8 +234,8 @@ class _Loop:
             return
         step = self.state.step
         if measures:
-            self.herald.metrics({f"validation/{name}": value for name, value in measures.items()}, step)
-            self.herald.report(Validated(step, self.steps, measures))
+            self.reporter.metrics({f"validation/{name}": value for name, value in measures.items()}, step)
+            self.reporter.report(Validated(step, self.steps, measures))
         epoch, sample = epoch_position(step, self.training.batch_size, self.rows)
         extra = {
             "measures": measures,
@@ -244,12 +251,12 @@ class _Loop:
     def _before_commit(self, token: str) -> None:
         """In the writer's thread: is the run still ours, and is all that was told up to here safe?"""
         fence(self.store, token)
-        self.herald.tracker.flush()
+        self.reporter.tracker.flush()
 
     def _written(self, step: int, name: str) -> None:
         seconds = self.writer.last_seconds or 0.0
-        self.herald.report(Saved(step, name, seconds))
-        self.herald.metrics({"checkpoint_seconds": seconds}, step)
+        self.reporter.report(Saved(step, name, seconds))
+        self.reporter.metrics({"checkpoint_seconds": seconds}, step)
 
     def _leave(self) -> None:
         self.writer.wait()

@@ -16,7 +16,7 @@ from pipelines.evaluation.judge_training import identity
 from pipelines.evaluation.judges import JudgePaths
 from pipelines.evaluation.worker import Evaluation
 from pipelines.models.registry import assemble, register
-from pipelines.runs.status import Standing
+from pipelines.runs.status import JobStatus
 from pipelines.runtime.console import Log
 from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.storage.lease import Lease
@@ -88,13 +88,13 @@ def execute(run: Run, uri: str, log: Log, wait: float | None = None) -> Plan:
     store = Storage(run.out)
     with Lease.acquire(store, wait=wait, log=log), contextlib.ExitStack() as stack:
         refuse_reuse(store, "config.json")
-        standing = stack.enter_context(Standing(store, "run", None))
+        job_status = stack.enter_context(JobStatus(store, "run", None))
         prepare_store(uri, run.out / "mlflow_run.txt")
         write_atomically(run.out / "config.json", config_to_json(run.config))
         tags = {"objgan.recipe": run.config.recipe}
         with tracked_run(uri, run.out.name, run.out / "mlflow_run.txt", tags) as tracking:
             tracking.tracker().parameters({"recipe": run.config.recipe, "seed": run.config.seed})
-            actions = _counted(work, _actions(run, work, log), standing)
+            actions = _counted(work, _actions(run, work, log), job_status)
             results = run_plan(work, actions, uri, tracking.run or "", log)
             _summarise(tracking, results)
     return work
@@ -116,13 +116,13 @@ def stage_config(config: Config, stage: str, log: Log | None = None) -> Config:
     return config.model_copy(update={"compute": fitting})
 
 
-def _counted(work: Plan, actions: Mapping[str, Action], standing: Standing) -> Mapping[str, Action]:
+def _counted(work: Plan, actions: Mapping[str, Action], job_status: JobStatus) -> Mapping[str, Action]:
     """The actions, each of which says afterwards how many steps are done."""
 
     def counted(done: int, name: str) -> Action:
         def act(step: Step, folder: Path, tracking: Tracking) -> Mapping[str, Any]:
             facts = actions[name](step, folder, tracking)
-            standing.progress(done, len(work.steps))
+            job_status.progress(done, len(work.steps))
             return facts
 
         return act
@@ -130,8 +130,8 @@ def _counted(work: Plan, actions: Mapping[str, Action], standing: Standing) -> M
     return {step.name: counted(number, step.name) for number, step in enumerate(work.steps, 1)}
 
 
-def _standing(run: Run, folder: Path, stage: str) -> Standing:
-    return Standing(Storage(folder), stage, run.out.resolve().name)
+def _job_status(run: Run, folder: Path, stage: str) -> JobStatus:
+    return JobStatus(Storage(folder), stage, run.out.resolve().name)
 
 
 def _actions(run: Run, work: Plan, log: Log) -> Mapping[str, Action]:
@@ -161,8 +161,8 @@ def _prepare(run: Run, work: Plan, folder: Path, log: Log) -> dict[str, Any]:
     source = run.source
     if isinstance(source, Sample):
         source = sample_source(work.folder("sample") / "coco")
-    with _standing(run, folder, "prepare") as standing:
-        manifest = prepare(source, folder / "data", run.config, log, options=Options(standing=standing))
+    with _job_status(run, folder, "prepare") as job_status:
+        manifest = prepare(source, folder / "data", run.config, log, options=Options(job_status=job_status))
     return {"digest": manifest["digest"]}
 
 
@@ -184,8 +184,8 @@ def _evaluate(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) 
     what = Evaluation(
         model_folder(work), _data(work), seed=run.config.seed, workers=workers, judges=JudgePaths(run.judges)
     )
-    with _standing(run, folder, "evaluate") as standing:
-        measured = evaluate(what, log, standing=standing)
+    with _job_status(run, folder, "evaluate") as job_status:
+        measured = evaluate(what, log, job_status=job_status)
     save(measured, folder)
     log(measured.text())
     tracker = tracking.tracker()

@@ -28,7 +28,7 @@ from pipelines.data.shards.format import Shard, load_manifest, write_shard
 from pipelines.data.shards.manifest import SPLITS
 from pipelines.data.shards.rejected import Reject, read_rejects
 from pipelines.data.verify.manifest_checks import domain_faults, joint_faults, own_faults, rejected_faults
-from pipelines.data.verify.shard_checks import Fault, RowRules, Task, check_file, row_faults
+from pipelines.data.verify.shard_checks import CheckTask, Fault, RowRules, check_file, row_faults
 from pipelines.recipes import resolve
 from pipelines.storage.storage import Storage
 
@@ -271,7 +271,7 @@ def _faults(out: Path) -> Iterator[Fault]:
     rules = {split: RowRules(split, SIZE, len(manifest["classes"]), pixels=False) for split in SPLITS}
     for kind in ("shards", "indices"):
         for shard in (Shard(**facts) for facts in manifest[kind]):
-            task = Task(storage, shard, rules[shard.split] if kind == "shards" else None)
+            task = CheckTask(storage, shard, rules[shard.split] if kind == "shards" else None)
             reports[shard.name] = check_file(task)
             yield from reports[shard.name].faults
     yield from itertools.chain(

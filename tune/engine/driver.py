@@ -28,7 +28,7 @@ _GRACE_S = 150.0
 _DESK_S = 10.0
 
 
-class Conductor(ray.tune.Callback, ray.tune.Stopper):
+class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
     """Ray Tune calls it at every event, and asks it some times a second whether all is to end.
 
     `asked` is why the sweep is to end before its last trial: a signal, or `BUDGET`. `failure` is what kept a trial from
@@ -45,13 +45,13 @@ class Conductor(ray.tune.Callback, ray.tune.Stopper):
         self._told_at: float | None = None
         self._busy = 0
         self._retried: dict[str, int] = {}
-        self._desk: Any = None
+        self._stop_requests: Any = None
         self._lease: Lease | None = None
         self._units = 1
 
-    def begin(self, desk: Any, lease: Lease, allotment: Allotment) -> None:
+    def begin(self, stop_requests: Any, lease: Lease, allotment: Allotment) -> None:
         """All that is known once the cluster is there. Observers hear of the trials of earlier processes."""
-        self._desk, self._lease, self._units = desk, lease, allotment.workers
+        self._stop_requests, self._lease, self._units = stop_requests, lease, allotment.workers
         for row in self._rows.result().trials:
             self._tell(row)
 
@@ -118,7 +118,7 @@ class Conductor(ray.tune.Callback, ray.tune.Stopper):
         if self.asked is not None and self._told_at is None:
             self._told_at = now
             self._log(f"sweep {self._sweep.run}: {self.asked}; running trials leave a checkpoint")
-            self._desk.end_all.remote(self.asked)
+            self._stop_requests.end_all.remote(self.asked)
         if now - self._noted > _NOTE_S:
             self._noted = now
             self._put_state("running")
@@ -145,7 +145,7 @@ class Conductor(ray.tune.Callback, ray.tune.Stopper):
         if state == "interrupted" and self.asked is None:
             state = "stopped"
         if state == "stopped":
-            self._desk.end.remote(row.id, _STOPPED)
+            self._stop_requests.end.remote(row.id, _STOPPED)
         self.put(replace(row, state=state, error=told.get("error")))
         self._log(f"trial {row.id}: {state}" + (f" ({told['error']})" if told.get("error") else ""))
 
@@ -183,7 +183,7 @@ class Conductor(ray.tune.Callback, ray.tune.Stopper):
         """Why a trial's process ended with an error, in a line."""
         why = None
         with contextlib.suppress(ray.exceptions.RayError):
-            why = ray.get(self._desk.take_crash.remote(trial.config["job"]["trial"]), timeout=_DESK_S)
+            why = ray.get(self._stop_requests.take_crash.remote(trial.config["job"]["trial"]), timeout=_DESK_S)
         return why or "its process was killed, or its machine was lost"
 
     def _put_state(self, state: str, reason: str | None = None) -> None:
@@ -224,7 +224,7 @@ def _with_report(row: Trial, told: dict[str, Any]) -> Trial:
     )
 
 
-class Desk:
+class StopRequests:
     """The actor's class."""
 
     def __init__(self) -> None:
@@ -258,9 +258,9 @@ class Desk:
         return self._all or self._wishes.get(trial)
 
 
-def make_desk() -> Any:
+def make_stop_requests() -> Any:
     """A desk on the driver's own node."""
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
-    return ray.remote(num_cpus=0)(Desk).options(scheduling_strategy=here).remote()
+    return ray.remote(num_cpus=0)(StopRequests).options(scheduling_strategy=here).remote()

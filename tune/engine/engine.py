@@ -24,12 +24,12 @@ from pipelines.storage.lease import Lease
 from pipelines.storage.retry import Work, only_logged
 from pipelines.storage.storage import Storage
 from pipelines.training.job import TrainJob, identity
-from tune.engine.driver import Conductor, make_desk
+from tune.engine.driver import SweepDriver, make_stop_requests
 from tune.engine.preflight import check_sweep
 from tune.engine.schedulers import Rungs, make_scheduler
 from tune.engine.search import Suggestions, suggest
-from tune.engine.trial import Orders, SweepTrial
-from tune.sweep.checkpoint_lineage import Segments
+from tune.engine.trial import SweepTrial, TrialArgs
+from tune.sweep.checkpoint_lineage import CheckpointLineage
 from tune.sweep.resources import Allotment, plan_resources
 from tune.sweep.results import Observer, SweepResult, Trial
 from tune.sweep.spec_file import changed, load_sweep, save_sweep
@@ -87,19 +87,25 @@ def run_sweep(
                     observer.trial(row)
             return rows.result()
         work = _Advance()
-        conductor = Conductor(sweep, rows, [*observers, work], log)
-        with work, conductor.hearing(), ray_session(address, dashboard=True):
+        sweep_driver = SweepDriver(sweep, rows, [*observers, work], log)
+        with work, sweep_driver.hearing(), ray_session(address, dashboard=True):
             allotment = plan_resources(sweep, ray.cluster_resources(), own_cores(address))
             _announce(sweep, rows, allotment, log)
-            desk = make_desk()
+            stop_requests = make_stop_requests()
             try:
-                conductor.begin(desk, held, allotment)
-                _tune(sweep, rungs, _Trials(sweep, rows, conductor), Orders(sweep, desk, allotment.threads), allotment)
+                sweep_driver.begin(stop_requests, held, allotment)
+                _tune(
+                    sweep,
+                    rungs,
+                    _Trials(sweep, rows, sweep_driver),
+                    TrialArgs(sweep, stop_requests, allotment.threads),
+                    allotment,
+                )
             finally:
-                ray.kill(desk)
+                ray.kill(stop_requests)
                 with only_logged(f"cannot remove {store}/{_RAY}", log):
                     store.delete(_RAY)
-        conductor.finish()
+        sweep_driver.finish()
         return rows.result()
 
 
@@ -177,8 +183,8 @@ def _announce(sweep: Sweep, rows: TrialStore, allotment: Allotment, log: Log) ->
 class _Trials:
     """The trials that are left to do, as Ray Tune's configurations."""
 
-    def __init__(self, sweep: Sweep, rows: TrialStore, conductor: Conductor) -> None:
-        self._sweep, self._rows, self._conductor = sweep, rows, conductor
+    def __init__(self, sweep: Sweep, rows: TrialStore, sweep_driver: SweepDriver) -> None:
+        self._sweep, self._rows, self._sweep_driver = sweep, rows, sweep_driver
         self.past: Mapping[str, Trial] = dict(rows.rows)
         known = {row.number for row in rows.rows.values()}
         self._new = [number for number in range(sweep.budget.trials) if number not in known]
@@ -190,12 +196,12 @@ class _Trials:
 
     def next(self) -> dict[str, Any] | None:
         """A new one; None: there is none, or the sweep is to end."""
-        if not self._new or self._conductor.asked is not None:
+        if not self._new or self._sweep_driver.asked is not None:
             return None
         number = self._new.pop(0)
         settings = suggest(self._sweep, number, self._rows.rows.values())
         row = Trial(trial_id(self._sweep.seed, number), number, settings)
-        self._conductor.put(row)
+        self._sweep_driver.put(row)
         return self._config(row)
 
     def everything(self) -> list[dict[str, Any]]:
@@ -212,14 +218,14 @@ class _Trials:
     def _config(self, row: Trial) -> dict[str, Any]:
         settings = row.settings
         if self._sweep.scheduler == "pbt":
-            settings = Segments(self._sweep.store(), row.id, self._sweep.stage).settings or settings
+            settings = CheckpointLineage(self._sweep.store(), row.id, self._sweep.stage).settings or settings
         told = row.points[-1].step if row.points else 0
         return {"trial": row.id, "number": row.number, "settings": settings, "told": told}
 
 
-def _tune(sweep: Sweep, rungs: Rungs, trials: _Trials, orders: Orders, allotment: Allotment) -> None:
-    conductor, place = trials._conductor, sweep.store().child(_RAY)
-    trainable = ray.tune.with_parameters(SweepTrial, orders=orders)
+def _tune(sweep: Sweep, rungs: Rungs, trials: _Trials, trial_args: TrialArgs, allotment: Allotment) -> None:
+    sweep_driver, place = trials._sweep_driver, sweep.store().child(_RAY)
+    trainable = ray.tune.with_parameters(SweepTrial, trial_args=trial_args)
     resources = ray.tune.PlacementGroupFactory([allotment.driver])
     population = trials.everything() if sweep.scheduler == "pbt" else None
     search = None if population else Suggestions(trials.unfinished(), trials.next, sweep.goal)
@@ -230,15 +236,15 @@ def _tune(sweep: Sweep, rungs: Rungs, trials: _Trials, orders: Orders, allotment
             num_samples=1 if population else trials.count(),
             max_concurrent_trials=None if population else allotment.concurrent,
             search_alg=search,
-            scheduler=make_scheduler(sweep, rungs, trials.past.values(), orders.desk),
+            scheduler=make_scheduler(sweep, rungs, trials.past.values(), trial_args.stop_requests),
             reuse_actors=True,
         ),
         run_config=ray.tune.RunConfig(
             name="sweep",
             storage_path=place.path,
             storage_filesystem=None if place.local is not None else place.filesystem,
-            callbacks=[conductor],
-            stop=conductor,
+            callbacks=[sweep_driver],
+            stop=sweep_driver,
             failure_config=ray.tune.FailureConfig(max_failures=sweep.budget.retries),
             # There is nothing to say of a trial that ended; one that failed may have no checkpoint at all.
             checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
@@ -252,4 +258,4 @@ def _tune(sweep: Sweep, rungs: Rungs, trials: _Trials, orders: Orders, allotment
         with contextlib.suppress(UnpicklingError, EOFError):
             tuner.fit()
     except ray.tune.TuneError as error:
-        raise conductor.failure or error from None
+        raise sweep_driver.failure or error from None

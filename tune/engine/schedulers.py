@@ -28,7 +28,7 @@ class Rungs:
     steps: int
 
 
-def make_scheduler(sweep: Sweep, rungs: Rungs, past: Iterable[Trial], desk: Any) -> Any:
+def make_scheduler(sweep: Sweep, rungs: Rungs, past: Iterable[Trial], stop_requests: Any) -> Any:
     """Ray Tune's scheduler.
 
     Args:
@@ -49,7 +49,7 @@ def make_scheduler(sweep: Sweep, rungs: Rungs, past: Iterable[Trial], desk: Any)
         rule.remember(rows, sweep.goal)
         return rule
     if sweep.scheduler == "pbt":
-        return Population(sweep, rungs, rows, desk)
+        return Population(sweep, rungs, rows, stop_requests)
     return ray.tune.schedulers.FIFOScheduler()
 
 
@@ -134,8 +134,8 @@ class Population(ray.tune.schedulers.PopulationBasedTraining):
     New values stay within the ranges of the space.
     """
 
-    def __init__(self, sweep: Sweep, rungs: Rungs, rows: Mapping[str, Trial], desk: Any) -> None:
-        self._knobs, self._rows, self._goal, self._desk = sweep.space.knobs, rows, sweep.goal, desk
+    def __init__(self, sweep: Sweep, rungs: Rungs, rows: Mapping[str, Trial], stop_requests: Any) -> None:
+        self._knobs, self._rows, self._goal, self._stop_requests = sweep.space.knobs, rows, sweep.goal, stop_requests
         mutations = {
             name: list(knob.values) if knob.kind == "choice" else domain(knob)
             for name, knob in sweep.space.knobs.items()
@@ -164,7 +164,7 @@ class Population(ray.tune.schedulers.PopulationBasedTraining):
         """Called by Ray Tune."""
         decision = super().on_trial_result(tune_controller, trial, result)
         if decision == _PAUSE or trial.status == trial.PAUSED:
-            self._desk.end.remote(trial.config["job"]["trial"], _PAUSED)
+            self._stop_requests.end.remote(trial.config["job"]["trial"], _PAUSED)
         return decision
 
     def _get_new_config(self, trial: Any, trial_to_clone: Any) -> Any:

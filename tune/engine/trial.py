@@ -28,8 +28,8 @@ from pipelines.storage.storage import Storage
 from pipelines.training.driver import train
 from pipelines.training.job import TrainJob, needed_stages
 from tune.engine.preflight import trial_settings
-from tune.engine.trial_log import Measured
-from tune.sweep.checkpoint_lineage import Segments
+from tune.engine.trial_log import TrialLog
+from tune.sweep.checkpoint_lineage import CheckpointLineage
 from tune.sweep.outcomes import SettingsRefused, TrialCrashed, end_of, line_of
 from tune.sweep.results import Point
 from tune.sweep.sweep import Sweep
@@ -45,7 +45,7 @@ _LEASE_S = 120.0
 
 
 @dataclass(frozen=True)
-class Orders:
+class TrialArgs:
     """What a sweep's driver gives to the processes of its trials.
 
     desk:    actor where it leaves word for them
@@ -53,7 +53,7 @@ class Orders:
     """
 
     sweep: Sweep
-    desk: Any
+    stop_requests: Any
     threads: int = 0
 
 
@@ -65,9 +65,9 @@ class SweepTrial(ray.tune.Trainable):
     to pass on.
     """
 
-    def setup(self, config: dict[str, Any], orders: Orders) -> None:
+    def setup(self, config: dict[str, Any], trial_args: TrialArgs) -> None:
         """Called by Ray Tune once for a process."""
-        self._orders = orders
+        self._trial_args = trial_args
         self._work: TrialWork | None = None
         self._pointer: dict[str, Any] | None = None
         self._begin(config)
@@ -88,15 +88,17 @@ class SweepTrial(ray.tune.Trainable):
         try:
             return self._next()
         except Exception as error:
-            ray.get(self._orders.desk.crash.remote(self._trial["trial"], line_of(error)), timeout=_DESK_S)
+            ray.get(self._trial_args.stop_requests.crash.remote(self._trial["trial"], line_of(error)), timeout=_DESK_S)
             raise
 
     def _next(self) -> dict[str, Any]:
         if self._work is None:
-            orders = self._orders
-            if reason := ray.get(orders.desk.begin.remote(self._trial["trial"])):
+            trial_args = self._trial_args
+            if reason := ray.get(trial_args.stop_requests.begin.remote(self._trial["trial"])):
                 return {"step": 0, "done": True, "told": {"state": "interrupted", "error": None, "reason": reason}}
-            work = TrialWork(orders.sweep, orders.desk, orders.threads, self._trial, self._segments())
+            work = TrialWork(
+                trial_args.sweep, trial_args.stop_requests, trial_args.threads, self._trial, self._lineage()
+            )
             work.start()
             self._work = work
         return self._work.next()
@@ -118,15 +120,15 @@ class SweepTrial(ray.tune.Trainable):
         self._trial = dict(config["job"])
         self._work, self._pointer = None, None
 
-    def _segments(self) -> Segments:
+    def _lineage(self) -> CheckpointLineage:
         """The trial's segments, with a new one where a donor's weights are to be taken over."""
-        sweep, pointer = self._orders.sweep, self._pointer
-        segments = Segments(_storage(sweep), self._trial["trial"], sweep.stage)
+        sweep, pointer = self._trial_args.sweep, self._pointer
+        lineage = CheckpointLineage(_storage(sweep), self._trial["trial"], sweep.stage)
         if pointer is not None and pointer["trial"] != self._trial["trial"]:
-            segments.take_over(pointer, self._trial["settings"])
+            lineage.take_over(pointer, self._trial["settings"])
         if pointer is not None:
             self._trial["told"] = pointer["step"]
-        return segments
+        return lineage
 
     def _leave(self, reason: str) -> None:
         if self._work is not None:
@@ -140,15 +142,17 @@ def _storage(sweep: Sweep) -> Storage:
 
 
 class TrialWork(threading.Thread):
-    """Trains; `next` hands out reports in order. It is its runs' `Watcher`."""
+    """Trains; `next` hands out reports in order. It is its runs' `ReportListener`."""
 
-    def __init__(self, sweep: Sweep, desk: Any, threads: int, trial: dict[str, Any], segments: Segments) -> None:
+    def __init__(
+        self, sweep: Sweep, stop_requests: Any, threads: int, trial: dict[str, Any], lineage: CheckpointLineage
+    ) -> None:
         super().__init__(name="trial", daemon=True)
-        self._sweep, self._desk, self._segments = sweep, desk, segments
-        self._trial, self._settings = trial, segments.settings or trial["settings"]
+        self._sweep, self._stop_requests, self._lineage = sweep, stop_requests, lineage
+        self._trial, self._settings = trial, lineage.settings or trial["settings"]
         self._threads = threads
         self._store = sweep.store()
-        self._measured = Measured(self._store, trial["trial"], segments)
+        self._measured = TrialLog(self._store, trial["trial"], lineage)
         self._reports: queue.Queue[dict[str, Any] | TrialCrashed] = queue.Queue()
         self._reason: str | None = None
         self._error: Exception | None = None
@@ -177,13 +181,13 @@ class TrialWork(threading.Thread):
     def pointer(self) -> dict[str, Any]:
         """Where the weights of the last report are; they stay there."""
         point = self._measured.at(int(self._last["step"]))
-        if point["segment"] == self._segments.current:
+        if point["segment"] == self._lineage.current:
             self._measured.pin(self._sweep, point["name"])
         place = {name: point[name] for name in ("segment", "name", "step")}
         return {"trial": self._trial["trial"], **place}
 
     def event(self, event: Event) -> None:
-        """An event of the run: see `pipelines.training.supervisor.Watcher`."""
+        """An event of the run: see `pipelines.training.supervisor.ReportListener`."""
         match event:
             case Logged(step=step, values=values):
                 self._measured.trained(values["seconds_per_step"] * max(0, step - self._logged))
@@ -202,7 +206,7 @@ class TrialWork(threading.Thread):
         if self._reason is None and time.monotonic() - self._listened > _LISTEN_S:
             self._listened = time.monotonic()
             with contextlib.suppress(ray.exceptions.RayError):  # the driver is gone, and this process soon will be
-                self._reason = ray.get(self._desk.wish.remote(self._trial["trial"]), timeout=10)
+                self._reason = ray.get(self._stop_requests.wish.remote(self._trial["trial"]), timeout=10)
         return self._reason
 
     def run(self) -> None:
@@ -227,7 +231,7 @@ class TrialWork(threading.Thread):
         for stage in sweep.stages:
             self._stage, self._logged = stage, 0
             self._waiting = {}
-            store = self._segments.run(stage)
+            store = self._lineage.run(stage)
             job = TrainJob(
                 stage,
                 config,
@@ -256,7 +260,7 @@ class TrialWork(threading.Thread):
         """Reports of an earlier process that the sweep may not have heard of."""
         self._steps = job.total_steps(len(job.reader("train")))
         training, stage = job.training, self._sweep.stage
-        there = CheckpointStore(self._segments.run(stage), training.keep_checkpoints, stage_class(stage).objective)
+        there = CheckpointStore(self._lineage.run(stage), training.keep_checkpoints, stage_class(stage).objective)
         self._measured.recover(there, self._settings, self._sweep.goal.metric)
         for place, point in enumerate(self._measured.points):
             if point["step"] > self._trial["told"]:
@@ -305,7 +309,7 @@ class TrialWork(threading.Thread):
             "points": [asdict(_point(point)) for point in points],
             "checkpoint": None if best is None else best["name"],
             "segment": 0 if best is None else best["segment"],
-            "donors": self._segments.donors,
+            "donors": self._lineage.donors,
             "seconds": self._measured.seconds,
             "training_s": self._measured.training_s,
         }

@@ -9,7 +9,7 @@ from typing import Any
 from objgan.stages import stage_class
 from pipelines.storage.checkpoints import CheckpointStore
 from pipelines.storage.storage import Storage
-from tune.sweep.checkpoint_lineage import Segments
+from tune.sweep.checkpoint_lineage import CheckpointLineage
 from tune.sweep.sweep import Sweep
 from tune.sweep.trial_store import TRIALS
 
@@ -17,21 +17,21 @@ _FILE = "points.json"
 _POINTERS = 2
 
 
-class Measured:
+class TrialLog:
     """Points of one trial: step, seconds, measures, settings, and where the checkpoint is (segment and name).
 
     seconds:    since the trial began, over all its processes
     training_s: of these, inside training steps
     """
 
-    def __init__(self, store: Storage, trial: str, segments: Segments) -> None:
-        self._store, self._name, self._segments = store, f"{TRIALS}/{trial}/{_FILE}", segments
+    def __init__(self, store: Storage, trial: str, lineage: CheckpointLineage) -> None:
+        self._store, self._name, self._lineage = store, f"{TRIALS}/{trial}/{_FILE}", lineage
         facts = store.json(self._name) or {}
         # Weights that a take-over threw away lead nowhere.
         self.points: list[dict[str, Any]] = [
             point
             for point in facts.get("points", [])
-            if point["segment"] == segments.current or point["step"] <= segments.begins
+            if point["segment"] == lineage.current or point["step"] <= lineage.begins
         ]
         self.training_s = float(facts.get("training_s", 0.0))
         self._before, self._began = float(facts.get("seconds", 0.0)), time.monotonic()
@@ -54,7 +54,7 @@ class Measured:
             if any(point["step"] == step for point in self.points):
                 return False
             point = {"step": step, "seconds": self.seconds, "measures": measures, "settings": settings}
-            self.points.append({**point, "segment": self._segments.current, "name": name})
+            self.points.append({**point, "segment": self._lineage.current, "name": name})
             self.points.sort(key=lambda one: one["step"])
             facts = {"seconds": self.seconds, "training_s": self.training_s, "points": self.points}
             self._store.write(self._name, json.dumps(facts) + "\n")
@@ -62,7 +62,7 @@ class Measured:
 
     def recover(self, checkpoints: CheckpointStore, settings: dict[str, Any], goal: str) -> None:
         """Measures of checkpoints that were committed just before an earlier process died."""
-        begins = self._segments.begins if self._segments.current else -1
+        begins = self._lineage.begins if self._lineage.current else -1
         for name in checkpoints.names():
             step, measures = int(name.rsplit("_", 1)[-1]), checkpoints.measures(name)
             if step > begins and math.isfinite(measures.get(goal, math.nan)):
@@ -86,10 +86,10 @@ class Measured:
         with self._lock:
             if pointer is not None:
                 self._pointers = [*[name for name in self._pointers if name != pointer], pointer][-_POINTERS:]
-            now = self._segments.current
+            now = self._lineage.current
             best = self.best(sweep, [point for point in self.points if point["segment"] == now])
             names = {*self._pointers, *([] if best is None else [best["name"]])}
-            _checkpoints(self._segments.run(sweep.stage), sweep.stage).pin(*names)
+            _checkpoints(self._lineage.run(sweep.stage), sweep.stage).pin(*names)
 
 
 def _checkpoints(storage: Storage, stage: str) -> CheckpointStore:

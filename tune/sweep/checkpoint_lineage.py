@@ -17,7 +17,7 @@ from tune.sweep.trial_store import TRIALS, trial_folder
 _FILE = "segments.json"
 
 
-class Segments:
+class CheckpointLineage:
     """Those of one trial; `segments.json` is written last of all, so what is half copied never counts."""
 
     def __init__(self, store: Storage, trial: str, stage: str) -> None:

@@ -17,10 +17,10 @@ from pipelines.runtime.console import Log
 from pipelines.storage.lease import holder
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_tracker import EXPERIMENT, NEW_FILE, RUN_FILE, Sender, mlflow_client
-from pipelines.tracking.offline_queue import Backlog, Metrics, Parameters, Record, Status, Tags
+from pipelines.tracking.offline_queue import Metrics, OfflineQueue, Parameters, Record, Status, Tags
 from pipelines.tracking.tracker import Tracking, known_run, prepare_store, tracked_run
 from tune.space.space import with_settings
-from tune.sweep.checkpoint_lineage import Segments
+from tune.sweep.checkpoint_lineage import CheckpointLineage
 from tune.sweep.results import Point, State, Trial
 from tune.sweep.sweep import Goal, Sweep, SweepTracking
 from tune.sweep.trial_store import ENDED, trial_folder
@@ -203,7 +203,7 @@ class TrialRuns:
             run = self._run(where, trial, stage, store)
             if run is None and not store.exists(NEW_FILE):
                 continue  # it never began
-            backlog = Backlog(store)
+            backlog = OfflineQueue(store)
             names = backlog.names()
             kept = [record for name in names for record in backlog.read(name)]
             Sender(where.uri, run, store).send([*kept, *self._records(trial, stage, store)])
@@ -230,7 +230,7 @@ class TrialRuns:
         places = [(stage, at) for stage, at in self._places(trial) if at.exists(RUN_FILE) or at.exists(NEW_FILE)]
         for stage, store in places:
             try:
-                Backlog(store).add(self._records(trial, stage, store))
+                OfflineQueue(store).add(self._records(trial, stage, store))
             except OSError as error:
                 self._log(f"MLflow: what trial {trial.number} has to report could not be kept ({in_a_line(error)})")
                 return False
@@ -241,8 +241,8 @@ class TrialRuns:
         store, stage = self._sweep.store(), self._sweep.stage
         first = store.child(trial_folder(trial.id))
         found = [(name, first.child(name)) for name in self._sweep.stages[:-1]]
-        segments = range(Segments(store, trial.id, stage).current + 1)
-        return found + [(stage, store.child(trial_folder(trial.id, number)).child(stage)) for number in segments]
+        lineage = range(CheckpointLineage(store, trial.id, stage).current + 1)
+        return found + [(stage, store.child(trial_folder(trial.id, number)).child(stage)) for number in lineage]
 
     def _run(self, where: SweepTracking, trial: Trial, stage: str, store: Storage) -> str | None:
         return known_run(store) or find_run(where.uri, trial_key(where, trial.id, stage))

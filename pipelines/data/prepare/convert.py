@@ -42,7 +42,7 @@ waited for a worker that died."""
 
 
 @dataclass(frozen=True)
-class Report:
+class ConversionReport:
     """What became of a block: its shard, if any row came out; what did not; whether it was there already."""
 
     shard: Shard | None
@@ -119,7 +119,7 @@ def write_block(block: pa.Table, **arguments: Any) -> pa.Table:
     return pa.table({"report": [json.dumps(report)]})
 
 
-def read_report(text: str) -> Report:
+def read_report(text: str) -> ConversionReport:
     """The report of a worker.
 
     Raises:
@@ -141,19 +141,19 @@ def receipt_path(out: Path, shard: str) -> Path:
     return out / WORK / "receipts" / f"{shard}.json"
 
 
-def write_receipt(out: Path, name: str, report: Report) -> None:
+def write_receipt(out: Path, name: str, report: ConversionReport) -> None:
     """Note that a shard is finished."""
     objgan.files.write_atomically(receipt_path(out, name), json.dumps(asdict(report)))
 
 
-def read_receipt(out: Path, name: str) -> Report | None:
+def read_receipt(out: Path, name: str) -> ConversionReport | None:
     """What was noted of a shard; None: nothing, or nothing legible."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         return _report(json.loads(receipt_path(out, name).read_text()))
     return None
 
 
-def finished(block: pa.Table, out: Path) -> Report | None:
+def finished(block: pa.Table, out: Path) -> ConversionReport | None:
     """The report of a block that was made before, from the same inputs, and whose shard is still what it was."""
     noted = read_receipt(out, block["shard"][0].as_py())
     if noted is None or noted.inputs != block["inputs"][0].as_py():
@@ -162,14 +162,14 @@ def finished(block: pa.Table, out: Path) -> Report | None:
         path = out / noted.shard.name
         if not path.is_file() or objgan.files.sha256(path) != noted.shard.sha256:
             return None
-    return Report(noted.shard, noted.inputs, noted.rejected, kept=True)
+    return ConversionReport(noted.shard, noted.inputs, noted.rejected, kept=True)
 
 
 WORK = ".work"
 """Folder in the prepared one, of what is needed until it is finished."""
 
 
-def _make(block: pa.Table, images: list[str] | None, out: str, run: str, **settings: Any) -> Report:
+def _make(block: pa.Table, images: list[str] | None, out: str, run: str, **settings: Any) -> ConversionReport:
     split, name, inputs = (block[column][0].as_py() for column in ("split", "shard", "inputs"))
     records = records_of(block, Path(out) / WORK)
     with Attempts(Path(out) / WORK, name, inputs, run) as attempts:
@@ -179,7 +179,7 @@ def _make(block: pa.Table, images: list[str] | None, out: str, run: str, **setti
             shard = write_shard(Path(out), name, split, converted.table())
             shard = replace(shard, inputs=inputs, contradictions=dict(sorted(converted.contradictions.items())))
         rejected = tuple(Reject(**{**asdict(one), "shard": name}) for one in converted.rejected)
-        report = Report(shard, inputs, rejected)
+        report = ConversionReport(shard, inputs, rejected)
         write_receipt(Path(out), name, report)
     return report
 
@@ -237,9 +237,9 @@ def records_of(block: pa.Table, work: Path) -> list[Record]:
     return list(records.values())
 
 
-def _report(facts: dict[str, Any]) -> Report:
+def _report(facts: dict[str, Any]) -> ConversionReport:
     shard = None if facts["shard"] is None else Shard(**facts["shard"])
-    return Report(shard, facts["inputs"], tuple(Reject(**one) for one in facts["rejected"]), facts["kept"])
+    return ConversionReport(shard, facts["inputs"], tuple(Reject(**one) for one in facts["rejected"]), facts["kept"])
 
 
 def _name(error: OSError) -> str | None:

@@ -21,7 +21,7 @@ _NESTED = pa.list_(pa.list_(pa.float64()))
 _ORDER = [("image_id", "ascending"), ("id", "ascending"), ("place", "ascending")]
 
 
-class Spill:
+class ExternalSort:
     """Writes rows, which have an `image_id`, an `id` and a `place` in the input, as sorted runs `NAME-0.arrow`, ..."""
 
     def __init__(self, folder: Path, name: str, schema: pa.Schema) -> None:

@@ -23,7 +23,7 @@ from pipelines.data.prepare.coco_records import (
     known_number,
     object_row,
 )
-from pipelines.data.prepare.external_sort import Clash, Spill, drop_repeats, scan
+from pipelines.data.prepare.external_sort import Clash, ExternalSort, drop_repeats, scan
 from pipelines.data.prepare.json_stream import first_record, records
 from pipelines.data.prepare.record_values import Unusable, whole_or_none
 from pipelines.data.prepare.source import CocoPart, CocoSource, Sizes
@@ -181,16 +181,16 @@ class _Reading:
             yield Reject("image", number, number, "join", "in the captions JSON alone, the instances JSON lacks it")
 
     def _spill(self, kind: str, schema: pa.Schema, parse: _Parse) -> Iterator[Reject]:
-        spill, ends = Spill(self._work, kind, schema), [0] * len(self._source.parts)
+        sorter, ends = ExternalSort(self._work, kind, schema), [0] * len(self._source.parts)
         for place, (part, annotation) in enumerate(self._annotations(_WHAT[kind])):
             self.totals[kind] += 1
             ends[part] = place + 1
             try:
-                spill.add(parse(annotation, place))
+                sorter.add(parse(annotation, place))
             except Unusable as error:
                 own, image_id = (whole_or_none(annotation.get(name)) for name in ("id", "image_id"))
                 yield Reject(kind, own, image_id, "read", error.reason, error.detail or shown(annotation))
-        spill.close()
+        sorter.close()
         if len(ends) > 1:
             self._drop_repeats(kind, np.maximum.accumulate(ends))
 

@@ -24,7 +24,7 @@ from objgan.sections import DataConfig
 from objgan.word_vectors import PipelineVectors
 from pipelines.data.prepare.convert import (
     WORK,
-    Report,
+    ConversionReport,
     Runner,
     block_of,
     inputs_of,
@@ -42,7 +42,7 @@ from pipelines.data.shards.format import ROWS_PER_SHARD, Shard, load_manifest, s
 from pipelines.data.shards.manifest import FORMATS, MANIFEST, REJECTED, SPLITS
 from pipelines.data.shards.progress import ShardProgress
 from pipelines.data.shards.rejected import Reject, RejectCounts, read_rejects
-from pipelines.runs.status import Standing
+from pipelines.runs.status import JobStatus
 
 Log = Callable[[str], None]
 
@@ -61,7 +61,7 @@ class Options:
     strict: bool = False
     retry: bool = False
     vectors: Path | None = None
-    standing: Standing | None = None
+    job_status: JobStatus | None = None
     """Hears how far it is."""
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ def prepare(
         forget_rejects(out)
     out.mkdir(parents=True, exist_ok=True)
     data = _read(source, sizes, out / WORK, options, log)
-    result = _Work(source, sizes, out, config.data, facts, run, log, options.standing).convert(data)
+    result = _Work(source, sizes, out, config.data, facts, run, log, options.job_status).convert(data)
     rejected = list_rejects(result)
     refuse_lost(data.totals, rejected, out / REJECTED)
     if options.strict:
@@ -217,7 +217,7 @@ class _Work:
     facts: _Facts
     run: Runner
     log: Log
-    standing: Standing | None = None
+    job_status: JobStatus | None = None
 
     def convert(self, data: Ingested) -> Result:
         """All shards. Where rejected images leave a split empty, the rest is divided again without them."""
@@ -289,12 +289,12 @@ class _Work:
                 lost += [one.image_id for one in report.rejected if one.kind == "image" and one.image_id is not None]
         return shards, lost
 
-    def _tell(self, done: int, total: int, report: Report, images: int) -> None:
-        if self.standing is None:
+    def _tell(self, done: int, total: int, report: ConversionReport, images: int) -> None:
+        if self.job_status is None:
             return
-        self.standing.progress(done, total, 0 if report.kept else images)
+        self.job_status.progress(done, total, 0 if report.kept else images)
         if not report.kept:
-            self.standing.rejected(len(report.rejected))
+            self.job_status.rejected(len(report.rejected))
 
     def _rejects_of(self, names: list[str], lost: list[int]) -> dict[int, list[Reject]]:
         """What was rejected of the images that will be left out of the next plan, and so belong to no shard."""
@@ -356,7 +356,7 @@ def reopen(out: Path, manifest: Mapping[str, Any], log: Log) -> None:
         if any(one.kind == "image" for one in lost):
             receipt_path(out, shard.name).unlink(missing_ok=True)
         else:
-            write_receipt(out, shard.name, Report(shard, shard.inputs, tuple(lost)))
+            write_receipt(out, shard.name, ConversionReport(shard, shard.inputs, tuple(lost)))
     (out / MANIFEST).unlink()
     log(f"prepare: taking the {manifest['rejected']['kinds']['image']} rejected images again")
 

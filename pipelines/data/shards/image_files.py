@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import pyarrow.fs
 
-from pipelines.storage.retry import brief, persist
+from pipelines.storage.retry import brief, retry
 from pipelines.storage.storage import Storage
 
 MOST_BYTES = 2 << 30
@@ -89,7 +89,7 @@ def read_bytes(place: Storage, name: str) -> bytes:
                 raise Unreadable("cannot read the file", f"{name[:_SHOWN]}: {brief(error)}") from None
             raise
 
-    return persist(f"storage {place}: cannot read {name[:_SHOWN]}", read, place.patience, place.log)
+    return retry(f"storage {place}: cannot read {name[:_SHOWN]}", read, place.patience, place.log)
 
 
 @lru_cache(64)
@@ -136,12 +136,12 @@ def _size(place: Storage, path: str) -> int | None:
             raise
         return facts.st_size if stat.S_ISREG(facts.st_mode) else None
 
-    return persist(f"storage {place}: cannot look for images", look, place.patience, place.log)
+    return retry(f"storage {place}: cannot look for images", look, place.patience, place.log)
 
 
 def _listed(place: Storage) -> dict[str, int]:
     selector = pyarrow.fs.FileSelector(place.path, recursive=True, allow_not_found=True)
-    infos = persist(
+    infos = retry(
         f"storage {place}: cannot list the images",
         lambda: place.filesystem.get_file_info(selector),
         place.patience,

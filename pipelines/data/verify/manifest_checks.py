@@ -15,7 +15,7 @@ from pipelines.data.shards.format import Shard, dataset_digest
 from pipelines.data.shards.manifest import INDEX, MANIFEST, SHARD, SPLITS
 from pipelines.data.shards.rejected import Reject, RejectCounts
 from pipelines.data.shards.remote import read_bytes
-from pipelines.data.verify.shard_checks import Fault, Report, cannot, wrong_bytes
+from pipelines.data.verify.shard_checks import CheckReport, Fault, cannot, wrong_bytes
 from pipelines.storage.retry import StorageAway
 from pipelines.storage.storage import Storage
 
@@ -103,7 +103,7 @@ def own_faults(manifest: Mapping[str, Any]) -> Iterator[Fault]:
             yield Fault(MANIFEST, f"lists no index of {split}, or several")
 
 
-def joint_faults(manifest: Mapping[str, Any], reports: Mapping[str, Report]) -> Iterator[Fault]:
+def joint_faults(manifest: Mapping[str, Any], reports: Mapping[str, CheckReport]) -> Iterator[Fault]:
     """Totals, indices of other rows, images that occur twice; nothing where a shard could not be read."""
     shards = [reports[facts["name"]] for facts in manifest["shards"]]
     if any(report.image_ids is None for report in shards):
@@ -123,11 +123,11 @@ def joint_faults(manifest: Mapping[str, Any], reports: Mapping[str, Report]) -> 
         yield Fault(MANIFEST, f"and {len(twice) - _MOST_TWICE} more images are there more than once")
 
 
-def _ids(report: Report) -> np.ndarray:
+def _ids(report: CheckReport) -> np.ndarray:
     return np.zeros(0, np.int64) if report.image_ids is None else report.image_ids
 
 
-def _joined(reports: Iterator[Report]) -> np.ndarray:
+def _joined(reports: Iterator[CheckReport]) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.int64), *map(_ids, reports)])
 
 

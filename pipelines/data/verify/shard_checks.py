@@ -141,7 +141,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Task:
+class CheckTask:
     """One file to read; rules: of its rows, None of an index."""
 
     storage: Storage
@@ -150,7 +150,7 @@ class Task:
 
 
 @dataclass
-class Report:
+class CheckReport:
     """What came of one file; image_ids: of its rows, in order, None where they cannot be read; more: faults untold."""
 
     shard: Shard
@@ -168,14 +168,14 @@ class Report:
             self.more += 1
 
 
-def check_file(task: Task) -> Report:
+def check_file(task: CheckTask) -> CheckReport:
     """Read one file, all of it. Its faults are told, never raised.
 
     Raises:
         StorageAway: storage did not answer, which is not the file's fault.
         InputError: access to a remote storage was denied.
     """
-    report = Report(task.shard)
+    report = CheckReport(task.shard)
     try:
         data = read_bytes(task.storage, task.shard.name)
     except StorageAway:
@@ -216,7 +216,7 @@ def _in_a_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _check_table(table: pa.Table, task: Task, report: Report) -> None:
+def _check_table(table: pa.Table, task: CheckTask, report: CheckReport) -> None:
     """Schema and number of rows, then every row."""
     expected = INDEX_SCHEMA if task.rules is None else SCHEMA
     version = (table.schema.metadata or {}).get(b"objgan.schema_version", b"none").decode(errors="replace")

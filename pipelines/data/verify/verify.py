@@ -19,7 +19,7 @@ from pipelines.data.shards.format import Shard
 from pipelines.data.shards.progress import ShardProgress
 from pipelines.data.shards.remote import read_manifest
 from pipelines.data.verify.manifest_checks import domain_faults, extra_files, joint_faults, own_faults, rejected_faults
-from pipelines.data.verify.shard_checks import Fault, Report, RowRules, Task, check_file
+from pipelines.data.verify.shard_checks import CheckReport, CheckTask, Fault, RowRules, check_file
 from pipelines.storage.storage import Storage
 
 Log = Callable[[str], None]
@@ -63,7 +63,7 @@ def verify(location: str | Path, log: Log, processes: int | None = None) -> Veri
     """
     storage = Storage(location, log=log)
     manifest = read_manifest(storage)
-    found, reports = Verified(str(storage)), dict[str, Report]()
+    found, reports = Verified(str(storage)), dict[str, CheckReport]()
 
     def tell(faults: Iterable[Fault]) -> None:
         for fault in faults:
@@ -91,13 +91,13 @@ def verify(location: str | Path, log: Log, processes: int | None = None) -> Veri
     return found
 
 
-def _reports(storage: Storage, manifest: Mapping[str, Any], log: Log, processes: int) -> Iterator[Report]:
+def _reports(storage: Storage, manifest: Mapping[str, Any], log: Log, processes: int) -> Iterator[CheckReport]:
     """One a shard and one an index."""
     size, classes = int(manifest["settings"]["image_size"]), len(manifest["classes"])
     pixels = bool(manifest["columns"]["image"])
     shards = [Shard(**facts) for facts in manifest["shards"]]
-    tasks = [Task(storage, one, RowRules(one.split, size, classes, pixels)) for one in shards]
-    tasks += [Task(storage, Shard(**facts), None) for facts in manifest["indices"]]
+    tasks = [CheckTask(storage, one, RowRules(one.split, size, classes, pixels)) for one in shards]
+    tasks += [CheckTask(storage, Shard(**facts), None) for facts in manifest["indices"]]
     listed = {shard.name for shard in shards}
     with ShardProgress(len(shards), sum(shard.rows for shard in shards), log, "verify") as progress:
         for report in _read_all(tasks, processes):
@@ -106,7 +106,7 @@ def _reports(storage: Storage, manifest: Mapping[str, Any], log: Log, processes:
                 progress.add(report.shard.rows, kept=False)
 
 
-def _read_all(tasks: list[Task], processes: int) -> Iterator[Report]:
+def _read_all(tasks: list[CheckTask], processes: int) -> Iterator[CheckReport]:
     """Every file's report, in order; a file that kills the process that reads it is told as such."""
     left = dict(enumerate(tasks))
     while left:
@@ -118,7 +118,7 @@ def _read_all(tasks: list[Task], processes: int) -> Iterator[Report]:
                 yield _alone(left.pop(number))
 
 
-def _pooled(left: dict[int, Task], processes: int) -> Iterator[Report]:
+def _pooled(left: dict[int, CheckTask], processes: int) -> Iterator[CheckReport]:
     """Reports on the tasks of `left`, each of which is taken out of it when it is done."""
     alive, ours = _SPAWN.Pipe(duplex=False)
     pool = ProcessPoolExecutor(processes, _SPAWN, _begin, (alive,))
@@ -151,10 +151,10 @@ def _begin(alive: Connection) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _alone(task: Task) -> Report:
+def _alone(task: CheckTask) -> CheckReport:
     try:
         return next(_pooled({0: task}, 1))
     except BrokenProcessPool:
-        report = Report(task.shard)
+        report = CheckReport(task.shard)
         report.blame("the process that read it died: memory is short, or it is damaged so that its decoder crashes")
         return report

@@ -17,7 +17,7 @@ from objgan.domain import Domain
 from pipelines.data.prepare.convert import run_here as prepare_here
 from pipelines.data.prepare.prepare import prepare
 from pipelines.data.sample import make_sample
-from pipelines.evaluation.evaluate import Measured, evaluate, run_here, save
+from pipelines.evaluation.evaluate import EvaluationResult, evaluate, run_here, save
 from pipelines.evaluation.judge_training import judge_jobs, keep
 from pipelines.evaluation.judges import SECOND_ENCODERS, JudgePaths
 from pipelines.evaluation.protocols import PROTOCOLS, Protocol
@@ -115,7 +115,7 @@ class SampleRuns:
         """The image stage at these settings, for so many minutes of steps (None: for its steps)."""
         return fit(self.job("images", config, folder, log), log, minutes)
 
-    def measure(self, config: Config, images: Path, folder: Path, log: Log) -> Measured:
+    def measure(self, config: Config, images: Path, folder: Path, log: Log) -> EvaluationResult:
         """Evaluate the model made of an image stage's checkpoint and the other stages; keeps both in `folder`."""
         checkpoints = {name: self.stage(name, log).checkpoint for name in EARLIER} | {"images": images}
         assemble(config, self.prepared, checkpoints, folder)
@@ -131,7 +131,7 @@ def timed(fitted: Fitted) -> Row:
     return {"seconds": round(fitted.seconds, 1), "step": fitted.step, "threads": torch.get_num_threads()}
 
 
-def figures(measured: Measured) -> dict[str, dict[str, Any]]:
+def figures(measured: EvaluationResult) -> dict[str, dict[str, Any]]:
     """Name without the protocol -> value, interval, number of samples, ceiling; NaN as None."""
     end = f"_{measured.protocol}"
     return {
@@ -145,7 +145,7 @@ def figures(measured: Measured) -> dict[str, dict[str, Any]]:
     }
 
 
-def per_image(measured: Measured, names: Collection[str]) -> dict[str, dict[str, Any]]:
+def per_image(measured: EvaluationResult, names: Collection[str]) -> dict[str, dict[str, Any]]:
     """Each named measure's figures by image: {"ids": [...], "values": [...]}, ordered by id; NaN as None."""
     end, table = f"_{measured.protocol}", measured.samples.to_pydict()
     found: dict[str, dict[str, Any]] = {}

@@ -12,7 +12,7 @@ from objgan.metrics.objects import (
     silhouettes,
     visible_shapes,
 )
-from objgan.networks.judge import Judge, Judgement
+from objgan.networks.judge import Judge, JudgeLogits
 
 CLASSES, GRID, SIDE = 3, 32, 64
 NOTHING = CLASSES
@@ -33,7 +33,7 @@ def _layout(
     return Layout(label, values, torch.tensor([count]), shapes if masks else None)
 
 
-def _seen(cells: dict[int, tuple[slice, slice]], colours: dict[int, tuple[slice, slice]] | None = None) -> Judgement:
+def _seen(cells: dict[int, tuple[slice, slice]], colours: dict[int, tuple[slice, slice]] | None = None) -> JudgeLogits:
     """Logits of 8 at the given (rows, columns), for nothing elsewhere; scene 2."""
     classes, colour = torch.zeros(1, CLASSES + 1, GRID, GRID), torch.zeros(1, 10, GRID, GRID)
     classes[0, NOTHING] = 8
@@ -42,7 +42,7 @@ def _seen(cells: dict[int, tuple[slice, slice]], colours: dict[int, tuple[slice,
         classes[0, index, rows, columns] = 8
     for index, (rows, columns) in (colours or {}).items():
         colour[0, index, rows, columns] = 8
-    return Judgement(classes, colour, torch.tensor([[0.0, 0.0, 1.0, 0.5]]))
+    return JudgeLogits(classes, colour, torch.tensor([[0.0, 0.0, 1.0, 0.5]]))
 
 
 def test_the_class_and_colour_of_most_cells_of_a_shape_win() -> None:

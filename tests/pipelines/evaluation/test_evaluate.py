@@ -27,12 +27,12 @@ from pipelines.data.prepare.convert import run_here as prepare_here
 from pipelines.data.prepare.prepare import prepare
 from pipelines.data.sample import make_sample
 from pipelines.data.shards.format import load_manifest, read_split
-from pipelines.evaluation.evaluate import Measured, check, evaluate, run_here, run_on_ray, save
+from pipelines.evaluation.evaluate import EvaluationResult, check, evaluate, run_here, run_on_ray, save
 from pipelines.evaluation.judge_training import OTHER_SEED, identity, judge_jobs
 from pipelines.evaluation.judges import JUDGE, SECOND_ENCODERS, JudgePaths
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.synthesis import Synthesis
-from pipelines.evaluation.worker import Evaluation, Measurer, Task
+from pipelines.evaluation.worker import Evaluation, EvaluationTask, Measurer
 from pipelines.recipes import resolve
 from pipelines.runs.listing import find_runs, to_go_on
 from pipelines.storage.lease import Lease
@@ -83,11 +83,11 @@ def what(tmp_path_factory: pytest.TempPathFactory, data: Path, config: Config) -
 
 
 @pytest.fixture(scope="module")
-def measured(what: Evaluation) -> Measured:
+def measured(what: Evaluation) -> EvaluationResult:
     return evaluate(what, lambda line: None, run_here)
 
 
-def _check_same(a: Measured, b: Measured, exact: bool = False) -> None:
+def _check_same(a: EvaluationResult, b: EvaluationResult, exact: bool = False) -> None:
     assert a.counts == b.counts
     assert a.samples.drop_columns("value") == b.samples.drop_columns("value")
     if exact:
@@ -96,7 +96,7 @@ def _check_same(a: Measured, b: Measured, exact: bool = False) -> None:
         assert a.means == pytest.approx(b.means, rel=1e-3, abs=1e-4)
 
 
-def test_every_measure_is_there_with_its_row_and_protocol(measured: Measured) -> None:
+def test_every_measure_is_there_with_its_row_and_protocol(measured: EvaluationResult) -> None:
     rows = {name.split("/")[0] for name in measured.scores}
     assert rows == {
         *("encoders", "boxes", "shapes", "images"),
@@ -114,7 +114,7 @@ def test_every_measure_is_there_with_its_row_and_protocol(measured: Measured) ->
     assert not any(name.split("/")[-1].startswith(("fid", "kid", "is_")) for name in measured.scores)
 
 
-def test_intervals_hold_their_figures_and_true_images_are_the_ceiling(measured: Measured) -> None:
+def test_intervals_hold_their_figures_and_true_images_are_the_ceiling(measured: EvaluationResult) -> None:
     for one in measured.scores.values():
         assert one.interval is None or one.interval[0] <= one.value <= one.interval[1]
     assert measured.means["true_images/fd_encoder_p"] == pytest.approx(0, abs=1e-9)
@@ -122,13 +122,13 @@ def test_intervals_hold_their_figures_and_true_images_are_the_ceiling(measured: 
     assert ours.ceiling == measured.means["true_images/r_precision_p"]
 
 
-def test_the_size_of_batches_changes_nothing(what: Evaluation, measured: Measured) -> None:
+def test_the_size_of_batches_changes_nothing(what: Evaluation, measured: EvaluationResult) -> None:
     _check_same(measured, evaluate(replace(what, batch=7), lambda line: None, run_here))
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_local")
-def test_workers_on_ray_change_nothing(what: Evaluation, measured: Measured) -> None:
+def test_workers_on_ray_change_nothing(what: Evaluation, measured: EvaluationResult) -> None:
     _check_same(measured, evaluate(replace(what, workers=2), lambda line: None, run_on_ray), exact=True)
 
 
@@ -149,7 +149,7 @@ def test_a_batch_that_kills_its_workers_is_named_and_ends_the_command(what: Eval
 
 
 def test_the_seed_changes_noise_and_captions(what: Evaluation) -> None:
-    tasks = [Task("rows", 0), Task("diversity", 0)]
+    tasks = [EvaluationTask("rows", 0), EvaluationTask("diversity", 0)]
     one, again, other = ([found.values for found in run_here(replace(what, seed=seed), tasks)] for seed in (3, 3, 4))
     for a, b in zip(one, again, strict=True):
         np.testing.assert_equal(a, b)
@@ -198,7 +198,7 @@ def test_without_judges_no_image_is_judged(what: Evaluation) -> None:
     assert "no second encoders" in measured.skipped["r_precision, fd_encoder, diversity_encoder"]
 
 
-def test_what_is_written(measured: Measured, tmp_path: Path) -> None:
+def test_what_is_written(measured: EvaluationResult, tmp_path: Path) -> None:
     save(measured, tmp_path)
     facts = json.loads((tmp_path / "measures.json").read_text())
     assert facts["protocol"] == "p"
@@ -270,9 +270,9 @@ def test_data_of_boxes_alone_show_layouts(prepared_boxes: Path, data_config: Con
 
 def test_a_task_depends_on_nothing_else(what: Evaluation) -> None:
     measurer = Measurer(what)
-    first = measurer(Task("rows", 1))
-    measurer(Task("rows", 0))
-    np.testing.assert_equal(first.values, measurer(Task("rows", 1)).values)
+    first = measurer(EvaluationTask("rows", 1))
+    measurer(EvaluationTask("rows", 0))
+    np.testing.assert_equal(first.values, measurer(EvaluationTask("rows", 1)).values)
 
 
 def test_judges_need_attributes_and_another_seed(data: Path, prepared: Path, config: Config, tmp_path: Path) -> None:

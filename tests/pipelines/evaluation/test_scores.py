@@ -5,17 +5,17 @@ import pytest
 import torch
 
 from pipelines.evaluation.protocols import FROM_CAPTIONS, FROM_LAYOUTS, TRUE_IMAGES, Protocol
-from pipelines.evaluation.scores import Findings, Score, score, text_table
+from pipelines.evaluation.scores import SampleMetrics, Score, score, text_table
 
 PROTOCOL = Protocol("p")
 NUMBER, CHANNELS = 1500, 16
 
 
-def findings(**rows: torch.Tensor) -> Findings:
+def findings(**rows: torch.Tensor) -> SampleMetrics:
     """Captions and true images are alike, and images of the given rows have the given vectors."""
     vectors = torch.randn(NUMBER, CHANNELS, generator=torch.Generator().manual_seed(0))
     words = torch.arange(NUMBER)[:, None].expand(-1, 4)
-    found = Findings()
+    found = SampleMetrics()
     arrays = {
         f"{TRUE_IMAGES}/words_p": words,
         f"{TRUE_IMAGES}/caption_vectors_p": vectors,
@@ -26,7 +26,7 @@ def findings(**rows: torch.Tensor) -> Findings:
     return found
 
 
-def scores_of(found: Findings, protocol: Protocol = PROTOCOL) -> dict[str, Score]:
+def scores_of(found: SampleMetrics, protocol: Protocol = PROTOCOL) -> dict[str, Score]:
     return score(found, protocol, seed=0)[0]
 
 
@@ -73,7 +73,7 @@ def test_captions_of_the_same_words_do_not_compete() -> None:
 def test_the_distance_is_to_each_true_image_once() -> None:
     """The second half are further captions of the images in the first."""
     vectors = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
-    found = Findings()
+    found = SampleMetrics()
     twice = torch.cat([vectors, vectors + 5])
     names = (f"{TRUE_IMAGES}/image_vectors_p", f"{FROM_LAYOUTS}/image_vectors_p")
     keys = [(index % 40, index // 40) for index in range(80)]
@@ -87,7 +87,7 @@ def test_object_accuracy_by_class_and_by_image() -> None:
     """Class 0 is named in four captions and found in one of them, class 1 in one and found: 5/8 and 2/5."""
     named = torch.tensor([[1, 0, 0], [1, 0, 0], [1, 0, 0], [1, 1, 0]], dtype=torch.bool)
     seen = torch.tensor([[1, 1, 1], [0, 1, 1], [0, 0, 0], [0, 1, 0]], dtype=torch.bool)
-    found = Findings()
+    found = SampleMetrics()
     found.add({f"{TRUE_IMAGES}/named_p": named, f"{FROM_CAPTIONS}/found_p": seen}, [(i, 0) for i in range(4)])
     scores = scores_of(found)
     assert scores[f"{FROM_CAPTIONS}/soa_c_p"].value == pytest.approx(5 / 8)
@@ -98,7 +98,7 @@ def test_fidelity_is_of_features_and_of_logits() -> None:
     """The same images: no distance. The same class for all: an inception score of 1."""
     features = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
     logits = torch.tensor([[9.0, 0.0, 0.0]]).expand(60, -1)
-    found = Findings()
+    found = SampleMetrics()
     names = {f"{row}/inception_p": features for row in (TRUE_IMAGES, FROM_CAPTIONS)}
     far = {f"{FROM_LAYOUTS}/inception_p": features + 3}
     scored = {f"{row}/inception_logits_p": logits for row in (TRUE_IMAGES, FROM_CAPTIONS, FROM_LAYOUTS)}
@@ -112,7 +112,7 @@ def test_fidelity_is_of_features_and_of_logits() -> None:
 
 
 def test_what_does_not_apply_does_not_count() -> None:
-    found = Findings()
+    found = SampleMetrics()
     found.add({"boxes/best_iou": torch.tensor([0.5, torch.nan, 1.0]), "boxes/none": torch.full((3,), torch.nan)}, KEYS)
     scores = scores_of(found)
     assert scores["boxes/best_iou"].value == 0.75
@@ -126,7 +126,7 @@ KEYS = [(5, 0), (3, 0), (3, 1)]
 def test_from_captions_the_ceiling_is_of_what_captions_state() -> None:
     names = {"from_captions": 0.2, "from_layouts": 0.6, "true_images": 0.9}
     values = {f"{row}/object_accuracy_p": torch.full((3,), value) for row, value in names.items()}
-    found = Findings()
+    found = SampleMetrics()
     found.add({**values, "true_images/stated_object_accuracy_p": torch.full((3,), 0.8)}, KEYS)
     scores = scores_of(found)
     assert scores["from_captions/object_accuracy_p"].ceiling == pytest.approx(0.8)
@@ -137,10 +137,10 @@ def test_from_captions_the_ceiling_is_of_what_captions_state() -> None:
 def test_findings_travel_and_join() -> None:
     parts = []
     for start in (0, 2):
-        part = Findings()
+        part = SampleMetrics()
         part.add({"a": torch.arange(start, start + 2.0), "v": torch.ones(2, 3)}, [(start, 0), (start + 1, 4)])
-        parts.append(Findings.from_bytes(part.to_bytes()))
-    whole = Findings.join(parts)
+        parts.append(SampleMetrics.from_bytes(part.to_bytes()))
+    whole = SampleMetrics.join(parts)
     assert whole.values["a"].tolist() == [0, 1, 2, 3]
     assert whole.vectors["v"].shape == (4, 3)
     assert whole.table().to_pydict() == {

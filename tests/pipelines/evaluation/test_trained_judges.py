@@ -9,7 +9,7 @@ from torch import Tensor
 from objgan.attributes import COLOURS, SCENES
 from objgan.batch import Batch
 from objgan.layout import Layout
-from objgan.networks.judge import Judge, Judgement
+from objgan.networks.judge import Judge, JudgeLogits
 from pipelines.evaluation.synthesis import Prompts
 from pipelines.evaluation.trained_judges import ObjectJudge, stated_pairs
 
@@ -23,13 +23,13 @@ class FakeJudge:
 
     found_threshold = 0.5
 
-    def __call__(self, images: Tensor) -> Judgement:
+    def __call__(self, images: Tensor) -> JudgeLogits:
         classes, colours = torch.zeros(2, 4, GRID, GRID), torch.zeros(2, len(COLOURS), GRID, GRID)
         classes[:, KITE, :, :3], classes[:, BOAT, :, 5:], classes[:, 3, :, 3:5] = 20, 20, 20
         colours[:, RED, :, :4], colours[:, BLUE, :, 4:] = 20, 20
         scenes = torch.zeros(2, len(SCENES))
         scenes[:, SCENES.index("grass")] = 9
-        return Judgement(classes, colours, scenes)
+        return JudgeLogits(classes, colours, scenes)
 
 
 @pytest.fixture

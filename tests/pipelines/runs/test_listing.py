@@ -25,7 +25,7 @@ from pipelines.runs.status import CheckpointNote, RunStatus
 from pipelines.storage.checkpoints import checkpoint_name
 from pipelines.storage.lease import Lease, typed
 from pipelines.storage.storage import Storage
-from pipelines.tracking.offline_queue import FOLDER, Backlog, Metrics
+from pipelines.tracking.offline_queue import FOLDER, Metrics, OfflineQueue
 from pipelines.tracking.tracker import prepare_store, tracked_run
 
 KILLED = """
@@ -219,7 +219,7 @@ def test_mlflow_hears_of_runs_that_died_and_gets_what_was_kept(
     put(base / "demo" / "boxes", RunStatus("finished", "boxes"))
     put(base / "demo" / "images", RunStatus("running", "images", updated=1.0))
     put(base / "demo" / "kept", RunStatus("running", "kept", updated=1.0))
-    Backlog(Storage(base / "demo" / "kept")).add([Metrics({"loss": 1.0}, 1)])
+    OfflineQueue(Storage(base / "demo" / "kept")).add([Metrics({"loss": 1.0}, 1)])
 
     def statuses() -> dict[str, str]:
         return {name: client.get_run(run).info.status for name, run in ids.items()}
@@ -246,11 +246,11 @@ def test_sending_to_a_server_that_is_away_fails_and_keeps(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     run = put(tmp_path / "a" / "boxes", RunStatus("failed", "boxes"), **{"mlflow_run.txt": "0" * 32})
-    Backlog(Storage(run)).add([Metrics({"loss": 1.0}, 1)])
+    OfflineQueue(Storage(run)).add([Metrics({"loss": 1.0}, 1)])
     assert main(["runs", "send", "a", "--storage", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert "1 metric and 0 pictures are kept in" in said.out and "MLflow does not answer" in said.err
-    assert Backlog(Storage(run)).kept().metrics == 1
+    assert OfflineQueue(Storage(run)).kept().metrics == 1
 
 
 def test_commands_to_type_again_work_as_they_are_printed(
@@ -267,13 +267,13 @@ def test_commands_to_type_again_work_as_they_are_printed(
         pass
     monkeypatch.setattr(sys, "argv", ["/x/pipelines/__main__.py", "train", "boxes", "--storage", s3, "--run", "a"])
     RunStatus("failed", "boxes", command=typed()).save(run)
-    Backlog(run).add([Metrics({"loss": 1.0}, 1)])
+    OfflineQueue(run).add([Metrics({"loss": 1.0}, 1)])
     (seen,) = find_runs(Storage(s3))
     query = s3.partition("?")[2]
     for command in (to_go_on(seen), to_go_on(replace(seen, status=None))):
         words = shlex.split((command or "").removesuffix(" (with the options of its start)"))
         assert words[words.index("--storage") + 1].endswith(f"?{query}") and "hush" not in str(command)
-    told = (Backlog(run).kept() or pytest.fail("nothing is kept")).text()
+    told = (OfflineQueue(run).kept() or pytest.fail("nothing is kept")).text()
     assert "hush" not in told
     words = shlex.split(told.rpartition("`python -m pipelines ")[2].rstrip("`"))
     assert main(words) == 0

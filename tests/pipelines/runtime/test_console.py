@@ -17,7 +17,7 @@ from typing import get_args
 import pytest
 
 from objgan.errors import InputError
-from pipelines.runs.status import RunStatus, Standing
+from pipelines.runs.status import JobStatus, RunStatus
 from pipelines.runtime import ray_job
 from pipelines.runtime.console import ProgressView
 from pipelines.runtime.events import (
@@ -35,7 +35,7 @@ from pipelines.runtime.events import (
 )
 from pipelines.runtime.prometheus import COUNTERS, RunMetrics
 from pipelines.storage.storage import Storage
-from pipelines.training.reporting import Interval
+from pipelines.training.reporting import ThroughputMeter
 
 _KEYS = {"time", "level", "run", "stage", "step", "values", "message"}
 
@@ -87,10 +87,10 @@ def test_the_last_line_says_state_code_and_reason(repository: Path, tmp_path: Pa
 def test_a_status_says_how_work_ended(tmp_path: Path, error: BaseException | None, state: str) -> None:
     storage = Storage(tmp_path)
     expected = contextlib.nullcontext() if error is None else pytest.raises(type(error))
-    with expected, Standing(storage, "prepare", "r") as standing:
-        standing.progress(1, 4)
+    with expected, JobStatus(storage, "prepare", "r") as job_status:
+        job_status.progress(1, 4)
         assert RunStatus.load(storage).state == "running"
-        standing.progress(4, 4)
+        job_status.progress(4, 4)
         if error is not None:
             raise error
     there = RunStatus.load(storage)
@@ -157,7 +157,7 @@ def test_what_goes_wrong_with_numbers_stops_nothing(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_interval_keeps_the_seconds_of_each_step() -> None:
-    interval = Interval(4)
+    interval = ThroughputMeter(4)
     for _ in range(3):
         with interval:
             pass

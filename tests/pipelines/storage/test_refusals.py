@@ -19,8 +19,8 @@ from objgan.errors import InputError
 from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.prepare import Options, prepare
 from pipelines.models.registry import register
-from pipelines.runs.status import RunStatus, Standing
-from pipelines.runtime.exit_codes import ended, guarded
+from pipelines.runs.status import JobStatus, RunStatus
+from pipelines.runtime.exit_codes import ended, run_command
 from pipelines.storage.retry import StorageAway, StorageLost, StorageRefused, Work, settled
 from pipelines.storage.storage import Storage
 from pipelines.training.driver import train
@@ -126,18 +126,18 @@ def read_only(small_disk: Path) -> Callable[[], None]:
 
 
 def test_work_beside_training_whose_place_turns_read_only(small_disk: Path, read_only: Callable[[], None]) -> None:
-    """`prepare`, `evaluate`, `judges` and `run` work within a `Standing`."""
+    """`prepare`, `evaluate`, `judges` and `run` work within a `JobStatus`."""
     storage = Storage(small_disk / "out")
     for advance, code in ((False, 2), (True, 1)):
 
         def work(advance: bool = advance) -> None:
-            with Standing(storage, "prepare", None) as standing:
+            with JobStatus(storage, "prepare", None) as job_status:
                 if advance:
-                    standing.progress(1, 2)
+                    job_status.progress(1, 2)
                 subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
                 (small_disk / "out" / "shard").write_bytes(b"x")
 
-        assert guarded(work) == code
+        assert run_command(work) == code
         subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
 
 
@@ -163,23 +163,23 @@ def test_credentials_that_expire_while_images_are_read(
     Storage(place).upload(source.images, "images")
     remote = replace(source, images=Storage(place).child("images").uri)
 
-    class Expiring(Standing):
+    class Expiring(JobStatus):
         def progress(self, done: int, total: int, samples: int = 0) -> None:
             super().progress(done, total, samples)
             endpoint.refuse = (400, "ExpiredToken") if done == 1 else None
 
     def convert() -> None:
-        with Expiring(Storage(tmp_path / "out"), "prepare", None) as standing:
-            prepare(remote, tmp_path / "out", data_config, _silent, run_here, Options(standing=standing))
+        with Expiring(Storage(tmp_path / "out"), "prepare", None) as job_status:
+            prepare(remote, tmp_path / "out", data_config, _silent, run_here, Options(job_status=job_status))
 
-    assert guarded(convert) == 1
+    assert run_command(convert) == 1
     status = RunStatus.load(Storage(tmp_path / "out"))
     assert status is not None and status.state == "failed" and "it worked before" in str(status.error)
     endpoint.refuse = None
     manifest = prepare(remote, tmp_path / "out", data_config, _silent, run_here)
     assert sum(manifest["rows"].values()) == 40 and manifest["rejected"]["rows"] == 0
     endpoint.refuse = (403, "AccessDenied")
-    assert guarded(lambda: prepare(remote, tmp_path / "new", data_config, _silent, run_here) and None) == 2
+    assert run_command(lambda: prepare(remote, tmp_path / "new", data_config, _silent, run_here) and None) == 2
 
 
 def test_a_registry_that_refuses_after_hours_is_no_wrong_input(model_folder: Path, tmp_path: Path) -> None:

@@ -6,75 +6,75 @@ from pathlib import Path
 from PIL import Image
 
 from pipelines.storage.storage import Storage
-from pipelines.tracking.offline_queue import FOLDER, Backlog, Kept, Metrics, Parameters, Picture, Record, Status
+from pipelines.tracking.offline_queue import FOLDER, Metrics, OfflineQueue, Parameters, Picture, Queued, Record, Status
 
 
-def records_of(backlog: Backlog) -> list[Record]:
-    return [record for name in backlog.names() for record in backlog.read(name)]
+def records_of(queue: OfflineQueue) -> list[Record]:
+    return [record for name in queue.names() for record in queue.read(name)]
 
 
 def test_records_come_back_as_they_were_in_their_order(tmp_path: Path) -> None:
-    backlog = Backlog(Storage(tmp_path))
+    queue = OfflineQueue(Storage(tmp_path))
     first = [Parameters({"a.b": "1"}), Metrics({"loss": 0.1, "far": math.inf}, 10, 1234), Status("RUNNING", 5)]
-    backlog.add(first)
-    backlog.add([Metrics({"loss": 0.2}, 20, 1235)])
-    assert records_of(Backlog(Storage(tmp_path))) == [*first, Metrics({"loss": 0.2}, 20, 1235)]
+    queue.add(first)
+    queue.add([Metrics({"loss": 0.2}, 20, 1235)])
+    assert records_of(OfflineQueue(Storage(tmp_path))) == [*first, Metrics({"loss": 0.2}, 20, 1235)]
 
 
 def test_the_next_process_adds_after_what_is_there(tmp_path: Path) -> None:
     for step in range(12):
-        Backlog(Storage(tmp_path)).add([Metrics({"loss": 0.0}, step, 0)])
-    assert [r.step for r in records_of(Backlog(Storage(tmp_path))) if isinstance(r, Metrics)] == list(range(12))
+        OfflineQueue(Storage(tmp_path)).add([Metrics({"loss": 0.0}, step, 0)])
+    assert [r.step for r in records_of(OfflineQueue(Storage(tmp_path))) if isinstance(r, Metrics)] == list(range(12))
 
 
 def test_two_processes_of_a_run_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    worker, driver = Backlog(Storage(tmp_path)), Backlog(Storage(tmp_path))
+    worker, driver = OfflineQueue(Storage(tmp_path)), OfflineQueue(Storage(tmp_path))
     worker.add([Metrics({"loss": 0.0}, 1, 0)])
     driver.add([Status("FAILED", 1)])
     assert len(records_of(worker)) == 2
 
 
 def test_pictures_lie_beside_as_files_and_go_with_their_records(tmp_path: Path) -> None:
-    backlog = Backlog(Storage(tmp_path))
-    name = backlog.add([Picture("boxes", 7, Image.new("RGB", (4, 3), "red")), Metrics({"loss": 0.0}, 7, 0)])
+    queue = OfflineQueue(Storage(tmp_path))
+    name = queue.add([Picture("boxes", 7, Image.new("RGB", (4, 3), "red")), Metrics({"loss": 0.0}, 7, 0)])
     (file,) = (tmp_path / FOLDER).glob("*.png")
     assert Image.open(file).size == (4, 3)
-    picture, _ = backlog.read(name)
+    picture, _ = queue.read(name)
     assert isinstance(picture, Picture) and picture.png() == file.read_bytes()
-    backlog.remove(name)
+    queue.remove(name)
     assert not (tmp_path / FOLDER).exists()
 
 
 def test_a_lost_picture_does_not_lose_the_numbers(tmp_path: Path) -> None:
-    backlog = Backlog(Storage(tmp_path))
-    name = backlog.add([Picture("boxes", 7, Image.new("RGB", (4, 3))), Metrics({"loss": 0.0}, 7, 0)])
+    queue = OfflineQueue(Storage(tmp_path))
+    name = queue.add([Picture("boxes", 7, Image.new("RGB", (4, 3))), Metrics({"loss": 0.0}, 7, 0)])
     next((tmp_path / FOLDER).glob("*.png")).unlink()
-    assert backlog.read(name) == [Metrics({"loss": 0.0}, 7, 0)]
+    assert queue.read(name) == [Metrics({"loss": 0.0}, 7, 0)]
 
 
 def test_what_another_process_has_sent_is_nothing_and_what_is_broken_is_set_aside(tmp_path: Path) -> None:
-    backlog = Backlog(Storage(tmp_path))
-    gone, broken = (backlog.add([Metrics({"loss": 0.0}, step, 0)]) for step in (1, 2))
+    queue = OfflineQueue(Storage(tmp_path))
+    gone, broken = (queue.add([Metrics({"loss": 0.0}, step, 0)]) for step in (1, 2))
     (tmp_path / FOLDER / gone).unlink()
     (tmp_path / FOLDER / broken).write_text("{")
-    assert backlog.read(gone) == [] == backlog.read(broken)
-    assert backlog.names() == []
+    assert queue.read(gone) == [] == queue.read(broken)
+    assert queue.names() == []
     assert (tmp_path / FOLDER / f"{broken}.broken").read_text() == "{"
 
 
 def test_what_is_kept_counts_a_repeated_step_once(tmp_path: Path) -> None:
-    backlog = Backlog(Storage(tmp_path))
-    assert not backlog.kept()
+    queue = OfflineQueue(Storage(tmp_path))
+    assert not queue.kept()
     for _ in range(2):
-        backlog.add([Metrics({"a": 0.0, "b": 0.0}, 1, 0), Picture("boxes", 7, Image.new("RGB", (4, 3)))])
-    kept = backlog.kept()
+        queue.add([Metrics({"a": 0.0, "b": 0.0}, 1, 0), Picture("boxes", 7, Image.new("RGB", (4, 3)))])
+    kept = queue.kept()
     assert (kept.metrics, kept.pictures, kept.others) == (2, 1, 0)
     assert kept.folder == f"{tmp_path}/{FOLDER}"
 
 
 def test_the_line_for_the_user() -> None:
-    assert Kept(3, 1, 0, f"runs/a/boxes/{FOLDER}", "runs/a/boxes").text() == (
+    assert Queued(3, 1, 0, f"runs/a/boxes/{FOLDER}", "runs/a/boxes").text() == (
         "MLflow was not reached: 3 metrics and 1 picture are kept in runs/a/boxes/mlflow_backlog; sent by the next "
         "command of this run, or by `python -m pipelines runs send runs/a/boxes`"
     )
-    assert "1 note (settings, status) is kept" in Kept(0, 0, 1, FOLDER, ".").text()
+    assert "1 note (settings, status) is kept" in Queued(0, 0, 1, FOLDER, ".").text()

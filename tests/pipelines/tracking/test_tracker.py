@@ -20,8 +20,8 @@ from objgan.errors import InputError
 from pipelines.storage.lease import LeaseLost
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_tracker import MLflowTracker
-from pipelines.tracking.offline_queue import Backlog
-from pipelines.tracking.tracker import NullTracker, Tracking, prepare_store, send_backlog, tracked_run
+from pipelines.tracking.offline_queue import OfflineQueue
+from pipelines.tracking.tracker import NullTracker, Tracking, prepare_store, send_queued, tracked_run
 from tests.tools.ports import free_port
 
 PICTURE = Image.new("RGB", (8, 8))
@@ -166,7 +166,7 @@ def test_what_is_told_after_the_end_is_kept(store: str, tmp_path: Path) -> None:
         tracker.metrics({"loss": 1.0}, 1)
     tracker.metrics({"loss": 2.0}, 2)
     assert tracker.kept().metrics == 1
-    assert send_backlog(tracking, 10) is None
+    assert send_queued(tracking, 10) is None
     assert steps(store, tracking.run, "loss") == [1, 2]
     memory = MLflowTracker(store, tracking.run)
     memory.close()
@@ -257,7 +257,7 @@ def test_a_frozen_server_delays_nothing_and_gets_nothing_twice(
             began = time.monotonic()
             assert tracker.flush(timeout=0.5)
             assert time.monotonic() - began < 1
-            assert Backlog(Storage(tmp_path)).kept().metrics == 1
+            assert OfflineQueue(Storage(tmp_path)).kept().metrics == 1
             tracker.metrics({"loss": 3.0}, 3)
             time.sleep(3)  # several attempts, which the server answers when nobody listens any more
             other = MLflowTracker(server.uri, tracking.run)
@@ -298,19 +298,19 @@ def test_what_a_killed_process_flushed_is_sent_by_the_next(server: Server, tmp_p
     server.kill()
     command = [sys.executable, "-c", textwrap.dedent(KILLED), server.uri, tracking.run, str(tmp_path)]
     assert subprocess.run(command, cwd=repository, timeout=60).returncode == -signal.SIGKILL
-    kept = Backlog(Storage(tmp_path)).kept()
+    kept = OfflineQueue(Storage(tmp_path)).kept()
     assert (kept.metrics, kept.pictures, kept.others) == (30, 3, 1)
     # The resumed worker, the server still away: it tells again from step 21 on.
     resumed = tracking.tracker()
     for step in range(21, 41):
         resumed.metrics({"loss": float(step)}, step)
     resumed.close()
-    kept = Backlog(Storage(tmp_path)).kept()
+    kept = OfflineQueue(Storage(tmp_path)).kept()
     assert (kept.metrics, kept.pictures) == (40, 3)
     assert f"40 metrics and 3 pictures are kept in {tmp_path}/mlflow_backlog" in kept.text()
     assert f"`python -m pipelines runs send {tmp_path}`" in kept.text()
     server.start()
-    assert send_backlog(tracking, 20) is None
+    assert send_queued(tracking, 20) is None
     assert steps(server.uri, tracking.run, "loss") == list(range(1, 41))
     assert pictures(server.uri, tracking.run) == [picture(10), picture(20), picture(30)]
     assert MlflowClient(server.uri).get_run(tracking.run).data.params == {"late": "1"}
@@ -347,7 +347,7 @@ def test_a_known_run_goes_on_without_the_server_and_a_new_one_does_not_begin(ser
     assert not step.exists("mlflow_run.txt")
     server.start()
     for tracking in (fails, known, nested):
-        assert send_backlog(tracking, 20) is None
+        assert send_queued(tracking, 20) is None
     assert [status(server.uri, tracking.run) for tracking in (fails, known)] == ["FAILED", "FINISHED"]
     made = step.read("mlflow_run.txt").decode().strip()
     tags = MlflowClient(server.uri).get_run(made).data.tags

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from objgan.training import ATTENTION, SKIPPED, StepRecord
-from pipelines.training.reporting import Interval, Ledger
+from pipelines.training.reporting import MetricAccumulator, ThroughputMeter
 
 
 def _record(step: int, loss: float, skipped: float = 0.0, attention: float = 0.0) -> StepRecord:
@@ -13,24 +13,24 @@ def _record(step: int, loss: float, skipped: float = 0.0, attention: float = 0.0
 
 
 def test_records_come_out_in_order_and_once() -> None:
-    ledger = Ledger()
+    accumulator = MetricAccumulator()
     for step in range(3):
-        ledger.add(_record(step, float(step), skipped=step == 1, attention=2.0 * (step == 2)))
-    read = list(ledger.read())
+        accumulator.add(_record(step, float(step), skipped=step == 1, attention=2.0 * (step == 2)))
+    read = list(accumulator.read())
     assert [numbers.step for numbers in read] == [0, 1, 2]
     assert [numbers.skipped for numbers in read] == [False, True, False]
     assert [numbers.attention for numbers in read] == [False, False, True]
-    assert list(ledger.read(everything=True)) == []
+    assert list(accumulator.read(everything=True)) == []
 
 
 def test_an_interval_tells_means_without_what_is_not_finite() -> None:
-    interval, ledger = Interval(batch_size=8), Ledger()
+    interval, accumulator = ThroughputMeter(batch_size=8), MetricAccumulator()
     for step, loss in enumerate((1.0, math.nan, 3.0)):
         with interval:
             time.sleep(0.01)
-        ledger.add(_record(step, loss))
+        accumulator.add(_record(step, loss))
         interval.count()
-    for numbers in ledger.read():
+    for numbers in accumulator.read():
         interval.add(numbers)
     values = interval.finish()
     assert values["make/loss"] == 2.0

@@ -15,131 +15,131 @@ import ray
 from objgan.sections import ComputeConfig
 from pipelines.runtime.console import ProgressView
 from pipelines.runtime.events import Began, Recorder, Warned, WorkerFailed
-from pipelines.training.supervisor import TERMINATED, Failure, Stalled, Supervisor, make_board
+from pipelines.training.supervisor import TERMINATED, Failure, Stalled, Supervisor, make_coordinator
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
 
 
 @pytest.fixture
-def board() -> Iterator[Any]:
-    made = make_board()
+def coordinator() -> Iterator[Any]:
+    made = make_coordinator()
     yield made
     ray.kill(made)
 
 
-def _supervisor(board: Any, said: list[str], lost: threading.Event | None = None, **compute: float) -> Supervisor:
+def _supervisor(coordinator: Any, said: list[str], lost: threading.Event | None = None, **compute: float) -> Supervisor:
     listeners = [ProgressView("boxes", said.append).show]
-    return Supervisor(board, ComputeConfig(**compute), lost or threading.Event(), listeners)
+    return Supervisor(coordinator, ComputeConfig(**compute), lost or threading.Event(), listeners)
 
 
-def test_events_reach_every_listener_in_order(board: Any, tmp_path: Path) -> None:
+def test_events_reach_every_listener_in_order(coordinator: Any, tmp_path: Path) -> None:
     said: list[str] = []
     record = Recorder(tmp_path / "progress.jsonl", said.append)
     listeners = [ProgressView("boxes", said.append).show, record]
 
     def fit() -> None:
-        ray.get(board.begin.remote(Began(7, 9, checkpoint="step_00000007")))
-        ray.get(board.post.remote(Warned("one")))
+        ray.get(coordinator.begin.remote(Began(7, 9, checkpoint="step_00000007")))
+        ray.get(coordinator.post.remote(Warned("one")))
 
-    assert Supervisor(board, ComputeConfig(), threading.Event(), listeners).run(fit) is None
+    assert Supervisor(coordinator, ComputeConfig(), threading.Event(), listeners).run(fit) is None
     assert said == ["boxes: resuming from step 7 (checkpoint step_00000007)", "boxes: warning: one"]
     lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
     assert [line["event"] for line in lines] == ["began", "warning"]
 
 
-def test_a_record_that_cannot_be_written_is_logged_once_and_ends_nothing(board: Any, tmp_path: Path) -> None:
+def test_a_record_that_cannot_be_written_is_logged_once_and_ends_nothing(coordinator: Any, tmp_path: Path) -> None:
     said: list[str] = []
 
     def fit() -> None:
-        ray.get(board.post.remote(Warned("one"), Warned("two")))
+        ray.get(coordinator.post.remote(Warned("one"), Warned("two")))
 
     record = Recorder(tmp_path / "nowhere" / "progress.jsonl", said.append)
-    Supervisor(board, ComputeConfig(), threading.Event(), [record]).run(fit)
+    Supervisor(coordinator, ComputeConfig(), threading.Event(), [record]).run(fit)
     assert len(said) == 1 and "No such file" in said[0]
 
 
-def test_workers_that_begin_again_know_why(board: Any) -> None:
-    ray.get(board.begin.remote(Began(0, 9)))
-    ray.get(board.post.remote(WorkerFailed(1, "it died")))
-    ray.get(board.begin.remote(Began(4, 9)))
-    ray.get(board.begin.remote(Began(5, 9)))
-    events = ray.get(board.take.remote()).events
+def test_workers_that_begin_again_know_why(coordinator: Any) -> None:
+    ray.get(coordinator.begin.remote(Began(0, 9)))
+    ray.get(coordinator.post.remote(WorkerFailed(1, "it died")))
+    ray.get(coordinator.begin.remote(Began(4, 9)))
+    ray.get(coordinator.begin.remote(Began(5, 9)))
+    events = ray.get(coordinator.take.remote()).events
     again = [(one.restarts, one.reason) for one in events if isinstance(one, Began)]
     assert again == [(0, None), (1, "worker 1 failed: it died"), (2, None)]
 
 
-def test_a_step_that_only_the_failure_knows_of_counts(board: Any) -> None:
+def test_a_step_that_only_the_failure_knows_of_counts(coordinator: Any) -> None:
     """Signs of life come once a second, and a failure may come before the first."""
-    ray.get(board.begin.remote(Began(4, 9)))
-    ray.get(board.fail.remote(Failure("StorageRefused", "x", step=4)))
-    assert not ray.get(board.take.remote()).advanced
-    ray.get(board.fail.remote(Failure("StorageRefused", "x", step=5)))
-    assert ray.get(board.take.remote()).advanced
+    ray.get(coordinator.begin.remote(Began(4, 9)))
+    ray.get(coordinator.fail.remote(Failure("StorageRefused", "x", step=4)))
+    assert not ray.get(coordinator.take.remote()).advanced
+    ray.get(coordinator.fail.remote(Failure("StorageRefused", "x", step=5)))
+    assert ray.get(coordinator.take.remote()).advanced
 
 
-def test_time_passes_for_metrics_while_nothing_happens(board: Any) -> None:
+def test_time_passes_for_metrics_while_nothing_happens(coordinator: Any) -> None:
     ticks: list[float] = []
-    watch = Supervisor(board, ComputeConfig(), threading.Event(), tick=lambda: ticks.append(time.monotonic()))
+    watch = Supervisor(coordinator, ComputeConfig(), threading.Event(), tick=lambda: ticks.append(time.monotonic()))
     assert watch.run(lambda: time.sleep(1.5)) is None
     assert len(ticks) >= 3
 
 
-def test_a_run_without_any_worker_gives_up_and_says_what_the_cluster_has(board: Any) -> None:
+def test_a_run_without_any_worker_gives_up_and_says_what_the_cluster_has(coordinator: Any) -> None:
     end = threading.Event()
     with pytest.raises(Stalled, match=r"sign of life for .* asks for 1 workers, the cluster has 2 CPUs"):
-        _supervisor(board, [], start_deadline=0.8).run(lambda: end.wait(30) and None)
+        _supervisor(coordinator, [], start_deadline=0.8).run(lambda: end.wait(30) and None)
     end.set()
 
 
-def test_workers_that_make_no_step_are_given_up(board: Any) -> None:
+def test_workers_that_make_no_step_are_given_up(coordinator: Any) -> None:
     end = threading.Event()
 
     def fit() -> None:
-        ray.get(board.begin.remote(Began(4, 9)))
+        ray.get(coordinator.begin.remote(Began(4, 9)))
         while not end.wait(0.1):
-            ray.get(board.beat.remote(4))
+            ray.get(coordinator.beat.remote(4))
 
     with pytest.raises(Stalled, match=r"no step was finished for .* the last one was 4"):
-        _supervisor(board, [], stall_deadline=1.0).run(fit)
+        _supervisor(coordinator, [], stall_deadline=1.0).run(fit)
     end.set()
 
 
-def test_sigterm_asks_the_workers_to_stop(board: Any) -> None:
+def test_sigterm_asks_the_workers_to_stop(coordinator: Any) -> None:
     before = signal.getsignal(signal.SIGTERM)
     heard: list[str | None] = []
 
     def fit() -> None:
-        ray.get(board.begin.remote(Began(0, 9)))
+        ray.get(coordinator.begin.remote(Began(0, 9)))
         os.kill(os.getpid(), signal.SIGTERM)
         deadline = time.monotonic() + 10
         while not heard and time.monotonic() < deadline:
-            reason = ray.get(board.beat.remote(1))
+            reason = ray.get(coordinator.beat.remote(1))
             heard.extend([reason] if reason else [])
             time.sleep(0.05)
 
-    assert _supervisor(board, []).run(fit) == TERMINATED
+    assert _supervisor(coordinator, []).run(fit) == TERMINATED
     assert heard == [TERMINATED]
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_what_fit_raises_is_raised(board: Any) -> None:
+def test_what_fit_raises_is_raised(coordinator: Any) -> None:
     def fit() -> None:
         raise ValueError("on purpose")
 
     with pytest.raises(ValueError, match="on purpose"):
-        _supervisor(board, []).run(fit)
+        _supervisor(coordinator, []).run(fit)
 
 
-def test_a_run_that_another_took_over_is_left(board: Any) -> None:
+def test_a_run_that_another_took_over_is_left(coordinator: Any) -> None:
     end, lost = threading.Event(), threading.Event()
     lost.set()
     with pytest.raises(Stalled, match="another driver"):
-        _supervisor(board, [], lost).run(lambda: end.wait(30) and None)
+        _supervisor(coordinator, [], lost).run(lambda: end.wait(30) and None)
     end.set()
 
 
-def test_only_the_first_failure_counts(board: Any) -> None:
-    ray.get(board.fail.remote(Failure("InputError", "first")))
-    ray.get(board.fail.remote(Failure("OSError", "second", 28)))
-    assert ray.get(board.given_up.remote())
-    assert ray.get(board.take.remote()).failure == Failure("InputError", "first")
+def test_only_the_first_failure_counts(coordinator: Any) -> None:
+    ray.get(coordinator.fail.remote(Failure("InputError", "first")))
+    ray.get(coordinator.fail.remote(Failure("OSError", "second", 28)))
+    assert ray.get(coordinator.given_up.remote())
+    assert ray.get(coordinator.take.remote()).failure == Failure("InputError", "first")

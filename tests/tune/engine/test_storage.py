@@ -14,8 +14,8 @@ from tests.pipelines.conftest import s3, s3_server
 from tests.tools.sweeps import LR, small_sweep
 from tests.tools.training import same_weights
 from tune.engine.engine import open_sweep
-from tune.engine.trial_log import Measured
-from tune.sweep.checkpoint_lineage import Segments
+from tune.engine.trial_log import TrialLog
+from tune.sweep.checkpoint_lineage import CheckpointLineage
 from tune.sweep.results import Point, Trial
 from tune.sweep.trial_store import checkpoint_place, load_result, trial_id
 
@@ -32,15 +32,15 @@ def test_a_sweep_lives_in_a_bucket(s3: str, data_config: Config, prepared: Path,
     store = sweep.store()
     place = store.child(f"trials/{donor}/boxes")
     place.upload(tmp_path / "step_00000000", "step_00000000", last="state.json")
-    segments = Segments(store, taker, "boxes")
-    segments.take_over({"trial": donor, "segment": 0, "name": "step_00000000", "step": 0}, {LR: 1.0})
-    copied = segments.run("boxes").download("step_00000000", tmp_path / "copied")
+    lineage = CheckpointLineage(store, taker, "boxes")
+    lineage.take_over({"trial": donor, "segment": 0, "name": "step_00000000", "step": 0}, {LR: 1.0})
+    copied = lineage.run("boxes").download("step_00000000", tmp_path / "copied")
     assert same_weights(copied, tmp_path / "step_00000000")
-    measured = Measured(store, donor, Segments(store, donor, "boxes"))
+    measured = TrialLog(store, donor, CheckpointLineage(store, donor, "boxes"))
     measured.recover(
         TrainJob("boxes", sweep.config, prepared, tmp_path, storage=place.uri).checkpoints(), {}, "label_nll"
     )
-    assert [point["name"] for point in Measured(store, donor, segments).points] == ["step_00000000"]
+    assert [point["name"] for point in TrialLog(store, donor, lineage).points] == ["step_00000000"]
     rows = open_sweep(sweep, resume=False)
     row = Trial(taker, 1, {LR: 1.0}, "finished", (Point(0, 1.0, {"label_nll": 2.0}),), "step_00000000", segment=1)
     rows.put(row)

@@ -16,7 +16,7 @@ from pipelines.__main__ import main as pipelines_main
 from pipelines.storage.lease import LEASE, Lease
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_tracker import RUN_FILE, mlflow_client
-from pipelines.tracking.offline_queue import Backlog, Metrics
+from pipelines.tracking.offline_queue import Metrics, OfflineQueue
 from tests.pipelines.tracking.test_tracker import Server
 from tests.tools.recorded import recorded_sweep
 from tune.space.space import with_settings
@@ -109,12 +109,12 @@ def test_what_a_trials_process_kept_comes_first(uri: str, tmp_path: Path) -> Non
     with sweep_run(sweep, uri, print) as tracked:
         run = begin(tracked, trial)
         kept = [Metrics({"loss/generator": 1.5}, 90), Metrics({"validation/label_f1": 0.5, "validation/extra": 1}, 100)]
-        Backlog(place(tracked, trial)).add(kept)
+        OfflineQueue(place(tracked, trial)).add(kept)
         TrialRuns(tracked, print).close([trial])
         check_complete(tracked, uri, trial)
     metrics = mlflow_client(uri).get_run(run).data.metrics
     assert metrics["loss/generator"] == 1.5 and metrics["validation/extra"] == 1
-    assert not Backlog(place(sweep, trial)).names()
+    assert not OfflineQueue(place(sweep, trial)).names()
 
 
 def test_a_trial_is_complete_only_after_its_process_has_left(uri: str, tmp_path: Path) -> None:

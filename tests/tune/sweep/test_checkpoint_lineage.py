@@ -17,9 +17,9 @@ from pipelines.storage.storage import Storage
 from pipelines.training.job import TrainJob
 from tests.tools.sweeps import LR, WEIGHT, small_sweep
 from tests.tools.training import same_weights
-from tune.engine.trial_log import Measured
+from tune.engine.trial_log import TrialLog
 from tune.space.space import with_settings
-from tune.sweep.checkpoint_lineage import Segments
+from tune.sweep.checkpoint_lineage import CheckpointLineage
 from tune.sweep.sweep import Sweep
 from tune.sweep.trial_store import trial_folder
 
@@ -56,12 +56,12 @@ POINTER = {"trial": "donor", "segment": 0, "name": "step_00000001", "step": 1}
 def test_a_take_over_copies_weights_averages_and_optimisers(sweep: Sweep) -> None:
     store, settings = sweep.store(), {LR: 5e-3, WEIGHT: 2.0}
     assert store.local is not None
-    segments = Segments(store, "own", "boxes")
-    assert (segments.current, segments.settings, segments.donors) == (0, None, [])
-    segments.take_over(POINTER, settings)
+    lineage = CheckpointLineage(store, "own", "boxes")
+    assert (lineage.current, lineage.settings, lineage.donors) == (0, None, [])
+    lineage.take_over(POINTER, settings)
     copied = store.local / "trials/own/segment_01/boxes/step_00000001"
     assert same_weights(copied, store.local / "trials/donor/boxes/step_00000001")
-    again = Segments(store, "own", "boxes")
+    again = CheckpointLineage(store, "own", "boxes")
     assert (again.current, again.settings, again.donors, again.begins) == (1, settings, [(1, "donor")], 1)
     again.take_over(POINTER, settings)
     assert again.current == 1, "a process that died after the take-over does not do it twice"
@@ -72,17 +72,17 @@ def test_a_take_over_copies_weights_averages_and_optimisers(sweep: Sweep) -> Non
 def test_what_is_half_copied_never_counts(sweep: Sweep) -> None:
     store = sweep.store()
     store.write("trials/own/segment_01/boxes/step_00000009/state.json", "{}")
-    segments = Segments(store, "own", "boxes")
-    assert segments.current == 0
-    segments.take_over(POINTER, {LR: 5e-3})
+    lineage = CheckpointLineage(store, "own", "boxes")
+    assert lineage.current == 0
+    lineage.take_over(POINTER, {LR: 5e-3})
     assert store.names("trials/own/segment_01/boxes") == ["step_00000001"]
 
 
 def test_a_donor_without_the_checkpoint_is_told(sweep: Sweep) -> None:
-    segments = Segments(sweep.store(), "own", "boxes")
+    lineage = CheckpointLineage(sweep.store(), "own", "boxes")
     with pytest.raises(FileNotFoundError):
-        segments.take_over({**POINTER, "name": "step_00000007", "step": 7}, {})
-    assert segments.current == 0
+        lineage.take_over({**POINTER, "name": "step_00000007", "step": 7}, {})
+    assert lineage.current == 0
 
 
 def test_settings_of_ones_own_are_in_force_and_the_optimiser_goes_on(sweep: Sweep) -> None:
@@ -108,18 +108,18 @@ def test_settings_of_ones_own_are_in_force_and_the_optimiser_goes_on(sweep: Swee
 
 def test_measures_that_were_thrown_away_are_gone_and_lost_ones_are_found(sweep: Sweep) -> None:
     store = sweep.store()
-    segments = Segments(store, "own", "boxes")
+    lineage = CheckpointLineage(store, "own", "boxes")
     points = [
         {"step": step, "seconds": 1.0, "measures": {"label_nll": 1.0 / step}, "settings": {}, "segment": 0,
          "name": f"step_{step:08d}"} for step in (1, 2, 3)
     ]  # fmt: skip
     store.write("trials/own/points.json", json.dumps({"seconds": 9.0, "training_s": 2.0, "points": points}))
-    assert [point["step"] for point in Measured(store, "own", segments).points] == [1, 2, 3]
-    segments.take_over(POINTER, {LR: 5e-3})
-    taken = Measured(store, "own", segments)
+    assert [point["step"] for point in TrialLog(store, "own", lineage).points] == [1, 2, 3]
+    lineage.take_over(POINTER, {LR: 5e-3})
+    taken = TrialLog(store, "own", lineage)
     assert [point["step"] for point in taken.points] == [1], "what came after the donor's step led nowhere"
     assert taken.seconds >= 9.0
-    found = Measured(store, "donor", Segments(store, "donor", "boxes"))
+    found = TrialLog(store, "donor", CheckpointLineage(store, "donor", "boxes"))
     job = TrainJob("boxes", sweep.config, sweep.data, Path(str(store)) / "trials/donor/boxes")
     found.recover(job.checkpoints(), {LR: 1.0}, "label_nll")
     assert [(point["step"], point["name"]) for point in found.points] == [(1, "step_00000001")]
@@ -132,7 +132,7 @@ def test_pinned_checkpoints_stay(sweep: Sweep) -> None:
     state = _state(sweep, sweep.config)
     for _ in range(4):
         _step(job, state, sweep.store(), "donor")
-    measured = Measured(sweep.store(), "donor", Segments(sweep.store(), "donor", "boxes"))
+    measured = TrialLog(sweep.store(), "donor", CheckpointLineage(sweep.store(), "donor", "boxes"))
     measured.recover(job.checkpoints(), {}, "label_nll")
     measured.pin(sweep, "step_00000002")
     job.checkpoints().prune()

@@ -11,7 +11,7 @@ from objgan import drawing
 _SIDE = 160
 
 
-def word_looks(image: Tensor, maps: Tensor, words: Sequence[str], count: int) -> list[Image.Image]:
+def word_attention_maps(image: Tensor, maps: Tensor, words: Sequence[str], count: int) -> list[Image.Image]:
     """The `count` words that look most sharply, in their order, each below the image as it sees it.
 
     image [3, S, S] in [-1, 1]; maps [T, h, w], attention of the T words, of which the first len(words) are real
