@@ -5,12 +5,17 @@
 """
 
 import json
+import types
+import typing
 from collections.abc import Mapping
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
+from annotated_types import Ge, Gt, Le, Lt, MultipleOf
 from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
-from objgan.errors import InputError, shown
+from objgan.errors import InputError, did_you_mean, nearest, shown
 from objgan.image_sections import ImagesConfig
 from objgan.sections import (
     BoxesConfig,
@@ -24,6 +29,10 @@ from objgan.sections import (
 
 STAGES = ("encoders", "boxes", "shapes", "images")
 _MOST_FAULTS = 8
+_SIGNS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<", MultipleOf: "a multiple of"}
+_BOUNDS = {Ge: "ge", Gt: "gt", Le: "le", Lt: "lt", MultipleOf: "multiple_of"}
+_TYPES = {int: "integer", float: "number", bool: "true or false", str: "text", Path: "path", types.NoneType: "null"}
+_EXAMPLES = {"integer": "4", "number": "0.5", "path": "folder/file"}
 
 
 class Config(Section):
@@ -62,9 +71,9 @@ def build_config(values: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        faults = [_explain(item) for item in error.errors(include_url=False)]
+        faults = error.errors(include_url=False)
         more = f"; and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
-        raise InputError("settings: " + "; ".join(faults[:_MOST_FAULTS]) + more) from None
+        raise InputError("settings: " + "; ".join(map(_explain, faults[:_MOST_FAULTS])) + more) from None
 
 
 def flatten(config: BaseModel | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -90,13 +99,77 @@ def config_to_json(config: Config) -> str:
     return json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
 
 
+def form_of(field: FieldInfo) -> str:
+    """Type and bounds of a setting, for people: `integer, ≥ 1`."""
+    bounds = [
+        f"{_SIGNS[type(item)]} {getattr(item, _BOUNDS[type(item)])}" for item in field.metadata if type(item) in _SIGNS
+    ]
+    return ", ".join([_type(field.annotation), *bounds])
+
+
+def value_text(value: Any) -> str:
+    """A value as `--set` takes it."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple | list) else str(value)
+
+
+def nearest_setting(name: str) -> str | None:
+    """The setting or section that a misspelt dotted name means: part by part, by similarity or by its end (`lr`)."""
+    known, path = list(flatten(Config())), ""
+    for part in name.split(".")[:8]:
+        here = list(dict.fromkeys(other[len(path) :].split(".")[0] for other in known if other.startswith(path)))
+        near = part if part in here else nearest(part, here)
+        near = near or next((other for other in here if other.endswith(f"_{part}")), None)
+        if near is None:
+            last = name.rsplit(".", 1)[-1]
+            return nearest(name, known) or next((other for other in known if other.endswith(f".{last}")), None)
+        path += f"{near}."
+    return path[:-1]
+
+
+def _type(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_type, arguments))
+    return f"list of {_type(arguments[0])}s" if origin is tuple else _TYPES[annotation]
+
+
 def _explain(item: Any) -> str:
-    name = ".".join(shown(str(part), 60)[1:-1] for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f"unknown setting {name}"
+    name, value, kind = _dotted(item["loc"]), item["input"], item["type"]
+    if kind == "extra_forbidden":
+        while isinstance(value, Mapping) and value:
+            part, value = next(iter(value.items()))
+            name += f".{_dotted([part])}"
+        near = nearest_setting(name)
+        return f"unknown setting {name}" + (f": did you mean {near}?" if near else " (docs/settings.md lists all)")
+    if kind.endswith(("_type", "_parsing")) or kind in ("int_from_float", "literal_error"):
+        return _wrong_form(item["loc"], value)
     message = item["msg"].removeprefix("Value error, ")
     return (
-        f"{name}: {message} (got {shown(item['input'])})"
-        if name and not isinstance(item["input"], dict)
+        f"{name}: {message} (got {shown(value)})"
+        if name and not isinstance(value, dict)
         else f"{name}: {message}".removeprefix(": ")
     )
+
+
+def _dotted(parts: Any) -> str:
+    return ".".join(shown(str(part), 60)[1:-1] for part in parts)
+
+
+def _wrong_form(path: tuple[int | str, ...], value: Any) -> str:
+    """The form that a setting takes, with an example; of a section, one of its settings."""
+    section: Any = Config
+    for depth, part in enumerate(path):
+        field = section.model_fields[part]
+        name = _dotted(path[: depth + 1])
+        section = field.annotation
+        if not (isinstance(section, type) and issubclass(section, Section)):
+            example = value_text(field.default).replace(", ", ",")
+            example = _EXAMPLES.get(_type(section).split(" ")[0], example) if example == "null" else example
+            meant = did_you_mean(value, typing.get_args(section)) if typing.get_origin(section) is Literal else ""
+            return f"{name}: got {shown(value)};{meant} expected {form_of(field)}, for example {example}"
+    inner = next(iter(flatten(section().model_dump(mode="json") if path else {}, f"{_dotted(path)}.")), "seed")
+    return f"{_dotted(path) or 'settings'}: got {shown(value)}; expected a section, for example {inner}=..."

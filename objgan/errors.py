@@ -1,8 +1,11 @@
 """The one error that means: the person who typed this can mend it."""
 
+import difflib
 import reprlib
+from collections.abc import Collection, Iterable
 
 _LONGEST_VALUE = 80
+_MOST_NAMES = 20
 _LONGEST_MESSAGE = 2000
 _END = 400  # of a long message; the advice stands there
 
@@ -18,6 +21,24 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
+
+
+def unknown(kind: str, name: object, known: Collection[str], where: str = "") -> InputError:
+    """The error for a misspelt name: `unknown stage 'boxe': did you mean boxes? Choose one of encoders, boxes, ...`."""
+    meant = did_you_mean(name, known)
+    first = ", ".join(list(known)[:_MOST_NAMES]) + (f" ({len(known)} names)" if len(known) > _MOST_NAMES else "")
+    return InputError(f"{where}unknown {kind} {shown(name)}:{meant} {'C' if meant else 'c'}hoose one of {first}")
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """` did you mean boxes?`, for a misspelt name; empty where no known name is similar."""
+    near = nearest(name, known)
+    return f" did you mean {near}?" if near else ""
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that is most similar; None: no name is similar."""
+    return next(iter(difflib.get_close_matches(str(name)[:100], list(known), n=1)), None)
 
 
 def one_line(text: str, most: int = _LONGEST_MESSAGE) -> str:

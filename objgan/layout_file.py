@@ -11,7 +11,6 @@ belongs to its own outline: where that is more than one mask pixel off `box`, it
 `unknown_words` and `cut_words` are what generation made no use of; they are not read back.
 """
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from objgan import run_lengths
-from objgan.errors import InputError, shown
+from objgan.errors import InputError, shown, unknown
 from objgan.files import read_json, write_atomically
 from objgan.layout import Layout
 
@@ -116,13 +115,12 @@ class _Object:
 def _parse(entry: Any, rules: LayoutRules, where: str) -> _Object:
     if not isinstance(entry, dict):
         raise InputError(f'{where} must be {{"label": ..., "box": [x, y, w, h]}}, got {shown(entry)}')
-    unknown = [key for key in entry if key not in ("label", "box", "mask")]
-    if unknown:
-        raise InputError(f"{where}: unknown key {shown(unknown[0])}; an object has label, box and, if known, mask")
+    others = [key for key in entry if key not in ("label", "box", "mask")]
+    if others:
+        raise InputError(f"{where}: unknown key {shown(others[0])}; an object has label, box and, if known, mask")
     label = entry.get("label")
     if label not in rules.classes:
-        nearest = difflib.get_close_matches(str(label)[:100], rules.classes, n=1, cutoff=0.0)[0]
-        raise InputError(f"{where}: unknown label {shown(label)}; the nearest that this model knows is {nearest!r}")
+        raise unknown("label", label, rules.classes, f"{where}: ")
     where = f"{where} ({shown(label)[1:-1]})"
     box = _parse_box(entry.get("box"), f"{where}: box")
     mask = _parse_mask(entry["mask"], box, rules.mask_size, where) if entry.get("mask") is not None else None

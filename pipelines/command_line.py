@@ -1,6 +1,6 @@
 """What the programs of this checkout share before they import anything else: the parser, and types of its options.
 
-`pipelines`, `tune` and `cluster` all stand on this module. It imports the standard library alone, so that it can say
+`pipelines`, `tune` and `cluster` all stand on this module. It needs the standard library alone, so that it can say
 which package is missing.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from objgan.errors import nearest, unknown
 from pipelines.redaction import redact
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -23,23 +24,51 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that refuses an option which is given twice, where argparse would silently keep the last value.
+    """A parser with the rules of every command line of this checkout.
 
-    Options with `action="append"` collect their values as usual. An error is one line on stderr and exit code 2.
+    An option that is given twice is refused, where argparse would silently keep the last value; options with
+    `action="append"` collect their values. Options are not abbreviated. For a misspelt name the error says which name
+    was probably meant. An error is one line on stderr and exit code 2.
     """
 
     def __init__(self, *arguments: Any, **others: Any) -> None:
-        super().__init__(*arguments, **others)
+        super().__init__(*arguments, **{"allow_abbrev": False, **others})
         # Groups and commands take over the actions that are registered here.
         for name in (None, "store"):
             self.register("action", name, _Once)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse; unknown options are an error here already, so that it names the command and comes before others."""
+        words = list(sys.argv[1:] if args is None else args)
+        ends = {action.nargs for action in self._actions}
+        if argparse.PARSER not in ends and ("--" in words or argparse.REMAINDER not in ends):
+            self._check_options(words[: words.index("--")] if "--" in words else words)
+        found, rest = super().parse_known_args(words, namespace)
+        if rest:
+            self.error(f"unknown argument {rest[0]!r}")
+        return found, rest
+
+    def _check_options(self, words: Sequence[str]) -> None:
+        known = self._option_string_actions
+        for word in words:
+            name = word.partition("=")[0]
+            if name.startswith("--") and " " not in name and name not in known:
+                self.error(
+                    f"unknown option {name}" + (f": did you mean {near}?" if (near := nearest(name, known)) else "")
+                )
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            kind, at = ("command", None) if isinstance(action, argparse._SubParsersAction) else ("value", action)
+            raise argparse.ArgumentError(at, str(unknown(kind, value, list(action.choices))))
 
     def _print_message(self, message: str, file: Any = None) -> None:
         super()._print_message(redact(message) if message else message, file)
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong in one line, and exit with code 2."""
-        self.exit(2, f"error: {' '.join(message.split())}; `{self.prog} --help` lists the options\n")
+        line = " ".join(message.split())
+        self.exit(2, f"error: {line}{'' if line.endswith('?') else ';'} `{self.prog} --help` lists the options\n")
 
 
 class _Once(argparse._StoreAction):

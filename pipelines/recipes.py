@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from objgan.config import Config, build_config
-from objgan.errors import InputError, shown
+from objgan.errors import InputError, shown, unknown
 from pipelines.yaml_input import parse_yaml, read_yaml
 
 Values = dict[str, Any]
@@ -121,7 +121,7 @@ def resolve(recipe: str, file: Path | None, assignments: Sequence[str]) -> Confi
         InputError: unknown recipe, unreadable file, an unknown or ill-typed setting, or a bad combination.
     """
     if recipe not in RECIPES:
-        raise InputError(f"unknown recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
+        raise unknown("recipe", recipe, RECIPES)
     values = RECIPES[recipe]()
     if file is not None:
         merge(values, _read_yaml(file))

@@ -1,6 +1,7 @@
 """What pipelines, tune and cluster share: options that are given twice, locations, missing packages, other folders."""
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -76,7 +77,46 @@ def test_parsing_again_starts_afresh(capsys: pytest.CaptureFixture[str]) -> None
     parser = sweep_parser()
     for _ in range(2):
         assert parser.parse_args(["boxes", "--seed", "3", "--set", "a=1"]).seed == 3
-    assert "given twice (3 and 3)" in _refusal(parser, ["boxes", "--seed", "3", "--see", "3"], capsys)
+    assert "given twice (3 and 3)" in _refusal(parser, ["boxes", "--seed", "3", "--seed", "3"], capsys)
+
+
+@pytest.mark.parametrize("name", sorted(_parsers()))
+def test_options_are_not_abbreviated_and_a_misspelt_option_gets_a_suggestion(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = _parsers()[name]
+    known = {option for action in parser._actions for option in action.option_strings}
+    for action in _options(parser):
+        option = action.option_strings[-1]
+        for wrong in {option[:-1], f"{option}s"} - known - {"--"}:
+            text = _refusal(parser, [wrong, _value(action), "--", "word"], capsys)
+            assert f"unknown option {wrong}" in text
+            if len(option) > 4:
+                assert "did you mean --" in text
+            assert f"`{parser.prog} --help`" in text
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "meant"),
+    [
+        ("pipelines", ["trian"], "unknown command 'trian': did you mean train?"),
+        ("pipelines", ["runs", "lst"], "unknown value 'lst': did you mean list?"),
+        ("pipelines", ["register", "--modle", "x"], "unknown option --modle: did you mean --model?"),
+        ("pipelines", ["train", "boxes", "kites"], "unknown argument 'kites'"),
+        ("tune", ["boxes", "--search", "optun"], "argument --search: unknown value 'optun': did you mean optuna?"),
+        ("tune", ["shwo", "first"], "did you mean show?"),
+        ("cluster", ["submt"], "unknown command 'submt': did you mean submit?"),
+        ("cluster", ["submit", "--adress", "x", "--", "true"], "unknown option --adress: did you mean --address?"),
+    ],
+)
+def test_a_misspelt_word_gets_a_suggestion(
+    program: str, words: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = importlib.import_module(f"{program}.__main__").main
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    text = capsys.readouterr().err
+    assert ended.value.code == 2 and meant in text and len(text.splitlines()) == 1, text
 
 
 @pytest.mark.parametrize("name", sorted(_parsers()))

@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from pipelines import command_line
 
 try:
+    from objgan.config import STAGES
+    from objgan.errors import nearest, unknown
     from pipelines.cli import options as cli_options
     from pipelines.runtime import console
     from pipelines.runtime.exit_codes import EPILOG, run_command
@@ -203,6 +205,9 @@ def _space() -> argparse.ArgumentParser:
 
 
 def _check_words(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    commands = (*STAGES, "judge", "show", "space")
+    if options.stages and nearest(options.stages[0], commands) in ("show", "space"):
+        parser.error(str(unknown("stage or command", options.stages[0], commands)))
     if options.resume is None and not options.stages:
         parser.error("say which STAGE, or --resume RUN")
     if options.resume is not None and options.stages:

@@ -6,7 +6,7 @@ from torch import nn
 
 from objgan.config import Config
 from objgan.domain import Domain
-from objgan.errors import InputError, shown
+from objgan.errors import unknown
 from objgan.stages.base import Stage
 from objgan.stages.boxes import BoxesStage, build_box_generator
 from objgan.stages.encoders import EncodersStage, build_image_encoder, build_text_encoder
@@ -36,7 +36,7 @@ def stage_class(name: str) -> type[Stage]:
         InputError: no stage has this name.
     """
     if name not in _ALL_STAGES:
-        raise InputError(f"unknown stage {shown(name)}: choose one of {', '.join(_ALL_STAGES)}")
+        raise unknown("stage", name, _ALL_STAGES)
     return _ALL_STAGES[name]
 
 

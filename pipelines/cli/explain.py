@@ -1,25 +1,18 @@
 """Explains settings: `python -m pipelines explain`, and the page `docs/settings.md`."""
 
 import argparse
-import types
-import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from annotated_types import Ge, Gt, Le, Lt, MultipleOf
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
-from objgan.config import Config, flatten
+from objgan.config import Config, flatten, form_of, nearest_setting, value_text
 from objgan.errors import InputError
 from objgan.sections import Section
 from pipelines.recipes import RECIPES, resolve
 from pipelines.runtime.console import say
 
-_SIGNS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<", MultipleOf: "a multiple of"}
-_BOUNDS = {Ge: "ge", Gt: "gt", Le: "le", Lt: "lt", MultipleOf: "multiple_of"}
 _INTRODUCTION = """\
 # Settings
 
@@ -56,7 +49,9 @@ def explain(options: argparse.Namespace) -> None:
     """
     wanted = [item for item in all_settings() if _is_under(item.name, options.name)]
     if not wanted:
-        raise InputError(f"no setting is named {options.name}; `python -m pipelines explain` lists all of them")
+        near = nearest_setting(options.name)
+        meant = f"did you mean {near}?" if near else "`python -m pipelines explain` lists all settings"
+        raise InputError(f"no setting is named {options.name}: {meant}")
     say(markdown(wanted).rstrip() if options.markdown else "\n".join(map(_line, wanted)))
 
 
@@ -89,10 +84,10 @@ def _walk(section: type[BaseModel], recipes: dict[str, dict[str, Any]], prefix: 
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             branches.append((field.annotation, name))
             continue
-        default = _text(field.default)
-        changed = {recipe: _text(values[name]) for recipe, values in recipes.items()}
+        default = value_text(field.default)
+        changed = {recipe: value_text(values[name]) for recipe, values in recipes.items()}
         changed = {recipe: text for recipe, text in changed.items() if text != default}
-        yield Setting(name, _kind(field), default, _description(section, key), changed)
+        yield Setting(name, form_of(field), default, _description(section, key), changed)
     for branch, name in branches:
         yield from _walk(branch, recipes, f"{name}.")
 
@@ -104,33 +99,6 @@ def _description(section: type[BaseModel], key: str) -> str:
         if field is not None and field.description:
             return str(field.description)
     return ""
-
-
-def _kind(field: FieldInfo) -> str:
-    bounds = [
-        f"{_SIGNS[type(item)]} {getattr(item, _BOUNDS[type(item)])}" for item in field.metadata if type(item) in _SIGNS
-    ]
-    return ", ".join([_type(field.annotation), *bounds])
-
-
-def _type(annotation: Any) -> str:
-    """The type for people: `integer or null`."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, arguments))
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(_type, arguments))
-    if origin is tuple:
-        return f"list of {_type(arguments[0])}s"
-    names = {int: "integer", float: "number", bool: "true or false", str: "text", Path: "path", types.NoneType: "null"}
-    return names[annotation]
-
-
-def _text(value: Any) -> str:
-    """As `--set` takes it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple | list) else str(value)
 
 
 def _recipes(item: Setting) -> str:

@@ -7,7 +7,7 @@ true layouts (boxes and shapes). `true_images` are the real ones: what a measure
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from objgan.errors import InputError
+from objgan.errors import unknown
 
 FROM_CAPTIONS, FROM_BOXES, FROM_LAYOUTS, TRUE_IMAGES = "from_captions", "from_boxes", "from_layouts", "true_images"
 GENERATED = (FROM_CAPTIONS, FROM_BOXES, FROM_LAYOUTS)
@@ -70,5 +70,5 @@ def protocol(name: str) -> Protocol:
         InputError: there is none of that name.
     """
     if name not in PROTOCOLS:
-        raise InputError(f"unknown protocol {name!r}: choose one of {', '.join(PROTOCOLS)}")
+        raise unknown("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]

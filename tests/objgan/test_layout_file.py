@@ -129,7 +129,7 @@ GOOD = {"label": "kite", "box": [0, 0, 0.5, 0.5]}
 WRONG_OBJECTS = {
     "kites": (
         {"label": "kiite", "box": [0, 0, 1, 1]},
-        "label 'kiite'; the nearest that this model knows is 'kite'",
+        "unknown label 'kiite': did you mean kite?",
     ),
     "no label": ({"box": [0, 0, 1, 1]}, "unknown label None"),
     "no box": ({"label": "kite"}, "object 1 (kite): box must be four numbers"),

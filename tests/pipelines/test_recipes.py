@@ -55,8 +55,16 @@ def test_steps_and_epochs_take_each_others_place() -> None:
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
-        ("boxes.hiden=3", "unknown setting boxes.hiden"),
-        ("boxes.hidden=wide", "boxes.hidden"),
+        ("boxes.hiden=3", "unknown setting boxes.hiden: did you mean boxes.hidden?"),
+        ("imagse.training.lr=1", "unknown setting imagse.training.lr: did you mean images.training.generator_lr?"),
+        ("lr=1", "did you mean encoders.training.lr?"),
+        ("qqq=1", "unknown setting qqq (docs/settings.md lists all)"),
+        ("boxes.hidden=wide", "boxes.hidden: got 'wide'; expected integer, ≥ 8, ≤ 8192, for example 256"),
+        ("images.sizes=64", "images.sizes: got 64; expected list of integers, for example [64,128,256]"),
+        ("images.object_attention=maybe", "expected true or false, for example true"),
+        ("encoders.backbone=smal", "did you mean small? expected one of inception_v3, small"),
+        ("boxes.training.group=x", "expected integer or null, ≥ 1, ≤ 65536, for example 4"),
+        ("boxes.training=3", "expected a section, for example boxes.training.batch_size=..."),
         ("boxes.hidden=0", "boxes.hidden"),
         ("images.sizes=[64,100]", "twice"),
         ("images.half_resolution_blocks=2", "half_resolution_blocks 2"),

@@ -1,14 +1,13 @@
 """Options of `python -m tune` to a sweep, checked against settings, data and storage before the start."""
 
 import argparse
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from objgan.config import Config, build_config
-from objgan.errors import InputError
+from objgan.errors import InputError, did_you_mean
 from objgan.stages import stage_class
 from pipelines.cli.options import with_workers
 from pipelines.recipes import merge, parse_assignment, resolve
@@ -160,11 +159,9 @@ def goal_of(stage: str, metric: str | None, mode: str | None) -> Goal:
     kind = stage_class(stage)
     metric = metric or kind.objective[0]
     if metric not in kind.measures:
-        near = difflib.get_close_matches(metric, kind.measures, n=1)
-        meant = f"did you mean {near[0]}? " if near else ""
         names = ", ".join(f"{name} ({best})" for name, best in kind.measures.items())
         raise InputError(
-            f"--metric {metric}: no held-out measure of stage {stage}: {meant}there are {names}; "
-            f"losses of a GAN do not say what is better"
+            f"--metric {metric}: no held-out measure of stage {stage}:{did_you_mean(metric, kind.measures)} Choose one "
+            f"of {names}; losses of a GAN do not say what is better"
         )
     return Goal(metric, "max" if (mode or kind.measures[metric]) == "max" else "min")

@@ -139,7 +139,9 @@ def test_more_workers_than_the_machine_has(refused: Refused, prepared: Path, set
 
 
 def test_wrong_stages_and_data(refused: Refused, prepared: Path, prepared_boxes: Path, settings: list[str]) -> None:
-    assert "unknown stage 'colours'" in refused("train", "colours", "--data", prepared)
+    assert "unknown stage 'colours': choose one of encoders" in refused("train", "colours", "--data", prepared)
+    assert "unknown stage 'boxe': did you mean boxes?" in refused("train", "boxe", "--data", prepared)
+    assert "unknown recipe 'papier': did you mean paper?" in refused("run", "--recipe", "papier")
     assert "none" in refused("train", "shapes", "--data", "none", *settings)
     assert "pixels" in refused("train", "encoders", "--data", prepared_boxes, *settings)
     assert "no finished stage encoders" in refused("train", "images", "--data", prepared, "--run", "new", *settings)

@@ -30,4 +30,4 @@ def test_a_section_is_listed_with_types_bounds_and_recipes(capsys: pytest.Captur
 
 def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "boxes.train"]) == 2
-    assert "no setting is named boxes.train" in capsys.readouterr().err
+    assert "no setting is named boxes.train: did you mean boxes.training?" in capsys.readouterr().err
