@@ -110,7 +110,7 @@ def send(base: Storage, wanted: str, uri: str, log: Log, timeout: float = 600.0)
         chosen += [(group, at, _group_alive(base, group, at)) for group, at in groups]
     left = False
     for name, storage, alive in chosen:
-        before = OfflineQueue(storage).kept()
+        before = OfflineQueue(storage).summary()
         if not before:
             log(f"{name}: nothing is left to send")
         elif alive:

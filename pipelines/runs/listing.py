@@ -115,8 +115,8 @@ def table(runs: Sequence[RunInfo]) -> str:
 def describe(info: RunInfo) -> str:
     """Everything worth knowing about a run, a line each."""
     lines = [("state", _state_text(info)), *_status_lines(info.status)]
-    if kept := OfflineQueue(info.storage).kept():
-        lines.append(("MLflow", kept.text().partition(": ")[2]))
+    if queued := OfflineQueue(info.storage).summary():
+        lines.append(("MLflow", queued.text().partition(": ")[2]))
     if command := to_go_on(info):
         lines.append(("to go on", command))
     return "\n".join([f"{info.name} ({info.stage})", *(f"  {name:<12}{text}" for name, text in lines)])

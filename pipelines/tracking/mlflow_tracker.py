@@ -1,4 +1,4 @@
-"""A tracker that sends to MLflow in the background, and the MLflow client it uses."""
+"""A tracker that uploads to MLflow in the background, and the MLflow client it uses."""
 
 import atexit
 import contextlib
@@ -19,6 +19,7 @@ from PIL import Image
 
 from objgan.errors import InputError
 from pipelines.redaction import in_a_line, place_of, redact
+from pipelines.runtime.console import Log
 from pipelines.storage.storage import Storage
 from pipelines.tracking.offline_queue import (
     FOLDER,
@@ -33,8 +34,8 @@ from pipelines.tracking.offline_queue import (
     shown,
 )
 
-Tell = Callable[[str], None]
-_LINGER = 0.2  # what is told in this time goes in one call
+CLOSE_TIMEOUT = 10.0
+_LINGER = 0.2  # records that arrive within this time share a call
 _MOST_RECORDS = 500  # of one attempt
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
 
@@ -42,14 +43,14 @@ EXPERIMENT = "objgan"
 RUN_FILE, NEW_FILE = "mlflow_run.txt", "mlflow_new.json"
 _MOST_METRICS, _MOST_PARAMETERS = 1000, 100  # of one call
 _PARAMETER_LENGTH = 500
-# MLflow's own patience (7 retries, 120 s each) would hold up a command for minutes.
+# MLflow's defaults (7 retries, 120 s each) would block a command for minutes.
 _BRIEF = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
-"""Codes of MLflow's errors that say that a value is wrong, not that the server is."""
+"""Codes of MLflow's errors that mean that a value is wrong, not that the server is."""
 _KEY_TAG = "objgan.key"
 _PACKAGES = {
     "psycopg": "psycopg[binary]",
@@ -59,21 +60,51 @@ _PACKAGES = {
     "azure": "azure-storage-blob",
     "google": "google-cloud-storage",
 }
-"""Of a module, what to install, where that has another name."""
+"""The package to install for a module, if it has another name."""
 
 
-class MLflowTracker:
-    """Takes what a run tells at once; a thread sends it in batches, in order.
+class Tracker:
+    """Logs parameters, metrics and pictures of a run; only `flush` and `close` may block. This base tracks nothing."""
 
-    What cannot be sent goes to the run's storage, so that memory does not grow and a kill loses nothing that was
-    flushed; it is sent before anything newer. Without a storage it stays in memory.
+    def parameters(self, values: Mapping[str, Any]) -> None:
+        """Log settings by dotted name; a name that is already logged keeps its value."""
+        self.add(Parameters({key: redact(str(value)) for key, value in values.items()}))
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Log metrics of a step; a step that was logged before a resume is not logged twice."""
+        self.add(Metrics({key: float(value) for key, value in values.items()}, step))
+
+    def picture(self, name: str, image: Image.Image, step: int) -> None:
+        """Log a picture of a step, as `pictures/NAME/STEP.png`."""
+        self.add(Picture(name, step, image.copy()))
+
+    def add(self, record: Record) -> None:
+        """Log a record."""
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Upload all records, or store them if that takes longer than `timeout`; False: the storage is away, too."""
+        return True
+
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Try to upload for `timeout` seconds at most, and store the rest."""
+
+    def queued(self) -> Queued | None:
+        """What is stored and not yet uploaded; None: nothing."""
+        return None
+
+
+class MLflowTracker(Tracker):
+    """Uploads records to MLflow in the background, in batches and in order.
+
+    Records that cannot be uploaded are written to the run's storage: memory does not grow, and a kill loses nothing
+    that was flushed. They are uploaded before any newer record.
 
     Args:
         uri: of MLflow's store or server
-        run: the MLflow run; None: it is found, or made, by way of the storage
+        run: the MLflow run; None: its id is in the storage, or it is created when MLflow is reachable
         storage: the run's storage
-        tell: hears, from the thread, that MLflow went away, came back, or refuses something
-        adopt: whether to send what earlier processes left
+        log: called by the thread when MLflow becomes unreachable, is reachable again, or rejects a value
+        adopt: whether to upload what earlier processes queued
         longest_wait: seconds between two attempts, at most
     """
 
@@ -81,166 +112,133 @@ class MLflowTracker:
         self,
         uri: str,
         run: str | None,
-        storage: Storage | None = None,
-        tell: Tell | None = None,
+        storage: Storage,
+        log: Log | None = None,
         adopt: bool = True,
         longest_wait: float = _LONGEST_WAIT,
     ) -> None:
-        self._sender = Sender(uri, run, storage)
-        self._say, self._longest_wait = tell or (lambda text: None), longest_wait
-        self._offline_queue = None if storage is None else OfflineQueue(storage)
-        self._where = "memory" if storage is None else f"{shown(storage)}/{FOLDER}"
-        self._files = self._offline_queue.names() if self._offline_queue is not None and adopt else []
-        self._queue: list[Record] = []
-        self._away = self._hurry = self._closing = self._given_up = False
-        self._changed = threading.Condition()
-        self._keeping = threading.Lock()
-        self._refusals = 0
-        self.closed = False
+        self._sender, self._offline = Sender(uri, run, storage), OfflineQueue(storage)
+        self._log, self._longest_wait = log or (lambda text: None), longest_wait
+        self._folder = f"{shown(storage)}/{FOLDER}"
+        self._files = self._offline.names() if adopt else []
+        self._records: list[Record] = []
+        self._unreachable = self._hurry = self._given_up = self.closed = False
+        self._changed, self._storing = threading.Condition(), threading.Lock()
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
         atexit.register(self.close)
 
-    def parameters(self, values: Mapping[str, Any]) -> None:
-        """Settings by dotted name; telling them again changes nothing."""
-        self.tell(Parameters({key: redact(str(value)) for key, value in values.items()}))
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers of a step; those that MLflow has of it or of a later one are left out when they are sent."""
-        self.tell(Metrics({key: float(value) for key, value in values.items()}, step))
-
-    def picture(self, name: str, image: Image.Image, step: int) -> None:
-        """A picture of a step, under `pictures/NAME/STEP.png`."""
-        self.tell(Picture(name, step, image.copy()))
-
-    def tell(self, record: Record) -> None:
-        """Put a record in the queue; told after `close`, it is kept for the next process.
+    def add(self, record: Record) -> None:
+        """Log a record; after `close` it is stored for the next process.
 
         Raises:
-            RuntimeError: the tracker is closed, and there is no storage to keep it in.
+            RuntimeError: the tracker is closed, and the storage is not available.
         """
         with self._changed:
-            self._queue.append(record)
+            self._records.append(record)
             self._changed.notify_all()
-        if self.closed and not self._keep():
+        if self.closed and not self._store():
             raise RuntimeError("this tracker is closed")
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """See that everything told so far is sent, or kept where the next process finds it.
-
-        While MLflow is known to be away, or when it takes longer than `timeout`, it is kept. False: there is no
-        storage to keep it in, or it does not answer either.
-        """
+        """Upload all records; store them if MLflow is unreachable or `timeout` is over."""
         with self._changed:
             self._hurry = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._away or not self._queue, timeout)
+            self._changed.wait_for(lambda: self._unreachable or not self._records, timeout)
             self._hurry = False
-        return self._keep()
+        return self._store()
 
-    def close(self, timeout: float = 10.0) -> None:
-        """One last attempt to send, for so many seconds at most; what is left then is kept."""
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Make a last attempt to upload, and store the rest."""
         with self._changed:
             if self.closed:
                 return
-            self.closed = self._closing = True
+            self.closed = True
             self._changed.notify_all()
         atexit.unregister(self.close)
         self._thread.join(timeout)
         self._given_up = True
-        self._keep()
+        self._store()
 
-    def kept(self) -> Queued | None:
-        """What is still to be sent; None: nothing."""
-        if self._offline_queue is None:
-            return None
-        return self._offline_queue.kept() or None
+    def queued(self) -> Queued | None:
+        """What is stored and not yet uploaded; None: nothing."""
+        return self._offline.summary() or None
 
     def _work(self) -> None:
         wait = 0.0
         while True:
             last = self._pause(wait)
             try:
-                self._send_all()
-                self._answered()
+                self._upload()
+                self._report_success()
                 wait = 0.0
-            except Exception as error:  # whatever went wrong there must not end a training
-                self._failed(error)
+            except Exception as error:  # no error of MLflow may end a training
+                self._report_failure(error)
                 wait = min(max(_FIRST_WAIT, 2 * wait), self._longest_wait)
             if last:
                 return
 
     def _pause(self, wait: float) -> bool:
-        """Wait for something to send, or out the time before another attempt; True: it is the last one."""
+        """Wait for a record, or for the next attempt; True: it is the last one."""
         with self._changed:
             if wait:
-                self._changed.wait_for(lambda: self._closing, wait)
+                self._changed.wait_for(lambda: self.closed, wait)
             elif not self._files:
-                self._changed.wait_for(lambda: self._queue or self._closing)
-                self._changed.wait_for(lambda: self._hurry or self._closing, _LINGER)
-            return self._closing
+                self._changed.wait_for(lambda: self._records or self.closed)
+                self._changed.wait_for(lambda: self._hurry or self.closed, _LINGER)
+            return self.closed
 
-    def _send_all(self) -> None:
+    def _upload(self) -> None:
+        """Upload all files of the queue, then the records in memory."""
         while not self._given_up:
-            file, records = self._next()
-            if file is not None and self._offline_queue is not None:
-                self._sender.send(self._offline_queue.read(file))
-                self._offline_queue.remove(file)
+            with self._changed:
+                file, records = next(iter(self._files), None), self._records[:_MOST_RECORDS]
+            if file is not None:
+                self._sender.send(self._offline.read(file))
+                self._offline.remove(file)
+                with self._changed:
+                    self._files.remove(file)
             elif records:
                 self._sender.send(records)
+                self._discard(records)
             else:
                 return
-            self._forget(file, records)
 
-    def _next(self) -> tuple[str | None, list[Record]]:
-        """The oldest file of the backlog; the queue's turn comes when there is none."""
+    def _discard(self, records: list[Record], file: str | None = None) -> None:
+        """Remove records from memory, if they are still in it; they were uploaded, or stored in `file`."""
+        done = {id(record) for record in records}
         with self._changed:
-            return (self._files[0], []) if self._files else (None, self._queue[:_MOST_RECORDS])
-
-    def _forget(self, file: str | None, records: list[Record]) -> None:
-        with self._changed:
-            if file is not None:
-                self._files.remove(file)
-            self._drop(records)
+            self._records = [record for record in self._records if id(record) not in done]
+            self._files += [] if file is None else [file]
             self._changed.notify_all()
 
-    def _drop(self, records: list[Record]) -> None:
-        """Take records off the queue's front, as far as they are still there."""
-        there = {id(record) for record in records}
-        self._queue = [record for record in self._queue if id(record) not in there]
-
-    def _answered(self) -> None:
+    def _report_success(self) -> None:
         with self._changed:
-            back, self._away = self._away, False
-        if back:
-            self._say("MLflow answers again; what was kept is sent")
-        for refused in self._sender.refused[self._refusals :]:
-            self._say(f"MLflow refuses {refused}")
-        self._refusals = len(self._sender.refused)
+            was_unreachable, self._unreachable = self._unreachable, False
+        if was_unreachable:
+            self._log("MLflow is reachable again; uploading queued metrics")
+        while self._sender.rejected:
+            self._log(f"MLflow rejects {self._sender.rejected.pop(0)}")
 
-    def _failed(self, error: Exception) -> None:
+    def _report_failure(self, error: Exception) -> None:
         with self._changed:
-            first, self._away = not self._away, True
+            first, self._unreachable = not self._unreachable, True
             self._changed.notify_all()
-        if first and not self._closing:
-            self._say(f"MLflow does not answer ({in_a_line(error)}): numbers and pictures are kept in {self._where}")
-        self._keep()
+        if first and not self.closed:
+            reason = in_a_line(error)
+            self._log(f"MLflow is not reachable ({reason}); metrics and pictures are queued in {self._folder}")
+        self._store()
 
-    def _keep(self) -> bool:
-        """Move the queue to the backlog; True: nothing is left that only this process knows."""
-        with self._keeping:
+    def _store(self) -> bool:
+        """Move the records from memory to the storage; False: the storage is not available."""
+        with self._storing:
             with self._changed:
-                records = list(self._queue)
-            if not records:
-                return True
-            if self._offline_queue is None:
-                return False
-            # The lock of the queue is open meanwhile: whoever trains never waits for the storage.
+                records = list(self._records)
+            # The condition is free meanwhile, so training never waits for the storage.
             with contextlib.suppress(OSError, InputError):
-                file = self._offline_queue.add(records)
-                with self._changed:
-                    self._files.append(file)
-                    self._drop(records)
+                if records:
+                    self._discard(records, self._offline.add(records))
                 return True
             return False
 
@@ -248,123 +246,118 @@ class MLflowTracker:
 class Sender:
     """Sends records to one MLflow run, through the client, without MLflow's process-wide state.
 
-    What a run has is asked of MLflow at the first call and after every failure: a call that failed may have arrived.
+    It asks MLflow what the run has before the first call and after every failure: a call that failed may have arrived.
 
     Args:
         uri: of the store or server
-        run: the run's id; None: it is in the storage, or is made when the server answers
+        run: the run's id; None: it is in the storage, or the run is created when the server is reachable
         storage: the run's storage
     """
 
-    def __init__(self, uri: str, run: str | None, storage: Storage | None) -> None:
+    def __init__(self, uri: str, run: str | None, storage: Storage) -> None:
         self._uri, self._run, self._storage = uri, run, storage
-        self._told: dict[str, int] | None = None
+        self._last_steps: dict[str, int] | None = None
         self._parameters: set[str] = set()
-        self.refused: list[str] = []
-        """What MLflow will never take, in words."""
+        self.rejected: list[str] = []
+        """Values that MLflow will never accept, with the reason."""
 
     def send(self, records: Sequence[Record]) -> None:
-        """Send records in order; those that MLflow has already are left out.
+        """Send records in order, without those that MLflow already has.
 
         Raises:
-            Exception: MLflow does not answer; some of the records may have arrived, and all can be sent again.
+            Exception: MLflow is not reachable; some of the records may have arrived, and all can be sent again.
         """
         try:
             client = mlflow_client(self._uri)
-            if self._told is None:
-                self._ask(client)
+            if self._last_steps is None:
+                self._last_steps = self._read_run(client)
             for kind, group in itertools.groupby(records, type):
                 self._send_kind(client, kind, list(group))
         except BaseException:
-            self._told = None
+            self._last_steps = None
             raise
 
-    def _ask(self, client: Any) -> None:
+    def _read_run(self, client: Any) -> dict[str, int]:
+        """Read the run's parameters, and return the last step of each of its metrics."""
         self._run = self._run or resolve(client, self._storage)
         run = client.get_run(self._run)
         if run.info.lifecycle_stage != "active":
-            raise RuntimeError(f"run {self._run} is deleted in MLflow: restore it there")
+            raise RuntimeError(f"run {self._run} is deleted in MLflow: restore it in MLflow")
         data = run.data.to_proto()
-        self._told = {metric.key: metric.step for metric in data.metrics}  # MLflow keeps the one of the last step
         self._parameters = {parameter.key for parameter in data.params}
+        return {metric.key: metric.step for metric in data.metrics}
 
     def _send_kind(self, client: Any, kind: type, records: list[Any]) -> None:
         if kind is Metrics:
-            self._metrics(client, records)
+            self._send_metrics(client, records)
         elif kind is Parameters:
-            self._settings(client, records)
+            self._send_parameters(client, records)
         for record in records:
-            if isinstance(record, Picture):
-                self._picture(client, record)
-            elif isinstance(record, Status):
-                self._status(client, record)
-            elif isinstance(record, Tags):
-                for key, value in record.values.items():
-                    client.set_tag(self._run, key, value)
+            match record:
+                case Picture(name, step):
+                    with tempfile.TemporaryDirectory() as folder:
+                        path = Path(folder) / f"{step:07d}.png"
+                        path.write_bytes(record.png())
+                        client.log_artifact(self._run, str(path), f"pictures/{name}")  # replaces an earlier one
+                case Status("RUNNING"):
+                    client.update_run(self._run, status="RUNNING")
+                case Status(status, time):
+                    client.set_terminated(self._run, status, time)
+                case Tags(tags):
+                    for key, value in tags.items():
+                        client.set_tag(self._run, key, value)
 
-    def _metrics(self, client: Any, records: list[Metrics]) -> None:
+    def _send_metrics(self, client: Any, records: list[Metrics]) -> None:
+        """MLflow stores a metric twice if it is logged twice at one step, so known steps are skipped."""
         from mlflow.entities import Metric
 
-        told = dict(self._told or {})
-        fresh = []
+        last_steps, new = dict(self._last_steps or {}), []
         for record in records:
-            for key, value in record.values.items():
-                # MLflow stores a metric twice when it is told twice at one step.
-                if record.step > told.get(key, -1):
-                    fresh.append(Metric(key, value, record.time, record.step))
-                    told[key] = record.step
-        for chunk in _chunks(fresh, _MOST_METRICS):
-            self._insist(chunk, lambda part: client.log_batch(self._run, metrics=part))
-        self._told = told
+            for key, value in record.metrics.items():
+                if record.step > last_steps.get(key, -1):
+                    new.append(Metric(key, value, record.time, record.step))
+                    last_steps[key] = record.step
+        self._send_valid(new, _MOST_METRICS, lambda part: client.log_batch(self._run, metrics=part))
+        self._last_steps = last_steps
 
-    def _settings(self, client: Any, records: list[Parameters]) -> None:
-        """Parameters are immutable in MLflow, so known ones are left out."""
+    def _send_parameters(self, client: Any, records: list[Parameters]) -> None:
+        """Parameters are immutable in MLflow, so known ones are skipped."""
         from mlflow.entities import Param
 
-        values = {key: value for record in reversed(records) for key, value in record.values.items()}
+        values = {key: value for record in reversed(records) for key, value in record.parameters.items()}
         new = [Param(key, value[:_PARAMETER_LENGTH]) for key, value in values.items() if key not in self._parameters]
-        for chunk in _chunks(new, _MOST_PARAMETERS):
-            self._insist(chunk, lambda part: client.log_batch(self._run, params=part))
+        self._send_valid(new, _MOST_PARAMETERS, lambda part: client.log_batch(self._run, params=part))
         self._parameters.update(values)
 
-    def _picture(self, client: Any, picture: Picture) -> None:
-        """A file of the same name takes the place of the earlier one."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"{picture.step:07d}.png"
-            path.write_bytes(picture.png())
-            client.log_artifact(self._run, str(path), f"pictures/{picture.name}")
-
-    def _status(self, client: Any, record: Status) -> None:
-        if record.status == "RUNNING":
-            client.update_run(self._run, status="RUNNING")
-        else:
-            client.set_terminated(self._run, record.status, record.time)
-
-    def _insist(self, items: list[Any], send: Callable[[list[Any]], None]) -> None:
-        """Send what MLflow takes: one bad name among a thousand is found by halving, and left out."""
+    def _send_valid(self, items: list[Any], most: int, send: Callable[[list[Any]], None]) -> None:
+        """Send what MLflow accepts, `most` items a call: halving isolates a bad name, which is skipped."""
         from mlflow.exceptions import MlflowException
 
-        try:
-            send(items)
-        except MlflowException as error:
-            if error.error_code not in REFUSALS:
-                raise
-            if len(items) == 1:
-                self.refused.append(f"{items[0].key} ({in_a_line(error)})")
-                return
-            self._insist(items[: len(items) // 2], send)
-            self._insist(items[len(items) // 2 :], send)
+        if not items:
+            return
+        if len(items) <= most:
+            try:
+                return send(items)
+            except MlflowException as error:
+                if error.error_code not in REFUSALS:
+                    raise
+                if len(items) == 1:
+                    self.rejected.append(f"{items[0].key} ({in_a_line(error)})")
+                    return
+        half = len(items) // 2
+        self._send_valid(items[:half], most, send)
+        self._send_valid(items[half:], most, send)
 
 
-def resolve(client: Any, storage: Storage | None) -> str:
-    """The id of a run that was begun while the server was away; made now where it is not there yet.
+def resolve(client: Any, storage: Storage) -> str:
+    """The id of a run that began while the server was not reachable; creates the run if it does not exist yet.
 
     Raises:
-        RuntimeError: nothing in the storage says what to make.
+        RuntimeError: the storage does not describe a run.
     """
-    wanted = None if storage is None else storage.json(NEW_FILE)
-    if storage is None or wanted is None:
-        raise RuntimeError("no MLflow run is known here")
+    wanted = storage.json(NEW_FILE)
+    if wanted is None:
+        raise RuntimeError(f"{storage} does not name an MLflow run")
     if storage.exists(wanted["known"]):
         return storage.read(wanted["known"]).decode().strip()
     run = create_run(client, wanted["name"], wanted["tags"], wanted["key"])
@@ -373,32 +366,32 @@ def resolve(client: Any, storage: Storage | None) -> str:
 
 
 def create_run(client: Any, name: str, tags: Mapping[str, str], key: str = "") -> str:
-    """A new run, or the one that was made with the same `key` by a call whose answer was lost."""
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    """Create a run, or find the one that an earlier call with the same `key` created and whose answer was lost."""
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     if key:
-        found = client.search_runs([experiment.experiment_id], f"tags.`{_KEY_TAG}` = '{key}'", max_results=1)
-        if found:
-            return str(found[0].info.run_id)
+        runs = client.search_runs([experiment], f"tags.`{_KEY_TAG}` = '{key}'", max_results=1)
+        if runs:
+            return str(runs[0].info.run_id)
         tags = {**tags, _KEY_TAG: key}
-    return str(client.create_run(experiment.experiment_id, run_name=name, tags=dict(tags)).info.run_id)
+    return str(client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id)
 
 
 def sqlite_uri(path: Path) -> str:
-    """The URI of a sqlite store: the characters that mean something in a URI are quoted.
+    """The URI of a sqlite store, with only the characters quoted that have a meaning in a URI.
 
-    No others, because MLflow makes an empty folder under the quoted name, beside the one that is meant.
+    For any other quoted character MLflow would create an empty folder with the quoted name.
     """
     return "sqlite:///" + re.sub("[%?#]", lambda sign: urllib.parse.quote(sign[0]), str(path))
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of a sqlite store; None of another store."""
+    """The file of a sqlite store; None for another store."""
     place = uri.removeprefix("sqlite:///").partition("?")[0]
     return Path(urllib.parse.unquote(place)) if uri.startswith("sqlite:///") else None
 
 
 def mlflow_client(uri: str) -> Any:
-    """A client that gives up soon, unless the environment says otherwise."""
+    """A client with short timeouts, unless the environment sets others."""
     logging_quiet()
     for name, value in _BRIEF.items():
         os.environ.setdefault(name, value)
@@ -412,13 +405,13 @@ def mlflow_client(uri: str) -> Any:
                 raise
             reason = in_a_line(error)
             raise InputError(
-                f"MLflow: {place_of(uri)} is no address of a store ({reason}): check MLFLOW_TRACKING_URI"
+                f"MLflow: {place_of(uri)} is not the address of a store ({reason}): check MLFLOW_TRACKING_URI"
             ) from None
 
 
 @contextlib.contextmanager
 def needed_packages(uri: str) -> Iterator[None]:
-    """A block in which MLflow may import the driver of its store at `uri`, or of where its files are.
+    """A block in which MLflow may import the driver of its store at `uri`, or of its artifact storage.
 
     Raises:
         InputError: the driver is not installed.
@@ -434,18 +427,18 @@ def needed_packages(uri: str) -> Iterator[None]:
 
 
 def of_database(error: BaseException) -> bool:
-    """Whether it is an error of SQLAlchemy, which MLflow passes on as it is."""
+    """Whether it is an error of SQLAlchemy, which MLflow does not wrap."""
     return "sqlalchemy." in _kinds(error)
 
 
 def _kinds(error: BaseException) -> str:
-    """The names of its class and of those above it."""
+    """The names of its class and base classes."""
     return " ".join(f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__)
 
 
 @contextlib.contextmanager
 def patient() -> Iterator[None]:
-    """MLflow's own patience for a block: a model of some hundred megabytes takes its time."""
+    """MLflow's own timeouts for a block, for example to upload a model of some hundred megabytes."""
     ours = {name for name, value in _BRIEF.items() if os.environ.get(name) == value}
     for name in ours:
         del os.environ[name]
@@ -457,10 +450,10 @@ def patient() -> Iterator[None]:
 
 
 def why(error: BaseException) -> str:
-    """Why MLflow cannot be used, in one short line, with what to do where that is known."""
+    """Why MLflow cannot be used, in one short line, with the fix if it is known."""
     text = str(error)
     if "Invalid Host header" in text:
-        return "the server refuses this host name: start it with --allowed-hosts HOST:PORT"
+        return "the server rejects this host name: start it with --allowed-hosts HOST:PORT"
     if "error code 401" in text or "error code 403" in text:
         return f"{in_a_line(error, 120)}: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or _TOKEN"
     if "Max retries exceeded" in text or "Connection" in text:
@@ -469,14 +462,9 @@ def why(error: BaseException) -> str:
 
 
 def logging_quiet() -> None:
-    """MLflow's migrations, hints and bars are not for our users."""
+    """Suppress MLflow's log lines, hints and progress bars, which do not concern our users."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     for name in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -1,7 +1,7 @@
-"""What a run had to tell while MLflow was away, kept in the run's storage until it is sent.
+"""Records that MLflow has not received yet, stored in the run's storage until they are uploaded.
 
-`mlflow_backlog/00000007-3fa2c1.jsonl` holds some records, one a line, in the order in which they were told; a picture
-lies beside it as a PNG file. Files are only ever added whole and removed whole, so a kill at any moment loses nothing.
+`mlflow_backlog/00000007-3fa2c1.jsonl` holds some records, one per line, in the order in which they were logged; a
+picture is a PNG file beside it. A file is written and removed as a whole, so a kill at any moment loses nothing.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from PIL import Image
 
@@ -20,7 +20,7 @@ from objgan.json_input import OWN, parse_json
 from pipelines.storage.storage import Storage
 
 FOLDER = "mlflow_backlog"
-# A record must not hold up the training that it is told of: the records stay in memory, and are written next time.
+# A storage that is away must not hold up training: the records stay in memory, and the next write includes them.
 _PATIENCE = 5.0
 
 
@@ -32,14 +32,14 @@ def _now() -> int:
 class Parameters:
     """Settings by dotted name."""
 
-    values: Mapping[str, str]
+    parameters: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Numbers of a step, and when they were told (unix milliseconds)."""
+    """Metrics of a step, and when they were logged (unix milliseconds)."""
 
-    values: Mapping[str, float]
+    metrics: Mapping[str, float]
     step: int
     time: int = field(default_factory=_now)
 
@@ -73,15 +73,22 @@ class Status:
 class Tags:
     """Tags of the run."""
 
-    values: Mapping[str, str]
+    tags: Mapping[str, str]
 
 
 Record = Parameters | Metrics | Picture | Status | Tags
+_KINDS: dict[str, type[Parameters | Metrics | Status | Tags]] = {
+    "parameters": Parameters,
+    "metrics": Metrics,
+    "status": Status,
+    "tags": Tags,
+}
+"""Class of a line's record, by a key that no other line has."""
 
 
 @dataclass(frozen=True)
 class Queued:
-    """How much a backlog holds, the folder that it is in, and the run as `runs send` takes it."""
+    """The number of queued records, the folder that holds them, and the run as `runs send` takes it."""
 
     metrics: int
     pictures: int
@@ -93,65 +100,65 @@ class Queued:
         return bool(self.metrics or self.pictures or self.others)
 
     def text(self) -> str:
-        """One line that says what is kept, where, and the command that sends it."""
-        what = [_count(self.metrics, "metric"), _count(self.pictures, "picture")]
+        """One line: what is queued, where, and the command that uploads it."""
+        counts = [_count(self.metrics, "metric"), _count(self.pictures, "picture")]
         if not (self.metrics or self.pictures):
-            what = [_count(self.others, "note") + " (settings, status)"]
-        are = "is" if len(what) == 1 and self.others == 1 else "are"
+            counts = [_count(self.others, "record") + " (settings, status)"]
+        verb = "is" if len(counts) == 1 and self.others == 1 else "are"
         return (
-            f"MLflow was not reached: {' and '.join(what)} {are} kept in {self.folder}; sent by the next command of "
-            f"this run, or by `python -m pipelines runs send {shlex.quote(self.run)}`"
+            f"MLflow was not reachable: {' and '.join(counts)} {verb} queued in {self.folder}; the next command of "
+            f"this run uploads the queue, or run `python -m pipelines runs send {shlex.quote(self.run)}`"
         )
 
 
 class OfflineQueue:
-    """The records of a run that are still to be sent, oldest first."""
+    """The records of a run that are not uploaded yet, oldest first."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage.patient(_PATIENCE)
-        self._storage.log = _quiet  # whoever uses it says what becomes of the records
+        self._storage.log = _quiet  # the caller reports what happens to the records
         self._writer = secrets.token_hex(3)  # two processes of a run never write the same file
         self._number = max((int(name.partition("-")[0]) for name in self.names()), default=0)
 
     def names(self) -> list[str]:
         """Its files, oldest first."""
-        found = self._storage.names(FOLDER)
-        return [name for name in found if name.endswith(".jsonl") and name.partition("-")[0].isdigit()]
+        names = self._storage.names(FOLDER)
+        return [name for name in names if name.endswith(".jsonl") and name.partition("-")[0].isdigit()]
 
     def add(self, records: Iterable[Record]) -> str:
-        """Keep records, after everything that is there; the name of the new file.
+        """Store records in a new file, after all others; returns its name.
 
         Raises:
-            OSError: the storage does not take it; nothing was added.
+            OSError: the storage is not available; nothing was added.
         """
         name = f"{self._number + 1:08d}-{self._writer}.jsonl"
-        lines = [self._line(record, name, place) for place, record in enumerate(records)]
-        self._storage.write(f"{FOLDER}/{name}", "".join(json.dumps(line) + "\n" for line in lines))
+        lines = [json.dumps(self._line(record, f"{name[:-6]}-{i}.png")) + "\n" for i, record in enumerate(records)]
+        self._storage.write(f"{FOLDER}/{name}", "".join(lines))
         self._number += 1
         return name
 
     def read(self, name: str) -> list[Record]:
-        """The records of a file; none where another process has sent and removed it, or where it is no backlog."""
+        """The records of a file; none if another process has removed it, or if it is broken (it is then renamed)."""
         try:
             records = [self._record(line) for line in self._lines(name)]
         except (ValueError, KeyError, TypeError):
-            # It would hold up all that comes after it.
+            # It would block all later records.
             self._storage.rename(f"{FOLDER}/{name}", f"{FOLDER}/{name}.broken")
             return []
         return [record for record in records if record is not None]
 
     def remove(self, name: str) -> None:
-        """Forget a file that was sent."""
+        """Remove a file that was uploaded, and its pictures."""
         stem = name.removesuffix(".jsonl")
         pictures = [other for other in self._storage.names(FOLDER) if other.startswith(stem) and other != name]
-        for each in (name, *pictures):
-            self._storage.delete(f"{FOLDER}/{each}")
+        for file in (name, *pictures):
+            self._storage.delete(f"{FOLDER}/{file}")
         if self._storage.local is not None:
-            with contextlib.suppress(OSError):  # not empty: another process has just added something
+            with contextlib.suppress(OSError):  # not empty: another process has just added a file
                 (self._storage.local / FOLDER).rmdir()
 
-    def kept(self) -> Queued:
-        """What it holds; a metric that was told again after a resume counts once."""
+    def summary(self) -> Queued:
+        """Counts of what is queued; a metric that was logged again after a resume counts once."""
         lines = [line for name in self.names() for line in self._lines(name)]
         metrics = {(key, line["step"]) for line in lines for key in line.get("metrics", ())}
         pictures = {(line["picture"], line["step"]) for line in lines if "picture" in line}
@@ -166,38 +173,25 @@ class OfflineQueue:
         except FileNotFoundError:
             return []
 
-    def _line(self, record: Record, name: str, place: int) -> dict[str, object]:
-        match record:
-            case Parameters(values):
-                return {"parameters": dict(values)}
-            case Metrics(values, step, when):
-                return {"metrics": dict(values), "step": step, "time": when}
-            case Status(status, when):
-                return {"status": status, "time": when}
-            case Tags(values):
-                return {"tags": dict(values)}
-            case Picture(title, step, _):
-                file = f"{name.removesuffix('.jsonl')}-{place}.png"
-                self._storage.write(f"{FOLDER}/{file}", record.png())
-                return {"picture": title, "step": step, "file": file}
+    def _line(self, record: Record, file: str) -> dict[str, object]:
+        """The record as JSON; a picture is written to `file`."""
+        if not isinstance(record, Picture):
+            return asdict(record)
+        self._storage.write(f"{FOLDER}/{file}", record.png())
+        return {"picture": record.name, "step": record.step, "file": file}
 
     def _record(self, line: dict) -> Record | None:
-        if "metrics" in line:
-            return Metrics(line["metrics"], line["step"], line["time"])
-        if "parameters" in line:
-            return Parameters(line["parameters"])
-        if "tags" in line:
-            return Tags(line["tags"])
-        if "status" in line:
-            return Status(line["status"], line["time"])
-        try:
+        """The record of a line; None for a picture whose file is missing."""
+        for key, kind in _KINDS.items():
+            if key in line:
+                return kind(**line)
+        with contextlib.suppress(FileNotFoundError):
             return Picture(line["picture"], line["step"], self._storage.read(f"{FOLDER}/{line['file']}"))
-        except FileNotFoundError:
-            return None
+        return None
 
 
 def shown(storage: Storage) -> str:
-    """A storage as a person types it: relative where it lies below the working directory."""
+    """A storage as a user types it: relative if it is below the working directory."""
     if storage.local is None:
         return str(storage)
     relative = os.path.relpath(storage.local)

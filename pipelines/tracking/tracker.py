@@ -1,7 +1,7 @@
-"""Where a run's numbers and pictures go: MLflow, or nowhere.
+"""Where a run's metrics and pictures go: MLflow, or nowhere.
 
-Telling never waits for MLflow: a thread sends what was told, and what it cannot send is kept in the run's storage
-(`pipelines.tracking.offline_queue`) until MLflow answers, if need be until another process opens the run.
+Logging never waits for MLflow: a thread uploads, and what it cannot upload is queued in the run's storage
+(`pipelines.tracking.offline_queue`) until MLflow is reachable, by this process or by the next one of the run.
 """
 
 import contextlib
@@ -11,9 +11,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-from PIL import Image
+from typing import Any
 
 from objgan.errors import InputError
 from pipelines.redaction import place_of, redact
@@ -27,7 +25,7 @@ from pipelines.tracking.mlflow_tracker import (
     NEW_FILE,
     RUN_FILE,
     MLflowTracker,
-    Tell,
+    Tracker,
     create_run,
     mlflow_client,
     of_database,
@@ -38,89 +36,35 @@ from pipelines.tracking.mlflow_tracker import (
 )
 from pipelines.tracking.offline_queue import Queued, Status
 
-_CLOSE_TIMEOUT = 10.0
 _open: dict[tuple[str, str | None, str], MLflowTracker] = {}
-
-
-class Tracker(Protocol):
-    """Takes what a run has to tell; no call but `flush` and `close` waits for anything."""
-
-    def parameters(self, values: Mapping[str, Any]) -> None:
-        """Settings by dotted name; telling them again changes nothing."""
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers of a step; a step that was told before a resume is not told again."""
-
-    def picture(self, name: str, image: Image.Image, step: int) -> None:
-        """A picture of a step."""
-
-    def flush(self, timeout: float = 5.0) -> bool:
-        """See that everything told so far is sent, or kept where the next process finds it; False: neither."""
-
-    def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
-        """Flush for good, after one last attempt to send."""
-
-    def kept(self) -> Queued | None:
-        """What is still to be sent, for a line to the user; None: nothing."""
-
-
-class NullTracker:
-    """Tracks nothing."""
-
-    def parameters(self, values: Mapping[str, Any]) -> None:
-        """Nothing."""
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Nothing."""
-
-    def picture(self, name: str, image: Image.Image, step: int) -> None:
-        """Nothing."""
-
-    def flush(self, timeout: float = 5.0) -> bool:
-        """Nothing is left to send."""
-        return True
-
-    def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
-        """Nothing."""
-
-    def kept(self) -> Queued | None:
-        """Nothing."""
-        return None
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """Address of one MLflow run, to hand to a worker. No `uri`: nothing is tracked.
+    """Address of one MLflow run, to pass to a worker. Without `uri` nothing is tracked.
 
-    `run` None with a storage: the server was away, and the run is made as soon as it answers.
+    `run` None: the server was not reachable, and the run is created as soon as it is.
     """
 
     uri: str = ""
     run: str | None = None
     storage: Storage | None = None
 
-    def tracker(self, tell: Tell | None = None) -> Tracker:
-        """The tracker at this address; while it is open, the same one in the whole process.
-
-        tell: hears, from another thread, that MLflow went away, came back, or refuses something
-        """
-        if not self.uri or (self.run is None and self.storage is None):
-            return NullTracker()
-        return self.open(tell)
-
-    def open(self, tell: Tell | None = None, adopt: bool = True) -> MLflowTracker:
-        """As `tracker`, of a run that is tracked; `adopt` as in MLflowTracker, where it is not open yet."""
-        key = self.uri, self.run, "" if self.storage is None else self.storage.uri
-        there = _open.get(key)
-        if there is None or there.closed:
-            there = _open[key] = MLflowTracker(self.uri, self.run, self.storage, tell, adopt)
-        return there
+    def tracker(self, log: Log | None = None, adopt: bool = True) -> Tracker:
+        """The tracker at this address; while it is open, the whole process shares it. Arguments as of MLflowTracker."""
+        if not self.uri or self.storage is None:
+            return Tracker()
+        key = self.uri, self.run, self.storage.uri
+        tracker = _open.get(key)
+        if tracker is None or tracker.closed:
+            tracker = _open[key] = MLflowTracker(self.uri, self.run, self.storage, log, adopt)
+        return tracker
 
 
 def prepare_store(uri: str, known: Path | Storage | None = None) -> None:
     """Create a sqlite store before several processes open it at once, which crashes some of them.
 
-    known: as in `tracked_run`: a run that is known there goes on although the store does not answer
+    known: as in `tracked_run`; if it holds a run, that run continues although the store is not reachable
 
     Raises:
         InputError: the store or server cannot be used.
@@ -138,24 +82,25 @@ def prepare_store(uri: str, known: Path | Storage | None = None) -> None:
     except Exception as error:
         if not (isinstance(error, MlflowException | OSError) or of_database(error)):
             raise
-        if known is None or not _is_known(*_place(known)):
+        storage, file = (None, "") if known is None else _place(known)
+        if storage is None or not (storage.exists(file) or storage.exists(NEW_FILE)):
             raise StorageRefused(f"MLflow: cannot use {place_of(uri)} ({why(error)})") from None
 
 
 def ask_server(uri: str, known: Path | Storage | None = None) -> None:
-    """See, before work that takes hours, that the tracking server answers. A sqlite store is made later, under a lease.
+    """Check that the tracking server is reachable, before hours of work. A sqlite store is created later.
 
     known: as in `prepare_store`
 
     Raises:
-        InputError: it does not.
+        InputError: it is not.
     """
     if sqlite_path(uri) is None:
         prepare_store(uri, known)
 
 
 def check_store(uri: str, known: Path | Storage | None = None) -> None:
-    """As `prepare_store`, for a command that will do nothing: a store that is not there yet is not made.
+    """As `prepare_store`, for a command that changes nothing: a store that does not exist is not created.
 
     Raises:
         InputError: the store or server cannot be used.
@@ -168,7 +113,7 @@ def check_store(uri: str, known: Path | Storage | None = None) -> None:
 
 
 def store_exists(uri: str) -> bool:
-    """Whether there is a store at all; of a server it is supposed."""
+    """Whether the store exists; always true for a server."""
     path = sqlite_path(uri)
     return path is None or path.exists()
 
@@ -182,87 +127,80 @@ def tracked_run(
     parent: str | None = None,
     log: Log = say,
 ) -> Iterator[Tracking]:
-    """An MLflow run for the length of a block: RUNNING, then FINISHED, FAILED, or KILLED on an interrupt.
+    """An MLflow run for a block: RUNNING, then FINISHED, FAILED, or KILLED on an interrupt.
 
-    Whoever lost the run to another driver (`LeaseLost`) leaves its status alone.
+    On `LeaseLost` the status stays as it is: another driver has taken over the run.
 
     `known` is the run's storage (or a small file beside the results) that holds the run's id, so that the same
-    command after a kill goes on in the same run, also while the server is away. A new run needs the server, unless it
-    is part of one that is under way (`parent`).
+    command after a kill continues the same run, also while the server is not reachable. A new run needs the server,
+    unless it is part of a run that has begun (`parent`).
 
     Raises:
-        InputError: a new run, and the server does not answer; nothing was begun.
+        InputError: the run is new and the server is not reachable; nothing has begun.
     """
     storage, file = _place(known)
-    tracking = Tracking(uri, _begin(uri, storage, _Wanted(name, {**tags, **ray_job.tags()}, parent, file)), storage)
-    # Closed at once: what an earlier process left is sent before a worker opens the run.
-    _tell_status(tracking, "RUNNING")
+    tags = {**tags, **ray_job.tags(), **({"mlflow.parentRunId": parent} if parent else {})}
+    facts = {"name": name, "tags": {key: redact(value) for key, value in tags.items()}, "known": file}
+    tracking = Tracking(uri, _begin(uri, storage, facts, new=parent is None), storage)
+    # The tracker is closed at once: it uploads what an earlier process queued before a worker opens the run.
+    _log_status(tracking, "RUNNING")
     try:
         yield tracking
     except LeaseLost:
-        raise  # another driver goes on with this run, and says what becomes of it
+        raise
     except BaseException as error:
         killed = not isinstance(error, Exception)
-        with only_logged("cannot note in MLflow how the run ended", log):
-            _end(tracking, "KILLED" if killed else "FAILED", log, adopt=not killed)
+        with only_logged("cannot log in MLflow how the run ended", log):
+            # A worker may still be alive after a kill, and uploads its queue itself.
+            _log_status(tracking, "KILLED" if killed else "FAILED", log, adopt=not killed)
         raise
-    _end(tracking, "FINISHED", log)
+    _log_status(tracking, "FINISHED", log)
 
 
 def send_queued(tracking: Tracking, timeout: float) -> Queued | None:
-    """Send what earlier processes of a run left; what is still left afterwards."""
+    """Upload what earlier processes of a run queued; returns what is still queued."""
     tracker = tracking.tracker()
     tracker.close(timeout)
-    return tracker.kept()
+    return tracker.queued()
 
 
 def known_run(storage: Storage) -> str | None:
-    """The id of the MLflow run that a storage knows."""
+    """The id of the MLflow run that a storage holds."""
     return storage.read(RUN_FILE).decode().strip() if storage.exists(RUN_FILE) else None
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """A run to be made, and the file for its id."""
+def _begin(uri: str, storage: Storage, facts: dict[str, Any], new: bool) -> str | None:
+    """The run's id: known, or created; None: it is created later.
 
-    name: str
-    tags: Mapping[str, str]
-    parent: str | None
-    known: str
-
-    def all_tags(self) -> dict[str, str]:
-        tags = {**self.tags, **({"mlflow.parentRunId": self.parent} if self.parent else {})}
-        return {name: redact(value) for name, value in tags.items()}
-
-
-def _begin(uri: str, storage: Storage, wanted: _Wanted) -> str | None:
-    """The run's id: known, or new; None: it is to be made later."""
+    facts: name and tags of a run to create, and `known`, the file for its id
+    new:   whether the run needs the server, because it is not part of another
+    """
     if not uri:
         return None
-    run = storage.read(wanted.known).decode().strip() if storage.exists(wanted.known) else None
+    known = facts["known"]
+    run = storage.read(known).decode().strip() if storage.exists(known) else None
     try:
         client = mlflow_client(uri)
         if run is None and storage.exists(NEW_FILE):
             run = resolve(client, storage)
         elif run is None or not _is_active(client, run):
-            run = create_run(client, wanted.name, wanted.all_tags())
-            storage.write(wanted.known, run + "\n")
+            run = create_run(client, facts["name"], facts["tags"])
+            storage.write(known, run + "\n")
         else:
-            for tag, value in ray_job.tags().items():  # it was begun by another submission
+            for tag, value in ray_job.tags().items():  # another submission began it
                 client.set_tag(run, tag, redact(value))
     except InputError:
         raise
     except Exception as error:
-        if run is None and wanted.parent is None and not storage.exists(NEW_FILE):
-            raise StorageRefused(f"MLflow: cannot use {place_of(uri)} ({why(error)})") from None
-        if run is None:
-            facts = {"name": wanted.name, "tags": wanted.all_tags(), "known": wanted.known, "key": secrets.token_hex(8)}
-            storage.write(NEW_FILE, json.dumps(storage.json(NEW_FILE) or facts) + "\n")
+        if run is None and not storage.exists(NEW_FILE):
+            if new:
+                raise StorageRefused(f"MLflow: cannot use {place_of(uri)} ({why(error)})") from None
+            storage.write(NEW_FILE, json.dumps({**facts, "key": secrets.token_hex(8)}) + "\n")
     return run
 
 
 def _is_active(client: Any, run: str) -> bool:
-    """Whether the store still has the run."""
+    """Whether the run exists in the store."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -273,31 +211,19 @@ def _is_active(client: Any, run: str) -> bool:
         raise
 
 
-def _tell_status(tracking: Tracking, status: str, adopt: bool = True) -> Queued | None:
-    """Send a status, or keep it; an open tracker of the run has told all it had to tell."""
-    if not tracking.uri:
-        return None
-    tracker = tracking.open(adopt=adopt)
-    tracker.tell(Status(status))
-    tracker.close(_CLOSE_TIMEOUT)
-    return tracker.kept()
-
-
-def _end(tracking: Tracking, status: str, log: Log, adopt: bool = True) -> None:
-    """Say how a run ended. `adopt` False: a worker may still be alive, and sends its backlog itself."""
-    kept = _tell_status(tracking, status, adopt)
-    if kept:
-        log(kept.text())
+def _log_status(tracking: Tracking, status: str, log: Log | None = None, adopt: bool = True) -> None:
+    """Upload or queue a status, and close the run's tracker; `log` reports what stays queued."""
+    tracker = tracking.tracker(adopt=adopt)
+    tracker.add(Status(status))
+    tracker.close()
+    if log is not None and (queued := tracker.queued()):
+        log(queued.text())
 
 
 def _place(known: Path | Storage) -> tuple[Storage, str]:
     return (Storage(known.parent), known.name) if isinstance(known, Path) else (known, RUN_FILE)
 
 
-def _is_known(storage: Storage, file: str) -> bool:
-    return storage.exists(file) or storage.exists(NEW_FILE)
-
-
 def tracking_uri(runs: Path) -> str:
-    """`MLFLOW_TRACKING_URI` where it is set, else sqlite in `runs`."""
+    """`MLFLOW_TRACKING_URI`, or else sqlite in `runs`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(runs.resolve() / "mlflow.db")

@@ -22,7 +22,7 @@ from objgan.training import ATTENTION, SKIPPED, StepRecord
 from pipelines.redaction import in_a_line
 from pipelines.runtime.events import Began, Event, Pace, Warned
 from pipelines.storage.storage import Storage
-from pipelines.tracking.tracker import Tracker
+from pipelines.tracking.mlflow_tracker import Tracker
 from pipelines.training.supervisor import Failure
 
 _BEAT_S = 1.0

@@ -28,7 +28,7 @@ from pipelines.runtime.events import Began, Logged, Saved, Skipped, Stopping, Va
 from pipelines.storage.checkpoints import CheckpointWriter
 from pipelines.storage.lease import LeaseLost, fence
 from pipelines.storage.retry import is_full
-from pipelines.tracking.tracker import NullTracker
+from pipelines.tracking.mlflow_tracker import Tracker
 from pipelines.training.job import TrainJob
 from pipelines.training.replay import save_replay
 from pipelines.training.reporting import (
@@ -161,7 +161,7 @@ class _Loop:
         job, first = self.job, self.rank == 0
         checkpoint = None if found is None else found.name
         began = Began(self.state.step, self.steps, self.world, self.state.skipped, checkpoint)
-        reporter = ProgressReporter(worker_args.coordinator, self.store, NullTracker(), began, loud=first)
+        reporter = ProgressReporter(worker_args.coordinator, self.store, Tracker(), began, loud=first)
         if first:
             reporter.tracker = job.tracking.tracker(self._warn)
             reporter.tracker.parameters(flatten(job.config))

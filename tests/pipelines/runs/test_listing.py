@@ -232,7 +232,7 @@ def test_mlflow_hears_of_runs_that_died_and_gets_what_was_kept(
     after = {"demo": "KILLED", "demo/boxes": "FINISHED", "demo/images": "KILLED"}
     assert statuses() == {**after, "demo/kept": "RUNNING"}
     assert main(["runs", "status", "demo/kept", "--storage", str(base)]) == 0
-    assert "1 metric and 0 pictures are kept in" in capsys.readouterr().out
+    assert "1 metric and 0 pictures are queued in" in capsys.readouterr().out
     assert main(["runs", "send", "demo", "--storage", str(base)]) == 0
     said = capsys.readouterr().out
     assert "demo/kept: sent 1 metrics and 0 pictures" in said and "demo/boxes: nothing is left to send" in said
@@ -249,8 +249,8 @@ def test_sending_to_a_server_that_is_away_fails_and_keeps(
     OfflineQueue(Storage(run)).add([Metrics({"loss": 1.0}, 1)])
     assert main(["runs", "send", "a", "--storage", str(tmp_path)]) == 1
     said = capsys.readouterr()
-    assert "1 metric and 0 pictures are kept in" in said.out and "MLflow does not answer" in said.err
-    assert OfflineQueue(Storage(run)).kept().metrics == 1
+    assert "1 metric and 0 pictures are queued in" in said.out and "MLflow does not answer" in said.err
+    assert OfflineQueue(Storage(run)).summary().metrics == 1
 
 
 def test_commands_to_type_again_work_as_they_are_printed(
@@ -273,7 +273,7 @@ def test_commands_to_type_again_work_as_they_are_printed(
     for command in (to_go_on(seen), to_go_on(replace(seen, status=None))):
         words = shlex.split((command or "").removesuffix(" (with the options of its start)"))
         assert words[words.index("--storage") + 1].endswith(f"?{query}") and "hush" not in str(command)
-    told = (OfflineQueue(run).kept() or pytest.fail("nothing is kept")).text()
+    told = (OfflineQueue(run).summary() or pytest.fail("nothing is queued")).text()
     assert "hush" not in told
     words = shlex.split(told.rpartition("`python -m pipelines ")[2].rstrip("`"))
     assert main(words) == 0

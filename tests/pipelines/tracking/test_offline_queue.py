@@ -64,17 +64,17 @@ def test_what_another_process_has_sent_is_nothing_and_what_is_broken_is_set_asid
 
 def test_what_is_kept_counts_a_repeated_step_once(tmp_path: Path) -> None:
     queue = OfflineQueue(Storage(tmp_path))
-    assert not queue.kept()
+    assert not queue.summary()
     for _ in range(2):
         queue.add([Metrics({"a": 0.0, "b": 0.0}, 1, 0), Picture("boxes", 7, Image.new("RGB", (4, 3)))])
-    kept = queue.kept()
+    kept = queue.summary()
     assert (kept.metrics, kept.pictures, kept.others) == (2, 1, 0)
     assert kept.folder == f"{tmp_path}/{FOLDER}"
 
 
 def test_the_line_for_the_user() -> None:
     assert Queued(3, 1, 0, f"runs/a/boxes/{FOLDER}", "runs/a/boxes").text() == (
-        "MLflow was not reached: 3 metrics and 1 picture are kept in runs/a/boxes/mlflow_backlog; sent by the next "
-        "command of this run, or by `python -m pipelines runs send runs/a/boxes`"
+        "MLflow was not reachable: 3 metrics and 1 picture are queued in runs/a/boxes/mlflow_backlog; the next command "
+        "of this run uploads the queue, or run `python -m pipelines runs send runs/a/boxes`"
     )
-    assert "1 note (settings, status) is kept" in Queued(0, 0, 1, FOLDER, ".").text()
+    assert "1 record (settings, status) is queued" in Queued(0, 0, 1, FOLDER, ".").text()

@@ -19,9 +19,9 @@ from PIL import Image
 from objgan.errors import InputError
 from pipelines.storage.lease import LeaseLost
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_tracker import MLflowTracker
+from pipelines.tracking.mlflow_tracker import MLflowTracker, Tracker
 from pipelines.tracking.offline_queue import OfflineQueue
-from pipelines.tracking.tracker import NullTracker, Tracking, prepare_store, send_queued, tracked_run
+from pipelines.tracking.tracker import Tracking, prepare_store, send_queued, tracked_run
 from tests.tools.ports import free_port
 
 PICTURE = Image.new("RGB", (8, 8))
@@ -112,7 +112,7 @@ def picture(step: int) -> str:
 
 def test_no_step_is_told_twice_after_a_resume(store: str, tmp_path: Path) -> None:
     with tracked_run(store, "resumed", tmp_path / "run.txt", {}) as tracking:
-        first = MLflowTracker(store, tracking.run)
+        first = MLflowTracker(store, tracking.run, Storage(tmp_path))
         for step in (10, 20, 30):
             first.metrics({"loss": float(step)}, step)
         first.close()
@@ -165,13 +165,14 @@ def test_what_is_told_after_the_end_is_kept(store: str, tmp_path: Path) -> None:
         tracker = tracking.tracker()
         tracker.metrics({"loss": 1.0}, 1)
     tracker.metrics({"loss": 2.0}, 2)
-    assert tracker.kept().metrics == 1
+    assert tracker.queued().metrics == 1
     assert send_queued(tracking, 10) is None
     assert steps(store, tracking.run, "loss") == [1, 2]
-    memory = MLflowTracker(store, tracking.run)
-    memory.close()
+    unusable = MLflowTracker(store, tracking.run, Storage(tmp_path / "away"))
+    unusable.close()
+    (tmp_path / "away").write_text("a file instead of the folder")
     with pytest.raises(RuntimeError, match="closed"):
-        memory.metrics({"loss": 3.0}, 3)
+        unusable.metrics({"loss": 3.0}, 3)
 
 
 def test_a_run_that_the_store_does_not_know_begins_anew(store: str, tmp_path: Path) -> None:
@@ -200,15 +201,15 @@ def test_what_mlflow_will_never_take_is_named_and_holds_up_nothing(store: str, t
         tracker.metrics({"good": 1.0, "bad*name": 2.0, "nan": float("nan")}, 1)
         tracker.metrics({"good": 1.0}, 2)
     assert steps(store, tracking.run, "good") == [1, 2]
-    assert [line.split(" (")[0] for line in told] == ["MLflow refuses bad*name"]
+    assert [line.split(" (")[0] for line in told] == ["MLflow rejects bad*name"]
 
 
 def test_untracked_runs_have_a_tracker_that_does_nothing() -> None:
     tracker = Tracking().tracker()
-    assert isinstance(tracker, NullTracker)
+    assert type(tracker) is Tracker
     tracker.metrics({"loss": 1.0}, 1)
     tracker.close()
-    assert tracker.flush() and tracker.kept() is None
+    assert tracker.flush() and tracker.queued() is None
 
 
 def test_a_server_killed_for_a_while_misses_nothing_and_gets_nothing_twice(server: Server, tmp_path: Path) -> None:
@@ -233,12 +234,15 @@ def test_a_server_killed_for_a_while_misses_nothing_and_gets_nothing_twice(serve
                 assert tracker.flush()  # as before a checkpoint
             time.sleep(0.05)
         tracker.close(30)
-        assert tracker.kept() is None
+        assert tracker.queued() is None
     print(f"slowest call {slowest * 1000:.1f} ms")
     assert slowest < 0.05
     assert all(steps(server.uri, tracking.run, f"loss{i}") == list(range(1, 41)) for i in (0, 19))
     assert pictures(server.uri, tracking.run) == [picture(step) for step in range(1, 41)]
-    assert [line.split(" (")[0].split(";")[0] for line in told] == ["MLflow does not answer", "MLflow answers again"]
+    assert [line.split(" (")[0].split(";")[0] for line in told] == [
+        "MLflow is not reachable",
+        "MLflow is reachable again",
+    ]
     assert status(server.uri, tracking.run) == "FINISHED"
     assert not (tmp_path / "mlflow_backlog").exists()
 
@@ -257,10 +261,10 @@ def test_a_frozen_server_delays_nothing_and_gets_nothing_twice(
             began = time.monotonic()
             assert tracker.flush(timeout=0.5)
             assert time.monotonic() - began < 1
-            assert OfflineQueue(Storage(tmp_path)).kept().metrics == 1
+            assert OfflineQueue(Storage(tmp_path)).summary().metrics == 1
             tracker.metrics({"loss": 3.0}, 3)
             time.sleep(3)  # several attempts, which the server answers when nobody listens any more
-            other = MLflowTracker(server.uri, tracking.run)
+            other = MLflowTracker(server.uri, tracking.run, Storage(tmp_path / "other"))
             other.metrics({"other": 1.0}, 1)
             began = time.monotonic()
             other.close(timeout=0.5)
@@ -268,7 +272,7 @@ def test_a_frozen_server_delays_nothing_and_gets_nothing_twice(
         finally:
             server.signal(signal.SIGCONT)
         tracker.close(20)
-        assert tracker.kept() is None
+        assert tracker.queued() is None
     assert steps(server.uri, tracking.run, "loss") == [1, 2, 3]
 
 
@@ -298,16 +302,16 @@ def test_what_a_killed_process_flushed_is_sent_by_the_next(server: Server, tmp_p
     server.kill()
     command = [sys.executable, "-c", textwrap.dedent(KILLED), server.uri, tracking.run, str(tmp_path)]
     assert subprocess.run(command, cwd=repository, timeout=60).returncode == -signal.SIGKILL
-    kept = OfflineQueue(Storage(tmp_path)).kept()
+    kept = OfflineQueue(Storage(tmp_path)).summary()
     assert (kept.metrics, kept.pictures, kept.others) == (30, 3, 1)
     # The resumed worker, the server still away: it tells again from step 21 on.
     resumed = tracking.tracker()
     for step in range(21, 41):
         resumed.metrics({"loss": float(step)}, step)
     resumed.close()
-    kept = OfflineQueue(Storage(tmp_path)).kept()
+    kept = OfflineQueue(Storage(tmp_path)).summary()
     assert (kept.metrics, kept.pictures) == (40, 3)
-    assert f"40 metrics and 3 pictures are kept in {tmp_path}/mlflow_backlog" in kept.text()
+    assert f"40 metrics and 3 pictures are queued in {tmp_path}/mlflow_backlog" in kept.text()
     assert f"`python -m pipelines runs send {tmp_path}`" in kept.text()
     server.start()
     assert send_queued(tracking, 20) is None
@@ -340,9 +344,9 @@ def test_a_known_run_goes_on_without_the_server_and_a_new_one_does_not_begin(ser
         with tracked_run(server.uri, "step", step, {"objgan.step": "boxes"}, parent.run, said.append) as nested:
             assert nested.run is None
             nested.tracker().metrics({"loss": 1.0}, 1)
-    assert [line.partition(" kept in ")[0] for line in said] == [
-        "MLflow was not reached: 1 note (settings, status) is",
-        *["MLflow was not reached: 1 metric and 0 pictures are"] * 2,
+    assert [line.partition(" queued in ")[0] for line in said] == [
+        "MLflow was not reachable: 1 record (settings, status) is",
+        *["MLflow was not reachable: 1 metric and 0 pictures are"] * 2,
     ]
     assert not step.exists("mlflow_run.txt")
     server.start()
