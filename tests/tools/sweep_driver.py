@@ -73,7 +73,7 @@ def main() -> None:
         run_sweep(sweep, [], log, resume=True)
         while held:
             ray.kill(held.pop())
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"] and time.monotonic() < deadline:
             time.sleep(0.2)
         print(f"cpus taken: {ray.cluster_resources()['CPU'] - ray.available_resources().get('CPU', 0):.0f}", flush=True)
