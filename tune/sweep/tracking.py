@@ -1,4 +1,4 @@
-"""A sweep in MLflow: a run of its own, and under it one for every trial and stage, each found again by its tag."""
+"""A sweep in MLflow: one run for the sweep, with one nested run for each trial and stage, each identified by a tag."""
 
 import contextlib
 import math
@@ -35,24 +35,24 @@ _STATUS: dict[State, str] = {
     "crashed": "FAILED",
     "interrupted": "KILLED",
 }
-_AGAIN_S = 1.0
+_RETRY_S = 1.0
 _LAST_CALL_S = 15.0
-"""Seconds that a call of MLflow may still take after the time is up."""
+"""Seconds that a call of MLflow may take after the deadline."""
 
 
 @contextlib.contextmanager
 def sweep_run(sweep: Sweep, uri: str, log: Log) -> Iterator[Sweep]:
-    """The sweep's own run for the length of a block; yields the sweep with its `tracking`.
+    """The sweep's own run, for a block; yields the sweep with its `tracking`.
 
     Raises:
-        InputError: a new sweep, and MLflow cannot be used.
+        InputError: the sweep is new, and MLflow cannot be used.
     """
     store = sweep.store()
     prepare_store(uri, store)
     if not store.exists(_KEY_FILE):
         store.write(_KEY_FILE, secrets.token_hex(8) + "\n")
     key = store.read(_KEY_FILE).decode().strip()
-    _find_again(uri, store, key)
+    _restore_id(uri, store, key)
     tags = {"objgan.sweep": sweep.run, "objgan.step": "sweep", KEY_TAG: key}
     with tracked_run(uri, sweep.run, store, tags, log=log) as tracking:
         tracking.tracker().parameters(_parameters(sweep))
@@ -63,10 +63,10 @@ def sweep_run(sweep: Sweep, uri: str, log: Log) -> Iterator[Sweep]:
 def trial_run(
     sweep: Sweep, trial: str, number: int, stage: str, settings: Mapping[str, Any], store: Storage
 ) -> Iterator[Tracking]:
-    """A trial's run of one stage, nested in the sweep's, for a block; the same run again after a kill.
+    """A trial's run of one stage, nested in the sweep's, for a block; after a kill it is the same run.
 
-    settings: those that the trial began with
-    store:    where the run's id is kept; the same one for a trial and stage all the time
+    settings: initial settings of the trial
+    store:    holds the run's id; always the same one for a trial and stage
     """
     tags = {"objgan.trial": trial, "objgan.trial_number": str(number)}
     tags |= {f"setting.{name}": str(value) for name, value in settings.items()}
@@ -76,43 +76,43 @@ def trial_run(
 
 @contextlib.contextmanager
 def nested_run(sweep: Sweep, name: str, stage: str, tags: Mapping[str, str], store: Storage) -> Iterator[Tracking]:
-    """A run under the sweep's, found again by the sweep's key, its name and stage; nothing where nothing is tracked."""
-    where = sweep.tracking
-    if where is None:
+    """A run nested in the sweep's, identified by the sweep's key, its name and stage; no run if nothing is tracked."""
+    parent = sweep.tracking
+    if parent is None:
         yield Tracking()
         return
-    key = trial_key(where, name, stage)
-    _find_again(where.uri, store, key)
+    key = trial_key(parent, name, stage)
+    _restore_id(parent.uri, store, key)
     tags = {"objgan.sweep": sweep.run, "objgan.step": stage, **tags, KEY_TAG: key}
-    with tracked_run(where.uri, f"{sweep.run}-{name}-{stage}", store, tags, where.parent, _quiet) as tracking:
+    with tracked_run(parent.uri, f"{sweep.run}-{name}-{stage}", store, tags, parent.parent, _quiet) as tracking:
         yield tracking
 
 
-def trial_key(where: SweepTracking, trial: str, stage: str) -> str:
-    """The tag by which a trial's run of a stage is found."""
-    return f"{where.key}-{trial}-{stage}"
+def trial_key(tracking: SweepTracking, trial: str, stage: str) -> str:
+    """The tag that identifies a trial's run of a stage."""
+    return f"{tracking.key}-{trial}-{stage}"
 
 
 def find_run(uri: str, key: str) -> str | None:
-    """The run with a key; None: there is none.
+    """The id of the run with a key; None: no run has it.
 
     Raises:
-        Exception: MLflow does not answer.
+        Exception: MLflow is not reachable.
     """
     client = mlflow_client(uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return None
-    found = client.search_runs([experiment.experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
-    return str(found[0].info.run_id) if found else None
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+    return str(runs[0].info.run_id) if runs else None
 
 
 class TrialRuns:
-    """Observer that makes every trial's runs in MLflow complete as soon as the trial has ended, before the sweep does.
+    """Observer that completes a trial's runs in MLflow as soon as the trial has ended.
 
-    A trial that the scheduler, the budget, a signal or a kill ends cannot do so itself: its process leaves in a hurry,
-    and what MLflow did not take in time stays in its storage. From the row of the trial come parameters, held-out
-    measures, the best one under a name of its own, and how the trial ended. A thread sends, so a sweep never waits.
+    A trial that is ended by the scheduler, the budget, a signal or a kill cannot do so itself: its process has little
+    time, and records that MLflow did not receive stay queued in its storage. The trial's row adds parameters, held-out
+    measures, the best measure under its own name, and the status. A thread uploads, so a sweep never waits.
     """
 
     def __init__(self, sweep: Sweep, log: Log) -> None:
@@ -121,21 +121,21 @@ class TrialRuns:
         self._done: dict[str, Trial] = {}
         self._senders: dict[str, Sender] = {}
         self._changed, self._deadline = threading.Condition(), math.inf
-        self._away = False
+        self._unreachable = False
         self._thread = threading.Thread(target=self._work, name="trials-to-mlflow", daemon=True)
         if sweep.tracking is not None:
             self._thread.start()
 
     def trial(self, trial: Trial) -> None:
-        """Take a trial's row as it stands."""
+        """Record the current row of a trial."""
         if trial.state in _STATUS and trial.state not in ENDED:
-            return  # a resumed sweep is about to run it again; `close` says how it stands at the end
+            return  # a resumed sweep is about to run it again; `close` records its last state
         with self._changed:
             self._waiting[trial.id] = trial
             self._changed.notify_all()
 
     def close(self, trials: Sequence[Trial], timeout: float = 60.0) -> None:
-        """Complete all trials; what MLflow does not take in `timeout` seconds is kept in the trials' storage."""
+        """Complete all trials; what is not uploaded within `timeout` seconds is queued in the trials' storage."""
         if self._sweep.tracking is None:
             return
         with self._changed:
@@ -144,13 +144,12 @@ class TrialRuns:
             self._changed.notify_all()
         self._thread.join(timeout + _LAST_CALL_S)
         with self._changed:
-            left, self._waiting = list(self._waiting.values()), {}
-        kept = sum(self._keep(trial) for trial in left)
-        if kept:
-            how = f"runs send {self._sweep.run}{storage_option(typed(Storage(self._sweep.storage)))}"
+            remaining, self._waiting = list(self._waiting.values()), {}
+        if queued := sum(self._queue(trial) for trial in remaining):
+            command = f"runs send {self._sweep.run}{storage_option(typed(Storage(self._sweep.storage)))}"
             self._log(
-                f"MLflow was not reached: what {kept} trials have to report is kept in the sweep's storage; "
-                f"`python -m pipelines {how}` sends it"
+                f"MLflow was not reachable: the records of {queued} trials are queued in the sweep's storage; run "
+                f"`python -m pipelines {command}` to upload them"
             )
 
     def _work(self) -> None:
@@ -167,10 +166,10 @@ class TrialRuns:
                     if self._waiting.get(trial.id) == trial:
                         del self._waiting[trial.id]
                 if len(sent) < len(waiting):
-                    self._changed.wait(_AGAIN_S)
+                    self._changed.wait(_RETRY_S)
 
     def _send_some(self, waiting: Sequence[Trial]) -> list[Trial]:
-        """Those that were sent; the others are still held by their processes, or MLflow does not answer."""
+        """Returns the trials that were sent; the others are held by their processes, or MLflow is not reachable."""
         sent = []
         for trial in waiting:
             if time.monotonic() > self._deadline:
@@ -178,53 +177,50 @@ class TrialRuns:
             try:
                 if self._send(trial):
                     sent.append(trial)
-                    self._away = False
-            except Exception as error:  # a sweep is worth more than its table in MLflow
+                    self._unreachable = False
+            except Exception as error:  # no error of MLflow may end a sweep
                 if _is_unknown(error):
-                    self._log(f"MLflow: trial {trial.number} has no run there any more ({in_a_line(error)})")
+                    self._log(f"MLflow: the run of trial {trial.number} no longer exists ({in_a_line(error)})")
                     sent.append(trial)
                     continue
-                if not self._away:
-                    self._log(f"MLflow: cannot complete trial {trial.number} ({in_a_line(error)}); trying again")
-                self._away = True
+                if not self._unreachable:
+                    self._log(f"MLflow: cannot complete trial {trial.number} ({in_a_line(error)}); retrying")
+                self._unreachable = True
                 break
         return sent
 
     def _send(self, trial: Trial) -> bool:
-        where = self._sweep.tracking
-        assert where is not None
+        """Complete a trial's runs; False: its process still holds one of them."""
         if trial.state not in _STATUS:
-            self._send_settings(where, trial)
+            self._send_settings(trial)
             return True
         places = self._places(trial)
         if any(_is_held(store) for _, store in places):
             return False
         for stage, store in places:
-            run = self._run(where, trial, stage, store)
-            if run is None and not store.exists(NEW_FILE):
+            sender = self._sender(trial, stage, store)
+            if sender is None:
                 continue  # it never began
-            backlog = OfflineQueue(store)
-            names = backlog.names()
-            kept = [record for name in names for record in backlog.read(name)]
-            Sender(where.uri, run, store).send([*kept, *self._records(trial, stage, store)])
+            queue = OfflineQueue(store)
+            names = queue.names()
+            queued = [record for name in names for record in queue.read(name)]
+            sender.send([*queued, *self._records(trial, stage, store)])
             for name in names:
-                backlog.remove(name)
+                queue.remove(name)
         return True
 
-    def _send_settings(self, where: SweepTracking, trial: Trial) -> None:
-        """Settings that change over time while a trial runs; nobody else writes these metrics."""
+    def _send_settings(self, trial: Trial) -> None:
+        """Send the settings that change while a trial runs; no other process writes these metrics."""
         if not (records := _changing_settings(trial)):
             return
         store = self._places(trial)[-1][1]
-        if trial.id not in self._senders:
-            run = self._run(where, trial, self._sweep.stage, store)
-            if run is None:
-                return
-            self._senders[trial.id] = Sender(where.uri, run, store)
-        self._senders[trial.id].send(records)
+        sender = self._senders.get(trial.id) or self._sender(trial, self._sweep.stage, store)
+        if sender is not None:
+            self._senders[trial.id] = sender
+            sender.send(records)
 
-    def _keep(self, trial: Trial) -> bool:
-        """Put what a trial has to report into its storage's backlog; whether there was anything."""
+    def _queue(self, trial: Trial) -> bool:
+        """Queue a trial's records in its storage; False: it has none, or the storage is not available."""
         if trial.state not in _STATUS:
             return False
         places = [(stage, at) for stage, at in self._places(trial) if at.exists(RUN_FILE) or at.exists(NEW_FILE)]
@@ -232,25 +228,31 @@ class TrialRuns:
             try:
                 OfflineQueue(store).add(self._records(trial, stage, store))
             except OSError as error:
-                self._log(f"MLflow: what trial {trial.number} has to report could not be kept ({in_a_line(error)})")
+                self._log(f"MLflow: cannot queue the records of trial {trial.number} ({in_a_line(error)})")
                 return False
         return bool(places)
 
     def _places(self, trial: Trial) -> list[tuple[str, Storage]]:
-        """Every run that a trial may have in storage; those of its last stage have one run in MLflow."""
+        """Stage and storage of every run that a trial may have; those of its last stage share one run in MLflow."""
         store, stage = self._sweep.store(), self._sweep.stage
         first = store.child(trial_folder(trial.id))
-        found = [(name, first.child(name)) for name in self._sweep.stages[:-1]]
+        earlier = [(name, first.child(name)) for name in self._sweep.stages[:-1]]
         lineage = range(CheckpointLineage(store, trial.id, stage).current + 1)
-        return found + [(stage, store.child(trial_folder(trial.id, number)).child(stage)) for number in lineage]
+        return earlier + [(stage, store.child(trial_folder(trial.id, number)).child(stage)) for number in lineage]
 
-    def _run(self, where: SweepTracking, trial: Trial, stage: str, store: Storage) -> str | None:
-        return known_run(store) or find_run(where.uri, trial_key(where, trial.id, stage))
+    def _sender(self, trial: Trial, stage: str, store: Storage) -> Sender | None:
+        """Sends to a trial's run of a stage; None: the run never began, or the live trial has yet to create it."""
+        tracking = self._sweep.tracking
+        assert tracking is not None
+        run = known_run(store) or find_run(tracking.uri, trial_key(tracking, trial.id, stage))
+        if run is None and not (trial.state in _STATUS and store.exists(NEW_FILE)):
+            return None
+        return Sender(tracking.uri, run, store)
 
     def _records(self, trial: Trial, stage: str, store: Storage) -> list[Record]:
-        """Everything that a trial's run of a stage has to hold; what MLflow has already is sent no second time."""
+        """All records of a trial's run of a stage; the sender skips what MLflow already has."""
         if stage != self._sweep.stage:
-            # Its own training has told the rest.
+            # Its own training has logged everything else.
             return [Status("FINISHED" if store.exists("finished.json") else _STATUS[trial.state])]
         tags = {
             "objgan.trial_state": trial.state,
@@ -267,7 +269,7 @@ class TrialRuns:
 
 
 def _is_unknown(error: Exception) -> bool:
-    """Whether MLflow answers, and does not have the run (any more)."""
+    """Whether MLflow is reachable and does not have the run."""
     from mlflow.exceptions import MlflowException
 
     deleted = isinstance(error, RuntimeError) and "is deleted in MLflow" in str(error)
@@ -275,24 +277,24 @@ def _is_unknown(error: Exception) -> bool:
 
 
 def best_name(metric: str) -> str:
-    """The metric under which a trial's best value of a measure stands."""
+    """The MLflow metric that holds a trial's best value of a measure."""
     return f"best_{metric}"
 
 
 def _is_held(store: Storage) -> bool:
-    """Whether a trial's process still has the run; one that is gone, or silent for long, has not."""
+    """Whether a live process of the trial holds the run."""
     try:
-        there = holder(store)
+        lease = holder(store)
     except InputError:
         return False
-    return there is not None and there.seems_alive
+    return lease is not None and lease.seems_alive
 
 
 def _parameters_of(sweep: Sweep, trial: Trial) -> list[Record]:
-    """The tree of settings that the trial began with; how many threads a worker had only it knows."""
+    """The initial settings of the trial, without `compute.threads`, which only the worker knows."""
     try:
         flat = flatten(with_settings(sweep.config, trial.settings))
-    except InputError:  # refused: there was no training
+    except InputError:  # rejected: no training began
         return []
     return [Parameters({name: redact(str(value)) for name, value in flat.items() if name != "compute.threads"})]
 
@@ -302,7 +304,7 @@ def _validation(point: Point) -> dict[str, float]:
 
 
 def _best(goal: Goal, trial: Trial) -> list[Record]:
-    """The best value of the measure and its step: MLflow shows the last value of a metric, which is another."""
+    """The best value of the measure and its step; MLflow itself shows the last value of a metric."""
     point = trial.best(goal.metric, goal.mode)
     if point is None:
         return []
@@ -310,7 +312,7 @@ def _best(goal: Goal, trial: Trial) -> list[Record]:
 
 
 def _changing_settings(trial: Trial) -> list[Record]:
-    """Settings that change over time, as metrics; the first ones are the run's parameters."""
+    """Settings that change during training, as metrics; the initial ones are the run's parameters."""
     if all(not point.settings or point.settings == trial.settings for point in trial.points):
         return []
     return [
@@ -326,11 +328,11 @@ def _changing_settings(trial: Trial) -> list[Record]:
     ]
 
 
-def _find_again(uri: str, store: Storage, key: str) -> None:
-    """A run that was made by a process that died before it could write down the id."""
+def _restore_id(uri: str, store: Storage, key: str) -> None:
+    """Store the id of a run whose process was killed before it could store it."""
     if store.exists(RUN_FILE):
         return
-    with contextlib.suppress(Exception):  # away: the run is made, or found by its key, later
+    with contextlib.suppress(Exception):  # not reachable: the run is created, or found by its key, later
         if run := find_run(uri, key):
             store.write(RUN_FILE, run + "\n")
 

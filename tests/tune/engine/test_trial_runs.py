@@ -52,7 +52,7 @@ def place(sweep: Sweep, trial: Trial) -> Storage:
 
 
 def begin(sweep: Sweep, trial: Trial) -> str | None:
-    """What a trial's process does that is ended before it has told anything."""
+    """A trial's process that ends before it logs anything."""
     with trial_run(sweep, trial.id, trial.number, "boxes", trial.settings, place(sweep, trial)) as tracking:
         return tracking.run
 
@@ -64,8 +64,10 @@ def check_complete(sweep: Sweep, uri: str, trial: Trial) -> None:
     (run,) = client.search_runs(["1"], f"tags.`objgan.trial` = '{trial.id}' and tags.`mlflow.parentRunId` = '{parent}'")
     wanted = {name: str(value) for name, value in flatten(with_settings(sweep.config, SETTINGS)).items()}
     assert run.data.params.items() >= {k: v for k, v in wanted.items() if k != "compute.threads"}.items()
-    told = client.get_metric_history(run.info.run_id, "validation/label_f1")
-    assert [(metric.step, metric.value) for metric in told] == [(p.step, p.measures["label_f1"]) for p in trial.points]
+    history = client.get_metric_history(run.info.run_id, "validation/label_f1")
+    assert [(metric.step, metric.value) for metric in history] == [
+        (p.step, p.measures["label_f1"]) for p in trial.points
+    ]
     (best,) = client.get_metric_history(run.info.run_id, "best_label_f1")
     assert (best.value, best.step, run.data.metrics["best_step"]) == (0.7, 200, 200)
     assert run.data.metrics["validation/label_f1"] == 0.6, "the last value is not the best"
@@ -85,7 +87,7 @@ def test_a_trial_that_told_nothing_is_complete_when_the_sweep_ends(state, uri: s
         runs.trial(trial)
         runs.close([trial])
         check_complete(tracked, uri, trial)
-        # A resumed sweep is told of everything again.
+        # A resumed sweep records everything again.
         again = TrialRuns(tracked, said.append)
         again.trial(trial)
         again.close([trial])
@@ -181,7 +183,7 @@ def test_a_run_that_was_deleted_costs_a_line_and_no_time(uri: str, tmp_path: Pat
         begin(tracked, trials[2])
         began = time.monotonic()
         TrialRuns(tracked, said.append).close(trials)
-        assert time.monotonic() - began < 20 and len(said) == 2 and all("no run there any more" in s for s in said)
+        assert time.monotonic() - began < 20 and len(said) == 2 and all("no longer exists" in s for s in said)
         check_complete(tracked, uri, trials[2])
 
 
@@ -214,7 +216,7 @@ def test_an_mlflow_that_is_away_to_the_end_gets_everything_later(
     for trial in trials[:2]:
         check_complete(tracked, server.uri, trial)
     parent = mlflow_client(server.uri).get_run(tracked.tracking.parent)
-    assert parent.info.status == "FINISHED", "the sweep's own backlog is sent, too"
+    assert parent.info.status == "FINISHED", "the sweep's own queue is uploaded, too"
 
 
 @pytest.mark.slow

@@ -112,10 +112,10 @@ def test_settings_that_change_are_metrics_and_the_first_ones_parameters(uri: str
     with sweep_run(sweep, uri, print) as tracked:
         run = begin(tracked, trial)
         TrialRuns(tracked, print).close([trial])
-        # Another process, after a resume, is told of everything again.
+        # Another process, after a resume, records everything again.
         TrialRuns(tracked, print).close([replace(trial, points=tuple(points))])
-    told = client.get_metric_history(run, "settings/boxes.dropout")
-    assert [(metric.step, metric.value) for metric in told] == [(1, 0.1), (2, 0.2), (3, 0.3)]
+    history = client.get_metric_history(run, "settings/boxes.dropout")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.1), (2, 0.2), (3, 0.3)]
     assert client.get_run(run).data.params["boxes.dropout"] == "0.1"
 
 
