@@ -20,7 +20,7 @@ from pipelines.redaction import install, redact, redact_all
 from pipelines.runtime.events import Began, Event, Logged, Saved, Skipped, Stopping, Validated, Warned, WorkerFailed
 
 Log = Callable[[str], None]
-# Numbers of the machine and the optimiser are for MLflow.
+# Metrics of the machine and the optimiser go to MLflow only.
 _NOT_LOSSES = ("system/", "learning_rate/", "memory/", "validation/")
 _BAR = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {postfix}"
 
@@ -30,7 +30,7 @@ _chosen: dict[str, Any] = {"format": "text", "run": None, "stage": None}
 
 
 def say(text: str, **facts: Any) -> None:
-    """A plain line, at once; above the bar where there is one. facts: more of it, for lines in JSON."""
+    """Print a line at once, above the progress bar if it is shown. facts: further keys of the JSON line."""
     if as_json():
         level = "warning" if "warning:" in text else "info"
         text = line(text.strip("\n"), **{"level": level, **facts})
@@ -53,25 +53,25 @@ class ProgressView:
             self._interval(event)
         elif isinstance(event, Validated):
             text = f"{self._name} {_at(event)}  held out: {_numbers(event.measures)}"
-            self._tell(text, event.step, {f"validation/{name}": value for name, value in event.measures.items()})
-        elif (said := _text(event)) is not None:
-            self._tell(f"{self._name}: {said}", getattr(event, "step", None))
+            self._write(text, event.step, {f"validation/{name}": value for name, value in event.measures.items()})
+        elif (text := _text(event)) is not None:
+            self._write(f"{self._name}: {text}", getattr(event, "step", None))
 
-    def _tell(self, text: str, step: int | None, values: dict[str, float] | None = None) -> None:
+    def _write(self, text: str, step: int | None, values: dict[str, float] | None = None) -> None:
         if self._log is say:
             say(text, stage=self._name, step=step, values=values or {})
         else:
             self._log(text)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     def _interval(self, event: Logged) -> None:
         if not sys.stderr.isatty() or as_json():
-            self._tell(f"{self._name} {_at(event)}  {_describe(event)}", event.step, dict(event.values))
+            self._write(f"{self._name} {_at(event)}  {_describe(event)}", event.step, dict(event.values))
             return
         if self._bar is None:
             self._bar = tqdm(total=event.steps, desc=self._name, leave=False, bar_format=_BAR, dynamic_ncols=True)
@@ -80,7 +80,7 @@ class ProgressView:
 
 
 def _text(event: Event) -> str | None:
-    """What happened, in words; None where there is nothing to say."""
+    """The event as text; None: it is not shown."""
     match event:
         case Began():
             return _began(event)
@@ -90,7 +90,7 @@ def _text(event: Event) -> str | None:
             return f"warning: {event} (failure {count} of this command)"
         case Skipped(step=step, skipped=count, term=term):
             why = f": {term} was not finite" if term else ""
-            return f"step {step} left out{why} ({count} {'step' if count == 1 else 'steps'} left out so far)"
+            return f"step {step} skipped{why} ({count} {'step' if count == 1 else 'steps'} skipped so far)"
         case Stopping(step=step, reason=reason):
             return f"stopping: {reason}, with a checkpoint at step {step}"
         case Warned(text=text):
@@ -111,7 +111,7 @@ def _at(event: Logged | Validated) -> str:
 
 
 def _describe(event: Logged) -> str:
-    """Speed, waiting for data, time left, steps left out and losses of a log interval."""
+    """Speed, waiting for data, time left, skipped steps and losses of a log interval."""
     values = event.values
     left = max(0, event.steps - event.step) * values["seconds_per_step"]
     parts = [
@@ -120,7 +120,7 @@ def _describe(event: Logged) -> str:
         f"{timedelta(seconds=round(left))} left",
     ]
     if event.skipped:
-        parts.append(f"left out {event.skipped}")
+        parts.append(f"skipped {event.skipped}")
     return "  ".join([*parts, _numbers(_losses(values))]).rstrip()
 
 
@@ -129,7 +129,7 @@ def _rate(value: float) -> str:
 
 
 def _losses(values: Mapping[str, float]) -> dict[str, float]:
-    """What fits on a line; gradient norms and accuracies are in MLflow."""
+    """The values that fit on a line; gradient norms and accuracies are in MLflow."""
     return {
         name: value
         for name, value in values.items()
@@ -142,9 +142,9 @@ def _numbers(values: Mapping[str, float]) -> str:
 
 
 def choose(name: str, run: str | None) -> None:
-    """From now on, lines of this process are in that format; `run` stands in each of them.
+    """Set the format of all lines of this process, and the `run` that JSON lines name.
 
-    What libraries log, and Python's warnings, become lines, too.
+    In JSON, log records of libraries and Python's warnings become lines, too.
     """
     _chosen.update(format=name, run=run, stage=None)
     install()
@@ -162,7 +162,7 @@ def as_json() -> bool:
 
 @contextlib.contextmanager
 def stage(name: str) -> Iterator[None]:
-    """What lines are about for the length of a block."""
+    """Set the stage that JSON lines name, for a block."""
     before, _chosen["stage"] = _chosen["stage"], name
     try:
         yield
@@ -171,7 +171,7 @@ def stage(name: str) -> Iterator[None]:
 
 
 def line(message: str, level: str = "info", **facts: Any) -> str:
-    """One JSON object without a line's end; numbers that JSON has no word for become null."""
+    """One JSON object without a newline; NaN and infinity become null."""
     whole = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "level": level,
@@ -187,14 +187,14 @@ def line(message: str, level: str = "info", **facts: Any) -> str:
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(name): _finite(one) for name, one in value.items()}
+        return {str(name): _finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def last_word(state: str, code: int, text: str, stream: TextIO | None = None) -> None:
-    """The last line of a command's log: state, reason, how to go on."""
+    """Print the last line of a command's log: state, reason, how to continue."""
     if as_json():
         level = {0: "info", 130: "warning", 143: "warning"}.get(code, "error")
         text = line(text, level, state=state, exit_code=code)
@@ -207,7 +207,7 @@ def last_word(state: str, code: int, text: str, stream: TextIO | None = None) ->
 
 
 class _Formatter(logging.Formatter):
-    """Records of libraries as lines of ours."""
+    """Formats log records of libraries as our lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         facts: dict[str, Any] = {"logger": record.name}

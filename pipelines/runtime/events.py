@@ -1,7 +1,7 @@
-"""What happens in a training run, as typed events.
+"""Typed events of a training run.
 
-Workers and Ray Train's controller report them to the board, the driver takes them from there, and every listener (the
-terminal, `progress.jsonl`, `status.json`, Prometheus, a sweep's trial) gets these same objects.
+Workers and Ray Train's controller report them to the RunCoordinator, the driver takes them from there, and all
+listeners (the terminal, `progress.jsonl`, `status.json`, Prometheus, a sweep's trial) get the same objects.
 """
 
 import json
@@ -16,15 +16,15 @@ from pipelines.redaction import redact_all
 
 @dataclass(frozen=True)
 class Began:
-    """Workers began to train. The board fills in `restarts` and `reason`.
+    """Workers began to train. The RunCoordinator fills in `restarts` and `reason`.
 
-    step:       that they begin at
-    steps:      in all
+    step:       first step
+    steps:      total number of steps
     workers:    number of workers
-    skipped:    steps left out so far
-    checkpoint: that they resume from; None: from nothing
-    restarts:   times that workers had begun before in this command
-    reason:     why the workers before them ended, where that is known
+    skipped:    number of steps skipped so far
+    checkpoint: the workers resume from it; None: they start from scratch
+    restarts:   number of earlier starts of workers in this command
+    reason:     why the previous workers ended, if it is known
     """
 
     kind: ClassVar[str] = "began"
@@ -39,7 +39,7 @@ class Began:
 
 @dataclass(frozen=True)
 class Pace:
-    """The time of a log interval: steps, the seconds of each of them, and the seconds that the loop waited for data."""
+    """Timing of a log interval: steps, seconds of each step, and seconds that the loop waited for data."""
 
     steps: int = 0
     seconds: tuple[float, ...] = ()
@@ -50,8 +50,8 @@ class Pace:
 class Logged:
     """A log interval ended.
 
-    values: means by name
-    pace:   not written to `progress.jsonl`, which would grow too large
+    values: mean values by name
+    pace:   not written to `progress.jsonl`, which would become too large
     """
 
     kind: ClassVar[str] = "logged"
@@ -74,7 +74,7 @@ class Validated:
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint is complete. seconds: that it took to write, beside training."""
+    """A checkpoint is complete. seconds: time to write it, in parallel with training."""
 
     kind: ClassVar[str] = "saved"
     step: int
@@ -84,7 +84,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A step was left out because a number was not finite. skipped: steps left out so far; term: `phase/term`."""
+    """A step was skipped because a value was not finite. skipped: steps skipped so far; term: `phase/term`."""
 
     kind: ClassVar[str] = "skipped"
     step: int
@@ -96,7 +96,7 @@ class Skipped:
 class WorkerFailed:
     """A worker died or raised an error. Workers start again if `training.max_failures` allows it.
 
-    failures: of workers in this command, this one included
+    failures: number of failures of workers in this command, with this one
     """
 
     kind: ClassVar[str] = "worker_failed"
@@ -110,7 +110,7 @@ class WorkerFailed:
 
 @dataclass(frozen=True)
 class Stopping:
-    """The workers write a last checkpoint and end."""
+    """The workers write a last checkpoint and exit."""
 
     kind: ClassVar[str] = "stopping"
     step: int
@@ -119,7 +119,7 @@ class Stopping:
 
 @dataclass(frozen=True)
 class Warned:
-    """Something that people should know; training goes on."""
+    """A warning for people; training continues."""
 
     kind: ClassVar[str] = "warning"
     text: str
@@ -127,7 +127,7 @@ class Warned:
 
 Event = Began | Logged | Validated | Saved | Skipped | WorkerFailed | Stopping | Warned
 Listener = Callable[[Event], None]
-"""Called by the driver's main thread, in the order of the events; it must not block."""
+"""The driver's main thread calls it, in the order of the events; it must not block."""
 
 
 def facts(event: Event) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def facts(event: Event) -> dict[str, Any]:
 class Recorder:
     """A listener that appends every event to a file, one JSON object a line, with the time in unix seconds.
 
-    A file that cannot be written is logged once, and stops nothing: the checkpoints decide what becomes of the run.
+    An error of the file is logged once and does not stop the run, which resumes from its checkpoints alone.
     """
 
     def __init__(self, path: Path, log: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""How a command ends: its last line and its exit code."""
+"""The last line and the exit code of a command."""
 
 import os
 import signal
@@ -16,13 +16,16 @@ from pipelines.runtime import console
 from pipelines.storage.attempts import WorkerDied
 from pipelines.storage.retry import RayAway, StorageAway, is_full, settled
 
-EPILOG = "Exit codes: 0 done, 2 wrong input, 1 failure worth a retry, 130 interrupted, 143 terminated."
+EPILOG = (
+    "Exit codes: 0 success; 1 infrastructure failure or a bug, retrying resumes; 2 wrong input; 130 interrupted; "
+    "143 terminated."
+)
 
 
 def run_command(command: Callable[[], None], long: str | None = None) -> int:
-    """Run a command; the process's exit code. SIGTERM ends it by way of every `finally`.
+    """Run a command and return the process's exit code. SIGTERM runs every `finally`.
 
-    long: name of work that is worth a last line when it is done, too
+    long: name of a long command, which prints a last line on success, too
     """
     signal.signal(signal.SIGTERM, _terminate)
     command_line.name_user()
@@ -33,7 +36,7 @@ def run_command(command: Callable[[], None], long: str | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except BaseException as error:
-        # Work that had advanced has settled its own errors.
+        # A command that had finished a step has classified its own errors.
         return ended(settled(error, advanced=False))
     if long is not None:
         took = timedelta(seconds=round(time.monotonic() - began))
@@ -42,35 +45,35 @@ def run_command(command: Callable[[], None], long: str | None = None) -> int:
 
 
 def ended(error: BaseException) -> int:
-    """Print how a command ended that did not end well: state, reason, how to resume. Returns the exit code.
+    """Print the last line of a command that failed or stopped: state, reason, how to resume. Returns the exit code.
 
-    The type of the error decides: 2 for wrong input (`InputError`), 1 for everything else but a wish to stop. Whether
-    storage that refuses is the one or the other was decided where it was met (`pipelines.storage.retry.settled`).
+    The type of the error decides: 2 for wrong input (`InputError`), 1 for everything else but a request to stop. An
+    error of storage was classified where it was raised (`pipelines.storage.retry.settled`).
     """
     if isinstance(error, InputError):
         return _last("error", 2, str(error))
     if isinstance(error, ModuleNotFoundError) and (missing := command_line.missing_package(error)):
         return _last("error", 2, missing)
     if isinstance(error, RuntimeError) and "home directory" in str(error) and command_line.home() is None:
-        return _last("error", 2, command_line.no_home())  # some libraries look for it when they are imported
+        return _last("error", 2, command_line.no_home())  # some libraries need it at import
     if isinstance(error, SystemExit):
-        # A run that was asked to stop says where it left its checkpoint.
+        # A run that was asked to stop names its checkpoint.
         where = "" if str(error) == str(error.code) else str(error)
         code = error.code if isinstance(error.code, int) else 1
         state = "failed" if code == 1 else "stopped"
         return _last(state, code, f"{where or 'terminated'}; the same command resumes")
     if isinstance(error, KeyboardInterrupt):
-        return _last("interrupted", 130, "by the keyboard; the same command resumes from what is finished")
+        return _last("interrupted", 130, "by the keyboard; the same command resumes")
     if isinstance(error, StorageAway | RayAway | WorkerDied):
         return _last("failed", 1, f"{error}; the same command resumes")
     if isinstance(error, OSError) and is_full(error):
         return _last(
-            "failed", 1, f"no space left ({error.filename or 'disk full'}); free some, the same command resumes"
+            "failed", 1, f"no space left ({error.filename or 'disk full'}); free some space, the same command resumes"
         )
-    # Infrastructure, or a bug of ours: those who look into it need the trace, and the last line should say it all.
+    # Infrastructure, or a bug of ours: the trace is for developers, the last line for everyone.
     trace = redact("".join(traceback.format_exception(error)))
     print(console.line(trace, "error") if console.as_json() else trace, file=sys.stderr)
-    return _last("failed", 1, f"{_in_a_line(error)}; the same command resumes from what is finished")
+    return _last("failed", 1, f"{_in_a_line(error)}; the same command resumes")
 
 
 def _last(state: str, code: int, text: str) -> int:
@@ -84,5 +87,5 @@ def _in_a_line(error: BaseException) -> str:
 
 
 def _terminate(signum: int, frame: Any) -> None:
-    """Leave by way of every `finally`: runs get their status, Ray its end."""
+    """Exit through every `finally`: runs record their status, Ray shuts down."""
     raise SystemExit(128 + signum)

@@ -1,7 +1,7 @@
-"""A run's numbers for Prometheus, on the metrics port of the driver's node: names start with `ray_objgan_`.
+"""Prometheus metrics of a run, on the metrics port of the driver's node: names start with `ray_objgan_`.
 
-The driver makes them from the events that workers report anyway: no step waits for them, a worker's death does not end
-a series, and an error here is ignored.
+The driver derives them from the events of the workers: no step waits for them, the death of a worker does not end a
+series, and errors are ignored.
 """
 
 import contextlib
@@ -16,42 +16,42 @@ _SECONDS = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
 
 COUNTERS = {
     "objgan_samples_total": "samples trained on, converted or measured",
-    "objgan_data_wait_seconds_total": "seconds that the first worker's loop waited for data",
-    "objgan_skipped_steps_total": "steps that were left out because a loss or gradient was not finite",
+    "objgan_data_wait_seconds_total": "seconds that the loop of the first worker waited for data",
+    "objgan_skipped_steps_total": "steps skipped because a loss or gradient was not finite",
     "objgan_rejected_rows_total": "images, captions, annotations and masks that prepare rejected",
-    "objgan_restarts_total": "times that a worker died or failed, after which workers start again",
+    "objgan_restarts_total": "failures of a worker, after which all workers restart",
 }
 GAUGES = {
-    "objgan_samples_per_second": "over the last log interval",
-    "objgan_step": "steps (shards, batches) done",
-    "objgan_steps_total": "steps (shards, batches) in all",
-    "objgan_checkpoint_age_seconds": "since the last checkpoint was complete, or the run began",
+    "objgan_samples_per_second": "samples per second over the last log interval",
+    "objgan_step": "finished steps (shards, batches)",
+    "objgan_steps_total": "total number of steps (shards, batches)",
+    "objgan_checkpoint_age_seconds": "seconds since the last checkpoint was complete, or the run began",
 }
 HISTOGRAMS = {
-    "objgan_step_seconds": "of a step, with its wait for data",
-    "objgan_checkpoint_seconds": "to write a checkpoint, beside training",
+    "objgan_step_seconds": "seconds of a step, with its wait for data",
+    "objgan_checkpoint_seconds": "seconds to write a checkpoint, in parallel with training",
 }
 _made: dict[str, Any] = {}
 
 
 class RunMetrics:
-    """One stage of one run. Without Ray, and after the first thing that goes wrong, it does nothing.
+    """Metrics of one stage of a run. Without Ray, and after the first error, it does nothing.
 
-    batch:  samples of a step
-    since:  unix seconds of the last checkpoint that is there; None: none is
+    batch:  samples per step
+    since:  time of the last checkpoint (unix seconds); None: the run has no checkpoint
     """
 
     def __init__(self, run: str, stage: str, batch: int = 0, since: float | None = None) -> None:
         self._tags = {"run": run, "stage": stage}
         self._batch, self._fresh = batch, since or time.time()
         self._broken = False
-        # A counter that was never raised would be missing rather than 0, and an alert on it silent.
+        # A counter that was never increased would be missing instead of 0, and its alert would never fire.
         with contextlib.suppress(Exception):
             for name in COUNTERS:
                 _metric(name)._record(0.0, tags=self._tags)
 
     def add(self, name: str, value: float) -> None:
-        """Raise a counter."""
+        """Increase a counter."""
         if value > 0:
             self._do(name, lambda metric: metric.inc(value, tags=self._tags))
 
@@ -60,17 +60,17 @@ class RunMetrics:
         self._do(name, lambda metric: metric.set(value, tags=self._tags))
 
     def observe(self, name: str, value: float) -> None:
-        """Into a histogram."""
+        """Add a value to a histogram."""
         self._do(name, lambda metric: metric.observe(value, tags=self._tags))
 
     def progress(self, done: int, total: int, samples: int = 0) -> None:
-        """How far work is that has no lines."""
+        """Record the progress of a command that has no log intervals."""
         self.set("objgan_step", done)
         self.set("objgan_steps_total", total)
         self.add("objgan_samples_total", samples)
 
     def take(self, event: Event) -> None:
-        """An event of a training run."""
+        """Record an event of a training run."""
         match event:
             case Logged():
                 self._interval(event)
@@ -85,7 +85,7 @@ class RunMetrics:
                 self.add("objgan_restarts_total", 1)
 
     def tick(self) -> None:
-        """Time passes."""
+        """Update the age of the last checkpoint."""
         self.set("objgan_checkpoint_age_seconds", time.time() - self._fresh)
 
     def _interval(self, event: Logged) -> None:
@@ -106,7 +106,7 @@ class RunMetrics:
 
 
 def _metric(name: str) -> Any:
-    """Made once a process, for Ray knows metrics by name."""
+    """The metric of a name; Ray allows one per process."""
     if name not in _made:
         import ray.util.metrics
 

@@ -1,6 +1,6 @@
-"""What a command knows of the Ray job that it runs in, if it does; `python -m cluster submit` sets the variables.
+"""The Ray job in which a command runs, if any; `python -m cluster submit` sets the variables.
 
-OBJGAN_RUNS   `new`: the command may not go on with a run that was begun before; anything else: as always
+OBJGAN_RUNS   `new`: the command must not continue an earlier run; any other value has no effect
 OBJGAN_TAGS   JSON: tags of every MLflow run of the command
 """
 
@@ -15,28 +15,28 @@ _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 def job_environment() -> dict[str, Any] | None:
-    """The runtime environment of the Ray job that this process is the driver of; None: it is not one."""
+    """The runtime environment of the Ray job whose driver this process is; None: it is not a job's driver."""
     try:
         config = json.loads(os.environ[_JOB])
     except (KeyError, ValueError):
         return None
-    found = config.get("runtime_env") if isinstance(config, dict) else None
-    return found if isinstance(found, dict) else {}
+    environment = config.get("runtime_env") if isinstance(config, dict) else None
+    return environment if isinstance(environment, dict) else {}
 
 
 def tags() -> dict[str, str]:
-    """Who submitted what, from which revision; nothing outside of a job."""
+    """Tags of the submission (user, id, git revision); empty outside of a job."""
     try:
-        told = json.loads(os.environ.get("OBJGAN_TAGS") or "{}")
+        values = json.loads(os.environ.get("OBJGAN_TAGS") or "{}")
     except ValueError:
         return {}
-    return {str(name): str(value) for name, value in told.items()} if isinstance(told, dict) else {}
+    return {str(name): str(value) for name, value in values.items()} if isinstance(values, dict) else {}
 
 
 def refuse_reuse(storage: Storage, *marks: str) -> None:
-    """See that a job that was submitted as a new one does not go on with another's run, which its name may hide.
+    """Check that a job that was submitted as new does not continue an earlier run of the same name.
 
-    marks: files that a begun run has
+    marks: files of a run that has begun
 
     Raises:
         InputError: it would.
@@ -44,6 +44,4 @@ def refuse_reuse(storage: Storage, *marks: str) -> None:
     if os.environ.get("OBJGAN_RUNS") != "new":
         return
     if any(storage.exists(mark) for mark in marks):
-        raise InputError(
-            f"{storage} holds a run that was begun before: submit with --resume to go on with it, or name another"
-        )
+        raise InputError(f"{storage} already holds a run: submit with --resume to continue it, or choose another name")

@@ -1,4 +1,4 @@
-"""Ray and MLflow as a command finds them: local by default, a cluster or a server where one is named."""
+"""The Ray session of a command: local by default, or a cluster by its address."""
 
 import contextlib
 import logging
@@ -28,27 +28,27 @@ _CODE = {"working_dir": str(REPOSITORY), "excludes": [".git", ".venv", "/runs", 
 
 @contextlib.contextmanager
 def ray_session(address: str | None = None, dashboard: bool = False) -> Iterator[None]:
-    """Ray for the length of a command; a session that already runs in this process is used and left alone.
+    """Ray for the length of a command; a session that already runs in this process is used and not shut down.
 
-    `address` None starts Ray on this machine alone, never joining whatever cluster happens to run here; in a Ray job it
-    is the job's own cluster. `dashboard` goes with a Ray of our own: Ray Train needs it to give back the CPUs of a
-    training whose own driver died, where this process lives on.
+    `address` None starts Ray on this machine only, and never joins a cluster that runs here; in a Ray job it is the
+    job's own cluster. `dashboard` starts the dashboard of a local Ray: Ray Train needs it to release the CPUs of a
+    training whose driver died while this process is still alive.
 
     Raises:
-        InputError: no cluster answers at `address`, or this machine lacks what Ray needs.
+        InputError: no cluster answers at `address`, or this machine does not meet Ray's needs.
         RayAway: Ray does not start on this machine.
     """
     if address is None and job_environment() is not None:
         address = "auto"
-    # The controller's default poll of 2 s is for large clusters; here it would be most of a short run.
+    # The controller's default poll of 2 s is for large clusters; it would dominate a short local run.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2" if address is None else "2")
     if address is None:
-        # No machine will join: an ask that is not met is soon made anew, and can be taken back in between.
+        # No machine will join: a request that is not met is soon repeated, and can be cancelled in between.
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
-        # An actor a training that asks whether nodes are to be drained, which nobody does to a Ray of our own.
+        # One actor per training that polls for node drains, which never happen in a local Ray.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Its C++ core would warn on our terminal of things that are not the user's.
+    # Its C++ core would print warnings that do not concern the user.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
@@ -56,7 +56,7 @@ def ray_session(address: str | None = None, dashboard: bool = False) -> Iterator
         yield
         return
     if address is None:
-        # Workers on this machine find the programs as this process did, whatever folder it was started in.
+        # Workers on this machine import the code from the same place, whatever the working folder is.
         os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
         _start(dashboard)
     else:
@@ -69,13 +69,13 @@ def ray_session(address: str | None = None, dashboard: bool = False) -> Iterator
 
 
 def own_cores(address: str | None) -> int | None:
-    """Cores of a session at `address` that runs on this machine alone; None: it is a cluster."""
+    """Cores of a session at `address` that runs on this machine only; None: it is a cluster."""
     return available_cores() if address is None and job_environment() is None else None
 
 
 @contextlib.contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Ray takes SIGTERM for itself when it starts, and would end the process with a code that means nothing here."""
+    """Restore our SIGTERM handler, which Ray replaces at its start; Ray's exit code would be wrong."""
     ours = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -86,23 +86,23 @@ def _own_sigterm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Ray's C++ core announces its log level there, below Python; what goes wrong is raised all the same."""
+    """Hide what Ray's C++ core prints to stderr; errors are still raised."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
 
 
 def _start(dashboard: bool) -> None:
-    """A Ray on this machine alone; one that does not start, on a machine that is busy for example, is tried once more.
+    """Start Ray on this machine only; after a failed start, for example on a busy machine, try once more.
 
     Raises:
-        InputError: the machine lacks what Ray needs.
+        InputError: the machine does not meet Ray's needs.
         RayAway: Ray did not start.
     """
     import ray
@@ -122,7 +122,7 @@ def _start(dashboard: bool) -> None:
             return
         except Exception as error:
             ray.shutdown()
-            for process in _children() - before:  # of the Ray that did not start
+            for process in _children() - before:  # of the failed start
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             if last:
@@ -130,7 +130,7 @@ def _start(dashboard: bool) -> None:
                     f"Ray did not start on this machine in two tries ({in_a_line(error)}); its logs are in "
                     f"{ray_folder()}/session_latest/logs"
                 ) from error
-            say(f"warning: Ray did not start ({in_a_line(error)}); trying once more")
+            say(f"warning: Ray did not start ({in_a_line(error)}); retrying once")
 
 
 def _children() -> set[psutil.Process]:
@@ -147,7 +147,7 @@ def _connect(address: str) -> None:
                 address=address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                # A job has its code from whoever submitted it, and Ray takes it from one place only.
+                # The submission already contains the code, and Ray accepts one working_dir only.
                 runtime_env=None if job.get("working_dir") else _CODE,
             )
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -155,7 +155,7 @@ def _connect(address: str) -> None:
 
 
 def _quieten_ray() -> None:
-    """Ray's own progress stays out of ours."""
+    """Silence Ray's own log lines and progress bars."""
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     import ray.data
@@ -167,20 +167,22 @@ def _quieten_ray() -> None:
 
 
 def _skip_lines(expression: str) -> None:
-    """Lines of Ray's daemons that say nothing to a person: many processes that need no CPU are no mistake here.
+    """Hide lines of Ray's daemons that match: many processes that need no CPU are not a mistake here.
 
-    Ray has a variable for that (RAY_DEDUP_LOGS_SKIP_REGEX), which it reads once, as soon as it is imported.
+    Ray's variable for this (RAY_DEDUP_LOGS_SKIP_REGEX) is read only once, at import.
     """
     from ray._private import ray_logging
 
     for name in ("stdout_deduplicator", "stderr_deduplicator"):
         filtering: Any = getattr(ray_logging, name, None)
-        if getattr(filtering, "skip_re", expression) is None:  # else it is the user's own, or another Ray's affair
+        if (
+            getattr(filtering, "skip_re", expression) is None
+        ):  # otherwise the user has set one, or this version of Ray differs
             filtering.skip_re = re.compile(expression)
 
 
 def check_without_work(compute: ComputeConfig, address: str | None) -> None:
-    """`check_resources`, for a command that will do nothing: no Ray is started on this machine for it.
+    """`check_resources`, for a command that changes nothing: it does not start a local Ray.
 
     Raises:
         InputError: fewer CPUs or GPUs than workers, or no cluster answers at `address`.
@@ -196,11 +198,11 @@ def check_without_work(compute: ComputeConfig, address: str | None) -> None:
 
 
 def check_resources(compute: ComputeConfig, resources: Mapping[str, float] | None = None) -> bool:
-    """Compare the ask with the cluster, which would otherwise wait for ever; True: train on GPUs.
+    """Compare the requested workers with the cluster, which would otherwise wait for ever; True: train on GPUs.
 
-    A cluster that grows by itself (`compute.autoscaling`) is asked, and has `compute.start_deadline` to answer.
+    An autoscaling cluster (`compute.autoscaling`) may start with fewer; it has `compute.start_deadline` to grow.
 
-    resources: what there is; None: Ray is asked
+    resources: of the cluster; None: Ray reports them
 
     Raises:
         InputError: fewer CPUs or GPUs than workers.
@@ -211,10 +213,10 @@ def check_resources(compute: ComputeConfig, resources: Mapping[str, float] | Non
         resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     use_gpu = compute.device == "cuda" or (compute.device == "auto" and gpus > 0)
-    kind, there = ("GPU", gpus) if use_gpu else ("CPU", int(resources.get("CPU", 0)))
-    if compute.workers > there and not compute.autoscaling:
+    kind, available = ("GPU", gpus) if use_gpu else ("CPU", int(resources.get("CPU", 0)))
+    if compute.workers > available and not compute.autoscaling:
         raise InputError(
-            f"compute.workers={compute.workers}, but there {'is' if there == 1 else 'are'} {there} {kind}"
-            f"{'' if there == 1 else 's'}: ask for at most {there}"
+            f"compute.workers={compute.workers}, but there {'is' if available == 1 else 'are'} {available} {kind}"
+            f"{'' if available == 1 else 's'}: ask for at most {available}"
         )
     return use_gpu

@@ -1,7 +1,4 @@
-"""What a platform reads of a command: JSON lines, its last line, status files, tags, numbers for Prometheus.
-
-What a person reads, with a terminal and without.
-"""
+"""Output of a command for a platform (JSON lines, last line, status files, tags, Prometheus) and for people."""
 
 import contextlib
 import json
@@ -72,7 +69,7 @@ def test_every_line_is_an_object_with_the_same_keys(repository: Path, tmp_path: 
     assert json.loads(lines[0])["run"] == "coco"
 
 
-def test_the_last_line_says_state_code_and_reason(repository: Path, tmp_path: Path) -> None:
+def test_the_last_line_has_state_code_and_reason(repository: Path, tmp_path: Path) -> None:
     words = ["prepare", "--images", str(tmp_path), "--instances", "no.json", "--captions", "no.json", "--out"]
     code, lines = command(repository, *words, str(tmp_path / "out"), "--log-format", "json")
     last = json.loads(lines[-1])
@@ -84,7 +81,7 @@ def test_the_last_line_says_state_code_and_reason(repository: Path, tmp_path: Pa
     ("error", "state"),
     [(None, "finished"), (ValueError("x"), "failed"), (SystemExit(143), "preempted"), (KeyboardInterrupt(), "stopped")],
 )
-def test_a_status_says_how_work_ended(tmp_path: Path, error: BaseException | None, state: str) -> None:
+def test_the_status_records_how_work_ended(tmp_path: Path, error: BaseException | None, state: str) -> None:
     storage = Storage(tmp_path)
     expected = contextlib.nullcontext() if error is None else pytest.raises(type(error))
     with expected, JobStatus(storage, "prepare", "r") as job_status:
@@ -93,12 +90,14 @@ def test_a_status_says_how_work_ended(tmp_path: Path, error: BaseException | Non
         job_status.progress(4, 4)
         if error is not None:
             raise error
-    there = RunStatus.load(storage)
-    assert (there.state, there.stage, there.step, there.steps) == (state, "prepare", 4, 4)
-    assert there.error == ("ValueError: x" if state == "failed" else None)
+    status = RunStatus.load(storage)
+    assert (status.state, status.stage, status.step, status.steps) == (state, "prepare", 4, 4)
+    assert status.error == ("ValueError: x" if state == "failed" else None)
 
 
-def test_a_job_knows_its_tags_and_does_not_go_on_by_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_has_its_tags_and_continues_a_run_only_with_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert ray_job.tags() == {} and ray_job.job_environment() is None
     monkeypatch.setenv("OBJGAN_TAGS", '{"objgan.submission": "a"}')
     assert ray_job.tags() == {"objgan.submission": "a"}
@@ -113,9 +112,9 @@ def test_a_job_knows_its_tags_and_does_not_go_on_by_chance(tmp_path: Path, monke
     ray_job.refuse_reuse(storage, "config.json")
 
 
-def test_numbers_follow_the_events_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[str, float]] = []
-    monkeypatch.setattr(RunMetrics, "_do", lambda self, name, use: use(Kept(name, told)))
+def test_prometheus_metrics_follow_the_events_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[tuple[str, float]] = []
+    monkeypatch.setattr(RunMetrics, "_do", lambda self, name, use: use(RecordedMetric(name, recorded)))
     metrics = RunMetrics("r", "shapes", batch=4)
     metrics.take(Began(10, 20, checkpoint="step_00000010"))
     metrics.take(Logged(12, 20, {"samples_per_s": 8.0}, 1, Pace(2, (0.5, 0.25), 0.125)))
@@ -123,29 +122,29 @@ def test_numbers_follow_the_events_of_a_run(monkeypatch: pytest.MonkeyPatch) -> 
     metrics.take(Saved(12, "step_00000012", 2.0))
     metrics.take(WorkerFailed(0, "x"))
     metrics.tick()
-    assert told[:-1] == [
+    assert recorded[:-1] == [
         ("objgan_step", 10), ("objgan_step", 12), ("objgan_steps_total", 20), ("objgan_samples_total", 8),
         ("objgan_samples_per_second", 8.0), ("objgan_data_wait_seconds_total", 0.125), ("objgan_step_seconds", 0.5),
         ("objgan_step_seconds", 0.25), ("objgan_skipped_steps_total", 1), ("objgan_checkpoint_seconds", 2.0),
         ("objgan_restarts_total", 1),
     ]  # fmt: skip
-    assert told[-1][0] == "objgan_checkpoint_age_seconds" and told[-1][1] < 5
+    assert recorded[-1][0] == "objgan_checkpoint_age_seconds" and recorded[-1][1] < 5
 
 
-class Kept:
-    """Takes what a metric would."""
+class RecordedMetric:
+    """Stands in for a metric and records its values."""
 
-    def __init__(self, name: str, told: list[tuple[str, float]]) -> None:
-        self.name, self.told = name, told
+    def __init__(self, name: str, recorded: list[tuple[str, float]]) -> None:
+        self.name, self.recorded = name, recorded
 
     def inc(self, value: float, tags: dict[str, str]) -> None:
         assert tags == {"run": "r", "stage": "shapes"}
-        self.told.append((self.name, value))
+        self.recorded.append((self.name, value))
 
     set = observe = inc
 
 
-def test_what_goes_wrong_with_numbers_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_prometheus_metric_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> None:
         raise RuntimeError(name)
 
@@ -156,7 +155,7 @@ def test_what_goes_wrong_with_numbers_stops_nothing(monkeypatch: pytest.MonkeyPa
     metrics.tick()
 
 
-def test_an_interval_keeps_the_seconds_of_each_step() -> None:
+def test_an_interval_has_the_seconds_of_each_step() -> None:
     interval = ThroughputMeter(4)
     for _ in range(3):
         with interval:
@@ -181,7 +180,7 @@ def lines(*shown: Event) -> list[str]:
     ("event", "text"),
     [
         (INTERVAL, f"boxes 40/200  {TEXT}"),
-        (replace(INTERVAL, skipped=2), f"boxes 40/200  {TEXT.replace('left  ', 'left  left out 2  ')}"),
+        (replace(INTERVAL, skipped=2), f"boxes 40/200  {TEXT.replace('left  ', 'left  skipped 2  ')}"),
         (Validated(50, 200, {"iou": 0.51234}), "boxes 50/200  held out: iou=0.512"),
         (Saved(50, "step_00000050", 1.23), "boxes: checkpoint step_00000050 written in 1.2 s"),
         (WorkerFailed(1, "it died"), "boxes: warning: worker 1 failed: it died (failure 1 of this command)"),
@@ -191,13 +190,13 @@ def lines(*shown: Event) -> list[str]:
             "(checkpoint step_00000020)",
         ),
         (Began(0, 90, restarts=1), "boxes: workers restarted (restart 1); resuming from step 0"),
-        (Warned("MLflow does not answer"), "boxes: warning: MLflow does not answer"),
+        (Warned("MLflow is not reachable"), "boxes: warning: MLflow is not reachable"),
         (Began(50, 90, checkpoint="step_00000050"), "boxes: resuming from step 50 (checkpoint step_00000050)"),
         (
             Skipped(61, 3, "generator/adversarial"),
-            "boxes: step 61 left out: generator/adversarial was not finite (3 steps left out so far)",
+            "boxes: step 61 skipped: generator/adversarial was not finite (3 steps skipped so far)",
         ),
-        (Skipped(7, 1), "boxes: step 7 left out (1 step left out so far)"),
+        (Skipped(7, 1), "boxes: step 7 skipped (1 step skipped so far)"),
         (Stopping(7, "terminated"), "boxes: stopping: terminated, with a checkpoint at step 7"),
     ],
 )
@@ -205,11 +204,11 @@ def test_every_kind_of_event_is_one_line_of_text(event: Event, text: str) -> Non
     assert lines(event) == [text]
 
 
-def test_a_first_begin_says_nothing() -> None:
+def test_the_first_begin_prints_nothing() -> None:
     assert lines(Began(0, 200)) == []
 
 
-def test_no_kind_of_event_is_passed_over_by_a_listener() -> None:
+def test_listeners_handle_every_kind_of_event() -> None:
     """The terminal, `status.json` and `progress.jsonl` know every type that can be posted."""
     shown = {Logged: INTERVAL, Validated: Validated(1, 2, {}), Saved: Saved(1, "a"), WorkerFailed: WorkerFailed(0, "x")}
     shown |= {Began: Began(1, 2, restarts=1), Warned: Warned("x"), Skipped: Skipped(1, 1), Stopping: Stopping(1, "x")}
@@ -219,7 +218,7 @@ def test_no_kind_of_event_is_passed_over_by_a_listener() -> None:
     assert all(json.loads(json.dumps(facts(event))) for event in shown.values())
 
 
-def test_a_slow_run_shows_its_speed_all_the_same() -> None:
+def test_a_slow_run_shows_its_speed() -> None:
     (text,) = lines(replace(INTERVAL, values=VALUES | {"samples_per_s": 0.257}))
     assert "0.26 samples/s" in text
 

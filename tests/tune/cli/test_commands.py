@@ -129,7 +129,7 @@ def test_a_job_submitted_as_new_goes_on_with_no_older_sweep(prepared_boxes, here
     save_sweep(sweep_of(options)[0])
     monkeypatch.setenv("OBJGAN_RUNS", "new")
     assert main(words) == 2
-    assert "holds a run that was begun before: submit with --resume" in capsys.readouterr().err
+    assert "already holds a run: submit with --resume" in capsys.readouterr().err
     assert [path.name for path in (here / "runs" / "old").iterdir()] == ["sweep.json"], "nothing was touched"
 
 
