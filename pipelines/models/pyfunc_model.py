@@ -1,6 +1,6 @@
-"""The registered model, as code: MLflow copies this file beside the weights and runs it where the model is loaded.
+"""Code of the registered model: MLflow copies this file beside the weights and runs it where the model is loaded.
 
-It may import what the model's requirements name, and `objgan`, which travels with it; nothing else of this repository.
+It may import the model's requirements and `objgan`, which MLflow copies too; nothing else of this repository.
 """
 
 import base64
@@ -16,34 +16,34 @@ import objgan
 
 
 class CaptionToImage(PythonModel):
-    """Column `caption` -> n rows a caption: caption, image_png (base64) and layout_json."""
+    """Column `caption` -> n rows per caption: caption, image_png (base64) and layout_json."""
 
     def load_context(self, context: Any) -> None:
-        """Read the weights, on a GPU where there is one."""
+        """Load the weights, on a GPU if available."""
         self._model = objgan.load(context.artifacts["model"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Generate. `params`: n samples a caption (default 1), seed (default 0).
+        """Generate images. `params`: n samples per caption (default 1), seed (default 0).
 
         Raises:
             objgan.errors.InputError: a caption is empty or has no known word.
         """
         given = params or {}
         captions = [str(caption) for caption in model_input["caption"]]
-        made = self._model.generate(captions, n=int(given.get("n", 1)), seed=int(given.get("seed", 0)))
+        samples = self._model.generate(captions, n=int(given.get("n", 1)), seed=int(given.get("seed", 0)))
         classes = self._model.domain.classes
         return pd.DataFrame(
             {
-                "caption": [one.caption for one in made],
-                "image_png": [_png_base64(Image.fromarray(one.image)) for one in made],
-                "layout_json": [one.layout_json(classes) for one in made],
+                "caption": [sample.caption for sample in samples],
+                "image_png": [_png_base64(Image.fromarray(sample.image)) for sample in samples],
+                "layout_json": [sample.layout_json(classes) for sample in samples],
             },
             columns=["caption", "image_png", "layout_json"],
         )
 
 
 def _png_base64(image: Image.Image) -> str:
-    """Text, not bytes: it goes through JSON, CSV and Spark alike."""
+    """As text, which JSON, CSV and Spark can carry."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""The model registry: a finished model as an MLflow registered model that needs nothing of this repository."""
+"""The model registry: a finished model as an MLflow registered model that does not need this repository."""
 
 import contextlib
 import hashlib
@@ -30,7 +30,7 @@ from pipelines.tracking.mlflow_tracker import EXPERIMENT, REFUSALS, logging_quie
 from pipelines.tracking.tracker import prepare_store
 from pipelines.tracking.tracker import tracking_uri as default_uri
 
-# What the model needs where it is loaded: objgan's own dependencies and MLflow. Ray is not among them.
+# Packages that a loaded model needs: objgan's dependencies and MLflow, not Ray.
 REQUIREMENTS = (
     *("mlflow", "torch", "torchvision", "numpy", "pillow"),
     *("safetensors", "pycocotools", "spacy", "pydantic"),
@@ -38,22 +38,22 @@ REQUIREMENTS = (
 _SCRIPT = Path(__file__).with_name("pyfunc_model.py")
 _ADDRESS = "MLFLOW_TRACKING_URI"
 DIGEST, MAKER = "objgan.digest", "objgan.maker"
-"""Tags: sum of all that a version holds; the process that makes it, empty once it is made."""
+"""Tags of a version: hash of its content; the process that creates it, empty when it is complete."""
 _DAY = 24 * 3600.0
 
 
 @dataclass(frozen=True)
 class Registered:
-    """A version of a registered model, `models:/NAME/VERSION`; not `new`: it was there before."""
+    """A version of a registered model, `models:/NAME/VERSION`; `new` is False if it existed before."""
 
     uri: str
     new: bool
 
     def text(self, alias: str) -> str:
-        """What was done, for people."""
+        """The result in one line."""
         if self.new:
             return f"registered {self.uri} (alias {alias})"
-        return f"{self.uri} holds this model already: no new version; alias {alias} points to it"
+        return f"{self.uri} already holds this model: no new version; alias {alias} points to it"
 
 
 def register(
@@ -66,20 +66,20 @@ def register(
 ) -> Registered:
     """Log a model's folder as an MLflow model, register it, give it the alias.
 
-    A version that holds the same model and the same code is not made a second time: it gets the alias and the tags.
-    The model holds its code (`objgan` and one script), its weights as safetensors, exact requirements, a signature and
-    an input example; nothing in it is pickled.
+    If a version with the same model and the same code exists, that version gets the alias and the tags.
+    The model contains its code (`objgan` and one script), its weights as safetensors, exact requirements, a signature
+    and an input example; it contains no pickle.
 
     Args:
-        model_folder: what `ObjGAN.save` wrote
+        model_folder: written by `ObjGAN.save`
         name: of the registered model
         alias: moved to the version
-        tracking_uri: MLflow's store or server; "" is the one that all commands use
-        run_id: the run that the model comes from, if any
+        tracking_uri: MLflow's store or server; "" is the one of all commands
+        run_id: the run that made the model, if any
         tags: of the version
 
     Raises:
-        InputError: no model in the folder, or the store cannot be used or refuses the name.
+        InputError: the folder holds no model, the store cannot be used, or it rejects the name.
     """
     facts = read_facts(model_folder)
     digest = _digest(facts["sha256"], _code(), requirements())
@@ -88,7 +88,7 @@ def register(
         import mlflow
 
         model_id = _log(client, model_folder, run_id)
-        with contextlib.redirect_stderr(io.StringIO()):  # MLflow prints there what `run` says in its own words
+        with contextlib.redirect_stderr(io.StringIO()):  # MLflow prints hints that `run` prints itself
             return str(mlflow.register_model(f"models:/{model_id}", name, tags={DIGEST: digest}).version)
 
     with mlflow_at(tracking_uri) as client:
@@ -96,24 +96,23 @@ def register(
 
 
 def one_version(client: Any, name: str, alias: str, tags: Mapping[str, str], make: Callable[[Any], str]) -> Registered:
-    """The version whose tag `DIGEST` is that of `tags`, or the one that `make` makes; with the tags and the alias.
+    """Find the version with the tag `DIGEST` of `tags`, or `make` it; set its tags and alias.
 
     Raises:
-        InputError: the store refuses the name.
-        StorageRefused: it does not answer, or refuses this process.
+        InputError: the store rejects the name.
+        StorageRefused: it is not reachable, or denies access.
     """
     from mlflow.exceptions import MlflowException
 
     try:
-        found = client.search_model_versions(f"name = {_quoted(name)} and tags.`{DIGEST}` = '{tags[DIGEST]}'")
-        version = max((int(one.version) for one in found), default=None)
+        existing = client.search_model_versions(f"name = {_quoted(name)} and tags.`{DIGEST}` = '{tags[DIGEST]}'")
+        version = max((int(model.version) for model in existing), default=None)
         number = str(version or make(client))
         for key, value in redact_all(tags).items():
             client.set_model_version_tag(name, number, key, value)
         client.set_registered_model_alias(name, alias, number)
-        made = client.get_model_version(name, number).model_id
-        if made is not None:
-            client.set_logged_model_tags(made, {MAKER: ""})
+        if (model_id := client.get_model_version(name, number).model_id) is not None:
+            client.set_logged_model_tags(model_id, {MAKER: ""})
     except MlflowException as error:
         kind = InputError if error.error_code in REFUSALS else StorageRefused
         raise kind(f"MLflow: cannot register {name}@{alias} ({in_a_line(error)})") from None
@@ -121,24 +120,24 @@ def one_version(client: Any, name: str, alias: str, tags: Mapping[str, str], mak
 
 
 def unfinished() -> dict[str, str]:
-    """Tags of a model that is being logged: should this process be killed, `runs gc` removes the model."""
+    """Tags of a model that is being logged: if this process is killed, `runs gc` removes the model."""
     return {MAKER: json.dumps(LeaseInfo.of_this_process("register", _DAY).fixed())}
 
 
 def orphans(client: Any) -> list[Any]:
-    """Models that a `register` logged which was killed before they became a version."""
+    """Models without a version, logged by a `register` that was killed."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    found, token = [], None
+    models, token = [], None
     while experiment is not None:
         page = client.search_logged_models([experiment.experiment_id], page_token=token)
-        found += [model for model in page if _is_orphan(client, model)]
+        models += [model for model in page if _is_orphan(client, model)]
         if not (token := page.token):
             break
-    return found
+    return models
 
 
 def remove_orphan(client: Any, model: Any) -> None:
-    """Remove a logged model with its files. The address of MLflow must be the process's (`mlflow_at`)."""
+    """Remove a logged model with its files; call it inside `mlflow_at`."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     get_artifact_repository(model.artifact_location).delete_artifacts()
@@ -149,8 +148,8 @@ def _is_orphan(client: Any, model: Any) -> bool:
     try:
         maker = LeaseInfo(**parse_json((model.tags.get(MAKER) or "null").encode()))
     except (TypeError, ValueError):
-        return False  # finished, or not ours
-    # Of another machine's process nothing is known but its age.
+        return False  # complete, or not ours
+    # Only the age of another machine's process is known.
     gone = maker.is_gone or (maker.is_elsewhere and time.time() - maker.started > maker.ttl)
     return gone and not client.search_model_versions(f"source_path = 'models:/{model.model_id}'")
 
@@ -160,7 +159,7 @@ def _digest(*facts: object) -> str:
 
 
 def _code() -> dict[str, str]:
-    """Sums of the code that goes into a registered model."""
+    """Hashes of the code in a registered model."""
     package = Path(objgan.__file__).parent
     files = [_SCRIPT, *sorted(package.rglob("*.py"))]
     return {path.relative_to(package.parent).as_posix(): sha256(path) for path in files}
@@ -172,16 +171,16 @@ def _quoted(text: str) -> str:
 
 @contextlib.contextmanager
 def mlflow_at(uri: str) -> Iterator[Any]:
-    """A client at `uri`, which is MLflow's process-wide address for the block: parts of MLflow look nowhere else.
+    """A client at `uri`, which is MLflow's process-wide address for the block: parts of MLflow use no other.
 
-    After it, the address, its environment variable and `sys.path` are as they were. "" is the address that all commands
-    use, never MLflow's own default, which is a new `mlflow.db` in whatever folder the process runs in.
+    The address, its environment variable and `sys.path` are restored afterwards. "" is the address of all commands,
+    not MLflow's own default, which is a new `mlflow.db` in the working folder.
 
     Raises:
         InputError: the store or server cannot be used.
     """
     logging_quiet()
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it counts files, of which there are ten
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would count ten files
     import mlflow
 
     before, path, uri = os.environ.get(_ADDRESS), sys.path, uri or default_uri(RUNS)
@@ -191,19 +190,19 @@ def mlflow_at(uri: str) -> Iterator[Any]:
         with patient(), needed_packages(uri):
             yield mlflow.MlflowClient(uri)
     finally:
-        sys.path = path  # MLflow tries a new model on its example, and leaves its copy of the code at the front
+        sys.path = path  # MLflow tests a new model on its example, and leaves its copy of the code at the front
         mlflow.set_tracking_uri(None)
         if before is not None:
             os.environ[_ADDRESS] = before
 
 
 def requirements() -> list[str]:
-    """`name==version` of what the model was made with, without local build labels such as `+cpu`."""
+    """`name==version` of the installed packages, without local build labels such as `+cpu`."""
     return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in REQUIREMENTS]
 
 
 def assemble(config: Config, data: Path, checkpoints: Mapping[str, Path], folder: Path) -> dict[str, Any]:
-    """Put the stages' inference networks together as one model folder."""
+    """Save the inference networks of all stages as one model folder."""
     networks = {name: network for path in checkpoints.values() for name, network in load_inference(path).items()}
     ObjGAN(config, Domain.load(data / "domain"), networks).save(folder / "model")
     return {"checkpoints": {name: str(path.name) for name, path in checkpoints.items()}}
@@ -241,7 +240,7 @@ def _signature() -> Any:
 
 
 def _example(folder: Path) -> Any:
-    """A caption that this model understands, whatever it was trained on."""
+    """A caption with words of this model's vocabulary."""
     import pandas as pd  # type: ignore[import-untyped]
 
     domain = Domain.load(folder / "domain")

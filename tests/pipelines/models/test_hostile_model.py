@@ -55,7 +55,7 @@ def _without(name: str) -> Change:
 
 
 def _huge_tensor(folder: Path) -> None:
-    """A header that tells of a terabyte, in a file that holds nothing."""
+    """A header that declares a terabyte, in an empty file."""
     header = {"weight": {"dtype": "F32", "shape": [1 << 38], "data_offsets": [0, 1 << 40]}}
     text = json.dumps(header).encode()
     (folder / "networks/box_generator.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
@@ -184,16 +184,16 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 ObjGAN.load(sys.argv[1], device="cpu")
-before, told = peak(), {}
+before, outcomes = peak(), {}
 for folder in sorted(Path(sys.argv[2]).iterdir()):
     try:
         ObjGAN.load(folder, device="cpu")
-        told[folder.name] = ["loaded", peak() - before]
+        outcomes[folder.name] = ["loaded", peak() - before]
     except InputError as error:
-        told[folder.name] = [str(error), peak() - before]
+        outcomes[folder.name] = [str(error), peak() - before]
     except BaseException as error:
-        told[folder.name] = ["CRASH " + repr(error)[:300], peak() - before]
-print(json.dumps(told))
+        outcomes[folder.name] = ["CRASH " + repr(error)[:300], peak() - before]
+print(json.dumps(outcomes))
 """
 
 
@@ -212,17 +212,17 @@ def loaded(model_folder: Path, tmp_path_factory: pytest.TempPathFactory, reposit
     words = [sys.executable, "-c", LOAD_ALL, str(model_folder), str(folder)]
     done = subprocess.run(words, cwd=repository, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    outcomes: dict[str, Any] = json.loads(done.stdout)
+    return outcomes
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
-    [(f"{kind}: {name}", told) for kind, cases in KINDS.items() for name, (_, told) in cases.items()],
+    ("name", "reason"),
+    [(f"{kind}: {name}", reason) for kind, cases in KINDS.items() for name, (_, reason) in cases.items()],
 )
-def test_a_hostile_model_is_refused_in_one_short_line(loaded: dict[str, Any], name: str, told: str) -> None:
+def test_a_hostile_model_is_refused_in_one_short_line(loaded: dict[str, Any], name: str, reason: str) -> None:
     message, _ = loaded[name]
-    assert told in message, message[:600]
+    assert reason in message, message[:600]
     assert not message.startswith(("CRASH", "loaded")) and "\n" not in message and len(message) < 1500
 
 
@@ -354,7 +354,7 @@ def _add_average(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_a_hostile_checkpoint_is_refused_in_one_short_line(checkpoint: Path, tmp_path: Path, name: str) -> None:
-    change, sums, told = CHECKPOINTS[name]
+    change, sums, reason = CHECKPOINTS[name]
     folder = tmp_path / "step_00000010"
     shutil.copytree(checkpoint, folder)
     change(folder)
@@ -363,7 +363,7 @@ def test_a_hostile_checkpoint_is_refused_in_one_short_line(checkpoint: Path, tmp
     with pytest.raises(InputError) as caught:
         load_inference(folder)
     message = str(caught.value)
-    assert told in message and "\n" not in message and len(message) < 700, message[:1000]
+    assert reason in message and "\n" not in message and len(message) < 700, message[:1000]
 
 
 def test_measures_that_are_no_numbers_are_passed_over(checkpoint: Path, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_the_same_model_is_no_new_version(store: str, version: Any, model_folder
     shutil.copytree(model_folder, elsewhere)
     again = register(elsewhere, alias="again", tracking_uri=store, tags={"more": "1"})
     assert again == Registered("models:/objgan/1", new=False)
-    assert again.text("again") == "models:/objgan/1 holds this model already: no new version; alias again points to it"
+    assert again.text("again") == "models:/objgan/1 already holds this model: no new version; alias again points to it"
     client = mlflow.MlflowClient(store, store)
     there = client.get_model_version_by_alias("objgan", "again")
     assert str(there.version) == "1" and there.run_id == version.run_id
@@ -197,7 +197,7 @@ def test_a_register_that_was_killed_leaves_nothing_that_gc_does_not_remove(
     assert register(model_folder, tracking_uri=store) == Registered("models:/objgan/1", new=True)
     assert main(["runs", "gc"]) == 0 and len(_logged(store)) == 1, "what became a version stays"
     assert main(["register", "--model", str(model_folder)]) == 0
-    assert "models:/objgan/1 holds this model already" in capsys.readouterr().out
+    assert "models:/objgan/1 already holds this model" in capsys.readouterr().out
 
 
 def test_no_store_is_made_in_the_folder_that_a_process_happens_to_be_in(

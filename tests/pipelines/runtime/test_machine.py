@@ -116,7 +116,7 @@ def test_a_folder_for_sockets_that_depends_on_where_a_process_runs_is_one_line(
         check_machine()
 
 
-def test_the_longest_path_that_is_told_works_for_sockets(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_longest_path_that_the_error_names_works_for_sockets(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*NAMES, *TOKENS):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(work))
@@ -125,7 +125,7 @@ def test_the_longest_path_that_is_told_works_for_sockets(work: Path, monkeypatch
         check_machine()
     most = int(str(caught.value).split("at most ")[1].split()[0])
     for length, fits in ((most, True), (most + 1, False)):
-        # Of folders that are not there yet: Ray makes them.
+        # The folders do not exist yet: Ray creates them.
         monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * (length - len("/tmp/")))
         if fits:
             check_machine()
@@ -135,7 +135,7 @@ def test_the_longest_path_that_is_told_works_for_sockets(work: Path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("place", "words"), [("/proc", "cannot write into /proc"), ("/etc/hostname", "/etc/hostname is not a folder")]
+    ("place", "words"), [("/proc", "cannot write to /proc"), ("/etc/hostname", "/etc/hostname is not a folder")]
 )
 def test_a_closed_folder_for_sockets_is_one_line(work: Path, repository: Path, place: str, words: str) -> None:
     text = _line(_run(work, repository, {"HOME": str(work), "RAY_TMPDIR": place}, nobody=True))

@@ -1,4 +1,4 @@
-"""Records that wait for MLflow, on real folders."""
+"""The offline queue, on real folders."""
 
 import math
 from pathlib import Path
@@ -13,7 +13,7 @@ def records_of(queue: OfflineQueue) -> list[Record]:
     return [record for name in queue.names() for record in queue.read(name)]
 
 
-def test_records_come_back_as_they_were_in_their_order(tmp_path: Path) -> None:
+def test_records_are_read_unchanged_and_in_order(tmp_path: Path) -> None:
     queue = OfflineQueue(Storage(tmp_path))
     first = [Parameters({"a.b": "1"}), Metrics({"loss": 0.1, "far": math.inf}, 10, 1234), Status("RUNNING", 5)]
     queue.add(first)
@@ -21,7 +21,7 @@ def test_records_come_back_as_they_were_in_their_order(tmp_path: Path) -> None:
     assert records_of(OfflineQueue(Storage(tmp_path))) == [*first, Metrics({"loss": 0.2}, 20, 1235)]
 
 
-def test_the_next_process_adds_after_what_is_there(tmp_path: Path) -> None:
+def test_the_next_process_adds_after_existing_records(tmp_path: Path) -> None:
     for step in range(12):
         OfflineQueue(Storage(tmp_path)).add([Metrics({"loss": 0.0}, step, 0)])
     assert [r.step for r in records_of(OfflineQueue(Storage(tmp_path))) if isinstance(r, Metrics)] == list(range(12))
@@ -34,7 +34,7 @@ def test_two_processes_of_a_run_do_not_overwrite_each_other(tmp_path: Path) -> N
     assert len(records_of(worker)) == 2
 
 
-def test_pictures_lie_beside_as_files_and_go_with_their_records(tmp_path: Path) -> None:
+def test_pictures_are_files_that_are_removed_with_their_records(tmp_path: Path) -> None:
     queue = OfflineQueue(Storage(tmp_path))
     name = queue.add([Picture("boxes", 7, Image.new("RGB", (4, 3), "red")), Metrics({"loss": 0.0}, 7, 0)])
     (file,) = (tmp_path / FOLDER).glob("*.png")
@@ -45,14 +45,14 @@ def test_pictures_lie_beside_as_files_and_go_with_their_records(tmp_path: Path) 
     assert not (tmp_path / FOLDER).exists()
 
 
-def test_a_lost_picture_does_not_lose_the_numbers(tmp_path: Path) -> None:
+def test_a_missing_picture_does_not_lose_the_metrics(tmp_path: Path) -> None:
     queue = OfflineQueue(Storage(tmp_path))
     name = queue.add([Picture("boxes", 7, Image.new("RGB", (4, 3))), Metrics({"loss": 0.0}, 7, 0)])
     next((tmp_path / FOLDER).glob("*.png")).unlink()
     assert queue.read(name) == [Metrics({"loss": 0.0}, 7, 0)]
 
 
-def test_what_another_process_has_sent_is_nothing_and_what_is_broken_is_set_aside(tmp_path: Path) -> None:
+def test_a_removed_file_is_empty_and_a_broken_file_is_renamed(tmp_path: Path) -> None:
     queue = OfflineQueue(Storage(tmp_path))
     gone, broken = (queue.add([Metrics({"loss": 0.0}, step, 0)]) for step in (1, 2))
     (tmp_path / FOLDER / gone).unlink()
@@ -62,14 +62,14 @@ def test_what_another_process_has_sent_is_nothing_and_what_is_broken_is_set_asid
     assert (tmp_path / FOLDER / f"{broken}.broken").read_text() == "{"
 
 
-def test_what_is_kept_counts_a_repeated_step_once(tmp_path: Path) -> None:
+def test_the_summary_counts_a_repeated_step_once(tmp_path: Path) -> None:
     queue = OfflineQueue(Storage(tmp_path))
     assert not queue.summary()
     for _ in range(2):
         queue.add([Metrics({"a": 0.0, "b": 0.0}, 1, 0), Picture("boxes", 7, Image.new("RGB", (4, 3)))])
-    kept = queue.summary()
-    assert (kept.metrics, kept.pictures, kept.others) == (2, 1, 0)
-    assert kept.folder == f"{tmp_path}/{FOLDER}"
+    queued = queue.summary()
+    assert (queued.metrics, queued.pictures, queued.others) == (2, 1, 0)
+    assert queued.folder == f"{tmp_path}/{FOLDER}"
 
 
 def test_the_line_for_the_user() -> None:

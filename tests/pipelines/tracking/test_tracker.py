@@ -1,4 +1,4 @@
-"""Telling MLflow: real sqlite stores, and a real server that is killed, frozen and started again."""
+"""Tracking with real sqlite stores, and a real server that is killed, frozen and started again."""
 
 import http.client
 import os
@@ -87,10 +87,10 @@ def server(one_server: Server) -> Server:
     return one_server
 
 
-def wait_for(what: Callable[[], object], seconds: float = 15) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 15) -> None:
     deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "waited in vain"
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was never met"
         time.sleep(0.05)
 
 
@@ -110,20 +110,20 @@ def picture(step: int) -> str:
     return f"pictures/boxes/{step:07d}.png"
 
 
-def test_no_step_is_told_twice_after_a_resume(store: str, tmp_path: Path) -> None:
+def test_no_step_is_logged_twice_after_a_resume(store: str, tmp_path: Path) -> None:
     with tracked_run(store, "resumed", tmp_path / "run.txt", {}) as tracking:
         first = MLflowTracker(store, tracking.run, Storage(tmp_path))
         for step in (10, 20, 30):
             first.metrics({"loss": float(step)}, step)
         first.close()
-        again = tracking.tracker()  # a worker that died at 35 and goes on from the checkpoint at 20
+        again = tracking.tracker()  # a worker that died at 35 and resumes from the checkpoint at 20
         for step in (30, 40):
             again.metrics({"loss": float(step), "new": 0.0}, step)
     assert steps(store, tracking.run, "loss") == [10, 20, 30, 40]
     assert steps(store, tracking.run, "new") == [30, 40]
 
 
-def test_parameters_can_be_told_again_and_are_cut_to_length(store: str, tmp_path: Path) -> None:
+def test_parameters_can_be_logged_again_and_are_cut_to_length(store: str, tmp_path: Path) -> None:
     with tracked_run(store, "parameters", tmp_path / "run.txt", {}) as tracking:
         values = {f"name{i}": i for i in range(250)} | {"long": "x" * 9000}
         tracking.tracker().parameters(values)
@@ -141,26 +141,26 @@ def test_the_run_ends_with_the_right_status_and_is_found_again(store: str, tmp_p
     def stopped(stop: BaseException) -> None:
         with tracked_run(store, "fails", known, {}) as second:
             assert second.run == first.run
-            second.tracker().metrics({"told": 1.0}, 1)
+            second.tracker().metrics({"late": 1.0}, 1)
             raise stop
 
     for stop in (KeyboardInterrupt(), SystemExit(143)):
         with pytest.raises(type(stop)):
             stopped(stop)
         assert status(store, first.run) == "KILLED"
-    assert steps(store, first.run, "told") == [1]
+    assert steps(store, first.run, "late") == [1]
     with tracked_run(store, "fails", known, {}):
         assert status(store, first.run) == "RUNNING"
     assert status(store, first.run) == "FINISHED"
 
 
-def test_who_lost_a_run_leaves_its_status_to_the_one_who_has_it(store: str, tmp_path: Path) -> None:
+def test_a_driver_that_lost_its_run_does_not_change_the_status(store: str, tmp_path: Path) -> None:
     with pytest.raises(LeaseLost), tracked_run(store, "lost", tmp_path / "run.txt", {}) as tracking:
         raise LeaseLost("taken over")
     assert status(store, tracking.run) == "RUNNING"
 
 
-def test_what_is_told_after_the_end_is_kept(store: str, tmp_path: Path) -> None:
+def test_records_after_close_are_queued(store: str, tmp_path: Path) -> None:
     with tracked_run(store, "late", Storage(tmp_path), {}) as tracking:
         tracker = tracking.tracker()
         tracker.metrics({"loss": 1.0}, 1)
@@ -175,14 +175,14 @@ def test_what_is_told_after_the_end_is_kept(store: str, tmp_path: Path) -> None:
         unusable.metrics({"loss": 3.0}, 3)
 
 
-def test_a_run_that_the_store_does_not_know_begins_anew(store: str, tmp_path: Path) -> None:
+def test_an_unknown_run_is_created_again(store: str, tmp_path: Path) -> None:
     known = tmp_path / "run.txt"
     known.write_text("0123456789abcdef0123456789abcdef\n")
     with tracked_run(store, "new", known, {}) as tracking:
         assert tracking.run != "0123456789abcdef0123456789abcdef"
 
 
-def test_pictures_land_under_their_step(store: str, tmp_path: Path) -> None:
+def test_pictures_are_stored_by_step(store: str, tmp_path: Path) -> None:
     with tracked_run(store, "pictures", tmp_path / "run.txt", {}) as tracking:
         tracking.tracker().picture("boxes", PICTURE, 7)
     assert pictures(store, tracking.run) == [picture(7)]
@@ -194,14 +194,14 @@ def test_a_store_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
         prepare_store(f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}")
 
 
-def test_what_mlflow_will_never_take_is_named_and_holds_up_nothing(store: str, tmp_path: Path) -> None:
-    told: list[str] = []
+def test_a_value_that_mlflow_rejects_is_named_and_blocks_nothing(store: str, tmp_path: Path) -> None:
+    lines: list[str] = []
     with tracked_run(store, "refused", tmp_path / "run.txt", {}) as tracking:
-        tracker = tracking.tracker(told.append)
+        tracker = tracking.tracker(lines.append)
         tracker.metrics({"good": 1.0, "bad*name": 2.0, "nan": float("nan")}, 1)
         tracker.metrics({"good": 1.0}, 2)
     assert steps(store, tracking.run, "good") == [1, 2]
-    assert [line.split(" (")[0] for line in told] == ["MLflow rejects bad*name"]
+    assert [line.split(" (")[0] for line in lines] == ["MLflow rejects bad*name"]
 
 
 def test_untracked_runs_have_a_tracker_that_does_nothing() -> None:
@@ -212,13 +212,13 @@ def test_untracked_runs_have_a_tracker_that_does_nothing() -> None:
     assert tracker.flush() and tracker.queued() is None
 
 
-def test_a_server_killed_for_a_while_misses_nothing_and_gets_nothing_twice(server: Server, tmp_path: Path) -> None:
-    told: list[str] = []
+def test_a_server_that_was_killed_and_restarted_has_every_step_once(server: Server, tmp_path: Path) -> None:
+    lines: list[str] = []
     slowest = 0.0
     with tracked_run(server.uri, "gap", Storage(tmp_path), {}) as tracking:
-        tracker = MLflowTracker(server.uri, tracking.run, tracking.storage, told.append, longest_wait=1)
+        tracker = MLflowTracker(server.uri, tracking.run, tracking.storage, lines.append, longest_wait=1)
 
-        def tell(step: int) -> float:
+        def log(step: int) -> float:
             began = time.perf_counter()
             tracker.metrics({f"loss{i}": float(step) for i in range(20)}, step)
             tracker.picture("boxes", PICTURE, step)
@@ -229,7 +229,7 @@ def test_a_server_killed_for_a_while_misses_nothing_and_gets_nothing_twice(serve
                 server.kill()
             if step == 30:
                 server.start()
-            slowest = max(slowest, tell(step))
+            slowest = max(slowest, log(step))
             if step in (10, 20, 25, 28):
                 assert tracker.flush()  # as before a checkpoint
             time.sleep(0.05)
@@ -239,7 +239,7 @@ def test_a_server_killed_for_a_while_misses_nothing_and_gets_nothing_twice(serve
     assert slowest < 0.05
     assert all(steps(server.uri, tracking.run, f"loss{i}") == list(range(1, 41)) for i in (0, 19))
     assert pictures(server.uri, tracking.run) == [picture(step) for step in range(1, 41)]
-    assert [line.split(" (")[0].split(";")[0] for line in told] == [
+    assert [line.split(" (")[0].split(";")[0] for line in lines] == [
         "MLflow is not reachable",
         "MLflow is reachable again",
     ]
@@ -247,7 +247,7 @@ def test_a_server_killed_for_a_while_misses_nothing_and_gets_nothing_twice(serve
     assert not (tmp_path / "mlflow_backlog").exists()
 
 
-def test_a_frozen_server_delays_nothing_and_gets_nothing_twice(
+def test_a_frozen_server_delays_nothing_and_has_every_step_once(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
@@ -263,7 +263,7 @@ def test_a_frozen_server_delays_nothing_and_gets_nothing_twice(
             assert time.monotonic() - began < 1
             assert OfflineQueue(Storage(tmp_path)).summary().metrics == 1
             tracker.metrics({"loss": 3.0}, 3)
-            time.sleep(3)  # several attempts, which the server answers when nobody listens any more
+            time.sleep(3)  # several attempts; their answers arrive after the client has given up
             other = MLflowTracker(server.uri, tracking.run, Storage(tmp_path / "other"))
             other.metrics({"other": 1.0}, 1)
             began = time.monotonic()
@@ -291,28 +291,30 @@ KILLED = """
         if step % 10 == 0:
             tracker.picture("boxes", Image.new("RGB", (8, 8)), step)
             assert tracker.flush()
-    tracker.metrics({"loss": 31.0}, 31)  # not flushed: it belongs to no checkpoint and will be told again
+    tracker.metrics({"loss": 31.0}, 31)  # not flushed: it belongs to no checkpoint and will be logged again
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_a_killed_process_flushed_is_sent_by_the_next(server: Server, tmp_path: Path, repository: Path) -> None:
+def test_the_next_process_uploads_what_a_killed_process_flushed(
+    server: Server, tmp_path: Path, repository: Path
+) -> None:
     with tracked_run(server.uri, "killed", Storage(tmp_path), {}) as tracking:
         assert tracking.run is not None
     server.kill()
     command = [sys.executable, "-c", textwrap.dedent(KILLED), server.uri, tracking.run, str(tmp_path)]
     assert subprocess.run(command, cwd=repository, timeout=60).returncode == -signal.SIGKILL
-    kept = OfflineQueue(Storage(tmp_path)).summary()
-    assert (kept.metrics, kept.pictures, kept.others) == (30, 3, 1)
-    # The resumed worker, the server still away: it tells again from step 21 on.
+    queued = OfflineQueue(Storage(tmp_path)).summary()
+    assert (queued.metrics, queued.pictures, queued.others) == (30, 3, 1)
+    # The resumed worker, the server still away: it logs again from step 21 on.
     resumed = tracking.tracker()
     for step in range(21, 41):
         resumed.metrics({"loss": float(step)}, step)
     resumed.close()
-    kept = OfflineQueue(Storage(tmp_path)).summary()
-    assert (kept.metrics, kept.pictures) == (40, 3)
-    assert f"40 metrics and 3 pictures are queued in {tmp_path}/mlflow_backlog" in kept.text()
-    assert f"`python -m pipelines runs send {tmp_path}`" in kept.text()
+    queued = OfflineQueue(Storage(tmp_path)).summary()
+    assert (queued.metrics, queued.pictures) == (40, 3)
+    assert f"40 metrics and 3 pictures are queued in {tmp_path}/mlflow_backlog" in queued.text()
+    assert f"`python -m pipelines runs send {tmp_path}`" in queued.text()
     server.start()
     assert send_queued(tracking, 20) is None
     assert steps(server.uri, tracking.run, "loss") == list(range(1, 41))
@@ -320,7 +322,7 @@ def test_what_a_killed_process_flushed_is_sent_by_the_next(server: Server, tmp_p
     assert MlflowClient(server.uri).get_run(tracking.run).data.params == {"late": "1"}
 
 
-def test_a_known_run_goes_on_without_the_server_and_a_new_one_does_not_begin(server: Server, tmp_path: Path) -> None:
+def test_a_known_run_continues_without_the_server_and_a_new_run_does_not_begin(server: Server, tmp_path: Path) -> None:
     place = Storage(tmp_path / "known")
     said: list[str] = []
     with tracked_run(server.uri, "known", place, {}) as parent:
