@@ -54,8 +54,8 @@ class ProgressView:
         elif isinstance(event, Validated):
             text = f"{self._name} {_at(event)}  held out: {_numbers(event.measures)}"
             self._write(text, event.step, {f"validation/{name}": value for name, value in event.measures.items()})
-        elif (text := _text(event)) is not None:
-            self._write(f"{self._name}: {text}", getattr(event, "step", None))
+        elif (said := _text(event)) is not None:
+            self._write(f"{self._name}: {said}", getattr(event, "step", None))
 
     def _write(self, text: str, step: int | None, values: dict[str, float] | None = None) -> None:
         if self._log is say:
