@@ -5,14 +5,16 @@ which package is missing.
 """
 
 import argparse
+import dataclasses
 import getpass
+import inspect
 import os
 import re
 import sys
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, cast, dataclass_transform
 
 from objgan.errors import nearest, unknown
 from pipelines.redaction import redact
@@ -20,6 +22,19 @@ from pipelines.redaction import redact
 CHECKOUT = Path(__file__).resolve().parent.parent
 Location = Path | str
 """A path on this machine, or the URI of another place."""
+T = TypeVar("T")
+GROUPS = (
+    "inputs",
+    "outputs",
+    "search",
+    "budget",
+    "best trial",
+    "registry",
+    "settings",
+    "compute",
+    "output format",
+    "logging",
+)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 
 
@@ -69,6 +84,59 @@ class Parser(argparse.ArgumentParser):
         """Print what is wrong in one line, and exit with code 2."""
         line = " ".join(message.split())
         self.exit(2, f"error: {line}{'' if line.endswith('?') else ';'} `{self.prog} --help` lists the options\n")
+
+
+@dataclass_transform(frozen_default=True)
+class OptionsClass:
+    """The options of a command: subclasses are frozen dataclasses, whose fields are made by `option` or `repeated`."""
+
+    def __init_subclass__(cls) -> None:
+        dataclasses.dataclass(frozen=True)(cls)
+
+
+def option(default: T, group: str, help: str, type: Callable[[str], T] | None = None, **more: Any) -> T:
+    """A field of a class of options: `--name`, or an argument by its place where `flag` is its name in `--help`.
+
+    group: one of GROUPS
+    more:  as `ArgumentParser.add_argument` takes it
+    """
+    more |= {"group": group, "help": help, **({} if type is None else {"type": type})}
+    return dataclasses.field(default=default, metadata=more)
+
+
+def repeated(group: str, help: str, type: Callable[[str], T], **more: Any) -> Sequence[T]:
+    """As `option`, of an option that may be given several times: all its values."""
+    more |= {"action": "append", **more, "group": group, "help": help, "type": type}
+    return cast(Sequence[T], dataclasses.field(default=(), metadata=more))
+
+
+def add_options(parser: argparse.ArgumentParser, kind: Any, epilog: str) -> None:
+    """Add the fields of a class of options, in groups; its docstring is the description, and has examples."""
+    description, _, examples = inspect.cleandoc(kind.__doc__ or "").partition("\n\nexamples:\n")
+    parser.description, parser.formatter_class = description, argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"examples:\n{examples}\n\n{epilog}" if examples else epilog
+    groups: dict[str, Any] = {}
+    for field in sorted(dataclasses.fields(kind), key=_place_in_help):
+        more = dict(field.metadata)
+        name, group = more.pop("flag", f"--{field.name.replace('_', '-')}"), more.pop("group")
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        if default is False:
+            more["action"] = "store_true"
+        elif default not in (None, [], "") and "default" not in more["help"]:
+            more["help"] += " (default: %(default)s)"
+        more |= {"dest": field.name} if name.startswith("--") else {"metavar": name}
+        groups[group] = groups.get(group) or parser.add_argument_group(group)
+        groups[group].add_argument(*([name] if "dest" in more else [field.name]), default=default, **more)
+
+
+def _place_in_help(field: dataclasses.Field[Any]) -> tuple[int, bool]:
+    return GROUPS.index(field.metadata["group"]), field.metadata.get("flag", "--").startswith("--")
+
+
+def read_options(kind: type[T], namespace: argparse.Namespace) -> T:
+    """The parsed options of a class, frozen."""
+    values = {field.name: getattr(namespace, field.name) for field in dataclasses.fields(cast(Any, kind))}
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 class _Once(argparse._StoreAction):

@@ -3,9 +3,10 @@
 import argparse
 import importlib
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,15 @@ from cluster.__main__ import parser as cluster_parser
 from pipelines import command_line
 from pipelines.__main__ import main
 from pipelines.__main__ import parser as pipelines_parser
-from tune.__main__ import _show, _space, sweep_parser
+from tune.__main__ import COMMANDS as TUNE
+from tune.__main__ import parser as tune_parser
 
 PLACES = {"DIR", "FILE", "LOCATION", "PATH", "URI"}
-TUNE: dict[str, Callable[[], argparse.ArgumentParser]] = {"sweep": sweep_parser, "show": _show, "space": _space}
 
 
 def _parsers() -> dict[str, argparse.ArgumentParser]:
     """Every command's own parser, by name."""
-    found: dict[str, argparse.ArgumentParser] = {f"tune {name}": make() for name, make in TUNE.items()}
+    found: dict[str, argparse.ArgumentParser] = {f"tune {name}": tune_parser(name) for name in TUNE}
     for program, top in (("pipelines", pipelines_parser()), ("cluster", cluster_parser())):
         (commands,) = (action for action in top._actions if isinstance(action, argparse._SubParsersAction))
         found |= {f"{program} {name}": parser for name, parser in commands.choices.items()}
@@ -74,10 +75,31 @@ def test_workers_given_by_two_options_are_refused(words: list[str], capsys: pyte
 
 
 def test_parsing_again_starts_afresh(capsys: pytest.CaptureFixture[str]) -> None:
-    parser = sweep_parser()
+    parser = tune_parser("sweep")
     for _ in range(2):
         assert parser.parse_args(["boxes", "--seed", "3", "--set", "a=1"]).seed == 3
     assert "given twice (3 and 3)" in _refusal(parser, ["boxes", "--seed", "3", "--seed", "3"], capsys)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in _parsers() if not name.startswith("cluster")))
+def test_help_has_a_purpose_groups_every_default_and_examples(name: str) -> None:
+    parser = _parsers()[name]
+    text = parser.format_help()
+    assert parser.description and parser.description.splitlines()[0].endswith(".")
+    assert f"\nexamples:\n  {parser.prog}" in text.replace("MLFLOW_TRACKING_URI=http://mlflow:5000 ", "")
+    assert text.rstrip().endswith("143 terminated.")
+    groups = re.findall(r"^(\w[\w ]*):$", text, re.MULTILINE)
+    assert groups[0] == "options" and groups[-1] == "examples"
+    assert groups[1:-1] == [group for group in command_line.GROUPS if group in groups]
+    for action in _options(parser):
+        assert "default: " in str(action.help), action.dest
+    assert parser._actions[-1].option_strings == ["--log-format"]
+
+
+def test_commands_are_listed_in_working_order() -> None:
+    listed = [name.removeprefix("pipelines ") for name in _parsers() if name.startswith("pipelines ")]
+    order = ["sample", "prepare", "verify", "inspect", "train", "run", "evaluate", "generate", "register", "runs"]
+    assert [name for name in listed if name in order] == order and listed[-1] == "explain"
 
 
 @pytest.mark.parametrize("name", sorted(_parsers()))

@@ -1,6 +1,5 @@
 """What each command does with its options. Settings and inputs are checked before anything starts."""
 
-import argparse
 import contextlib
 import shlex
 from collections.abc import Iterator
@@ -8,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from objgan.config import STAGES, Config
+from objgan.errors import InputError
 from objgan.generation import ObjGAN
 from objgan.languages import check_language
 from objgan.sections import ComputeConfig
-from pipelines.cli import options as cli_options
+from pipelines.cli import options as cli
 from pipelines.cli import train as train_command
-from pipelines.cli.options import source_of
+from pipelines.cli.options import source_of, with_workers
 from pipelines.data.prepare.prepare import Options
 from pipelines.data.prepare.prepare import check as check_prepare
 from pipelines.data.prepare.prepare import prepare as prepare_data
@@ -43,7 +43,7 @@ from pipelines.tracking.tracker import ask_server, check_store, prepare_store, t
 from pipelines.training.driver import check_groups, check_job
 from pipelines.training.driver import train as train_stage
 from pipelines.training.job import best_checkpoint
-from pipelines.workflow.run import DEFAULT_SAMPLE, Run, Sample, execute, model_folder, sample_source, stage_config
+from pipelines.workflow.run import Run, Sample, execute, model_folder, sample_source, stage_config
 from pipelines.workflow.steps import describe
 
 DEMO_CAPTIONS = (
@@ -54,11 +54,11 @@ DEMO_CAPTIONS = (
 )
 
 
-def demo(options: argparse.Namespace) -> None:
+def demo(options: cli.DemoOptions) -> None:
     """`run` on sample data, then pictures for four captions."""
-    run_ = Run(_config(options), options.out, Sample(options.images or DEFAULT_SAMPLE))
-    if _dry(options, run_.config, run_):
-        return
+    run_ = Run(_config(options), options.out, Sample(options.images))
+    if _dry(options, run_.config):
+        return _check_run(options, run_)
     uri = tracking_uri(RUNS)
     ask_server(uri, run_.out / "mlflow_run.txt")
     with ray_session(options.address):
@@ -71,13 +71,13 @@ def demo(options: argparse.Namespace) -> None:
     say('your own:      .venv/bin/python -m pipelines generate "a large pizza on the grass" --out runs/mine')
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: cli.RunOptions) -> None:
     """All steps, from COCO files or sample data to a registered model."""
     config, source = _config(options), source_of(options) or Sample()
     with at_hand("--judges", options.judges) as judges:
         run_ = Run(config, options.out, source, options.name, options.alias, judges)
-        if _dry(options, run_.config, run_):
-            return
+        if _dry(options, run_.config):
+            return _check_run(options, run_)
         uri = tracking_uri(RUNS)
         ask_server(uri, run_.out / "mlflow_run.txt")
         with ray_session(options.address):
@@ -88,12 +88,12 @@ def run(options: argparse.Namespace) -> None:
     say(f"MLflow: {_mlflow_command(uri)}")
 
 
-def settings(options: argparse.Namespace) -> None:
+def settings(options: cli.ShowSettingsOptions) -> None:
     """The settings alone: `--dry-run` of the other commands also looks at data, runs and clusters."""
     say(to_yaml(_config(options)))
 
 
-def sample(options: argparse.Namespace) -> None:
+def sample(options: cli.SampleOptions) -> None:
     """Draw the embedded data set."""
     if options.dry_run:
         say(f"would draw {options.images} pictures from seed {options.seed} into {options.out}")
@@ -108,7 +108,7 @@ def sample(options: argparse.Namespace) -> None:
     say(f"{options.images} pictures with instances and captions: {options.out}")
 
 
-def prepare(options: argparse.Namespace) -> None:
+def prepare(options: cli.PrepareOptions) -> None:
     """COCO files to shards."""
     config, source = _config(options), source_of(options)
     how = Options(options.format, options.strict, options.retry_rejected, options.vectors)
@@ -127,17 +127,17 @@ def prepare(options: argparse.Namespace) -> None:
         prepare_data(source, options.out, config, say, options=replace(how, job_status=job_status))
 
 
-def train(options: argparse.Namespace) -> None:
+def train(options: cli.TrainOptions) -> None:
     """One stage, begun or continued."""
     config = _config(options)
     _dry(options, config)
     train_command.train(options, config)
 
 
-def evaluate(options: argparse.Namespace) -> None:
+def evaluate(options: cli.EvaluateOptions) -> None:
     """Measures of a finished model."""
     with local_model(options.model, tracking_uri(RUNS)) as model, at_hand("--judges", options.judges) as judges:
-        what = Evaluation(
+        asked = Evaluation(
             model,
             options.data,
             protocol(options.protocol),
@@ -145,16 +145,16 @@ def evaluate(options: argparse.Namespace) -> None:
             (options.workers or (1, None))[0],
             JudgePaths(judges, options.inception, options.detector),
         )
-        evaluation.check(what)
+        evaluation.check(asked)
         with _held(options, "evaluate") as job_status, ray_session(options.address):
-            check_resources(ComputeConfig(workers=what.workers, device="cpu"))
-            measured = evaluation.evaluate(what, say, job_status=job_status)
+            check_resources(ComputeConfig(workers=asked.workers, device="cpu"))
+            measured = evaluation.evaluate(asked, say, job_status=job_status)
             evaluation.save(measured, options.out)
     say(measured.text())
     say(f"measures, samples and pictures: {options.out}")
 
 
-def judges(options: argparse.Namespace) -> None:
+def judges(options: cli.JudgesOptions) -> None:
     """Second encoders and the judge of objects, trained or trained on."""
     config = _config(options)
     dry = _dry(options, config)
@@ -181,17 +181,21 @@ def judges(options: argparse.Namespace) -> None:
         say(f"{name}: skipped, {why}")
 
 
-def register(options: argparse.Namespace) -> None:
+def register(options: cli.RegisterOptions) -> None:
     """A model folder, or a run's four stages, into the registry."""
     uri = tracking_uri(RUNS)
-    with local_model(options.model or _assemble_run(options.run), uri) as folder:
+    if options.model is not None and options.run is not None:
+        raise InputError("register: give --model LOCATION or --run ID, not both")
+    if options.model is None and options.run is None:
+        raise InputError("register: give --model LOCATION or --run ID")
+    with local_model(options.model or _assemble_run(str(options.run)), uri) as folder:
         ObjGAN.load(folder, device="cpu")
         prepare_store(uri)
         done = register_model(folder, name=options.name, alias=options.alias, tracking_uri=uri)
     say(done.text(options.alias))
 
 
-def generate(options: argparse.Namespace) -> None:
+def generate(options: cli.GenerateOptions) -> None:
     """Captions to pictures."""
     captions = read_captions(options.captions) if options.captions else []
     captions += [options.caption] if options.caption is not None else []
@@ -202,7 +206,7 @@ def generate(options: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _held(options: argparse.Namespace, stage: str, *marks: str) -> Iterator[JobStatus]:
+def _held(options: cli.HeldOptions, stage: str, *marks: str) -> Iterator[JobStatus]:
     """The folder `--out`, for this command alone: by a lock on this machine, by the run's lease among machines."""
     store = Storage(options.out)
     with exclusive(options.out), Lease.acquire(store, wait=options.wait, log=say):
@@ -211,7 +215,7 @@ def _held(options: argparse.Namespace, stage: str, *marks: str) -> Iterator[JobS
             yield job_status
 
 
-def _check_held(options: argparse.Namespace, *marks: str) -> None:
+def _check_held(options: cli.HeldOptions, *marks: str) -> None:
     """What `_held` would refuse, without leaving anything."""
     store = Storage(options.out)
     check_free(store)
@@ -219,23 +223,21 @@ def _check_held(options: argparse.Namespace, *marks: str) -> None:
     store.check_unchanged()
 
 
-def _config(options: argparse.Namespace) -> Config:
-    least, most = getattr(options, "workers", None) or (None, None)
+def _config(options: cli.SettingsOptions) -> Config:
+    least, most = (isinstance(options, cli.WorkersOptions) and options.workers) or (None, None)
     workers = [] if least is None else [f"compute.workers={least}", f"compute.max_workers={most or 'null'}"]
-    config = resolve(options.recipe, options.config, cli_options.with_workers(options.assignments, workers))
+    config = resolve(options.recipe, options.config, with_workers(options.assignments, workers))
     check_language(config.data.language)
     return config
 
 
-def _dry(options: argparse.Namespace, config: Config, run_: Run | None = None) -> bool:
+def _dry(options: cli.DryRunOptions, config: Config) -> bool:
     if options.dry_run:
         say(to_yaml(config))
-        if run_ is not None:
-            _check_run(options, run_)
-    return bool(options.dry_run)
+    return options.dry_run
 
 
-def _check_run(options: argparse.Namespace, run_: Run) -> None:
+def _check_run(options: cli.RunOptions | cli.DemoOptions, run_: Run) -> None:
     """What is to be done, and all that `run` would be refused for before its first step, without leaving anything."""
     work, config = run_.plan(), run_.config
     say("\n".join(f"# {line}" for line in describe(work).splitlines()))

@@ -1,11 +1,11 @@
 """The commands that only look at prepared data. They do without Ray, and do not wait for its import."""
 
-import argparse
 import json
 import sys
 
 from objgan.errors import InputError
 from objgan.files import write_atomically
+from pipelines.cli.options import InspectOptions, VerifyOptions
 from pipelines.data.report.survey import survey
 from pipelines.data.report.table import lines, numbers
 from pipelines.data.shards.manifest import SPLITS
@@ -14,7 +14,7 @@ from pipelines.redaction import redact
 from pipelines.runtime.console import say
 
 
-def verify(options: argparse.Namespace) -> None:
+def verify(options: VerifyOptions) -> None:
     """Everything that is wrong with prepared data."""
     found = verify_data(options.data, say, options.processes)
     say(found.summary())
@@ -22,11 +22,11 @@ def verify(options: argparse.Namespace) -> None:
         raise InputError(f"data: {found.where} is damaged: copy these files again, or prepare into another folder")
 
 
-def inspect(options: argparse.Namespace) -> None:
+def inspect(options: InspectOptions) -> None:
     """Statistics on the terminal, and a page with plots and samples."""
     splits = SPLITS if options.split is None else (options.split,)
     found = survey(options.data, options.samples, options.seed, splits, _aside if options.json else say)
-    # The drawings' colours come with torch: whoever is told of a mistake need not wait for it.
+    # Imports torch, for the colours of the drawings: an error above should not wait for it.
     from pipelines.data.report.page import page
 
     drawn = f"{len(found.samples)} of {found.total.images:,} images, drawn by seed {options.seed}"

@@ -1,6 +1,5 @@
 """Explains settings: `python -m pipelines explain`, and the page `docs/settings.md`."""
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from pydantic import BaseModel
 from objgan.config import Config, flatten, form_of, nearest_setting, value_text
 from objgan.errors import InputError
 from objgan.sections import Section
+from pipelines.cli.options import ExplainOptions
 from pipelines.recipes import RECIPES, resolve
 from pipelines.runtime.console import say
 
@@ -41,7 +41,7 @@ class Setting:
     recipes: dict[str, str]
 
 
-def explain(options: argparse.Namespace) -> None:
+def explain(options: ExplainOptions) -> None:
     """Print the settings whose dotted name starts with `options.name`.
 
     Raises:

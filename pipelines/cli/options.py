@@ -1,152 +1,418 @@
-"""Options that several commands share, and checks of their values."""
+"""The options of every command: a frozen class each, whose docstring is the command's help. And checks of values."""
 
 import argparse
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from objgan.errors import InputError
 from objgan.files import read_json
 from pipelines import command_line
+from pipelines.command_line import Location, option, repeated
 from pipelines.data.prepare.source import NAMED, CocoPart, CocoSource, Split, load_ids, load_split
 from pipelines.data.shards.manifest import SPLITS
 from pipelines.runtime import console
 
-
-def add_source(command: argparse.ArgumentParser) -> None:
-    """Where the data set lies."""
-    command.add_argument(
-        "--images",
-        action="append",
-        type=command_line.location,
-        metavar="LOCATION",
-        help="COCO images: folder or URI (s3://, gs://); leave out for boxes alone",
-    )
-    command.add_argument(
-        "--instances",
-        action="append",
-        type=command_line.local_path,
-        metavar="FILE",
-        help="COCO instances JSON (default: the embedded sample data); give --images, --instances and --captions again "
-        "for each further part of the data set, such as train2017 and val2017, in the same order",
-    )
-    command.add_argument(
-        "--captions",
-        action="append",
-        type=command_line.local_path,
-        metavar="FILE",
-        help="COCO captions JSON; both may be .json.gz",
-    )
-    command.add_argument(
-        "--split",
-        type=_split,
-        default="hash",
-        metavar="HOW",
-        help="hash (of the image id), coco (by file name), or a JSON file of ids (default: %(default)s)",
-    )
-    command.add_argument(
-        "--val2014",
-        type=command_line.local_path,
-        metavar="FILE",
-        help="ids of COCO 2014's validation images, where file names do not tell: warns if they end up in training",
-    )
-    command.add_argument(
-        "--synonyms",
-        type=command_line.local_path,
-        metavar="FILE",
-        help='{"class": ["word", ...]}: what captions call a class, too',
-    )
+Place = TypeVar("Place")
 
 
-def add_prepare(command: argparse.ArgumentParser) -> None:
-    """How to prepare it."""
-    command.add_argument(
-        "--format",
-        choices=("arrow", "parquet"),
-        default="arrow",
-        help="of the shards; training reads arrow, parquet is for other tools (default: %(default)s)",
-    )
-    command.add_argument(
-        "--vectors",
-        type=command_line.local_path,
-        metavar="DIR",
-        help="a spaCy pipeline that has word vectors (default: they are fitted on the training captions)",
-    )
-    command.add_argument("--strict", action="store_true", help="refuse if anything is rejected (exit code 2)")
-    command.add_argument(
-        "--retry-rejected", action="store_true", help="take images again that were rejected, mended in the meantime"
-    )
+def log_format(options: "Options") -> str:
+    """Format of this program's lines."""
+    wanted = os.environ.get(console.VARIABLE, "")
+    return options.log_format or (wanted if wanted in console.FORMATS else console.FORMATS[0])
 
 
-def add_verify(command: argparse.ArgumentParser) -> None:
-    """Which data to verify."""
-    _add_prepared(command)
-    command.add_argument(
-        "--processes", type=count, metavar="N", help="files that are read at a time (default: one a core)"
-    )
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    return whole(text, 1)
 
 
-def add_inspect(command: argparse.ArgumentParser) -> None:
-    """Which data to show, and how much of them."""
-    _add_prepared(command)
-    command.add_argument(
-        "--out",
-        type=command_line.local_path,
-        default=Path("runs/inspect.html"),
-        metavar="FILE",
-        help="the page (default: %(default)s)",
-    )
-    command.add_argument(
-        "--samples",
-        type=partial(whole, least=0),
-        default=48,
-        metavar="N",
-        help="images on the page (default: %(default)s)",
-    )
-    command.add_argument("--seed", type=seed, default=0, metavar="S", help="other samples (default: 0)")
-    command.add_argument("--split", choices=SPLITS, help="one split alone (default: all)")
-    command.add_argument("--json", action="store_true", help="the numbers for programs, in place of the table")
+def from_zero(text: str) -> int:
+    """A whole number of at least 0."""
+    return whole(text, 0)
 
 
-def add_data(command: Any) -> None:
-    """`--data` of a command or a group of options."""
-    command.add_argument(
-        "--data",
-        type=command_line.location,
-        default=Path("data/prepared"),
-        metavar="LOCATION",
-        help="what prepare wrote: folder or URI (s3://, gs://) (default: %(default)s)",
-    )
+def worker_range(text: str) -> tuple[int, int | None]:
+    """N, or N-M: the least, and the most where it is given."""
+    least, dash, most = text.partition("-")
+    return whole(least, 1), whole(most, 1) if dash else None
 
 
-def _add_prepared(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "data",
-        type=command_line.location,
-        nargs="?",
-        default=Path("data/prepared"),
-        metavar="LOCATION",
-        help="what prepare wrote: folder or URI (s3://, gs://) (default: %(default)s)",
-    )
+def whole(text: str, least: int) -> int:
+    """A whole number of at least `least`.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text} is under {least}")
+    return value
 
 
-def _split(text: str) -> str:
+def split_name(text: str) -> str:
+    """The name of a way to divide, or the path of a file of ids."""
     return text if text in NAMED else str(command_line.local_path(text))
 
 
-def source_of(options: argparse.Namespace) -> CocoSource | None:
+def file(group: str, help: str, metavar: str = "FILE") -> Path | None:
+    """An option that takes a path on this machine."""
+    return option(None, group, help, command_line.local_path, metavar=metavar)
+
+
+def place(default: Place, group: str, help: str, **more: Any) -> Location | Place:
+    """An option that takes a path or a URI."""
+    more = {"type": command_line.location, "metavar": "LOCATION", **more}
+    return option(cast("Location | Place", default), group, help, **more)
+
+
+def out_folder(default: str) -> Path:
+    """`--out` of a command."""
+    help = "output folder, on this machine or a mount"
+    return option(Path(default), "outputs", help, command_line.local_path, metavar="DIR")
+
+
+_PREPARED = "output of `prepare`: folder or URI (s3://, gs://)"
+
+
+class Options(command_line.OptionsClass):
+    """What every command has."""
+
+    log_format: str | None = option(
+        None, "logging", f"json: one object a line (default: {console.VARIABLE}, else text)", choices=console.FORMATS
+    )
+
+
+class DataOptions(Options):
+    """Prepared data."""
+
+    data: Location = place(Path("data/prepared"), "inputs", _PREPARED)
+
+
+class SourceOptions(Options):
+    """A data set in COCO's format."""
+
+    images: Sequence[Location] = repeated(
+        "inputs", "COCO images: folder or URI (default: none, only boxes)", command_line.location, metavar="LOCATION"
+    )
+    instances: Sequence[Path] = repeated(
+        "inputs",
+        "COCO instances, .json or .json.gz (default: the embedded sample data); repeat --images, --instances and "
+        "--captions in the same order for each further part of the data set, such as train2017 and val2017",
+        command_line.local_path,
+        metavar="FILE",
+    )
+    captions: Sequence[Path] = repeated(
+        "inputs", "COCO captions, .json or .json.gz (default: sample data)", command_line.local_path, metavar="FILE"
+    )
+    split: str = option(
+        "hash",
+        "inputs",
+        "by hash (of the image id), coco (file name), or a JSON file of ids",
+        split_name,
+        metavar="HOW",
+    )
+    val2014: Path | None = file("inputs", "ids of COCO 2014's validation images (default: recognised by file name)")
+    synonyms: Path | None = file("inputs", 'names of classes, {"class": ["word", ...]} (default: those for COCO)')
+
+
+class SettingsOptions(Options):
+    """The tree of settings: a recipe, a file over it, single settings over both."""
+
+    recipe: str = option("tiny", "settings", "tiny, small, paper or fast", metavar="NAME")
+    config: Path | None = file("settings", "YAML settings that override the recipe's (default: none)")
+    assignments: Sequence[str] = repeated(
+        "settings",
+        "override one setting, for example images.training.generator_lr=1e-4; `python -m pipelines explain` lists "
+        "them (default: none; may be repeated)",
+        str,
+        action=command_line.Assignments,
+        flag="--set",
+        metavar="NAME=VALUE",
+    )
+
+
+class DryRunOptions(SettingsOptions):
+    """Settings of a command that can check everything without doing it."""
+
+    dry_run: bool = option(False, "settings", "print the settings, run all checks of the command, and stop")
+
+
+class RayOptions(Options):
+    """Where Ray runs, and how long to wait for another driver."""
+
+    address: str | None = option(None, "compute", "Ray cluster (default: Ray on this machine only)", metavar="URL")
+    wait: float | None = option(
+        None, "compute", "wait for another driver to release the run (default: do not wait)", float, metavar="SECONDS"
+    )
+
+
+class WorkersOptions(Options):
+    """Training workers."""
+
+    workers: tuple[int, int | None] | None = option(
+        None, "compute", "training workers; 1-4: elastic (default: setting compute.workers)", worker_range, metavar="N"
+    )
+
+
+class HeldOptions(RayOptions):
+    """The folder that one command at a time writes to."""
+
+    out: Path = out_folder("runs")
+
+
+class ModelOptions(Options):
+    """A finished model."""
+
+    model: Location = place(
+        "models:/objgan@challenger",
+        "inputs",
+        "model: folder, URI (s3://, gs://), models:/NAME@ALIAS or runs:/ID/PATH of MLflow",
+        type=command_line.model,
+    )
+
+
+class JudgedOptions(Options):
+    """What images are judged by."""
+
+    judges: Location | None = place(None, "inputs", "output of `judges` (default: none, image metrics are skipped)")
+
+
+class RegistryOptions(Options):
+    """A version in the MLflow registry."""
+
+    name: str = option("objgan", "registry", "name of the registered model")
+    alias: str = option("challenger", "registry", "alias of the new version")
+
+
+class StorageOptions(Options):
+    """Where runs are stored."""
+
+    storage: str = option(
+        "runs", "outputs", "folder or URI that contains the runs", command_line.location_text, metavar="LOCATION"
+    )
+
+
+class SampleOptions(Options):
+    """Draw the embedded sample data set in COCO's format.
+
+    examples:
+      python -m pipelines sample --out data/sample-coco --images 400
+    """
+
+    out: Path = out_folder("data/sample-coco")
+    images: int = option(2000, "outputs", "number of images to draw", count, metavar="N")
+    seed: int = option(0, "outputs", "random seed; the same seed gives the same bytes", from_zero, metavar="S")
+    dry_run: bool = option(False, "outputs", "print what would be drawn, and stop")
+
+
+class PrepareOptions(HeldOptions, DryRunOptions, SourceOptions):
+    """Convert COCO images, instances and captions into Arrow shards. The same command resumes.
+
+    examples:
+      python -m pipelines prepare --images coco/images --instances coco/instances.json --captions coco/captions.json
+      python -m pipelines prepare --recipe small --dry-run
+    """
+
+    vectors: Path | None = file("inputs", "spaCy pipeline with word vectors (default: fit them on captions)", "DIR")
+    strict: bool = option(False, "inputs", "stop with exit code 2 if anything is rejected")
+    retry_rejected: bool = option(False, "inputs", "convert rejected images again that were repaired since")
+    out: Path = out_folder("data/prepared")
+    format: str = option("arrow", "outputs", "training reads arrow, other tools parquet", choices=("arrow", "parquet"))
+
+
+class VerifyOptions(Options):
+    """Check prepared data completely and report every fault. Exit code 2: the data are damaged.
+
+    examples:
+      python -m pipelines verify data/prepared
+    """
+
+    data: Location = place(Path("data/prepared"), "inputs", _PREPARED, flag="LOCATION", nargs="?")
+    processes: int | None = option(
+        None, "compute", "files read in parallel (default: one per core)", count, metavar="N"
+    )
+
+
+class InspectOptions(Options):
+    """Show the contents of prepared data: a table, and an HTML page with plots and samples.
+
+    examples:
+      python -m pipelines inspect data/prepared --samples 100 --out runs/inspect.html
+      python -m pipelines inspect s3://bucket/coco --json
+    """
+
+    data: Location = place(Path("data/prepared"), "inputs", _PREPARED, flag="LOCATION", nargs="?")
+    split: str | None = option(None, "inputs", "show one split only (default: all)", choices=SPLITS)
+    out: Path = option(Path("runs/inspect.html"), "outputs", "HTML page", command_line.local_path, metavar="FILE")
+    samples: int = option(48, "outputs", "number of images on the page", from_zero, metavar="N")
+    seed: int = option(0, "outputs", "random seed for the choice of images", from_zero, metavar="S")
+    json: bool = option(False, "output format", "print the numbers as JSON instead of the table")
+
+
+class TrainOptions(RayOptions, WorkersOptions, DryRunOptions, StorageOptions, DataOptions):
+    """Train one stage with Ray Train. The same command resumes an interrupted run.
+
+    examples:
+      python -m pipelines train boxes --data data/prepared --run first
+      python -m pipelines train images --run first --workers 2 --set images.training.group=4
+    """
+
+    stage: str = option("", "inputs", "encoders, boxes, shapes, images, or judge", flag="STAGE")
+    encoders: Location | None = place(None, "inputs", "checkpoint of stage encoders (default: the run's best one)")
+    init_from: Location | None = place(
+        None, "inputs", "checkpoint of the same stage whose weights start a new run (default: new weights)"
+    )
+    replay: Location | None = place(
+        None, "inputs", "re-run a skipped training step and report where it became non-finite (default: train)"
+    )
+    run: str = option("default", "outputs", "name of the run, stored as ID/STAGE; the same ID resumes it", metavar="ID")
+    profile: bool = option(False, "outputs", "run a few steps, write a trace, print the ten largest costs, and stop")
+
+
+class JudgesOptions(HeldOptions, WorkersOptions, DryRunOptions, DataOptions):
+    """Train the judges of images for `evaluate`, on true images only. The same command resumes.
+
+    examples:
+      python -m pipelines judges --data data/prepared --out runs/judges
+    """
+
+    out: Path = out_folder("runs/judges")
+
+
+class RunOptions(HeldOptions, WorkersOptions, DryRunOptions, RegistryOptions, JudgedOptions, SourceOptions):
+    """Run all steps: prepare, train the four stages, assemble, evaluate, register. The same command resumes.
+
+    examples:
+      python -m pipelines run --images coco/images --instances coco/instances.json --captions coco/captions.json
+      python -m pipelines run --recipe small --set images.training.batch_size=8 --dry-run
+    """
+
+    out: Path = out_folder("runs/run")
+
+
+class DemoOptions(HeldOptions, WorkersOptions, DryRunOptions):
+    """Run all steps on sample data and generate images for four captions. The same command resumes.
+
+    examples:
+      python -m pipelines demo --images 400 --out runs/demo
+    """
+
+    images: int = option(2000, "inputs", "number of images to draw and train on", count, metavar="N")
+    out: Path = out_folder("runs/demo")
+
+
+class EvaluateOptions(HeldOptions, WorkersOptions, JudgedOptions, DataOptions, ModelOptions):
+    """Measure a finished model on held-out data.
+
+    examples:
+      python -m pipelines evaluate --model models:/objgan@challenger --judges runs/judges
+      python -m pipelines evaluate --protocol quick --out runs/quick
+    """
+
+    protocol: str = option("test", "inputs", "images to measure: test, quick, validation, 1k or 30k", metavar="NAME")
+    inception: Path | None = file("inputs", "Inception weights (default: none; FID, KID and IS are skipped)")
+    detector: Path | None = file("inputs", "weights of a COCO detector (default: none; its SOA is skipped)")
+    seed: int = option(0, "inputs", "random seed of the generated images", from_zero, metavar="S")
+    out: Path = out_folder("runs/evaluation")
+
+
+class GenerateOptions(ModelOptions):
+    """Generate images for captions, each with its layout as JSON and a picture of all steps.
+
+    examples:
+      python -m pipelines generate "two red kites above a boat on the sea" --n 4 --out runs/mine
+      python -m pipelines generate --layout runs/mine/two-red-kites-above-a-boat-on-the-sea_0.json
+    """
+
+    caption: str | None = option(None, "inputs", "one caption", flag="CAPTION", nargs="?")
+    captions: Path | None = file("inputs", "text file, one caption a line (default: none)")
+    layout: Path | None = file("inputs", "a .json of `generate`, edited or not (default: generate boxes and shapes)")
+    out: Path = out_folder("runs/generated")
+    n: int = option(1, "outputs", "images per caption", count, metavar="N")
+    seed: int = option(0, "outputs", "random seed; the same seed gives the same bytes", from_zero, metavar="S")
+
+
+class RegisterOptions(RegistryOptions):
+    """Register a finished model in MLflow: a model folder, or the four stages of a run.
+
+    examples:
+      python -m pipelines register --run first --alias challenger
+      python -m pipelines register --model runs/run/model --name objgan
+    """
+
+    model: Location | None = place(None, "inputs", "model (default: assemble it from --run)", type=command_line.model)
+    run: str | None = option(None, "inputs", "run whose four stages form the model (default: --model)", metavar="ID")
+
+
+class RunsOptions(StorageOptions):
+    """List runs, show one, remove leftovers of killed processes, or upload metrics that MLflow has not received.
+
+    examples:
+      python -m pipelines runs
+      python -m pipelines runs status first/boxes
+      python -m pipelines runs gc --dry-run
+    """
+
+    action: str = option(
+        "list",
+        "inputs",
+        "list: a table; status: one run in detail; gc: remove leftovers; send: upload queued metrics to MLflow",
+        flag="ACTION",
+        nargs="?",
+        choices=("list", "status", "gc", "send"),
+    )
+    run: str | None = option(None, "inputs", "ID or ID/STAGE, for status and send", flag="RUN", nargs="?")
+    dry_run: bool = option(False, "outputs", "print what gc would remove, and stop")
+    json: bool = option(False, "output format", "print JSON (list and status)")
+
+
+class CheckMlflowOptions(StorageOptions):
+    """Check that MLflow is reachable, before work of many hours depends on it. Exit code 2: it is not.
+
+    examples:
+      MLFLOW_TRACKING_URI=http://mlflow:5000 python -m pipelines check-mlflow
+    """
+
+    run: str | None = option(
+        None, "inputs", "a run that began before may continue without MLflow (default: none may)", metavar="ID"
+    )
+
+
+class ShowSettingsOptions(WorkersOptions, SettingsOptions):
+    """Print the settings that a command uses with these options, as YAML.
+
+    examples:
+      python -m pipelines settings --recipe small --set boxes.hidden=128
+    """
+
+
+class ExplainOptions(Options):
+    """Explain settings: type, bounds, default, description and the values of each recipe.
+
+    examples:
+      python -m pipelines explain images.training
+    """
+
+    name: str = option("", "inputs", "a setting or a section (default: all)", flag="NAME", nargs="?")
+    markdown: bool = option(False, "output format", "print the page docs/settings.md")
+
+
+def source_of(options: SourceOptions) -> CocoSource | None:
     """The data set that the options name; None: none, the embedded sample is meant.
 
     Raises:
         InputError: a part of it is not given, or not what it should be.
     """
-    if options.instances is None and options.captions is None and options.images is None:
+    if not (options.instances or options.captions or options.images):
         return None
-    if options.instances is None or options.captions is None:
+    if not (options.instances and options.captions):
         raise InputError("give both --instances FILE and --captions FILE, or none of them for the sample data")
-    first, *more = _parts(options.images or [], options.instances, options.captions)
+    first, *more = _parts(options.images, options.instances, options.captions)
     split = load_split(options.split) if options.split != "hash" else Split()
     val2014 = load_ids(options.val2014) if options.val2014 else frozenset()
     synonyms = read_synonyms(options.synonyms) if options.synonyms else {}
@@ -156,7 +422,7 @@ def source_of(options: argparse.Namespace) -> CocoSource | None:
     return source
 
 
-def _parts(images: list[Path | str], instances: list[Path], captions: list[Path]) -> list[CocoPart]:
+def _parts(images: Sequence[Location], instances: Sequence[Path], captions: Sequence[Path]) -> list[CocoPart]:
     """The parts of a data set, paired in order; all of them may have one folder of images."""
     if len(instances) != len(captions):
         raise InputError(
@@ -168,7 +434,7 @@ def _parts(images: list[Path | str], instances: list[Path], captions: list[Path]
             f"--images and --instances are paired in order, and are given {len(images)} and {len(instances)} times: "
             f"give one folder of images for each part of the data set, or one for all"
         )
-    folders: list[Path | str | None] = [*images] if images else [None]
+    folders: list[Location | None] = [*images] if images else [None]
     folders *= len(instances) // len(folders)
     return [CocoPart(*files) for files in zip(folders, instances, captions, strict=True)]
 
@@ -186,53 +452,6 @@ def read_synonyms(path: Path) -> dict[str, list[str]]:
     return dict(content)
 
 
-def add_settings(command: Any, example: str) -> None:
-    """Options by which a tree of settings is told: a recipe, a file over it, single settings over both.
-
-    command: an argparse parser, or a group of one
-    example: of a single setting, for the help
-    """
-    command.add_argument("--recipe", default="tiny", metavar="NAME", help="tiny (default), small, paper or fast")
-    command.add_argument(
-        "--config", type=command_line.local_path, metavar="FILE", help="YAML settings over the recipe's"
-    )
-    command.add_argument(
-        "--set",
-        action=command_line.Assignments,
-        default=[],
-        metavar="NAME=VALUE",
-        dest="assignments",
-        help=f"one setting over both, for example {example}",
-    )
-
-
-def add_log_format(command: Any) -> None:
-    """How a program's lines are told."""
-    told = os.environ.get(console.VARIABLE, "")
-    command.add_argument(
-        "--log-format",
-        choices=console.FORMATS,
-        default=told if told in console.FORMATS else console.FORMATS[0],
-        help=f"json: one object a line, for machines (default: {console.VARIABLE}, else text)",
-    )
-
-
-def count(text: str) -> int:
-    """A whole number of at least 1."""
-    return whole(text, 1)
-
-
-def seed(text: str) -> int:
-    """A whole number of at least 0."""
-    return whole(text, 0)
-
-
-def workers(text: str) -> tuple[int, int | None]:
-    """N, or N-M: the least, and the most where it is told."""
-    least, dash, most = text.partition("-")
-    return whole(least, 1), whole(most, 1) if dash else None
-
-
 def with_workers(assignments: Sequence[str], workers: Sequence[str]) -> list[str]:
     """The assignments of `--set`, and those that `--workers` stands for.
 
@@ -243,18 +462,3 @@ def with_workers(assignments: Sequence[str], workers: Sequence[str]) -> list[str
     if twice := given & {assignment.partition("=")[0] for assignment in workers}:
         raise InputError(f"--workers and --set {min(twice)} say the same thing: give one of them")
     return [*assignments, *workers]
-
-
-def whole(text: str, least: int) -> int:
-    """A whole number of at least `least`.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{text} is under {least}")
-    return value

@@ -1,10 +1,10 @@
 """`python -m pipelines runs [list|status|gc|send]` and `check-mlflow`, which do without Ray and its import."""
 
-import argparse
 import json
 
 from objgan.config import STAGES
 from objgan.errors import InputError
+from pipelines.cli.options import CheckMlflowOptions, RunsOptions
 from pipelines.runs.listing import choose, describe, find_runs, name_within, table
 from pipelines.runs.sweeps import find_sweep
 from pipelines.runtime.console import say
@@ -20,7 +20,7 @@ class NotSent(SystemExit):
         return "MLflow does not answer"
 
 
-def runs(options: argparse.Namespace) -> None:
+def runs(options: RunsOptions) -> None:
     """What runs there are, and what is left of them to tidy up or to send to MLflow.
 
     Raises:
@@ -43,7 +43,7 @@ def runs(options: argparse.Namespace) -> None:
         _send(base, options.run)
 
 
-def check_mlflow(options: argparse.Namespace) -> None:
+def check_mlflow(options: CheckMlflowOptions) -> None:
     """See that MLflow answers, before hours of work depend on it; a run that began before goes on without it.
 
     Raises:

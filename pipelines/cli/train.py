@@ -1,6 +1,5 @@
 """`train`: its options become a job, checked before anything starts; then training, a replay or a profile."""
 
-import argparse
 import shlex
 import tempfile
 from dataclasses import replace
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from objgan.config import Config
 from objgan.stages import stage_class
+from pipelines.cli.options import TrainOptions
 from pipelines.redaction import typed_again
 from pipelines.runtime.console import say
 from pipelines.runtime.ray_job import refuse_reuse
@@ -23,7 +23,7 @@ from pipelines.training.profiling import profile_steps, table
 from pipelines.training.replay import check_replay, replay
 
 
-def train(options: argparse.Namespace, config: Config) -> None:
+def train(options: TrainOptions, config: Config) -> None:
     """What the command does; with `--dry-run`, all of its checks and nothing else.
 
     Raises:
@@ -47,13 +47,13 @@ def train(options: argparse.Namespace, config: Config) -> None:
     _train(options, job)
 
 
-def _check(options: argparse.Namespace, config: Config) -> None:
+def _check(options: TrainOptions, config: Config) -> None:
     """All that the command would check, without leaving anything."""
     with tempfile.TemporaryDirectory() as scratch:
         _check_all(options, config, Path(scratch))
 
 
-def _check_all(options: argparse.Namespace, config: Config, scratch: Path) -> None:
+def _check_all(options: TrainOptions, config: Config, scratch: Path) -> None:
     if options.replay is not None:
         check_replay(fetched("--replay", options.replay, scratch), _replay_needs(options, scratch))
         say(f"# would do the step in {typed_again(str(options.replay))} again")
@@ -73,11 +73,12 @@ def _check_all(options: argparse.Namespace, config: Config, scratch: Path) -> No
     say(f"# {options.stage}: would {begun} in {store}, {steps} steps in all, on data {job.data}")
 
 
-def _replay_needs(options: argparse.Namespace, near: Path) -> dict[str, Path]:
-    return {} if options.encoders is None else {"encoders": _near(options, "encoders", near)}
+def _replay_needs(options: TrainOptions, near: Path) -> dict[str, Path]:
+    encoders = options.encoders
+    return {} if encoders is None else {"encoders": fetched("--encoders", encoders, near / options.run / "encoders")}
 
 
-def _train(options: argparse.Namespace, job: TrainJob) -> None:
+def _train(options: TrainOptions, job: TrainJob) -> None:
     uri, store = tracking_uri(RUNS), job.store()
     tags = {"objgan.run": options.run, "objgan.step": options.stage}
     # First the lease: a driver that is refused must not touch the MLflow run of the one that holds it.
@@ -91,16 +92,12 @@ def _train(options: argparse.Namespace, job: TrainJob) -> None:
     say(f"{options.stage}: best checkpoint {done.checkpoint} (step {done.step})")
 
 
-def _near(options: argparse.Namespace, name: str, near: Path) -> Path:
-    """The checkpoint that an option names; where that is a URI, a copy below the folder `near`."""
-    option = f"--{name.replace('_', '-')}"
-    return fetched(option, getattr(options, name), near / options.run / name)
-
-
-def _job(options: argparse.Namespace, config: Config, near: Path = RUNS) -> TrainJob:
+def _job(options: TrainOptions, config: Config, near: Path = RUNS) -> TrainJob:
     root = Storage(options.storage)
     store = root.child(options.run).child(options.stage)
-    local = store.local
+    local, init_from = store.local, options.init_from
+    if init_from is not None:
+        init_from = fetched("--init-from", init_from, near / options.run / "init_from")
     return TrainJob(
         options.stage,
         config,
@@ -108,14 +105,14 @@ def _job(options: argparse.Namespace, config: Config, near: Path = RUNS) -> Trai
         RUNS / options.run / options.stage if local is None else local,
         {name: _checkpoint(options, root, name, near) for name in needed_stages(config, options.stage)},
         storage=None if local is not None else store.uri,
-        init_from=None if options.init_from is None else _near(options, "init_from", near),
+        init_from=init_from,
     )
 
 
-def _checkpoint(options: argparse.Namespace, root: Storage, stage: str, near: Path) -> Path:
+def _checkpoint(options: TrainOptions, root: Storage, stage: str, near: Path) -> Path:
     """The checkpoint of an earlier stage: the given one, or the best one of the same run."""
     if options.encoders is not None:
-        return _near(options, "encoders", near)
+        return fetched("--encoders", options.encoders, near / options.run / "encoders")
     where = "" if options.storage == "runs" else f" --storage {shlex.quote(typed_again(options.storage))}"
     advice = f"train it first (train {stage} --run {options.run}{where}) or give --{stage} DIR"
     return best_checkpoint(root, options.run, stage, advice)

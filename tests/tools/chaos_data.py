@@ -37,7 +37,7 @@ from PIL import Image
 
 from objgan.files import write_atomically
 from pipelines.__main__ import main as command
-from pipelines.__main__ import parser
+from pipelines.__main__ import parse
 from pipelines.cli.options import source_of
 from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.prepare import prepare
@@ -337,7 +337,7 @@ def run_process(case: Case, rows_per_shard: int = 4, ray: bool = True) -> subpro
 
 def prepare_here(arguments: list[str]) -> None:
     """What the command does, without Ray."""
-    options = parser().parse_args(arguments)
+    _, options = parse(arguments)
     config = resolve(options.recipe, None, options.assignments)
     source = source_of(options)
     assert source is not None

@@ -1,6 +1,5 @@
 """What each command does with its options. Everything that can be wrong is found before anything starts."""
 
-import argparse
 import shlex
 from dataclasses import replace
 
@@ -15,6 +14,7 @@ from pipelines.storage.storage import RUNS, Storage
 from pipelines.tracking.tracker import tracking_uri
 from pipelines.training.job import best_checkpoint
 from pipelines.training.supervisor import INTERRUPTED, TERMINATED
+from tune.cli.arguments import SweepOptions
 from tune.cli.artifacts import tell_confirmed, tell_registered, write_outcome
 from tune.cli.estimate import here, plan_text
 from tune.cli.options import sweep_of
@@ -44,7 +44,7 @@ class SweepStopped(SystemExit):
         return self.text
 
 
-def sweep(options: argparse.Namespace) -> None:
+def sweep(options: SweepOptions) -> None:
     """Do a sweep, or go on with it; then confirm, write down and register its best trial."""
     asked, begun = sweep_of(options)
     check_sweep(asked)
@@ -68,7 +68,7 @@ def sweep(options: argparse.Namespace) -> None:
     say(f"MLflow:   {_mlflow_command(uri)}")
 
 
-def _run(options: argparse.Namespace, tracked: Sweep, begun: bool, lease: Lease) -> SweepResult:
+def _run(options: SweepOptions, tracked: Sweep, begun: bool, lease: Lease) -> SweepResult:
     observer = TrialRuns(tracked, say)
     try:
         result = run_sweep(tracked, [observer], say, options.address, resume=begun, lease=lease)
@@ -79,7 +79,7 @@ def _run(options: argparse.Namespace, tracked: Sweep, begun: bool, lease: Lease)
     return result
 
 
-def _afterwards(options: argparse.Namespace, tracked: Sweep, result: SweepResult, uri: str) -> None:
+def _afterwards(options: SweepOptions, tracked: Sweep, result: SweepResult, uri: str) -> None:
     if options.export_recipe is not None:
         export_recipe(tracked, result, options.export_recipe, say)
     confirmed = _confirm(options, tracked, result) if options.confirm else None
@@ -93,7 +93,7 @@ def _afterwards(options: argparse.Namespace, tracked: Sweep, result: SweepResult
     say(done.text(ALIAS))
 
 
-def _confirm(options: argparse.Namespace, tracked: Sweep, result: SweepResult) -> confirmation.Confirmed:
+def _confirm(options: SweepOptions, tracked: Sweep, result: SweepResult) -> confirmation.Confirmed:
     best = best_trial(tracked, result)
     with ray_session(options.address):
         import ray
@@ -109,7 +109,7 @@ def _confirm(options: argparse.Namespace, tracked: Sweep, result: SweepResult) -
     return confirmed
 
 
-def _check_afterwards(options: argparse.Namespace, asked: Sweep) -> None:
+def _check_afterwards(options: SweepOptions, asked: Sweep) -> None:
     if options.rest is None:
         return
     if options.register is None:
@@ -121,7 +121,7 @@ def _check_afterwards(options: argparse.Namespace, asked: Sweep) -> None:
             best_checkpoint(Storage(asked.storage), options.rest, stage, advice)
 
 
-def _dry_run(options: argparse.Namespace, asked: Sweep) -> None:
+def _dry_run(options: SweepOptions, asked: Sweep) -> None:
     if options.address is None:
         cluster = here()
     else:
@@ -135,7 +135,7 @@ def _dry_run(options: argparse.Namespace, asked: Sweep) -> None:
         raise InputError("this sweep cannot run as it is: see `room`")
 
 
-def _stopped(options: argparse.Namespace, there: Sweep, result: SweepResult) -> SweepStopped:
+def _stopped(options: SweepOptions, there: Sweep, result: SweepResult) -> SweepStopped:
     ended = sum(trial.state in ENDED for trial in result.trials)
     crashed = [trial for trial in result.trials if trial.state == "crashed"]
     why = f", {len(crashed)} crashed (trial {crashed[-1].number}: {crashed[-1].error})" if crashed else ""

@@ -1,6 +1,5 @@
 """Options of `python -m tune` to a sweep, checked against settings, data and storage before the start."""
 
-import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from pipelines.cli.options import with_workers
 from pipelines.recipes import merge, parse_assignment, resolve
 from pipelines.redaction import HIDDEN, redact
 from pipelines.training.job import needed_stages
+from tune.cli.arguments import SweepOptions
 from tune.space.check import check_space
 from tune.space.default_space import default_space
 from tune.space.file import read_space
@@ -23,7 +23,7 @@ from tune.sweep.sweep import Budget, Goal, Sweep
 _TRIALS = 16
 
 
-def sweep_of(options: argparse.Namespace) -> tuple[Sweep, bool]:
+def sweep_of(options: SweepOptions) -> tuple[Sweep, bool]:
     """The sweep that the options mean, and whether it was begun before.
 
     Raises:
@@ -44,7 +44,7 @@ def sweep_of(options: argparse.Namespace) -> tuple[Sweep, bool]:
     return sweep, True
 
 
-def _with_secrets(known: Sweep, options: argparse.Namespace) -> Sweep:
+def _with_secrets(known: Sweep, options: SweepOptions) -> Sweep:
     """A sweep with the whole URI of its data: `sweep.json` keeps no passwords.
 
     Raises:
@@ -60,7 +60,7 @@ def _with_secrets(known: Sweep, options: argparse.Namespace) -> Sweep:
     return replace(known, data=options.data)
 
 
-def _new(options: argparse.Namespace) -> Sweep:
+def _new(options: SweepOptions) -> Sweep:
     stages = _stages(options.stages)
     workers = [] if options.workers is None else [f"compute.workers={options.workers}"]
     config = resolve(options.recipe, options.config, with_workers(options.assignments, workers))
@@ -84,7 +84,7 @@ def _new(options: argparse.Namespace) -> Sweep:
     )
 
 
-def _resumed(options: argparse.Namespace, config: Config) -> Config:
+def _resumed(options: SweepOptions, config: Config) -> Config:
     """The settings of a sweep that is resumed: how it uses machines may change, what its trials learn may not.
 
     Raises:
@@ -136,7 +136,7 @@ def _space(file: Path | None, config: Config, stages: tuple[str, ...]) -> Space:
     return check_space(read_space(file), config, stages, f"--space {file}")
 
 
-def _budget(options: argparse.Namespace, before: Budget) -> Budget:
+def _budget(options: SweepOptions, before: Budget) -> Budget:
     given = Budget(
         trials=options.trials or before.trials,
         max_concurrent=options.max_concurrent or before.max_concurrent,

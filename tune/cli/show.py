@@ -1,6 +1,5 @@
 """The commands that only look: a sweep as it stands, a default space. They do without Ray, and without its import."""
 
-import argparse
 import json
 import sys
 
@@ -9,6 +8,7 @@ from objgan.files import write_atomically
 from pipelines.runs.sweeps import find_sweep
 from pipelines.runtime.console import say
 from pipelines.storage.storage import Storage
+from tune.cli.arguments import ShowOptions, SpaceOptions
 from tune.confirm import result as confirmation
 from tune.report.export import export_recipe
 from tune.report.tables import rows, summary, table
@@ -18,7 +18,7 @@ from tune.sweep.spec_file import known_sweep
 from tune.sweep.trial_store import load_result
 
 
-def show(options: argparse.Namespace) -> None:
+def show(options: ShowOptions) -> None:
     """A sweep as it stands."""
     there = known_sweep(options.storage, options.run)
     store = there.store()
@@ -44,7 +44,7 @@ def show(options: argparse.Namespace) -> None:
         export_recipe(there, result, options.export_recipe, say)
 
 
-def space(options: argparse.Namespace) -> None:
+def space(options: SpaceOptions) -> None:
     """The default space, for a file."""
     head = f"# Search space of {' '.join(options.stages)}: change it, and give it back with --space FILE.\n\n"
     text = head + write_space(default_space(options.stages))

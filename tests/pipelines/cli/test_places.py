@@ -10,7 +10,7 @@ import pytest
 from objgan.config import Config
 from objgan.errors import InputError
 from objgan.generation import ObjGAN
-from pipelines.__main__ import main, parser
+from pipelines.__main__ import main, parse
 from pipelines.cli.train import _job
 from pipelines.data.prepare.source import CocoSource
 from pipelines.evaluation.captions_and_layouts import open_sources
@@ -79,7 +79,7 @@ def test_a_model_in_a_bucket(bucket: Storage, model_folder: Path) -> None:
 def test_a_model_in_a_file_uri(model_folder: Path, tmp_path: Path) -> None:
     odd = tmp_path / ODD
     shutil.copytree(model_folder, odd)
-    options = parser().parse_args(["generate", "a kite", "--model", odd.as_uri()])
+    _, options = parse(["generate", "a kite", "--model", odd.as_uri()])
     with local_model(options.model, "") as folder:
         assert folder == odd
 
@@ -92,13 +92,13 @@ def test_checkpoints_in_a_bucket(
     (tmp_path / "step" / "state.json").write_text("{}")
     uri = _put(bucket, tmp_path / "step", "encoders/step_1")
     words = ["train", "images", "--data", str(prepared), "--encoders", uri, "--init-from", uri]
-    job = _job(parser().parse_args(words), resolve("tiny", None, ()))
+    job = _job(parse(words)[1], resolve("tiny", None, ()))
     assert job.init_from is not None
     for folder in (job.needs["encoders"], job.init_from):
         assert (folder / "state.json").read_text() == "{}" and folder.resolve().is_relative_to(tmp_path / "runs")
     words[words.index("--encoders") + 1] = bucket.child("none").uri
     with pytest.raises(InputError, match="--encoders: no folder s3://"):
-        _job(parser().parse_args(words), resolve("tiny", None, ()))
+        _job(parse(words)[1], resolve("tiny", None, ()))
 
 
 def test_judges_and_data_in_a_bucket(

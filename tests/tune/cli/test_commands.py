@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.tools.recorded import recorded_sweep
-from tune.__main__ import duration, main, sweep_parser
+from tune.__main__ import main, parse
+from tune.cli.arguments import SweepOptions, duration
 from tune.cli.options import sweep_of
 from tune.sweep.spec_file import load_sweep, save_sweep
 
@@ -125,7 +126,7 @@ def test_another_sweep_of_the_same_name_is_refused(prepared_boxes, here, capsys)
 
 def test_a_job_submitted_as_new_goes_on_with_no_older_sweep(prepared_boxes, here, capsys, monkeypatch) -> None:
     words = ["boxes", "--run", "old", "--data", str(prepared_boxes), *SMALL]
-    options = sweep_parser().parse_args(words)
+    options = parse("sweep", words)
     save_sweep(sweep_of(options)[0])
     monkeypatch.setenv("OBJGAN_RUNS", "new")
     assert main(words) == 2
@@ -143,14 +144,11 @@ def test_lines_for_machines(repository: Path, here: Path) -> None:
 
 
 def test_a_resumed_sweep_may_get_a_larger_budget_and_never_fewer_trials(prepared_boxes, here, capsys) -> None:
-    import argparse
-
-    from tune.cli.options import sweep_of
-
     save_sweep(recorded_sweep(here / "runs", prepared_boxes))
-    given = {"resume": "recorded", "storage": "runs", "trials": 20, "max_concurrent": None, "gpu_hours": None}
-    given |= {"trial_retries": 0, "assignments": ["compute.start_deadline=7"], "config": None, "workers": None}
-    found, begun = sweep_of(argparse.Namespace(**given, time_budget=60.0))
+    given = SweepOptions(
+        resume="recorded", trials=20, trial_retries=0, assignments=["compute.start_deadline=7"], time_budget=60.0
+    )
+    found, begun = sweep_of(given)
     assert begun and (found.budget.trials, found.budget.seconds, found.budget.max_concurrent) == (20, 60.0, 2)
     assert found.budget.retries == 0 and found.config.compute.start_deadline == 7
     assert main(["--resume", "recorded", "--trials", "3", "--dry-run"]) == 2
@@ -209,6 +207,6 @@ def test_a_resumed_sweep_takes_other_settings_of_machines_alone(words, told, pre
 
     known = load_sweep(recorded_sweep(here / "runs").store())
     assert known is not None
-    options = sweep_parser().parse_args(["--resume", "recorded", "--set", "compute.start_deadline=600"])
+    options = parse("sweep", ["--resume", "recorded", "--set", "compute.start_deadline=600"])
     raised, _ = sweep_of(options)
     assert raised.config.compute.start_deadline == 600 and changed(raised, known) == []

@@ -1,6 +1,5 @@
 """`sweep.json`: it keeps no passwords, and what somebody else wrote into it is refused in one short line."""
 
-import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from objgan.config import Config
 from objgan.errors import InputError
 from pipelines.storage.storage import Storage
 from tests.tools.sweeps import small_sweep
+from tune.cli.arguments import SweepOptions
 from tune.cli.options import sweep_of
 from tune.sweep.spec_file import load_sweep, save_sweep
 
@@ -78,12 +78,10 @@ def test_a_password_of_the_data_is_not_stored_and_asked_for_again(data_config: C
     sweep = small_sweep(data_config, tmp_path, tmp_path)
     save_sweep(replace(sweep, data=uri))
     assert SECRET not in (tmp_path / "small" / "sweep.json").read_text()
-    given: dict[str, Any] = {"resume": "small", "storage": str(tmp_path), "time_budget": None}
-    given |= {"trials": None, "max_concurrent": None, "gpu_hours": None}
-    given |= {"trial_retries": None, "assignments": [], "workers": None, "config": None}
+    given = SweepOptions(resume="small", storage=str(tmp_path))
     for other in (Path("data/prepared"), "s3://id:x@other/data"):
         with pytest.raises(InputError, match=r"add --data with the whole address") as caught:
-            sweep_of(argparse.Namespace(**given, data=other))
+            sweep_of(replace(given, data=other))
         assert SECRET not in str(caught.value)
-    found, begun = sweep_of(argparse.Namespace(**given, data=uri))
+    found, begun = sweep_of(replace(given, data=uri))
     assert begun and found.data == uri

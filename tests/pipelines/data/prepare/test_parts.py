@@ -11,7 +11,7 @@ import pytest
 
 from objgan.config import Config
 from objgan.errors import InputError
-from pipelines.__main__ import main, parser
+from pipelines.__main__ import main, parse
 from pipelines.cli.options import source_of
 from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.ingest import ingest
@@ -63,7 +63,7 @@ def coco(tmp_path: Path, write_coco: WriteCoco, scenes: Scenes) -> Coco2017:
 
 
 def _source(*words: str) -> CocoSource:
-    source = source_of(parser().parse_args(["prepare", *words]))
+    source = source_of(parse(["prepare", *words])[1])
     assert source is not None
     return source
 
