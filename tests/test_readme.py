@@ -1,7 +1,7 @@
-"""Every command that the documents tell is run, in a shorter form where it is long.
+"""Runs every command of the documents, long ones in a shorter form.
 
-SHORT says what is run for each: a whole command, or `+ options` for the command itself with those options after it.
-Commands run in the order of their document, in an empty folder beside a link to ../shared, as a reader would give them.
+SHORT has the form that is run for each: a whole command, or `+ options` for the command with further options.
+Commands run in the order of their document, in an empty folder beside a link to ../shared, as a reader would type them.
 """
 
 import importlib
@@ -207,9 +207,9 @@ def _program(command: str) -> tuple[Any, list[str]]:
             return None, words
 
 
-def test_every_command_told_is_in_the_table_and_none_besides(repository: Path) -> None:
-    told = {command for name in DOCUMENTS for command in commands((repository / name).read_text())}
-    assert told == {plain(command) for command in SHORT}
+def test_the_table_has_exactly_the_commands_of_the_documents(repository: Path) -> None:
+    documented = {command for name in DOCUMENTS for command in commands((repository / name).read_text())}
+    assert documented == {plain(command) for command in SHORT}
 
 
 def test_no_document_is_left_out(repository: Path) -> None:
@@ -223,8 +223,8 @@ def test_no_document_is_left_out(repository: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_readme_run(repository: Path, killed_demo: KilledDemo) -> None:
-    told = [command for command in commands((repository / "README.md").read_text()) if command != COCO]
-    run_all(repository, killed_demo.folder, told)
+    documented = [command for command in commands((repository / "README.md").read_text()) if command != COCO]
+    run_all(repository, killed_demo.folder, documented)
 
 
 @pytest.mark.ray

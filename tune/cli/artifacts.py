@@ -1,4 +1,4 @@
-"""What a sweep leaves beside its trials: table and pictures in its folder and in its MLflow run, and the best trial."""
+"""The results of a sweep beside its trials: table, pictures and best trial, in its folder and in its MLflow run."""
 
 import csv
 import io
@@ -25,21 +25,21 @@ _TABLES = "mlflow.loggedArtifacts"
 def write_outcome(sweep: Sweep, result: SweepResult, log: Log) -> None:
     """Table, pictures and the best settings as a recipe: in the sweep's folder, then in MLflow.
 
-    A picture that cannot be drawn, or an MLflow that is away, is told of and costs nothing else.
+    A picture that cannot be drawn, or an unreachable MLflow, is logged and stops nothing else.
     """
     with tempfile.TemporaryDirectory(prefix="objgan-sweep-") as scratch:
         folder = Path(scratch)
         _write_tables(sweep, result, folder)
         try:
             draw_pictures(sweep, result, folder / "pictures")
-        except Exception as error:  # the trials are worth more than their pictures
+        except Exception as error:  # pictures must not stop the sweep
             log(f"pictures: cannot draw all of them ({type(error).__name__}: {in_a_line(error)})")
         _keep(sweep.store(), folder)
         _send(sweep, result, folder, log)
 
 
-def tell_confirmed(sweep: Sweep, confirmed: Confirmed, log: Log) -> None:
-    """A confirmation's figures and verdict into the sweep's MLflow run."""
+def log_confirmed(sweep: Sweep, confirmed: Confirmed, log: Log) -> None:
+    """Log figures and verdict of a confirmation to the sweep's MLflow run."""
     figures: dict[str, float] = {}
     for measure in confirmed.measures():
         for arm in ("best", "default"):
@@ -47,12 +47,14 @@ def tell_confirmed(sweep: Sweep, confirmed: Confirmed, log: Log) -> None:
             figures |= {f"confirm/{arm}/{measure}": sum(values) / len(values)} if values else {}
         if (apart := confirmed.difference(measure)) is not None:
             figures[f"confirm/difference/{measure}"] = apart.mean
-    _tell(sweep, figures, {"objgan.confirmed": confirmed.outcome, "objgan.verdict": confirmed.verdict()[:500]}, log)
+    _log_to_mlflow(
+        sweep, figures, {"objgan.confirmed": confirmed.outcome, "objgan.verdict": confirmed.verdict()[:500]}, log
+    )
 
 
-def tell_registered(sweep: Sweep, model: str, log: Log) -> None:
-    """Where the best trial was registered, into the sweep's MLflow run."""
-    _tell(sweep, {}, {"objgan.registered": model}, log)
+def log_registered(sweep: Sweep, model: str, log: Log) -> None:
+    """Log to the sweep's MLflow run where the best trial was registered."""
+    _log_to_mlflow(sweep, {}, {"objgan.registered": model}, log)
 
 
 def _write_tables(sweep: Sweep, result: SweepResult, folder: Path) -> None:
@@ -63,7 +65,7 @@ def _write_tables(sweep: Sweep, result: SweepResult, folder: Path) -> None:
     writer.writeheader()
     writer.writerows(flat)
     (folder / "trials.csv").write_text(text.getvalue())
-    # The form in which MLflow's own pages show a table.
+    # MLflow's pages show a table of this form.
     split = {"columns": columns, "data": [[row.get(name) for name in columns] for row in flat]}
     (folder / "trials_table.json").write_text(json.dumps(split) + "\n")
     best = result.best(sweep.goal.metric, sweep.goal.mode)
@@ -92,10 +94,10 @@ def _send(sweep: Sweep, result: SweepResult, folder: Path, log: Log) -> None:
     except Exception as error:
         log(f"MLflow: the sweep's table and pictures could not be sent ({in_a_line(error)}); they are in its folder")
         return
-    _tell_best(sweep, result, log)
+    _log_best(sweep, result, log)
 
 
-def _tell_best(sweep: Sweep, result: SweepResult, log: Log) -> None:
+def _log_best(sweep: Sweep, result: SweepResult, log: Log) -> None:
     goal = sweep.goal
     best = result.best(goal.metric, goal.mode)
     states = [trial.state for trial in result.trials]
@@ -105,19 +107,19 @@ def _tell_best(sweep: Sweep, result: SweepResult, log: Log) -> None:
         figures |= {f"best/{name}": value for name, value in point.measures.items()}
         tags |= {"objgan.best_trial": best.id, "objgan.best_trial_number": str(best.number)}
         tags |= {f"best.{name}": str(value) for name, value in settings_of(sweep, best).items()}
-    _tell(sweep, figures, tags, log)
+    _log_to_mlflow(sweep, figures, tags, log)
 
 
-def _tell(sweep: Sweep, figures: Mapping[str, float], tags: Mapping[str, str], log: Log) -> None:
-    """Metrics at the step of now: a resumed sweep tells newer ones."""
+def _log_to_mlflow(sweep: Sweep, figures: Mapping[str, float], tags: Mapping[str, str], log: Log) -> None:
+    """Metrics with the current time as step: a resumed sweep logs newer ones."""
     where = sweep.tracking
     if where is None or where.parent is None:
         return
     try:
         client = mlflow_client(where.uri)
-        there: Any = client.get_run(where.parent).data
+        known: Any = client.get_run(where.parent).data
         for name, value in figures.items():
-            if there.metrics.get(name) != value:
+            if known.metrics.get(name) != value:
                 client.log_metric(where.parent, name, float(value))
         for name, text in tags.items():
             client.set_tag(where.parent, name, text)

@@ -15,7 +15,7 @@ from pipelines.tracking.tracker import tracking_uri
 from pipelines.training.job import best_checkpoint
 from pipelines.training.supervisor import INTERRUPTED, TERMINATED
 from tune.cli.arguments import SweepOptions
-from tune.cli.artifacts import tell_confirmed, tell_registered, write_outcome
+from tune.cli.artifacts import log_confirmed, log_registered, write_outcome
 from tune.cli.estimate import here, plan_text
 from tune.cli.options import sweep_of
 from tune.confirm import result as confirmation
@@ -89,7 +89,7 @@ def _afterwards(options: SweepOptions, tracked: Sweep, result: SweepResult, uri:
         say("not registered: the recipe's settings are better")
         return
     done = promote(candidate(tracked, best_trial(tracked, result), options.rest), options.register, uri, confirmed)
-    tell_registered(tracked, done.uri, say)
+    log_registered(tracked, done.uri, say)
     say(done.text(ALIAS))
 
 
@@ -104,7 +104,7 @@ def _confirm(options: SweepOptions, tracked: Sweep, result: SweepResult) -> conf
         say(f"\nconfirm: trial {best.number}'s settings and the recipe's, {options.confirm} other seeds each")
         confirmed = confirm(tracked, best, options.confirm, room, say)
     confirmation.save(confirmed, tracked.store())
-    tell_confirmed(tracked, confirmed, say)
+    log_confirmed(tracked, confirmed, say)
     say(f"\n{confirmed.text()}")
     return confirmed
 

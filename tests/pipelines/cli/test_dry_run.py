@@ -44,7 +44,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["colours"], "unknown stage 'colours'"),
         (["shapes", "--data", "none"], "none"),
@@ -59,10 +59,10 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     ],
 )  # fmt: skip
 def test_train_is_refused_as_the_command_is(
-    refused: Line, prepared: Path, settings: list[str], words: list[str], told: str
+    refused: Line, prepared: Path, settings: list[str], words: list[str], expected: str
 ) -> None:
     data = [] if "--data" in words else ["--data", str(prepared)]
-    assert told in refused("train", *words, *data, *settings)
+    assert expected in refused("train", *words, *data, *settings)
 
 
 def test_train_is_refused_where_its_run_cannot_be(

@@ -34,8 +34,8 @@ def test_settings_that_changed_are_exported_as_at_the_best_report(sweep) -> None
     points = (Point(1, 1.0, {"label_f1": 0.5}, first), Point(2, 2.0, {"label_f1": 0.6}, later))
     trial = Trial("a", 0, first, "finished", points, donors=((1, "b"),))
     assert trial_config(sweep, trial).boxes.dropout == 0.2
-    told = summary(sweep, SweepResult("finished", (trial,), 3.0))
-    assert "0 -> 0.2" in told and "at step 1 from trial b" in told
+    printed = summary(sweep, SweepResult("finished", (trial,), 3.0))
+    assert "0 -> 0.2" in printed and "at step 1 from trial b" in printed
 
 
 def test_steps_take_the_place_of_epochs(sweep) -> None:
@@ -84,8 +84,8 @@ def test_the_outcome_lies_in_the_sweeps_folder(sweep, result) -> None:
     folder = sweep.store().local
     assert folder is not None and not said
     with (folder / "trials.csv").open() as file:
-        told = list(csv.DictReader(file))
-    assert len(told) == 14 and float(told[0]["label_f1"]) == pytest.approx(0.56971, abs=1e-5)
+        printed = list(csv.DictReader(file))
+    assert len(printed) == 14 and float(printed[0]["label_f1"]) == pytest.approx(0.56971, abs=1e-5)
     for name in ("history", "curves", "parallel_coordinates", "importance"):
         with Image.open(folder / "pictures" / f"{name}.png") as image:
             assert image.size[0] > 800 and len(set(image.convert("L").resize((64, 64)).get_flattened_data())) > 8
@@ -107,8 +107,8 @@ def test_a_sweep_is_read_back_as_it_was_written_down(tmp_path) -> None:
 def test_show_tells_of_a_sweep_and_exports_its_best_settings(sweep, result, tmp_path, capsys) -> None:
     asked = ["show", "recorded", "--storage", str(tmp_path), "--export-recipe", str(tmp_path / "best.yaml")]
     assert main(asked) == 0
-    told = capsys.readouterr().out
-    assert "best: trial 7" in told and "0.003 -> " in told
+    printed = capsys.readouterr().out
+    assert "best: trial 7" in printed and "0.003 -> " in printed
     assert resolve("tiny", tmp_path / "best.yaml", ()) == trial_config(sweep, best_trial(sweep, result))
     assert main([*asked[:4], "--json"]) == 0
     assert '"trial": 7' in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The command line without Ray: what is refused, in which words and with which code, and what `--dry-run` tells."""
+"""The command line without Ray: what is refused, in which words and with which code, and the output of `--dry-run`."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_what_cannot_be_typed(words: list[str], capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["boxe"], "unknown stage 'boxe'"),
         (["boxes", "--metric", "label_f"], "did you mean label_f1.*count_error .min"),
@@ -69,21 +69,21 @@ def test_what_cannot_be_typed(words: list[str], capsys) -> None:
         (["--resume", "gone"], "no sweep gone in .*: known are none"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(words, told, prepared_boxes, here, capsys) -> None:
+def test_a_mistake_is_one_line_and_exit_code_2(words, expected, prepared_boxes, here, capsys) -> None:
     given = words if "--data" in words or "--resume" in words else [*words, "--data", str(prepared_boxes), *SMALL]
     assert main(given) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     import re
 
-    assert re.search(told, error), error
+    assert re.search(expected, error), error
     assert not list(here.iterdir())
 
 
-def test_a_dry_run_tells_space_cost_and_room_and_starts_nothing(prepared_boxes, here, capsys) -> None:
+def test_a_dry_run_prints_space_cost_and_room_and_starts_nothing(prepared_boxes, here, capsys) -> None:
     words = ["boxes", "--data", str(prepared_boxes), *SMALL, "--trials", "5", "--confirm", "3", "--time-budget", "2h"]
     assert main([*words, "--dry-run", "--max-concurrent", "1"]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for part in (
         "5, 1 at once",
         "boxes: 6 steps of 6 samples, 3 reports",
@@ -91,9 +91,9 @@ def test_a_dry_run_tells_space_cost_and_room_and_starts_nothing(prepared_boxes, 
         "6 more runs",
         "2:00:00",
     ):
-        assert part in told, part
-    assert "boxes.training.lr" in told and "log_uniform 0.0005 to 0.01" in told and "now 0.003" in told
-    assert "room     yes: 1 trial of 1 worker" in told
+        assert part in printed, part
+    assert "boxes.training.lr" in printed and "log_uniform 0.0005 to 0.01" in printed and "now 0.003" in printed
+    assert "room     yes: 1 trial of 1 worker" in printed
     assert not list(here.iterdir())
 
 
@@ -107,15 +107,15 @@ def test_a_dry_run_knows_the_speed_of_an_earlier_run_of_the_same_sizes(prepared_
     write_settings(here / "runs" / "first" / "boxes", SMALL)
     RunStatus("finished", "boxes", seconds_per_step=60.0).save(Storage(here / "runs" / "first" / "boxes"))
     assert main(words) == 0
-    told = capsys.readouterr().out
-    assert "about 0:06:00 of steps (as fast as first/boxes)" in told and "1 CPU hours, 1:00:00" in told
+    printed = capsys.readouterr().out
+    assert "about 0:06:00 of steps (as fast as first/boxes)" in printed and "1 CPU hours, 1:00:00" in printed
 
 
 def test_a_sweep_that_cannot_run_here_is_refused_before_it_starts(prepared_boxes, here, capsys) -> None:
     words = ["boxes", "--data", str(prepared_boxes), *SMALL, "--set", "boxes.training.group=1", "--dry-run"]
     assert main([*words, "--max-concurrent", "4000"]) == 2
-    told = capsys.readouterr()
-    assert "room     no: --max-concurrent 4000" in told.out and told.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert "room     no: --max-concurrent 4000" in printed.out and printed.err.count("\n") == 1
 
 
 def test_another_sweep_of_the_same_name_is_refused(prepared_boxes, here, capsys) -> None:
@@ -188,7 +188,7 @@ def test_a_dry_run_counts_the_cores_of_the_process(prepared_boxes, tmp_path, rep
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["--set", "boxes.training.lr=1"], "boxes.training.lr=1 would change what the trials learn"),
         (["--set", "compute.start_deadline=600", "--set", "seed=1"], "seed=1 would change"),
@@ -197,12 +197,12 @@ def test_a_dry_run_counts_the_cores_of_the_process(prepared_boxes, tmp_path, rep
         (["--set", "compute.nothing=1"], "compute.nothing"),
     ],
 )
-def test_a_resumed_sweep_takes_other_settings_of_machines_alone(words, told, prepared_boxes, here, capsys) -> None:
+def test_a_resumed_sweep_takes_other_settings_of_machines_alone(words, expected, prepared_boxes, here, capsys) -> None:
     """A deadline that was too short can be raised; what trials learn stays."""
     save_sweep(recorded_sweep(here / "runs", prepared_boxes))
     assert main(["--resume", "recorded", *words, "--dry-run"]) == 2
     error = capsys.readouterr().err
-    assert told in error and error.count("\n") == 1
+    assert expected in error and error.count("\n") == 1
     from tune.sweep.spec_file import changed
 
     known = load_sweep(recorded_sweep(here / "runs").store())

@@ -62,9 +62,9 @@ def test_an_interrupted_sweep_ends_with_a_summary_and_the_line_that_resumes(
 ) -> None:
     monkeypatch.setattr(commands, "run_sweep", recorded_engine("interrupted", reason))
     assert main([*words, "--export-recipe", "best.yaml"]) == code
-    told = capsys.readouterr()
-    assert f"r: interrupted after 60 s ({reason})" in told.out and "best: trial" in told.out
-    assert "6 of 14 trials ended; resume with: python -m tune --resume r" in told.err and told.err.count("\n") == 1
+    shown = capsys.readouterr()
+    assert f"r: interrupted after 60 s ({reason})" in shown.out and "best: trial" in shown.out
+    assert "6 of 14 trials ended; resume with: python -m tune --resume r" in shown.err and shown.err.count("\n") == 1
     assert parent_status(tmp_path) == "KILLED" and not Path("best.yaml").exists()
     monkeypatch.setattr(commands, "run_sweep", recorded_engine("finished", None))
     assert main(["--resume", "r", "--export-recipe", "best.yaml"]) == 0
@@ -76,11 +76,11 @@ def test_trials_that_crashed_are_a_failure_that_names_one_and_the_line_that_resu
 ) -> None:
     monkeypatch.setattr(commands, "run_sweep", recorded_engine("incomplete", None))
     assert main([*words, "--register", "m", "--export-recipe", "best.yaml"]) == 1
-    told = capsys.readouterr()
-    assert "13 of 14 trials ended, 1 crashed (trial 13: Stalled: no worker has given a sign of life" in told.err
-    assert "resume with: python -m tune --resume r" in told.err
-    assert told.err.count("\n") == 1 and told.err.startswith("failed (exit code 1): ")
-    assert "1 crashed" in told.out and not Path("best.yaml").exists()
+    shown = capsys.readouterr()
+    assert "13 of 14 trials ended, 1 crashed (trial 13: Stalled: no worker has given a sign of life" in shown.err
+    assert "resume with: python -m tune --resume r" in shown.err
+    assert shown.err.count("\n") == 1 and shown.err.startswith("failed (exit code 1): ")
+    assert "1 crashed" in shown.out and not Path("best.yaml").exists()
     monkeypatch.setattr(commands, "run_sweep", recorded_engine("finished", None))
     assert main(["--resume", "r", "--export-recipe", "best.yaml"]) == 0
     assert Path("best.yaml").exists() and parent_status(tmp_path) == "FINISHED"
@@ -89,8 +89,8 @@ def test_trials_that_crashed_are_a_failure_that_names_one_and_the_line_that_resu
 def test_a_spent_budget_is_no_failure_and_says_how_to_go_on(words, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(commands, "run_sweep", recorded_engine("finished", "the budget is spent"))
     assert main([*words, "--time-budget", "1m"]) == 0
-    told = capsys.readouterr().out
-    assert "(the budget is spent)" in told and "--resume r with a larger budget" in told
+    shown = capsys.readouterr().out
+    assert "(the budget is spent)" in shown and "--resume r with a larger budget" in shown
 
 
 def test_a_sweep_that_another_process_holds_is_refused_untouched(words, tmp_path, monkeypatch, capsys) -> None:

@@ -25,8 +25,8 @@ def test_a_sweep_from_the_command_to_the_registry(prepared_boxes, tmp_path: Path
     words += ["--scheduler", "none", "--max-concurrent", "2", "--metric", "label_nll"]
     after = ["--confirm", "2", "--register", "m", "--export-recipe", "best.yaml"]
     assert main([*words, *after]) == 0, capsys.readouterr().err
-    told = capsys.readouterr().out
-    assert "s: finished" in told and "verdict: " in told
+    printed = capsys.readouterr().out
+    assert "s: finished" in printed and "verdict: " in printed
 
     store = Storage(tmp_path / "runs" / "s")
     sweep, result = load_sweep(store), load_result(store)
@@ -79,9 +79,9 @@ def test_trials_that_asha_ended_are_complete_in_mlflow_when_the_command_ends(
         assert run.info.status == "FINISHED" and run.data.tags["objgan.trial_state"] == trial.state
         assert len(run.data.params) > 50
         assert run.data.params["boxes.training.lr"] == str(trial.settings["boxes.training.lr"])
-        told = client.get_metric_history(run.info.run_id, "validation/label_nll")
+        sent = client.get_metric_history(run.info.run_id, "validation/label_nll")
         # A trial may have taken a few more steps before it noticed that ASHA had stopped it.
-        steps, recorded = [metric.step for metric in told], [point.step for point in trial.points]
+        steps, recorded = [metric.step for metric in sent], [point.step for point in trial.points]
         assert steps[: len(recorded)] == recorded and len(set(steps)) == len(steps)
         assert best is not None and run.data.metrics["best_step"] == best.step
         assert run.data.metrics["best_label_nll"] == best.measures["label_nll"]

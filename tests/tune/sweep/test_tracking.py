@@ -9,7 +9,7 @@ import pytest
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_tracker import RUN_FILE, mlflow_client
 from tests.tools.recorded import recorded_sweep
-from tune.cli.artifacts import tell_confirmed, write_outcome
+from tune.cli.artifacts import log_confirmed, write_outcome
 from tune.confirm.result import Confirmed, Retrained
 from tune.sweep.results import Point, Trial
 from tune.sweep.sweep import Goal
@@ -128,7 +128,7 @@ def test_a_verdict_and_its_figures_are_in_the_sweeps_run(uri: str, tmp_path: Pat
     ]
     confirmed = Confirmed("a", 0, Goal("label_f1", "max"), tuple(runs))
     with sweep_run(sweep, uri, print) as tracked:
-        tell_confirmed(tracked, confirmed, print)
+        log_confirmed(tracked, confirmed, print)
     data = mlflow_client(uri).get_run(tracked.tracking.parent).data
     assert data.metrics["confirm/difference/label_f1"] == pytest.approx(0.1)
     assert data.tags["objgan.confirmed"] == "better" and data.tags["objgan.verdict"].startswith("verdict: trial 0")
