@@ -28,6 +28,20 @@ for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
     os.environ.pop(name, None)
 
 
+_RAY_SECONDS = 900
+"""Of a test that starts Ray: several times what the slowest takes on two cores, for a machine that is busy."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start Ray get more time, and under `--dist loadgroup` stay together where they share fixtures."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.timeout(_RAY_SECONDS))
+            shared = "killed_demo" if "killed_demo" in getattr(item, "fixturenames", ()) else item.path.name
+            item.add_marker(pytest.mark.xdist_group(shared))
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The repository's root."""

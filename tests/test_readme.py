@@ -221,7 +221,6 @@ def test_no_document_is_left_out(repository: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_the_commands_of_the_readme_run(repository: Path, killed_demo: KilledDemo) -> None:
     documented = [command for command in commands((repository / "README.md").read_text()) if command != COCO]
     run_all(repository, killed_demo.folder, documented)
@@ -243,7 +242,6 @@ def test_the_commands_run(repository: Path, work: Path, name: str) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["pipelines/README.md", "tune/README.md"])
 def test_the_commands_with_ray_run(
     repository: Path, work: Path, name: str, ray_local: None, monkeypatch: pytest.MonkeyPatch
@@ -259,7 +257,6 @@ def test_the_commands_with_ray_run(
 @pytest.mark.ray
 @pytest.mark.real
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_the_command_for_real_coco_runs(repository: Path, work: Path, shared_coco: Path) -> None:
     run_all(repository, work, [COCO])
     assert (work / "runs" / "coco" / "config.json").exists()

@@ -17,7 +17,7 @@ from pipelines.runtime.prometheus import COUNTERS, GAUGES, HISTOGRAMS
 from tests.tools.cluster_bench import Bench, Jobs, MLflowServer
 from tests.tools.local_cluster import LocalCluster, wait_until, write_token
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 # Not in one piece: `submit` refuses a file that holds a secret of its environment, this one included.
 SECRET = "-".join(("geheim", "0123456789"))
 

@@ -15,7 +15,7 @@ import pytest
 from tests.tools.cluster_bench import Bench, Jobs
 from tests.tools.local_cluster import LocalCluster, Node, wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 DRAIN_S = 30
 """Ray's default; the manifests set 120."""
 

@@ -99,7 +99,6 @@ def test_two_workers_learn_what_one_does(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_a_driver_that_is_stopped_or_killed_goes_on_bit_for_bit(
     prepared: Path, data_config: Config, tmp_path: Path, repository: Path, ray_local: None
 ) -> None:

@@ -9,7 +9,7 @@ from mlflow.tracking import MlflowClient
 
 from tests.tools.killed_demo import EVERY, LONG, KilledDemo
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 STEPS = ["assemble", "boxes", "encoders", "evaluate", "images", "prepare", "register", "sample", "shapes"]
 

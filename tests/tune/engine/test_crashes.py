@@ -134,7 +134,6 @@ def is_whole(result: SweepResult, steps: int = 30) -> bool:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_trial_whose_workers_do_not_start_is_retried(data_config, prepared, tmp_path) -> None:
     sweep = prepared_sweep(data_config, prepared, tmp_path, retries=2, start_deadline=40.0)
     result, lines = drive(sweep, "--hold", "retry 1 of 2")
@@ -145,7 +144,6 @@ def test_a_trial_whose_workers_do_not_start_is_retried(data_config, prepared, tm
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_what_fails_more_often_is_left_for_resume(data_config, prepared, tmp_path) -> None:
     sweep = prepared_sweep(data_config, prepared, tmp_path, retries=1, start_deadline=40.0)
     result, lines = drive(sweep, "--hold", "end of the sweep")
@@ -163,7 +161,6 @@ def test_what_fails_more_often_is_left_for_resume(data_config, prepared, tmp_pat
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_deadline_that_is_too_short_ends_no_trial_for_good(data_config, prepared, tmp_path) -> None:
     """Were it counted as ended, the sweep would have nothing left to do."""
     sweep = prepared_sweep(data_config, prepared, tmp_path, retries=0, start_deadline=0.01)
@@ -176,7 +173,6 @@ def test_a_deadline_that_is_too_short_ends_no_trial_for_good(data_config, prepar
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("who", "why"), [("worker", "WorkerGroupError"), ("trial", "its process was killed")])
 def test_a_trial_whose_process_is_killed_continues_from_its_checkpoint(
     who: str, why: str, data_config, prepared, tmp_path
@@ -190,7 +186,6 @@ def test_a_trial_whose_process_is_killed_continues_from_its_checkpoint(
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_driver_killed_between_a_trials_end_and_its_record_loses_nothing(data_config, prepared, tmp_path) -> None:
     """The trial is done, and its row says `running`, with the last reports missing."""
     sweep = prepared_sweep(data_config, prepared, tmp_path, retries=0)

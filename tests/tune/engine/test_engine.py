@@ -249,7 +249,6 @@ def test_a_population_goes_on_from_the_donors_weights(
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_a_driver_that_is_ended_or_killed_goes_on_to_the_same_end(tmp_path: Path, ray_local: None) -> None:
     """SIGTERM: checkpoints, state interrupted, exit code 143. SIGKILL: nothing. Then all is as if nothing had been."""
     # Long enough after the first report that neither trial is done when the signal comes.

@@ -37,7 +37,6 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_records_that_kill_workers_are_rejected_by_name_and_the_rest_is_prepared(tmp_path, write_coco, scenes) -> None:
     """Of the first shards: one that segfaults, two that are killed, one that takes all memory, one that takes the
     worker with it, and one that a worker died of once, for another's sake."""
@@ -67,7 +66,6 @@ def test_records_that_kill_workers_are_rejected_by_name_and_the_rest_is_prepared
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_shard_that_kills_too_many_workers_is_named_and_the_next_command_goes_on(
     tmp_path, write_coco, scenes
 ) -> None:
