@@ -1,4 +1,7 @@
-"""Leases between genuine processes: killed, stopped, and started at the same moment."""
+"""Leases between genuine processes: killed, stopped, and started at the same moment.
+
+Where only time decides, the lease has a clock of the test's own, and nobody waits.
+"""
 
 import contextlib
 import dataclasses
@@ -7,14 +10,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from objgan.errors import InputError
+from pipelines.storage import lease as lease_module
 from pipelines.storage.lease import BEATS, LEASE, Lease, LeaseInfo, LeaseLost, fence, holder
 from pipelines.storage.storage import Storage
 
@@ -88,6 +92,41 @@ def _ask(process: subprocess.Popen) -> str:
     return process.stdout.readline()
 
 
+class Clock:
+    """Stands in for the module `time`: to sleep is to move it, and what was planned happens on the way."""
+
+    strftime, localtime = staticmethod(time.strftime), staticmethod(time.localtime)
+
+    def __init__(self) -> None:
+        self._epoch, self._now = time.time(), 0.0
+        self._plans: list[tuple[float, Callable[[], object]]] = []
+
+    def time(self) -> float:
+        return self._epoch + self._now
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        end = self._now + seconds
+        while self._plans and self._plans[0][0] <= end:
+            self._now, act = self._plans.pop(0)
+            act()
+        self._now = end
+
+    def plan(self, *plans: tuple[float, Callable[[], object]]) -> None:
+        """Do these things so many seconds from now, instead of what was planned before."""
+        self._plans = [(self._now + seconds, act) for seconds, act in plans]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of all leases of this process."""
+    made = Clock()
+    monkeypatch.setattr(lease_module, "time", made)
+    return made
+
+
 def _foreign(storage: Storage, age: float, ttl: float = 1.0) -> LeaseInfo:
     """A lease of another machine, its last sign of life `age` seconds ago."""
     info = dataclasses.replace(
@@ -99,7 +138,8 @@ def _foreign(storage: Storage, age: float, ttl: float = 1.0) -> LeaseInfo:
 
 
 def _sign(storage: Storage, info: LeaseInfo, age: float = 0.0, beat: int = 7) -> None:
-    storage.write(f"{BEATS}/{info.token}.json", json.dumps({"beat": beat, "time": time.time() - age}))
+    now = lease_module.time.time()
+    storage.write(f"{BEATS}/{info.token}.json", json.dumps({"beat": beat, "time": now - age}))
 
 
 def test_a_run_is_held_and_given_back(tmp_path: Path) -> None:
@@ -196,39 +236,32 @@ def test_a_sleeper_that_nobody_followed_goes_on(tmp_path: Path, repository: Path
         assert _ask(process) == "mine\n"
 
 
-def test_a_holder_elsewhere_is_followed_only_after_its_time(tmp_path: Path) -> None:
+def test_a_holder_elsewhere_is_followed_only_after_its_time(tmp_path: Path, clock: Clock) -> None:
     storage = Storage(tmp_path)
     info = _foreign(storage, age=0, ttl=2.0)
-    alive = threading.Timer(0.6, lambda: _sign(storage, info, beat=8))
-    alive.start()
+    clock.plan((0.6, lambda: _sign(storage, info, beat=8)))
     with pytest.raises(InputError, match=r"on far .*: wait for it to end"):
         Lease.acquire(storage)
+    assert 0.6 <= clock.monotonic() < 2
     # A machine that died a moment ago says nothing more.
-    began = time.monotonic()
+    began = clock.monotonic()
     with Lease.acquire(storage):
-        assert 2 <= time.monotonic() - began < 6
+        assert 2 <= clock.monotonic() - began < 6
 
 
-def test_a_holder_whose_clock_is_wrong_is_watched_by_ours(tmp_path: Path) -> None:
+@pytest.mark.parametrize("age", [3600, -3600])
+def test_a_holder_whose_clock_is_wrong_is_watched_by_ours(tmp_path: Path, clock: Clock, age: float) -> None:
     """Signs of life that look an hour old, or of an hour ahead, but go on: it lives. If they do not, it is dead."""
     storage = Storage(tmp_path)
-    for age in (3600, -3600):
-        info = _foreign(storage, age, ttl=2.0)
-        command = (
-            "import sys, time, json, pathlib\n"
-            "for beat in range(8, 40):\n"
-            f"    time.sleep(0.2); place = pathlib.Path(sys.argv[1]); aside = place.with_suffix('.new')\n"
-            f"    aside.write_text(json.dumps(dict(beat=beat, time=time.time() - {age}))); aside.replace(place)\n"
-        )
-        beating = subprocess.Popen([sys.executable, "-c", command, str(tmp_path / BEATS / f"{info.token}.json")])
-        time.sleep(0.3)
-        with pytest.raises(InputError, match="held by"):
-            Lease.acquire(storage)
-        beating.kill()
-        beating.wait()
-        began = time.monotonic()
-        with Lease.acquire(storage):
-            assert time.monotonic() - began >= (0.6 if age > 0 else 2.0)
+    info = _foreign(storage, age, ttl=2.0)
+    clock.plan(*((0.2 * n, partial(_sign, storage, info, age, beat=8 + n)) for n in range(1, 33)))
+    clock.sleep(0.3)
+    with pytest.raises(InputError, match="held by"):
+        Lease.acquire(storage)
+    clock.plan()
+    began = clock.monotonic()
+    with Lease.acquire(storage):
+        assert clock.monotonic() - began >= (0.6 if age > 0 else 2.0)
 
 
 @pytest.mark.parametrize("dead", [False, True])
