@@ -1,7 +1,6 @@
-"""What the programs of this checkout share before they import anything else: the parser, and types of its options.
+"""The command-line parser of `pipelines`, `tune` and `cluster`, and types of options.
 
-`pipelines`, `tune` and `cluster` all stand on this module. It needs the standard library alone, so that it can say
-which package is missing.
+It needs only the standard library, so that it can report which package is missing.
 """
 
 import argparse
@@ -21,7 +20,7 @@ from pipelines.redaction import redact
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 Location = Path | str
-"""A path on this machine, or the URI of another place."""
+"""A path on this machine, or a URI."""
 T = TypeVar("T")
 GROUPS = (
     "inputs",
@@ -53,7 +52,7 @@ class Parser(argparse.ArgumentParser):
             self.register("action", name, _Once)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Parse; unknown options are an error here already, so that it names the command and comes before others."""
+        """Parse; report unknown options first, and with the usage of their own command."""
         words = list(sys.argv[1:] if args is None else args)
         ends = {action.nargs for action in self._actions}
         if argparse.PARSER not in ends and ("--" in words or argparse.REMAINDER not in ends):
@@ -140,7 +139,7 @@ def read_options(kind: type[T], namespace: argparse.Namespace) -> T:
 
 
 class _Once(argparse._StoreAction):
-    """Stores the value of an option that is given once."""
+    """Stores the value of an option, which may be given once."""
 
     def __call__(
         self,
@@ -163,7 +162,7 @@ class _Once(argparse._StoreAction):
 
 
 class Assignments(argparse._AppendAction):
-    """Collects NAME=VALUE, each name once."""
+    """Collects NAME=VALUE pairs; each name may be given once."""
 
     def __call__(
         self,
@@ -172,7 +171,7 @@ class Assignments(argparse._AppendAction):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        """Add one.
+        """Add a pair.
 
         Raises:
             argparse.ArgumentError: the name has a value already.
@@ -185,13 +184,13 @@ class Assignments(argparse._AppendAction):
 
 
 def location(text: str) -> Location:
-    """A path on this machine (also as `file:///path`), or the URI of another place as it is.
+    """A path on this machine (also as `file:///path`), or any other URI unchanged.
 
     Raises:
-        argparse.ArgumentTypeError: empty, a NUL, a URI that lacks a slash, or a home folder that nobody has.
+        argparse.ArgumentTypeError: empty, a NUL, a URI that lacks a slash, or an unknown home folder.
     """
     if not text or "\0" in text:
-        raise argparse.ArgumentTypeError("is empty or holds a NUL character: give a path or a URI")
+        raise argparse.ArgumentTypeError("is empty or contains a NUL character: give a path or a URI")
     scheme = _SCHEME.match(text)
     if scheme is None:
         return _expanded(text)
@@ -208,7 +207,7 @@ def location(text: str) -> Location:
 
 
 def location_text(text: str) -> str:
-    """As `location`, of an option whose value is repeated to the user as it was given.
+    """As `location`, as text: for values that messages repeat as they were typed.
 
     Raises:
         argparse.ArgumentTypeError: as `location`.
@@ -220,7 +219,7 @@ def local_path(text: str) -> Path:
     """A path on this machine, of an option that takes no URI.
 
     Raises:
-        argparse.ArgumentTypeError: as `location`, or the URI of another place.
+        argparse.ArgumentTypeError: as `location`, or a URI.
     """
     place = location(text)
     if isinstance(place, Path):
@@ -232,7 +231,7 @@ def local_path(text: str) -> Path:
 
 
 def model(text: str) -> Location:
-    """A model: a folder, the URI of one, or MLflow's `models:/NAME@ALIAS` and `runs:/ID/PATH`.
+    """A model: a folder, its URI, or MLflow's `models:/NAME@ALIAS` and `runs:/ID/PATH`.
 
     Raises:
         argparse.ArgumentTypeError: as `location`.
@@ -244,13 +243,11 @@ def _expanded(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise argparse.ArgumentTypeError(
-            f"{text}: there is no such home folder; write the whole path, or set HOME"
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text}: no such home folder; write the whole path, or set HOME") from None
 
 
 def user() -> str:
-    """The name of the user; the number of one that /etc/passwd does not list, as in many containers."""
+    """The name of the user; `uid-NUMBER` if /etc/passwd does not list the user, as in many containers."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
@@ -258,7 +255,7 @@ def user() -> str:
 
 
 def name_user() -> None:
-    """Give a user without a name one, for libraries that ask for it: in this process, and in those that it starts."""
+    """Set USER for a user without a name, because libraries ask for it: here and in child processes."""
     if user() == f"uid-{os.getuid()}":
         os.environ["USER"] = user()
 
@@ -274,15 +271,15 @@ def home() -> Path | None:
 
 
 def no_home() -> str:
-    """One line about a user without a home folder."""
+    """The message for a user without a home folder."""
     return (
-        f"HOME is not set and /etc/passwd has no user {os.getuid()}: set HOME to a folder that this user can write, in "
-        f"which Ray keeps its token"
+        f"HOME is not set and /etc/passwd has no user {os.getuid()}: set HOME to a folder that this user can write to; "
+        f"Ray stores its token there"
     )
 
 
 def missing_package(error: ModuleNotFoundError) -> str | None:
-    """One line about a package that this Python lacks; None: the module is one of ours, and the error a bug."""
+    """The message for a package that this Python lacks; None: the module is ours, and the error is a bug."""
     name = (error.name or "").partition(".")[0]
     if not name or (CHECKOUT / name).is_dir() or (CHECKOUT / f"{name}.py").is_file():
         return None
@@ -292,7 +289,7 @@ def missing_package(error: ModuleNotFoundError) -> str | None:
 
 
 def stop_without(error: ModuleNotFoundError) -> NoReturn:
-    """End a program that cannot import what it needs: one line, exit code 2."""
+    """End a program whose packages are missing: one line, exit code 2."""
     text = missing_package(error)
     if text is None:
         raise error

@@ -1,4 +1,4 @@
-"""What each command does with its options. Settings and inputs are checked before anything starts."""
+"""The commands. Each checks its settings and inputs before anything starts."""
 
 import contextlib
 import shlex
@@ -55,7 +55,7 @@ DEMO_CAPTIONS = (
 
 
 def demo(options: cli.DemoOptions) -> None:
-    """`run` on sample data, then pictures for four captions."""
+    """`run` on sample data, then images for four captions."""
     run_ = Run(_config(options), options.out, Sample(options.images))
     if _dry(options, run_.config):
         return _check_run(options, run_)
@@ -89,14 +89,14 @@ def run(options: cli.RunOptions) -> None:
 
 
 def settings(options: cli.ShowSettingsOptions) -> None:
-    """The settings alone: `--dry-run` of the other commands also looks at data, runs and clusters."""
+    """Print only the settings; `--dry-run` of other commands also checks data, runs and clusters."""
     say(to_yaml(_config(options)))
 
 
 def sample(options: cli.SampleOptions) -> None:
     """Draw the embedded data set."""
     if options.dry_run:
-        say(f"would draw {options.images} pictures from seed {options.seed} into {options.out}")
+        say(f"would draw {options.images} images from seed {options.seed} into {options.out}")
         return
     with Work() as work:
 
@@ -105,11 +105,11 @@ def sample(options: cli.SampleOptions) -> None:
             _progress(done, total)
 
         make_sample(options.out, options.images, options.seed, progress=progress)
-    say(f"{options.images} pictures with instances and captions: {options.out}")
+    say(f"{options.images} images with instances and captions: {options.out}")
 
 
 def prepare(options: cli.PrepareOptions) -> None:
-    """COCO files to shards."""
+    """Convert COCO files to shards."""
     config, source = _config(options), source_of(options)
     how = Options(options.format, options.strict, options.retry_rejected, options.vectors)
     if _dry(options, config):
@@ -128,14 +128,14 @@ def prepare(options: cli.PrepareOptions) -> None:
 
 
 def train(options: cli.TrainOptions) -> None:
-    """One stage, begun or continued."""
+    """Train or resume one stage."""
     config = _config(options)
     _dry(options, config)
     train_command.train(options, config)
 
 
 def evaluate(options: cli.EvaluateOptions) -> None:
-    """Measures of a finished model."""
+    """Measure a finished model."""
     with local_model(options.model, tracking_uri(RUNS)) as model, at_hand("--judges", options.judges) as judges:
         asked = Evaluation(
             model,
@@ -151,11 +151,11 @@ def evaluate(options: cli.EvaluateOptions) -> None:
             measured = evaluation.evaluate(asked, say, job_status=job_status)
             evaluation.save(measured, options.out)
     say(measured.text())
-    say(f"measures, samples and pictures: {options.out}")
+    say(f"metrics, samples and pictures: {options.out}")
 
 
 def judges(options: cli.JudgesOptions) -> None:
-    """Second encoders and the judge of objects, trained or trained on."""
+    """Train or resume the second encoders and the judge of objects."""
     config = _config(options)
     dry = _dry(options, config)
     jobs, skipped = judge_jobs(config, options.data, options.out)
@@ -182,7 +182,7 @@ def judges(options: cli.JudgesOptions) -> None:
 
 
 def register(options: cli.RegisterOptions) -> None:
-    """A model folder, or a run's four stages, into the registry."""
+    """Register a model folder, or the four stages of a run."""
     uri = tracking_uri(RUNS)
     if options.model is not None and options.run is not None:
         raise InputError("register: give --model LOCATION or --run ID, not both")
@@ -196,7 +196,7 @@ def register(options: cli.RegisterOptions) -> None:
 
 
 def generate(options: cli.GenerateOptions) -> None:
-    """Captions to pictures."""
+    """Generate images for captions."""
     captions = read_captions(options.captions) if options.captions else []
     captions += [options.caption] if options.caption is not None else []
     job = GenerateJob(
@@ -207,7 +207,7 @@ def generate(options: cli.GenerateOptions) -> None:
 
 @contextlib.contextmanager
 def _held(options: cli.HeldOptions, stage: str, *marks: str) -> Iterator[JobStatus]:
-    """The folder `--out`, for this command alone: by a lock on this machine, by the run's lease among machines."""
+    """Hold the folder `--out`: by a lock on this machine, by a lease among machines."""
     store = Storage(options.out)
     with exclusive(options.out), Lease.acquire(store, wait=options.wait, log=say):
         refuse_reuse(store, *marks)
@@ -216,7 +216,7 @@ def _held(options: cli.HeldOptions, stage: str, *marks: str) -> Iterator[JobStat
 
 
 def _check_held(options: cli.HeldOptions, *marks: str) -> None:
-    """What `_held` would refuse, without leaving anything."""
+    """Make the checks of `_held`, without writing anything."""
     store = Storage(options.out)
     check_free(store)
     refuse_reuse(store, *marks)
@@ -238,7 +238,7 @@ def _dry(options: cli.DryRunOptions, config: Config) -> bool:
 
 
 def _check_run(options: cli.RunOptions | cli.DemoOptions, run_: Run) -> None:
-    """What is to be done, and all that `run` would be refused for before its first step, without leaving anything."""
+    """Print the steps, and make all checks of `run` before its first step, without writing anything."""
     work, config = run_.plan(), run_.config
     say("\n".join(f"# {line}" for line in describe(work).splitlines()))
     for stage in STAGES:

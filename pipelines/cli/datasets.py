@@ -1,4 +1,4 @@
-"""The commands that only look at prepared data. They do without Ray, and do not wait for its import."""
+"""Commands that only read prepared data. They do not import Ray."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from pipelines.runtime.console import say
 
 
 def verify(options: VerifyOptions) -> None:
-    """Everything that is wrong with prepared data."""
+    """Report all faults of prepared data."""
     found = verify_data(options.data, say, options.processes)
     say(found.summary())
     if found.faults:
@@ -23,7 +23,7 @@ def verify(options: VerifyOptions) -> None:
 
 
 def inspect(options: InspectOptions) -> None:
-    """Statistics on the terminal, and a page with plots and samples."""
+    """Print statistics, and write a page with plots and samples."""
     splits = SPLITS if options.split is None else (options.split,)
     found = survey(options.data, options.samples, options.seed, splits, _aside if options.json else say)
     # Imports torch, for the colours of the drawings: an error above should not wait for it.
@@ -43,5 +43,5 @@ def inspect(options: InspectOptions) -> None:
 
 
 def _aside(text: str) -> None:
-    """Beside the JSON."""
+    """Print to stderr, because stdout has the JSON."""
     print(redact(text), file=sys.stderr, flush=True)

@@ -34,7 +34,7 @@ def from_zero(text: str) -> int:
 
 
 def worker_range(text: str) -> tuple[int, int | None]:
-    """N, or N-M: the least, and the most where it is given."""
+    """N, or N-M: minimum and maximum."""
     least, dash, most = text.partition("-")
     return whole(least, 1), whole(most, 1) if dash else None
 
@@ -43,19 +43,19 @@ def whole(text: str, least: int) -> int:
     """A whole number of at least `least`.
 
     Raises:
-        argparse.ArgumentTypeError: it is none.
+        argparse.ArgumentTypeError: not a number, or under `least`.
     """
     try:
         value = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if value < least:
-        raise argparse.ArgumentTypeError(f"{text} is under {least}")
+        raise argparse.ArgumentTypeError(f"{text} is under {least}, the minimum")
     return value
 
 
 def split_name(text: str) -> str:
-    """The name of a way to divide, or the path of a file of ids."""
+    """A named division, or the path of a JSON file of ids."""
     return text if text in NAMED else str(command_line.local_path(text))
 
 
@@ -403,35 +403,35 @@ class ExplainOptions(Options):
 
 
 def source_of(options: SourceOptions) -> CocoSource | None:
-    """The data set that the options name; None: none, the embedded sample is meant.
+    """The data set that the options name; None: the embedded sample.
 
     Raises:
-        InputError: a part of it is not given, or not what it should be.
+        InputError: a part is missing or invalid.
     """
     if not (options.instances or options.captions or options.images):
         return None
     if not (options.instances and options.captions):
-        raise InputError("give both --instances FILE and --captions FILE, or none of them for the sample data")
+        raise InputError("give both --instances FILE and --captions FILE, or neither for the sample data")
     first, *more = _parts(options.images, options.instances, options.captions)
     split = load_split(options.split) if options.split != "hash" else Split()
     val2014 = load_ids(options.val2014) if options.val2014 else frozenset()
     synonyms = read_synonyms(options.synonyms) if options.synonyms else {}
     source = CocoSource(first.images, first.instances, first.captions, split, val2014, synonyms, tuple(more))
-    # Now, not once Ray has been started.
+    # Check before Ray starts.
     source.check()
     return source
 
 
 def _parts(images: Sequence[Location], instances: Sequence[Path], captions: Sequence[Path]) -> list[CocoPart]:
-    """The parts of a data set, paired in order; all of them may have one folder of images."""
+    """The parts of a data set, paired in order; they may share one folder of images."""
     if len(instances) != len(captions):
         raise InputError(
-            f"--instances and --captions are paired in order, and are given {len(instances)} and {len(captions)} "
-            f"times: give both for each part of the data set"
+            f"--instances and --captions are paired in order, but given {len(instances)} and {len(captions)} times: "
+            f"give both for each part of the data set"
         )
     if len(images) not in (0, 1, len(instances)):
         raise InputError(
-            f"--images and --instances are paired in order, and are given {len(images)} and {len(instances)} times: "
+            f"--images and --instances are paired in order, but given {len(images)} and {len(instances)} times: "
             f"give one folder of images for each part of the data set, or one for all"
         )
     folders: list[Location | None] = [*images] if images else [None]
@@ -443,22 +443,22 @@ def read_synonyms(path: Path) -> dict[str, list[str]]:
     """Class -> words by which captions name it.
 
     Raises:
-        InputError: no such file, or another content.
+        InputError: no such file, or content of another form.
     """
     content = read_json(path, "--synonyms")
     lists = content.values() if isinstance(content, dict) else [None]
     if not all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in lists):
-        raise InputError(f'--synonyms: {path} is not of the form {{"class": ["word", ...]}}; write it so')
+        raise InputError(f'--synonyms: {path} must have the form {{"class": ["word", ...]}}')
     return dict(content)
 
 
 def with_workers(assignments: Sequence[str], workers: Sequence[str]) -> list[str]:
-    """The assignments of `--set`, and those that `--workers` stands for.
+    """The assignments of `--set` and of `--workers`.
 
     Raises:
-        InputError: both say how many workers there are.
+        InputError: both set the number of workers.
     """
     given = {assignment.partition("=")[0] for assignment in assignments}
     if twice := given & {assignment.partition("=")[0] for assignment in workers}:
-        raise InputError(f"--workers and --set {min(twice)} say the same thing: give one of them")
+        raise InputError(f"--workers and --set {min(twice)} set the same setting: give one of them")
     return [*assignments, *workers]

@@ -1,4 +1,4 @@
-"""`python -m pipelines runs [list|status|gc|send]` and `check-mlflow`, which do without Ray and its import."""
+"""`python -m pipelines runs [list|status|gc|send]` and `check-mlflow`, which do not import Ray."""
 
 import json
 
@@ -14,18 +14,18 @@ from pipelines.tracking.tracker import known_run, prepare_store, tracking_uri
 
 
 class NotSent(SystemExit):
-    """MLflow is still away."""
+    """MLflow is still unreachable."""
 
     def __str__(self) -> str:
-        return "MLflow does not answer"
+        return "MLflow is not reachable"
 
 
 def runs(options: RunsOptions) -> None:
-    """What runs there are, and what is left of them to tidy up or to send to MLflow.
+    """List runs, show one, remove leftovers, or upload queued metrics to MLflow.
 
     Raises:
-        InputError: no such run, or none named where one is needed.
-        NotSent: where MLflow still does not answer.
+        InputError: no such run, or a missing name.
+        NotSent: MLflow is still unreachable.
     """
     base = Storage(options.storage)
     if options.action == "list":
@@ -36,7 +36,7 @@ def runs(options: RunsOptions) -> None:
         return
     if options.run is None:
         known = ", ".join(info.name for info in find_runs(base)[:20]) or "none"
-        raise InputError(f"runs {options.action}: say which run; known in {shown(base)} are {known}")
+        raise InputError(f"runs {options.action}: name a run; runs in {shown(base)}: {known}")
     if options.action == "status":
         _status(base, options.run, options.json)
     else:
@@ -44,10 +44,10 @@ def runs(options: RunsOptions) -> None:
 
 
 def check_mlflow(options: CheckMlflowOptions) -> None:
-    """See that MLflow answers, before hours of work depend on it; a run that began before goes on without it.
+    """Check that MLflow is reachable; a run that began before may continue without it.
 
     Raises:
-        InputError: it does not answer, and no stage of the run has begun.
+        InputError: it is unreachable, and no stage of the run has begun.
     """
     stores = [Storage(options.storage).child(options.run).child(stage) for stage in STAGES] if options.run else []
     begun = next((store for store in stores if known_run(store) is not None), None)
@@ -56,9 +56,9 @@ def check_mlflow(options: CheckMlflowOptions) -> None:
     except InputError as error:
         if begun is None:
             raise
-        say(f"{error}; the run has begun, and what it measures is kept until MLflow answers")
+        say(f"{error}; the run has begun, so its metrics are queued until MLflow is reachable")
         return
-    say("MLflow answers")
+    say("MLflow is reachable")
 
 
 def _list(base: Storage, as_json: bool) -> None:
@@ -70,7 +70,7 @@ def _list(base: Storage, as_json: bool) -> None:
 
 
 def _tidy(base: Storage, dry: bool) -> None:
-    from pipelines.runs.cleanup import collect, collect_models, reconcile  # checkpoints are read with torch, a second
+    from pipelines.runs.cleanup import collect, collect_models, reconcile  # imports torch: a second
 
     uri = tracking_uri(RUNS)
     collect(base, dry, say)

@@ -1,4 +1,4 @@
-"""`train`: its options become a job, checked before anything starts; then training, a replay or a profile."""
+"""`train`: makes a job of its options and checks it; then trains, replays a step or profiles."""
 
 import shlex
 import tempfile
@@ -24,10 +24,10 @@ from pipelines.training.replay import check_replay, replay
 
 
 def train(options: TrainOptions, config: Config) -> None:
-    """What the command does; with `--dry-run`, all of its checks and nothing else.
+    """Train, replay or profile; with `--dry-run`, only check.
 
     Raises:
-        InputError: what it would be refused for.
+        InputError: a check failed.
     """
     stage_class(options.stage)
     if options.dry_run:
@@ -48,7 +48,7 @@ def train(options: TrainOptions, config: Config) -> None:
 
 
 def _check(options: TrainOptions, config: Config) -> None:
-    """All that the command would check, without leaving anything."""
+    """Make all checks of the command, without writing anything."""
     with tempfile.TemporaryDirectory() as scratch:
         _check_all(options, config, Path(scratch))
 
@@ -56,7 +56,7 @@ def _check(options: TrainOptions, config: Config) -> None:
 def _check_all(options: TrainOptions, config: Config, scratch: Path) -> None:
     if options.replay is not None:
         check_replay(fetched("--replay", options.replay, scratch), _replay_needs(options, scratch))
-        say(f"# would do the step in {typed_again(str(options.replay))} again")
+        say(f"# would repeat the step in {typed_again(str(options.replay))}")
         return
     job = _job(options, config, scratch)
     check_job(job)
@@ -70,7 +70,7 @@ def _check_all(options: TrainOptions, config: Config, scratch: Path) -> None:
     steps = job.total_steps(len(job.reader("train")))
     newest = job.checkpoints().newest(set_aside=False)
     begun = f"resume from {newest[0]}" if newest else "begin"
-    say(f"# {options.stage}: would {begun} in {store}, {steps} steps in all, on data {job.data}")
+    say(f"# {options.stage}: would {begun} in {store}, {steps} steps in total, on data {job.data}")
 
 
 def _replay_needs(options: TrainOptions, near: Path) -> dict[str, Path]:
@@ -81,7 +81,7 @@ def _replay_needs(options: TrainOptions, near: Path) -> dict[str, Path]:
 def _train(options: TrainOptions, job: TrainJob) -> None:
     uri, store = tracking_uri(RUNS), job.store()
     tags = {"objgan.run": options.run, "objgan.step": options.stage}
-    # First the lease: a driver that is refused must not touch the MLflow run of the one that holds it.
+    # The lease comes first: a refused driver must not change the MLflow run of the holder.
     with Lease.acquire(store, wait=options.wait, log=say) as lease:
         refuse_reuse(store, SETTINGS_FILE)
         prepare_store(uri, store)

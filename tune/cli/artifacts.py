@@ -111,7 +111,7 @@ def _log_best(sweep: Sweep, result: SweepResult, log: Log) -> None:
 
 
 def _log_to_mlflow(sweep: Sweep, figures: Mapping[str, float], tags: Mapping[str, str], log: Log) -> None:
-    """Metrics with the current time as step: a resumed sweep logs newer ones."""
+    """Log metrics whose value changed, and tags: a resumed sweep adds newer values."""
     where = sweep.tracking
     if where is None or where.parent is None:
         return

@@ -1,4 +1,4 @@
-"""What each command does with its options. Everything that can be wrong is found before anything starts."""
+"""The sweep command. It makes all checks before anything starts."""
 
 import shlex
 from dataclasses import replace
@@ -34,7 +34,7 @@ from tune.sweep.trial_store import ENDED, load_result
 
 
 class SweepStopped(SystemExit):
-    """The sweep ended with trials left: it was asked to stop, or trials crashed. All results are kept."""
+    """The sweep ended with unfinished trials: it was stopped, or trials crashed. All results are stored."""
 
     def __init__(self, text: str, code: int) -> None:
         super().__init__(code)
@@ -45,7 +45,7 @@ class SweepStopped(SystemExit):
 
 
 def sweep(options: SweepOptions) -> None:
-    """Do a sweep, or go on with it; then confirm, write down and register its best trial."""
+    """Run or resume a sweep; then confirm, export and register its best trial."""
     asked, begun = sweep_of(options)
     check_sweep(asked)
     _check_afterwards(options, asked)
@@ -55,7 +55,7 @@ def sweep(options: SweepOptions) -> None:
     if options.resume is None:
         refuse_reuse(asked.store(), FILE)
     uri = tracking_uri(RUNS)
-    # First the lease: a driver that is refused must not touch the MLflow runs of the one that holds the sweep.
+    # The lease comes first: a refused driver must not change the MLflow runs of the holder.
     with Lease.acquire(asked.store(), log=say) as lease, sweep_run(asked, uri, say) as tracked:
         result = _run(options, tracked, begun, lease)
         say(f"\n{table(result, tracked.goal)}\n\n{summary(tracked, result)}")
@@ -86,7 +86,7 @@ def _afterwards(options: SweepOptions, tracked: Sweep, result: SweepResult, uri:
     if options.register is None:
         return
     if confirmed is not None and confirmed.outcome == "worse":
-        say("not registered: the recipe's settings are better")
+        say("not registered, because the recipe's settings are better")
         return
     done = promote(candidate(tracked, best_trial(tracked, result), options.rest), options.register, uri, confirmed)
     log_registered(tracked, done.uri, say)
@@ -98,7 +98,7 @@ def _confirm(options: SweepOptions, tracked: Sweep, result: SweepResult) -> conf
     with ray_session(options.address):
         import ray
 
-        # As many at once as there would be trials.
+        # As many runs at a time as trials would fit.
         wanted = replace(tracked, budget=replace(tracked.budget, trials=2 * options.confirm))
         room = plan_resources(wanted, ray.cluster_resources(), own_cores(options.address))
         say(f"\nconfirm: trial {best.number}'s settings and the recipe's, {options.confirm} other seeds each")
@@ -113,7 +113,7 @@ def _check_afterwards(options: SweepOptions, asked: Sweep) -> None:
     if options.rest is None:
         return
     if options.register is None:
-        raise InputError("--rest goes with --register NAME: it says where the other stages of the model are")
+        raise InputError("--rest goes with --register NAME: it names the run with the other stages of the model")
     own = {*asked.stages, *(["encoders"] if asked.encoders is not None else [])}
     for stage in STAGES:
         if stage not in own:
@@ -132,7 +132,7 @@ def _dry_run(options: SweepOptions, asked: Sweep) -> None:
     text, fits = plan_text(asked, cluster, options.address, options.confirm)
     say(text)
     if not fits:
-        raise InputError("this sweep cannot run as it is: see `room`")
+        raise InputError('not enough resources for this sweep; see the line "room" above')
 
 
 def _stopped(options: SweepOptions, there: Sweep, result: SweepResult) -> SweepStopped:

@@ -1,4 +1,4 @@
-"""What a sweep costs and whether there is room for it: what `--dry-run` prints."""
+"""The cost of a sweep, and whether its trials fit: the output of `--dry-run`."""
 
 import math
 from collections.abc import Mapping
@@ -30,14 +30,14 @@ class StageCost:
 
 
 def here() -> dict[str, float]:
-    """Resources of this machine, as Ray would find them."""
+    """Resources of this machine, as Ray detects them."""
     import torch
 
     return {"CPU": float(available_cores()), "GPU": float(torch.cuda.device_count())}
 
 
 def stage_costs(sweep: Sweep) -> list[StageCost]:
-    """Each stage of a trial that runs to its end, by the settings before the search changes any."""
+    """The cost of each stage of a complete trial, with the settings before the search changes them."""
     costs = []
     for stage in sweep.stages:
         job = job_of(sweep, sweep.config, stage, "trials/check")
@@ -60,7 +60,7 @@ def known_speed(sweep: Sweep, stage: str) -> tuple[float, str] | None:
 
 
 def plan_text(sweep: Sweep, cluster: Mapping[str, float], address: str | None, confirm: int = 0) -> tuple[str, bool]:
-    """What would be done, and whether it can run."""
+    """The plan of a sweep, and whether it can run."""
     local = address is None
     room: Allotment | None = None
     try:
@@ -110,7 +110,7 @@ def _trials_text(sweep: Sweep, room: Allotment | None) -> str:
 def _cost_text(cost: StageCost) -> str:
     said = f"{cost.stage}: {cost.steps} steps of {cost.batch_size} samples, {_count(cost.reports, 'report')}"
     if cost.seconds_per_step is None:
-        return f"{said}; how long takes a first run to say"
+        return f"{said}; duration unknown before a first run"
     return f"{said}; about {span(cost.steps * cost.seconds_per_step)} of steps (as fast as {cost.run})"
 
 
@@ -124,12 +124,12 @@ def _total_text(sweep: Sweep, costs: list[StageCost], room: Allotment | None) ->
     kind = "GPU" if room.use_gpu else "CPU"
     total = sweep.budget.trials * seconds
     hours = total * room.workers / 3600
-    return f"{said}: {hours:.3g} {kind} hours, {span(total / room.concurrent)}, and some seconds a trial to start"
+    return f"{said}: {hours:.3g} {kind} hours, {span(total / room.concurrent)}, plus some seconds per trial to start"
 
 
 def _confirm_text(seeds: int, costs: list[StageCost], room: Allotment | None) -> str:
     seconds = _seconds(costs)
-    said = f"{2 * seeds} more runs to their end: the best settings and the recipe's with {seeds} other seeds each"
+    said = f"{2 * seeds} more complete runs: the best settings and the recipe's with {seeds} other seeds each"
     return said if seconds is None or room is None else f"{said}; {span(2 * seeds * seconds / room.concurrent)}"
 
 
@@ -147,7 +147,7 @@ def _seconds(costs: list[StageCost]) -> float | None:
 
 
 def _same_size(theirs: Any, sweep: Sweep, stage: str) -> bool:
-    """Whether a run had the same batch, data and networks, whatever its rates."""
+    """Whether a run had the same batch, data and networks."""
     if not isinstance(theirs, dict):
         return False
     searched = set(sweep.space.knobs)

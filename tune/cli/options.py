@@ -1,4 +1,4 @@
-"""Options of `python -m tune` to a sweep, checked against settings, data and storage before the start."""
+"""Make a sweep of its options, checked against settings, data and storage before the start."""
 
 import math
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ _TRIALS = 16
 
 
 def sweep_of(options: SweepOptions) -> tuple[Sweep, bool]:
-    """The sweep that the options mean, and whether it was begun before.
+    """The sweep that the options describe, and whether it was begun before.
 
     Raises:
-        InputError: anything about it that would fail later.
+        InputError: a fault that would stop it later.
     """
     if options.resume is not None:
         known = _with_secrets(known_sweep(options.storage, options.resume), options)
@@ -38,14 +38,14 @@ def sweep_of(options: SweepOptions) -> tuple[Sweep, bool]:
         return sweep, False
     if different := changed(sweep, before):
         raise InputError(
-            f"{sweep.store()} was begun differently ({'; '.join(different[:3])}): --resume {sweep.run} goes on "
-            f"with it, or use another --run"
+            f"{sweep.store()} was begun differently ({'; '.join(different[:3])}): resume it "
+            f"with --resume {sweep.run}, or use another --run"
         )
     return sweep, True
 
 
 def _with_secrets(known: Sweep, options: SweepOptions) -> Sweep:
-    """A sweep with the whole URI of its data: `sweep.json` keeps no passwords.
+    """A sweep with the whole URI of its data: `sweep.json` stores no passwords.
 
     Raises:
         InputError: the URI is not among the options.
@@ -54,7 +54,7 @@ def _with_secrets(known: Sweep, options: SweepOptions) -> Sweep:
         return known
     if redact(str(options.data)) != known.data:
         raise InputError(
-            f"--resume {known.run}: the address of its data holds a password, which sweep.json does not keep: add "
+            f"--resume {known.run}: the address of its data contains a password, which sweep.json does not store: add "
             f"--data with the whole address ({known.data})"
         )
     return replace(known, data=options.data)
@@ -85,7 +85,7 @@ def _new(options: SweepOptions) -> Sweep:
 
 
 def _resumed(options: SweepOptions, config: Config) -> Config:
-    """The settings of a sweep that is resumed: how it uses machines may change, what its trials learn may not.
+    """The settings of a resumed sweep: only its use of machines may change.
 
     Raises:
         InputError: other settings were given.
@@ -98,7 +98,7 @@ def _resumed(options: SweepOptions, config: Config) -> Config:
     if others:
         raise InputError(
             f"--resume {options.resume}: {others[0]} would change what the trials learn; a resumed sweep takes "
-            f"--set compute.NAME=VALUE alone"
+            f"only --set compute.NAME=VALUE"
         )
     values = config.model_dump()
     for word in words:
@@ -110,21 +110,21 @@ def _stages(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         stage_class(name)
     if len(set(names)) < len(names):
-        raise InputError(f"stages {' '.join(names)}: one of them is there twice")
+        raise InputError(f"stages {' '.join(names)}: a stage is given twice")
     if "encoders" in names[1:]:
-        raise InputError(f"stages {' '.join(names)}: encoders come first, the others are built on them")
+        raise InputError(f"stages {' '.join(names)}: encoders come first, because the others need them")
     return tuple(names)
 
 
 def _encoders(given: Path | None, config: Config, stages: tuple[str, ...]) -> Path | None:
     if "encoders" in stages:
         if given is not None:
-            raise InputError("--encoders: the sweep trains encoders of its own: leave out one of the two")
+            raise InputError("--encoders: the sweep trains its own encoders: leave out one of the two")
         return None
     needing = [stage for stage in stages if needed_stages(config, stage)]
     if needing and given is None:
         raise InputError(
-            f"stage {needing[0]} is built on encoders: give --encoders DIR (train them with `python -m pipelines train "
+            f"stage {needing[0]} needs encoders: give --encoders DIR (train them with `python -m pipelines train "
             f"encoders`), or sweep `encoders {' '.join(stages)}`"
         )
     return given.expanduser().resolve() if needing and given else None
@@ -145,23 +145,23 @@ def _budget(options: SweepOptions, before: Budget) -> Budget:
         retries=before.retries if options.trial_retries is None else options.trial_retries,
     )
     if given.trials < before.trials and options.resume is not None:
-        raise InputError(f"--trials {given.trials}: the sweep was begun with {before.trials}, and never gets fewer")
+        raise InputError(f"--trials {given.trials}: the sweep was begun with {before.trials}; it never gets fewer")
     assert given.seconds is None or math.isfinite(given.seconds)
     return given
 
 
 def goal_of(stage: str, metric: str | None, mode: str | None) -> Goal:
-    """The goal that `--metric` and `--mode` name; the stage's objective where they name none.
+    """The goal of `--metric` and `--mode`; by default the stage's objective.
 
     Raises:
-        InputError: an unknown stage, or a name that is no held-out measure of it; those that are are listed.
+        InputError: an unknown stage, or a name that is none of its held-out metrics; they are listed.
     """
     kind = stage_class(stage)
     metric = metric or kind.objective[0]
     if metric not in kind.measures:
         names = ", ".join(f"{name} ({best})" for name, best in kind.measures.items())
         raise InputError(
-            f"--metric {metric}: no held-out measure of stage {stage}:{did_you_mean(metric, kind.measures)} Choose one "
-            f"of {names}; losses of a GAN do not say what is better"
+            f"--metric {metric}: not a held-out metric of stage {stage}:{did_you_mean(metric, kind.measures)} Choose "
+            f"one of {names}; losses of a GAN do not show which trial is better"
         )
     return Goal(metric, "max" if (mode or kind.measures[metric]) == "max" else "min")

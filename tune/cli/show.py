@@ -1,4 +1,4 @@
-"""The commands that only look: a sweep as it stands, a default space. They do without Ray, and without its import."""
+"""The commands `show` and `space`, which do not import Ray."""
 
 import json
 import sys
@@ -19,40 +19,40 @@ from tune.sweep.trial_store import load_result
 
 
 def show(options: ShowOptions) -> None:
-    """A sweep as it stands."""
-    there = known_sweep(options.storage, options.run)
-    store = there.store()
+    """Show a sweep, running or not."""
+    sweep = known_sweep(options.storage, options.run)
+    store = sweep.store()
     result = load_result(store)
     if result is None:
         raise InputError(f"{store}: the sweep has no trials yet")
     if options.json:
         print(
-            json.dumps({"state": result.state, "seconds": result.seconds, "trials": rows(result, there.goal)}, indent=1)
+            json.dumps({"state": result.state, "seconds": result.seconds, "trials": rows(result, sweep.goal)}, indent=1)
         )
     else:
-        say(f"{table(result, there.goal)}\n\n{summary(there, result)}")
+        say(f"{table(result, sweep.goal)}\n\n{summary(sweep, result)}")
         if (seen := find_sweep(Storage(options.storage), options.run)) is not None and seen.to_resume:
             say(f"to resume: {seen.to_resume}")
         if (confirmed := confirmation.load(store)) is not None:
             say(f"\n{confirmed.text()}")
     if options.pictures:
-        # Plots are a second of import.
+        # Imports plots: a second.
         from tune.cli.artifacts import write_outcome
 
-        write_outcome(there, result, say)
+        write_outcome(sweep, result, say)
     if options.export_recipe is not None:
-        export_recipe(there, result, options.export_recipe, say)
+        export_recipe(sweep, result, options.export_recipe, say)
 
 
 def space(options: SpaceOptions) -> None:
-    """The default space, for a file."""
-    head = f"# Search space of {' '.join(options.stages)}: change it, and give it back with --space FILE.\n\n"
+    """Print the default space, or write it to a file."""
+    head = f"# Search space of {' '.join(options.stages)}: edit it, and pass it with --space FILE.\n\n"
     text = head + write_space(default_space(options.stages))
     if options.out is None:
         sys.stdout.write(text)
         return
     if options.out.exists():
-        raise InputError(f"--out: {options.out} is there already, and may have been changed by hand: name another file")
+        raise InputError(f"--out: {options.out} exists, and may have been changed by hand: name another file")
     try:
         write_atomically(options.out, text)
     except OSError as error:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from objgan.errors import InputError, shown
+from objgan.errors import InputError, shown, unknown
 from objgan.vocabulary import normalise
 from pipelines.data.prepare.coco_records import (
     CAPTIONS,
@@ -72,10 +72,7 @@ def ingest(source: CocoSource, work: Path, sizes: Sizes | None = None, log: Log 
     classes, categories = read_all_classes([part.instances for part in source.parts])
     strange = sorted(source.synonyms.keys() - set(classes))
     if strange:
-        raise InputError(
-            f"--synonyms: {source.named('instances')} has no category {strange[0]!r}; there are "
-            f"{', '.join(classes):.200}"
-        )
+        raise unknown("class", strange[0], classes, f"--synonyms: {source.named('instances')}: ")
     work.mkdir(parents=True, exist_ok=True)
     reading = _Reading(source, work, sizes)
     rejected = write_rejects(work / UNREAD, reading.all())

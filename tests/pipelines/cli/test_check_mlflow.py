@@ -29,7 +29,7 @@ def test_a_server_that_does_not_answer_is_one_line(capsys: pytest.CaptureFixture
 def test_a_run_that_began_before_does_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Storage(tmp_path / "runs" / "first" / "boxes").write(RUN_FILE, "abc\n")
     assert main(["check-mlflow", "--run", "first"]) == 0
-    assert "is kept until MLflow answers" in capsys.readouterr().out
+    assert "its metrics are queued until MLflow is reachable" in capsys.readouterr().out
     assert main(["check-mlflow", "--run", "other"]) == 2
 
 

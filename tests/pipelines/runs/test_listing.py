@@ -142,7 +142,7 @@ def test_the_command_lists_and_tells(killed: Path, tmp_path: Path, capsys: pytes
     assert main(["runs", "status", "other", *place]) == 2
     assert "no run other in" in (told := capsys.readouterr().err) and "killed/boxes" in told
     assert main(["runs", "send", *place]) == 2
-    assert "say which run" in capsys.readouterr().err
+    assert "name a run" in capsys.readouterr().err
     assert main(["runs", "--storage", str(tmp_path / "none")]) == 0
     assert "no runs in" in capsys.readouterr().out
 
@@ -249,7 +249,7 @@ def test_sending_to_a_server_that_is_away_fails_and_keeps(
     OfflineQueue(Storage(run)).add([Metrics({"loss": 1.0}, 1)])
     assert main(["runs", "send", "a", "--storage", str(tmp_path)]) == 1
     said = capsys.readouterr()
-    assert "1 metric and 0 pictures are queued in" in said.out and "MLflow does not answer" in said.err
+    assert "1 metric and 0 pictures are queued in" in said.out and "MLflow is not reachable" in said.err
     assert OfflineQueue(Storage(run)).summary().metrics == 1
 
 

@@ -55,12 +55,12 @@ def test_what_cannot_be_typed(words: list[str], capsys) -> None:
     [
         (["boxe"], "unknown stage 'boxe'"),
         (["boxes", "--metric", "label_f"], "did you mean label_f1.*count_error .min"),
-        (["boxes", "--metric", "likelihood/label"], "losses of a GAN do not say"),
+        (["boxes", "--metric", "likelihood/label"], "losses of a GAN do not show"),
         (["boxes", "--recipe", "huge"], "unknown recipe 'huge'"),
         (["boxes", "--space", "nothing.yaml"], "--space: cannot read nothing.yaml"),
         (["boxes", "boxes"], "twice"),
         (["boxes", "encoders"], "encoders come first"),
-        (["images"], "built on encoders: give --encoders DIR"),
+        (["images"], "needs encoders: give --encoders DIR"),
         (["encoders", "--encoders", "x"], "leave out one"),
         (["boxes", "--data", "nowhere"], "nowhere"),
         (["boxes", "--rest", "first"], "--rest goes with --register"),
@@ -88,7 +88,7 @@ def test_a_dry_run_prints_space_cost_and_room_and_starts_nothing(prepared_boxes,
         "5, 1 at once",
         "boxes: 6 steps of 6 samples, 3 reports",
         "at most 30 steps",
-        "6 more runs",
+        "6 more complete runs",
         "2:00:00",
     ):
         assert part in printed, part

@@ -113,4 +113,4 @@ def test_settings_that_are_worse_are_not_registered(words, tmp_path, monkeypatch
     monkeypatch.setattr(commands, "run_sweep", recorded_engine("finished", None))
     monkeypatch.setattr(commands, "_confirm", lambda *given: confirmed([0.5, 0.51, 0.52], [0.6, 0.61, 0.62]))
     assert main([*words, "--confirm", "3", "--register", "m"]) == 0
-    assert "not registered: the recipe's settings are better" in capsys.readouterr().out
+    assert "not registered, because the recipe's settings are better" in capsys.readouterr().out

@@ -138,8 +138,8 @@ def test_boxes_alone(coco: Coco2017, tmp_path: Path, data_config: Config) -> Non
 @pytest.mark.parametrize(
     ("removed", "words"),
     [
-        ("--captions", "--instances and --captions are paired in order, and are given 2 and 1 times"),
-        ("--instances", "--instances and --captions are paired in order, and are given 1 and 2 times"),
+        ("--captions", "--instances and --captions are paired in order, but given 2 and 1 times"),
+        ("--instances", "--instances and --captions are paired in order, but given 1 and 2 times"),
     ],
 )
 def test_files_that_cannot_be_paired_are_refused(
@@ -151,7 +151,7 @@ def test_files_that_cannot_be_paired_are_refused(
     assert words in capsys.readouterr().err
     more = ["--images", str(coco.folder)]
     assert main(["prepare", "--dry-run", *coco.options("train2017", "val2017"), *more]) == 2
-    assert "--images and --instances are paired in order, and are given 3 and 2 times" in capsys.readouterr().err
+    assert "--images and --instances are paired in order, but given 3 and 2 times" in capsys.readouterr().err
 
 
 def test_the_same_part_twice_counts_once(coco: Coco2017, tmp_path: Path, data_config: Config) -> None:

@@ -231,7 +231,7 @@ def test_synonyms_of_other_classes_than_cocos(tmp_path, source, data_config) -> 
     assert named.find(["two", "paper", "dragons", "above", "a", "person"]) == {0, 1}
     with pytest.raises(InputError, match="other synonyms"):
         _go(source, tmp_path / "data", data_config)
-    with pytest.raises(InputError, match="no category 'boat'"):
+    with pytest.raises(InputError, match="unknown class 'boat'"):
         _go(replace(source, synonyms={"boat": ["ship"]}), tmp_path / "none", data_config)
     path.write_text('{"kite": "dragon"}')
     with pytest.raises(InputError, match="--synonyms"):
