@@ -16,8 +16,8 @@ from pipelines.runtime.console import say
 _INTRODUCTION = """\
 # Settings
 
-Every setting has one dotted name. The name is the key of `--set NAME=VALUE`, the path in a YAML file for `--config` and
-in `config.json`, the key of a search space and the MLflow parameter. Defaults are the published figures. The last
+Every setting has one dotted name. The name is the key of `--set NAME=VALUE`, the path in a YAML file for `--config`
+and in `config.json`, the key of a search space and the MLflow parameter. Defaults are the published figures. The last
 column lists the values of recipes that differ from the default.
 
 `python -m pipelines explain --markdown > docs/settings.md` writes this page from the descriptions in

@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 MEASURES = {
     f"{FROM_LAYOUTS}/object_accuracy": "objects",
-    f"{FROM_LAYOUTS}/told_colour_accuracy": "colours told",
+    f"{FROM_LAYOUTS}/told_colour_accuracy": "stated colours",
     f"{FROM_LAYOUTS}/scene_accuracy": "backgrounds",
     f"{FROM_LAYOUTS}/r_precision": "R-precision",
     f"{FROM_CAPTIONS}/object_accuracy": "objects, captions alone",

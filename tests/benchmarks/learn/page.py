@@ -4,7 +4,9 @@ The captions are the test split's first ones, drawn with the evaluation's noise:
 """
 
 import io
+import textwrap
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -55,9 +57,15 @@ def make_page(options: Options, log: Log, runs: SampleRuns | None = None, docs: 
     runs = runs or SampleRuns(options.out)
     parts = [_INTRODUCTION.format(pictures=runs.pictures, captions=CAPTIONS)]
     parts += [_steps(runs, docs, log), _ablation(options, runs, docs, log)]
-    write_atomically(docs / "results.md", "\n\n".join(parts) + "\n")
+    write_atomically(docs / "results.md", wrapped("\n\n".join(parts) + "\n"))
     log(f"page: {docs / 'results.md'}")
     return docs / "results.md"
+
+
+def wrapped(text: str) -> str:
+    """Markdown whose lines of prose are under 120 characters."""
+    fill = partial(textwrap.fill, width=119, break_long_words=False, break_on_hyphens=False)
+    return "".join(f"{line if line.startswith(('|', '#', '!')) else fill(line)}\n" for line in text.splitlines())
 
 
 def write_picture(path: Path, image: Image.Image, limit: int = LIMIT) -> None:

@@ -71,7 +71,7 @@ def _evaluation(runs: SampleRuns, minutes: float | None, folder: Path, log: Log)
 def _accuracies(row: Row) -> str:
     """Markdown: a row a way to an image, goals in brackets."""
     found = row["figures"]
-    heads = ("from", "objects", "colours told", "backgrounds", "R-precision", "of the true images'", "all colours")
+    heads = ("from", "objects", "stated colours", "backgrounds", "R-precision", "of the true images'", "all colours")
     lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
     for name, (title, goals) in GOALS.items():
         pairs = zip(_measures(name), goals, strict=True)
@@ -87,7 +87,7 @@ def _accuracies(row: Row) -> str:
         lines.append(f"| {title} | {' | '.join(shown)} | | {every if names == MEASURES else '–'} |")
     notes = [
         "Test split, a judge that no generator was trained with; 95 % intervals; in brackets the goal, and whether it "
-        "was met. From captions alone, what counts is what the caption states. Colours told: of the objects whose "
+        "was met. From captions alone, what counts is what the caption states. Stated colours: of the objects whose "
         "class and colour the caption states; all colours: those of the others, too, at which one can only guess."
     ]
     notes += [f"Not measured: {name} ({why})." for name, why in row.get("skipped", {}).items()]
