@@ -23,6 +23,7 @@ from tune.engine.preflight import trial_settings
 from tune.space.space import Knob, Space
 from tune.sweep.outcomes import SettingsRefused, TrialCrashed, end_of, line_of
 from tune.sweep.results import SweepResult
+from tune.sweep.spec_file import save_sweep
 from tune.sweep.sweep import Budget, Sweep
 from tune.sweep.trial_store import ENDED, TrialStore, load_result
 
@@ -94,11 +95,16 @@ def prepared_sweep(config: Config, data: Path, root: Path, retries: int, steps: 
     """A sweep of one trial, ready for a driver."""
     training = {"steps": steps, "max_failures": 0, "keep_checkpoints": 100}
     sweep = small_sweep(config, data, root, space=ONE, budget=Budget(1, retries=retries), training=training)
-    changed = sweep.config.model_dump()
-    changed["compute"] |= compute
-    sweep = replace(sweep, config=Config.model_validate(changed))
+    sweep = with_compute(sweep, **compute)
     open_sweep(sweep, resume=False)
     return sweep
+
+
+def with_compute(sweep: Sweep, **compute: float) -> Sweep:
+    """The sweep with other settings of `compute`."""
+    settings = sweep.config.model_dump()
+    settings["compute"] |= compute
+    return replace(sweep, config=Config.model_validate(settings))
 
 
 def drive(sweep: Sweep, *words: str) -> tuple[SweepResult, list[str]]:
@@ -135,17 +141,18 @@ def is_whole(result: SweepResult, steps: int = 30) -> bool:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_trial_whose_workers_do_not_start_is_retried(data_config, prepared, tmp_path) -> None:
-    sweep = prepared_sweep(data_config, prepared, tmp_path, retries=2, start_deadline=40.0)
-    result, lines = drive(sweep, "--hold", "retry 1 of 2")
+    # A busy machine may miss the deadline also when its CPUs are free: that is retried in the same way.
+    sweep = prepared_sweep(data_config, prepared, tmp_path, retries=6, start_deadline=15.0)
+    result, lines = drive(sweep, "--hold", "retry 1 of 6")
     assert is_whole(result), lines
-    (line,) = having(lines, "retry")
-    assert "Stalled: no worker has given a sign of life" in line
+    retries = having(lines, "retry")
+    assert retries and all("Stalled: no worker has given a sign of life" in line for line in retries)
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 def test_what_fails_more_often_is_left_for_resume(data_config, prepared, tmp_path) -> None:
-    sweep = prepared_sweep(data_config, prepared, tmp_path, retries=1, start_deadline=40.0)
+    sweep = prepared_sweep(data_config, prepared, tmp_path, retries=1, start_deadline=5.0)
     result, lines = drive(sweep, "--hold", "end of the sweep")
     (trial,) = result.trials
     assert (result.state, trial.state) == ("incomplete", "crashed"), lines
@@ -154,6 +161,7 @@ def test_what_fails_more_often_is_left_for_resume(data_config, prepared, tmp_pat
     assert sweep.store().json("state.json")["left"] == 1
     with pytest.raises(InputError, match="0 of 1 trials ended: continue it with --resume small"):
         open_sweep(sweep, resume=False)
+    save_sweep(with_compute(sweep, start_deadline=300.0))  # a resumed sweep may change it
     result, lines = drive(sweep)
     assert is_whole(result), lines
     assert not having(lines, "finished before") and sweep.store().json("state.json")["left"] == 0
@@ -165,10 +173,9 @@ def test_a_deadline_that_is_too_short_ends_no_trial_for_good(data_config, prepar
     """Were it counted as ended, the sweep would have nothing left to do."""
     sweep = prepared_sweep(data_config, prepared, tmp_path, retries=0, start_deadline=0.01)
     result, lines = drive(sweep)
-    assert result.trials[0].state == "crashed" and not having(lines, "retry"), lines
-    result, lines = drive(sweep)
-    assert result.state == "incomplete"
-    assert having(lines, "1 trials of boxes") and not having(lines, "finished before")
+    assert (result.state, result.trials[0].state) == ("incomplete", "crashed") and not having(lines, "retry"), lines
+    state = sweep.store().json("state.json")
+    assert state["left"] == 1 and not open_sweep(sweep, resume=True).ended()
 
 
 @pytest.mark.ray
