@@ -185,6 +185,8 @@ def test_a_model_that_is_none(refused: Refused, model_folder: Path, tmp_path: Pa
     assert "box_generator.safetensors" in refused("generate", "a kite", "--model", broken)
     assert "broken" in refused("register", "--model", broken)
     assert "no finished stage" in refused("register", "--run", "none")
+    assert "give --model LOCATION or --run ID" in refused("register")
+    assert "not both" in refused("register", "--model", "nowhere", "--run", "none")
 
 
 @pytest.mark.parametrize(
