@@ -179,12 +179,17 @@ def _reject(kind: str, one: Row, reason: str, detail: str) -> Reject:
     return Reject(kind, known_number(one["id"]), one["image_id"], "objects", reason, detail)
 
 
+_ZERO = 2.0**-150
+"""A side of a box that is not larger is 0 in single precision, as shards hold it."""
+
+
 def _box(box: list[float], width: int, height: int) -> list[float] | None:
     """xywh in pixels -> xywh fractions, cut at the border; None where nothing is left."""
     x, y, w, h = box
     left, right = (min(max(edge / width, 0.0), 1.0) for edge in (x, x + w))
     top, bottom = (min(max(edge / height, 0.0), 1.0) for edge in (y, y + h))
-    return [left, top, right - left, bottom - top] if right > left and bottom > top else None
+    w, h = right - left, bottom - top
+    return [left, top, w, h] if min(w, h) > _ZERO else None
 
 
 def _area(area: float | None, sides: tuple[int, int], box: list[float]) -> float:

@@ -61,6 +61,7 @@ def test_a_row_has_pixels_tokens_and_squashed_objects(tmp_path, write_coco, scen
 
 def test_boxes_are_cut_at_the_border_and_degenerate_ones_counted() -> None:
     boxes = ((-10, -10, 20, 20), (90, 40, 30, 30), (10, 10, 5, 0), (120, 10, 5, 5), (10, 10, -5, 5))
+    boxes = (*boxes, (0, 10, 1e-44, 5))  # not 0 in the record, 0 in a shard
     result = _convert(_record(_objects(*boxes)))
     row = result.rows[0]
     assert np.allclose(row["boxes"], [0, 0, 0.1, 0.2, 0.9, 0.8, 0.1, 0.2])
@@ -69,6 +70,7 @@ def test_boxes_are_cut_at_the_border_and_degenerate_ones_counted() -> None:
         ("annotation", 12),
         ("annotation", 13),
         ("annotation", 14),
+        ("annotation", 15),
     ]
     assert {one.reason for one in result.rejected} == {"its box is empty or outside the picture"}
 
