@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -15,8 +15,10 @@ from objgan.domain import Domain
 from objgan.errors import InputError, shown
 from objgan.layout import Layout, drop_small
 from objgan.layout_file import GivenLayout, LayoutRules, layout_to_json
+from objgan.metrics.named_classes import NamedClasses
 from objgan.model_folder import ModelParts, read_model, write_model
 from objgan.stages import NETWORKS
+from objgan.statements import Statements, fact_text, kept, read_statements
 from objgan.vocabulary import LONGEST_CAPTION, UNK
 
 _MOST_MASK_PIXELS = 1 << 19
@@ -27,14 +29,23 @@ _MOST_MASK_PIXELS = 1 << 19
 class CaptionWords:
     """A caption as the model reads it.
 
-    ids:     int64 [n], n from 1 to `data.max_words`
-    unknown: words among them that the vocabulary lacks, each once, in order
-    cut:     words after the first `data.max_words`, which the model does not see
+    ids:        int64 [n], n from 1 to `data.max_words`
+    unknown:    words among them that the vocabulary lacks, each once, in order
+    cut:        words after the first `data.max_words`, which the networks do not see
+    statements: what all of its words state about the picture
     """
 
     ids: np.ndarray
     unknown: tuple[str, ...]
     cut: tuple[str, ...]
+    statements: Statements
+
+
+class StatedFact(NamedTuple):
+    """One fact that a caption states, in words, and whether the layout keeps it."""
+
+    fact: str
+    kept: bool
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,7 @@ class Generated:
     scales: uint8 [s, s, 3], one a scale of the generator, the smallest first
     names:  class name of each object of the layout
     words:  what became of the caption's words
+    facts:  what the caption states, and whether the layout keeps it
     """
 
     caption: str
@@ -56,6 +68,7 @@ class Generated:
     scales: tuple[np.ndarray, ...]
     names: tuple[str, ...]
     words: CaptionWords
+    facts: tuple[StatedFact, ...] = ()
 
     @property
     def image(self) -> np.ndarray:
@@ -64,7 +77,8 @@ class Generated:
 
     def layout_json(self, classes: Sequence[str]) -> str:
         """The text of its layout file, with the words of the caption that the model makes no use of."""
-        notes = {"unknown_words": self.words.unknown, "cut_words": self.words.cut}
+        facts = [fact._asdict() for fact in self.facts]
+        notes = {"unknown_words": self.words.unknown, "cut_words": self.words.cut, "facts": facts}
         return layout_to_json(self.layout, classes, self.caption, notes)
 
 
@@ -91,6 +105,7 @@ class ObjGAN:
         if missing:
             raise ValueError(f"a model needs the networks {', '.join(NETWORKS)}; {', '.join(missing)} not given")
         self.config, self.domain = config, domain
+        self._named = NamedClasses.of(domain)
         self.networks = {name: networks[name].requires_grad_(False).eval() for name in NETWORKS}
 
     @property
@@ -170,7 +185,8 @@ class ObjGAN:
         words, count = self._words(orders)
         boxes, shapes, images = self._noise(orders, seed)
         text = self._network("text_encoder")(words, count)
-        layout = self._network("box_generator").sample_layout(words, count, text, boxes)
+        statements = [order.words.statements for order in orders]
+        layout = self._network("box_generator").sample_layout(words, count, text, boxes, statements)
         layout, drawn = _put_in(layout, [order.given for order in orders])
         masks = sharpen(self._network("shape_generator")(replace(layout, masks=None), shapes))
         if layout.masks is not None:
@@ -188,7 +204,13 @@ class ObjGAN:
     def _finish(self, order: _Order, seed: int, layout: Layout, scales: Sequence[np.ndarray]) -> Generated:
         labels = layout.labels[0, : int(layout.count[0])].tolist()
         names = tuple(self.domain.classes[label] for label in labels)
-        return Generated(order.caption, order.index, seed, layout, tuple(scales), names, order.words)
+        stated = order.words.statements
+        held = kept(stated, layout.labels, layout.boxes, layout.valid)[0].tolist()
+        facts = tuple(
+            StatedFact(fact_text(fact, self.domain.classes), keeps)
+            for fact, keeps in zip(stated.facts, held, strict=True)
+        )
+        return Generated(order.caption, order.index, seed, layout, tuple(scales), names, order.words, facts)
 
     def read_caption(self, caption: str) -> CaptionWords:
         """The caption's words, as the model reads them.
@@ -207,7 +229,11 @@ class ObjGAN:
             which = "none of its words" if len(tokens) <= most else f"none of its first {most} words"
             raise InputError(f"caption {shown(caption)}: this model knows {which}; use words of its training captions")
         unknown = dict.fromkeys(token for token, index in zip(tokens, ids.tolist(), strict=False) if index == UNK)
-        return CaptionWords(ids, tuple(unknown), tuple(tokens[most:]))
+        return CaptionWords(ids, tuple(unknown), tuple(tokens[most:]), self.statements(tokens))
+
+    def statements(self, tokens: Sequence[str]) -> Statements:
+        """What a caption's words, as `Vocabulary.tokenize` makes them, state of the picture."""
+        return read_statements(tokens, self._named)
 
     def _words(self, orders: Sequence[_Order]) -> tuple[Tensor, Tensor]:
         words = torch.zeros(len(orders), self.config.data.max_words, dtype=torch.int64)

@@ -56,6 +56,22 @@ class Layout:
         """Some of the pictures."""
         return self._map(lambda t: t[index])
 
+    def with_mirrored(self) -> Self:
+        """These boxes, and behind them the same with left and right exchanged; for layouts without masks."""
+        x, y, width, height = self.boxes.unbind(-1)
+        mirrored = torch.stack([1 - x - width, y, width, height], -1) * self.valid[..., None]
+        both = self._map(lambda t: torch.cat([t, t]))
+        return replace(both, boxes=torch.cat([self.boxes, mirrored]))
+
+    def put(self, rows: Tensor, others: Self) -> Self:
+        """A copy with the boxes of `others` in these rows, int64 [b]; for layouts without masks."""
+        return replace(
+            self,
+            labels=self.labels.index_copy(0, rows, others.labels),
+            boxes=self.boxes.index_copy(0, rows, others.boxes),
+            count=self.count.index_copy(0, rows, others.count),
+        )
+
     def _map(self, function) -> Self:  # type: ignore[no-untyped-def]
         return replace(
             self,

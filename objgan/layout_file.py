@@ -55,7 +55,7 @@ class LayoutRules:
 
 
 def layout_to_json(
-    layout: Layout, classes: Sequence[str], caption: str, notes: Mapping[str, Sequence[str]] | None = None
+    layout: Layout, classes: Sequence[str], caption: str, notes: Mapping[str, Sequence[Any]] | None = None
 ) -> str:
     """The text of a layout file. `layout` is a batch of one; a mask holds the pixels from one half up.
 

@@ -175,6 +175,12 @@ class BoxesTraining(TrainingConfig):
     word_bag_decay: float = Field(
         6e-5, ge=0, le=1e6, description="L2 penalty of the word bag; 1 / number of captions is usual"
     )
+    stated_captions: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of a batch whose captions are made from the layouts: they state numbers and places",
+    )
     class_weight_power: float = Field(
         0.8, ge=0, le=10, description="the label loss is weighted by count^-power; 0: unweighted"
     )
@@ -219,6 +225,20 @@ class BoxesConfig(Section):
     )
     mixture_temperature: float = Field(
         0.4, gt=0, le=100, description="temperature of mixture weights; sigma is scaled by its square root"
+    )
+    candidates: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="layouts drawn at most for a caption that states numbers or places; the one that breaks the fewest "
+        "stated facts is taken",
+    )
+    obey_numbers: bool = Field(False, description="stated numbers bound how often a class comes")
+    candidate_label_temperature: float = Field(
+        1.0, gt=0, le=100, description="temperature of label sampling of all candidates but the first"
+    )
+    candidate_mixture_temperature: float = Field(
+        0.7, gt=0, le=100, description="temperature of the mixtures of all candidates but the first"
     )
     discriminator_width: int = Field(32, ge=4, le=1024, description="first width of the layout discriminator")
     adversarial: Literal["bce", "hinge"] = Field("hinge", description="form of the adversarial loss")

@@ -191,6 +191,12 @@ def known_words(token_lists: Iterable[Sequence[str]], min_count: int) -> tuple[s
     return (*SPECIAL, *known)
 
 
+def extended(words: Sequence[str], more: Sequence[str]) -> tuple[str, ...]:
+    """A vocabulary's words, and behind them those of `more` that are not among them."""
+    known = set(words)
+    return (*words, *(word for word in dict.fromkeys(more) if word not in known))
+
+
 def fit_vectors(token_lists: Iterable[Sequence[str]], words: Sequence[str], channels: int) -> np.ndarray:
     """float32 [N, channels]: PPMI within 5 words (contexts: the 2,048 most frequent words), truncated SVD.
 

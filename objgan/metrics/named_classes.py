@@ -51,6 +51,8 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "teddy bear": ("teddy", "stuffed bear", "stuffed animal"),
     "remote": ("remote control",),
     "microwave": ("microwave oven",),
+    "toilet": ("toilet bowl",),
+    "laptop": ("laptop computer", "laptop keyboard"),
 }
 """Only words that hardly ever mean anything else; used for classes that the data set has under exactly this name."""
 
@@ -72,6 +74,9 @@ aircraft aircraft cattle cattle skis skis scissors scissors luggage luggage
 IRREGULAR = dict(zip(_IRREGULAR_PAIRS.split()[::2], _IRREGULAR_PAIRS.split()[1::2], strict=True))
 
 
+_ALWAYS_PLURAL = frozenset({"men", "women", "people", "cattle", "skis", "scissors"})
+
+
 def plural(word: str) -> str:
     """The plural of an English noun, most of the time: bus -> buses, puppy -> puppies, person -> people."""
     if word in IRREGULAR:
@@ -84,11 +89,15 @@ def plural(word: str) -> str:
 
 
 class Phrase(NamedTuple):
-    """tokens[start:stop] name class `label`."""
+    """tokens[start:stop] name class `label`.
+
+    plural: whether more than one is named; None where both have one form (sheep)
+    """
 
     start: int
     stop: int
     label: int
+    plural: bool | None = False
 
 
 class NamedClasses:
@@ -101,8 +110,10 @@ class NamedClasses:
     def __init__(
         self, classes: Sequence[str], synonyms: Mapping[str, Sequence[str]] | None = None, language: str = "en"
     ) -> None:
-        self.classes, self._language = tuple(classes), language
+        self.classes, self.language = tuple(classes), language
         self.phrases: dict[tuple[str, ...], int | None] = {}
+        self._plurals: set[tuple[str, ...]] = set()
+        self._singulars: set[tuple[str, ...]] = set()
         for phrase in NO_OBJECTS:
             self.phrases[tuple(phrase.split())] = None
         for index, name in enumerate(classes):
@@ -131,7 +142,7 @@ class NamedClasses:
                 if phrase in self.phrases:
                     colour = phrase == (COLOUR,) and not _is_fruit(tokens, start)
                     index = None if colour else self.phrases[phrase]
-                    found += [] if index is None else [Phrase(start, start + length, index)]
+                    found += [] if index is None else [Phrase(start, start + length, index, self._is_plural(phrase))]
                     # Of a phrase that names nothing, only the first word is passed over.
                     start += 1 if index is None else length
                     break
@@ -139,11 +150,23 @@ class NamedClasses:
                 start += 1
         return found
 
+    def _is_plural(self, phrase: tuple[str, ...]) -> bool | None:
+        if phrase not in self._plurals:
+            return False
+        return None if phrase in self._singulars else True
+
     def _add(self, name: str, index: int) -> None:
-        words = tokenize(name, self._language)
-        if words:
-            self.phrases[tuple(words)] = index
-            self.phrases[(*words[:-1], plural(words[-1]))] = index
+        words = tokenize(name, self.language)
+        if not words:
+            return
+        several = [(*words[:-1], plural(words[-1]))]
+        if self.language == "en":  # what people, and benchmarks, write, too: buss, benchs, sheeps
+            several.append((*words[:-1], words[-1] + "s"))
+        if words[-1] not in _ALWAYS_PLURAL:
+            self._singulars.add(tuple(words))
+        for phrase in (tuple(words), *several):
+            self.phrases[phrase] = index
+        self._plurals.update(several)
 
 
 def _is_fruit(tokens: Sequence[str], at: int) -> bool:

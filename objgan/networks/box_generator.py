@@ -1,6 +1,7 @@
 """Box generator: words -> labelled boxes, largest first (Li et al. 2019, section 3.1; mixtures: Hong et al. 2018)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +11,14 @@ from torch.nn import functional
 from objgan.domain import LayoutStatistics
 from objgan.geometry import SMALLEST_SIDE, cxywr_to_xywh, xywh_to_cxywr
 from objgan.layout import Layout
+from objgan.losses.boxes import label_nll, mixture_nll
 from objgan.networks.encoders import TextEncoder, TextFeatures
 from objgan.networks.greedy_labels import GreedyLabels, GreedyRule
 from objgan.networks.layout_discriminator import SoftLayout
 from objgan.networks.mixture_sampling import draw_mixture, draw_one_hot, sample_labels, sample_mixture
 from objgan.networks.word_bag import CaptionFeatures, WordBag, hide_words
+from objgan.placing import place
+from objgan.statements import Statements, kept
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,21 @@ class Temperatures:
 
     label: float = 0.0
     mixture: float = 0.4
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """How a layout is chosen where a caption states something about it.
+
+    most:         layouts that are drawn at most; of those that break the fewest stated facts, the likeliest is taken.
+                  The first one is drawn as where nothing is stated; the others only where it breaks a fact.
+    numbers:      stated numbers bound how often a class comes
+    temperatures: of all candidates but the first
+    """
+
+    most: int = 1
+    numbers: bool = False
+    temperatures: Temperatures = Temperatures(1.0, 0.7)
 
 
 @dataclass(frozen=True)
@@ -83,7 +102,7 @@ class BoxGenerator(nn.Module):
         classes, hidden = len(statistics.class_counts), sizes.hidden
         self.classes, self.max_objects, self.temperatures = classes, max_objects, temperatures
         self.greedy = GreedyRule()
-        self.noise_shape = (max_objects, 7)
+        self.candidates = Candidates()
         self.register_buffer("mean", torch.tensor(statistics.mean))
         self.register_buffer("std", torch.tensor(statistics.std).clamp_min(1e-3))
         self.register_buffer("caps", torch.tensor(statistics.class_caps).clamp_min(2))
@@ -109,6 +128,11 @@ class BoxGenerator(nn.Module):
             self.word_bag = WordBag(sizes.word_bag, share)
         elif bag:
             self.to_bag = nn.Linear(hidden, classes)
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Of the standard-normal noise of one caption: candidates, objects, numbers an object."""
+        return self.candidates.most, self.max_objects, 7
 
     def encode(self, words: Tensor, count: Tensor, text: TextFeatures | None = None) -> TextFeatures:
         """What `forward` and `sample` decode: its own encoder's features of int64 [B, T] ids and [B] counts, or else
@@ -161,11 +185,20 @@ class BoxGenerator(nn.Module):
         )
 
     @torch.no_grad()
-    def sample(self, text: TextFeatures, noise: Tensor, temperatures: Temperatures, caps: Tensor) -> Layout:
+    def sample(
+        self,
+        text: TextFeatures,
+        noise: Tensor,
+        temperatures: Temperatures,
+        caps: Tensor,
+        bounds: tuple[Tensor, Tensor] | None = None,
+    ) -> Layout:
         """Layouts of B captions, each from its own noise alone.
 
-        noise: standard normal [B, R, 7]: one number for the label, three each for centre and size
-        caps:  int64 [C], the most objects of each class in one picture
+        noise:  standard normal [B, R, 7]: one number for the label, three each for centre and size
+        caps:   int64 [C], the most objects of each class in one picture
+        bounds: int64 [B, C] twice, the fewest and the most objects of each class (`Statements.bounds`); they go before
+                `caps`
 
         Boxes are cut at the border; those with a side under 1/256 are dropped; the rest comes largest first. A
         picture may have no object.
@@ -174,11 +207,13 @@ class BoxGenerator(nn.Module):
         bag, alive = self._bag(text, state[0]), torch.ones_like(label, dtype=torch.bool)
         greedy = GreedyLabels(self.greedy, bag) if temperatures.label == 0 else None
         used = torch.zeros(len(label), self.classes + 1, dtype=torch.int64, device=label.device)
-        limits = torch.cat([caps.to(label.device), caps.new_full((1,), self.max_objects).to(label.device)])
+        low, limits = self._limits(caps, bounds, label.device)
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for step in range(self.max_objects):
             state = self._step(text, label, box, state)
             logits = self._label_logits(state[0], bag, used[:, :-1]).masked_fill(used >= limits, -math.inf)
+            if low is not None:
+                logits = _owed(logits, (low - used[:, :-1]).clamp_min(0), self.max_objects - step)
             if greedy is not None:
                 label = greedy.next(logits, used[:, :-1])
             else:
@@ -187,8 +222,19 @@ class BoxGenerator(nn.Module):
             box = self._sample_box(state[0], label, noise[:, step, 1:], temperatures.mixture)
             used.scatter_add_(1, label[:, None], alive[:, None].to(used.dtype))
             found.append((label, box, alive))
-        labels, boxes, kept = (torch.stack(parts, 1) for parts in zip(*found, strict=True))
-        return sort_layout(labels, cxywr_to_xywh(boxes * self.std + self.mean), kept)
+        labels, boxes, valid = (torch.stack(parts, 1) for parts in zip(*found, strict=True))
+        return sort_layout(labels, cxywr_to_xywh(boxes * self.std + self.mean), valid)
+
+    def _limits(
+        self, caps: Tensor, bounds: tuple[Tensor, Tensor] | None, device: torch.device
+    ) -> tuple[Tensor | None, Tensor]:
+        """Fewest of each class [B, C], or None, and most of each class and of the end [C + 1] or [B, C + 1]."""
+        end = caps.new_full((1,), self.max_objects)
+        if bounds is None:
+            return None, torch.cat([caps, end]).to(device)
+        low, high = (bound.to(device) for bound in bounds)
+        limits = torch.where(high < self.max_objects, high, torch.maximum(caps.to(device), low))
+        return low, functional.pad(limits, (0, 1), value=self.max_objects)
 
     def draw(self, text: TextFeatures) -> SoftLayout:
         """A layout a caption from the model's own distribution (every temperature 1), with torch's global generator.
@@ -212,12 +258,80 @@ class BoxGenerator(nn.Module):
         drawn, boxes = (torch.stack(parts, 1) for parts in zip(*found, strict=True))
         return SoftLayout(drawn, cxywr_to_xywh(boxes * self.std + self.mean))
 
-    def sample_layout(self, words: Tensor, count: Tensor, text: TextFeatures | None, noise: Tensor) -> Layout:
-        """`sample` for word ids [B, T] and counts [B], with the temperatures and caps it was built with.
+    @torch.no_grad()
+    def sample_layout(
+        self,
+        words: Tensor,
+        count: Tensor,
+        text: TextFeatures | None,
+        noise: Tensor,
+        statements: Sequence[Statements] | None = None,
+        temperatures: Temperatures | None = None,
+    ) -> Layout:
+        """Layouts for word ids [B, T] and counts [B], with the caps it was built with.
 
-        `text` is needed without an encoder of its own, and ignored with one.
+        text:         needed without an encoder of its own, and ignored with one
+        noise:        [B, *noise_shape]
+        statements:   of each caption; they are obeyed as `candidates` says
+        temperatures: None: those it was built with
         """
-        return self.sample(self.encode(words, count, text), noise, self.temperatures, self.caps)
+        features, temperatures = self.encode(words, count, text), temperatures or self.temperatures
+        if statements is None:
+            return self.sample(features, noise[:, 0], temperatures, self.caps)
+        bounds = self._bounds(statements)
+        layout = self.sample(features, noise[:, 0], temperatures, self.caps, bounds)
+        broken = [
+            row for row, stated in enumerate(statements) if not bool(self._kept(stated, layout[row : row + 1]).all())
+        ]
+        if not broken or self.candidates.most == 1:
+            return layout
+        return self._better(layout, features, noise, statements, torch.tensor(broken, device=words.device))
+
+    def _better(
+        self, layout: Layout, features: TextFeatures, noise: Tensor, statements: Sequence[Statements], rows: Tensor
+    ) -> Layout:
+        """The same layouts, but in these rows the best of all candidates: fewest facts broken, then the likeliest."""
+        more = self.candidates.most - 1
+        repeated = rows.repeat_interleave(more)
+        stated = [statements[row] for row in repeated.tolist()]
+        text, noise = features[repeated], noise[rows, 1:].flatten(0, 1)
+        drawn = self.sample(text, noise, self.candidates.temperatures, self.caps, self._bounds(stated))
+        likely = self._likelihood(text, drawn)
+        drawn, likely = drawn.with_mirrored(), likely.repeat(2)
+        taken: list[int] = []
+        for number, row in enumerate(rows.tolist()):
+            own = torch.arange(number * more, (number + 1) * more, device=rows.device)
+            own = torch.cat([own, own + len(repeated)])
+            broken = (~self._kept(statements[row], drawn[own])).sum(1)
+            best = torch.where(broken == broken.min(), likely[own], -math.inf).argmax()
+            first = (~self._kept(statements[row], layout[row : row + 1])).sum()
+            taken.append(int(own[best]) if broken[best] < first else -1)
+        chosen = torch.tensor(taken, device=rows.device)
+        layout = layout.put(rows[chosen >= 0], drawn[chosen[chosen >= 0]])
+        for row in rows.tolist():
+            layout = layout.put(rows.new_tensor([row]), place(layout[row : row + 1], statements[row]))
+        return layout
+
+    def _likelihood(self, features: TextFeatures, layout: Layout) -> Tensor:
+        """Mean log-likelihood of an object's label, centre and size, float32 [B]."""
+        outputs = self(features, layout)
+        labels, steps = self.targets(layout)
+        boxes = self.standardise(layout.boxes)
+        label = (label_nll(outputs.labels, labels) * steps).sum(1)
+        coordinates = mixture_nll(outputs.position, boxes[..., :2]) + mixture_nll(outputs.size, boxes[..., 2:])
+        total = label + torch.where(layout.valid, coordinates, 0).sum(1)
+        return -total / (layout.count + 1)
+
+    def _bounds(self, statements: Sequence[Statements]) -> tuple[Tensor, Tensor] | None:
+        """Fewest and most objects of each class, int64 [B, C] each, on the CPU; None: they are not obeyed."""
+        if not self.candidates.numbers:
+            return None
+        low, high = zip(*(stated.bounds(self.classes, self.max_objects) for stated in statements), strict=True)
+        return torch.stack(low), torch.stack(high)
+
+    @staticmethod
+    def _kept(statements: Statements, layout: Layout) -> Tensor:
+        return kept(statements, layout.labels, layout.boxes, layout.valid)
 
     def _start(self, text: TextFeatures) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         batch = len(text.sentence)
@@ -281,6 +395,17 @@ class BoxGenerator(nn.Module):
 
     def _mixture(self, head: nn.Module, inputs: Tensor) -> Tensor:
         return torch.unflatten(head(inputs), -1, (-1, 6))
+
+
+def _owed(logits: Tensor, missing: Tensor, left: int) -> Tensor:
+    """Label logits [B, C + 1] that leave room for what has to come: no end before it, and in the end nothing else.
+
+    missing: int64 [B, C], objects of each class that have to come; left: objects that may come
+    """
+    total = missing.sum(1, keepdim=True)
+    logits = logits.masked_fill(functional.pad(total > 0, (logits.shape[1] - 1, 0)), -math.inf)
+    others = functional.pad(missing == 0, (0, 1), value=True)
+    return logits.masked_fill(others & (total >= left) & (total > 0), -math.inf)
 
 
 def sort_layout(labels: Tensor, boxes: Tensor, kept: Tensor) -> Layout:

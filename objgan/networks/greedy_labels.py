@@ -36,7 +36,7 @@ class GreedyLabels:
         ended = label == end
         if self.rule.median_end:
             self.alive = self.alive.to(logits.device) * (1 - logits.softmax(-1)[:, end])
-            ended, label = self.alive < 0.5, logits[:, :end].argmax(-1)
+            ended, label = (self.alive < 0.5) & (logits[:, end] > -math.inf), logits[:, :end].argmax(-1)
         if self.named is not None:
             # Where the end is the likeliest, `label` is no class; what is gathered there is not used.
             repeats = used.gather(1, label.clamp_max(end - 1)[:, None])[:, 0] > 0

@@ -19,12 +19,15 @@ from objgan.layout import Layout
 from objgan.losses.boxes import bag_loss, class_weights, label_nll, masked_mean, mixture_nll
 from objgan.metrics.layouts import best_iou, count_error, label_f1, named_share
 from objgan.metrics.named_classes import NamedClasses, named_classes
-from objgan.networks.box_generator import BoxGenerator, BoxOutputs, BoxSizes, Temperatures
+from objgan.networks.box_generator import BoxGenerator, BoxOutputs, BoxSizes, Candidates, Temperatures
 from objgan.networks.encoders import TextFeatures
 from objgan.networks.greedy_labels import GreedyRule
 from objgan.stages.base import Adam, Losses, Phase, Stage
 from objgan.stages.box_judges import BoxJudge
 from objgan.stages.encoders import build_text_encoder
+from objgan.stated_captions import StatedWords
+from objgan.statements import Statements, read_statements
+from objgan.vocabulary import PAD
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ def build_box_generator(config: Config, domain: Domain) -> BoxGenerator:
         bag=boxes.training.bag_weight > 0,
     )
     generator.greedy = GreedyRule(boxes.median_end, boxes.named_first)
+    temperatures = Temperatures(boxes.candidate_label_temperature, boxes.candidate_mixture_temperature)
+    generator.candidates = Candidates(boxes.candidates, boxes.obey_numbers, temperatures)
     return generator
 
 
@@ -89,6 +94,8 @@ class BoxesStage(Stage):
         weights = class_weights(statistics.class_counts, statistics.images, training.class_weight_power)
         self.register_buffer("label_weights", weights, persistent=False)
         self.named = NamedClasses.of(domain)
+        share = training.stated_captions
+        self.stated = StatedWords(domain, config.data.max_words, share) if share else None
         self.judge: BoxJudge | None = None
         if training.adversarial_weight > 0:
             self.judge = BoxJudge(self.networks, config, len(domain.classes))
@@ -116,6 +123,8 @@ class BoxesStage(Stage):
 
     def forward(self, batch: Batch) -> BoxOutputs:
         """Teacher forcing on the batch's true objects; in training, for the discriminator, a drawn layout, too."""
+        if self.stated is not None and self.training:
+            batch = self.stated.replace(batch)
         text = self._text(batch)
         outputs: BoxOutputs = self._generator()(text, batch.layout)
         if self.judge is None or not self.training:
@@ -184,7 +193,18 @@ class BoxesStage(Stage):
             for image in batch.image_ids.tolist()
         ]
         noise = torch.stack(draws).to(batch.words.device)
-        return generator.sample_layout(batch.words, batch.word_count, self._helper_text(batch), noise)
+        return generator.sample_layout(
+            batch.words, batch.word_count, self._helper_text(batch), noise, self._statements(batch)
+        )
+
+    def _statements(self, batch: Batch) -> list[Statements] | None:
+        """What the captions state, as far as their words are known; None where the decoder does not obey it."""
+        boxes, words = self.config.boxes, self.domain.vocabulary.words
+        if boxes.candidates == 1 and not boxes.obey_numbers:
+            return None
+        return [
+            read_statements([words[index] for index in ids if index != PAD], self.named) for ids in batch.words.tolist()
+        ]
 
     def _text(self, batch: Batch) -> TextFeatures:
         return self._generator().encode(batch.words, batch.word_count, self._helper_text(batch))

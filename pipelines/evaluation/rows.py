@@ -15,8 +15,7 @@ from objgan.domain import Domain
 from objgan.layout import Layout
 from objgan.metrics.layouts import best_iou, class_counts, label_f1
 from objgan.metrics.masks import mask_iou
-from objgan.metrics.named_classes import NamedClasses
-from objgan.metrics.relations import find_relations, relation_accuracy
+from objgan.metrics.stated import stated_accuracy
 from objgan.networks.box_generator import Temperatures
 from objgan.networks.encoders import TextFeatures
 from pipelines.evaluation.judges import Judges
@@ -31,7 +30,7 @@ class RowMeasurer:
 
     def __init__(self, synthesis: Synthesis, judges: Judges, domain: Domain, protocol: Protocol) -> None:
         self.synthesis, self.judges, self.protocol = synthesis, judges, protocol
-        self._named, self._classes = NamedClasses.of(domain), len(domain.classes)
+        self._classes = len(domain.classes)
 
     def rows(self, prompts: Prompts) -> dict[str, Tensor]:
         """Layout measures, and with any judge of images theirs for every row."""
@@ -50,19 +49,19 @@ class RowMeasurer:
         """How predicted boxes fit: the likeliest labels for what is there, temperature 1 for how much it varies."""
         true = prompts.batch.layout
         own = self.synthesis.temperatures
-        relations = [find_relations(tokens, self._named) for tokens in prompts.tokens]
+        statements = [self.synthesis.model.statements(tokens) for tokens in prompts.tokens]
         likeliest = self.synthesis.boxes(prompts, text, Temperatures(0.0, own.mixture))
-        free = self.synthesis.boxes(prompts, text, Temperatures(1.0, 1.0))
+        free = self.synthesis.boxes(prompts, text, Temperatures(1.0, 1.0), obey=False)
         predicted = {
             "label_f1": label_f1(likeliest, true, self._classes),
             "best_iou": best_iou(likeliest, true),
-            "relation_accuracy": relation_accuracy(likeliest, relations),
             "class_counts": class_counts(free, self._classes),
         }
         real = {
-            "relation_accuracy": relation_accuracy(true, relations),
             "class_counts": class_counts(true, self._classes),
         }
+        predicted |= stated_accuracy(likeliest, statements)
+        real |= stated_accuracy(true, statements)
         return self._of(FROM_CAPTIONS, predicted) | self._of(TRUE_IMAGES, real)
 
     def look(self, row: str, images: Tensor, layout: Layout, prompts: Prompts) -> dict[str, Tensor]:

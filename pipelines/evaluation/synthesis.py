@@ -67,13 +67,21 @@ class Synthesis:
         return features
 
     def boxes(
-        self, prompts: Prompts, text: TextFeatures, temperatures: Temperatures | None = None, sample: int = 0
+        self,
+        prompts: Prompts,
+        text: TextFeatures,
+        temperatures: Temperatures | None = None,
+        sample: int = 0,
+        obey: bool = True,
     ) -> Layout:
-        """Layouts without masks, at the model's temperatures or at these."""
+        """Layouts without masks, at the model's temperatures or at these.
+
+        obey: what the captions state, as far as the model's settings ask for it
+        """
         generator, batch = self._network("box_generator"), prompts.batch
+        statements = [self.model.statements(tokens) for tokens in prompts.tokens] if obey else None
         noise = self._noise(prompts, "box_generator", sample)
-        encoded = generator.encode(batch.words, batch.word_count, text)
-        layout: Layout = generator.sample(encoded, noise, temperatures or generator.temperatures, generator.caps)
+        layout: Layout = generator.sample_layout(batch.words, batch.word_count, text, noise, statements, temperatures)
         return layout
 
     def shapes(self, prompts: Prompts, layout: Layout, sample: int = 0) -> Layout:

@@ -74,6 +74,10 @@ def generate(job: GenerateJob, log: Log) -> list[Path]:
     for one in {one.caption: one for one in made}.values():
         for line in unused_words(one):
             log(line)
+    for one in made:
+        broken = [fact.fact for fact in one.facts if not fact.kept]
+        if broken:
+            log(f"caption {shown(one.caption)}, sample {one.index}: the layout does not keep: {', '.join(broken)}")
     if len(made) > 1:
         others.append(job.out / "contact_sheet.png")
         write_atomically(others[-1], png(contact_sheet(made)))

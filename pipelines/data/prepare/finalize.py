@@ -19,6 +19,7 @@ from objgan.domain import Domain, LayoutStatistics
 from objgan.errors import InputError
 from objgan.geometry import xywh_to_cxywr
 from objgan.sections import DataConfig
+from objgan.stated_captions import stated_words
 from objgan.vocabulary import SPECIAL, Vocabulary
 from objgan.word_vectors import PipelineVectors
 from pipelines.data.prepare import coverage
@@ -82,8 +83,6 @@ def finish(
         RuntimeError: what came in is not what is in shards and rejects together.
     """
     vocabulary, vector_facts = _vocabulary(result, config, vectors)
-    if len(vocabulary) == len(SPECIAL):
-        raise InputError(f"captions: no word occurs data.min_count={config.min_count} times in the training captions")
     domain = _domain(result, config, vocabulary)
     domain.save(result.out / "domain")
     files = {path.name: objgan.files.sha256(path) for path in sorted((result.out / "domain").glob("[!.]*"))}
@@ -135,15 +134,24 @@ class _Tokens(Iterable[list[str]]):
 def _vocabulary(
     result: Result, config: DataConfig, vectors: PipelineVectors | None
 ) -> tuple[Vocabulary, dict[str, Any]]:
-    """Words and vectors of the training split alone, and what the manifest says of the vectors."""
+    """Words and vectors of the training split alone, and what the manifest says of the vectors.
+
+    Beside the captions' words, those of captions that are made from layouts.
+    """
     tokens = _Tokens(result)
+    known = objgan.vocabulary.known_words(tokens, config.min_count)
+    if len(known) == len(SPECIAL):
+        raise InputError(f"captions: no word occurs data.min_count={config.min_count} times in the training captions")
+    more = stated_words(result.data.classes, result.data.synonyms) if config.language == "en" else []
+    words = objgan.vocabulary.extended(known, more)
     if vectors is None:
-        fitted = objgan.vocabulary.build(tokens, config.min_count, config.vector_channels, config.language)
-        return fitted, {"source": "captions", "sha256": None, "channels": config.vector_channels}
-    words = objgan.vocabulary.known_words(tokens, config.min_count)
-    values, coverage = vectors.fit(tokens, words)
-    facts = {"source": "pipeline", "sha256": vectors.digest, "channels": vectors.channels}
-    return Vocabulary(words, values, config.language), facts | asdict(coverage)
+        values = np.zeros((len(words), config.vector_channels), np.float32)
+        values[: len(known)] = objgan.vocabulary.fit_vectors(tokens, known, config.vector_channels)
+        facts: dict[str, Any] = {"source": "captions", "sha256": None, "channels": config.vector_channels}
+    else:
+        values, found = vectors.fit(tokens, words)
+        facts = {"source": "pipeline", "sha256": vectors.digest, "channels": vectors.channels} | asdict(found)
+    return Vocabulary(words, values, config.language), facts
 
 
 def _coverage(result: Result, config: DataConfig, vocabulary: Vocabulary) -> dict[str, Any]:

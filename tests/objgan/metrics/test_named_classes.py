@@ -76,7 +76,7 @@ def test_orange_is_a_fruit_or_a_colour(caption: str, fruit: bool) -> None:
 
 def test_phrases_and_where_they_stand() -> None:
     found = NamedClasses(CLASSES).phrases_in(tokenize("Two men eat a hot dog at the bus stop."))
-    assert found == [Phrase(1, 2, CLASSES.index("person")), Phrase(4, 6, CLASSES.index("hot dog"))]
+    assert found == [Phrase(1, 2, CLASSES.index("person"), plural=True), Phrase(4, 6, CLASSES.index("hot dog"))]
 
 
 def test_a_class_of_the_data_set_wins_over_a_synonym() -> None:

@@ -13,9 +13,10 @@ from objgan.domain import Domain
 from objgan.geometry import cxywr_to_xywh
 from objgan.layout import Layout
 from objgan.losses.boxes import label_nll, masked_mean, mixture_nll
-from objgan.networks.box_generator import BoxGenerator, BoxSizes, Temperatures, sort_layout
+from objgan.networks.box_generator import BoxGenerator, BoxSizes, Candidates, Temperatures, sort_layout
 from objgan.networks.encoders import TextEncoder, TextFeatures
 from objgan.networks.mixture_sampling import draw_mixture, draw_one_hot, sample_labels, sample_mixture
+from objgan.statements import LEFT, Count, Relation, Statements, kept
 
 MakeBatch = Callable[..., Batch]
 SIZES = BoxSizes(text=12, hidden=24, label_embedding=8, coordinate_embedding=6, components=3)
@@ -121,7 +122,7 @@ def test_an_empty_layout_is_legal(generator: BoxGenerator, make_batch: MakeBatch
     with torch.no_grad():
         generator.to_label.bias[END] = 1e4
     batch = make_batch(2, counts=[0, 0], masks=False)
-    layout = generator.sample_layout(batch.words, batch.word_count, None, noise(2))
+    layout = generator.sample_layout(batch.words, batch.word_count, None, noise(2)[:, None])
     assert layout.count.tolist() == [0, 0] and (layout.boxes == 0).all() and (layout.labels == 0).all()
     nll = losses(generator, encode(generator, batch), batch.layout)
     assert masked_mean(nll[1], batch.layout.valid) == 0 and nll[0].isfinite().all()
@@ -287,3 +288,61 @@ def test_it_learns_eight_layouts_by_heart(domain: Domain, make_batch: MakeBatch)
     )
     same = [sorted(a) == sorted(b) for a, b in zip(sampled.labels.tolist(), batch.layout.labels.tolist(), strict=True)]
     assert sum(same) >= 6, "sampling finds the same pictures again"
+
+
+def drawn(generator: BoxGenerator, batch: Batch, stated: list[Statements], seed: int = 0) -> Layout:
+    shape = (len(batch), *generator.noise_shape)
+    numbers = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return generator.sample_layout(batch.words, batch.word_count, None, numbers, stated)
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_stated_numbers_bound_how_often_a_class_comes(
+    generator: BoxGenerator, make_batch: MakeBatch, label: float
+) -> None:
+    generator.candidates = Candidates(1, numbers=True)
+    generator.temperatures = Temperatures(label, 0.4)
+    counts = [Count(0, 3, 3), Count(1, 0, 0), Count(2, 2, None), Count(3, 4, 4), Count(4, 9, 9), Count(0, 1, 1)]
+    stated = [*(Statements((count,)) for count in counts), Statements((Count(0, 1, 1), Count(3, 2, 2), Count(1, 1, 1)))]
+    batch = make_batch(len(stated), masks=False)
+    for seed in range(5):
+        layout = drawn(generator, batch, stated, seed)
+        for row, one in enumerate(stated):
+            picture = layout[row : row + 1]
+            held = kept(one, picture.labels, picture.boxes, picture.valid)
+            assert held.all() or row == 4, (one, picture)
+        assert (layout.labels[4] == 4).sum() == 4, "no room for nine: as many as there is room for"
+
+
+def test_of_the_candidates_the_one_that_breaks_the_fewest_facts_is_taken(
+    generator: BoxGenerator, make_batch: MakeBatch
+) -> None:
+    stated = [Statements((Count(0, 1, 1), Count(1, 1, 1)), (), (Relation(0, LEFT, 1),))] * 24
+    batch = make_batch(24, masks=False)
+
+    def share(candidates: int) -> float:
+        generator.candidates = Candidates(candidates, numbers=True)
+        layout = drawn(generator, batch, stated)
+        return float(kept(stated[0], layout.labels, layout.boxes, layout.valid).all(1).float().mean())
+
+    assert share(1) < 0.8 and share(32) > share(1) and share(32) > 0.95
+
+
+def test_candidates_change_nothing_where_nothing_is_stated(generator: BoxGenerator, make_batch: MakeBatch) -> None:
+    batch = make_batch(3, masks=False)
+    generator.candidates = Candidates(8, numbers=True)
+    one = drawn(generator, batch, [Statements()] * 3)
+    numbers = torch.randn((3, *generator.noise_shape), generator=torch.Generator().manual_seed(0))
+    assert rows(one, 0) == rows(generator.sample_layout(batch.words, batch.word_count, None, numbers), 0)
+
+
+def test_a_caption_is_drawn_alike_in_every_batch(generator: BoxGenerator, make_batch: MakeBatch) -> None:
+    generator.candidates = Candidates(8, numbers=True)
+    stated = [Statements((Count(0, 1, 1),), (), (Relation(0, LEFT, 1),)), Statements(), Statements((Count(1, 2, 2),))]
+    batch = make_batch(3, masks=False)
+    numbers = torch.randn((3, *generator.noise_shape), generator=torch.Generator().manual_seed(3))
+    together = generator.sample_layout(batch.words, batch.word_count, None, numbers, stated)
+    for row in range(3):
+        part = slice(row, row + 1)
+        alone = generator.sample_layout(batch.words[part], batch.word_count[part], None, numbers[part], stated[part])
+        assert rows(alone, 0) == [pytest.approx(one, abs=1e-5) for one in rows(together, row)]

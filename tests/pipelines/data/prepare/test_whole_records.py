@@ -1,8 +1,11 @@
 """Data sets whose every field may be anything: a few of those that tests.tools.chaos_data tries by the thousand."""
 
+import pytest
+
 from tests.tools.whole_records import run
 
 
+@pytest.mark.timeout(900)
 def test_whole_records_are_accounted_for_or_refused_in_one_line() -> None:
     outcome = run(60)
     assert outcome.tried >= 60 and outcome.records["rejects"] > outcome.tried

@@ -1,0 +1,118 @@
+"""Captions made from layouts: true, varied, grammatical, and a function of the seed."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from objgan.domain import Domain, LayoutStatistics
+from objgan.metrics.named_classes import NamedClasses
+from objgan.stated_captions import StatedCaptions, StatedWords
+from objgan.statements import Count, kept, read_statements
+from objgan.vocabulary import SPECIAL, Vocabulary
+
+CLASSES = ("dog", "cat", "person", "orange", "scissors", "sheep")
+LONGEST = 20
+
+
+@pytest.fixture(scope="module")
+def animals() -> Domain:
+    words = (
+        *SPECIAL,
+        *[
+            "a",
+            "an",
+            "and",
+            "dog",
+            "dogs",
+            "cat",
+            "cats",
+            "person",
+            "people",
+            "orange",
+            "oranges",
+            "scissors",
+            "sheep",
+            "two",
+            "three",
+            "left",
+            "of",
+        ],
+    )
+    shares = LayoutStatistics((0.5,) * 4, (0.2,) * 4, (9,) * 6, (0, 10), (4,) * 6, 10)
+    return Domain(Vocabulary(words, np.zeros((len(words), 4), np.float32)), CLASSES, shares)
+
+
+def scenes(number: int) -> list[tuple[list[int], np.ndarray]]:
+    numbers = np.random.default_rng(3)
+    found = []
+    for _ in range(number):
+        n = int(numbers.integers(1, 9))
+        sides = numbers.uniform(0.05, 0.5, (n, 2))
+        boxes = np.concatenate([numbers.uniform(0, 1 - sides), sides], 1).astype(np.float32)
+        found.append((numbers.integers(0, len(CLASSES), n).tolist(), boxes))
+    return found
+
+
+def test_every_statement_is_true_and_read_by_the_parser(animals: Domain) -> None:
+    captions, matcher, draw = StatedCaptions(animals, LONGEST), NamedClasses(CLASSES), random.Random(0)
+    kinds = set()
+    for labels, boxes in scenes(1500):
+        words = captions.write(labels, boxes, True, draw)
+        assert 0 < len(words) <= LONGEST
+        stated = read_statements(words, matcher)
+        held = kept(stated, torch.tensor([labels]), torch.from_numpy(boxes)[None], torch.ones(1, len(labels)) > 0)
+        assert held.all(), (" ".join(words), stated)
+        kinds |= {type(fact).__name__ for fact in stated.facts} | {one.word for one in stated.relations}
+        kinds |= {"absent" for count in stated.counts if count.high == 0}
+    expected = {"Count", "Comparison", "Relation", "left", "right", "above", "below", "next to", "between", "absent"}
+    assert expected <= kinds
+
+
+def test_captions_vary_and_are_grammatical(animals: Domain) -> None:
+    captions, draw = StatedCaptions(animals, LONGEST), random.Random(1)
+    texts = [" ".join(captions.write(labels, boxes, True, draw)) for labels, boxes in scenes(1500)]
+    assert len(set(texts)) > 1200
+    for text in texts:
+        padded = f" {text} "
+        for wrong in (
+            " a orange",
+            " an dog",
+            " a two",
+            " one dogs ",
+            " two dog ",
+            " two cat ",
+            "  ",
+            " a pair of person ",
+        ):
+            assert wrong not in padded, text
+    for word in ("large", "small", "several", "a couple of", "more", "as many", "no", "without", "between", "2"):
+        assert any(f" {word} " in f" {text} " for text in texts), word
+
+
+def test_where_objects_were_left_out_no_number_above_one_is_exact(animals: Domain) -> None:
+    captions, matcher, draw = StatedCaptions(animals, LONGEST), NamedClasses(CLASSES), random.Random(2)
+    for labels, boxes in scenes(300):
+        stated = read_statements(captions.write(labels, boxes, False, draw), matcher)
+        assert not [count for count in stated.counts if count.high is not None and count.low > 1], stated
+        assert not [count for count in stated.counts if count == Count(count.label, 0, 0)]
+
+
+def test_no_object_no_caption(animals: Domain) -> None:
+    assert StatedCaptions(animals, LONGEST).write([], np.zeros((0, 4), np.float32), True, random.Random(0)) == []
+
+
+def test_a_share_of_a_batch_is_replaced_and_depends_on_the_seed_alone(domain, make_batch) -> None:
+    batch = make_batch(size=3)
+    stated = StatedWords(domain, batch.words.shape[1], 1.0)
+    torch.manual_seed(5)
+    first = stated.replace(batch)
+    torch.manual_seed(5)
+    again = stated.replace(batch)
+    assert torch.equal(first.words, again.words) and torch.equal(first.word_count, again.word_count)
+    assert not torch.equal(first.words, batch.words)
+    assert (first.word_count > 0).all() and (first.words[~first.word_mask] == 0).all()
+    assert torch.equal(first.layout.boxes, batch.layout.boxes)
+    unchanged = StatedWords(domain, batch.words.shape[1], 0.0).replace(batch)
+    assert torch.equal(unchanged.words, batch.words)
