@@ -59,7 +59,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     GIT_PYTHON_REFRESH=quiet \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
-# By number: Kubernetes cannot tell whether a name is root's.
+# By number: Kubernetes cannot check whether a named user is root.
 USER 1000:1000
 WORKDIR /data
 CMD ["python", "-m", "pipelines", "--help"]

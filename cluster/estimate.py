@@ -32,7 +32,7 @@ class Work:
 
 def add_parser(commands: Any) -> None:
     """`estimate` and its options."""
-    text = "Hours and money of a training stage, from a measured speed (`pipelines runs` or the dashboard tell it)."
+    text = "Estimate hours and cost of a training stage from a measured speed (see `pipelines runs` or the dashboard)."
     command = commands.add_parser("estimate", help=text, description=text)
     command.add_argument("--samples-per-second", type=float, required=True, metavar="S", help="of all workers together")
     command.add_argument("--steps", type=int, required=True, metavar="N", help="steps of the stage")

@@ -26,7 +26,7 @@ PAUSE_S = 30.0
 HEAD_END_S = 180.0
 """Longer than a head lives after SIGTERM (`pods.TERMINATION_SECONDS`)."""
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Where Ray tells a job's process who it is."""
+"""In this variable Ray passes a job's process its own id."""
 
 
 def add_parser(commands: Any) -> None:
@@ -56,24 +56,24 @@ def steps(options: argparse.Namespace) -> int:
     SIGTERM is for the commands, which leave a checkpoint. Ray sends it to every process of a job; here it only keeps
     the next command from starting.
     """
-    told = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: told.set())
-    code = _run_all(list(split(options.words)), options.retries, told)
+    terminated = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
+    code = _run_all(list(split(options.words)), options.retries, terminated)
     if code == WRONG_INPUT and _stop_job():
-        told.wait(60)
-    if code == TERMINATED and not told.is_set() and _JOB in os.environ:
-        _outlive_head(told)
+        terminated.wait(60)
+    if code == TERMINATED and not terminated.is_set() and _JOB in os.environ:
+        _outlive_head(terminated)
     return code
 
 
-def _outlive_head(told: threading.Event) -> None:
+def _outlive_head(terminated: threading.Event) -> None:
     """Wait for the end of a head that is being shut down.
 
     The command stopped by itself, because its head is draining. A job that has ended is FAILED for KubeRay, which
     then gives up; a job that is lost with its head is submitted again, to the next head.
     """
     print("the head is shutting down: waiting for its end, so that this job is submitted again", flush=True)
-    told.wait(HEAD_END_S)
+    terminated.wait(HEAD_END_S)
 
 
 def split(words: Sequence[str]) -> Iterator[list[str]]:
@@ -93,20 +93,20 @@ def split(words: Sequence[str]) -> Iterator[list[str]]:
             raise InputError("steps: an empty command between two plus signs")
 
 
-def _run_all(commands: Sequence[Sequence[str]], retries: int, told: threading.Event) -> int:
+def _run_all(commands: Sequence[Sequence[str]], retries: int, terminated: threading.Event) -> int:
     for number, command in enumerate(commands, start=1):
         step = f"step {number} of {len(commands)}"
         print(redact(f"{step}: {shlex.join(command)}"), flush=True)
-        code = _run_with_retries(command, step, retries, told)
+        code = _run_with_retries(command, step, retries, terminated)
         if code:
             print(f"{step} ended with exit code {code}", file=sys.stderr, flush=True)
             return code
-        if told.is_set():
+        if terminated.is_set():
             return TERMINATED
     return 0
 
 
-def _run_with_retries(command: Sequence[str], step: str, retries: int, told: threading.Event) -> int:
+def _run_with_retries(command: Sequence[str], step: str, retries: int, terminated: threading.Event) -> int:
     for retry in range(retries + 1):
         code = _run(command)
         if code in FINAL or retry == retries:
@@ -114,7 +114,7 @@ def _run_with_retries(command: Sequence[str], step: str, retries: int, told: thr
         print(
             f"{step}: exit code {code}; retry {retry + 1} of {retries} in {PAUSE_S:.0f} s", file=sys.stderr, flush=True
         )
-        if told.wait(PAUSE_S):
+        if terminated.wait(PAUSE_S):
             return TERMINATED
     return code
 

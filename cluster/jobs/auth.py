@@ -35,7 +35,7 @@ class Access:
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> "Access":
-        """As told by the options, else by Ray's environment variables.
+        """From the options, else from Ray's environment variables.
 
         Raises:
             InputError: not an address, or a token that cannot be read or that others can read.
@@ -105,14 +105,14 @@ def _knock(access: Access) -> None:
 
 
 def _address(given: str | None) -> str:
-    told = given or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
-    parts = urlsplit(told if "://" in told else f"http://{told}")
+    url = given or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
+    parts = urlsplit(url if "://" in url else f"http://{url}")
     try:
         whole = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
     except ValueError:
         whole = False
     if not whole:
-        raise InputError(f"--address {told}: not the URL of a job server: write it like {DEFAULT_ADDRESS}")
+        raise InputError(f"--address {url}: not the URL of a job server: write it like {DEFAULT_ADDRESS}")
     if parts.username or parts.password:
         raise InputError("--address: a password in a URL is seen by everybody: leave it out, and use --token-file")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"

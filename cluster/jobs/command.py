@@ -102,8 +102,8 @@ def ask_of(command: Command) -> Ask:
     Raises:
         InputError: its settings are wrong; the line is the program's own.
     """
-    told = (command.value("--workers") or "1").partition("-")[0]
-    workers = int(told) if told.isdigit() else 1
+    least = (command.value("--workers") or "1").partition("-")[0]
+    workers = int(least) if least.isdigit() else 1
     if command.words[2] != "pipelines" or len(command.words) < 4 or command.words[3] not in _WITH_SETTINGS:
         return Ask(workers)
     compute = _settings(command).get("compute", {})

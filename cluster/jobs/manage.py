@@ -76,7 +76,7 @@ def _status(client: Any, options: argparse.Namespace) -> int:
 
 
 def _facts(client: Any, job: Job) -> dict[str, Any]:
-    """As JSON: what is known of a job, with the exit code it stands for. Variables are not told, not even by name."""
+    """As JSON: the facts of a job, with its exit code. Variables are left out, also their names."""
     log = logs_of(client, job)
     facts = asdict(job)
     facts["exit_code"] = exit_code(job, log) if job.over else None

@@ -42,13 +42,14 @@ def main(arguments: list[str]) -> int:
     name = f".objgan-check-{secrets.token_hex(8)}"
     new = _missing_folders(options.location)
     try:
-        told = _ask_all(nodes, options.location, name, options.seconds)
+        answers = _ask_all(nodes, options.location, name, options.seconds)
     finally:
         if options.location:
             with contextlib.suppress(Exception):
                 ray.get(_on(nodes[0], remove).remote(options.location, name, new), timeout=_REMOVE_S)
     found = [
-        {"name": f"{node['NodeName']} ({node['NodeID'][:8]})", **facts} for node, facts in zip(nodes, told, strict=True)
+        {"name": f"{node['NodeName']} ({node['NodeID'][:8]})", **facts}
+        for node, facts in zip(nodes, answers, strict=True)
     ]
     print(MARK + json.dumps({"resources": ray.cluster_resources(), "nodes": found}), flush=True)
     return 0
@@ -73,13 +74,13 @@ def _ask(nodes: list[dict[str, Any]], location: str, name: str, write: bool, sec
     import ray
 
     asked = [_on(node, look).remote(location, name, write) for node in nodes]
-    end, told = time.monotonic() + seconds, []
+    end, answers = time.monotonic() + seconds, []
     for one in asked:
         try:
-            told.append(ray.get(one, timeout=max(0.1, end - time.monotonic())))
+            answers.append(ray.get(one, timeout=max(0.1, end - time.monotonic())))
         except Exception as error:
-            told.append({"silent": (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]})
-    return told
+            answers.append({"silent": (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]})
+    return answers
 
 
 def look(location: str, name: str, write: bool) -> dict[str, Any]:

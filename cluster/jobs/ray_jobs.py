@@ -29,7 +29,7 @@ class ClusterAway(RuntimeError):
 
 @dataclass(frozen=True)
 class Job:
-    """A submission as the cluster tells of it.
+    """A submission as the cluster reports it.
 
     id:     what Ray knows it by
     name:   what it was submitted as; `number` counts how often
@@ -162,10 +162,10 @@ def exit_code(job: Job, log: str) -> int:
         code = 1 if job.code is None else 128 - job.code if job.code < 0 else job.code
         return code if code in _MEANT and code else 1
     for line in reversed(log.splitlines()[-_LAST:]):
-        if told := LAST_WORD.match(line):
-            return _WRONG_INPUT if told["state"] == "error" else int(told["code"] or 1)
-        if told := _JSON_CODE.search(line):
-            return int(told["code"])
+        if last := LAST_WORD.match(line):
+            return _WRONG_INPUT if last["state"] == "error" else int(last["code"] or 1)
+        if last := _JSON_CODE.search(line):
+            return int(last["code"])
     return 1
 
 

@@ -63,7 +63,7 @@ class Submission:
     def runtime(self, package: str) -> dict[str, Any]:
         """Ray's runtime environment: the checkout's URI or zip file, and variables."""
         own = {
-            # The programs refuse a run that was begun before, unless they are told to go on with it.
+            # The programs reject a run that exists already, unless this says to resume it.
             "OBJGAN_RUNS": "resume" if self.resume else "new",
             "OBJGAN_TAGS": json.dumps({name: value for name, value in self.metadata().items() if name != NUMBER_KEY}),
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S),

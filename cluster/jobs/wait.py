@@ -76,7 +76,7 @@ class _Tail:
         """Print what is new until the job ends or the connection breaks; characters printed in all."""
         import aiohttp
 
-        # The look at the job's state that follows tells what is the matter.
+        # The check of the job's state that follows reports the cause.
         with contextlib.suppress(aiohttp.ClientError, OSError, RuntimeError):
             asyncio.run(self._tail())
         return self._printed
@@ -85,7 +85,7 @@ class _Tail:
         seen, log = 0, self._client.tail_job_logs(self._job)
         while True:
             try:
-                # A machine that is gone says nothing at all, and neither does a job that works: the job's state tells.
+                # A lost machine sends nothing, and neither does a busy job: only the job's state shows which.
                 text = await asyncio.wait_for(anext(log), _SILENCE_S)
             except (StopAsyncIteration, TimeoutError):
                 return

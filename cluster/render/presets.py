@@ -31,13 +31,13 @@ class SettingInfo:
     form: Form | None = None
 
 
-def knobs(section: type = Settings, prefix: str = "") -> Iterator[tuple[str, SettingInfo]]:
-    """(dotted name, knob) of every setting, in order."""
+def all_settings(section: type = Settings, prefix: str = "") -> Iterator[tuple[str, SettingInfo]]:
+    """(dotted name, setting) of every setting, in order."""
     hints = typing.get_type_hints(section)
     for field in dataclasses.fields(section):
         name = prefix + field.name
         if dataclasses.is_dataclass(hints[field.name]):
-            yield from knobs(hints[field.name], f"{name}.")
+            yield from all_settings(hints[field.name], f"{name}.")
         else:
             yield name, SettingInfo(hints[field.name], field.default, **field.metadata)
 
@@ -65,7 +65,7 @@ def build(values: Mapping[str, Any]) -> Settings:
     Raises:
         InputError: an unknown name, or a value of the wrong type or form.
     """
-    known = dict(knobs())
+    known = dict(all_settings())
     for name in values:
         if name not in known:
             near = [other for other in known if other.split(".")[-1] == name.split(".")[-1]] or list(known)

@@ -14,7 +14,7 @@ from cluster.errors import InputError
 from cluster.render import kuberay, ray_up
 from cluster.render.alerts import rules
 from cluster.render.dashboard import dashboard
-from cluster.render.presets import PRESETS, knobs, resolve
+from cluster.render.presets import PRESETS, all_settings, resolve
 from cluster.render.settings import Settings
 from pipelines import command_line
 
@@ -76,9 +76,9 @@ def listing() -> str:
     """Presets and settings with their defaults."""
     width = max(map(len, PRESETS))
     lines = ["Presets:", *(f"  {name:{width}}  {preset.text}" for name, preset in PRESETS.items()), "", "Settings:"]
-    for name, knob in knobs():
-        lines.append(f"  {name}={_short(knob.default)}")
-        lines += textwrap.wrap(knob.text, 110, initial_indent="      ", subsequent_indent="      ")
+    for name, info in all_settings():
+        lines.append(f"  {name}={_short(info.default)}")
+        lines += textwrap.wrap(info.text, 110, initial_indent="      ", subsequent_indent="      ")
     return "\n".join(lines)
 
 

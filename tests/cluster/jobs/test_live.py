@@ -141,7 +141,7 @@ def test_of_two_at_one_moment_one_begins_and_it_can_be_stopped(place: Place) -> 
 
 
 def scrape(url: str, seen: set[str], done: threading.Event) -> None:
-    """Names of all metrics that a node shows, until told to stop."""
+    """Names of all metrics that a node shows, until asked to stop."""
     while not done.wait(0.5):
         try:
             with urlopen(url, timeout=5) as answer:

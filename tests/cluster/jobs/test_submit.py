@@ -340,15 +340,15 @@ def test_the_probe_removes_what_it_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["--", "python", "-m", "pipelines", "run"], "--storage DIR"),
         (["--storage", "shared", "--", "python", "-m", "pipelines", "run"], "path from /"),
         (["--storage", "/s", "--", "python", "-m", "pipelines", "run"], "ships"),
     ],
 )
-def test_dry_run_asks_nobody(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_asks_nobody(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["submit", "--dry-run", *words])
     said = capsys.readouterr()
-    assert told in said.out + said.err
-    assert code == (0 if told == "ships" else 2)
+    assert expected in said.out + said.err
+    assert code == (0 if expected == "ships" else 2)

@@ -41,8 +41,8 @@ def test_an_expression_uses_what_exists_in_the_way_of_its_kind(expression: str) 
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
-    told = " ".join(target["expr"] for panel in PANELS for target in panel["targets"])
-    assert [name for name in METRICS if f"ray_{name}" not in told] == []
+    expected = " ".join(target["expr"] for panel in PANELS for target in panel["targets"])
+    assert [name for name in METRICS if f"ray_{name}" not in expected] == []
 
 
 def test_panels_have_numbers_of_their_own_and_do_not_overlap() -> None:

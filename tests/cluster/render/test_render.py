@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cluster.__main__ import main
-from cluster.render.presets import PRESETS, knobs, resolve
+from cluster.render.presets import PRESETS, all_settings, resolve
 from cluster.render.render import files, listing
 
 
@@ -43,7 +43,7 @@ def test_a_setting_is_over_the_preset_and_stands_in_the_comment(capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("preset", "assignments", "told"),
+    ("preset", "assignments", "expected"),
     [
         ("gpus", [], ["--preset gpus", "gpu-spot"]),
         ("gpu", ["worker.max=3"], ["worker.max", "workers.max"]),
@@ -83,14 +83,14 @@ def test_a_setting_is_over_the_preset_and_stands_in_the_comment(capsys: pytest.C
     ],
 )
 def test_what_does_not_fit_is_one_line_that_names_it(
-    preset: str, assignments: list[str], told: list[str], capsys: pytest.CaptureFixture[str]
+    preset: str, assignments: list[str], expected: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [word for assignment in assignments for word in ("--set", assignment)]
     assert main(["render", "--preset", preset, *words]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     (line,) = printed.err.splitlines()
-    assert all(part in line for part in told), line
+    assert all(part in line for part in expected), line
 
 
 REFUSED = {
@@ -175,11 +175,11 @@ def test_what_the_cluster_takes_is_taken(name: str, value: str, capsys: pytest.C
 
 
 def test_every_text_and_number_has_a_form_and_every_default_fits_it() -> None:
-    for name, knob in knobs():
-        if knob.type is bool or typing.get_origin(knob.type) is typing.Literal:
+    for name, info in all_settings():
+        if info.type is bool or typing.get_origin(info.type) is typing.Literal:
             continue
-        assert knob.form is not None, name
-        assert knob.form.fault(knob.default) is None, name
+        assert info.form is not None, name
+        assert info.form.fault(info.default) is None, name
 
 
 def test_a_password_is_not_repeated_by_a_refusal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,13 +198,13 @@ def test_a_text_is_taken_as_it_is_written() -> None:
 def test_list_tells_every_preset_and_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["render", "--list"]) == 0
     printed = capsys.readouterr().out
-    assert all(f"  {name}=" in printed for name, _ in knobs())
+    assert all(f"  {name}=" in printed for name, _ in all_settings())
     assert all(f"  {name}" in printed for name in PRESETS)
     assert main(["render", "--list", "--set", "a=b"]) == 2
 
 
 def test_every_setting_has_a_text_and_reaches_some_file() -> None:
-    assert all(knob.text for _, knob in knobs())
+    assert all(info.text for _, info in all_settings())
     listed = listing().splitlines()
     assert max(map(len, listed)) <= 120
 
