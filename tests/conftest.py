@@ -34,12 +34,10 @@ _RAY_SECONDS = 900
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start Ray get more time, and under `--dist loadgroup` stay together where they share fixtures."""
+    """Tests that start Ray get more time."""
     for item in items:
         if item.get_closest_marker("ray"):
             item.add_marker(pytest.mark.timeout(_RAY_SECONDS))
-            shared = "killed_demo" if "killed_demo" in getattr(item, "fixturenames", ()) else item.path.name
-            item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture(scope="session")
