@@ -41,7 +41,8 @@ def test_records_that_kill_workers_are_rejected_by_name_and_the_rest_is_prepared
     """Of the first shards: one that segfaults, two that are killed, one that takes all memory, one that takes the
     worker with it, and one that a worker died of once, for another's sake."""
     source = write_coco(tmp_path / "coco", *scenes(30))
-    deeds = {3: "SIGSEGV", 7: "SIGKILL", 8: "SIGABRT", 11: "memory", 12: "parent", 20: "SIGKILL in worker"}
+    # Every attempt at a shard meets again what comes before the record that ends it: that record comes early.
+    deeds = {3: "SIGSEGV", 7: "parent", 8: "SIGABRT", 11: "memory", 12: "SIGKILL", 20: "SIGKILL in worker"}
     data = {(source.images / f"{number:06d}.png").read_bytes(): what for number, what in deeds.items()}
     arguments = ["prepare", "--images", source.images, "--instances", source.instances, "--captions", source.captions]
     settings = ["--set", "data.image_size=64", "--set", "data.mask_size=32"]
@@ -54,7 +55,7 @@ def test_records_that_kill_workers_are_rejected_by_name_and_the_rest_is_prepared
     lost = _images(tmp_path / "one")
     assert sorted(lost) == [3, 7, 8, 11, 12]
     assert {one.reason for number, one in lost.items() if number != 11} == {"its conversion kills the worker"}
-    assert (lost[3].detail, lost[7].detail, lost[8].detail) == ("SIGSEGV", "SIGKILL", "SIGABRT")
+    assert (lost[3].detail, lost[12].detail, lost[8].detail) == ("SIGSEGV", "SIGKILL", "SIGABRT")
     assert lost[11].reason == "its conversion needs too much memory"
     assert all(one.shard for one in lost.values())
     manifest = load_manifest(tmp_path / "one")
@@ -70,7 +71,7 @@ def test_a_shard_that_kills_too_many_workers_is_named_and_the_next_command_goes_
     tmp_path, write_coco, scenes
 ) -> None:
     source = write_coco(tmp_path / "coco", *scenes(30))
-    killers = [number for number in range(1, 31) if split_of(number, DataConfig()) == "train"][:4]
+    killers = [number for number in range(1, 31) if split_of(number, DataConfig()) == "train"][:3]
     data = {(source.images / f"{number:06d}.png").read_bytes(): "parent" for number in killers}
     arguments = ["prepare", "--images", source.images, "--instances", source.instances, "--captions", source.captions]
     arguments += ["--out", tmp_path / "out", "--set", "data.image_size=64", "--set", "data.mask_size=32"]
