@@ -36,7 +36,7 @@ def to_image(tensor: Tensor) -> Image.Image:
 
 
 def class_colour(index: int) -> Colour:
-    """The colour of class `index`: 24 that the eye can tell apart, then again from the first."""
+    """The colour of class `index`: 24 that the eye can distinguish, then again from the first."""
     return _PALETTE[index % len(_PALETTE)]
 
 

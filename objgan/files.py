@@ -36,7 +36,7 @@ def file_aside(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files for their owner alone; these are for whoever may read the folder.
+        # mkstemp makes files for their owner alone; these are readable for everybody who may read the folder.
         os.chmod(aside, 0o666 & ~_umask())
         os.replace(aside, path)
     except BaseException:
@@ -50,7 +50,7 @@ def folder_aside(path: Path) -> Iterator[Path]:
     """A new folder to fill, renamed to ``path`` when the block ends well and removed when it does not.
 
     An older folder at ``path`` is replaced at the very end. The new name is on the disk when the block has ended; the
-    files are if whoever wrote them saw to it.
+    files are if their writer synchronised them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))

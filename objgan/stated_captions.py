@@ -36,7 +36,7 @@ a an single are there is we see between on the left right side many as more fewe
 couple of pair dozen large big small little
 """
 _LARGE, _SMALL = 0.2, 0.02  # area of the picture from, or up to which an object is called large, or small
-_CLEAR = 1.2  # the one distance is so many times the other: the relation is beyond doubt
+_CLEAR = 1.2  # ratio of the two distances from which a relation is clear
 _PAIRED = frozenset({"skis", "scissors"})
 _SYNONYM_SHARE = 0.25
 

@@ -2,7 +2,7 @@
 
 A batch is cut into groups that do not depend on the number of workers; whatever looks at several samples (contrast,
 mismatched pairs, batch norm) looks within one group, and each group is computed whole on one worker. So a run is a
-function of its data, settings and seed, whoever computes it.
+function of its data, settings and seed, on any number of workers.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class StepContext:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What a step has to tell, left on the device until somebody asks: means over all groups of all workers.
+    """Results of a step, left on the device until they are read: means over all groups of all workers.
 
     step:   of the run, from 0
     names:  `phase/term`, `phase/gradient_norm`, then `SKIPPED` and `ATTENTION`
@@ -57,7 +57,7 @@ class StepRecord:
         return dict(zip(self.names, self.values.tolist(), strict=True))
 
     def tensors(self) -> dict[str, Tensor]:
-        """What the phases have to tell, scalars by `phase/term`, on the device."""
+        """Scalars of the phases by `phase/term`, on the device."""
         return {name: value for name, value in zip(self.names, self.values, strict=True) if "/" in name}
 
 
@@ -67,7 +67,7 @@ def train_step(
     """One step over all phases: this worker's groups of the batch (a Batch is a single group).
 
     A phase whose loss or gradient is not finite changes nothing, nor does any phase after it: the step counts as
-    skipped, and running statistics stay as they were. Nothing here waits for a GPU. `attention` is told to all workers
+    skipped, and running statistics stay as they were. Nothing here waits for a GPU. `attention` is sent to all workers
     with the gradients.
     """
     stage = state.stage
@@ -136,7 +136,7 @@ class _Step:
         losses, learns = self._backward(phase, sums, last)
         asked = torch.full((1,), float(attention), device=state.device)
         pieces = [losses, asked, *([self.statistics.share()] if last else [])]
-        # A phase that minimises nothing yet has no gradients; what it tells travels all the same.
+        # A phase that minimises nothing yet has no gradients; its results are still sent.
         total = (sums if learns else GradientSum([])).finish(torch.cat(pieces))
         losses, self._attention, *means = torch.split(total, [piece.numel() for piece in pieces])
         for mean in means:

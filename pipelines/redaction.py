@@ -92,7 +92,7 @@ def in_a_line(error: BaseException, most: int = 200) -> str:
 
 
 def install() -> None:
-    """Have records of `logging` and Python's warnings redacted, whoever makes and whoever shows them."""
+    """Redact all records of `logging` and Python's warnings, from any module to any handler."""
     factory, shape = logging.getLogRecordFactory(), warnings.formatwarning
     if not isinstance(factory, partial) or factory.func is not _record:
         logging.setLogRecordFactory(partial(_record, factory))

@@ -67,7 +67,7 @@ def object_loss(
     real:     real images, conditions [own, wrong label], the latter only with `permuted`
     fake:     generated images, conditions [own]
     permuted: real images with wrong classes in the layout's code and the same wrong labels as condition. Code and
-              label agree, so only the pixels tell: this is what ties the judgement to what the object looks like
+              label agree, so only the pixels decide: this ties the judgement to what the object looks like
     """
     right = discriminator_real(real.unconditional, kind) + discriminator_real(real.conditional[0], kind)
     wrong = [discriminator_fake(fake.unconditional, kind), discriminator_fake(fake.conditional[0], kind)]

@@ -1,6 +1,6 @@
 """Bootstrap intervals over samples (Efron and Tibshirani 1993): how far a figure moves if other samples had come.
 
-Percentile intervals; the draws depend on the seed and the number of samples alone. They tell of the choice of test
+Percentile intervals; the draws depend on the seed and the number of samples alone. They show the effect of the choice of test
 samples, not of training: another seed of training is another model.
 """
 
@@ -80,7 +80,7 @@ def frechet_interval(a: Array, b: Array, resamples: int = 200, seed: int = 0, le
     """Of `frechet_distance`, both sets resampled on their own: for at most 256 dimensions, see `too_dear`.
 
     A resample repeats rows, which adds to the distance's bias: all resampled figures are moved by one amount so that
-    their mean is the figure on all samples. So the interval tells where the distance for N and M samples lies, bias
+    their mean is the figure on all samples. So the interval shows where the distance for N and M samples lies, bias
     included, which is what distances at equal N compare; not where it would lie for endless samples.
 
     Raises:
@@ -98,7 +98,7 @@ def frechet_interval(a: Array, b: Array, resamples: int = 200, seed: int = 0, le
 
 
 def too_dear(dimensions: int) -> str | None:
-    """Why no interval is made of a Fréchet distance of so many dimensions, None where one is."""
+    """Why a Fréchet distance in this many dimensions gets no interval; None where it gets one."""
     if dimensions <= LARGEST_FRECHET_DIMENSION:
         return None
     return (

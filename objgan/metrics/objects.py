@@ -15,7 +15,7 @@ SMALLEST = 10 / 256
 """Default of `smallest`: what the image generator leaves out by default (`images.min_object_pixels`)."""
 _HIDDEN = 0.5
 _PATCH = 2
-"""Side in cells (4 pixels of 64) of the patch whose mean tells whether a class is found."""
+"""Side in cells (4 pixels of 64) of the patch whose mean decides whether a class is found."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Inception(Backbone):
     """Inception-v3 at 299 x 299: 768 x 17 x 17 regions after Mixed_6e, 2048 pooled channels after Mixed_7c.
 
     With `frozen`, no weight asks for gradients and the network stays in eval mode whatever `train()` and
-    `requires_grad_()` are told (the published code lets the batch statistics drift). Gradients still reach the
+    `requires_grad_()` are called with (the published code lets the batch statistics drift). Gradients still reach the
     images. Images go in as they are: torchvision's weights want ImageNet's normalisation followed by
     `transform_input`, and the two together are [-1, 1].
     """

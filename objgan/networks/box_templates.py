@@ -1,4 +1,4 @@
-"""Shapes in box coordinates: what an object's class, size and place tell of its mask before anything is drawn."""
+"""Shapes in box coordinates: what an object's class, size and place imply for its mask before anything is drawn."""
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +35,8 @@ class BoxTemplates(nn.Module):
 
     def forward(self, labels: Tensor, boxes: Tensor, noise: Tensor, size: int) -> Tensor:
         """int64 [N], xywh fractions [N, 4], [N, noise] -> logits float32 [N, size, size] over the whole picture."""
-        told = torch.cat([_features(boxes, size), self.embedding(labels), noise], 1)
-        offsets = self.offset(self.hidden(told)).float().view(-1, self.side, self.side)
+        inputs = torch.cat([_features(boxes, size), self.embedding(labels), noise], 1)
+        offsets = self.offset(self.hidden(inputs)).float().view(-1, self.side, self.side)
         return stretch(_GAIN * (self.shared + offsets), boxes, size)
 
 

@@ -38,7 +38,7 @@ class ClassBoxConv(nn.Module):
 def box_coordinates(boxes: Tensor, size: int) -> Tensor:
     """xywh fractions [N, 4] -> [N, 2, size, size]: x and y of each pixel within its box, -1 to 1, 0 outside the box.
 
-    A network of local convolutions cannot see how far the far edge of a large box is; this tells it.
+    A network of local convolutions cannot see how far the far edge of a large box is; this shows it.
     """
     centres = (torch.arange(size, device=boxes.device, dtype=boxes.dtype) + 0.5) / size
 

@@ -42,7 +42,7 @@ class TextEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.lstm = nn.LSTM(embedding, channels // 2, batch_first=True, bidirectional=True)
         with torch.no_grad():
-            # Unit variance (torch's start), not AttnGAN's +-0.1: words tell apart from the first step on. Padding and
+            # Unit variance (torch's start), not AttnGAN's +-0.1: words differ from the first step on. Padding and
             # unknown words start neutral; the latter may never occur in training.
             self.embedding.weight[:2] = 0
 

@@ -26,7 +26,7 @@ class GeneratorSizes:
     sizes:       image sides, the first one a power of two from 16 up, each twice the one before it
     temperature: start of the learned temperature of cosine attention
     object_attention: False: c_obj is 0 (the paper's ablation); the trunk keeps its channels
-    half_blocks: so many residual blocks of the last of several scales, the first ones, work at half its resolution
+    half_blocks: number of residual blocks of the last of several scales, the first ones, that work at half resolution
     layout:      False: neither layout code nor c_obj nor label vectors; trunks of ngf and 2 ngf channels (AttnGAN's)
 
     Raises:

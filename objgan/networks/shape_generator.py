@@ -72,9 +72,9 @@ class ShapeGenerator(nn.Module):
         valid = layout.valid
         labels, boxes = layout.labels[valid], layout.boxes[valid]
         features = self.second(self.first(box_coordinates(boxes, self.mask_size), labels, boxes))
-        told = self.objects(features, layout.count, valid)
-        draws = noise[valid].to(told.dtype)[..., None, None].expand(-1, -1, *told.shape[2:])
-        joined = functional.leaky_relu(self.joint(torch.cat([told, draws], 1)), 0.2)
+        joint_features = self.objects(features, layout.count, valid)
+        draws = noise[valid].to(joint_features.dtype)[..., None, None].expand(-1, -1, *joint_features.shape[2:])
+        joined = functional.leaky_relu(self.joint(torch.cat([joint_features, draws], 1)), 0.2)
         joined = joined * raster_boxes(boxes, self.mask_size // 4).unsqueeze(1)
         flat: Tensor = self.decode(joined).squeeze(1).float()
         if self.templates is not None:

@@ -33,7 +33,7 @@ class CaptionFeatures(TextFeatures):
 class WordBag(nn.Module):
     """A logistic regression on a caption's set of words, and a weight for its word in each label's logit.
 
-    A decoder that reads a caption through recurrent features learns late what a single word tells; the sum of the
+    A decoder that reads a caption through recurrent features learns late what a single word means; the sum of the
     words' own weights says it at once, and overfits less.
     """
 

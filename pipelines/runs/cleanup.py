@@ -1,4 +1,4 @@
-"""What killed writers leave behind in runs, found and removed; and MLflow told of runs that died."""
+"""What killed writers leave behind in runs, found and removed; and the end of dead runs recorded in MLflow."""
 
 import re
 from collections.abc import Iterable, Iterator

@@ -132,9 +132,9 @@ def to_go_on(info: RunInfo) -> str | None:
         if confirming and not sweep.alive:
             return f"{resume_command(sweep.location, sweep.name)} --confirm N (as it was begun)"
         return sweep.to_resume
-    told = (info.status.command if info.status else None) or (info.held.command if info.held else None)
-    if told and "pipelines" in told:
-        return re.sub(r"^(\S*python\S* )?\S*pipelines/__main__\.py", "python -m pipelines", told)
+    command = (info.status.command if info.status else None) or (info.held.command if info.held else None)
+    if command and "pipelines" in command:
+        return re.sub(r"^(\S*python\S* )?\S*pipelines/__main__\.py", "python -m pipelines", command)
     above, _, last = info.name.rpartition("/")
     if _STEP_FOLDER.match(last):
         out = shlex.quote(info.storage.above().address)
@@ -231,7 +231,7 @@ def _status_lines(status: RunStatus | None) -> list[tuple[str, str]]:
     if status is None:
         return []
     share = f" ({status.step / status.steps:.0%})" if status.steps else ""
-    lines = [("step", f"{status.step}/{status.steps}{share}, told {span(time.time() - status.updated)} ago")]
+    lines = [("step", f"{status.step}/{status.steps}{share}, reported {span(time.time() - status.updated)} ago")]
     if status.samples_per_s is not None:
         lines.append(("speed", f"{status.samples_per_s:.3g} samples/s, {status.workers} workers"))
     if status.state == "running" and status.eta_s is not None:

@@ -46,7 +46,7 @@ class JobStatus:
         return self
 
     def progress(self, done: int, total: int, samples: int = 0) -> None:
-        """So many parts of all are done; the last one was of so many samples."""
+        """Number of parts done of all, and the samples of the last one."""
         self._work.advance()
         if self.metrics is not None:
             self.metrics.progress(done, total, samples)

@@ -43,7 +43,7 @@ class CheckpointStore:
         storage: of the run
         keep: newest checkpoints to keep, beside the best
         objective: the measure that says which is best, and whether more of it is better ("max") or less ("min")
-        log: told of checkpoints that are broken, and of what killed writers left
+        log: receives broken checkpoints, and what killed writers left
     """
 
     def __init__(self, storage: Storage, keep: int, objective: Objective, log: Log = lambda line: None) -> None:
@@ -106,7 +106,7 @@ class CheckpointStore:
                 self.storage.delete(name)
 
     def pin(self, *names: str) -> None:
-        """Have checkpoints stay, whoever prunes, until others are pinned instead."""
+        """Keep checkpoints from every pruning until others are pinned instead."""
         self.storage.write(_PINS, json.dumps(sorted(names)) + "\n")
 
     def pins(self) -> list[str]:
@@ -117,7 +117,7 @@ class CheckpointStore:
     def newest(self, set_aside: bool = True) -> tuple[str, Path] | None:
         """The newest checkpoint whose every file is what was written, and its folder on this machine.
 
-        A broken one is told of and passed over. With `set_aside` (for the one who holds the run) it is renamed to
+        A broken one is logged and skipped. With `set_aside` (for the one who holds the run) it is renamed to
         `broken_step_...`, in an object store its `state.json` is, so that no one meets it again and nothing is lost.
         """
         names = self.names()
@@ -135,7 +135,7 @@ class CheckpointStore:
     def best(self) -> tuple[str, dict[str, float]] | None:
         """The checkpoint with the best objective, the earliest of equals, and its measures; None where none has it.
 
-        In a folder, broken ones are passed over; in an object store `fetch` tells.
+        In a folder, broken ones are passed over; in an object store `fetch` finds them.
         """
         for name in self._ranked(self.names()):
             if self.storage.local is not None:

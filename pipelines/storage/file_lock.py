@@ -39,7 +39,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def waiting(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` for the length of the block, once whoever holds it lets go."""
+    """Hold the lock file `path` for the length of the block; waits until its holder releases it."""
     with open_lock(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

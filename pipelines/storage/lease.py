@@ -48,7 +48,7 @@ class LeaseInfo:
     """A lease as it stands in storage, with its holder's last sign of life. Times are in seconds since 1970.
 
     machine:          one boot of one machine, and the process namespace in it; pids mean something only within
-    process_started:  clock ticks after the boot, which tells a process from a later one of the same pid
+    process_started:  clock ticks after the boot, which distinguish a process from a later one of the same pid
     beat, time:       count and time (by the holder's clock) of the last sign of life
     ttl:              seconds without a sign of life after which others may take the run
     """
@@ -78,7 +78,7 @@ class LeaseInfo:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether it is a process of another machine (or of another container), of which only its signs tell."""
+        """Whether it is a process of another machine (or of another container), known only by its heartbeats."""
         return self.machine != _machine()
 
     @property
@@ -149,7 +149,7 @@ def typed() -> str:
 
 
 class LeaseLost(RuntimeError):
-    """Another driver holds the run now: whoever sees this must not write to it any more."""
+    """Another driver holds the run now; this process must not write to it any more."""
 
 
 def fence(storage: Storage, token: str) -> None:
@@ -215,7 +215,7 @@ class Lease:
             ttl: seconds without a sign of life after which others may take it
             who: what holds it, for those who are refused (default: the command line)
             wait: seconds to queue for it instead of being refused at once
-            log: told of take-overs and of waiting
+            log: receives take-overs and waiting
 
         Raises:
             InputError: a living driver holds the run.
@@ -321,7 +321,7 @@ class _Watch:
             InputError: there is nothing to wait for, or no more time.
         """
         # A driver whose machine died a moment ago looks like one that lives, and a job that starts anew elsewhere must
-        # not be refused for good on its account; clocks may differ, too. Only watching can tell.
+        # not be refused for good on its account; clocks may differ, too. Only watching decides.
         unclear = self._changes == 0 and (there.is_elsewhere or not 0 <= there.age <= there.ttl)
         queue = self._wait is not None and time.monotonic() - self._began < self._wait
         if not unclear and not queue:

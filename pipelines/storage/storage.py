@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 _CHUNK = 8 << 20
 RUNS = Path("runs")
-"""Where runs and their MLflow store are, unless told otherwise."""
+"""Default place of runs and of their MLflow store."""
 
 
 class Storage:
@@ -40,7 +40,7 @@ class Storage:
         location: a path, or a URI that pyarrow knows: `s3://bucket/folder?endpoint_override=...`, `gs://bucket/folder`
         filesystem: a pyarrow file system that is open already; `location` is then a path within it
         patience: seconds that an operation waits for storage to come back
-        log: told when an operation waits; it stays behind when the storage is pickled
+        log: receives a line when an operation waits; it stays behind when the storage is pickled
 
     Raises:
         InputError: not a location that can be opened.

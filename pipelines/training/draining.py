@@ -28,6 +28,6 @@ class OwnNode:
         try:
             # Ray Train's own watcher of preemptions asks here, too; there is no public function.
             draining = ray._private.state.state.get_draining_nodes()
-        except Exception:  # the control plane is away, or about to end: other deadlines tell
+        except Exception:  # the control plane is away, or about to end: other deadlines apply
             return None
         return TERMINATED if self._id in draining else None

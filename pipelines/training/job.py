@@ -114,7 +114,7 @@ class TrainJob:
         return networks
 
     def steps_per_epoch(self, rows: int) -> float:
-        """Steps in a pass over a training split of so many rows."""
+        """Steps of one pass over a training split of this many rows."""
         return rows / self.training.batch_size
 
     def total_steps(self, rows: int) -> int:

@@ -53,7 +53,7 @@ def save_replay(job: TrainJob, state: TrainState, reader: ShardReader, step: int
 
 @dataclass
 class Finding:
-    """What one group of the step told.
+    """Results of one group of the step.
 
     values:  by `phase/term`
     inputs:  names of the batch's tensors that are not finite

@@ -86,7 +86,7 @@ class ProgressReporter:
         while not self._end.wait(_BEAT_S):
             try:
                 self.reason = ray.get(self._coordinator.beat.remote(self.step), timeout=_ANSWER_S)
-            except Exception:  # the driver may be on its way out, or the network away: the next beat tells
+            except Exception:  # the driver may be on its way out, or the network away: the next heartbeat decides
                 continue
 
 
@@ -157,7 +157,7 @@ class ThroughputMeter:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew, without what was not told."""
+        """Start again; unreported values are dropped."""
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         self._steps, self._waited, self._began = 0, 0.0, time.perf_counter()
@@ -176,7 +176,7 @@ class ThroughputMeter:
         self._times.append(time.perf_counter())
 
     def add(self, numbers: StepNumbers) -> None:
-        """Losses of a step; what is not finite would hide the other steps' and is told by itself."""
+        """Losses of a step; what is not finite would hide the other steps' and is reported by itself."""
         for name, value in numbers.values.items():
             if "/" in name and math.isfinite(value):
                 self._sums[name] = self._sums.get(name, 0.0) + value

@@ -95,7 +95,7 @@ class RunCoordinator:
         return self._abandoned
 
     def post(self, *events: Event) -> None:
-        """Events for whoever listens at the driver."""
+        """Events for the listener at the driver."""
         for event in events:
             self._events.append(event)
             if isinstance(event, WorkerFailed):

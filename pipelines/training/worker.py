@@ -176,7 +176,7 @@ class _Loop:
         return int(getattr(self.training, f"{what}_every"))
 
     def _read(self, everything: bool) -> bool:
-        """Take in what steps told; whether the run is to stop here."""
+        """Process the results of steps; whether the run is to stop here."""
         stop = False
         for numbers in self.accumulator.read(everything):
             self.interval.add(numbers)
@@ -208,8 +208,8 @@ class _Loop:
 
     def _listen(self) -> bool:
         """All workers meet: is a machine about to be taken away, does the driver want to stop?"""
-        told = (self.reporter.reason, _preemption_is_announced())
-        reason, announced = ray.train.collective.broadcast_from_rank_zero(told)
+        state = (self.reporter.reason, _preemption_is_announced())
+        reason, announced = ray.train.collective.broadcast_from_rank_zero(state)
         if announced and not self._noticed:
             self._noticed = True
             self.reporter.report(Warned(f"a machine is about to be taken away: checkpoint at step {self.state.step}"))
@@ -249,7 +249,7 @@ class _Loop:
         self.writer.submit(snapshot(self.state, extra), measures, partial(self._written, step))
 
     def _before_commit(self, token: str) -> None:
-        """In the writer's thread: is the run still ours, and is all that was told up to here safe?"""
+        """In the writer's thread: is the run still ours, and is all that was reported up to here safe?"""
         fence(self.store, token)
         self.reporter.tracker.flush()
 

@@ -100,16 +100,20 @@ def execute(run: Run, uri: str, log: Log, wait: float | None = None) -> Plan:
     return work
 
 
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def stage_config(config: Config, stage: str, log: Log | None = None) -> Config:
     """The settings with no more workers than the stage's batch has groups: `run` asks for them for all stages alike.
 
-    log: told where that is fewer than was asked for
+    log: receives a line where that is fewer than requested
     """
     compute, groups = config.compute, getattr(config, stage).training.groups
     if compute.most_workers <= groups:
         return config
     if log is not None:
-        log(f"{stage}: {groups} worker{'s' if groups > 1 else ''}, for so many groups has its batch "
+        log(f"{stage}: using {_number(groups, 'worker')}, because a batch has only {_number(groups, 'group')} "
             f"({stage}.training.group)")  # fmt: skip
     most = None if compute.max_workers is None else min(compute.max_workers, groups)
     fitting = compute.model_copy(update={"workers": min(compute.workers, groups), "max_workers": most})

@@ -18,7 +18,7 @@ _ROUNDS = 6
 def epoch_order(seed: int, epoch: int, length: int, places: np.ndarray, stream: tuple[int, ...] = ()) -> np.ndarray:
     """int64 [n]: the samples at `places` (int64 [n], 0 to length - 1) of an epoch's order; all places: all samples.
 
-    stream: numbers that tell further orders of the same epoch apart; the last is not 0
+    stream: numbers that distinguish further orders of the same epoch; the last is not 0
     """
     # A tag keeps this stream apart from the samples' own (seed, epoch, image id).
     keys = np.random.SeedSequence((seed, epoch, length, 0x0BDE, *stream)).generate_state(_ROUNDS, np.uint64)
@@ -52,7 +52,7 @@ def _mix(values: np.ndarray) -> np.ndarray:
 class ShardOrder:
     """The order of an epoch that goes through the shards a window at a time, for data that are fetched when needed.
 
-    The shards are permuted, cut into windows of so many, and the samples of a window are permuted among themselves.
+    The shards are permuted, cut into windows of this length, and the samples of a window are permuted among themselves.
     As without windows, an order is a function of (seed, epoch) alone, and any place of it can be asked for.
     """
 

@@ -73,7 +73,7 @@ class DataFolder:
         return self._folder / "domain"
 
     def check_room(self, window: int | None) -> None:
-        """See that so many shards can be at hand at a time.
+        """Check that this many shards can be open at a time.
 
         Raises:
             InputError: they cannot.

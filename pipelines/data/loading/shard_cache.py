@@ -101,7 +101,7 @@ class ShardCache:
             with self._locked("room"):
                 self._make_room(wanted.bytes)
                 file = stack.enter_context(file_aside(path))
-                # The space counts as taken from now on, for whoever looks for room.
+                # The space counts as taken from now on, also for other processes.
                 file.truncate(wanted.bytes)
             for _ in range(_FETCHES):
                 wanted.fetch(file)

@@ -27,7 +27,7 @@ IMAGES = pa.schema(
     ]
 )
 """width, height: null where unknown. scene: an image's `scene`, which is not COCO's own; null where missing or not a
-name of `objgan.attributes`. origin: COCO's own part, such as "val2014", as the file's name or its address tells,
+name of `objgan.attributes`. origin: COCO's own part, such as "val2014", taken from the file's name or its address,
 or null. part: of the data set, from 0."""
 
 OBJECTS = pa.schema(

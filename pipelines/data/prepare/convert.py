@@ -99,8 +99,8 @@ def block_of(images: pa.Table, split: str, shard: str, inputs: str) -> pa.Table:
 
 def inputs_of(images: pa.Table, sizes: Sequence[int], facts: dict[str, Any]) -> str:
     """sha256 of all that a shard is made of: its images, the bytes of their files, and what is common to all shards."""
-    told = [SCHEMA_VERSION, objgan.__version__, facts, images.to_pylist(), list(sizes)]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    facts_of_block = [SCHEMA_VERSION, objgan.__version__, facts, images.to_pylist(), list(sizes)]
+    return hashlib.sha256(json.dumps(facts_of_block, sort_keys=True).encode()).hexdigest()
 
 
 def write_block(block: pa.Table, **arguments: Any) -> pa.Table:
@@ -131,8 +131,8 @@ def read_report(text: str) -> ConversionReport:
     if "refused" in facts:
         raise (StorageRefused if facts["by_storage"] else InputError)(facts["refused"])
     if "failed" in facts:
-        number, told, name = facts["failed"]
-        raise OSError(number, told, name) if number is not None else StorageAway(told)
+        number, text, name = facts["failed"]
+        raise OSError(number, text, name) if number is not None else StorageAway(text)
     return _report(facts)
 
 

@@ -49,7 +49,7 @@ def held_out(tables: Iterable[pa.Table], vocabulary: Vocabulary) -> HeldOut:
 
 
 def reason(found: HeldOut, training: Iterable[str], language: str, min_count: int) -> str:
-    """Why so many words of the held-out captions are unknown.
+    """Why many words of the held-out captions are unknown.
 
     training: words of the training captions, each as often as it occurs
     """

@@ -143,17 +143,17 @@ class _Reading:
     def _check_same(self, before: Row, row: Row) -> None:
         """See that an image which two parts hold is one image."""
         parts = [self._source.parts[one["part"]] for one in (before, row)]
-        told = [{name: value for name, value in one.items() if name != "part"} for one in (before, row)]
+        fields = [{name: value for name, value in one.items() if name != "part"} for one in (before, row)]
         if self._sizes is not None and parts[0].images is not None:
-            for one, facts in zip((before, row), told, strict=True):
+            for one, facts in zip((before, row), fields, strict=True):
                 facts["bytes"] = self._sizes[one["part"]].get(one["file_name"])
-        for name in told[0]:
+        for name in fields[0]:
             # Which of COCO's parts an image belongs to may be known of one record alone.
-            known = name != "origin" or None not in (told[0][name], told[1][name])
-            if known and told[0][name] != told[1][name]:
+            known = name != "origin" or None not in (fields[0][name], fields[1][name])
+            if known and fields[0][name] != fields[1][name]:
                 raise InputError(
                     f"instances: {parts[0].instances} and {parts[1].instances} use image id {row['image_id']} for "
-                    f"different images ({name}: {told[0][name]}, {told[1][name]}): change the ids of one file"
+                    f"different images ({name}: {fields[0][name]}, {fields[1][name]}): change the ids of one file"
                 )
 
     def _each(self, what: str, key: str, optional: bool = False) -> Iterator[tuple[int, Record]]:

@@ -111,7 +111,7 @@ def prepare(
     if options.strict:
         _refuse(rejected)
     log("prepare: vocabulary, statistics and indices")
-    manifest = {**finish(result, config.data, rejected, vectors), **facts.told()}
+    manifest = {**finish(result, config.data, rejected, vectors), **facts.for_manifest()}
     remove_leftovers(out, {shard.name for shard in result.shards})
     save_manifest(out, manifest)
     clean(out, manifest)
@@ -176,7 +176,7 @@ class _Facts:
     vectors: str | None
     """sha256 of a pipeline's word vectors, None of fitted ones."""
 
-    def told(self) -> dict[str, Any]:
+    def for_manifest(self) -> dict[str, Any]:
         """For the manifest, beside the settings and the vectors."""
         return {"source": self.source, "split": self.split, "format": self.format}
 

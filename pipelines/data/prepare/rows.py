@@ -131,8 +131,8 @@ def _picture(record: Row, how: Conversion) -> tuple[bytes | None, int, int]:
     if width is None:
         return squash(picture.image, how.size), picture.width, picture.height
     if abs(picture.width * height / (picture.height * width) - 1) > ASPECT_TOLERANCE:
-        told = f"{record['file_name']}: {picture.width} x {picture.height}, the record says {width} x {height}"
-        raise Unreadable("pixels of another shape than the record says", told)
+        sizes = f"{record['file_name']}: {picture.width} x {picture.height}, the record says {width} x {height}"
+        raise Unreadable("pixels of another shape than the record says", sizes)
     return squash(picture.image, how.size), width, height
 
 

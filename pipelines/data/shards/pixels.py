@@ -277,7 +277,7 @@ def _pixels(image: Image.Image) -> torch.Tensor:
 
 
 def decode(data: bytes) -> np.ndarray:
-    """JPEG bytes of a shard -> uint8 [3, S, S], a view of rows of pixels: whoever collects it copies it anyway.
+    """JPEG bytes of a shard -> uint8 [3, S, S], a view of rows of pixels; the batch copies it anyway.
 
     torchvision's decoder gives the same pixels and is not worth a second one: nine tenths of the time is libjpeg's own.
 

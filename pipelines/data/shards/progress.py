@@ -1,4 +1,4 @@
-"""How far `prepare`, or whoever goes through shards, is: a bar on a terminal, plain lines elsewhere."""
+"""Progress of `prepare` and other passes over shards: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 _SECONDS = 10.0
 _LEAST_SECONDS = 0.5
-"""Of a shorter time no rate can be told."""
+"""A rate over a shorter time means nothing."""
 
 
 class ShardProgress:

@@ -25,7 +25,7 @@ _MOST_TWICE = 10
 
 
 def extra_files(storage: Storage, manifest: Mapping[str, Any]) -> Iterator[Fault]:
-    """Shards in the folder that the manifest does not list: whoever reads `train-*` would take them for data."""
+    """Shards in the folder that the manifest does not list: a reader of `train-*` would take them for data."""
     known = {one["name"] for one in (*manifest["shards"], *manifest["indices"])}
     for name in storage.names():
         if (SHARD.fullmatch(name) or INDEX.fullmatch(name)) and name not in known:
@@ -39,8 +39,8 @@ def domain_faults(storage: Storage, manifest: Mapping[str, Any]) -> Iterator[Fau
         data = _read(storage, f"domain/{name}")
         if isinstance(data, Fault):
             yield data
-        elif told := wrong_bytes(data, None, digest):
-            yield Fault(f"domain/{name}", told)
+        elif wrong := wrong_bytes(data, None, digest):
+            yield Fault(f"domain/{name}", wrong)
         else:
             contents[name] = data
     if len(contents) < len(manifest["domain"]):
@@ -50,32 +50,32 @@ def domain_faults(storage: Storage, manifest: Mapping[str, Any]) -> Iterator[Fau
         if classes != manifest["classes"]:
             yield Fault("domain/classes.json", "other classes than the manifest's")
         if len(words["words"]) != manifest["counts"].get("words"):
-            told = f"{len(words['words'])} words, the manifest says {manifest['counts'].get('words')}"
-            yield Fault("domain/vocabulary.json", told)
+            text = f"{len(words['words'])} words, the manifest says {manifest['counts'].get('words')}"
+            yield Fault("domain/vocabulary.json", text)
     except (KeyError, TypeError, ValueError) as error:
         yield Fault("domain", f"not what prepare writes ({type(error).__name__}: {error})")
 
 
 def rejected_faults(storage: Storage, manifest: Mapping[str, Any]) -> Iterator[Fault]:
     """Faults of the list of rejects, and whether its lines are as many as the manifest says."""
-    told = manifest["rejected"]
-    data = _read(storage, told["file"])
+    rejected = manifest["rejected"]
+    data = _read(storage, rejected["file"])
     if isinstance(data, Fault):
         yield data
         return
-    if wrong := wrong_bytes(data, told["bytes"], told["sha256"]):
-        yield Fault(told["file"], wrong)
+    if wrong := wrong_bytes(data, rejected["bytes"], rejected["sha256"]):
+        yield Fault(rejected["file"], wrong)
         return  # its lines may be anything
     counts = RejectCounts()
     try:
         for line in io.BytesIO(data):
             counts.add(Reject(**parse_json(line)))
     except (TypeError, ValueError) as error:
-        yield Fault(told["file"], f"line {len(counts) + 1} is none of a list of rejects ({error})")
+        yield Fault(rejected["file"], f"line {len(counts) + 1} is none of a list of rejects ({error})")
         return
     for name, value in counts.facts().items():
-        if told[name] != value:
-            yield Fault(MANIFEST, f"rejected.{name} says {told[name]}, {told['file']} has {value}")
+        if rejected[name] != value:
+            yield Fault(MANIFEST, f"rejected.{name} says {rejected[name]}, {rejected['file']} has {value}")
 
 
 def _read(storage: Storage, name: str) -> pa.Buffer | Fault:
@@ -135,8 +135,8 @@ def _count_faults(manifest: Mapping[str, Any], counts: Counter[str]) -> Iterator
     """Whether all shards hold what the manifest says, and with the rejected ones all that came in."""
     for name in _COUNTED:
         if manifest["counts"].get(name) != counts[name]:
-            told = manifest["counts"].get(name)
-            yield Fault(MANIFEST, f"counts.{name} says {told}, the shards hold {counts[name]}")
+            count = manifest["counts"].get(name)
+            yield Fault(MANIFEST, f"counts.{name} says {count}, the shards hold {counts[name]}")
     for kind, name in _ACCOUNTS:
         came, lost = manifest["totals"].get(kind), manifest["rejected"]["kinds"].get(kind)
         if came != counts[name] + (lost or 0):

@@ -27,7 +27,7 @@ SLACK = 1e-5
 """Boxes are float32 fractions: the far side of one that touches the border may lie a rounding error outside."""
 
 MOST_TOLD = 50
-"""Faults of one file that are told; of the others, how many there are."""
+"""Most faults of one file that are reported; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class CheckReport:
 
 
 def check_file(task: CheckTask) -> CheckReport:
-    """Read one file, all of it. Its faults are told, never raised.
+    """Read one file, all of it. Its faults are reported, never raised.
 
     Raises:
         StorageAway: storage did not answer, which is not the file's fault.
@@ -184,12 +184,12 @@ def check_file(task: CheckTask) -> CheckReport:
         report.blame(cannot(error))
         return report
     report.bytes = data.size
-    told = wrong_bytes(data, task.shard.bytes, task.shard.sha256)
-    if told is not None:
-        report.blame(told)
+    wrong = wrong_bytes(data, task.shard.bytes, task.shard.sha256)
+    if wrong is not None:
+        report.blame(wrong)
     try:
         table = read_table(task.shard.name, data)
-        # A broken offset would lead whoever reads the rows out of the file.
+        # A broken offset would lead a reader of the rows out of the file.
         table.validate(full=True)
         _check_table(table, task, report)
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: names that are no text

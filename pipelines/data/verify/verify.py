@@ -1,4 +1,4 @@
-"""`verify`: every file of prepared data is read again, and every fault is told, not only the first."""
+"""`verify`: every file of prepared data is read again, and every fault is reported, not only the first."""
 
 import contextlib
 import multiprocessing
@@ -28,7 +28,7 @@ _SPAWN = multiprocessing.get_context("spawn")  # a forked copy of a process that
 
 @dataclass
 class Verified:
-    """What was read, and what is wrong with it; more: faults that are counted and not told."""
+    """What was read, and what is wrong with it; more: faults that are counted but not reported."""
 
     where: str
     files: int = 0
@@ -65,18 +65,18 @@ def verify(location: str | Path, log: Log, processes: int | None = None) -> Veri
     manifest = read_manifest(storage)
     found, reports = Verified(str(storage)), dict[str, CheckReport]()
 
-    def tell(faults: Iterable[Fault]) -> None:
+    def report_faults(faults: Iterable[Fault]) -> None:
         for fault in faults:
             found.faults.append(fault)
             log(str(fault))
 
     for report in _reports(storage, manifest, log, processes or available_cores()):
         reports[report.shard.name] = report
-        tell(report.faults)
+        report_faults(report.faults)
         if report.more:
             found.more += report.more
             log(f"{report.shard.name}: and {report.more} more")
-    tell(
+    report_faults(
         chain(
             extra_files(storage, manifest),
             domain_faults(storage, manifest),
@@ -107,7 +107,7 @@ def _reports(storage: Storage, manifest: Mapping[str, Any], log: Log, processes:
 
 
 def _read_all(tasks: list[CheckTask], processes: int) -> Iterator[CheckReport]:
-    """Every file's report, in order; a file that kills the process that reads it is told as such."""
+    """Every file's report, in order; a file that kills the process that reads it is reported as such."""
     left = dict(enumerate(tasks))
     while left:
         try:

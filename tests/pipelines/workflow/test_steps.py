@@ -89,8 +89,8 @@ def test_a_stage_of_a_run_has_no_more_workers_than_its_batch_has_groups() -> Non
         "encoders": (1, 1), "boxes": (4, 8), "shapes": (4, 8), "images": (4, 4)
     }  # fmt: skip
     assert said == [
-        "encoders: 1 worker, for so many groups has its batch (encoders.training.group)",
-        "images: 4 workers, for so many groups has its batch (images.training.group)",
+        "encoders: using 1 worker, because a batch has only 1 group (encoders.training.group)",
+        "images: using 4 workers, because a batch has only 4 groups (images.training.group)",
     ]
     for stage in STAGES:
         check_groups(stage_config(config, stage), stage)
