@@ -26,7 +26,7 @@ class GreedyLabels:
 
     def __init__(self, rule: GreedyRule, bag: Tensor | None) -> None:
         """`bag`: logits [B, C] of which classes appear at all; without it there is no `named_first`."""
-        self.rule, self.alive = rule, torch.ones(())
+        self.rule, self.alive, self.over = rule, torch.ones(()), torch.zeros((), dtype=torch.bool)
         self.named = None if bag is None or not rule.named_first else bag.float().sigmoid() >= rule.named_first
 
     def next(self, logits: Tensor, used: Tensor) -> Tensor:
@@ -36,7 +36,9 @@ class GreedyLabels:
         ended = label == end
         if self.rule.median_end:
             self.alive = self.alive.to(logits.device) * (1 - logits.softmax(-1)[:, end])
-            ended, label = (self.alive < 0.5) & (logits[:, end] > -math.inf), logits[:, :end].argmax(-1)
+            # Where the end may not come yet, it comes as soon as it may.
+            self.over = self.over.to(logits.device) | ((self.alive < 0.5) & (logits[:, end] > -math.inf))
+            ended, label = self.over, logits[:, :end].argmax(-1)
         if self.named is not None:
             # Where the end is the likeliest, `label` is no class; what is gathered there is not used.
             repeats = used.gather(1, label.clamp_max(end - 1)[:, None])[:, 0] > 0
