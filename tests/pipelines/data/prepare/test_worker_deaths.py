@@ -71,7 +71,7 @@ def test_a_shard_that_kills_too_many_workers_is_named_and_the_next_command_goes_
     tmp_path, write_coco, scenes
 ) -> None:
     source = write_coco(tmp_path / "coco", *scenes(30))
-    killers = [number for number in range(1, 31) if split_of(number, DataConfig()) == "train"][:3]
+    killers = [number for number in range(1, 31) if split_of(number, DataConfig()) == "train"][:4]
     data = {(source.images / f"{number:06d}.png").read_bytes(): "parent" for number in killers}
     arguments = ["prepare", "--images", source.images, "--instances", source.instances, "--captions", source.captions]
     arguments += ["--out", tmp_path / "out", "--set", "data.image_size=64", "--set", "data.mask_size=32"]
