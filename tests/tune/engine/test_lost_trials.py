@@ -33,10 +33,10 @@ def steps(sweep: Sweep) -> list[tuple[str, list[int]]]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 32 MB, room for a few checkpoints, that can really be filled."""
+    """A disk of 64 MB, room for a few checkpoints, that can really be filled."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, check=False)
     if done.returncode:
         pytest.skip("no permission to mount a small tmpfs: the disk cannot be filled for real")
