@@ -1,7 +1,7 @@
 """Bootstrap intervals over samples (Efron and Tibshirani 1993): how far a figure moves if other samples had come.
 
-Percentile intervals; the draws depend on the seed and the number of samples alone. They show the effect of the choice of test
-samples, not of training: another seed of training is another model.
+Percentile intervals; the draws depend on the seed and the number of samples alone. They show the effect of the choice
+of test samples, not of training: another seed of training is another model.
 """
 
 from collections.abc import Callable, Iterator

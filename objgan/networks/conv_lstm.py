@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class BidirectionalConvLSTM(nn.Module):
-    """[N, inputs, H, W] of all objects of a batch -> [N, 2 hidden, H, W], each object informed by those before and after it.
+    """[N, inputs, H, W] of all objects of a batch -> [N, 2 hidden, H, W], each object sees those before and after it.
 
     Both directions read their sequences from the first step on: the backward one starts at the last object of its own
     picture. So padding comes last for both, and no output of an object has seen any.

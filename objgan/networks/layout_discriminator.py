@@ -95,8 +95,8 @@ class ProjectionHead(nn.Module):
 class BoxDiscriminator(nn.Module):
     """Do these labelled boxes look real, and do they fit the sentence? Spectral norm throughout.
 
-    Patches share their weights, but it matters where in the picture a box lies: each gets its coordinates (CoordConv, Liu et al.
-    2018).
+    Patches share their weights, but it matters where in the picture a box lies: each gets its coordinates
+    (CoordConv, Liu et al. 2018).
     """
 
     steps: Tensor

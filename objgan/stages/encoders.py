@@ -48,8 +48,8 @@ def build_text_encoder(config: Config, domain: Domain) -> TextEncoder:
 def build_image_encoder(config: Config, domain: Domain) -> ImageEncoder:
     """The image encoder of these settings, freshly initialised.
 
-    A backbone that is to have ImageNet weights is frozen here and gets them from the stage: a finished model has them in its files,
-    and loading it does not need the original.
+    A backbone that is to have ImageNet weights is frozen here and gets them from the stage: a finished model has
+    them in its files, and loading it does not need the original.
     """
     encoders = config.encoders
     backbone: Backbone = SmallBackbone(encoders.small_width)
