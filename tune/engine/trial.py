@@ -8,6 +8,7 @@ given the next trial.
 import contextlib
 import json
 import math
+import os
 import queue
 import tempfile
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray.train.v2._internal.constants
 import ray.tune
 
 from objgan.config import Config
@@ -67,6 +69,7 @@ class SweepTrial(ray.tune.Trainable):
 
     def setup(self, config: dict[str, Any], trial_args: TrialArgs) -> None:
         """Called by Ray Tune once for a process."""
+        _pass_on_address()
         self._trial_args = trial_args
         self._work: TrialWork | None = None
         self._pointer: dict[str, Any] | None = None
@@ -135,6 +138,15 @@ class SweepTrial(ray.tune.Trainable):
             self._work.stop(reason)
             self._work.join(_LEAVE_S)
             self._work = None
+
+
+def _pass_on_address() -> None:
+    """Give the processes that Ray Train starts the address of this Ray.
+
+    The one that frees the CPUs of a killed trial looks for a Ray on this machine, and gives up if there are several.
+    """
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    ray.train.v2._internal.constants.ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
 
 
 def _storage(sweep: Sweep) -> Storage:

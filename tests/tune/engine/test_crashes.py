@@ -107,8 +107,8 @@ def with_compute(sweep: Sweep, **compute: float) -> Sweep:
     return replace(sweep, config=Config.model_validate(settings))
 
 
-def drive(sweep: Sweep, *words: str, leak: bool = False) -> tuple[SweepResult, list[str]]:
-    """Result and lines of a driver's process; no CPU stays in use, except for one with `leak`."""
+def drive(sweep: Sweep, *words: str) -> tuple[SweepResult, list[str]]:
+    """Result and lines of a driver's process; no CPU stays in use."""
     repository = Path(__file__).resolve().parents[3]
     done = subprocess.run(
         [sys.executable, "-m", "tests.tools.sweep_driver", sweep.storage, sweep.run, *words],
@@ -117,7 +117,7 @@ def drive(sweep: Sweep, *words: str, leak: bool = False) -> tuple[SweepResult, l
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert lines[-1] in ("cpus taken: 0", *(["cpus taken: 1"] if leak else [])), done.stdout
+    assert lines[-1] == "cpus taken: 0", done.stdout
     result = load_result(sweep.store())
     assert result is not None
     return result, lines
@@ -141,12 +141,11 @@ def is_whole(result: SweepResult, steps: int = 30) -> bool:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_trial_whose_workers_do_not_start_is_retried(data_config, prepared, tmp_path) -> None:
-    # A busy machine may miss the deadline also when its CPUs are free: that is retried in the same way.
-    sweep = prepared_sweep(data_config, prepared, tmp_path, retries=6, start_deadline=15.0)
-    result, lines = drive(sweep, "--hold", "retry 1 of 6")
+    sweep = prepared_sweep(data_config, prepared, tmp_path, retries=2, start_deadline=40.0)
+    result, lines = drive(sweep, "--hold", "retry 1 of 2")
     assert is_whole(result), lines
-    retries = having(lines, "retry")
-    assert retries and all("Stalled: no worker has given a sign of life" in line for line in retries)
+    (line,) = having(lines, "retry")
+    assert "Stalled: no worker has given a sign of life" in line
 
 
 @pytest.mark.ray
@@ -173,20 +172,21 @@ def test_a_deadline_that_is_too_short_ends_no_trial_for_good(data_config, prepar
     """Were it counted as ended, the sweep would have nothing left to do."""
     sweep = prepared_sweep(data_config, prepared, tmp_path, retries=0, start_deadline=0.01)
     result, lines = drive(sweep)
-    assert (result.state, result.trials[0].state) == ("incomplete", "crashed") and not having(lines, "retry"), lines
-    state = sweep.store().json("state.json")
-    assert state["left"] == 1 and not open_sweep(sweep, resume=True).ended()
+    assert result.trials[0].state == "crashed" and not having(lines, "retry"), lines
+    result, lines = drive(sweep)
+    assert result.state == "incomplete"
+    assert having(lines, "1 trials of boxes") and not having(lines, "finished before")
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize(("who", "why"), [("worker", "WorkerGroupError"), ("trial", "its process was killed")])
 def test_a_trial_whose_process_is_killed_continues_from_its_checkpoint(
-    who: str, why: str, data_config, prepared, tmp_path
+    who: str, why: str, data_config, prepared, tmp_path, ray_local
 ) -> None:
+    """Beside another Ray on the machine (`ray_local`), which Ray Train's cleaner once took for a reason to give up."""
     sweep = prepared_sweep(data_config, prepared, tmp_path, retries=1, steps=400)
-    # Known fault: where the trial's own process is killed, Ray's cleaner of placement groups sometimes frees nothing.
-    result, lines = drive(sweep, "--kill", who, leak=who == "trial")
+    result, lines = drive(sweep, "--kill", who)
     assert is_whole(result, 400), lines
     assert len(having(lines, "retry 1 of 1")) == 1 and why in having(lines, "retry")[0]
     assert len(having(lines, ": step 10,")) == 1, "no report is repeated"
