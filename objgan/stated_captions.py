@@ -12,12 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from objgan.batch import Batch
+from objgan.batch import Sample
 from objgan.domain import Domain
 from objgan.metrics.named_classes import IRREGULAR, SYNONYMS, plural
-from objgan.vocabulary import PAD, tokenize
+from objgan.vocabulary import tokenize
 
 _DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _PLACES: dict[str, tuple[str, ...]] = {
@@ -239,30 +238,18 @@ class StatedCaptions:
 
 
 class StatedWords:
-    """Puts stated captions in the place of a share of a batch's captions."""
+    """Puts stated captions in the place of a share of the captions, drawn from (seed, epoch, image)."""
 
     def __init__(self, domain: Domain, longest: int, share: float) -> None:
         self._captions, self._vocabulary, self._share = StatedCaptions(domain, longest), domain.vocabulary, share
 
-    def replace(self, batch: Batch) -> Batch:
-        """The batch with some captions replaced: which ones, and by what, is drawn from torch's global generator.
-
-        So it is a function of the step's seed and the image (`objgan.training`), whichever worker computes it.
-        """
-        seeds = torch.randint(2**62, (len(batch),)).tolist()
-        words, count = batch.words.cpu().clone(), batch.word_count.cpu().clone()
-        labels, boxes, counts = batch.layout.labels.cpu(), batch.layout.boxes.cpu().numpy(), batch.layout.count.tolist()
-        for row, (seed, image) in enumerate(zip(seeds, batch.image_ids.tolist(), strict=True)):
-            draw = random.Random(f"{seed} {image}")
-            if draw.random() >= self._share or not counts[row]:
-                continue
-            n = counts[row]
-            complete = n < labels.shape[1]
-            tokens = self._captions.write(labels[row, :n].tolist(), boxes[row, :n], complete, draw)
-            words[row] = PAD
-            words[row, : len(tokens)] = torch.from_numpy(self._vocabulary.encode_tokens(tokens))
-            count[row] = len(tokens)
-        return dataclasses.replace(batch, words=words.to(batch.words.device), word_count=count.to(batch.words.device))
+    def replace(self, sample: Sample, complete: bool, seed: int, epoch: int) -> Sample:
+        """The sample, or the same with the words of a stated caption. `complete`: no object was left out of it."""
+        draw = random.Random(f"{seed} {epoch} {sample.image_id}")
+        if draw.random() >= self._share or not len(sample.labels):
+            return sample
+        tokens = self._captions.write(sample.labels.tolist(), sample.boxes, complete, draw)
+        return dataclasses.replace(sample, words=self._vocabulary.encode_tokens(tokens))
 
 
 def _nouns(name: str, synonyms: Sequence[str]) -> list[_Noun]:

@@ -25,7 +25,6 @@ from objgan.networks.greedy_labels import GreedyRule
 from objgan.stages.base import Adam, Losses, Phase, Stage
 from objgan.stages.box_judges import BoxJudge
 from objgan.stages.encoders import build_text_encoder
-from objgan.stated_captions import StatedWords
 from objgan.statements import Statements, read_statements
 from objgan.vocabulary import PAD
 
@@ -94,8 +93,6 @@ class BoxesStage(Stage):
         weights = class_weights(statistics.class_counts, statistics.images, training.class_weight_power)
         self.register_buffer("label_weights", weights, persistent=False)
         self.named = NamedClasses.of(domain)
-        share = training.stated_captions
-        self.stated = StatedWords(domain, config.data.max_words, share) if share else None
         self.judge: BoxJudge | None = None
         if training.adversarial_weight > 0:
             self.judge = BoxJudge(self.networks, config, len(domain.classes))
@@ -123,8 +120,6 @@ class BoxesStage(Stage):
 
     def forward(self, batch: Batch) -> BoxOutputs:
         """Teacher forcing on the batch's true objects; in training, for the discriminator, a drawn layout, too."""
-        if self.stated is not None and self.training:
-            batch = self.stated.replace(batch)
         text = self._text(batch)
         outputs: BoxOutputs = self._generator()(text, batch.layout)
         if self.judge is None or not self.training:

@@ -15,7 +15,7 @@ from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.files import read_json
 from objgan.json_input import OWN
-from objgan.sections import TrainingConfig
+from objgan.sections import BoxesTraining, TrainingConfig
 from objgan.stages import stage_class
 from pipelines.data.loading.batch_plan import BatchPlan
 from pipelines.data.loading.data_folder import REMOTE_WINDOW, DataFolder, is_remote, open_data
@@ -80,7 +80,10 @@ class TrainJob:
         Raises:
             InputError: the data lack a column, or the split is empty.
         """
-        return ShardReader(self.data, split, stage_class(self.stage).columns, self.config, self.training.max_words)
+        training, share = self.training, 0.0
+        if isinstance(training, BoxesTraining) and split == "train":
+            share = training.stated_captions
+        return ShardReader(self.data, split, stage_class(self.stage).columns, self.config, training.max_words, share)
 
     def domain(self) -> Domain:
         """Vocabulary, classes and statistics of the data."""

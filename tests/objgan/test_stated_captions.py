@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from objgan.batch import Sample
 from objgan.domain import Domain, LayoutStatistics
 from objgan.metrics.named_classes import NamedClasses
 from objgan.stated_captions import StatedCaptions, StatedWords
@@ -103,16 +104,20 @@ def test_no_object_no_caption(animals: Domain) -> None:
     assert StatedCaptions(animals, LONGEST).write([], np.zeros((0, 4), np.float32), True, random.Random(0)) == []
 
 
-def test_a_share_of_a_batch_is_replaced_and_depends_on_the_seed_alone(domain, make_batch) -> None:
-    batch = make_batch(size=3)
-    stated = StatedWords(domain, batch.words.shape[1], 1.0)
-    torch.manual_seed(5)
-    first = stated.replace(batch)
-    torch.manual_seed(5)
-    again = stated.replace(batch)
-    assert torch.equal(first.words, again.words) and torch.equal(first.word_count, again.word_count)
-    assert not torch.equal(first.words, batch.words)
-    assert (first.word_count > 0).all() and (first.words[~first.word_mask] == 0).all()
-    assert torch.equal(first.layout.boxes, batch.layout.boxes)
-    unchanged = StatedWords(domain, batch.words.shape[1], 0.0).replace(batch)
-    assert torch.equal(unchanged.words, batch.words)
+def test_a_share_of_the_captions_is_replaced_and_depends_on_seed_epoch_and_image(animals: Domain) -> None:
+    samples = [
+        Sample(image_id=number, words=np.array([2, 3]), labels=np.array(labels), boxes=boxes)
+        for number, (labels, boxes) in enumerate(scenes(40))
+    ]
+
+    def words(share: float, seed: int, epoch: int) -> list[list[int]]:
+        stated = StatedWords(animals, LONGEST, share)
+        return [stated.replace(sample, True, seed, epoch).words.tolist() for sample in samples]
+
+    before = [sample.words.tolist() for sample in samples]
+    every = words(1.0, 5, 0)
+    assert every == words(1.0, 5, 0) != words(1.0, 5, 1) != words(1.0, 6, 1)
+    assert all(1 <= len(new) <= LONGEST for new in every)
+    assert words(0.0, 5, 0) == before
+    replaced = sum(new != old for new, old in zip(words(0.5, 5, 0), before, strict=True))
+    assert 8 <= replaced <= 32

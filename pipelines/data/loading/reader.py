@@ -22,7 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 from objgan.attributes import colour_index, scene_index
 from objgan.batch import Batch, Part, Sample, collate
 from objgan.config import Config
+from objgan.domain import Domain
 from objgan.errors import InputError
+from objgan.stated_captions import StatedWords
 from pipelines.data.loading.batch_plan import BatchPlan, ShardOrder
 from pipelines.data.loading.data_folder import open_data
 from pipelines.data.shards.format import read_shard
@@ -39,10 +41,19 @@ OPEN_SHARDS = 128
 class ShardReader:
     """The samples of one split of prepared data, with the columns that a stage asked for."""
 
-    def __init__(self, data: Path | str, split: str, columns: frozenset[str], config: Config, max_words: int) -> None:
+    def __init__(
+        self,
+        data: Path | str,
+        split: str,
+        columns: frozenset[str],
+        config: Config,
+        max_words: int,
+        stated_captions: float = 0.0,
+    ) -> None:
         """`data`: a prepared folder or its URI. `columns`: of "image", "boxes", "masks", "attributes".
 
-        Of longer captions, `max_words` words stay, in order.
+        Of longer captions, `max_words` words stay, in order. `stated_captions`: the share of samples whose caption is
+        replaced by one made from the layout.
 
         Rows without a caption of known words, or with an object without a mask where masks are asked for, are left
         out, and counted in `left_out`.
@@ -52,7 +63,7 @@ class ShardReader:
         """
         if split not in SPLITS:
             raise InputError(f"data: no split {split!r}; there are {', '.join(SPLITS)}")
-        self._arguments = (data, split, columns, config, max_words)
+        self._arguments = (data, split, columns, config, max_words, stated_captions)
         self._data = folder = open_data(data, config.compute)
         folder.check_columns(columns, config)
         self._shards = folder.shards(split)
@@ -67,6 +78,9 @@ class ShardReader:
                 f"prepare the data again"
             )
         self.split, self.columns, self.config, self.max_words = split, columns, config, max_words
+        self._stated: StatedWords | None = None
+        if stated_captions:
+            self._stated = StatedWords(Domain.load(folder.domain()), max_words, stated_captions)
         self.flips = bool(columns & {"image", "masks"})
         self.left_out: Counter[str] = Counter()
         self._rows = RowList(self._usable, len(self._index))
@@ -93,7 +107,11 @@ class ShardReader:
         """Sample `index` as this epoch sees it. `flip`: mirror it half of the time, unless its caption names a side."""
         row = self._rows[index]
         number, mirrored, words = self._draw(row, seed, epoch)
-        return self._sample(row, words, mirrored and flip and not self._index.is_sided(row, number))
+        sample = self._sample(row, words, mirrored and flip and not self._index.is_sided(row, number))
+        if self._stated is None:
+            return sample
+        complete = len(sample.labels) < self.config.data.max_objects
+        return self._stated.replace(sample, complete, seed, epoch)
 
     def image_id(self, index: int) -> int:
         """The image of sample `index`."""

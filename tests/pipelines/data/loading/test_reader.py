@@ -267,9 +267,19 @@ def test_evaluation_is_in_order_fixed_and_never_mirrored(reader) -> None:
         evaluation_batch(reader, 3, 5, 0, 12)
 
 
+def test_a_share_of_the_captions_is_made_from_the_layouts_of_training(prepared, data_config) -> None:
+    readers = [ShardReader(prepared, "train", ALL, data_config, 8, share) for share in (0.0, 1.0)]
+    plain, stated = ([reader.sample(row, 3, 0) for row in range(12)] for reader in readers)
+    assert all(np.array_equal(before.boxes, after.boxes) for before, after in zip(plain, stated, strict=True))
+    assert sum(before.words.tolist() != after.words.tolist() for before, after in zip(plain, stated, strict=True)) > 8
+    assert [sample.words.tolist() for sample in stated] == [
+        readers[1].sample(row, 3, 0).words.tolist() for row in range(12)
+    ]
+
+
 def test_a_reader_is_copied_by_its_arguments_not_its_content(reader, prepared, data_config) -> None:
     rebuild, arguments = reader.__reduce__()
-    assert arguments == (prepared, "train", ALL, data_config, 8)
+    assert arguments == (prepared, "train", ALL, data_config, 8, 0.0)
     assert np.array_equal(rebuild(*arguments).sample(4, 0, 0).image, reader.sample(4, 0, 0).image)
 
 
