@@ -6,10 +6,8 @@ images itself, like the original: pass them in their own size.
 """
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,14 +23,6 @@ NO_WEIGHTS = (
     "with --inception"
 )
 """The reason why these metrics are skipped without a path."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """Of N images, in order: pooled features float32 [N, 2048], logits without the last bias float32 [N, 1008]."""
-
-    pooled: np.ndarray
-    logits: np.ndarray
 
 
 class Inception:
@@ -65,8 +55,8 @@ class Inception:
         self.published = sha256(path).startswith(_PUBLISHED)
 
     @torch.inference_mode()
-    def features(self, images: Tensor) -> Features:
-        """Features of uint8 images [B, 3, H, W] of any size.
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Of uint8 images [B, 3, H, W] of any size: pooled features [B, 2048], logits without the last bias [B, 1008].
 
         Raises:
             ValueError: images of another type or shape.
@@ -74,4 +64,4 @@ class Inception:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"Inception takes uint8 images [B, 3, H, W], got {images.dtype} {tuple(images.shape)}")
         pooled, logits = self.network(images.to(next(self.network.parameters()).device))
-        return Features(pooled.cpu().numpy(), logits.cpu().numpy())
+        return pooled, logits

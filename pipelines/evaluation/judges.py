@@ -90,9 +90,7 @@ class Judges:
         if self._judge is not None:
             metrics |= self._judge.measure(pixels, prompts, self.named(prompts), layout)
         if self._inception is not None:
-            features = self._inception.features(images)
-            metrics["inception"] = torch.from_numpy(features.pooled)
-            metrics["inception_logits"] = torch.from_numpy(features.logits)
+            metrics["inception"], metrics["inception_logits"] = self._inception.features(images)
         if self._detector is not None:
             metrics["detected"] = self._detector.found(images)
         return metrics

@@ -51,7 +51,7 @@ def test_features_equal_torch_fidelitys_however_they_are_batched(
     with torch.inference_mode():
         pooled, logits = theirs(some)
     parts = [inception.features(some[:1]), inception.features(some[1:])]
-    ours, our_logits = (np.concatenate([getattr(part, name) for part in parts]) for name in ("pooled", "logits"))
+    ours, our_logits = (torch.cat(rows).numpy() for rows in zip(*parts, strict=True))
     assert ours.shape == (3, 2048) and our_logits.shape == (3, 1008)
     np.testing.assert_allclose(ours, pooled.numpy(), rtol=1e-3, atol=1e-4 * float(pooled.abs().max()))
     np.testing.assert_allclose(our_logits, logits.numpy(), rtol=1e-3, atol=1e-4 * float(logits.abs().max()))
