@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from objgan import drawing
-from objgan.domain import Domain
 from objgan.layout import Layout
 from objgan.metrics.layouts import best_iou, class_counts, label_f1
 from objgan.metrics.masks import mask_iou
@@ -28,9 +27,9 @@ _SIDE = 192
 class RowMeasurer:
     """All rows of a batch: every image is generated once and measured by every judge."""
 
-    def __init__(self, synthesis: Synthesis, judges: Judges, domain: Domain, protocol: Protocol) -> None:
+    def __init__(self, synthesis: Synthesis, judges: Judges, protocol: Protocol) -> None:
         self.synthesis, self.judges, self.protocol = synthesis, judges, protocol
-        self._classes = len(domain.classes)
+        self._classes = len(synthesis.model.domain.classes)
 
     def rows(self, prompts: Prompts) -> dict[str, Tensor]:
         """Layout metrics, and the judges' image metrics for every row."""

@@ -85,10 +85,10 @@ class Measurer:
     """Measures one task at a time. The result is a function of the task alone."""
 
     def __init__(self, opened: OpenEvaluation) -> None:
-        self._opened, self._evaluation, model = opened, opened.evaluation, opened.model
-        self._stages = {name: stage_of(model, name) for name in opened.sources.stages}
+        self._opened, self._evaluation = opened, opened.evaluation
+        self._stages = {name: stage_of(opened.model, name) for name in opened.sources.stages}
         self._class_means = class_means(opened) if "shapes" in self._stages else None
-        self._rows = RowMeasurer(opened.synthesis, opened.judges, model.domain, self._evaluation.protocol)
+        self._rows = RowMeasurer(opened.synthesis, opened.judges, self._evaluation.protocol)
 
     @torch.no_grad()
     def __call__(self, task: EvaluationTask) -> SampleMetrics:
