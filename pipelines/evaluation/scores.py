@@ -156,9 +156,9 @@ class _Scorer:
         if captions not in samples.vectors:
             return
         vectors, ids = samples.vectors[captions], samples.ids[captions]
-        images = len(np.unique(ids))
-        if images < self._protocol.pool:
-            self.skipped["r_precision"] = f"a pool of {self._protocol.pool} captions needs as many images, not {images}"
+        images, pool = len(np.unique(ids)), self._protocol.pool
+        if images < pool:
+            self.skipped["r_precision"] = f"a pool of {pool} captions needs {pool} images; there are {images}"
             return
         # Captions of the same words have the same vector and cannot be distinguished.
         _, wordings = np.unique(samples.vectors[self._name(TRUE_IMAGES, "words")], axis=0, return_inverse=True)
@@ -166,7 +166,7 @@ class _Scorer:
             ours = self._get(row, "image_vectors")
             if ours is not None:
                 name = self._name(row, "r_precision")
-                samples.values[name] = r_precision(ours, vectors, ids, wordings, self._protocol.pool, self._seed)
+                samples.values[name] = r_precision(ours, vectors, ids, wordings, pool, self._seed)
                 samples.ids[name], samples.numbers[name] = ids, samples.numbers[captions]
 
     def _encoder_distance(self, row: str) -> dict[str, Score]:
