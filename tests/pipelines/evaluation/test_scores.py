@@ -84,7 +84,7 @@ def test_the_distance_is_to_each_true_image_once() -> None:
 
 
 def test_object_accuracy_by_class_and_by_image() -> None:
-    """Class 0 is named in four captions and samples in one of them, class 1 in one and samples: 5/8 and 2/5."""
+    """Class 0 is named in four captions and found in one of them, class 1 in one and found: 5/8 and 2/5."""
     named = torch.tensor([[1, 0, 0], [1, 0, 0], [1, 0, 0], [1, 1, 0]], dtype=torch.bool)
     seen = torch.tensor([[1, 1, 1], [0, 1, 1], [0, 0, 0], [0, 1, 0]], dtype=torch.bool)
     samples = SampleMetrics()
