@@ -17,6 +17,8 @@ from objgan.layout import Layout, drop_small
 from objgan.layout_file import GivenLayout, LayoutRules, layout_to_json
 from objgan.metrics.named_classes import NamedClasses
 from objgan.model_folder import ModelParts, read_model, write_model
+from objgan.networks.box_generator import Temperatures
+from objgan.networks.encoders import TextFeatures
 from objgan.stages import NETWORKS
 from objgan.statements import Statements, fact_text, kept, read_statements
 from objgan.vocabulary import LONGEST_CAPTION, UNK
@@ -32,7 +34,7 @@ class CaptionWords:
     ids:        int64 [n], n from 1 to `data.max_words`
     unknown:    words among them that the vocabulary lacks, each once, in order
     cut:        words after the first `data.max_words`, which the networks do not see
-    statements: what all of its words state about the picture
+    statements: the facts that the whole caption states about the picture
     """
 
     ids: np.ndarray
@@ -50,15 +52,15 @@ class StatedFact(NamedTuple):
 
 @dataclass(frozen=True)
 class Generated:
-    """One image, with what led to it.
+    """One image, with its caption and layout.
 
     index:  which of the caption's samples, from 0
     layout: batch of one, on the CPU; masks uint8, 0 or 255 where generated. Objects under `images.min_object_pixels`
             are in it, but the image generator does not see them.
-    scales: uint8 [s, s, 3], one a scale of the generator, the smallest first
+    scales: uint8 [s, s, 3], one for each scale of the generator, the smallest first
     names:  class name of each object of the layout
-    words:  what became of the caption's words
-    facts:  what the caption states, and whether the layout keeps it
+    words:  the caption as the model read it
+    facts:  the facts that the caption states, and whether the layout keeps them
     """
 
     caption: str
@@ -76,7 +78,7 @@ class Generated:
         return self.scales[-1]
 
     def layout_json(self, classes: Sequence[str]) -> str:
-        """The text of its layout file, with the words of the caption that the model makes no use of."""
+        """The text of its layout file, with the stated facts and the words of the caption that the model ignores."""
         facts = [fact._asdict() for fact in self.facts]
         notes = {"unknown_words": self.words.unknown, "cut_words": self.words.cut, "facts": facts}
         return layout_to_json(self.layout, classes, self.caption, notes)
@@ -84,7 +86,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class _Order:
-    """One sample to make: its caption's words, its place, and what is given of its layout."""
+    """One sample to make: its caption, its number, and the given layout, if any."""
 
     caption: str
     index: int
@@ -110,12 +112,12 @@ class ObjGAN:
 
     @property
     def rules(self) -> LayoutRules:
-        """What layouts this model takes (see `objgan.layout_file.read_layout`)."""
+        """The limits of this model's layouts (see `objgan.layout_file.read_layout`)."""
         return LayoutRules(self.domain.classes, self.config.data.max_objects, self.config.data.mask_size)
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """The device of the networks."""
         return next(self.networks["image_generator"].parameters()).device
 
     def to(self, device: torch.device | str) -> Self:
@@ -125,7 +127,7 @@ class ObjGAN:
         return self
 
     def save(self, folder: Path, sources: Mapping[str, Any] | None = None) -> None:
-        """Write the model's folder (see `objgan.model_folder`); `sources` (JSON) says what it was made of."""
+        """Write the model's folder (see `objgan.model_folder`); `sources` (JSON) records its checkpoints and data."""
         write_model(folder, ModelParts(self.config, self.domain, self.networks), sources)
 
     @classmethod
@@ -133,7 +135,7 @@ class ObjGAN:
         """Read what `save` wrote. `device`: "auto" (a GPU where there is one), "cpu", "cuda", ...
 
         Raises:
-            InputError: no model there, of a newer format, or with a missing or changed file.
+            InputError: the folder holds no model, one of a newer format, or a missing or changed file.
         """
         parts = read_model(Path(folder))
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -150,19 +152,20 @@ class ObjGAN:
     ) -> list[Generated]:
         """`n` samples of each caption, in order: caption by caption, sample by sample.
 
-        A sample's noise depends on (seed, caption, its number) alone, not on its batch. Of a caption, the first
-        `data.max_words` words count.
+        A sample's noise is a function of (seed, caption, number of the sample), not of its batch. The networks read
+        the first `data.max_words` words of a caption.
 
         Args:
             captions: texts with at least one known word
-            n: samples a caption
+            n: samples of each caption
             seed: any whole number
-            layouts: one a caption (batches of one); boxes without masks get generated shapes, None a generated layout
-            batch_size: samples at a time; fewer where a model has very many or very large masks
+            layouts: one for each caption (batches of one); boxes without masks get generated masks, None a generated
+                layout
+            batch_size: samples at a time; fewer if the model has very many or very large masks
 
         Raises:
             InputError: a caption is empty or has no known word.
-            ValueError: `layouts` are not as many as captions, or not batches of one with at most R objects.
+            ValueError: the number of `layouts` is not that of the captions, or one is no batch of one with R places.
         """
         given = [self._given(layout) for layout in layouts] if layouts is not None else [None] * len(captions)
         if len(given) != len(captions):
@@ -180,22 +183,55 @@ class ObjGAN:
             made += self._make(orders[start : start + batch_size], seed)
         return made
 
+    def encode(self, words: Tensor, count: Tensor) -> TextFeatures:
+        """Features of word ids int64 [B, T] with counts [B]."""
+        features: TextFeatures = self._network("text_encoder")(words, count)
+        return features
+
+    def boxes(
+        self,
+        words: Tensor,
+        count: Tensor,
+        text: TextFeatures,
+        noise: Tensor,
+        statements: Sequence[Statements] | None = None,
+        temperatures: Temperatures | None = None,
+    ) -> Layout:
+        """Layouts without masks (see `BoxGenerator.sample_layout`)."""
+        generator = self._network("box_generator")
+        layout: Layout = generator.sample_layout(words, count, text, noise, statements, temperatures)
+        return layout
+
+    def shapes(self, layout: Layout, noise: Tensor, drawn: Tensor | None = None) -> Layout:
+        """The layout with generated masks, float 0 or 1; the objects of `drawn`, bool [B, R], keep their own masks."""
+        masks = sharpen(self._network("shape_generator")(replace(layout, masks=None), noise))
+        if drawn is not None and layout.masks is not None:
+            masks = torch.where(drawn[..., None, None], layout.soft_masks, masks)
+        return layout.with_masks(masks)
+
+    def images(self, words: Tensor, text: TextFeatures, layout: Layout, noise: Tensor) -> Sequence[Tensor]:
+        """Images [B, 3, s, s] in [-1, 1], one batch a scale, the smallest first, from a layout with masks."""
+        large = drop_small(layout, self.config.images.min_object_pixels / 256)  # as in its training
+        images: Sequence[Tensor] = self._network("image_generator")(text, words, large, noise).images
+        return images
+
+    def noise(self, network: str, keys: Sequence[str]) -> Tensor:
+        """Standard-normal noise of a generator, [B, *noise_shape]: a function of each sample's key alone."""
+        shape = self._network(network).noise_shape
+        return torch.stack([torch.randn(shape, generator=_generator(key)) for key in keys]).to(self.device)
+
     @torch.no_grad()
     def _make(self, orders: Sequence[_Order], seed: int) -> list[Generated]:
+        def noise(network: str) -> Tensor:
+            return self.noise(network, [f"{seed}\0{order.caption}\0{order.index}\0{network}" for order in orders])
+
         words, count = self._words(orders)
-        boxes, shapes, images = self._noise(orders, seed)
-        text = self._network("text_encoder")(words, count)
-        statements = [order.words.statements for order in orders]
-        layout = self._network("box_generator").sample_layout(words, count, text, boxes, statements)
+        text = self.encode(words, count)
+        layout = self.boxes(words, count, text, noise("box_generator"), [order.words.statements for order in orders])
         layout, drawn = _put_in(layout, [order.given for order in orders])
-        masks = sharpen(self._network("shape_generator")(replace(layout, masks=None), shapes))
-        if layout.masks is not None:
-            masks = torch.where(drawn[..., None, None], layout.soft_masks, masks)
-        layout = layout.with_masks(masks)
-        seen = drop_small(layout, self.config.images.min_object_pixels / 256)  # as in its training
-        outputs = self._network("image_generator")(text, words, seen, images)
-        scales = [to_pixels(scale) for scale in outputs.images]
-        layout = layout.with_masks((masks * 255).round().byte()).to("cpu")
+        layout = self.shapes(layout, noise("shape_generator"), drawn)
+        scales = [to_pixels(scale) for scale in self.images(words, text, layout, noise("image_generator"))]
+        layout = layout.with_masks((layout.soft_masks * 255).round().byte()).to("cpu")
         return [
             self._finish(order, seed, layout[row : row + 1], [s[row] for s in scales])
             for row, order in enumerate(orders)
@@ -216,7 +252,7 @@ class ObjGAN:
         """The caption's words, as the model reads them.
 
         Raises:
-            InputError: it is too long, has no word, or none of those that count is known.
+            InputError: it is too long, has no word, or no known word among the first `data.max_words`.
         """
         if len(caption) > LONGEST_CAPTION:
             raise InputError(f"caption {shown(caption)} is longer than {LONGEST_CAPTION:,} characters: shorten it")
@@ -232,7 +268,7 @@ class ObjGAN:
         return CaptionWords(ids, tuple(unknown), tuple(tokens[most:]), self.statements(tokens))
 
     def statements(self, tokens: Sequence[str]) -> Statements:
-        """What a caption's words, as `Vocabulary.tokenize` makes them, state of the picture."""
+        """The facts that a caption states about the picture; `tokens` are those of `Vocabulary.tokenize`."""
         return read_statements(tokens, self._named)
 
     def _words(self, orders: Sequence[_Order]) -> tuple[Tensor, Tensor]:
@@ -241,51 +277,42 @@ class ObjGAN:
             words[row, : len(order.words.ids)] = torch.from_numpy(order.words.ids)
         return words.to(self.device), torch.tensor([len(order.words.ids) for order in orders], device=self.device)
 
-    def _noise(self, orders: Sequence[_Order], seed: int) -> list[Tensor]:
-        """Standard-normal noise of the box, shape and image generators, [B, *noise_shape] each."""
-        noise = []
-        for name in ("box_generator", "shape_generator", "image_generator"):
-            shape = self._network(name).noise_shape
-            draws = [torch.randn(shape, generator=_generator(seed, order, name)) for order in orders]
-            noise.append(torch.stack(draws).to(self.device))
-        return noise
-
     def _given(self, layout: Layout | GivenLayout | None) -> GivenLayout | None:
-        """A layout of the caller's, checked, padded to R objects and on the networks' device."""
+        """The caller's layout, checked and on the networks' device."""
         if layout is None:
             return None
         given = layout if isinstance(layout, GivenLayout) else GivenLayout(None, layout, _all_drawn(layout))
-        slots, found = self.config.data.max_objects, given.layout
-        if found.labels.shape != (1, slots):
-            raise ValueError(f"a given layout is a batch of one with {slots} places, got {tuple(found.labels.shape)}")
-        return GivenLayout(given.caption, found.to(self.device), given.drawn.to(self.device))
+        slots, shape = self.config.data.max_objects, tuple(given.layout.labels.shape)
+        if shape != (1, slots):
+            raise ValueError(f"a given layout is a batch of one with {slots} places, got {shape}")
+        return GivenLayout(given.caption, given.layout.to(self.device), given.drawn.to(self.device))
 
     def _network(self, name: str) -> Any:
         return self.networks[name]
 
 
 def _put_in(layout: Layout, given: Sequence[GivenLayout | None]) -> tuple[Layout, Tensor]:
-    """Given layouts in the place of generated ones; masks float where any are given, and bool [B, R] which are."""
+    """Replace generated layouts by given ones; masks are float if any are given. Also bool [B, R]: whose masks are."""
     drawn = torch.zeros_like(layout.valid)
     labels, boxes, count = layout.labels.clone(), layout.boxes.clone(), layout.count.clone()
     masks: Tensor | None = None
-    for row, one in enumerate(given):
-        if one is None:
+    for row, own in enumerate(given):
+        if own is None:
             continue
-        labels[row], boxes[row], count[row] = one.layout.labels[0], one.layout.boxes[0], one.layout.count[0]
-        drawn[row] = one.drawn[0]
-        if one.layout.masks is not None:
-            shapes = one.layout.soft_masks
+        labels[row], boxes[row], count[row] = own.layout.labels[0], own.layout.boxes[0], own.layout.count[0]
+        drawn[row] = own.drawn[0]
+        if own.layout.masks is not None:
+            shapes = own.layout.soft_masks
             masks = shapes.new_zeros(len(given), *shapes.shape[1:]) if masks is None else masks
             masks[row] = shapes[0]
     return Layout(labels, boxes, count, masks), drawn
 
 
 def sharpen(masks: Tensor) -> Tensor:
-    """Soft masks [B, R, M, M] -> the same with 0 and 1 alone, cut at half of each mask's own maximum.
+    """Soft masks [B, R, M, M] -> masks of 0 and 1, with the threshold at half of each mask's own maximum.
 
-    The image generator learned from true masks, which are sharp; and what a layout file holds is then
-    what the image was made from, so that giving it back gives the same image.
+    The image generator learned from true masks, which are sharp. A layout file then holds exactly the masks that the
+    image was made from, so that the same layout gives the same image again.
     """
     peak = masks.amax((2, 3), keepdim=True)
     return ((masks >= peak / 2) & (masks > 0)).float()
@@ -303,8 +330,7 @@ def _all_drawn(layout: Layout) -> Tensor:
     return layout.valid if layout.masks is not None else torch.zeros_like(layout.valid)
 
 
-def _generator(seed: int, order: _Order, network: str) -> torch.Generator:
+def _generator(key: str) -> torch.Generator:
     """On the CPU whatever the device, so that all devices start from the same noise."""
-    text = f"{seed}\0{order.caption}\0{order.index}\0{network}"
-    digest = hashlib.sha256(text.encode()).digest()
+    digest = hashlib.sha256(key.encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

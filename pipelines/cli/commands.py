@@ -19,12 +19,13 @@ from pipelines.data.prepare.prepare import check as check_prepare
 from pipelines.data.prepare.prepare import prepare as prepare_data
 from pipelines.data.sample import make_sample
 from pipelines.data.shards.manifest import MANIFEST
-from pipelines.evaluation import evaluate as evaluation
+from pipelines.evaluation.evaluate import evaluate as evaluate_model
+from pipelines.evaluation.evaluate import save
 from pipelines.evaluation.judge_training import judge_jobs
 from pipelines.evaluation.judge_training import keep as keep_judge
 from pipelines.evaluation.judges import JudgePaths
 from pipelines.evaluation.protocols import protocol
-from pipelines.evaluation.worker import Evaluation
+from pipelines.evaluation.worker import Evaluation, OpenEvaluation
 from pipelines.models.generate import GenerateJob, local_model, read_captions
 from pipelines.models.generate import generate as generate_pictures
 from pipelines.models.registry import assemble
@@ -137,20 +138,14 @@ def train(options: cli.TrainOptions) -> None:
 def evaluate(options: cli.EvaluateOptions) -> None:
     """Measure a finished model."""
     with local_model(options.model, tracking_uri(RUNS)) as model, at_hand("--judges", options.judges) as judges:
-        asked = Evaluation(
-            model,
-            options.data,
-            protocol(options.protocol),
-            options.seed,
-            (options.workers or (1, None))[0],
-            JudgePaths(judges, options.inception, options.detector),
-        )
-        evaluation.check(asked)
+        workers, paths = (options.workers or (1, None))[0], JudgePaths(judges, options.inception, options.detector)
+        evaluation = Evaluation(model, options.data, protocol(options.protocol), options.seed, workers, paths)
+        opened = OpenEvaluation(evaluation, device="cpu")
         with _held(options, "evaluate") as job_status, ray_session(options.address):
-            check_resources(ComputeConfig(workers=asked.workers, device="cpu"))
-            measured = evaluation.evaluate(asked, say, job_status=job_status)
-            evaluation.save(measured, options.out)
-    say(measured.text())
+            check_resources(ComputeConfig(workers=workers, device="cpu"))
+            result = evaluate_model(opened, say, job_status=job_status)
+            save(result, options.out)
+    say(result.text())
     say(f"metrics, samples and pictures: {options.out}")
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation reads: the held-out split as each stage sees it, and as generation needs it."""
+"""The readers of an evaluation: the held-out split with the columns of each stage, and of generation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,11 @@ from pipelines.evaluation.synthesis import ALL_WORDS
 
 @dataclass(frozen=True)
 class Sources:
-    """A reader for every stage that the data have columns for, and why not for the others.
+    """Readers of one split.
 
-    rows: for generated images: whole captions, and all that the data know of their images
+    stages:  one for each stage whose columns the data have
+    rows:    for generated images: whole captions with all columns of their images
+    skipped: stages without a reader, and the reason
     """
 
     stages: dict[str, ShardReader]
@@ -28,10 +30,9 @@ def open_sources(data: Path | str, split: str, model: ObjGAN) -> Sources:
     """Readers of one split.
 
     Raises:
-        InputError: no data, of other classes or words than the model's, or no usable image.
+        InputError: no data, other classes or words than the model's, or no usable image.
     """
     folder = open_data(data, model.config.compute)
-    manifest = folder.manifest
     _check_domain(Domain.load(folder.domain()), model.domain, str(folder))
     stages, skipped = {}, {}
     for name, cls in STAGE_CLASSES.items():
@@ -40,17 +41,17 @@ def open_sources(data: Path | str, split: str, model: ObjGAN) -> Sources:
             stages[name] = ShardReader(data, split, cls.columns, model.config, words)
         except InputError as error:
             skipped[name] = str(error)
-    there = {name for name, known in manifest["columns"].items() if known}
-    # Masks leave out the images that lack some: without pixels there is nothing that they would be good for.
-    more = there & {"image", "masks", "attributes"} if "image" in there else set()
+    columns = {name for name, known in folder.manifest["columns"].items() if known}
+    # A reader with masks skips images without masks; without pixels nothing needs the masks.
+    more = columns & {"image", "masks", "attributes"} if "image" in columns else set()
     rows = ShardReader(data, split, frozenset({"boxes", *more}), model.config, ALL_WORDS)
     return Sources(stages, rows, skipped)
 
 
-def _check_domain(ours: Domain, models: Domain, data: str) -> None:
-    for what, here, there in (
-        ("classes", ours.classes, models.classes),
-        ("words", ours.vocabulary.words, models.vocabulary.words),
+def _check_domain(ours: Domain, theirs: Domain, data: str) -> None:
+    for kind, differ in (
+        ("classes", ours.classes != theirs.classes),
+        ("words", ours.vocabulary.words != theirs.vocabulary.words),
     ):
-        if here != there:
-            raise InputError(f"evaluate: {data} has other {what} than the model's data: give the data of its training")
+        if differ:
+            raise InputError(f"evaluate: {data} has other {kind} than the model's data: use the data of its training")

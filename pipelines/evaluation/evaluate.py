@@ -1,4 +1,4 @@
-"""Held-out measures of a finished model, by a pool of Ray Data actors."""
+"""Held-out metrics of a finished model, by a pool of Ray Data actors."""
 
 import json
 from collections import Counter
@@ -18,28 +18,25 @@ from objgan.files import folder_aside, write_atomically
 from objgan.generation import ObjGAN
 from objgan.training import step_seed
 from pipelines.data.loading.reader import ShardReader, evaluation_batch
-from pipelines.evaluation.captions_and_layouts import Sources, open_sources
-from pipelines.evaluation.judges import Judges
 from pipelines.evaluation.rows import picture_of_rows
 from pipelines.evaluation.scores import SampleMetrics, Score, score, text_table
-from pipelines.evaluation.synthesis import Synthesis, read_prompts
-from pipelines.evaluation.worker import Evaluation, EvaluationTask, Measurer, stage_of, tasks_of
+from pipelines.evaluation.worker import Evaluation, EvaluationTask, Measurer, OpenEvaluation, stage_of
 from pipelines.runs.status import JobStatus
 from pipelines.runtime.console import Log
 from pipelines.storage.attempts import WorkerDied
 
 _PICTURED = 4
 _MOST_STARTS = 3
-"""Of a batch, that end with the worker's death."""
+"""Attempts at a batch that end with the worker's death, before the evaluation fails."""
 _RESTARTS = 10
-"""Of a worker, by Ray, whose own default is to restart it for ever."""
-Runner = Callable[[Evaluation, Sequence[EvaluationTask]], Iterator[SampleMetrics]]
-"""Does the tasks and yields what each found, in any order of the tasks' batches that is always the same."""
+"""Restarts of a worker by Ray; Ray's default has no limit."""
+Runner = Callable[[OpenEvaluation, Sequence[EvaluationTask]], Iterator[SampleMetrics]]
+"""Measures the tasks and yields their metrics in a fixed order."""
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Scores by name, figures by sample, and pictures by `stage/name`; why other measures were skipped."""
+    """Scores by name, metrics by sample, pictures by `stage/name`; and the reasons for skipped metrics."""
 
     protocol: str
     scores: dict[str, Score]
@@ -50,172 +47,149 @@ class EvaluationResult:
     @property
     def means(self) -> dict[str, float]:
         """The scores' values."""
-        return {name: one.value for name, one in self.scores.items()}
+        return {name: entry.value for name, entry in self.scores.items()}
 
     @property
     def counts(self) -> dict[str, int]:
         """The number of samples behind each score."""
-        return {name: one.count for name, one in self.scores.items()}
+        return {name: entry.count for name, entry in self.scores.items()}
 
     def text(self) -> str:
-        """A table for people."""
+        """The scores as a table."""
         return text_table(self.scores, self.skipped)
 
 
-def run_on_ray(what: Evaluation, tasks: Sequence[EvaluationTask]) -> Iterator[SampleMetrics]:
-    """An actor pool of `what.workers`. Ray must be running.
+def run_on_ray(opened: OpenEvaluation, tasks: Sequence[EvaluationTask]) -> Iterator[SampleMetrics]:
+    """A pool of `evaluation.workers` actors, each of which opens the evaluation once. Ray must be running.
 
     Raises:
         WorkerDied: several workers died at one batch, or one while it loaded the model.
     """
-    context = ray.data.DataContext.get_current()
+    evaluation, context = opened.evaluation, ray.data.DataContext.get_current()
     before, context.execution_options.preserve_order = context.execution_options.preserve_order, True
     try:
         rows = ray.data.from_items([asdict(task) for task in tasks], override_num_blocks=len(tasks)).map_batches(
             _Actor,
-            fn_constructor_args=(what, _make_starts()),
+            fn_constructor_args=(_absolute(evaluation), _make_starts()),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=what.workers),
+            compute=ray.data.ActorPoolStrategy(size=evaluation.workers),
             max_restarts=_RESTARTS,
             max_task_retries=_RESTARTS,
         )
         for row in rows.iter_rows():
             if row["died"]:
                 raise WorkerDied(row["died"])
-            yield SampleMetrics.from_bytes(row["findings"])
+            yield SampleMetrics.from_bytes(row["metrics"])
     except ray.exceptions.RayActorError as error:
         if error.actor_init_failed:
             raise
-        raise WorkerDied(f"evaluate: a worker died {_RESTARTS + 1} times: look for a lack of memory") from error
+        raise WorkerDied(f"evaluate: a worker died {_RESTARTS + 1} times: check whether memory ran out") from error
     finally:
         context.execution_options.preserve_order = before
 
 
-def run_here(what: Evaluation, tasks: Sequence[EvaluationTask]) -> Iterator[SampleMetrics]:
-    """One task after the other in this process: the same findings without Ray."""
-    measurer = Measurer(what)
-    return (measurer(task) for task in tasks)
-
-
-def check(what: Evaluation) -> None:
-    """Find what is wrong before anything starts; needs no Ray.
-
-    Raises:
-        InputError: as `evaluate`.
-    """
-    model = ObjGAN.load(what.model, device="cpu")
-    open_sources(what.data, what.protocol.split, model)
-    Judges(what.judges, model)
+def run_here(opened: OpenEvaluation, tasks: Sequence[EvaluationTask]) -> Iterator[SampleMetrics]:
+    """One task after the other in this process: the same metrics without Ray."""
+    return map(Measurer(opened), tasks)
 
 
 def evaluate(
-    what: Evaluation, log: Log, runner: Runner = run_on_ray, job_status: JobStatus | None = None
+    opened: OpenEvaluation, log: Log, runner: Runner = run_on_ray, job_status: JobStatus | None = None
 ) -> EvaluationResult:
-    """Measure every stage that the data can show, and generated images by the judges that there are.
+    """Measure every stage for which the data have columns, and generated images by the given judges.
 
-    The same for the same model, data, protocol and seed, whatever the number of workers. standing: hears how far it is
-
-    Raises:
-        InputError: no model or data, data or judges of other classes, or nothing that can be measured.
+    The same model, data, protocol and seed give the same result with any number of workers. job_status: gets progress
     """
-    what = _absolute(what)
-    model = ObjGAN.load(what.model, device="cpu")
-    sources = open_sources(what.data, what.protocol.split, model)
-    skipped = sources.skipped | Judges(what.judges, model).skipped
-    tasks = tasks_of(what, sources)
-    log(f"evaluate: {len(tasks)} batches under protocol {what.protocol.name} on {what.workers} worker(s)")
-    found = SampleMetrics.join(_counted(runner(what, tasks), len(tasks), job_status))
-    scores, more = score(found, what.protocol, what.seed)
+    evaluation, sources, tasks = opened.evaluation, opened.sources, opened.tasks()
+    protocol, seed = evaluation.protocol, evaluation.seed
+    log(f"evaluate: {len(tasks)} batches under protocol {protocol.name} on {evaluation.workers} worker(s)")
+    samples = SampleMetrics.join(_counted(runner(opened, tasks), len(tasks), job_status))
+    scores, skipped = score(samples, protocol, seed)
     pictures = {
         f"{name}/{title}": image
         for name, reader in sources.stages.items()
-        for title, image in _pictures(model, name, reader, what.seed).items()
+        for title, image in _pictures(opened.model, name, reader, seed).items()
     }
-    pictures["rows"] = _picture_of_rows(what, model, sources)
-    return EvaluationResult(what.protocol.name, scores, found.table(), pictures, skipped | more)
+    with torch.no_grad():
+        pictures["rows"] = picture_of_rows(opened.synthesis, opened.prompts(opened.places[:_PICTURED]))
+    skipped = sources.skipped | opened.judges.skipped | skipped
+    return EvaluationResult(protocol.name, scores, samples.table(), pictures, skipped)
 
 
-def _counted(found: Iterator[SampleMetrics], total: int, job_status: JobStatus | None) -> Iterator[SampleMetrics]:
-    for done, one in enumerate(found, 1):
+def _counted(results: Iterator[SampleMetrics], total: int, job_status: JobStatus | None) -> Iterator[SampleMetrics]:
+    for done, samples in enumerate(results, 1):
         if job_status is not None:
-            job_status.progress(done, total, max((len(ids) for ids in one.ids.values()), default=0))
-        yield one
+            job_status.progress(done, total, max((len(ids) for ids in samples.ids.values()), default=0))
+        yield samples
 
 
-def save(measured: EvaluationResult, folder: Path) -> None:
+def save(result: EvaluationResult, folder: Path) -> None:
     """Write `measures.json`, `samples.parquet` and the pictures."""
     facts = {
-        "protocol": measured.protocol,
-        "measures": measured.means,
-        "samples": measured.counts,
-        "intervals": {name: one.interval for name, one in measured.scores.items()},
-        "ceilings": {name: one.ceiling for name, one in measured.scores.items() if one.ceiling is not None},
-        "skipped": measured.skipped,
+        "protocol": result.protocol,
+        "measures": result.means,
+        "samples": result.counts,
+        "intervals": {name: entry.interval for name, entry in result.scores.items()},
+        "ceilings": {name: entry.ceiling for name, entry in result.scores.items() if entry.ceiling is not None},
+        "skipped": result.skipped,
     }
     write_atomically(folder / "measures.json", json.dumps(facts, indent=1) + "\n")
     with folder_aside(folder / "details") as aside:
-        parquet.write_table(measured.samples, aside / "samples.parquet")
-        for name, image in measured.pictures.items():
+        parquet.write_table(result.samples, aside / "samples.parquet")
+        for name, image in result.pictures.items():
             image.save(aside / f"{name.replace('/', '_')}.png")
 
 
-def _absolute(what: Evaluation) -> Evaluation:
-    """Workers have a working directory of their own."""
-    data = what.data.resolve() if isinstance(what.data, Path) else what.data
-    return replace(what, model=what.model.resolve(), data=data, judges=what.judges.absolute())
+def _absolute(evaluation: Evaluation) -> Evaluation:
+    """The same with absolute paths, because workers have their own working directory."""
+    data = evaluation.data.resolve() if isinstance(evaluation.data, Path) else evaluation.data
+    return replace(evaluation, model=evaluation.model.resolve(), data=data, judges=evaluation.judges.absolute())
 
 
 class _Starts:
-    """How often each batch was begun, which no worker's death erases."""
+    """Counts the starts of each batch, in an actor that outlives the workers."""
 
     def __init__(self) -> None:
         self._starts: Counter[EvaluationTask] = Counter()
 
     def count(self, task: EvaluationTask) -> int:
-        """Count one more; how many there were before."""
+        """Count a start; returns the number of earlier ones."""
         self._starts[task] += 1
         return self._starts[task] - 1
 
 
 def _make_starts() -> Any:
     """The actor, on the driver's own node."""
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+    node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
-    return ray.remote(num_cpus=0)(_Starts).options(scheduling_strategy=here).remote()
+    return ray.remote(num_cpus=0)(_Starts).options(scheduling_strategy=node).remote()
 
 
 class _Actor:
-    """A measurer behind Ray Data's interface."""
+    """A measurer with Ray Data's interface."""
 
-    def __init__(self, what: Evaluation, starts: Any) -> None:
-        self._measurer, self._starts = Measurer(what), starts
+    def __init__(self, evaluation: Evaluation, starts: Any) -> None:
+        self._measurer, self._starts = Measurer(OpenEvaluation(evaluation)), starts
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
         task = EvaluationTask(str(batch["kind"][0]), int(batch["number"][0]))
         deaths = ray.get(self._starts.count.remote(task))
         if deaths >= _MOST_STARTS:
-            return {"findings": [b""], "died": [self._death(task, deaths)]}
-        return {"findings": [self._measurer(task).to_bytes()], "died": [""]}
+            return {"metrics": [b""], "died": [self._death(task, deaths)]}
+        return {"metrics": [self._measurer(task).to_bytes()], "died": [""]}
 
     def _death(self, task: EvaluationTask, deaths: int) -> str:
         ids = self._measurer.image_ids(task)
         images = ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
         return (
             f"evaluate: {deaths} workers died one after the other at batch {task.number} of {task.kind} (images "
-            f"{images}): run verify on the data, or look for a lack of memory"
+            f"{images}): run verify on the data, or check whether memory ran out"
         )
 
 
-def _picture_of_rows(what: Evaluation, model: ObjGAN, sources: Sources) -> Image.Image:
-    places = what.protocol.places(len(sources.rows))[:_PICTURED]
-    prompts = read_prompts(sources.rows, places, what.seed, model.domain.vocabulary.words)
-    with torch.no_grad():
-        return picture_of_rows(Synthesis(model, what.seed), prompts)
-
-
 def _pictures(model: ObjGAN, name: str, reader: ShardReader, seed: int) -> dict[str, Image.Image]:
-    batch = evaluation_batch(reader, 0, min(_PICTURED, len(reader)), seed, _PICTURED)
+    batch = evaluation_batch(reader, 0, min(_PICTURED, len(reader)), seed, _PICTURED).to(model.device)
     torch.manual_seed(step_seed(seed, 0, -3))
     with torch.no_grad():
         return stage_of(model, name).pictures(batch)

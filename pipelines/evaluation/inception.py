@@ -1,52 +1,34 @@
-"""FID, KID and the inception score with torch-fidelity's Inception, from a file of its weights; nothing is fetched.
+"""torch-fidelity's Inception for FID, KID and the inception score, from a local file of its weights.
 
-Features can be taken by several actors and put together afterwards: `Inception` gives one row an image, `fidelity`
-takes all rows of both sides. The network is the one that TensorFlow published in 2015 and that the field compares by:
-`pt_inception-2015-12-05-6726825d.pth` of pytorch-fid; torch-fidelity has it as `weights-inception-...`, with the same
-sum in its name. Images are resized by the network itself, as that one did: give them at the size they were made.
+The network is the one that TensorFlow published in 2015 and that papers use: `pt_inception-2015-12-05-6726825d.pth` of
+pytorch-fid; torch-fidelity has it as `weights-inception-...`, with the same checksum in its name. The network resizes
+images itself, like the original: pass them in their own size.
 """
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from objgan.files import sha256
-from objgan.metrics.arrays import Array
-from objgan.metrics.distances import frechet_distance, inception_score, kernel_distance
 from objgan.metrics.weights import misfit, read_weights
 
 WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
-_PUBLISHED = "6726825d"  # the file's SHA-256 begins so
-_WHAT = f"weights of Inception ({WEIGHTS_FILE})"
+_PUBLISHED = "6726825d"  # start of the file's SHA-256
+_CONTENT = f"weights of Inception ({WEIGHTS_FILE})"
 
 NO_WEIGHTS = (
     f"no Inception weights: give the path of {WEIGHTS_FILE} (pytorch-fid's and torch-fidelity's releases have it) "
     "with --inception"
 )
-"""Why nothing is measured without a path."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """Of N images, in order: pooled features float32 [N, 2048], logits without the last bias float32 [N, 1008]."""
-
-    pooled: np.ndarray
-    logits: np.ndarray
-
-    @classmethod
-    def join(cls, parts: list["Features"]) -> "Features":
-        """One after the other; at least one."""
-        return cls(np.concatenate([p.pooled for p in parts]), np.concatenate([p.logits for p in parts]))
+"""The reason why these metrics are skipped without a path."""
 
 
 class Inception:
     """The network, on one device.
 
-    published: whether the file is the published one; figures by any other cannot be compared with other people's
+    published: whether the file is the published one; metrics by another file cannot be compared with papers
     """
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
@@ -55,11 +37,11 @@ class Inception:
         Raises:
             InputError: the file is missing, broken, or holds another network's weights.
         """
-        # A second of import, for those who have the weights.
+        # It takes a second to import.
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        weights = read_weights(path, _WHAT)
-        # torch-fidelity would unpickle whatever the file holds: it gets the tensors that were read, and nothing else.
+        weights = read_weights(path, _CONTENT)
+        # torch-fidelity unpickles its file: pass only the checked tensors to it.
         checked = io.BytesIO()
         torch.save(weights, checked)
         checked.seek(0)
@@ -68,40 +50,18 @@ class Inception:
                 "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=checked
             )
         except RuntimeError as error:
-            raise misfit(error, f"{_WHAT}: {path}") from None
+            raise misfit(error, f"{_CONTENT}: {path}") from None
         self.network = network.to(device).eval().requires_grad_(False)  # 0.3.0 leaves it in training
         self.published = sha256(path).startswith(_PUBLISHED)
 
     @torch.inference_mode()
-    def features(self, images: Tensor) -> Features:
-        """Of uint8 images [B, 3, H, W] of any size.
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Of uint8 images [B, 3, H, W] of any size: pooled features [B, 2048], logits without the last bias [B, 1008].
 
         Raises:
-            ValueError: images of another kind.
+            ValueError: images of another type or shape.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"Inception takes uint8 images [B, 3, H, W], got {images.dtype} {tuple(images.shape)}")
         pooled, logits = self.network(images.to(next(self.network.parameters()).device))
-        return Features(pooled.cpu().numpy(), logits.cpu().numpy())
-
-
-def load_inception(path: Path | None, device: torch.device | str = "cpu") -> Inception | str:
-    """The network, or without a path the reason why these figures are left out.
-
-    Raises:
-        InputError: a path was given, and the file cannot be used.
-    """
-    return NO_WEIGHTS if path is None else Inception(path, device)
-
-
-def fidelity(generated: Features, real: Features) -> dict[str, float]:
-    """`fid`, `kid`, `inception_score` of the generated images, as torch-fidelity gives them.
-
-    generated, real: at least 2 images each; equal numbers where figures are to be compared
-    """
-    return distances(generated.pooled, real.pooled) | {"inception_score": inception_score(generated.logits).mean}
-
-
-def distances(generated: Array, real: Array) -> dict[str, float]:
-    """`fid` and `kid` of pooled features [N, 2048], [M, 2048]."""
-    return {"fid": frechet_distance(generated, real), "kid": kernel_distance(generated, real).mean}
+        return pooled, logits

@@ -1,6 +1,6 @@
 """The judges of an evaluation, trained on true images alone: second encoders, and a judge of objects.
 
-Neither is ever used in the training of a generator, which would learn to please it.
+No generator is trained with them: it would learn to exploit their errors.
 """
 
 import shutil
@@ -18,7 +18,7 @@ OTHER_SEED = 1_000_003
 
 
 def judge_jobs(config: Config, data: Path | str, out: Path) -> tuple[dict[str, TrainJob], dict[str, str]]:
-    """What is to be trained, by the name of its folder in `out`, and why not the rest.
+    """Training jobs by folder name in `out`, and the judges that are skipped, with the reason.
 
     Raises:
         InputError: no prepared data, or data without pixels.
@@ -35,16 +35,16 @@ def judge_jobs(config: Config, data: Path | str, out: Path) -> tuple[dict[str, T
 
 
 def identity(folder: Path) -> dict[str, str]:
-    """What the judges in a folder are, whatever the folder is called.
+    """Checksums of the judges in a folder, independent of its path.
 
     Raises:
-        InputError: there are no second encoders.
+        InputError: the folder has no second encoders.
     """
-    there = [name for name in (SECOND_ENCODERS, JUDGE) if name == SECOND_ENCODERS or (folder / name).is_dir()]
-    return {name: str(read_state(folder / name)["sha256"]) for name in there}
+    names = [SECOND_ENCODERS, *([JUDGE] if (folder / JUDGE).is_dir() else [])]
+    return {name: str(read_state(folder / name)["sha256"]) for name in names}
 
 
 def keep(checkpoint: Path, folder: Path) -> None:
-    """Copy a checkpoint to the place where an evaluation looks for it."""
+    """Copy a checkpoint to the folder from which an evaluation loads it."""
     with folder_aside(folder) as aside:
         shutil.copytree(checkpoint, aside, dirs_exist_ok=True)

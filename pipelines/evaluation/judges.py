@@ -1,4 +1,4 @@
-"""Who judges generated images: second encoders, a judge of objects, Inception, a detector. Each is there or is not."""
+"""The judges of generated images: second encoders, a judge of objects, Inception, a detector. Each is optional."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from objgan.generation import ObjGAN
 from objgan.layout import Layout
 from objgan.metrics.diversity import feature_diversity, pixel_diversity
 from objgan.metrics.named_classes import NamedClasses
-from pipelines.evaluation.inception import Inception, load_inception
+from pipelines.evaluation.inception import NO_WEIGHTS, Inception
 from pipelines.evaluation.synthesis import Prompts, scaled
 from pipelines.evaluation.trained_judges import ObjectJudge, SecondEncoders
 
@@ -24,10 +24,11 @@ SECOND_ENCODERS, JUDGE = "second_encoders", "judge"
 
 @dataclass(frozen=True)
 class JudgePaths:
-    """Where the judges are, None for those that are not there.
+    """Locations of the judges; None: no such judge.
 
     judges:    folder of the checkpoints `second_encoders` and `judge`, as the command `judges` writes it
-    inception: Inception's weights; detector: weights of a Faster R-CNN for COCO
+    inception: Inception's weights
+    detector:  weights of a Faster R-CNN for COCO
     """
 
     judges: Path | None = None
@@ -35,18 +36,18 @@ class JudgePaths:
     detector: Path | None = None
 
     def absolute(self) -> "JudgePaths":
-        """The same from any working directory."""
+        """The same paths, valid in any working directory."""
         return JudgePaths(*(path and path.resolve() for path in (self.judges, self.inception, self.detector)))
 
 
 class Judges:
-    """All judges that the paths lead to, on the model's device; `skipped` says which measures go without, and why."""
+    """The judges at these paths, on the model's device. `skipped`: metrics without a judge, and the reason."""
 
     def __init__(self, paths: JudgePaths, model: ObjGAN) -> None:
         """Load them.
 
         Raises:
-            InputError: a path is given, and leads to nothing that fits the model.
+            InputError: a path has no judge that fits the model.
         """
         self._device, self._named = model.device, NamedClasses.of(model.domain)
         self.skipped: dict[str, str] = {}
@@ -57,83 +58,81 @@ class Judges:
 
     @property
     def any(self) -> bool:
-        """Whether anybody looks at images."""
-        return any(one is not None for one in (self._encoders, self._judge, self._inception, self._detector))
+        """Whether any judge is given."""
+        return any(judge is not None for judge in (self._encoders, self._judge, self._inception, self._detector))
 
-    def of_captions(self, prompts: Prompts) -> dict[str, Tensor]:
-        """words: int64 [B, T]; named: bool [B, C], the classes that the captions name; named_detectable: those of them
-        that the detector knows; caption_vectors: [B, D], by the second encoders.
-        """
+    def named(self, prompts: Prompts) -> Tensor:
+        """bool [B, C]: the classes that the captions name."""
         named = torch.zeros(len(prompts), len(self._named.classes), dtype=torch.bool)
         for row, tokens in enumerate(prompts.tokens):
             named[row, sorted(self._named.find(tokens))] = True
-        found = {"words": prompts.batch.words, "named": named}
-        if self._detector is not None:
-            found["named_detectable"] = named & self._detector.known
-        if self._encoders is not None:
-            found["caption_vectors"] = self._encoders.of_captions(prompts)
-        return found
+        return named
 
-    def of_images(self, images: Tensor, prompts: Prompts) -> dict[str, Tensor]:
-        """What needs no layout, from uint8 [B, 3, S, S]: features, classes found, whether what is stated is there."""
-        pixels, found = scaled(images).to(self._device), {}
+    def of_captions(self, prompts: Prompts) -> dict[str, Tensor]:
+        """words: int64 [B, T]; named: bool [B, C], see `named`; named_detectable: the same for the detector's classes;
+        caption_vectors: [B, D], by the second encoders.
+        """
+        metrics = {"words": prompts.batch.words, "named": self.named(prompts)}
+        if self._detector is not None:
+            metrics["named_detectable"] = metrics["named"] & self._detector.known
         if self._encoders is not None:
-            found["image_vectors"] = self._encoders.of_images(pixels)
+            metrics["caption_vectors"] = self._encoders.of_captions(prompts)
+        return metrics
+
+    def of_images(self, images: Tensor, prompts: Prompts, layout: Layout | None = None) -> dict[str, Tensor]:
+        """Features, classes and accuracies of images, uint8 [B, 3, S, S].
+
+        layout: of true boxes, from which the images were made; adds the accuracies of its objects
+        """
+        pixels, metrics = scaled(images).to(self._device), {}
+        if self._encoders is not None:
+            metrics["image_vectors"] = self._encoders.of_images(pixels)
         if self._judge is not None:
-            found |= self._judge.stated(pixels, prompts, self.of_captions(prompts)["named"])
+            metrics |= self._judge.measure(pixels, prompts, self.named(prompts), layout)
         if self._inception is not None:
-            features = self._inception.features(images)
-            found["inception"] = torch.from_numpy(features.pooled)
-            found["inception_logits"] = torch.from_numpy(features.logits)
+            metrics["inception"], metrics["inception_logits"] = self._inception.features(images)
         if self._detector is not None:
-            found["detected"] = self._detector.found(images)
-        return found
-
-    def of_objects(self, images: Tensor, layout: Layout, prompts: Prompts) -> dict[str, Tensor]:
-        """Whether the true objects are there, from uint8 [B, 3, S, S] made from a layout of true boxes."""
-        if self._judge is None:
-            return {}
-        named = self.of_captions(prompts)["named"]
-        return self._judge.objects(scaled(images).to(self._device), layout, prompts, named)
+            metrics["detected"] = self._detector.found(images)
+        return metrics
 
     def diversity(self, images: Tensor) -> dict[str, Tensor]:
-        """How much K images of one caption differ, uint8 [B, K, 3, S, S]: by pixels, and by the second encoders."""
+        """Difference among K images of each caption, uint8 [B, K, 3, S, S]: by pixels and by the second encoders."""
         pixels = scaled(images)
-        found = {"diversity_pixels": pixel_diversity(pixels)}
+        metrics = {"diversity_pixels": pixel_diversity(pixels)}
         if self._encoders is not None:
             vectors = self._encoders.of_images(pixels.flatten(0, 1).to(self._device))
-            found["diversity_encoder"] = feature_diversity(vectors.unflatten(0, images.shape[:2]))
-        return found
+            metrics["diversity_encoder"] = feature_diversity(vectors.unflatten(0, images.shape[:2]))
+        return metrics
 
     def _load_encoders(self, folder: Path | None, model: ObjGAN) -> SecondEncoders | None:
         if folder is None:
             self.skipped["r_precision, fd_encoder, diversity_encoder"] = "no --judges, so no second encoders"
             return None
         if not folder.is_dir():
-            raise InputError(f"judges: no folder {folder}; the command judges makes one")
+            raise InputError(f"judges: no folder {folder}; train judges with the command judges")
         return SecondEncoders(folder / SECOND_ENCODERS, model)
 
     def _load_judge(self, folder: Path | None, model: ObjGAN) -> ObjectJudge | None:
         if folder is None or not (folder / JUDGE).is_dir():
-            why = "no --judges" if folder is None else f"no {folder / JUDGE}"
-            self.skipped["soa_c, soa_i, object_accuracy, colour_accuracy, scene_accuracy"] = f"{why}, so no judge"
+            reason = "no --judges" if folder is None else f"no {folder / JUDGE}"
+            self.skipped["soa_c, soa_i, object_accuracy, colour_accuracy, scene_accuracy"] = f"{reason}, so no judge"
             return None
         return ObjectJudge(folder / JUDGE, model)
 
     def _load_inception(self, path: Path | None) -> Inception | None:
-        found = load_inception(path, self._device)
-        if isinstance(found, str):
-            self.skipped["fid, kid, is"] = found
+        if path is None:
+            self.skipped["fid, kid, is"] = NO_WEIGHTS
             return None
-        if not found.published:
-            self.skipped["fid, kid, is for others"] = f"{path} is not the published file: compare among your own only"
-        return found
+        inception = Inception(path, self._device)
+        if not inception.published:
+            self.skipped["comparison of fid, kid, is with papers"] = f"{path} is not the published file"
+        return inception
 
     def _load_detector(self, path: Path | None, model: ObjGAN) -> "Detector | None":
         if path is None:
             self.skipped["soa_c_detector, soa_i_detector"] = "no --detector weights"
             return None
-        # torchvision's detectors are a second of import, for those who have the weights.
+        # torchvision's detectors take a second to import.
         from objgan.metrics.detector import load_detector
 
         return load_detector(path, model.domain.classes, self._device)

@@ -1,7 +1,7 @@
-"""Protocols: what an evaluation measures on. Measures end with its name, as in `from_captions/soa_c_test`.
+"""Protocols: the images of an evaluation. A metric's name ends with the protocol's, as in `from_captions/soa_c_test`.
 
-Rows are ways to an image: from the caption alone (predicted boxes and shapes), from true boxes (predicted shapes), from
-true layouts (boxes and shapes). `true_images` are the real ones: what a measure can give at best, its ceiling.
+A row is a way to an image: from the caption alone (predicted boxes and shapes), from true boxes (predicted shapes), or
+from true layouts (boxes and shapes). The metrics of `true_images` are the ceiling of the other rows.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ GENERATED = (FROM_CAPTIONS, FROM_BOXES, FROM_LAYOUTS)
 
 @dataclass(frozen=True)
 class Place:
-    """One image to generate: for the reader's sample `index`, with its caption `number` (0 is everyone's first)."""
+    """One image to generate: for the reader's sample `index`, with its caption `number`, from 0."""
 
     index: int
     number: int
@@ -23,13 +23,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which images of which split, and the sizes that a measure depends on.
+    """The images of a split, and the sizes on which metrics depend.
 
-    images:           images of a row; None: the split's, each once
-    exact:            a row has exactly `images`, with several captions an image where the split is smaller; otherwise
-                      at most so many, each once
-    pool:             captions to choose from in R-precision, the own one among them
-    diverse_captions: the first captions are drawn `diverse_samples` times, for diversity
+    images:           images of a row; None: all of the split, each once
+    exact:            a row has exactly `images`, with several captions for an image if the split is smaller; otherwise
+                      at most `images`, each once
+    pool:             captions in the pool of R-precision, including the image's own
+    diverse_captions: the first captions, which are drawn `diverse_samples` times, for diversity
     """
 
     name: str
@@ -41,13 +41,13 @@ class Protocol:
     diverse_samples: int = 4
 
     def places(self, length: int) -> list[Place]:
-        """The images of a row, where the split has `length` usable ones: all images once before any comes again."""
-        asked = length if self.images is None else self.images
-        number = asked if self.exact else min(asked, length)
-        return [Place(at % length, at // length) for at in range(number)]
+        """The images of a row from a split of `length` usable images: every image once before any is repeated."""
+        images = length if self.images is None else self.images
+        number = images if self.exact else min(images, length)
+        return [Place(index % length, index // length) for index in range(number)]
 
     def limit(self, length: int) -> int:
-        """How many of `length` true images take part."""
+        """Number of true images that are measured, of `length`."""
         return min(length, length if self.images is None else self.images)
 
 
@@ -67,7 +67,7 @@ def protocol(name: str) -> Protocol:
     """A protocol by its name.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: no protocol has this name.
     """
     if name not in PROTOCOLS:
         raise unknown("protocol", name, PROTOCOLS)

@@ -1,7 +1,7 @@
-"""Per-sample measurements, and scores computed from them, with confidence intervals.
+"""Metrics of each sample, and scores computed from them, with confidence intervals.
 
-Each interval is a 95 % percentile bootstrap over samples (`objgan.metrics.bootstrap`). A ceiling is what the true
-images get by the same measure.
+Each interval is a 95 % percentile bootstrap over samples (`objgan.metrics.bootstrap`). A ceiling is the same score of
+the true images.
 """
 
 import io
@@ -24,11 +24,11 @@ _KINDS = ("values", "vectors", "ids", "numbers")
 
 @dataclass(frozen=True)
 class SampleMetrics:
-    """Of the samples that each name was measured on, in order.
+    """For each name, the values of its samples, in order.
 
-    values:  float64 [n], one figure a sample, NaN where the measure does not apply
-    vectors: [n, ...], what a figure over all samples is made of: features, classes found
-    ids, numbers: int64 [n], the samples' images and their captions' numbers, for every name of both
+    values:  float64 [n], a metric of each sample, NaN where it does not apply
+    vectors: [n, ...], from which a metric over all samples is computed: features, classes found
+    ids, numbers: int64 [n], image and caption number of each sample, for every name in `values` and `vectors`
     """
 
     values: dict[str, np.ndarray] = field(default_factory=dict)
@@ -36,10 +36,10 @@ class SampleMetrics:
     ids: dict[str, np.ndarray] = field(default_factory=dict)
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def add(self, found: Mapping[str, Tensor], keys: Iterable[tuple[int, int]]) -> None:
-        """Figures ([B]) and vectors ([B, ...]) of the samples with these (image id, caption number)."""
+    def add(self, metrics: Mapping[str, Tensor], keys: Iterable[tuple[int, int]]) -> None:
+        """Add values ([B]) and vectors ([B, ...]) of the samples with these (image id, caption number)."""
         places = np.array(list(keys), np.int64).reshape(-1, 2)
-        for name, tensor in found.items():
+        for name, tensor in metrics.items():
             array = tensor.detach().cpu().numpy()
             if array.ndim == 1:
                 self.values[name] = array.astype(np.float64)
@@ -55,17 +55,17 @@ class SampleMetrics:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "SampleMetrics":
-        """What `to_bytes` made."""
-        found = cls()
+        """Read the output of `to_bytes`."""
+        samples = cls()
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             for key in arrays.files:
                 kind, name = key.split(":", 1)
-                getattr(found, kind)[name] = arrays[key]
-        return found
+                getattr(samples, kind)[name] = arrays[key]
+        return samples
 
     @classmethod
     def join(cls, parts: Iterable["SampleMetrics"]) -> "SampleMetrics":
-        """One after the other, name by name."""
+        """Concatenate the parts, name by name."""
         lists: dict[str, dict[str, list[np.ndarray]]] = {kind: {} for kind in _KINDS}
         for part in parts:
             for kind, named in lists.items():
@@ -75,7 +75,7 @@ class SampleMetrics:
         return cls(**joined)
 
     def table(self) -> pa.Table:
-        """One row a figure: measure, image id, number of the caption, value."""
+        """One row for each value: metric, image id, number of the caption, value."""
         names = sorted(self.values)
         lengths = [len(self.values[name]) for name in names]
         columns = {
@@ -94,7 +94,7 @@ def _flat(arrays: list[np.ndarray], kind: type) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Score:
-    """A figure, the number of samples behind it, its 95 % interval (None: not resampled), and its ceiling, if any."""
+    """A metric over samples, their number, its 95 % interval (None: not resampled), and its ceiling, if any."""
 
     value: float
     count: int
@@ -102,72 +102,72 @@ class Score:
     ceiling: float | None = None
 
 
-def score(found: SampleMetrics, protocol: Protocol, seed: int) -> tuple[dict[str, Score], dict[str, str]]:
-    """All scores by name, and why some could not be had. Adds R-precision's figures to `found.values`."""
-    scorer = _Scorer(found, protocol, seed)
-    scores = {name: one for name, one in scorer.all() if one.count}
-    return {name: _with_ceiling(name, one, scores) for name, one in sorted(scores.items())}, scorer.skipped
+def score(samples: SampleMetrics, protocol: Protocol, seed: int) -> tuple[dict[str, Score], dict[str, str]]:
+    """All scores by name, and the skipped ones with the reason. Adds R-precision of each sample to `samples.values`."""
+    scorer = _Scorer(samples, protocol, seed)
+    scores = {name: entry for name, entry in scorer.all() if entry.count}
+    return {name: _with_ceiling(name, entry, scores) for name, entry in sorted(scores.items())}, scorer.skipped
 
 
 def text_table(scores: Mapping[str, Score], skipped: Mapping[str, str]) -> str:
-    """Lines for people: name, value, interval, number of samples, ceiling."""
+    """One line for each score: name, value, interval, number of samples, ceiling."""
     width = max([40, *(len(name) for name in scores)])
-    lines = [f"{name:<{width}} {_numbers(one)}" for name, one in scores.items()]
-    return "\n".join(lines + [f"{name:<{width}}   skipped  {why}" for name, why in skipped.items()])
+    lines = [f"{name:<{width}} {_numbers(entry)}" for name, entry in scores.items()]
+    return "\n".join(lines + [f"{name:<{width}}   skipped  {reason}" for name, reason in skipped.items()])
 
 
-def _numbers(one: Score) -> str:
-    interval_ = "" if one.interval is None else f"[{one.interval[0]:.4f}, {one.interval[1]:.4f}]"
-    ceiling = "" if one.ceiling is None else f"  true images {one.ceiling:.4f}"
-    return f"{one.value:>9.4f} {interval_:<22} n={one.count}{ceiling}"
+def _numbers(entry: Score) -> str:
+    bounds = "" if entry.interval is None else f"[{entry.interval[0]:.4f}, {entry.interval[1]:.4f}]"
+    ceiling = "" if entry.ceiling is None else f"  true images {entry.ceiling:.4f}"
+    return f"{entry.value:>9.4f} {bounds:<22} n={entry.count}{ceiling}"
 
 
-def _with_ceiling(name: str, one: Score, scores: Mapping[str, Score]) -> Score:
-    """From captions alone, accuracy is of what the caption states: so is its ceiling."""
-    row, _, measure = name.partition("/")
+def _with_ceiling(name: str, entry: Score, scores: Mapping[str, Score]) -> Score:
+    """Accuracy from captions alone covers only what the caption states, and so does its ceiling."""
+    row, _, metric = name.partition("/")
     if row not in GENERATED:
-        return one
-    ceiling = scores.get(f"{TRUE_IMAGES}/{measure}")
+        return entry
+    ceiling = scores.get(f"{TRUE_IMAGES}/{metric}")
     if row == FROM_CAPTIONS:
-        ceiling = scores.get(f"{TRUE_IMAGES}/stated_{measure}", ceiling)
-    return one if ceiling is None else replace(one, ceiling=ceiling.value)
+        ceiling = scores.get(f"{TRUE_IMAGES}/stated_{metric}", ceiling)
+    return entry if ceiling is None else replace(entry, ceiling=ceiling.value)
 
 
 class _Scorer:
-    """Goes through everything that was found, once; names without their row and protocol."""
+    """Computes all scores; its methods take and return names without row and protocol."""
 
-    def __init__(self, found: SampleMetrics, protocol: Protocol, seed: int) -> None:
-        self._found, self._protocol, self._seed = found, protocol, seed
+    def __init__(self, samples: SampleMetrics, protocol: Protocol, seed: int) -> None:
+        self._samples, self._protocol, self._seed = samples, protocol, seed
         self.skipped: dict[str, str] = {}
 
     def all(self) -> Iterator[tuple[str, Score]]:
-        """Name and score of everything."""
+        """Name and score of each metric."""
         self._retrieve()
-        for name, values in self._found.values.items():
+        for name, values in self._samples.values.items():
             yield name, _from(mean_interval(values, seed=self._seed))
         for row in (*GENERATED, TRUE_IMAGES):
             for scores in (self._encoder_distance(row), self._object_accuracy(row), self._fidelity(row)):
-                yield from ((self._name(row, measure), one) for measure, one in scores.items())
+                yield from ((self._name(row, metric), entry) for metric, entry in scores.items())
         yield from self._counts()
 
     def _retrieve(self) -> None:
-        """R-precision of each sample, a figure like others from here on."""
-        captions = self._name(TRUE_IMAGES, "caption_vectors")
-        if captions not in self._found.vectors:
+        """Add R-precision of each sample to the samples' values."""
+        samples, captions = self._samples, self._name(TRUE_IMAGES, "caption_vectors")
+        if captions not in samples.vectors:
             return
-        read, ids = self._found.vectors[captions], self._found.ids[captions]
-        images = len(np.unique(ids))
-        if images < self._protocol.pool:
-            self.skipped["r_precision"] = f"a pool of {self._protocol.pool} needs as many images, there are {images}"
+        vectors, ids = samples.vectors[captions], samples.ids[captions]
+        images, pool = len(np.unique(ids)), self._protocol.pool
+        if images < pool:
+            self.skipped["r_precision"] = f"a pool of {pool} captions needs {pool} images; there are {images}"
             return
-        # Captions of the same words have the same vector, and nobody could tell which of them is meant.
-        _, wordings = np.unique(self._found.vectors[self._name(TRUE_IMAGES, "words")], axis=0, return_inverse=True)
+        # Captions of the same words have the same vector and cannot be distinguished.
+        _, wordings = np.unique(samples.vectors[self._name(TRUE_IMAGES, "words")], axis=0, return_inverse=True)
         for row in (*GENERATED, TRUE_IMAGES):
-            seen = self._get(row, "image_vectors")
-            if seen is not None:
+            ours = self._get(row, "image_vectors")
+            if ours is not None:
                 name = self._name(row, "r_precision")
-                self._found.values[name] = r_precision(seen, read, ids, wordings, self._protocol.pool, self._seed)
-                self._found.ids[name], self._found.numbers[name] = ids, self._found.numbers[captions]
+                samples.values[name] = r_precision(ours, vectors, ids, wordings, pool, self._seed)
+                samples.ids[name], samples.numbers[name] = ids, samples.numbers[captions]
 
     def _encoder_distance(self, row: str) -> dict[str, Score]:
         ours, true = self._get(row, "image_vectors"), self._true("image_vectors")
@@ -185,8 +185,8 @@ class _Scorer:
     def _object_accuracy(self, row: str) -> dict[str, Score]:
         """SOA by the judge of objects and by the detector."""
         scores: dict[str, Score] = {}
-        for seen, asked, end in (("found", "named", ""), ("detected", "named_detectable", "_detector")):
-            found, named = self._get(row, seen), self._get(TRUE_IMAGES, asked)
+        for ours, true, end in (("found", "named", ""), ("detected", "named_detectable", "_detector")):
+            found, named = self._get(row, ours), self._get(TRUE_IMAGES, true)
             if found is not None and named is not None:
                 by_class, by_image = object_accuracy_intervals(found, named, seed=self._seed)
                 scores |= {f"soa_c{end}": _from(by_class), f"soa_i{end}": _from(by_image)}
@@ -208,29 +208,29 @@ class _Scorer:
             yield self._name(FROM_CAPTIONS, "count_histogram_distance"), _from(self._count_interval(ours, true))
 
     def _count_interval(self, ours: np.ndarray, true: np.ndarray) -> Interval:
-        """Moved so that the resamples' mean is the figure: a resample repeats rows, which adds to any distance."""
+        """Shifted so that the resamples' mean is the value: repeated rows of a resample increase any distance."""
         drawn: list[float] = []
 
         def distance(a: np.ndarray, b: np.ndarray) -> float:
             drawn.append(count_histogram_distance(a, b))
             return drawn[-1]
 
-        found = interval(distance, ours, true, resamples=200, seed=self._seed)
-        shift = found.value - float(np.nanmean(drawn[:200]))
-        return replace(found, low=max(0.0, found.low + shift), high=found.high + shift)
+        raw = interval(distance, ours, true, resamples=200, seed=self._seed)
+        shift = raw.value - float(np.nanmean(drawn[:200]))
+        return replace(raw, low=max(0.0, raw.low + shift), high=raw.high + shift)
 
-    def _name(self, row: str, measure: str) -> str:
-        return f"{row}/{measure}_{self._protocol.name}"
+    def _name(self, row: str, metric: str) -> str:
+        return f"{row}/{metric}_{self._protocol.name}"
 
-    def _get(self, row: str, measure: str) -> np.ndarray | None:
-        return self._found.vectors.get(self._name(row, measure))
+    def _get(self, row: str, metric: str) -> np.ndarray | None:
+        return self._samples.vectors.get(self._name(row, metric))
 
-    def _true(self, measure: str) -> np.ndarray | None:
-        """Of the true images, each once."""
-        vectors = self._get(TRUE_IMAGES, measure)
-        return None if vectors is None else vectors[self._found.numbers[self._name(TRUE_IMAGES, measure)] == 0]
+    def _true(self, metric: str) -> np.ndarray | None:
+        """Vectors of the true images, each image once."""
+        vectors = self._get(TRUE_IMAGES, metric)
+        return None if vectors is None else vectors[self._samples.numbers[self._name(TRUE_IMAGES, metric)] == 0]
 
 
-def _from(found: Interval) -> Score:
-    bounds = (found.low, found.high)
-    return Score(found.value, found.samples, None if np.isnan(bounds).any() else bounds)
+def _from(source: Interval) -> Score:
+    bounds = (source.low, source.high)
+    return Score(source.value, source.samples, None if np.isnan(bounds).any() else bounds)

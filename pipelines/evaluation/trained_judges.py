@@ -1,4 +1,4 @@
-"""Judges that are trained here: second encoders, and a classifier of objects."""
+"""The judges that the command `judges` trains: second encoders and a classifier of objects."""
 
 from pathlib import Path
 from typing import Any
@@ -14,68 +14,69 @@ from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.generation import ObjGAN
 from objgan.layout import Layout
-from objgan.metrics.objects import judge_images, read_judgement, score_verdicts
+from objgan.metrics.objects import Verdicts, read_judgement, score_verdicts
 from objgan.networks.judge import Judge
 from pipelines.evaluation.synthesis import Prompts
 
 _PATCH = 2
-"""Cells on a side of what has to be of one class and one colour, as for a class alone (`objgan.metrics.objects`)."""
+"""Side in cells of the patch that must be of one class and one colour; `objgan.metrics.objects` has the same."""
 
 
 class ObjectJudge:
-    """Accuracies, float [B]: NaN where nothing is stated, or no object counts."""
+    """Accuracies, float [B]: NaN where the caption states nothing, or no object counts."""
 
     def __init__(self, folder: Path, model: ObjGAN) -> None:
         """From a checkpoint of stage `judge`.
 
         Raises:
-            InputError: no such checkpoint, or of other classes.
+            InputError: no such checkpoint, or one of other classes.
         """
         networks, _ = judge_networks(folder, "judge", model)
         self._judge: Judge = networks["judge"]
         self._smallest = model.config.images.min_object_pixels / 256
 
-    def stated(self, images: Tensor, prompts: Prompts, named: Tensor) -> dict[str, Tensor]:
-        """Of images float [B, 3, S, S] in [-1, 1] and the classes named in the captions, bool [B, C].
+    def measure(
+        self, images: Tensor, prompts: Prompts, named: Tensor, layout: Layout | None = None
+    ) -> dict[str, Tensor]:
+        """Metrics of images float [B, 3, S, S] in [-1, 1], with the classes that the captions name, bool [B, C].
 
-        found: bool [B, C], the classes seen anywhere
+        found:                  bool [B, C], the classes that the judge sees anywhere
         stated_object_accuracy: share of the named classes that are found
-        stated_colour_accuracy: share of the pairs (class, colour) of true objects, whose class and colour both stand in
-                                the caption, that are found: somewhere, a patch is of this class and of this colour
-        stated_scene_accuracy:  whether the scene is the stated one
+        stated_colour_accuracy: share of the true objects' pairs (class, colour), both stated in the caption, for which
+                                a patch of this class and this colour is anywhere in the image
+        stated_scene_accuracy:  whether the judge sees the stated scene
+
+        With a layout of the true boxes, from which the images were made:
+        object_accuracy, colour_accuracy: shares of the true objects whose class or colour the judge sees inside their
+                                          shapes in `layout`
+        told_colour_accuracy:             the same for only those objects whose class and colour the caption states
+        scene_accuracy:                   whether the judge sees the true scene
         """
-        batch = prompts.batch
-        seen = self._judge(images)
-        verdicts = read_judgement(seen, batch.layout, self._judge.found_threshold, self._smallest)
-        named = named.to(images.device)
-        found = {
+        batch, named, threshold = prompts.batch, named.to(images.device), self._judge.found_threshold
+        logits = self._judge(images)
+        verdicts = read_judgement(logits, batch.layout if layout is None else layout, threshold, self._smallest)
+        metrics = {
             "found": verdicts.found,
             "stated_object_accuracy": _share(verdicts.found, named),
             "stated_scene_accuracy": self._scenes(verdicts.scenes, prompts),
         }
-        if batch.colours is None:
-            return found
-        pairs = stated_pairs(prompts, named)
-        classes = _of_each(seen.classes.softmax(1), batch.layout.labels)
-        both = classes * _of_each(seen.colours.softmax(1), batch.colours.clamp_min(0))
-        scores = functional.avg_pool2d(both, _PATCH, stride=1).amax((2, 3))
-        return found | {"stated_colour_accuracy": _share(scores >= self._judge.found_threshold, pairs)}
+        if batch.colours is not None:
+            classes = _of_each(logits.classes.softmax(1), batch.layout.labels)
+            both = classes * _of_each(logits.colours.softmax(1), batch.colours.clamp_min(0))
+            scores = functional.avg_pool2d(both, _PATCH, stride=1).amax((2, 3))
+            metrics["stated_colour_accuracy"] = _share(scores >= threshold, stated_pairs(prompts, named))
+        return metrics if layout is None else metrics | self._objects(verdicts, layout, prompts, named)
 
-    def objects(self, images: Tensor, layout: Layout, prompts: Prompts, named: Tensor) -> dict[str, Tensor]:
-        """Shares of the true objects whose class, and whose colour, the judge reads inside their shapes in `layout`;
-        whether it reads the true scene. `told_colour_accuracy`: of the objects whose class and colour the caption
-        states alone, since nobody can know the others' colours; `named` as in `stated`.
-        """
-        verdicts = judge_images(self._judge, images, layout, self._smallest)
+    def _objects(self, verdicts: Verdicts, layout: Layout, prompts: Prompts, named: Tensor) -> dict[str, Tensor]:
         right = score_verdicts(verdicts, layout, prompts.batch.colours, prompts.batch.scenes)
-        found = {"object_accuracy": right.objects.nanmean(1)}
+        metrics = {"object_accuracy": right.objects.nanmean(1)}
         if prompts.batch.colours is not None:
-            told = _told(prompts, named.to(right.colours.device))
-            found["colour_accuracy"] = right.colours.nanmean(1)
-            found["told_colour_accuracy"] = right.colours.masked_fill(~told, torch.nan).nanmean(1)
+            metrics["colour_accuracy"] = right.colours.nanmean(1)
+            stated = _stated_objects(prompts, named)
+            metrics["told_colour_accuracy"] = right.colours.masked_fill(~stated, torch.nan).nanmean(1)
         if prompts.batch.scenes is not None:
-            found["scene_accuracy"] = right.scenes
-        return found
+            metrics["scene_accuracy"] = right.scenes
+        return metrics
 
     def _scenes(self, predicted: Tensor, prompts: Prompts) -> Tensor:
         stated = [stated_scene(tokens) for tokens in prompts.tokens]
@@ -84,18 +85,18 @@ class ObjectJudge:
 
 
 def stated_pairs(prompts: Prompts, named: Tensor) -> Tensor:
-    """bool [B, R]: the true objects whose class (`named`, bool [B, C]) and whose colour the caption states; of objects
-    that are alike in both, the first.
+    """bool [B, R]: the true objects whose class (`named`, bool [B, C]) and colour the caption states; of several with
+    the same class and colour, the first.
     """
-    labels, colours, stated = prompts.batch.layout.labels, prompts.batch.colours, _told(prompts, named)
+    labels, colours, stated = prompts.batch.layout.labels, prompts.batch.colours, _stated_objects(prompts, named)
     assert colours is not None
     same = (labels[:, :, None] == labels[:, None]) & (colours[:, :, None] == colours[:, None]) & stated[:, None]
     earlier = torch.ones_like(same).tril(-1)
     return stated & ~(same & earlier).any(2)
 
 
-def _told(prompts: Prompts, named: Tensor) -> Tensor:
-    """bool [B, R]: the true objects whose class (`named`, bool [B, C]) and whose colour stand in the caption."""
+def _stated_objects(prompts: Prompts, named: Tensor) -> Tensor:
+    """bool [B, R]: the true objects whose class (`named`, bool [B, C]) and colour the caption states."""
     labels, colours = prompts.batch.layout.labels, prompts.batch.colours
     assert colours is not None
     words = torch.zeros(len(prompts), len(COLOURS), dtype=torch.bool)
@@ -106,14 +107,14 @@ def _told(prompts: Prompts, named: Tensor) -> Tensor:
 
 
 def _of_each(shares: Tensor, index: Tensor) -> Tensor:
-    """[B, K, G, G], int64 [B, R] -> [B, R, G, G]: the share that each object asks for."""
+    """[B, K, G, G], int64 [B, R] -> [B, R, G, G]: the channel of each object's index."""
     return shares.gather(1, index[:, :, None, None].expand(*index.shape, *shares.shape[2:]))
 
 
-def _share(found: Tensor, asked: Tensor) -> Tensor:
-    """[B]: the share of what is asked for that is found, NaN where nothing is."""
-    total = asked.sum(1)
-    return ((found & asked).sum(1) / total.clamp_min(1)).masked_fill(total == 0, torch.nan)
+def _share(found: Tensor, required: Tensor) -> Tensor:
+    """[B]: the share of the required entries that are found, NaN where none is required."""
+    total = required.sum(1)
+    return ((found & required).sum(1) / total.clamp_min(1)).masked_fill(total == 0, torch.nan)
 
 
 class SecondEncoders:
@@ -123,13 +124,13 @@ class SecondEncoders:
         """From a checkpoint of stage `encoders`.
 
         Raises:
-            InputError: no such checkpoint, of other classes, or the model's own encoders.
+            InputError: no such checkpoint, one of other classes, or the model's own encoders.
         """
         networks, domain = judge_networks(folder, "encoders", model)
         self._vocabulary, self._size = domain.vocabulary, read_config(folder).data.image_size
         self._text, self._image = networks["text_encoder"], networks["image_encoder"]
         if _same(self._image, model.networks["image_encoder"]):
-            raise InputError(f"judges: {folder} are the encoders of the model itself, which flatter it: train others")
+            raise InputError(f"judges: {folder} are the encoders of the model itself: train others with judges")
 
     def of_images(self, images: Tensor) -> Tensor:
         """[B, 3, S, S] in [-1, 1] -> float32 [B, D]."""
@@ -141,7 +142,8 @@ class SecondEncoders:
         ids = [torch.from_numpy(self._vocabulary.encode_tokens(words)) for words in prompts.tokens]
         words = nn.utils.rnn.pad_sequence(ids, batch_first=True)
         device = prompts.batch.words.device
-        sentence: Tensor = self._text(words.to(device), torch.tensor([len(one) for one in ids], device=device)).sentence
+        counts = torch.tensor([len(row) for row in ids], device=device)
+        sentence: Tensor = self._text(words.to(device), counts).sentence
         return sentence.float()
 
 
@@ -149,14 +151,14 @@ def judge_networks(folder: Path, stage: str, model: ObjGAN) -> tuple[dict[str, A
     """The frozen networks of a judge's checkpoint on the model's device, and the domain they were trained in.
 
     Raises:
-        InputError: no checkpoint, of another stage, or trained on other classes than the model.
+        InputError: no checkpoint, one of another stage, or trained on other classes than the model.
     """
-    there = read_state(folder)["stage"]
-    if there != stage:
-        raise InputError(f"judges: {folder} is of stage {there}, not {stage}")
+    actual = read_state(folder)["stage"]
+    if actual != stage:
+        raise InputError(f"judges: {folder} is of stage {actual}, not {stage}")
     domain = Domain.load(folder / "domain")
     if domain.classes != model.domain.classes:
-        raise InputError(f"judges: {folder} knows other classes than the model: train judges on the model's data")
+        raise InputError(f"judges: {folder} has other classes than the model: train judges on the model's data")
     return {name: network.to(model.device) for name, network in load_inference(folder).items()}, domain
 
 

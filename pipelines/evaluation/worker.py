@@ -1,5 +1,6 @@
-"""One worker of an evaluation: a task (a batch of one stage, or of generated images) in, findings out."""
+"""One process of an evaluation: it opens model, data and judges, and measures one task (a batch) at a time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from objgan.stages import STAGE_CLASSES, build_stage
 from objgan.stages.base import Stage
 from objgan.training import step_seed
 from pipelines.data.loading.reader import ShardReader, evaluation_batch, evaluation_batches
-from pipelines.evaluation.captions_and_layouts import Sources, open_sources
+from pipelines.evaluation.captions_and_layouts import open_sources
 from pipelines.evaluation.judges import JudgePaths, Judges
 from pipelines.evaluation.protocols import PROTOCOLS, Place, Protocol
 from pipelines.evaluation.rows import RowMeasurer
@@ -26,9 +27,9 @@ ROWS, DIVERSITY = "rows", "diversity"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What to measure: a model folder on prepared data (a folder or a URI) under a protocol, with judges.
+    """The specification: a model folder on prepared data (a folder or a URI) under a protocol, with judges.
 
-    batch: images generated at a time; like `workers`, it changes nothing but the time
+    batch: images generated at a time; like `workers`, it affects only the time, not the metrics
     """
 
     model: Path
@@ -48,77 +49,87 @@ class EvaluationTask:
     number: int
 
 
-def tasks_of(what: Evaluation, sources: Sources) -> list[EvaluationTask]:
-    """All batches: the generated images first, they take longest."""
-    protocol = what.protocol
-    rows = len(protocol.places(len(sources.rows)))
-    numbers = {
-        ROWS: _batches(rows, what.batch),
-        DIVERSITY: _batches(min(rows, protocol.diverse_captions), what.batch),
-        **{name: _batches(protocol.limit(len(r)), VALIDATION_BATCH) for name, r in sources.stages.items()},
-    }
-    return [EvaluationTask(kind, number) for kind, count in numbers.items() for number in range(count)]
+class OpenEvaluation:
+    """An evaluation's model, data and judges; every process opens them once.
+
+    Raises:
+        InputError: no model or data, or data or judges of other classes than the model.
+    """
+
+    def __init__(self, evaluation: Evaluation, device: str = "auto") -> None:
+        self.evaluation, self.model = evaluation, ObjGAN.load(evaluation.model, device)
+        self.sources = open_sources(evaluation.data, evaluation.protocol.split, self.model)
+        self.judges = Judges(evaluation.judges, self.model)
+        self.synthesis = Synthesis(self.model, evaluation.seed)
+        self.places = evaluation.protocol.places(len(self.sources.rows))
+        """The images of a row."""
+
+    def prompts(self, places: Sequence[Place]) -> Prompts:
+        """The captions at these places, on the model's device."""
+        words = self.model.domain.vocabulary.words
+        prompts = read_prompts(self.sources.rows, places, self.evaluation.seed, words)
+        return replace(prompts, batch=prompts.batch.to(self.model.device))
+
+    def tasks(self) -> list[EvaluationTask]:
+        """All batches: the generated images first, because they take longest."""
+        protocol, size, rows = self.evaluation.protocol, self.evaluation.batch, len(self.places)
+        counts = {
+            ROWS: _batches(rows, size),
+            DIVERSITY: _batches(min(rows, protocol.diverse_captions), size),
+            **{name: _batches(protocol.limit(len(r)), VALIDATION_BATCH) for name, r in self.sources.stages.items()},
+        }
+        return [EvaluationTask(kind, number) for kind, count in counts.items() for number in range(count)]
 
 
 class Measurer:
-    """The model and the judges loaded once, then one task at a time. What a task finds depends on nothing else."""
+    """Measures one task at a time. The result is a function of the task alone."""
 
-    def __init__(self, what: Evaluation) -> None:
-        self._what = what
-        model = ObjGAN.load(what.model, device="auto")
-        self._device, self._words = model.device, model.domain.vocabulary.words
-        self._sources = open_sources(what.data, what.protocol.split, model)
-        self._stages = {name: stage_of(model, name) for name in self._sources.stages}
-        self._class_means = class_means(what, model) if "shapes" in self._stages else None
-        judges = Judges(what.judges, model)
-        self._rows = RowMeasurer(Synthesis(model, what.seed), judges, model.domain, what.protocol)
+    def __init__(self, opened: OpenEvaluation) -> None:
+        self._opened, self._evaluation = opened, opened.evaluation
+        self._stages = {name: stage_of(opened.model, name) for name in opened.sources.stages}
+        self._class_means = class_means(opened) if "shapes" in self._stages else None
+        self._rows = RowMeasurer(opened.synthesis, opened.judges, self._evaluation.protocol)
 
     @torch.no_grad()
     def __call__(self, task: EvaluationTask) -> SampleMetrics:
         """Measure one batch."""
-        found = SampleMetrics()
-        if task.kind == ROWS:
-            prompts = self._prompts(task)
-            found.add(self._rows.rows(prompts), prompts.keys)
-        elif task.kind == DIVERSITY:
-            prompts = self._prompts(task)
-            found.add(self._rows.diversity(prompts), prompts.keys)
+        samples = SampleMetrics()
+        if task.kind in (ROWS, DIVERSITY):
+            prompts = self._opened.prompts(self._places(task))
+            measure = self._rows.rows if task.kind == ROWS else self._rows.diversity
+            samples.add(measure(prompts), prompts.keys)
         else:
-            self._stage(task, found)
-        return found
+            self._stage(task, samples)
+        return samples
 
     def image_ids(self, task: EvaluationTask) -> list[int]:
-        """The images that a batch is of."""
+        """The images of a batch."""
         if task.kind in (ROWS, DIVERSITY):
-            return [self._sources.rows.image_id(place.index) for place in self._places(task)]
-        reader = self._sources.stages[task.kind]
-        end = min((task.number + 1) * VALIDATION_BATCH, self._what.protocol.limit(len(reader)))
+            return [self._opened.sources.rows.image_id(place.index) for place in self._places(task)]
+        reader = self._opened.sources.stages[task.kind]
+        end = min((task.number + 1) * VALIDATION_BATCH, self._evaluation.protocol.limit(len(reader)))
         return [reader.image_id(index) for index in range(task.number * VALIDATION_BATCH, end)]
 
     def _places(self, task: EvaluationTask) -> list[Place]:
-        size, places = self._what.batch, self._what.protocol.places(len(self._sources.rows))
+        size, places = self._evaluation.batch, self._opened.places
         if task.kind == DIVERSITY:
-            places = places[: self._what.protocol.diverse_captions]
+            places = places[: self._evaluation.protocol.diverse_captions]
         return places[task.number * size : (task.number + 1) * size]
 
-    def _prompts(self, task: EvaluationTask) -> Prompts:
-        prompts = read_prompts(self._sources.rows, self._places(task), self._what.seed, self._words)
-        return replace(prompts, batch=prompts.batch.to(self._device))
-
-    def _stage(self, task: EvaluationTask, found: SampleMetrics) -> None:
-        reader = self._sources.stages[task.kind]
-        limit = self._what.protocol.limit(len(reader))
-        batch = evaluation_batch(reader, task.number, VALIDATION_BATCH, self._what.seed, limit)
-        torch.manual_seed(step_seed(self._what.seed, task.number, -2))
-        measures = self._stages[task.kind].measure(batch.to(self._device))
+    def _stage(self, task: EvaluationTask, samples: SampleMetrics) -> None:
+        reader, seed = self._opened.sources.stages[task.kind], self._evaluation.seed
+        limit = self._evaluation.protocol.limit(len(reader))
+        batch = evaluation_batch(reader, task.number, VALIDATION_BATCH, seed, limit)
+        torch.manual_seed(step_seed(seed, task.number, -2))
+        metrics = self._stages[task.kind].measure(batch.to(self._opened.model.device))
         if task.kind == "shapes" and self._class_means is not None:
-            measures["mask_iou_class_mean"] = _class_mean_iou(self._class_means, batch.layout)
+            metrics["mask_iou_class_mean"] = _class_mean_iou(self._class_means, batch.layout)
         keys = [(image_id, 0) for image_id in batch.image_ids.tolist()]
-        found.add({f"{task.kind}/{name}": value for name, value in measures.items()}, keys)
+        samples.add({f"{task.kind}/{name}": value for name, value in metrics.items()}, keys)
 
 
 def stage_of(model: ObjGAN, name: str) -> Stage:
-    """A stage around a finished model's networks, to measure with; its other networks are untrained and unused."""
+    """A stage with a finished model's networks, for its metrics; its other networks are untrained and unused."""
     stage = build_stage(name, model.config, model.domain, model.networks)
     for network in stage.inference:
         stage.networks[network] = model.networks[network]
@@ -126,13 +137,13 @@ def stage_of(model: ObjGAN, name: str) -> Stage:
     return stage
 
 
-def class_means(what: Evaluation, model: ObjGAN) -> ClassMeanMasks:
-    """The mean mask of each class over the training split: what a shape generator has to beat."""
-    cls = STAGE_CLASSES["shapes"]
+def class_means(opened: OpenEvaluation) -> ClassMeanMasks:
+    """The mean mask of each class over the training split: the baseline of the shape generator."""
+    evaluation, model = opened.evaluation, opened.model
     words = model.config.shapes.training.max_words
-    reader = ShardReader(what.data, "train", cls.columns, model.config, words)
+    reader = ShardReader(evaluation.data, "train", STAGE_CLASSES["shapes"].columns, model.config, words)
     means = ClassMeanMasks(len(model.domain.classes))
-    for batch in evaluation_batches(reader, VALIDATION_BATCH, what.seed, len(reader)):
+    for batch in evaluation_batches(reader, VALIDATION_BATCH, evaluation.seed, len(reader)):
         means.add(batch.layout)
     return means
 

@@ -14,7 +14,7 @@ from pipelines.data.sample import make_sample
 from pipelines.evaluation.evaluate import evaluate, save
 from pipelines.evaluation.judge_training import identity
 from pipelines.evaluation.judges import JudgePaths
-from pipelines.evaluation.worker import Evaluation
+from pipelines.evaluation.worker import Evaluation, OpenEvaluation
 from pipelines.models.registry import assemble, register
 from pipelines.runs.status import JobStatus
 from pipelines.runtime.console import Log
@@ -185,18 +185,18 @@ def _train(run: Run, work: Plan, step: Step, folder: Path, tracking: Tracking, l
 
 def _evaluate(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
     workers = run.config.compute.workers
-    what = Evaluation(
+    evaluation = Evaluation(
         model_folder(work), _data(work), seed=run.config.seed, workers=workers, judges=JudgePaths(run.judges)
     )
     with _job_status(run, folder, "evaluate") as job_status:
-        measured = evaluate(what, log, job_status=job_status)
-    save(measured, folder)
-    log(measured.text())
+        result = evaluate(OpenEvaluation(evaluation, device="cpu"), log, job_status=job_status)
+    save(result, folder)
+    log(result.text())
     tracker = tracking.tracker()
-    tracker.metrics(measured.means, 0)
-    for name, image in measured.pictures.items():
+    tracker.metrics(result.means, 0)
+    for name, image in result.pictures.items():
         tracker.picture(name, image, 0)
-    return {"measures": measured.means}
+    return {"measures": result.means}
 
 
 def _register(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import objgan
 from objgan.config import Config
 from objgan.domain import Domain
 from objgan.errors import InputError
-from objgan.generation import Generated, ObjGAN
+from objgan.generation import Generated, ObjGAN, to_pixels
 from objgan.layout import Layout
 from objgan.layout_file import read_layout, write_layout
 from objgan.stages import NETWORKS, build_network
@@ -109,6 +109,20 @@ def test_missing_masks_are_generated_beside_given_ones(model: ObjGAN, tmp_path: 
     given = read_layout(path, model.rules)
     assert given.drawn.tolist() == [[True, False, False, False]]
     assert same(full, model.generate(CAPTIONS[:1], layouts=[given])[0])
+
+
+def test_the_steps_give_the_generated_image(model: ObjGAN) -> None:
+    caption = CAPTIONS[0]
+    one = model.generate([caption], seed=3)[0]
+    noise = {name: model.noise(name, [f"3\0{caption}\0{0}\0{name}"]) for name in NETWORKS if "generator" in name}
+    words, count = torch.zeros(1, model.config.data.max_words, dtype=torch.int64), torch.tensor([len(one.words.ids)])
+    words[0, : len(one.words.ids)] = torch.from_numpy(one.words.ids)
+    text = model.encode(words, count)
+    boxes = model.boxes(words, count, text, noise["box_generator"], [one.words.statements])
+    layout = model.shapes(boxes, noise["shape_generator"])
+    image = model.images(words, text, layout, noise["image_generator"])[-1]
+    assert torch.equal(layout.boxes, one.layout.boxes)
+    assert np.array_equal(to_pixels(image)[0], one.image)
 
 
 def test_an_empty_layout_and_mixed_ones_are_drawn(model: ObjGAN) -> None:

@@ -21,7 +21,7 @@ from pipelines.evaluation.evaluate import EvaluationResult, evaluate, run_here, 
 from pipelines.evaluation.judge_training import judge_jobs, keep
 from pipelines.evaluation.judges import SECOND_ENCODERS, JudgePaths
 from pipelines.evaluation.protocols import PROTOCOLS, Protocol
-from pipelines.evaluation.worker import Evaluation
+from pipelines.evaluation.worker import Evaluation, OpenEvaluation
 from pipelines.models.registry import assemble
 from pipelines.recipes import resolve
 from pipelines.training.job import TrainJob, needed_stages
@@ -120,8 +120,8 @@ class SampleRuns:
         checkpoints = {name: self.stage(name, log).checkpoint for name in EARLIER} | {"images": images}
         assemble(config, self.prepared, checkpoints, folder)
         judges = JudgePaths(self.judges if (self.judges / SECOND_ENCODERS).is_dir() else None)
-        what = Evaluation(folder / "model", self.prepared, self.protocol, judges=judges)
-        measured = evaluate(what, log, run_here)
+        evaluation = Evaluation(folder / "model", self.prepared, self.protocol, judges=judges)
+        measured = evaluate(OpenEvaluation(evaluation), log, run_here)
         save(measured, folder / "evaluation")
         return measured
 

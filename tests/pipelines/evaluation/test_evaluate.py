@@ -1,4 +1,4 @@
-"""Evaluation of an untrained model by untrained judges: what is measured, and that nothing but the model matters."""
+"""Evaluation of an untrained model by untrained judges: metrics that depend on model, data and seed alone."""
 
 import json
 import os
@@ -6,8 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as parquet
@@ -15,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from objgan import generation
 from objgan.checkpoint import save_checkpoint
 from objgan.config import Config
 from objgan.domain import Domain
@@ -27,12 +30,14 @@ from pipelines.data.prepare.convert import run_here as prepare_here
 from pipelines.data.prepare.prepare import prepare
 from pipelines.data.sample import make_sample
 from pipelines.data.shards.format import load_manifest, read_split
-from pipelines.evaluation.evaluate import EvaluationResult, check, evaluate, run_here, run_on_ray, save
+from pipelines.evaluation import captions_and_layouts, trained_judges
+from pipelines.evaluation.evaluate import EvaluationResult, evaluate, run_here, run_on_ray, save
 from pipelines.evaluation.judge_training import OTHER_SEED, identity, judge_jobs
 from pipelines.evaluation.judges import JUDGE, SECOND_ENCODERS, JudgePaths
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.synthesis import Synthesis
-from pipelines.evaluation.worker import Evaluation, EvaluationTask, Measurer
+from pipelines.evaluation.trained_judges import ObjectJudge, SecondEncoders
+from pipelines.evaluation.worker import Evaluation, EvaluationTask, Measurer, OpenEvaluation
 from pipelines.recipes import resolve
 from pipelines.runs.listing import find_runs, to_go_on
 from pipelines.storage.lease import Lease
@@ -76,15 +81,25 @@ def _judges(folder: Path, config: Config, domain: Domain) -> Path:
 
 
 @pytest.fixture(scope="module")
-def what(tmp_path_factory: pytest.TempPathFactory, data: Path, config: Config) -> Evaluation:
+def evaluation(tmp_path_factory: pytest.TempPathFactory, data: Path, config: Config) -> Evaluation:
     folder, domain = tmp_path_factory.mktemp("made"), Domain.load(data / "domain")
     judges = JudgePaths(_judges(folder, config, domain))
     return Evaluation(_model(folder, config, domain), data, PROTOCOL, judges=judges, batch=4)
 
 
 @pytest.fixture(scope="module")
-def measured(what: Evaluation) -> EvaluationResult:
-    return evaluate(what, lambda line: None, run_here)
+def opened(evaluation: Evaluation) -> OpenEvaluation:
+    return OpenEvaluation(evaluation)
+
+
+@pytest.fixture(scope="module")
+def result(opened: OpenEvaluation) -> EvaluationResult:
+    return measure(opened)
+
+
+def measure(opened: OpenEvaluation | Evaluation) -> EvaluationResult:
+    """In this process."""
+    return evaluate(OpenEvaluation(opened) if isinstance(opened, Evaluation) else opened, lambda line: None, run_here)
 
 
 def _check_same(a: EvaluationResult, b: EvaluationResult, exact: bool = False) -> None:
@@ -96,49 +111,50 @@ def _check_same(a: EvaluationResult, b: EvaluationResult, exact: bool = False) -
         assert a.means == pytest.approx(b.means, rel=1e-3, abs=1e-4)
 
 
-def test_every_measure_is_there_with_its_row_and_protocol(measured: EvaluationResult) -> None:
-    rows = {name.split("/")[0] for name in measured.scores}
+def test_every_metric_has_its_row_and_protocol(result: EvaluationResult) -> None:
+    rows = {name.split("/")[0] for name in result.scores}
     assert rows == {
         *("encoders", "boxes", "shapes", "images"),
         *("from_captions", "from_boxes", "from_layouts", "true_images"),
     }
     drawn = {"r_precision", "fd_encoder", "soa_c", "soa_i", "object_accuracy", "colour_accuracy", "scene_accuracy"}
     for row in ("from_captions", "from_boxes", "from_layouts", "true_images"):
-        assert {f"{row}/{name}_p" for name in drawn} <= set(measured.scores)
+        assert {f"{row}/{name}_p" for name in drawn} <= set(result.scores)
     layouts = ("label_f1", "count_histogram_distance", "diversity_pixels", "diversity_encoder")
-    assert {f"from_captions/{name}_p" for name in layouts} <= set(measured.scores)
+    assert {f"from_captions/{name}_p" for name in layouts} <= set(result.scores)
     assert {"shapes/mask_iou", "shapes/mask_iou_class_mean", "boxes/label_f1", "encoders/r1_of_pool"} <= set(
-        measured.scores
+        result.scores
     )
-    assert "no Inception weights" in measured.skipped["fid, kid, is"]
-    assert not any(name.split("/")[-1].startswith(("fid", "kid", "is_")) for name in measured.scores)
+    assert "no Inception weights" in result.skipped["fid, kid, is"]
+    assert not any(name.split("/")[-1].startswith(("fid", "kid", "is_")) for name in result.scores)
 
 
-def test_intervals_hold_their_figures_and_true_images_are_the_ceiling(measured: EvaluationResult) -> None:
-    for one in measured.scores.values():
-        assert one.interval is None or one.interval[0] <= one.value <= one.interval[1]
-    assert measured.means["true_images/fd_encoder_p"] == pytest.approx(0, abs=1e-9)
-    ours = measured.scores["from_layouts/r_precision_p"]
-    assert ours.ceiling == measured.means["true_images/r_precision_p"]
+def test_intervals_contain_their_values_and_true_images_are_the_ceiling(result: EvaluationResult) -> None:
+    for score in result.scores.values():
+        assert score.interval is None or score.interval[0] <= score.value <= score.interval[1]
+    assert result.means["true_images/fd_encoder_p"] == pytest.approx(0, abs=1e-9)
+    ours = result.scores["from_layouts/r_precision_p"]
+    assert ours.ceiling == result.means["true_images/r_precision_p"]
 
 
-def test_the_size_of_batches_changes_nothing(what: Evaluation, measured: EvaluationResult) -> None:
-    _check_same(measured, evaluate(replace(what, batch=7), lambda line: None, run_here))
+def test_the_size_of_batches_changes_nothing(evaluation: Evaluation, result: EvaluationResult) -> None:
+    _check_same(result, measure(replace(evaluation, batch=7)))
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_local")
-def test_workers_on_ray_change_nothing(what: Evaluation, measured: EvaluationResult) -> None:
-    _check_same(measured, evaluate(replace(what, workers=2), lambda line: None, run_on_ray), exact=True)
+def test_workers_on_ray_change_nothing(evaluation: Evaluation, result: EvaluationResult) -> None:
+    opened = OpenEvaluation(replace(evaluation, workers=2))
+    _check_same(result, evaluate(opened, lambda line: None, run_on_ray), exact=True)
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_batch_that_kills_its_workers_is_named_and_ends_the_command(what: Evaluation, tmp_path: Path) -> None:
-    """Without a bound, Ray would restart the worker for ever."""
-    table = next(read_split(what.data, load_manifest(what.data), "test"))
+def test_the_command_fails_and_names_a_batch_that_kills_its_workers(evaluation: Evaluation, tmp_path: Path) -> None:
+    """Without a limit, Ray would restart the worker forever."""
+    table = next(read_split(evaluation.data, load_manifest(evaluation.data), "test"))
     data, image_id = table["image"][2].as_py(), table["image_id"][2].as_py()
-    arguments = ["evaluate", "--model", what.model, "--data", what.data, "--out", tmp_path / "out"]
+    arguments = ["evaluate", "--model", evaluation.model, "--data", evaluation.data, "--out", tmp_path / "out"]
     done = run_crashing(tmp_path / "site", {data: "SIGSEGV"}, *arguments)
     text = done.stdout + done.stderr
     assert done.returncode == 1, text[-3000:]
@@ -148,18 +164,23 @@ def test_a_batch_that_kills_its_workers_is_named_and_ends_the_command(what: Eval
     assert not (tmp_path / "out" / "measures.json").exists()
 
 
-def test_the_seed_changes_noise_and_captions(what: Evaluation) -> None:
+def test_the_seed_changes_noise_and_captions(evaluation: Evaluation) -> None:
     tasks = [EvaluationTask("rows", 0), EvaluationTask("diversity", 0)]
-    one, again, other = ([found.values for found in run_here(replace(what, seed=seed), tasks)] for seed in (3, 3, 4))
-    for a, b in zip(one, again, strict=True):
+    first, again, other = (
+        [samples.values for samples in run_here(OpenEvaluation(replace(evaluation, seed=seed)), tasks)]
+        for seed in (3, 3, 4)
+    )
+    for a, b in zip(first, again, strict=True):
         np.testing.assert_equal(a, b)
     name = "from_captions/diversity_pixels_p"
-    assert not np.array_equal(one[1][name], other[1][name])
+    assert not np.array_equal(first[1][name], other[1][name])
 
 
-def test_a_generator_of_true_images_reaches_every_ceiling(what: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_generator_of_true_images_reaches_every_ceiling(
+    opened: OpenEvaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Synthesis, "images", lambda self, prompts, *rest: self.real(prompts))
-    scores = evaluate(what, lambda line: None, run_here).scores
+    scores = measure(opened).scores
     assert scores["from_layouts/fd_encoder_p"].value == pytest.approx(0, abs=1e-9)
     for name in ("r_precision_p", "soa_c_p", "object_accuracy_p", "colour_accuracy_p", "scene_accuracy_p"):
         assert scores[f"from_layouts/{name}"].value == scores[f"true_images/{name}"].value
@@ -167,43 +188,76 @@ def test_a_generator_of_true_images_reaches_every_ceiling(what: Evaluation, monk
     assert scores["from_captions/diversity_pixels_p"].value == 0
 
 
-def test_a_constant_generator_has_no_variety(what: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_constant_generator_has_no_variety(opened: OpenEvaluation, monkeypatch: pytest.MonkeyPatch) -> None:
     def constant(self: Synthesis, prompts: object, *rest: object) -> Tensor:
         return torch.full_like(self.real(prompts), 200)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Synthesis, "images", constant)
-    scores = evaluate(what, lambda line: None, run_here).scores
+    scores = measure(opened).scores
     assert scores["from_captions/diversity_pixels_p"].value == 0
     assert scores["from_captions/diversity_encoder_p"].value == pytest.approx(0, abs=1e-6)
     assert scores["from_captions/fd_encoder_p"].value > 1e-6, "features of an untrained encoder are small"
     assert scores["from_captions/r_precision_p"].value < 0.3, "one image can be the nearest of few captions"
 
 
-def test_an_exact_number_takes_further_captions(what: Evaluation) -> None:
-    exact = replace(what, protocol=replace(PROTOCOL, images=20, exact=True))
-    measured = evaluate(exact, lambda line: None, run_here)
-    assert measured.counts["from_captions/fd_encoder_p"] == 20
-    images = measured.counts["shapes/mask_iou"]
+def test_a_process_opens_everything_once_and_encodes_each_batch_once(
+    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Counter[str] = Counter()
+
+    def count(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counted(*args: Any, **options: Any) -> Any:
+            calls[name] += 1
+            return original(*args, **options)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(generation, "read_model")
+    count(captions_and_layouts, "open_data")
+    count(trained_judges, "load_inference")
+    count(ObjGAN, "encode")
+    count(SecondEncoders, "of_captions")
+    count(ObjectJudge, "measure")
+    opened = OpenEvaluation(evaluation)
+    measure(opened)
+    kinds = Counter(task.kind for task in opened.tasks())
+    assert kinds["rows"] > 1
+    assert calls == {
+        "read_model": 1,
+        "open_data": 1,
+        "load_inference": 2,  # second encoders, judge of objects
+        "encode": kinds["rows"] + kinds["diversity"] + 1,  # the picture of rows
+        "of_captions": kinds["rows"],
+        "measure": 4 * kinds["rows"],  # three rows and the true images
+    }
+
+
+def test_an_exact_number_uses_several_captions_of_an_image(evaluation: Evaluation) -> None:
+    result = measure(replace(evaluation, protocol=replace(PROTOCOL, images=20, exact=True)))
+    assert result.counts["from_captions/fd_encoder_p"] == 20
+    images = result.counts["shapes/mask_iou"]
     assert images < 20
-    rows = measured.samples.to_pylist()
+    rows = result.samples.to_pylist()
     drawn = [(row["image_id"], row["caption"]) for row in rows if row["measure"] == "from_captions/label_f1_p"]
     assert len(set(drawn)) == 20
     assert max(number for _, number in drawn) == 20 // images
 
 
-def test_without_judges_no_image_is_judged(what: Evaluation) -> None:
-    measured = evaluate(replace(what, judges=JudgePaths()), lambda line: None, run_here)
-    assert not [name for name in measured.scores if name.startswith(("from_boxes", "from_layouts"))]
-    assert "from_captions/label_f1_p" in measured.scores
-    assert "no second encoders" in measured.skipped["r_precision, fd_encoder, diversity_encoder"]
+def test_without_judges_no_image_is_judged(evaluation: Evaluation) -> None:
+    result = measure(replace(evaluation, judges=JudgePaths()))
+    assert not [name for name in result.scores if name.startswith(("from_boxes", "from_layouts"))]
+    assert "from_captions/label_f1_p" in result.scores
+    assert "no second encoders" in result.skipped["r_precision, fd_encoder, diversity_encoder"]
 
 
-def test_what_is_written(measured: EvaluationResult, tmp_path: Path) -> None:
-    save(measured, tmp_path)
+def test_saved_files(result: EvaluationResult, tmp_path: Path) -> None:
+    save(result, tmp_path)
     facts = json.loads((tmp_path / "measures.json").read_text())
     assert facts["protocol"] == "p"
-    assert facts["measures"] == measured.means
-    assert facts["samples"] == measured.counts
+    assert facts["measures"] == result.means
+    assert facts["samples"] == result.counts
     assert set(facts["intervals"]) == set(facts["measures"])
     assert facts["ceilings"]["from_captions/fd_encoder_p"] == facts["measures"]["true_images/fd_encoder_p"]
     table = parquet.read_table(tmp_path / "details" / "samples.parquet").to_pandas()
@@ -213,40 +267,42 @@ def test_what_is_written(measured: EvaluationResult, tmp_path: Path) -> None:
     assert (tmp_path / "details" / "rows.png").exists()
 
 
-def test_judges_that_do_not_fit_are_refused(
-    what: Evaluation, config: Config, data: Path, tmp_path: Path, model_folder: Path, prepared: Path
+def test_judges_and_data_that_do_not_fit_the_model_are_rejected(
+    evaluation: Evaluation, config: Config, data: Path, tmp_path: Path, model_folder: Path, prepared: Path
 ) -> None:
     domain = Domain.load(data / "domain")
     others = _judges(tmp_path / "other", config, replace(domain, classes=(*domain.classes[:-1], "unicorn")))
     with pytest.raises(InputError, match="other classes than the model"):
-        check(replace(what, judges=JudgePaths(others)))
+        OpenEvaluation(replace(evaluation, judges=JudgePaths(others)))
     with pytest.raises(InputError, match="no folder"):
-        check(replace(what, judges=JudgePaths(tmp_path / "nowhere")))
+        OpenEvaluation(replace(evaluation, judges=JudgePaths(tmp_path / "nowhere")))
     swapped = tmp_path / "swapped"
     swapped.mkdir()
-    assert what.judges.judges is not None
-    (swapped / SECOND_ENCODERS).symlink_to(what.judges.judges / JUDGE)
+    assert evaluation.judges.judges is not None
+    (swapped / SECOND_ENCODERS).symlink_to(evaluation.judges.judges / JUDGE)
     with pytest.raises(InputError, match="is of stage judge, not encoders"):
-        check(replace(what, judges=JudgePaths(swapped)))
+        OpenEvaluation(replace(evaluation, judges=JudgePaths(swapped)))
     with pytest.raises(InputError, match="other classes than the model's data"):
-        check(replace(what, data=prepared))
+        OpenEvaluation(replace(evaluation, data=prepared))
 
 
-def test_the_models_own_encoders_are_no_judges(what: Evaluation, config: Config, data: Path, tmp_path: Path) -> None:
-    model = ObjGAN.load(what.model, device="cpu")
+def test_the_models_own_encoders_are_rejected_as_judges(
+    evaluation: Evaluation, config: Config, data: Path, tmp_path: Path
+) -> None:
+    model = ObjGAN.load(evaluation.model, device="cpu")
     stage = build_stage("encoders", config, model.domain, {})
     for name in stage.inference:
         stage.networks[name] = model.networks[name]
     save_checkpoint(tmp_path / SECOND_ENCODERS, TrainState(stage.requires_grad_(True)))
     with pytest.raises(InputError, match="the encoders of the model itself"):
-        check(replace(what, judges=JudgePaths(tmp_path)))
+        OpenEvaluation(replace(evaluation, judges=JudgePaths(tmp_path)))
 
 
 def test_wrong_options_are_one_line_and_code_2(
-    what: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command = ["evaluate", "--model", str(what.model), "--data", str(what.data)]
+    command = ["evaluate", "--model", str(evaluation.model), "--data", str(evaluation.data)]
     for options, words in (
         (["--protocol", "all"], "unknown protocol 'all'"),
         (["--judges", "nowhere"], "no folder nowhere"),
@@ -258,18 +314,18 @@ def test_wrong_options_are_one_line_and_code_2(
         assert text.startswith("error: ") and len(text.splitlines()) == 1 and words in text
 
 
-def test_data_of_boxes_alone_show_layouts(prepared_boxes: Path, data_config: Config, tmp_path: Path) -> None:
+def test_data_with_only_boxes_give_layout_metrics(prepared_boxes: Path, data_config: Config, tmp_path: Path) -> None:
     settings = [f"data.{name}={value}" for name, value in data_config.data.model_dump().items()]
     words = [f"{name}.training.max_words=8" for name in ("encoders", "boxes", "shapes", "images")]
     config = resolve("tiny", None, [*SMALL, *settings, *words, "images.word_channels=6"])
     model = _model(tmp_path, config, Domain.load(prepared_boxes / "domain"))
-    measured = evaluate(Evaluation(model, prepared_boxes, PROTOCOL), lambda line: None, run_here)
-    assert "from_captions/label_f1_p" in measured.scores
-    assert "pixels" in measured.skipped["images"]
+    result = measure(Evaluation(model, prepared_boxes, PROTOCOL))
+    assert "from_captions/label_f1_p" in result.scores
+    assert "pixels" in result.skipped["images"]
 
 
-def test_a_task_depends_on_nothing_else(what: Evaluation) -> None:
-    measurer = Measurer(what)
+def test_metrics_are_a_function_of_the_task_alone(opened: OpenEvaluation) -> None:
+    measurer = Measurer(opened)
     first = measurer(EvaluationTask("rows", 1))
     measurer(EvaluationTask("rows", 0))
     np.testing.assert_equal(first.values, measurer(EvaluationTask("rows", 1)).values)
@@ -285,8 +341,8 @@ def test_judges_need_attributes_and_another_seed(data: Path, prepared: Path, con
     assert "no attributes" in skipped[JUDGE]
 
 
-def test_judges_are_told_apart_by_what_they_are(what: Evaluation, tmp_path: Path) -> None:
-    ours = what.judges.judges
+def test_judges_are_identified_by_their_content(evaluation: Evaluation, tmp_path: Path) -> None:
+    ours = evaluation.judges.judges
     assert ours is not None
     shutil.copytree(ours / SECOND_ENCODERS, tmp_path / "a" / SECOND_ENCODERS)
     assert identity(tmp_path / "a") != identity(ours), "the judge of objects is missing"
@@ -294,20 +350,19 @@ def test_judges_are_told_apart_by_what_they_are(what: Evaluation, tmp_path: Path
     assert identity(tmp_path / "a") == identity(ours)
 
 
-def test_a_folder_that_another_driver_holds_is_left_alone(
-    what: Evaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_folder_that_another_driver_holds_is_rejected(
+    evaluation: Evaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["evaluate", "--model", str(what.model), "--data", str(what.data), "--out", str(tmp_path)]
+    command = ["evaluate", "--model", str(evaluation.model), "--data", str(evaluation.data), "--out", str(tmp_path)]
     with Lease.acquire(Storage(tmp_path)):
         assert main(command) == 2
     assert "is held by process" in capsys.readouterr().err
 
 
 @pytest.mark.ray
-def test_an_evaluation_that_was_killed_is_not_shown_as_running(
-    what: Evaluation, tmp_path: Path, repository: Path
-) -> None:
-    words = ["evaluate", "--model", str(what.model), "--data", str(what.data), "--out", str(tmp_path / "measured")]
+def test_a_killed_evaluation_is_not_shown_as_running(evaluation: Evaluation, tmp_path: Path, repository: Path) -> None:
+    arguments = ["--model", evaluation.model, "--data", evaluation.data, "--out", tmp_path / "measured"]
+    words = ["evaluate", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(repository)}
     process = subprocess.Popen([sys.executable, "-m", "pipelines", *words], cwd=tmp_path, env=environment)
     wait_until(lambda: (tmp_path / "measured" / "status.json").exists() or process.poll() is not None)

@@ -1,4 +1,4 @@
-"""What the judge of objects is asked, on hand-made logits and captions."""
+"""The metrics of the judge of objects, on hand-made logits and captions."""
 
 from typing import cast
 
@@ -34,7 +34,7 @@ class FakeJudge:
 
 @pytest.fixture
 def prompts() -> Prompts:
-    """A red kite, another red kite, a red boat and a blue dog are there; the captions tell some of it."""
+    """Two red kites, a red boat and, as padding, a blue dog. The captions state some of them."""
     labels, colours = torch.tensor([[KITE, KITE, BOAT, DOG]] * 2), torch.tensor([[RED, RED, RED, BLUE]] * 2)
     left, right = [0.0, 0.0, 0.375, 1.0], [0.625, 0.0, 0.375, 1.0]
     boxes = torch.tensor([[left, left, right, right]] * 2)
@@ -54,13 +54,13 @@ def judge() -> ObjectJudge:
 NAMED = torch.tensor([[True, True, False], [False, True, False]])
 
 
-def test_pairs_are_of_true_objects_whose_class_and_colour_are_told_once(prompts: Prompts) -> None:
+def test_pairs_are_true_objects_whose_class_and_colour_the_caption_states_once(prompts: Prompts) -> None:
     """Not the second red kite, not the dog (padding), and no colour where the caption has none."""
     assert stated_pairs(prompts, NAMED).tolist() == [[True, False, True, False], [False] * 4]
 
 
-def test_what_captions_state_is_looked_for_anywhere(judge: ObjectJudge, prompts: Prompts) -> None:
-    found = judge.stated(torch.zeros(2, 3, 64, 64), prompts, NAMED)
+def test_stated_classes_and_colours_may_be_anywhere_in_the_image(judge: ObjectJudge, prompts: Prompts) -> None:
+    found = judge.measure(torch.zeros(2, 3, 64, 64), prompts, NAMED)
     assert found["found"].tolist() == [[True, True, False]] * 2
     assert found["stated_object_accuracy"].tolist() == [1, 1]
     assert found["stated_scene_accuracy"][0] == 1 and found["stated_scene_accuracy"][1].isnan()
@@ -69,25 +69,25 @@ def test_what_captions_state_is_looked_for_anywhere(judge: ObjectJudge, prompts:
     assert colours[1].isnan()
 
 
-def test_a_named_class_that_is_not_seen_is_missing(judge: ObjectJudge, prompts: Prompts) -> None:
+def test_a_named_class_that_the_judge_does_not_see_lowers_the_accuracy(judge: ObjectJudge, prompts: Prompts) -> None:
     named = torch.tensor([[True, True, True], [False, False, False]])
-    accuracy = judge.stated(torch.zeros(2, 3, 64, 64), prompts, named)["stated_object_accuracy"]
+    accuracy = judge.measure(torch.zeros(2, 3, 64, 64), prompts, named)["stated_object_accuracy"]
     assert accuracy[0] == pytest.approx(2 / 3)
     assert accuracy[1].isnan()
 
 
-def test_true_objects_are_read_inside_their_shapes(judge: ObjectJudge, prompts: Prompts) -> None:
+def test_true_objects_are_judged_inside_their_shapes(judge: ObjectJudge, prompts: Prompts) -> None:
     """The first kite is hidden behind the second and does not count; the boat is there, but in blue."""
-    found = judge.objects(torch.zeros(2, 3, 64, 64), prompts.batch.layout, prompts, NAMED)
+    found = judge.measure(torch.zeros(2, 3, 64, 64), prompts, NAMED, prompts.batch.layout)
     assert found["object_accuracy"].tolist() == [1, 1]
     assert found["colour_accuracy"].tolist() == [0.5, 0.5]
-    assert found["told_colour_accuracy"][0] == 0.5, "of the second picture's objects no colour is told"
+    assert found["told_colour_accuracy"][0] == 0.5, "the second caption states no colour"
     assert found["told_colour_accuracy"][1].isnan()
     assert "scene_accuracy" not in found
 
 
-def test_without_colours_nothing_is_asked_of_them(judge: ObjectJudge, prompts: Prompts) -> None:
+def test_without_colours_there_is_no_colour_accuracy(judge: ObjectJudge, prompts: Prompts) -> None:
     batch = prompts.batch
     bare = Batch(batch.image_ids, batch.words, batch.word_count, batch.layout)
-    found = judge.stated(torch.zeros(2, 3, 64, 64), Prompts(prompts.keys, prompts.tokens, bare), NAMED)
+    found = judge.measure(torch.zeros(2, 3, 64, 64), Prompts(prompts.keys, prompts.tokens, bare), NAMED)
     assert "stated_colour_accuracy" not in found
