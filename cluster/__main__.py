@@ -25,8 +25,8 @@ except ModuleNotFoundError as error:
 
 _DESCRIPTION = "Render the files that a Ray cluster starts from; submit jobs to a cluster, follow and stop them."
 _EPILOG = (
-    "Exit codes: 0 success; 1 the job or the cluster failed; 2 wrong input; 130 interrupted; 143 terminated. `steps`, "
-    "and `submit` and `logs` that follow a job, end with the exit code of the command or job."
+    "Exit codes: 0 success; 1 the job or the cluster failed; 2 wrong input; 130 interrupted; 143 terminated.\n"
+    "`steps`, and `submit` and `logs` that follow a job, end with the exit code of the command or job."
 )
 COMMANDS: dict[str, tuple[type[command_line.OptionsClass], Callable[[Any], int]]] = {
     "render": (RenderOptions, render),

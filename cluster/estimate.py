@@ -53,5 +53,7 @@ def estimate(options: EstimateOptions) -> int:
     speed = f"{options.samples_per_second:g} samples per second"
     print(f"{options.hours:.1f} hours: {options.steps} steps x {options.batch} samples, at {speed}")
     if options.price or options.head_price:
-        print(f"{options.cost:.2f}: {options.machines} x {options.price:g} and a head at {options.head_price:g}, per hour")
+        print(
+            f"{options.cost:.2f}: {options.machines} x {options.price:g} and a head at {options.head_price:g}, per hour"
+        )
     return 0

@@ -1,6 +1,7 @@
 """What submit decides before anybody is asked: names, places, variables, secrets, package, command."""
 
 import os
+import re
 import subprocess
 import zipfile
 from pathlib import Path
@@ -9,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 
 from cluster.__main__ import main
-from cluster.errors import InputError
 from cluster.jobs import auth, environment, package
 from cluster.jobs.auth import write
 from cluster.jobs.command import Ask, Command, ask_of
@@ -17,6 +17,8 @@ from cluster.jobs.preflight import faults
 from cluster.jobs.probe import look, remove, versions
 from cluster.jobs.ray_jobs import Job, check_name, exit_code
 from cluster.jobs.secret_files import Secrets
+from cluster.jobs.submit import SubmitOptions, _check, _submission
+from objgan.errors import InputError
 
 
 def job(state: str, code: int | None = None) -> Job:
@@ -221,7 +223,7 @@ def test_a_link_to_a_secret_and_the_cluster_s_own_token_are_not_shipped(clone: P
 
 def test_this_checkout_is_shipped(repository: Path) -> None:
     for file in package.chosen(repository):
-        Secrets().refuse(file, repository, file.read_bytes())
+        Secrets().check(file, repository, file.read_bytes())
 
 
 def test_without_git_nothing_is_shipped(clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,8 +297,25 @@ def test_the_ask_is_that_of_the_resolved_settings() -> None:
     assert ask_of(Command.of(words)) == Ask(3, "cuda", False)
     # Neither the data nor the groups of a stage's batch are looked at here.
     assert ask_of(Command.of([*words[:4], "encoders", "--data", "/nowhere", "--workers", "5"])) == Ask(5)
-    with pytest.raises(InputError, match="nonsense"):
-        ask_of(Command.of([*words, "--set", "nonsense=1"]))
+    assert ask_of(Command.of(["python", "-m", "pipelines", "prepare", "--recipe", "paper"])) == Ask(1, "cpu")
+    assert ask_of(Command.of(["python", "-m", "tune", "boxes", "--workers", "2"])) == Ask(2)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--set", "nonsense=1"], "unknown setting nonsense"),
+        (["--set", "compute.workers=1"], "sets compute.workers twice"),
+        (["--set=compute.device=cpu"], "sets compute.device twice"),
+        (["--workers", "2"], "sets --workers twice"),
+        (["--recipe", "tny"], "did you mean tiny?"),
+        (["--config", "nowhere.yaml"], "--config: cannot read"),
+    ],
+)
+def test_wrong_settings_of_a_command_are_refused(more: list[str], expected: str) -> None:
+    words = ["python", "-m", "pipelines", "train", "boxes", "--workers", "3-5", "--set", "compute.device=cuda"]
+    with pytest.raises(InputError, match=re.escape(expected)):
+        ask_of(Command.of([*words, *more]))
 
 
 def facts(**changes: object) -> dict:
@@ -317,6 +336,14 @@ def test_every_fault_of_a_cluster_is_one_line() -> None:
     assert "2.0.0 on node n2" in old
     (mute,) = faults(facts(silent="gone"), Ask(), "/s")
     assert "n2 does not answer" in mute
+
+
+def test_every_fault_is_printed_as_an_error_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    options = SubmitOptions(words=("python", "-m", "pipelines", "runs"), storage="/s")
+    with pytest.raises(InputError, match="node n2") as last:
+        _check(_submission(options), Ask(3), facts(versions={**versions(), "ray": "2.0.0"}))
+    (first,) = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: the command wants 3 workers") and "\n" not in str(last.value)
 
 
 def test_the_probe_writes_reads_and_says_what_it_cannot(tmp_path: Path) -> None:
@@ -345,6 +372,7 @@ def test_the_probe_removes_what_it_made(tmp_path: Path) -> None:
         (["--", "python", "-m", "pipelines", "run"], "--storage DIR"),
         (["--storage", "shared", "--", "python", "-m", "pipelines", "run"], "path from /"),
         (["--storage", "/s", "--", "python", "-m", "pipelines", "run"], "ships"),
+        (["--storage", "/s", "--", "python", "-m", "pipelines", "run", "--set", "a=1"], "unknown setting a"),
     ],
 )
 def test_dry_run_asks_nobody(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
