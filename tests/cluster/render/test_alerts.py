@@ -63,7 +63,7 @@ def test_variables_are_declared_before_they_are_used() -> None:
     assert all(panel["datasource"] == {"type": "prometheus", "uid": "${source}"} for panel in made["panels"])
 
 
-def test_alerts_are_told_apart_and_say_what_to_do() -> None:
+def test_alerts_have_different_names_and_an_action() -> None:
     assert len({alert.name for alert in ALERTS}) == len(ALERTS)
     for alert in ALERTS:
         assert re.fullmatch(r"\d+[smh]", alert.hold)

@@ -237,7 +237,7 @@ def test_an_ask_that_cannot_be_met_is_tried_once(preset: str) -> None:
     assert ray(preset, "job.new_clusters=2")["spec"]["backoffLimit"] == 2
 
 
-def test_kueue_is_told_by_labels_and_the_queue_is_made() -> None:
+def test_labels_name_the_queue_of_kueue_and_the_queue_is_created() -> None:
     found = documents("kueue", "kueue.priority=low")
     labels = found["RayJob"]["metadata"]["labels"]
     assert labels["kueue.x-k8s.io/queue-name"] == found["LocalQueue"]["metadata"]["name"] == "objgan"
