@@ -6,7 +6,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -49,10 +49,7 @@ class Access:
     """
 
     address: str
-    headers: dict[str, str]
-
-    def __repr__(self) -> str:
-        return f"Access({self.address!r})"
+    headers: dict[str, str] = field(repr=False)
 
     @classmethod
     def of(cls, options: ClusterOptions) -> "Access":

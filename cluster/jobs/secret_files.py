@@ -19,22 +19,8 @@ _WORDS = {
     "credentials", "apikey", "apikeys", "accesskey", "accesskeys", "privatekey",
 }  # fmt: skip
 _PROGRAMS = {
-    ".py",
-    ".pyi",
-    ".md",
-    ".rst",
-    ".sh",
-    ".c",
-    ".h",
-    ".cpp",
-    ".rs",
-    ".go",
-    ".js",
-    ".ts",
-    ".html",
-    ".css",
-    ".ipynb",
-}
+    ".py", ".pyi", ".md", ".rst", ".sh", ".c", ".h", ".cpp", ".rs", ".go", ".js", ".ts", ".html", ".css", ".ipynb",
+}  # fmt: skip
 _CONTENT: dict[str, re.Pattern[bytes]] = {
     "a private key": re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----\s*(\\n)?\s*[A-Za-z0-9+/:=-]{16}"),
     "a PuTTY key": re.compile(rb"PuTTY-User-Key-File-\d"),

@@ -23,7 +23,7 @@ def wait(client: Any, job: Job, show: bool, patience: float = PATIENCE_S) -> int
     while True:
         try:
             if show:
-                printed = _Tail(client, job.id, printed).run()
+                printed = _tail(client, job.id, printed)
             now = _state(client, job)
         except ClusterAway as error:
             if time.monotonic() - since > patience:
@@ -68,35 +68,30 @@ def _state(client: Any, job: Job) -> Job:
         raise ClusterAway(" ".join(str(error).split())[:200]) from None
 
 
-class _Tail:
-    """Follows a log from the position at which an earlier connection ended."""
+def _tail(client: Any, job: str, printed: int) -> int:
+    """Print a log from character `printed` on, until the job ends or the connection breaks. Returns its new end."""
+    import aiohttp
 
-    def __init__(self, client: Any, job: str, printed: int) -> None:
-        self._client, self._job, self._printed = client, job, printed
-
-    def run(self) -> int:
-        """Print new text until the job ends or the connection breaks. Returns the characters printed so far."""
-        import aiohttp
-
-        # The check of the job's state that follows reports the cause.
-        with contextlib.suppress(aiohttp.ClientError, OSError, RuntimeError):
-            asyncio.run(self._tail())
-        return self._printed
-
-    async def _tail(self) -> None:
-        seen, log = 0, self._client.tail_job_logs(self._job)
+    async def follow() -> None:
+        nonlocal printed
+        received, log = 0, client.tail_job_logs(job)
         while True:
             try:
                 # Neither a lost machine nor a busy job sends anything: only the job's state shows which it is.
                 text = await asyncio.wait_for(anext(log), _SILENCE_S)
             except (StopAsyncIteration, TimeoutError):
                 return
-            fresh = text[max(0, self._printed - seen) :]
-            seen += len(text)
+            fresh = text[max(0, printed - received) :]
+            received += len(text)
             if fresh:
                 sys.stdout.write(fresh)
                 sys.stdout.flush()
-                self._printed = seen
+                printed = received
+
+    # The check of the job's state that follows reports the cause.
+    with contextlib.suppress(aiohttp.ClientError, OSError, RuntimeError):
+        asyncio.run(follow())
+    return printed
 
 
 def _report(text: str) -> None:

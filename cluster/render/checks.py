@@ -15,7 +15,7 @@ _QUOTED = re.compile(r"""\\.|'[^']*'|"(\\.|[^"\\])*["]""")
 
 
 def mebibytes(quantity: str) -> int:
-    """A quantity like 16Gi (`forms.Quantity`), in MiB."""
+    """A quantity like 16Gi (`settings.Quantity`), in MiB."""
     return int(quantity[:-2]) * _UNITS[quantity[-2:]]
 
 
