@@ -17,7 +17,7 @@ def config(preset: str, *assignments: str) -> Any:
 
 
 @pytest.mark.parametrize("preset", CLOUDS)
-def test_ray_takes_it(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_accepts_it(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("t")

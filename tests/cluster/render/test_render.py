@@ -1,4 +1,4 @@
-"""`python -m cluster render`: the committed files, what can be set, and what is refused."""
+"""`python -m cluster render`: the committed files, settings, and refused values."""
 
 import typing
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_a_preset_is_printed_as_it_is_committed(preset: str, capsys: pytest.Capt
     assert list(yaml.safe_load_all(printed))
 
 
-def test_a_setting_is_over_the_preset_and_stands_in_the_comment(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_setting_overrides_the_preset_and_is_in_the_comment(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["render", "--preset", "gpu-spot", "--set", "workers.max=16", "--set", "image=registry/x:1"]) == 0
     printed = capsys.readouterr().out
     assert "maxReplicas: 16" in printed
@@ -84,7 +84,7 @@ def test_a_setting_is_over_the_preset_and_stands_in_the_comment(capsys: pytest.C
         ("gcp", ["cloud.project="], ["cloud.project"]),
     ],
 )
-def test_what_does_not_fit_is_one_line_that_names_it(
+def test_a_refusal_is_one_line_that_names_the_setting(
     preset: str, assignments: list[str], expected: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [word for assignment in assignments for word in ("--set", assignment)]
@@ -147,7 +147,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in REFUSED.items() for value in values])
-def test_a_value_that_only_the_cluster_would_refuse_is_refused_here(
+def test_a_value_that_the_cluster_would_reject_is_refused(
     name: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["render", "--preset", "gpu-spot", "--set", f"{name}={value}"]) == 2
@@ -172,7 +172,9 @@ def test_a_value_that_only_the_cluster_would_refuse_is_refused_here(
         ("namespace", "123"),
     ],
 )
-def test_what_the_cluster_takes_is_taken(name: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_value_that_the_cluster_accepts_is_accepted(
+    name: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["render", "--preset", "gpu-spot", "--set", f"{name}={value}"]) == 0
     assert list(yaml.safe_load_all(capsys.readouterr().out))
 
