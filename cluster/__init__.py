@@ -1,1 +1,1 @@
-"""Jobs on a Ray cluster, and the files a cluster starts from. Deals in command lines: imports nothing of ours."""
+"""Jobs on a Ray cluster, and the files a cluster starts from. Imports only light modules of the other packages."""

@@ -1,4 +1,4 @@
-"""`python -m cluster COMMAND`: the one parser. A command is a module with `add_parser`, which sets `action`."""
+"""`python -m cluster COMMAND`: the one parser. Options and commands are in the modules of the commands."""
 
 import sys
 from pathlib import Path
@@ -9,28 +9,43 @@ if not __package__:  # run as `python CHECKOUT/cluster`
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pipelines import command_line
 
 try:
-    from cluster import estimate, run_steps
-    from cluster.errors import InputError
+    from cluster import run_steps
+    from cluster.estimate import EstimateOptions, estimate
     from cluster.jobs import auth, manage, submit
-    from cluster.render import render
+    from cluster.render.render import RenderOptions, render
+    from objgan.errors import InputError
     from pipelines.redaction import redact
 except ModuleNotFoundError as error:
     command_line.stop_without(error)
 
-COMMANDS = (render, estimate, run_steps, submit, manage, auth)
-"""Modules with `add_parser(commands)`: it adds a parser with `set_defaults(action=f)`, f(options) -> exit code."""
+_DESCRIPTION = "Render the files that a Ray cluster starts from; submit jobs to a cluster, follow and stop them."
+_EPILOG = (
+    "Exit codes: 0 success; 1 the job or the cluster failed; 2 wrong input; 130 interrupted; 143 terminated.\n"
+    "`steps`, and `submit` and `logs` that follow a job, end with the exit code of the command or job."
+)
+COMMANDS: dict[str, tuple[type[command_line.OptionsClass], Callable[[Any], int]]] = {
+    "render": (RenderOptions, render),
+    "estimate": (EstimateOptions, estimate),
+    "token": (auth.TokenOptions, auth.token),
+    "submit": (submit.SubmitOptions, submit.submit),
+    "status": (manage.StatusOptions, manage.status),
+    "logs": (manage.LogsOptions, manage.logs),
+    "stop": (manage.StopOptions, manage.stop),
+    "steps": (run_steps.StepsOptions, run_steps.steps),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
-    options = parser().parse_args(arguments)
-    action: Callable[[argparse.Namespace], int] = options.action
+    namespace = parser().parse_args(arguments)
+    kind, command = COMMANDS[namespace.command]
     try:
-        return action(options)
+        return command(command_line.read_options(kind, namespace))
     except InputError as error:
         print(redact(f"error: {error}"), file=sys.stderr)
         return 2
@@ -46,10 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = command_line.Parser(prog="python -m cluster", description=__doc__)
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in COMMANDS:
-        module.add_parser(commands)
+    top = command_line.Parser(prog="python -m cluster", description=_DESCRIPTION, epilog=_EPILOG)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    for name, (kind, _) in COMMANDS.items():
+        command = commands.add_parser(name, help=(kind.__doc__ or "").splitlines()[0].split(". ")[0])
+        command_line.add_options(command, kind, _EPILOG)
     return top
 
 

@@ -1,7 +1,7 @@
 """`steps`: several commands one after the other, as the entrypoint of a Kubernetes RayJob.
 
-KubeRay does not read exit codes: with `job.new_clusters` it makes a new cluster for every job that FAILED. So retries
-happen here, and after wrong input (2) the job is asked to stop itself: STOPPED is final for KubeRay.
+KubeRay ignores exit codes: with `job.new_clusters` it creates a new cluster for every job that FAILED. So commands are
+retried here, and after wrong input (2) the job stops itself: STOPPED is final for KubeRay.
 """
 
 import argparse
@@ -13,35 +13,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from cluster.errors import InputError
+from objgan.errors import InputError
+from pipelines.command_line import OptionsClass, option
 from pipelines.redaction import redact
 
 WRONG_INPUT, INTERRUPTED, TERMINATED = 2, 130, 143
 FINAL = (0, WRONG_INPUT, INTERRUPTED, TERMINATED)
-"""Exit codes after which a command is not repeated. All others are failures of the machine, or bugs."""
+"""Exit codes after which a command is not retried. All others are infrastructure failures, or bugs."""
 PAUSE_S = 30.0
-"""Before a retry: the lease of a driver that was killed lapses in this time."""
+"""Pause before a retry: the lease of a killed driver expires in this time."""
 HEAD_END_S = 180.0
 """Longer than a head lives after SIGTERM (`pods.TERMINATION_SECONDS`)."""
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""In this variable Ray passes a job's process its own id."""
-
-
-def add_parser(commands: Any) -> None:
-    """`steps` and its options."""
-    text = "Commands one after the other, until one fails: what a RayJob runs. Separate them by a plus sign: A + B."
-    command = commands.add_parser("steps", help=text, description=text)
-    command.add_argument(
-        "--retries",
-        type=_count,
-        default=0,
-        metavar="N",
-        help="run a command again, at most N times, after an infrastructure failure (default: 0)",
-    )
-    command.add_argument("words", nargs="+", metavar="COMMAND", help="after --")
-    command.set_defaults(action=steps)
+"""Ray passes the id of a job to its process in this variable."""
 
 
 def _count(text: str) -> int:
@@ -50,11 +35,24 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def steps(options: argparse.Namespace) -> int:
-    """Run all; the first exit code that is not 0, else 0.
+class StepsOptions(OptionsClass):
+    """Run commands one after the other until one fails: the entrypoint of a RayJob.
 
-    SIGTERM is for the commands, which leave a checkpoint. Ray sends it to every process of a job; here it only keeps
-    the next command from starting.
+    examples:
+      python -m cluster steps --retries 2 -- python -m pipelines prepare + python -m pipelines train encoders
+    """
+
+    words: Sequence[str] = option(
+        (), "inputs", "commands after --, separated by a plus sign: A + B", flag="COMMAND", nargs="+"
+    )
+    retries: int = option(0, "inputs", "retries of a command after an infrastructure failure", _count, metavar="N")
+
+
+def steps(options: StepsOptions) -> int:
+    """Run all commands. Returns the first exit code that is not 0, else 0.
+
+    Ray sends SIGTERM to every process of a job. The running command writes a checkpoint; here it only prevents the
+    next command from starting.
     """
     terminated = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
@@ -67,17 +65,17 @@ def steps(options: argparse.Namespace) -> int:
 
 
 def _outlive_head(terminated: threading.Event) -> None:
-    """Wait for the end of a head that is being shut down.
+    """Wait until a draining head has shut down.
 
-    The command stopped by itself, because its head is draining. A job that has ended is FAILED for KubeRay, which
-    then gives up; a job that is lost with its head is submitted again, to the next head.
+    The command stopped because its head is draining. KubeRay counts a job that ended as FAILED and gives up; a job
+    that is lost with its head is submitted to the next head.
     """
-    print("the head is shutting down: waiting for its end, so that this job is submitted again", flush=True)
+    print("the head is shutting down: waiting for its end, so that KubeRay submits this job again", flush=True)
     terminated.wait(HEAD_END_S)
 
 
 def split(words: Sequence[str]) -> Iterator[list[str]]:
-    """The commands between the plus signs.
+    """Commands between the plus signs.
 
     Raises:
         InputError: one of them is empty.
@@ -120,7 +118,7 @@ def _run_with_retries(command: Sequence[str], step: str, retries: int, terminate
 
 
 def _run(command: Sequence[str]) -> int:
-    """Its exit code; 128 + n where signal n killed it."""
+    """The exit code of a command; 128 + n if signal n killed it."""
     program = sys.executable if command[0] == "python" else command[0]
     try:
         code = subprocess.Popen([program, *command[1:]]).wait()
@@ -130,7 +128,7 @@ def _run(command: Sequence[str]) -> int:
 
 
 def _stop_job() -> bool:
-    """Ask Ray to stop the job that this process is; False where it is none, or Ray does not answer."""
+    """Stop this process's own Ray job. False: it is no job, or Ray does not answer."""
     try:
         job = json.loads(os.environ.get(_JOB, "{}"))["metadata"]["job_submission_id"]
     except (ValueError, KeyError, TypeError):
@@ -139,8 +137,8 @@ def _stop_job() -> bool:
         from ray.job_submission import JobSubmissionClient
 
         client = JobSubmissionClient(os.environ.get("RAY_API_SERVER_ADDRESS", "auto"))
-        print(f"wrong input: job {job} is stopped, so that it is not tried again", file=sys.stderr, flush=True)
+        print(f"wrong input: job {job} is stopped, so that KubeRay does not retry it", file=sys.stderr, flush=True)
         return bool(client.stop_job(job))
     except Exception as error:
-        print(f"wrong input, but job {job} could not be stopped ({error}): KubeRay may try again", file=sys.stderr)
+        print(f"wrong input, but job {job} could not be stopped ({error}): KubeRay may retry it", file=sys.stderr)
         return False

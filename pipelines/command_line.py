@@ -24,6 +24,8 @@ Location = Path | str
 T = TypeVar("T")
 GROUPS = (
     "inputs",
+    "job",
+    "cluster",
     "outputs",
     "search",
     "budget",
@@ -121,7 +123,7 @@ def add_options(parser: argparse.ArgumentParser, kind: Any, epilog: str) -> None
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         if default is False:
             more["action"] = "store_true"
-        elif default not in (None, [], "") and "default" not in more["help"]:
+        elif not more.get("required") and default not in (None, [], "") and "default" not in more["help"]:
             more["help"] += " (default: %(default)s)"
         more |= {"dest": field.name} if name.startswith("--") else {"metavar": name}
         groups[group] = groups.get(group) or parser.add_argument_group(group)

@@ -27,6 +27,7 @@ FORBIDDEN = {
 LIGHT = {
     "objgan.config",
     "objgan.errors",
+    "objgan.sections",
     "pipelines.command_line",
     "pipelines.recipes",
     "pipelines.redaction",
@@ -56,7 +57,7 @@ FLOORS: dict[str, list[set[str]]] = {
     ],
     "pipelines.data": [{"verify"}, {"prepare", "report", "loading", "sample"}, {"shards"}],
     "tune": [{"__main__"}, {"cli"}, {"confirm"}, {"engine"}, {"report"}, {"sweep"}, {"space"}],
-    "cluster": [{"__main__"}, {"render", "jobs", "estimate", "run_steps"}, {"forms"}, {"errors"}],
+    "cluster": [{"__main__"}, {"render", "jobs", "estimate", "run_steps"}],
 }
 
 

@@ -1,71 +1,74 @@
 """Address and token of a cluster's job server; `python -m cluster token FILE` writes a token."""
 
-import argparse
 import logging
 import os
 import secrets
 import stat
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
-from cluster.errors import InputError
 from cluster.jobs.command import CHECKOUT
+from cluster.jobs.ray_jobs import ClusterAway
+from objgan.errors import InputError
 from pipelines import command_line
+from pipelines.command_line import OptionsClass, option
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 _ANSWER_S = 10.0
 _TRANSFER_S = 120.0
 
 
+class ClusterOptions(OptionsClass):
+    """A job server."""
+
+    address: str | None = option(
+        None,
+        "cluster",
+        f"address of the job server (default: RAY_API_SERVER_ADDRESS, else {DEFAULT_ADDRESS})",
+        metavar="URL",
+    )
+    token_file: Path | None = option(
+        None,
+        "cluster",
+        "file with the cluster's token (default: RAY_AUTH_TOKEN_PATH, else ~/.ray/auth_token if it exists)",
+        command_line.local_path,
+        metavar="PATH",
+    )
+
+
 @dataclass(frozen=True)
 class Access:
-    """Where the job server is, and what lets us in.
+    """Address and credentials of a job server.
 
     address: http(s)://HOST:PORT, without user, password or token
-    headers: of every request; never shown
+    headers: sent with every request; never shown
     """
 
     address: str
-    headers: dict[str, str]
-
-    def __repr__(self) -> str:
-        return f"Access({self.address!r})"
+    headers: dict[str, str] = field(repr=False)
 
     @classmethod
-    def of(cls, options: argparse.Namespace) -> "Access":
-        """From the options, else from Ray's environment variables.
+    def of(cls, options: ClusterOptions) -> "Access":
+        """Access by the options, else by Ray's environment variables.
 
         Raises:
-            InputError: not an address, or a token that cannot be read or that others can read.
+            InputError: not an address, or a token file that cannot be read or that other users can read.
         """
         return cls(_address(options.address), _headers(options.token_file))
-
-
-def add_options(command: argparse.ArgumentParser) -> None:
-    """`--address` and `--token-file`."""
-    command.add_argument(
-        "--address",
-        metavar="URL",
-        help=f"of the job server (default: RAY_API_SERVER_ADDRESS, else {DEFAULT_ADDRESS})",
-    )
-    command.add_argument(
-        "--token-file",
-        type=command_line.local_path,
-        metavar="PATH",
-        help="holds the cluster's token (default: RAY_AUTH_TOKEN_PATH, else ~/.ray/auth_token where there is one)",
-    )
 
 
 def connect(access: Access) -> Any:
     """A client of the job server, after one request that must succeed.
 
     Raises:
-        InputError: nobody answers, it is not a job server, or the token is missing or wrong.
+        InputError: no answer, not a job server, or a missing or wrong token.
     """
-    _knock(access)
-    # They would override the address that was given.
+    _check_server(access)
+    # Ray prefers these variables to the address.
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         os.environ.pop(name, None)
     from ray.job_submission import JobSubmissionClient
@@ -75,13 +78,26 @@ def connect(access: Access) -> Any:
 
     class Client(JobSubmissionClient):
         def _do_request(self, *arguments: Any, **others: Any) -> Any:
-            # Ray's own waits for ever for a head that hangs.
+            # By default Ray waits for ever for a head that hangs.
             return super()._do_request(*arguments, **{"timeout": _TRANSFER_S, **others})
 
     return Client(access.address, headers=dict(access.headers))
 
 
-def _knock(access: Access) -> None:
+@contextmanager
+def connected(access: Access) -> Iterator[Any]:
+    """A client of the job server, for a block that ends when the server stops answering.
+
+    Raises:
+        InputError: see `connect`, or the server stopped answering.
+    """
+    try:
+        yield connect(access)
+    except ClusterAway as error:
+        raise InputError(f"--address {access.address}: the cluster stopped answering ({error}): try again") from None
+
+
+def _check_server(access: Access) -> None:
     import requests
 
     where = f"--address {access.address}"
@@ -89,18 +105,18 @@ def _knock(access: Access) -> None:
         answer = requests.get(f"{access.address}/api/version", headers=access.headers, timeout=_ANSWER_S)
     except requests.exceptions.RequestException as error:
         why = "no answer" if isinstance(error, requests.exceptions.Timeout) else "cannot connect"
-        raise InputError(f"{where}: no Ray cluster answers there ({why}): start one, or forward its port") from None
+        raise InputError(f"{where}: no Ray cluster answers ({why}): start one, or forward its port") from None
     if answer.status_code == 401:
         raise InputError(f"{where}: the cluster asks for a token: give its file with --token-file PATH")
     if answer.status_code == 403:
-        raise InputError(f"{where}: the cluster does not know this token: take the file that it was started with")
+        raise InputError(f"{where}: the cluster does not know this token: use the token file that it was started with")
     try:
         known = answer.ok and "ray_version" in answer.json()
     except ValueError:
         known = False
     if not known:
         raise InputError(
-            f"{where}: what answers there (HTTP {answer.status_code}) is no Ray job server: check the port"
+            f"{where}: the server at this address (HTTP {answer.status_code}) is not a Ray job server: check the port"
         )
 
 
@@ -112,9 +128,9 @@ def _address(given: str | None) -> str:
     except ValueError:
         whole = False
     if not whole:
-        raise InputError(f"--address {url}: not the URL of a job server: write it like {DEFAULT_ADDRESS}")
+        raise InputError(f"--address {url}: not the URL of a job server: expected a URL like {DEFAULT_ADDRESS}")
     if parts.username or parts.password:
-        raise InputError("--address: a password in a URL is seen by everybody: leave it out, and use --token-file")
+        raise InputError("--address: everybody can see a password in a URL: leave it out, and use --token-file")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
@@ -134,7 +150,7 @@ def _token_path(given: Path | None) -> Path | None:
 
 
 def _default_token() -> Path | None:
-    """Ray's own place for a token."""
+    """Ray's default token file."""
     home = command_line.home()
     return None if home is None else home / ".ray" / "auth_token"
 
@@ -145,27 +161,33 @@ def _read(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not text"
         raise InputError(f"token file {path}: cannot be read ({why}): check the path") from None
-    # One of Kubernetes's mounted secrets belongs to root, and nobody here could change it.
+    # Secrets that Kubernetes mounts belong to root, so that this user cannot change their mode.
     ours = facts.st_uid == os.getuid() and path != _default_token()
     if ours and facts.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise InputError(f"token file {path}: others can read it: chmod 600 {path}")
+        raise InputError(f"token file {path}: other users can read it: chmod 600 {path}")
     if not token or any(sign.isspace() or not sign.isprintable() for sign in token):
-        raise InputError(f"token file {path}: does not hold a token (one word): make one with cluster token FILE")
+        raise InputError(f"token file {path}: does not hold a token (one word): create one with cluster token FILE")
     return token
 
 
-def add_parser(commands: Any) -> None:
-    """The command's options."""
-    text = "Make a token for a cluster, in a file that only you can read."
-    command = commands.add_parser("token", help=text, description=text)
-    command.add_argument(
-        "file", type=command_line.local_path, metavar="FILE", help="outside of the checkout; must not exist yet"
+class TokenOptions(OptionsClass):
+    """Create a token for a cluster, in a file that only you can read.
+
+    examples:
+      python -m cluster token ~/.ray/objgan-token
+    """
+
+    file: Path = option(
+        cast(Path, None),
+        "outputs",
+        "new file, outside of the checkout; must not exist yet",
+        command_line.local_path,
+        flag="FILE",
     )
-    command.set_defaults(action=run)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Write the file; say how nodes and commands take it. The token itself is never shown."""
+def token(options: TokenOptions) -> int:
+    """Write the file, and print how nodes and commands take it. The token itself is never printed."""
     write(options.file)
     path = options.file.resolve()
     print(f"token: {path} (mode 0600)")
@@ -175,15 +197,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def write(path: Path) -> None:
-    """256 random bits as hexadecimal digits.
+    """Write a token, 256 random bits in hexadecimal, to a new file.
 
     Raises:
-        InputError: the file exists, cannot be written, or would be in the checkout, which `submit` ships.
+        InputError: the file exists, cannot be written, or is in the checkout, which `submit` ships.
     """
     if path.resolve().is_relative_to(CHECKOUT):
         raise InputError(
-            f"{path} is in the checkout {CHECKOUT}, which travels with every job: name a file elsewhere, for example "
-            f"~/.ray/objgan-token"
+            f"{path} is in the checkout {CHECKOUT}, which is shipped with every job: name a file elsewhere, for "
+            f"example ~/.ray/objgan-token"
         )
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,6 +1,10 @@
 """The checkout as one zip file, which Ray unpacks on every node: the same bytes for the same files.
 
-What is shipped is what git tracks, and what is named: a file that nobody named (a token, a `.env`) stays here.
+Files that git tracks and files of `--include` are shipped. Every other file (a token, a `.env`) stays on this machine.
+
+Ray's client uploads the zip file, and packs no folder itself: Ray would ship every file that `.gitignore` does not name
+(an untracked token), leave out tracked or included files that it names, follow links out of the checkout, and read each
+file again after its content was checked for secrets.
 """
 
 import os
@@ -12,12 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.errors import InputError
-from cluster.forms import shown
 from cluster.jobs.secret_files import Secrets
+from objgan.errors import InputError
 
 LIMIT = 100 * 1024**2
-"""What the job server takes in one request, bytes."""
+"""Largest request of the job server, in bytes."""
 _CACHES = {
     ".git", ".venv", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", "node_modules",
 }  # fmt: skip
@@ -28,7 +31,7 @@ _GIT_S = 60
 
 @dataclass(frozen=True)
 class Package:
-    """What is shipped. bytes: of the zip file. left: files that git does not track and that nobody named."""
+    """The zip file. bytes: its size. left: files that neither git tracks nor `--include` names."""
 
     path: Path
     files: int
@@ -43,57 +46,55 @@ class Package:
 def packed(
     checkout: Path, include: Sequence[Path] = (), secrets: Secrets | None = None, limit: int = LIMIT
 ) -> Iterator[Package]:
-    """The tracked files of a checkout and those of `include`, packed for the length of a block.
+    """A zip file of a checkout's tracked files and those of `include`, which exists inside a `with` block.
 
     include: files or folders of the checkout that git does not track
 
     Raises:
-        InputError: git does not answer, a file looks like a secret, or it is more than Ray takes.
+        InputError: git does not answer, a file looks like a secret, or the package is larger than Ray accepts.
     """
     files = chosen(checkout, include)
     secrets = secrets or Secrets()
     with tempfile.TemporaryDirectory(prefix="objgan-ship-") as scratch:
         path = Path(scratch) / "checkout.zip"
         try:
-            # What is so large is not worth the time of packing it.
-            _refuse(files, checkout, sum(file.stat().st_size for file in files), 20 * limit, limit)
+            # Packing would take long, and the zip file would be too large.
+            _check_size(files, checkout, sum(file.stat().st_size for file in files), 20 * limit, limit)
             with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
                 for file in files:
                     content = file.read_bytes()
-                    secrets.refuse(file, checkout, content, named=file in include)
+                    secrets.check(file, checkout, content, named=file in include)
                     _add(archive, file, checkout, content)
         except OSError as error:
-            raise InputError(f"{shown(error.filename)}: cannot be read ({error.strerror}): make it readable") from None
-        found = Package(path, len(files), path.stat().st_size, tuple(_left(checkout, files)))
-        _refuse(files, checkout, found.bytes, limit, limit)
-        yield found
+            raise InputError(f"{error.filename}: cannot be read ({error.strerror}): make it readable") from None
+        package = Package(path, len(files), path.stat().st_size, tuple(_left(checkout, files)))
+        _check_size(files, checkout, package.bytes, limit, limit)
+        yield package
 
 
 def chosen(checkout: Path, include: Sequence[Path] = ()) -> list[Path]:
-    """The files that are shipped, in order: what git tracks, and what is named.
+    """The files that are shipped, in order: tracked files, and files of `--include`.
 
     Raises:
-        InputError: git does not answer or tracks nothing here, or a named path is not in the checkout.
+        InputError: git does not answer or tracks nothing here, or an included path is not in the checkout.
     """
     tracked = {file for file in _listed(checkout, "--cached") if _inside(file, checkout)}
     if not tracked:
-        raise InputError(f"{checkout}: git tracks no file there: submit from a clone of the repository")
+        raise InputError(f"{checkout}: git tracks no file in it: submit from a clone of the repository")
     return sorted(tracked | {file for path in include for file in _named(path, checkout)})
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """A number of bytes as text."""
     return f"{count / 1024**2:.1f} MiB"
 
 
 def _named(path: Path, checkout: Path) -> Iterator[Path]:
     """The files of one `--include`."""
     if not path.exists():
-        raise InputError(f"--include {shown(path)}: does not exist; give a file or folder of {checkout}")
+        raise InputError(f"--include {path}: does not exist; give a file or folder of {checkout}")
     if not path.resolve().is_relative_to(checkout.resolve()):
-        raise InputError(
-            f"--include {shown(path)}: is not in {checkout}; copy it there, or put it on the shared storage"
-        )
+        raise InputError(f"--include {path}: is not in {checkout}; copy it there, or put it on the shared storage")
     if path.is_file():
         yield path
         return
@@ -103,7 +104,7 @@ def _named(path: Path, checkout: Path) -> Iterator[Path]:
 
 
 def _inside(file: Path, checkout: Path) -> bool:
-    """Whether it is a file, and no link to one elsewhere."""
+    """Whether it is a file of the checkout, and not a link to another place."""
     return file.is_file() and file.resolve().is_relative_to(checkout.resolve())
 
 
@@ -111,37 +112,37 @@ def _listed(checkout: Path, *which: str) -> list[Path]:
     """Files that git lists.
 
     Raises:
-        InputError: it does not answer.
+        InputError: git does not answer.
     """
     command = ["git", "-C", str(checkout), "ls-files", "-z", *which]
-    # Hooks and aliases set these, and git would answer for another repository.
+    # Hooks and aliases set GIT_ variables, which point git to another repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(command, capture_output=True, timeout=_GIT_S, env=environment)
     except FileNotFoundError:
-        raise InputError("git is not installed; submit ships what it tracks: install it") from None
+        raise InputError("git is not installed; submit ships the files that git tracks: install git") from None
     except (OSError, subprocess.SubprocessError) as error:
         raise InputError(f"git does not list the files of {checkout} ({type(error).__name__}): try again") from None
     if done.returncode:
-        raise InputError(_git_refuses(checkout, done.stderr.decode(errors="replace")))
+        raise InputError(_git_fault(checkout, done.stderr.decode(errors="replace")))
     return [checkout / name for name in map(os.fsdecode, done.stdout.split(b"\0")) if name]
 
 
-def _git_refuses(checkout: Path, said: str) -> str:
-    if "dubious ownership" in said:
+def _git_fault(checkout: Path, error: str) -> str:
+    if "dubious ownership" in error:
         return (
             f"git distrusts {checkout}, because another user owns it: run git config --global --add safe.directory "
             f"{checkout}, or clone it as yourself"
         )
-    last = (said.strip().splitlines() or ["no reason given"])[0][:200]
+    last = (error.strip().splitlines() or ["no reason given"])[0][:200]
     return f"git does not list the files of {checkout} ({last}): submit from a clone of the repository"
 
 
 def _left(checkout: Path, files: Collection[Path]) -> Iterator[str]:
-    """What git would add, which stays here."""
-    there = set(files)
+    """Untracked files that stay on this machine."""
+    shipped = set(files)
     for file in _listed(checkout, "--others", "--exclude-standard"):
-        if file not in there and file.is_file():
+        if file not in shipped and file.is_file():
             yield str(file.relative_to(checkout))
 
 
@@ -156,12 +157,12 @@ def _add(archive: zipfile.ZipFile, file: Path, checkout: Path, content: bytes) -
     archive.writestr(facts, content)
 
 
-def _refuse(files: Sequence[Path], checkout: Path, there: int, most: int, limit: int) -> None:
-    if there <= most:
+def _check_size(files: Sequence[Path], checkout: Path, total: int, most: int, limit: int) -> None:
+    if total <= most:
         return
     largest = sorted(files, key=lambda file: -file.stat().st_size)[:_SHOWN]
     named = ", ".join(f"{file.relative_to(checkout)} ({size(file.stat().st_size)})" for file in largest)
     raise InputError(
-        f"{checkout} is {size(there)}, Ray takes {size(limit)}: take large files out of git, or name fewer with "
+        f"{checkout} is {size(total)}, Ray accepts {size(limit)}: remove large files from git, or include fewer with "
         f"--include; the largest: {named}"
     )

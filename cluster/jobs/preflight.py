@@ -1,4 +1,4 @@
-"""What is looked at before a job starts: the nodes' answers to `probe`, held against what the command wants."""
+"""Checks before a job starts: the nodes' answers to `probe`, compared with the needs of the command."""
 
 import contextlib
 import json
@@ -7,37 +7,30 @@ import shlex
 import time
 from typing import Any
 
-from cluster.errors import InputError
 from cluster.jobs.command import Ask
 from cluster.jobs.probe import MARK, versions
 from cluster.jobs.ray_jobs import KIND_KEY, Job, asking, logs_of
+from objgan.errors import InputError
 
 LIMIT_S = 60.0
 _TIDY_S = 15.0
-"""For the end of a check that was stopped; Ray kills it after 3 s."""
+"""Time for the end of a stopped check; Ray kills it after 3 s."""
 _SETTLE_S = 1.5
 _POLL_S = 0.3
 
 
 def probe(client: Any, runtime: dict[str, Any], location: str | None, end: float) -> dict[str, Any]:
-    """Run the probe as a job; what it found. The job is gone from the cluster afterwards, however this ends.
+    """Run the probe as a job and return its facts. The job is removed from the cluster, also on error.
 
-    runtime: the job's runtime environment, so that nodes have it ready afterwards
-    end:     `time.monotonic()` at which all checks should be over
+    runtime: runtime environment of the real job, which nodes have ready afterwards
+    end:     `time.monotonic()` at which all checks must be over
 
     Raises:
-        InputError: the cluster does not run it in time, or at all.
+        InputError: the cluster did not run it in time, or cannot run it.
     """
     name, limit = f"check-{secrets.token_hex(6)}", max(1.0, end - time.monotonic())
-    words = [
-        "exec",
-        "python",
-        "-m",
-        "cluster.jobs.probe",
-        "--seconds",
-        f"{limit / 2:.0f}",
-        *([location] if location else []),
-    ]
+    words = ["exec", "python", "-m", "cluster.jobs.probe", "--seconds", f"{limit / 2:.0f}"]
+    words += [location] if location else []
     try:
         client.submit_job(
             entrypoint=shlex.join(words), submission_id=name, runtime_env=runtime, metadata={KIND_KEY: "check"}
@@ -51,33 +44,33 @@ def probe(client: Any, runtime: dict[str, Any], location: str | None, end: float
         _tidy(client, name)
     if not job.over:
         raise InputError(
-            f"the cluster has not run a check of a few seconds within {limit:.0f} s (it is {job.state}): see whether "
-            f"its head is overloaded, or still starting, and allow more time with --check-timeout SECONDS"
+            f"the cluster has not run a check of a few seconds within {limit:.0f} s (its state: {job.state}): check "
+            f"whether its head is overloaded or still starting, or allow more time with --check-timeout SECONDS"
         )
-    found = next((line for line in reversed(log.splitlines()) if line.startswith(MARK)), None)
-    if found is None:
+    answer = next((line for line in reversed(log.splitlines()) if line.startswith(MARK)), None)
+    if answer is None:
         last = " ".join((log.strip().splitlines() or [job.message])[-1].split())[:300]
-        raise InputError(f"the cluster cannot run this checkout ({last}): see that its image has the same packages")
-    facts: dict[str, Any] = json.loads(found.removeprefix(MARK))
+        raise InputError(f"the cluster cannot run this checkout ({last}): check that its image has the same packages")
+    facts: dict[str, Any] = json.loads(answer.removeprefix(MARK))
     return facts
 
 
 def faults(facts: dict[str, Any], ask: Ask, location: str | None) -> list[str]:
-    """What is wrong, a line each: resources, storage, versions."""
+    """A line for each fault of resources, storage and versions."""
     nodes = facts["nodes"]
     silent = [f"node {node['name']} does not answer: {node['silent']}" for node in nodes if "silent" in node]
     nodes = [node for node in nodes if "silent" not in node]
     return [*silent, *_resources(facts["resources"], ask), *_storage(nodes, location), *_versions(nodes)]
 
 
-def _resources(there: dict[str, float], ask: Ask) -> list[str]:
-    kind, wanted, count = ask.of(there)
+def _resources(resources: dict[str, float], ask: Ask) -> list[str]:
+    kind, wanted, count = ask.of(resources)
     if wanted <= count or ask.grows:
         return []
     more = "" if count == 1 else "s"
     return [
         f"the command wants {wanted} workers of one {kind} each, and the cluster has {count} {kind}{more}: ask for "
-        f"fewer (--workers), or add nodes; if the cluster grows by itself, say so: --set compute.autoscaling=true"
+        f"fewer (--workers), or add nodes; for a cluster that grows on demand, add --set compute.autoscaling=true"
     ]
 
 
@@ -96,24 +89,24 @@ def _storage(nodes: list[dict[str, Any]], location: str | None) -> list[str]:
 
 
 def _versions(nodes: list[dict[str, Any]]) -> list[str]:
-    here, found = versions(), []
-    for package, ours in here.items():
+    lines = []
+    for package, ours in versions().items():
         other = {node["name"]: node["versions"].get(package) for node in nodes if node["versions"].get(package) != ours}
         if other:
             name, theirs = next(iter(other.items()))
             more = f" (and {len(other) - 1} more)" if len(other) > 1 else ""
-            found.append(f"{package} is {ours} here and {theirs or 'missing'} on node {name}{more}: use the same image")
-    return found
+            lines.append(f"{package} is {ours} here and {theirs or 'missing'} on node {name}{more}: use the same image")
+    return lines
 
 
 def _tidy(client: Any, name: str) -> None:
-    """The check leaves no trace in the list of jobs: it is stopped if it still runs, and deleted once it has ended.
+    """Remove the check from the list of jobs: stop it if it still runs, and delete it after its end.
 
-    Ray's job manager looks at the process of a job once a second. If it finds the process ended and the job deleted, it
-    enters the job again, as one that failed; so the list is looked at until that cannot happen any more.
+    Ray's job manager polls the process of a job once a second. If the process has ended and the job is deleted, it
+    adds the job again, as failed. So the job is deleted twice.
     """
     end = time.monotonic() + _TIDY_S
-    # What was found counts more than an entry in a list.
+    # The facts matter more than an entry in the list of jobs.
     with contextlib.suppress(Exception):
         if not Job.of(client.get_job_info(name)).over:
             client.stop_job(name)

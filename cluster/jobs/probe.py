@@ -1,7 +1,6 @@
-"""Runs on the cluster, as a job, before the real one: its nodes, their versions, and whether they share storage.
+"""A job that runs before the real job: lists nodes and their versions, and checks that they share storage.
 
-`python -m cluster.jobs.probe [--seconds S] [LOCATION]` prints one line, `PROBE {json}`. Nothing here needs a CPU of the
-cluster.
+`python -m cluster.jobs.probe [--seconds S] [LOCATION]` prints one line, `PROBE {json}`. Its tasks request no CPU.
 """
 
 import argparse
@@ -23,19 +22,19 @@ _NODE_S = 25.0
 _REMOVE_S = 10.0
 """Ray kills a job that it asked to stop after `RAY_JOB_STOP_WAIT_TIME_S`: 120 s here, 3 s by default."""
 _SEEN_S = 5.0
-"""Seconds after which a file must be visible elsewhere; NFS caches folders for some."""
+"""Seconds after which other nodes must see a file; NFS caches folders for some seconds."""
 
 
 def main(arguments: list[str]) -> int:
-    """Ask every node, and print what they say; what was written is removed, also when the job is stopped."""
+    """Ask every node, and print the answers. Written files are removed, also when the job is stopped."""
     import ray
 
     parser = argparse.ArgumentParser(prog="python -m cluster.jobs.probe", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=_NODE_S, help="for the answers of all nodes")
+    parser.add_argument("--seconds", type=float, default=_NODE_S, help="time limit for the answers of all nodes")
     parser.add_argument("location", nargs="?", default="")
     options = parser.parse_args(arguments)
     ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
-    # Ray takes SIGTERM for itself, and would end this process on the spot.
+    # Ray's own handler of SIGTERM ends this process at once.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     nodes = [node for node in ray.nodes() if node["Alive"]]
     nodes.sort(key=lambda node: "node:__internal_head__" in node["Resources"], reverse=True)
@@ -47,37 +46,37 @@ def main(arguments: list[str]) -> int:
         if options.location:
             with contextlib.suppress(Exception):
                 ray.get(_on(nodes[0], remove).remote(options.location, name, new), timeout=_REMOVE_S)
-    found = [
+    named = [
         {"name": f"{node['NodeName']} ({node['NodeID'][:8]})", **facts}
         for node, facts in zip(nodes, answers, strict=True)
     ]
-    print(MARK + json.dumps({"resources": ray.cluster_resources(), "nodes": found}), flush=True)
+    print(MARK + json.dumps({"resources": ray.cluster_resources(), "nodes": named}), flush=True)
     return 0
 
 
 def _ask_all(nodes: list[dict[str, Any]], location: str, name: str, seconds: float) -> list[dict[str, Any]]:
-    """The head's answer, which writes a file, then those of the others, which read it."""
+    """Answers of the head, which writes a file, and then of the other nodes, which read it."""
     return [*_ask(nodes[:1], location, name, True, seconds), *_ask(nodes[1:], location, name, False, seconds)]
 
 
 def _on(node: dict[str, Any], function: Callable[..., Any]) -> Any:
-    """A function as a task of one node, which needs no CPU."""
+    """A function as a task of one node, which requests no CPU."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    return ray.remote(num_cpus=0, max_retries=0)(function).options(scheduling_strategy=there)
+    on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    return ray.remote(num_cpus=0, max_retries=0)(function).options(scheduling_strategy=on_node)
 
 
 def _ask(nodes: list[dict[str, Any]], location: str, name: str, write: bool, seconds: float) -> list[dict[str, Any]]:
-    """What each node says; a node that says nothing says so."""
+    """The answer of each node, or why it did not answer."""
     import ray
 
-    asked = [_on(node, look).remote(location, name, write) for node in nodes]
+    tasks = [_on(node, look).remote(location, name, write) for node in nodes]
     end, answers = time.monotonic() + seconds, []
-    for one in asked:
+    for task in tasks:
         try:
-            answers.append(ray.get(one, timeout=max(0.1, end - time.monotonic())))
+            answers.append(ray.get(task, timeout=max(0.1, end - time.monotonic())))
         except Exception as error:
             answers.append({"silent": (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]})
     return answers
@@ -95,16 +94,16 @@ def look(location: str, name: str, write: bool) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of what must be the same on all nodes; of torch without the build's name (+cpu, +cu128)."""
-    found = {"python": platform.python_version()}
+    """Versions that must be the same on all nodes, without the names of builds (+cpu, +cu128)."""
+    numbers = {"python": platform.python_version()}
     for package in ("ray", "torch"):
         with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package).partition("+")[0]
-    return found
+            numbers[package] = version(package).partition("+")[0]
+    return numbers
 
 
 def _write(location: str, name: str) -> str:
-    """Empty if all is well."""
+    """Write the file. Returns what went wrong, empty: nothing."""
     if "://" not in location:
         folder = Path(location)
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,17 +119,17 @@ def _write(location: str, name: str) -> str:
 
 
 def _read(location: str, name: str) -> str:
-    """Empty if the file is there."""
+    """Read the file. Returns what went wrong, empty: nothing."""
     end = time.monotonic() + _SEEN_S
     while True:
         try:
             if "://" not in location:
-                there = (Path(location) / name).read_text()
+                content = (Path(location) / name).read_text()
             else:
                 system, path = _opened(location)
                 with system.open_input_stream(f"{path}/{name}") as stream:
-                    there = stream.read().decode()
-            if there == name:
+                    content = stream.read().decode()
+            if content == name:
                 return ""
         except FileNotFoundError:
             pass
@@ -140,7 +139,7 @@ def _read(location: str, name: str) -> str:
 
 
 def remove(location: str, name: str, new: list[str]) -> None:
-    """On the head: remove the file, and those of the folders `new` in which nothing else is."""
+    """On the head: remove the file, and each folder of `new` that is empty then."""
     if "://" in location:
         system, path = _opened(location)
         system.delete_file(f"{path}/{name}")
@@ -152,7 +151,7 @@ def remove(location: str, name: str, new: list[str]) -> None:
 
 
 def _missing_folders(location: str) -> list[str]:
-    """The folders that a file in `location` needs and that are not there yet, deepest first."""
+    """Folders that writing to `location` creates, deepest first."""
     if not location or "://" in location:
         return []
     return [str(folder) for folder in (Path(location), *Path(location).parents) if not folder.exists()]

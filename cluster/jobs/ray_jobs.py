@@ -1,4 +1,4 @@
-"""Submissions on a cluster: NAME, and NAME-2, NAME-3, ... where it was gone on with."""
+"""Jobs of a cluster: NAME, and NAME-2, NAME-3, ... for its resumed submissions."""
 
 import re
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from cluster.errors import InputError
+from objgan.errors import InputError
 
 Result = TypeVar("Result")
 
@@ -14,27 +14,27 @@ NAME_KEY, NUMBER_KEY, KIND_KEY = "objgan.submission", "objgan.number", "objgan.k
 CHECK = re.compile(r"check-[0-9a-f]{12}")
 """The submission id of a check before a job starts (`preflight`)."""
 LAST_WORD = re.compile(r"^(?P<state>done|failed|stopped|interrupted|error)(?: \(exit code (?P<code>\d+)\))?: ")
-"""How the programs end their logs; in JSON the same words are in `state` and `exit_code`."""
+"""The last line of a program's log; in JSON, `state` and `exit_code` hold the same words."""
 _JSON_CODE = re.compile(r'"exit_code": (?P<code>\d+)')
 _LAST, _WRONG_INPUT = 10, 2
-"""`cluster steps` has a word of its own after that of the program that it ran."""
+"""`cluster steps` prints its own line after the last line of the program that it ran."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _OVER = {"SUCCEEDED", "FAILED", "STOPPED"}
 _MEANT = {0, 1, 2, 130, 143}
 
 
 class ClusterAway(RuntimeError):
-    """The job server does not answer; whether jobs go on is not known."""
+    """The job server does not answer; its jobs may still run."""
 
 
 @dataclass(frozen=True)
 class Job:
     """A submission as the cluster reports it.
 
-    id:     what Ray knows it by
-    name:   what it was submitted as; `number` counts how often
+    id:     Ray's submission id
+    name:   the name that was submitted; `number` counts its submissions
     state:  pending, running, succeeded, failed or stopped
-    code:   the driver's exit code, where Ray knows it
+    code:   exit code of the driver, if Ray knows it
     started, ended: unix seconds
     """
 
@@ -56,7 +56,7 @@ class Job:
 
     @classmethod
     def of(cls, details: Any) -> "Job":
-        """From what Ray's client returns."""
+        """A job of the details that Ray's client returns."""
         metadata = dict(details.metadata or {})
         number = metadata.get(NUMBER_KEY, "1")
         status = str(getattr(details.status, "value", details.status))
@@ -75,14 +75,14 @@ class Job:
 
 
 def check_name(name: str) -> str:
-    """See that a name can be a submission id and part of a file's name.
+    """Check that a name can be a submission id and a part of a file's name.
 
     Raises:
         InputError: it cannot.
     """
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"--id {name}: use letters, digits, '.', '_' and '-', at most 63, starting with one of the first"
+            f"--id {name}: use at most 63 letters, digits, '.', '_' and '-', starting with a letter or digit"
         )
     return name
 
@@ -91,8 +91,8 @@ def asking(request: Callable[[], Result]) -> Result:
     """The answer to a request.
 
     Raises:
-        ClusterAway: there was none.
-        RuntimeError: the job server refused.
+        ClusterAway: no answer.
+        RuntimeError: the job server rejected the request.
     """
     import ray.exceptions
     import requests
@@ -100,44 +100,42 @@ def asking(request: Callable[[], Result]) -> Result:
     try:
         return request()
     except ray.exceptions.AuthenticationError:
-        raise ClusterAway("it does not know this token any more") from None
+        raise ClusterAway("it no longer knows this token") from None
     except (requests.exceptions.RequestException, ConnectionError) as error:
         raise ClusterAway(type(error).__name__) from None
 
 
 def all_jobs(client: Any) -> list[Job]:
-    """What was submitted, oldest first, without this package's own checks."""
-    found = [details for details in asking(client.list_jobs) if details.submission_id]
-    jobs = [Job.of(details) for details in found if not CHECK.fullmatch(details.submission_id)]
+    """All submissions, oldest first, without the checks before a start."""
+    submitted = [details for details in asking(client.list_jobs) if details.submission_id]
+    jobs = [Job.of(details) for details in submitted if not CHECK.fullmatch(details.submission_id)]
     return sorted(jobs, key=lambda job: job.started or 0.0)
 
 
 def jobs_named(client: Any, name: str) -> list[Job]:
-    """All submissions of a name (or the one of that id), oldest first."""
-    there = all_jobs(client)
-    return sorted((job for job in there if job.name == name), key=lambda job: job.number) or [
-        job for job in there if job.id == name
-    ]
+    """All submissions of a name, or the submission of an id, oldest first."""
+    jobs = all_jobs(client)
+    named = [job for job in jobs if job.name == name]
+    return sorted(named, key=lambda job: job.number) or [job for job in jobs if job.id == name]
 
 
 def latest(client: Any, name: str) -> Job:
     """The newest submission of a name.
 
     Raises:
-        InputError: there is none; the known ones are named.
+        InputError: no such job; the message lists known names.
     """
-    found = jobs_named(client, name)
-    if found:
-        return found[-1]
+    if jobs := jobs_named(client, name):
+        return jobs[-1]
     known = ", ".join(sorted({job.name for job in all_jobs(client)})[-20:]) or "none"
     raise InputError(
-        f"no job {name} on this cluster: known are {known}; after a restart of its head a cluster has forgotten all "
-        f"jobs, while runs are in their storage"
+        f"no job {name} on this cluster: known jobs: {known}; a cluster forgets its jobs when its head restarts, but "
+        f"runs stay in their storage"
     )
 
 
 def logs_of(client: Any, job: Job) -> str:
-    """All that a job has said; nothing where it has not begun."""
+    """The log of a job; empty before its start."""
     try:
         return str(asking(lambda: client.get_job_logs(job.id)))
     except RuntimeError as error:
@@ -147,14 +145,14 @@ def logs_of(client: Any, job: Job) -> str:
 
 
 def last_line(log: str) -> str:
-    """The last line of a log that says something."""
+    """The last line of a log that is not empty."""
     return next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
 
 
 def exit_code(job: Job, log: str) -> int:
-    """0 done, 1 worth a retry, 2 wrong input, 143 preempted after a checkpoint; of a job that is over.
+    """Exit code of a job that is over: 0 done, 1 worth a retry, 2 wrong input, 143 preempted after a checkpoint.
 
-    Ray does not keep the code of a job that was stopped: it stands at the end of its log.
+    Ray does not keep the code of a stopped job: the end of its log has it.
     """
     if job.state == "succeeded":
         return 0
@@ -170,12 +168,12 @@ def exit_code(job: Job, log: str) -> int:
 
 
 def when(seconds: float | None) -> str:
-    """A time for people."""
+    """A time as text."""
     return "-" if not seconds else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def table(jobs: Sequence[Job]) -> str:
-    """One line a submission."""
+    """A line for each submission."""
     head = ("JOB", "STATE", "CODE", "STARTED", "ENDED", "COMMAND")
     rows = [
         (job.id, job.state, "-" if job.code is None else str(job.code), when(job.started), when(job.ended), job.command)

@@ -1,11 +1,10 @@
-"""Files that look like secrets: by name, by content, or because they hold a secret of this very command."""
+"""Files that look like secrets: by name, by content, or because they hold a secret of this command."""
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from cluster.errors import InputError
-from cluster.forms import shown
+from objgan.errors import InputError
 
 _NAMES = re.compile(
     r"\.env(\..*)?|.*\.env|\.envrc|\.netrc|_netrc|\.pgpass|\.my\.cnf|\.git-credentials|\.npmrc|\.pypirc|\.htpasswd"
@@ -20,22 +19,8 @@ _WORDS = {
     "credentials", "apikey", "apikeys", "accesskey", "accesskeys", "privatekey",
 }  # fmt: skip
 _PROGRAMS = {
-    ".py",
-    ".pyi",
-    ".md",
-    ".rst",
-    ".sh",
-    ".c",
-    ".h",
-    ".cpp",
-    ".rs",
-    ".go",
-    ".js",
-    ".ts",
-    ".html",
-    ".css",
-    ".ipynb",
-}
+    ".py", ".pyi", ".md", ".rst", ".sh", ".c", ".h", ".cpp", ".rs", ".go", ".js", ".ts", ".html", ".css", ".ipynb",
+}  # fmt: skip
 _CONTENT: dict[str, re.Pattern[bytes]] = {
     "a private key": re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----\s*(\\n)?\s*[A-Za-z0-9+/:=-]{16}"),
     "a PuTTY key": re.compile(rb"PuTTY-User-Key-File-\d"),
@@ -53,24 +38,24 @@ _CONTENT: dict[str, re.Pattern[bytes]] = {
 }
 _BARE = re.compile(rb"\s*(?=[^\s]*[0-9])(?=[^\s]*[A-Za-z])[A-Za-z0-9+/_.=-]{32,512}\s*")
 _SHORTEST = 12
-"""Characters of a secret that is searched for in files; shorter ones would be found everywhere."""
+"""Fewest characters of a secret that is searched for in files; shorter texts occur everywhere."""
 
 
 class Secrets:
-    """Refuses files that look like secrets.
+    """Rejects files that look like secrets.
 
     known:  secrets of this command, which no file may hold
-    insist: ship files that were named one by one, whatever they look like
+    insist: accept files that `--include` names one by one
     """
 
     def __init__(self, known: Iterable[str] = (), insist: bool = False) -> None:
         self._known = [secret.encode() for secret in known if len(secret) >= _SHORTEST]
         self._insist = insist
 
-    def refuse(self, file: Path, checkout: Path, content: bytes, named: bool = False) -> None:
-        """See that a file can be shown to everyone who reaches the cluster.
+    def check(self, file: Path, checkout: Path, content: bytes, named: bool = False) -> None:
+        """Check that a file may be shown to everybody who reaches the cluster.
 
-        named: the user named this very file
+        named: the user named this file itself
 
         Raises:
             InputError: it looks like a secret.
@@ -80,11 +65,11 @@ class Secrets:
         why = self._why(file, checkout, content)
         if why is None:
             return
-        name = shown(file.relative_to(checkout))
+        name = file.relative_to(checkout)
         raise InputError(
             f"{name} {why}, and every node of the cluster would get it: move it out of the checkout"
             f"{', or do not name it' if named else ' (git rm --cached, if git tracks it)'}; --include {name} "
-            f"--expose-secrets ships it all the same"
+            f"--expose-secrets ships it anyway"
         )
 
     def _why(self, file: Path, checkout: Path, content: bytes) -> str | None:
@@ -110,7 +95,7 @@ def name_looks_secret(path: Path) -> bool:
 
 
 def looks_like(content: bytes) -> str | None:
-    """What kind of secret a file's content looks like, in words; None: of none."""
+    """The kind of secret that a file's content looks like, in words; None: no secret."""
     if len(content) <= 1024 and _BARE.fullmatch(content):
         return "holds nothing but a token"
     return next((f"holds what looks like {what}" for what, sign in _CONTENT.items() if sign.search(content)), None)

@@ -1,54 +1,56 @@
-"""`python -m cluster submit ... -- COMMAND`: the checkout and a command as a Ray job, checked before it starts."""
+"""`python -m cluster submit ... -- COMMAND`: run a command of the checkout as a Ray job, after checks."""
 
 import argparse
 import json
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import InputError
-from cluster.jobs import auth, environment
+from cluster.jobs import environment
+from cluster.jobs.auth import Access, ClusterOptions, connected
 from cluster.jobs.command import CHECKOUT, Ask, Command, ask_of
 from cluster.jobs.package import Package, packed
 from cluster.jobs.preflight import LIMIT_S, faults, probe
 from cluster.jobs.ray_jobs import NAME_KEY, NUMBER_KEY, ClusterAway, Job, asking, check_name, jobs_named
 from cluster.jobs.secret_files import Secrets
 from cluster.jobs.wait import wait
+from objgan.errors import InputError
 from pipelines import command_line
+from pipelines.command_line import option, repeated
 from pipelines.redaction import redact
 
 STOP_S = 150
-"""Seconds that a job has after `stop` for a checkpoint."""
+"""Seconds from `stop` until Ray kills a job, for its checkpoint."""
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What is submitted: name and number, and what goes with it."""
+    """A job to submit."""
 
     name: str
     number: int
     command: Command
     variables: environment.Variables
     folder: str | None
-    """Where it runs on the cluster; None: in the unpacked checkout, which Ray deletes afterwards."""
+    """Its folder on the cluster; None: the unpacked checkout, which Ray deletes afterwards."""
     location: str | None
     """Storage that all nodes must share."""
     resume: bool = False
     include: tuple[Path, ...] = ()
-    """Files and folders that are shipped although git does not track them."""
+    """Files and folders to ship, although git does not track them."""
 
     @property
     def id(self) -> str:
-        """What Ray knows it by."""
+        """Its submission id in Ray."""
         return self.name if self.number == 1 else f"{self.name}-{self.number}"
 
     def metadata(self) -> dict[str, str]:
-        """For the job, and as tags of its MLflow runs."""
+        """Metadata of the job, and tags of its MLflow runs."""
         revision = _git("rev-parse", "HEAD") or "unknown"
         dirty = "unknown" if revision == "unknown" else str(bool(_git("status", "--porcelain"))).lower()
         facts = {
@@ -71,165 +73,172 @@ class Submission:
         return {"working_dir": package, "env_vars": {**self.variables.values, **own}}
 
 
-def add_parser(commands: Any) -> None:
-    """The command's options."""
-    text = "Ship this checkout to a Ray cluster and run a command of it there, after checks that take under a minute."
-    then = "Exit codes: 0 accepted (with --wait or --follow: done), 2 refused, 1, 143: the job's own."
-    command = commands.add_parser("submit", help=text, description=text, epilog=then)
-    auth.add_options(command)
-    command.add_argument(
-        "--id", metavar="NAME", help="of the job; a name is used once (default: one with the time in it)"
-    )
-    command.add_argument("--resume", action="store_true", help="go on with what was submitted under this name before")
-    command.add_argument("--wait", action="store_true", help="until the job has ended; the exit code is the job's")
-    command.add_argument("--follow", action="store_true", help="as --wait, and print its log")
-    command.add_argument(
-        "--storage",
-        metavar="LOCATION",
-        help="folder or URI that all nodes share; the command runs in the folder, and its relative paths are there",
-    )
-    command.add_argument(
-        "--env", action="append", default=[], metavar="NAME", help="pass this variable, too; its value is never shown"
-    )
-    command.add_argument(
-        "--include",
-        action="append",
-        default=[],
-        type=command_line.local_path,
-        metavar="PATH",
-        help="ship this file or folder of the checkout, too; without it, only what git tracks is shipped",
-    )
-    command.add_argument(
-        "--expose-secrets",
-        action="store_true",
-        help="pass secrets named by --env, and ship files named by --include that look like secrets; everyone who "
-        "reaches the cluster can read both",
-    )
-    command.add_argument(
-        "--check-timeout",
-        type=_seconds,
-        default=LIMIT_S,
-        metavar="SECONDS",
-        help=f"for all checks before the job starts (default: {LIMIT_S:.0f}); more for a cluster that is slow to start",
-    )
-    command.add_argument("--dry-run", action="store_true", help="say what would be shipped and run, and ask nobody")
-    command.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="python -m pipelines ...")
-    command.set_defaults(action=run)
-
-
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not 1 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text}: should be seconds, from 1 to 3600")
+        raise argparse.ArgumentTypeError(f"{text}: give seconds from 1 to 3600")
     return seconds
 
 
-def run(options: argparse.Namespace) -> int:
-    """Check, ship, start; then wait if asked to."""
+class SubmitOptions(ClusterOptions):
+    """Ship this checkout to a Ray cluster and run a command of it there, after checks that take under a minute.
+
+    examples:
+      python -m cluster submit --storage /data --follow -- python -m pipelines run --recipe small --out runs/first
+      python -m cluster submit --id first --resume --storage /data -- python -m pipelines run --out runs/first
+      python -m cluster submit --dry-run --storage /data -- python -m tune boxes --data s3://bucket/coco
+    """
+
+    words: Sequence[str] = option(
+        (),
+        "job",
+        "command after --: python -m pipelines ... or python -m tune ...",
+        flag="COMMAND",
+        nargs=argparse.REMAINDER,
+    )
+    id: str | None = option(
+        None, "job", "name of the job, which can be used once (default: a name with the time)", metavar="NAME"
+    )
+    resume: bool = option(False, "job", "resume the job that was submitted under this name before")
+    storage: str | None = option(
+        None,
+        "job",
+        "folder or URI that all nodes share; the command runs in the folder, so its relative paths are in it "
+        "(default: only absolute paths and URIs in the command)",
+        metavar="LOCATION",
+    )
+    include: Sequence[Path] = repeated(
+        "job",
+        "ship this file or folder of the checkout, too (default: only files that git tracks; may be repeated)",
+        command_line.local_path,
+        metavar="PATH",
+    )
+    env: Sequence[str] = repeated(
+        "job",
+        "pass this environment variable, too; its value is never printed (default: variables of MLflow and storage; "
+        "may be repeated)",
+        str,
+        metavar="NAME",
+    )
+    expose_secrets: bool = option(
+        False,
+        "job",
+        "pass secrets named by --env, and ship files named by --include that look like secrets; everybody who reaches "
+        "the cluster can read both",
+    )
+    wait: bool = option(False, "job", "wait until the job has ended; the exit code is the job's")
+    follow: bool = option(False, "job", "as --wait, and print its log")
+    dry_run: bool = option(False, "job", "print what would be shipped and run, and send nothing")
+    check_timeout: float = option(
+        LIMIT_S,
+        "cluster",
+        f"time for all checks before the job starts; a cluster that starts slowly needs more (default: {LIMIT_S:.0f})",
+        _seconds,
+        metavar="SECONDS",
+    )
+
+
+def submit(options: SubmitOptions) -> int:
+    """Check, ship and start a job; then wait for its end if `--wait` or `--follow` is given."""
     end = time.monotonic() + options.check_timeout
-    what = _submission(options)
+    submission = _submission(options)
+    ask = ask_of(submission.command)
     if options.dry_run:
-        with packed(CHECKOUT, what.include, _secrets(options)) as package:
-            _describe(what, package)
+        with packed(CHECKOUT, submission.include, _secrets(options)) as package:
+            _describe(submission, package)
         return 0
-    way = auth.Access.of(options)
-    client = auth.connect(way)
-    try:
-        job = _start(client, what, _secrets(options, way), end)
-    except ClusterAway as error:
-        raise InputError(f"--address {options.address}: the cluster stopped answering ({error}): try again") from None
-    _say_how_to_go_on(job, options)
+    access = Access.of(options)
+    with connected(access) as client:
+        submission = _numbered(client, submission)
+        with packed(CHECKOUT, submission.include, _secrets(options, access)) as package:
+            _describe(submission, package)
+            runtime = submission.runtime(str(package.path))
+            _check(submission, ask, probe(client, runtime, submission.location, end))
+            job = _start(client, submission, runtime)
+    _print_next_commands(job, options)
     return wait(client, job, show=options.follow) if options.wait or options.follow else 0
 
 
-def _submission(options: argparse.Namespace) -> Submission:
+def _submission(options: SubmitOptions) -> Submission:
     command = Command.of(options.words)
     environment.check_words([*command.words, options.storage or ""])
-    chosen = environment.choose(options.env, options.expose_secrets)
+    variables = environment.choose(options.env, options.expose_secrets)
     folder = options.storage if options.storage and "://" not in options.storage else None
     if folder is not None and not Path(folder).is_absolute():
-        raise InputError(f"--storage {folder}: give a path from /, as the cluster's nodes see it, or a URI")
-    loose = [place for place in command.places() or ["runs"] if "://" not in place and not Path(place).is_absolute()]
-    if loose and folder is None:
+        raise InputError(f"--storage {folder}: give a URI, or a path from / as the cluster's nodes see it")
+    relative = [place for place in command.places() or ["runs"] if "://" not in place and not Path(place).is_absolute()]
+    if relative and folder is None:
         raise InputError(
-            f"{loose[0]}: the job runs in a folder that Ray deletes: give --storage DIR that all nodes share (relative "
-            f"paths are then in it), or name absolute paths or URIs in the command"
+            f"{relative[0]}: the job runs in a folder that Ray deletes: give --storage DIR that all nodes share "
+            f"(relative paths are then in it), or give absolute paths or URIs in the command"
         )
-    fixed = [place for place in command.places() if place not in loose]
-    name = check_name(
-        options.id or f"{command.words[3] if len(command.words) > 3 else 'job'}-{time.strftime('%Y%m%d-%H%M%S')}"
+    absolute = [place for place in command.places() if place not in relative]
+    kind = command.words[3] if len(command.words) > 3 else "job"
+    return Submission(
+        name=check_name(options.id or f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"),
+        number=1,
+        command=command,
+        variables=variables,
+        folder=folder,
+        location=options.storage or next(iter(absolute), None),
+        resume=options.resume,
+        # Below the checkout, also if the path leads through a link.
+        include=tuple(path.parent.resolve() / path.name for path in options.include),
     )
-    location = options.storage or next(iter(fixed), None)
-    include = tuple(map(_included, options.include))
-    return Submission(name, 1, command, chosen, folder, location, options.resume, include)
 
 
-def _secrets(options: argparse.Namespace, way: auth.Access | None = None) -> Secrets:
-    """What no file that is shipped may hold: the cluster's token, and secrets of this environment."""
-    token = [] if way is None else [value.removeprefix("Bearer ") for value in way.headers.values()]
+def _secrets(options: SubmitOptions, access: Access | None = None) -> Secrets:
+    """Texts that no shipped file may hold: the cluster's token, and secrets of this environment."""
+    token = [] if access is None else [value.removeprefix("Bearer ") for value in access.headers.values()]
     return Secrets([*token, *environment.secret_values()], options.expose_secrets)
 
 
-def _included(path: Path) -> Path:
-    """As a path below the checkout, however its folder was named."""
-    return path.parent.resolve() / path.name
-
-
-def _start(client: Any, what: Submission, secrets: Secrets, end: float) -> Job:
-    what = _numbered(client, what)
-    # Reading the settings here takes as long as the cluster's answer.
-    with packed(CHECKOUT, what.include, secrets) as package, ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(ask_of, what.command)
-        _describe(what, package)
-        runtime = what.runtime(str(package.path))
-        facts = probe(client, runtime, what.location, end)
-        _check(what, asked.result(), facts)
-        return _submit(client, what, runtime)
-
-
-def _numbered(client: Any, what: Submission) -> Submission:
+def _numbered(client: Any, submission: Submission) -> Submission:
     """The submission with its number.
 
     Raises:
-        InputError: the name was used before, and nobody said to go on; or it is still at work.
+        InputError: the name was used before, without `--resume`; or its job has not ended.
     """
-    before = jobs_named(client, what.name)
+    name, before = submission.name, jobs_named(client, submission.name)
     if not before:
-        return what
+        return submission
     last = before[-1]
     if not last.over:
         raise InputError(
-            f"--id {what.name}: {last.id} is {last.state}: follow it (python -m cluster logs {what.name} --follow) or "
-            f"stop it (python -m cluster stop {what.name}) first"
+            f"--id {name}: {last.id} is {last.state}: follow it (python -m cluster logs {name} --follow) or stop it "
+            f"(python -m cluster stop {name}) first"
         )
-    if not what.resume:
+    if not submission.resume:
         raise InputError(
-            f"--id {what.name} was submitted before ({last.id}, {last.state}): add --resume to go on with it, or "
-            f"choose another name"
+            f"--id {name} was submitted before ({last.id}, {last.state}): add --resume to resume it, or choose another "
+            f"name"
         )
-    return Submission(**{**vars(what), "number": last.number + 1})
+    return replace(submission, number=last.number + 1)
 
 
-def _check(what: Submission, ask: Ask, facts: dict[str, Any]) -> None:
-    wrong = faults(facts, ask, what.location)
-    if wrong:
-        raise InputError("\nerror: ".join(wrong))
-    kind, wanted, there = ask.of(facts["resources"])
-    note = f"; it grows by itself, {wanted} are asked for" if ask.grows and wanted > there else ""
-    shared = f", all of them share {what.location.partition('?')[0]}" if what.location else ""
-    print(f"checked: {len(facts['nodes'])} nodes with {there} {kind}s{note}{shared}, same versions as here")
+def _check(submission: Submission, ask: Ask, facts: dict[str, Any]) -> None:
+    *others, last = faults(facts, ask, submission.location) or [""]
+    if last:
+        for fault in others:
+            print(redact(f"error: {fault}"), file=sys.stderr)
+        raise InputError(last)
+    kind, wanted, count = ask.of(facts["resources"])
+    note = f"; it grows on demand, the command needs {wanted}" if ask.grows and wanted > count else ""
+    shared = f", all of them share {submission.location.partition('?')[0]}" if submission.location else ""
+    print(f"checked: {len(facts['nodes'])} nodes with {count} {kind}s{note}{shared}, same versions as here")
 
 
-def _submit(client: Any, what: Submission, runtime: dict[str, Any]) -> Job:
-    metadata = {**what.metadata(), "objgan.command": str(what.command)}
+def _start(client: Any, submission: Submission, runtime: dict[str, Any]) -> Job:
+    command = str(submission.command)
+    metadata = {**submission.metadata(), "objgan.command": command}
     try:
         asking(
             lambda: client.submit_job(
-                entrypoint=what.command.shell(what.folder),
-                submission_id=what.id,
+                entrypoint=submission.command.shell(submission.folder),
+                submission_id=submission.id,
                 runtime_env=runtime,
                 metadata=metadata,
             )
@@ -239,35 +248,35 @@ def _submit(client: Any, what: Submission, runtime: dict[str, Any]) -> Job:
     except RuntimeError as error:
         if "already exists" in str(error):
             raise InputError(
-                f"--id {what.name}: somebody submitted {what.id} at the same moment: follow that one"
+                f"--id {submission.name}: another process submitted {submission.id} at the same moment: follow that job"
             ) from None
-        raise InputError(f"the cluster refuses the job ({' '.join(str(error).split())[-300:]})") from None
-    return Job(what.id, what.name, what.number, "pending", str(what.command), metadata)
+        raise InputError(f"the cluster rejects the job ({' '.join(str(error).split())[-300:]})") from None
+    return Job(submission.id, submission.name, submission.number, "pending", command, metadata)
 
 
-def _describe(what: Submission, package: Package) -> None:
-    chosen = what.variables
-    print(redact(f"job {what.id}: {what.command}"))
-    print(f"  ships {package}; runs in {what.folder or 'the unpacked checkout'}")
+def _describe(submission: Submission, package: Package) -> None:
+    variables = submission.variables
+    print(redact(f"job {submission.id}: {submission.command}"))
+    print(f"  ships {package}; runs in {submission.folder or 'the unpacked checkout'}")
     if package.left:
         more = f" and {len(package.left) - _SHOWN} more" if len(package.left) > _SHOWN else ""
         print(f"  leaves {', '.join(package.left[:_SHOWN])}{more}: git does not track them; --include PATH ships them")
-    print(f"  passes {', '.join(chosen.values) or 'no variables'}")
-    for name, why in chosen.withheld.items():
+    print(f"  passes {', '.join(variables.values) or 'no variables'}")
+    for name, why in variables.withheld.items():
         print(f"  not {name}: {why}")
-    if "MLFLOW_TRACKING_URI" not in {*chosen.values, *chosen.withheld}:
+    if "MLFLOW_TRACKING_URI" not in {*variables.values, *variables.withheld}:
         print(
-            "  no MLFLOW_TRACKING_URI here: unless the cluster's own processes have one, numbers go to runs/mlflow.db"
+            "  no MLFLOW_TRACKING_URI here: metrics go to runs/mlflow.db, unless the cluster's own processes have one"
         )
     sys.stdout.flush()
 
 
-def _say_how_to_go_on(job: Job, options: argparse.Namespace) -> None:
-    where = f" --address {options.address}" if options.address else ""
-    where += f" --token-file {options.token_file}" if options.token_file else ""
+def _print_next_commands(job: Job, options: SubmitOptions) -> None:
+    cluster = f" --address {options.address}" if options.address else ""
+    cluster += f" --token-file {options.token_file}" if options.token_file else ""
     print(f"submitted {job.id}")
-    print(f"  follow:  python -m cluster logs {job.name} --follow{where}")
-    print(f"  stop:    python -m cluster stop {job.name}{where}")
+    print(f"  follow:  python -m cluster logs {job.name} --follow{cluster}")
+    print(f"  stop:    python -m cluster stop {job.name}{cluster}")
     print(f"  resume:  the same command with --id {job.name} --resume", flush=True)
 
 

@@ -1,7 +1,7 @@
 """The metrics that a training run exports, and the alerts worth having: the source of dashboard, rules and README.
 
 `ray.util.metrics` puts `ray_` before each name. A histogram has `_bucket`, `_sum`, `_count`. All carry `run`, `stage`.
-Ray makes a histogram's `_sum` of the middles of its buckets: no mean is computed from it here.
+Ray computes a histogram's `_sum` from the middles of its buckets, so nothing here computes a mean from it.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ METRICS: dict[str, str] = {
     "objgan_rejected_rows_total": "counter",
     "objgan_restarts_total": "counter",
 }
-"""Name without Ray's prefix, and kind. `objgan_steps_total` is no counter but the step at which the stage ends."""
+"""Name without Ray's prefix, and kind. `objgan_steps_total` is a gauge: the step at which the stage ends."""
 
 TAGS = ("run", "stage")
 
 
 @dataclass(frozen=True)
 class Alert:
-    """An alert: when it fires, for how long it must hold, how bad it is, what it means and what to do."""
+    """An alert: condition, duration of the condition, severity, meaning and action."""
 
     name: str
     expression: str

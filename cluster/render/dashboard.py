@@ -11,7 +11,7 @@ _BY = "by (run, stage)"
 
 @dataclass(frozen=True)
 class Chart:
-    """A panel: what it shows, in which unit, its queries (expression, legend), its width of 24, its kind."""
+    """A panel: title, description, unit, queries (expression, legend), width of 24 columns, kind."""
 
     title: str
     text: str

@@ -11,14 +11,14 @@ Manifest = dict[str, Any]
 
 
 def manifests(settings: Settings) -> list[Manifest]:
-    """Everything to apply, the Ray resource last: what it needs is there then."""
+    """All resources to apply. The Ray resource is last, because it needs the others."""
     return [*services.manifests(settings), _job(settings) if settings.kind == "RayJob" else _cluster(settings)]
 
 
 def _cluster(settings: Settings) -> Manifest:
     metadata = services.metadata(settings, services.queue_labels(settings))
     if settings.kueue.queue and settings.autoscales:
-        # Without it Kueue would hold the cluster at the size that it admitted.
+        # Without this annotation, Kueue keeps the cluster at the size that it admitted.
         metadata["annotations"] = {"kueue.x-k8s.io/elastic-job": "true"}
     return {
         "apiVersion": "ray.io/v1",
@@ -37,11 +37,11 @@ def _job(settings: Settings) -> Manifest:
         "spec": {
             "entrypoint": entrypoint(settings),
             "submissionMode": "K8sJobMode",
-            # KubeRay also repeats PreRunningDeadlineExceeded: only 0 tries an ask that cannot be met once. Commands
-            # that fail are repeated by `cluster steps`, which knows their exit codes.
+            # KubeRay also retries PreRunningDeadlineExceeded: only with 0, a job that requests too much runs once.
+            # `cluster steps` retries commands that fail, because it knows their exit codes.
             "backoffLimit": job.new_clusters,
-            # Ten minutes for a new head after the old one's end. The submitter asks whether the job is there before it
-            # submits: its retries never start a second one.
+            # Ten minutes for a new head after the end of a head. The submitter first checks whether the job exists, so
+            # that its retries never start a second job.
             "submitterConfig": {"backoffLimit": 6},
             "preRunningDeadlineSeconds": job.start_seconds,
             "activeDeadlineSeconds": job.run_seconds,
@@ -63,7 +63,7 @@ def cluster_spec(settings: Settings) -> Manifest:
         spec |= {"enableInTreeAutoscaling": True, "autoscalerOptions": pods.autoscaler(settings)}
     head: Manifest = {
         "serviceType": "ClusterIP",
-        # No CPUs for tasks: what trains dies with spot machines, what drives does not.
+        # No CPUs for tasks: trainers may die with spot machines, the driver must not.
         "rayStartParams": {
             "num-cpus": "0",
             "dashboard-host": "0.0.0.0",

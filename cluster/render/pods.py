@@ -8,13 +8,13 @@ from cluster.render.steps import DATA
 Template = dict[str, Any]
 
 LABEL = "objgan-cluster"
-"""On every pod of a cluster; policies and monitors select by it (KubeRay names a RayJob's clusters anew each time)."""
+"""Label of every pod of a cluster, for policies and monitors: KubeRay gives each cluster of a RayJob a new name."""
 
 PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "metrics": 8080}
 HEAD_SHM = "2Gi"
 
 CHECKPOINT_SECONDS = 120
-"""Promised to a run for its checkpoint: after `stop`, after SIGTERM to the head, after a notice of preemption."""
+"""Time of a run for its checkpoint: after `stop`, after SIGTERM to the head, after a notice of preemption."""
 
 STOP_SECONDS = str(CHECKPOINT_SECONDS)
 """RAY_JOB_STOP_WAIT_TIME_S. Ray's default, 3 s, kills a job before its checkpoint is written."""
@@ -66,7 +66,7 @@ def worker(settings: Settings) -> Template:
 
 
 def submitter(settings: Settings) -> Template:
-    """The pod that submits the job and shows its log; KubeRay fills in its command and the token."""
+    """The pod that submits the job and prints its log; KubeRay adds its command and the token."""
     small = _resources({"cpu": "500m", "memory": "1Gi", "ephemeral-storage": "1Gi"})
     container = {
         "name": "ray-job-submitter",
@@ -105,10 +105,10 @@ _ACCOUNT, _ACCOUNT_PATH = "autoscaler-account", "/var/run/secrets/kubernetes.io/
 
 
 def _account() -> dict[str, Any]:
-    """The service account's token, which the autoscaler's container alone mounts.
+    """The service account's token, which only the autoscaler's container mounts.
 
     The autoscaler changes the number of workers through Kubernetes' API. Jobs run in the container beside it, and the
-    pod's own mount (`automountServiceAccountToken`) would give them the token, too.
+    pod's own mount (`automountServiceAccountToken`) would also give them the token.
     """
     sources: list[dict[str, Any]] = [
         {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
@@ -199,7 +199,7 @@ def _worker_labels(settings: Settings) -> tuple[str, ...]:
 
 
 def _off_spot(settings: Settings) -> dict[str, Any]:
-    """Never on a node with all the labels of spot nodes, whether or not the workers are there."""
+    """Never on a node with all labels of spot nodes, even if the workers use no spot nodes."""
     terms = [
         {"key": key, "operator": "NotIn", "values": [value]}
         for key, value in pairs(settings.workers.spot_selector).items()

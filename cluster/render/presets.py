@@ -1,18 +1,19 @@
 """Presets, and how `--preset` and `--set` become one tree of settings."""
 
-import dataclasses
-import types
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
-from cluster.errors import InputError
-from cluster.forms import Form, shown
-from cluster.render.checks import check
+from cluster.render.checks import faults
 from cluster.render.settings import Settings
+from objgan.config import form_of, value_text
+from objgan.errors import InputError, nearest, one_line, shown, unknown
+from objgan.sections import Section
+from pipelines.redaction import redact
 
 COCO = {
     "images": "/data/coco/train2017",
@@ -21,139 +22,84 @@ COCO = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class SettingInfo:
-    """One setting: its type, its default, what it does and the form of its values."""
-
-    type: Any
-    default: Any
-    text: str
-    form: Form | None = None
-
-
-def all_settings(section: type = Settings, prefix: str = "") -> Iterator[tuple[str, SettingInfo]]:
-    """(dotted name, setting) of every setting, in order."""
-    hints = typing.get_type_hints(section)
-    for field in dataclasses.fields(section):
-        name = prefix + field.name
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from all_settings(hints[field.name], f"{name}.")
+def _fields(section: type[Section] = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """(dotted name, field) of every setting, in order."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _fields(field.annotation, f"{prefix}{name}.")
         else:
-            yield name, SettingInfo(hints[field.name], field.default, **field.metadata)
+            yield prefix + name, field
+
+
+SETTINGS = dict(_fields())
 
 
 def resolve(preset: str, assignments: Sequence[str] = ()) -> Settings:
     """The settings: defaults, the preset over them, `NAME=VALUE` assignments over both.
 
     Raises:
-        InputError: unknown preset or name, a value of the wrong type, or a bad combination.
+        InputError: unknown preset or name, a value of the wrong form, or a bad combination.
     """
     if preset not in PRESETS:
-        raise InputError(f"--preset {preset}: unknown; choose one of {', '.join(PRESETS)}")
-    values = dict(PRESETS[preset].values)
-    given = dict(_assignment(text) for text in assignments)
+        raise unknown("preset", preset, PRESETS, "--preset: ")
+    given = dict(map(_read, assignments))
     if "kind" in given:
-        raise InputError("--set kind: the preset decides it; take another --preset")
-    settings = build({**values, **given})
-    check(settings)
+        raise InputError("--set kind: the preset decides it; choose another --preset")
+    settings = build({**PRESETS[preset].values, **given})
+    for fault in faults(settings):
+        raise InputError(fault)
     return settings
 
 
 def build(values: Mapping[str, Any]) -> Settings:
-    """A tree from values by dotted name; types and forms are checked, combinations are not.
+    """Settings from values by dotted name. Each value is checked, combinations are not.
 
     Raises:
-        InputError: an unknown name, or a value of the wrong type or form.
+        InputError: a value of the wrong form.
     """
-    known = dict(all_settings())
-    for name in values:
-        if name not in known:
-            near = [other for other in known if other.split(".")[-1] == name.split(".")[-1]] or list(known)
-            raise InputError(f"--set {name}: unknown setting; there {'are' if len(near) > 1 else 'is'} {_few(near)}")
-    fitted = {name: _fit(name, value, known[name].type) for name, value in values.items()}
-    for name, value in fitted.items():
-        form = known[name].form
-        if form is not None and (fault := form.fault(value)):
-            raise InputError(f"--set {name}={shown(value)}: {fault}")
-    return typing.cast(Settings, _section(Settings, fitted, ""))
-
-
-def _section(section: Any, values: Mapping[str, Any], prefix: str) -> Any:
-    given = {}
-    for name, hint in typing.get_type_hints(section).items():
-        if dataclasses.is_dataclass(hint):
-            given[name] = _section(hint, values, f"{prefix}{name}.")
-        elif prefix + name in values:
-            given[name] = values[prefix + name]
-    return section(**given)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Given:
-    """A value as it was written, and as YAML reads it."""
-
-    text: str
-    value: Any
-
-    @property
-    def plain(self) -> str:
-        """For a setting that is a text: YAML reads 2.60 as 2.6, `no` as false, and drops what follows ` #`."""
-        if self.value is None:
-            return ""
-        return str(self.value) if self.text[:1] in ("'", '"') else self.text
-
-
-def _assignment(text: str) -> tuple[str, _Given]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise InputError(f"--set {shown(text)}: write NAME=VALUE, for example workers.max=16")
-    if not text.isprintable():
-        raise InputError(f"--set {shown(name)}: {value!r} holds a control character; leave it out")
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        section, _, last = name.rpartition(".")
+        (tree.setdefault(section, {}) if section else tree)[last] = value
     try:
-        return name, _Given(value.strip(), yaml.safe_load(value))
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        fault = error.errors()[0]
+    name = ".".join(part for part in fault["loc"] if isinstance(part, str))
+    reason = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] != "value_error":
+        reason = f"expected {form_of(SETTINGS[name])}"
+    raise InputError(f"--set {name}={one_line(redact(value_text(values[name])), 120)}: {reason}")
+
+
+def _read(assignment: str) -> tuple[str, Any]:
+    """Name and value. Texts stay as written: YAML reads 2.60 as 2.6, `no` as false, and drops what follows ` #`."""
+    name, equals, text = assignment.partition("=")
+    if not equals or not name:
+        raise InputError(f"--set {redact(assignment)}: write NAME=VALUE, for example workers.max=16")
+    if not assignment.isprintable():
+        raise InputError(f"--set {name}: {text!r} holds a control character; leave it out")
+    if name not in SETTINGS:
+        near = nearest(name, SETTINGS) or next((key for key in SETTINGS if key.endswith(f".{name.split('.')[-1]}")), "")
+        advice = f": did you mean {near}?" if near else "; `render --list` lists all settings"
+        raise InputError(f"--set: unknown setting {shown(name)}{advice}")
+    text, value = text.strip(), _yaml(text)
+    quoted = text[:1] in ("'", '"')
+    if SETTINGS[name].annotation is str:
+        return name, "" if value is None else value if quoted else text
+    return name, text if isinstance(value, str) and not quoted else value
+
+
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
-        # What YAML does not read may still be a text.
-        return name, _Given(value.strip(), value.strip())
-
-
-def _fit(name: str, given: Any, hint: Any) -> Any:
-    given = given if isinstance(given, _Given) else _Given(given if isinstance(given, str) else shown(given), given)
-    text, value = given.text, given.value
-    if typing.get_origin(hint) is typing.Literal:
-        if value not in typing.get_args(hint):
-            raise InputError(f"--set {name}={shown(text)}: choose one of {', '.join(typing.get_args(hint))}")
-        return value
-    if isinstance(hint, types.GenericAlias):
-        return _texts(name, given.plain if isinstance(value, str) else value)
-    if hint is str:
-        return given.plain
-    if type(value) is not hint:
-        wanted = {int: "a whole number", bool: "true or false"}[hint]
-        raise InputError(f"--set {name}={shown(text)}: should be {wanted}")
-    return value
-
-
-def _texts(name: str, value: Any) -> tuple[str, ...]:
-    """`a=b` is a list of one; `[a=b, c=d]` one of two."""
-    many = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
-    keys = set()
-    for one in many:
-        if not isinstance(one, str) or "=" not in one.strip("="):
-            raise InputError(f"--set {name}: {shown(one)} should be KEY=VALUE; several: [A=1, B=2]")
-        key = one.partition("=")[0]
-        if key in keys:
-            raise InputError(f"--set {name}: {key} is given twice; leave one of them out")
-        keys.add(key)
-    return tuple(many)
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:6])} and others (render --list)"
+        return text  # may still be a text
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What it is for, and its values by dotted name."""
+    """A purpose, and values by dotted name."""
 
     text: str
     values: Mapping[str, Any]

@@ -11,7 +11,7 @@ from cluster.render.steps import DATA
 Config = dict[str, Any]
 
 TOKEN = "/home/ray/.ray/auth_token"
-"""Where the image's user has the token: Ray's default place."""
+"""Ray's default token file for the user of the image."""
 
 
 def config(settings: Settings) -> Config:
@@ -39,7 +39,7 @@ def config(settings: Settings) -> Config:
             },
         },
         "head_node_type": "head",
-        # The token travels over ssh, as a file, and never stands on a command line.
+        # The token is copied by ssh as a file, and never part of a command line.
         "file_mounts": {TOKEN: settings.security.token_file},
         "initialization_commands": _initialization(settings),
         "setup_commands": [f"chmod 600 {TOKEN}"],
@@ -78,7 +78,7 @@ def _provider(settings: Settings) -> Config:
     provider = {"type": settings.kind, "region": cloud.region, "availability_zone": cloud.zone}
     if settings.kind == "gcp":
         provider["project_id"] = cloud.project
-    # Stopped machines cost their disks, and nothing on them is needed again.
+    # Stopped machines still cost their disks, and nothing on them is needed.
     return provider | {"cache_stopped_nodes": False}
 
 
@@ -96,7 +96,7 @@ def _aws(settings: Settings, head: bool) -> Config:
     machine: Config = {
         "InstanceType": cloud.head_type if head else cloud.worker_type,
         "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": disk}],
-        # Containers are one hop further from the metadata service; without a session token it answers nobody.
+        # Containers are one hop further from the metadata service, which answers only with a session token.
         "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 2},
     }
     if cloud.machine_image:
@@ -127,7 +127,7 @@ def _gcp(settings: Settings, head: bool) -> Config:
 
 
 def _initialization(settings: Settings) -> list[str]:
-    """On the machine itself, before its container: the shared folder."""
+    """Commands on the machine before its container starts: mount the shared folder."""
     if not settings.store.share:
         return []
     share, user = shlex.quote(settings.store.share), settings.security.user

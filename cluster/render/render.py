@@ -1,63 +1,73 @@
 """`render`: the files that a cluster starts from, from a preset and single settings."""
 
-import argparse
 import json
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cluster.errors import InputError
 from cluster.render import kuberay, ray_up
 from cluster.render.alerts import rules
 from cluster.render.dashboard import dashboard
-from cluster.render.presets import PRESETS, all_settings, resolve
+from cluster.render.presets import PRESETS, SETTINGS, resolve
 from cluster.render.settings import Settings
+from objgan.config import value_text
+from objgan.errors import InputError
 from pipelines import command_line
+from pipelines.command_line import option, repeated
 
 
-def add_parser(commands: Any) -> None:
-    """`render` and its options."""
-    text = "Manifests for KubeRay, or YAML for `ray up`, from a preset and single settings."
-    command = commands.add_parser("render", help=text, description=text)
-    what = command.add_mutually_exclusive_group(required=True)
-    what.add_argument("--preset", metavar="NAME", help=", ".join(PRESETS))
-    what.add_argument("--list", action="store_true", help="presets and settings, with their defaults")
-    what.add_argument(
-        "--all",
-        type=command_line.local_path,
-        metavar="DIR",
-        help="every preset, the alerts and the dashboard, into DIR",
+class RenderOptions(command_line.OptionsClass):
+    """Write manifests for KubeRay, or YAML for `ray up`, from a preset and single settings.
+
+    examples:
+      python -m cluster render --list
+      python -m cluster render --preset gpu-spot --set workers.max=16 > job.yaml
+      python -m cluster render --all manifests
+    """
+
+    preset: str | None = option(
+        None, "inputs", f"preset to print: {', '.join(PRESETS)} (default: none)", metavar="NAME"
     )
-    command.add_argument(
-        "--set",
+    assignments: Sequence[str] = repeated(
+        "settings",
+        "override one setting of the preset, for example workers.max=16 (default: none; may be repeated)",
+        str,
         action=command_line.Assignments,
-        default=[],
+        flag="--set",
         metavar="NAME=VALUE",
-        dest="assignments",
-        help="one setting over the preset's, for example workers.max=16",
     )
-    command.set_defaults(action=render)
+    all: Path | None = option(
+        None,
+        "outputs",
+        "write the files of all presets, the alerts and the dashboard into a folder (default: print one preset)",
+        command_line.local_path,
+        metavar="DIR",
+    )
+    list: bool = option(False, "output format", "print presets and settings, with their defaults")
 
 
-def render(options: argparse.Namespace) -> int:
-    """Print one preset, print what there is, or write all files."""
+def render(options: RenderOptions) -> int:
+    """Print one preset, print a list of presets and settings, or write all files."""
+    if sum([options.preset is not None, options.list, options.all is not None]) != 1:
+        raise InputError("render: give one of --preset NAME, --list and --all DIR")
     if options.preset is None and options.assignments:
         raise InputError("--set goes with --preset")
-    if options.list:
-        print(listing())
+    if options.preset is not None:
+        settings = resolve(options.preset, options.assignments)
+        sys.stdout.write(text_of(settings, options.preset, options.assignments))
     elif options.all is not None:
         _write_all(options.all)
     else:
-        sys.stdout.write(text_of(resolve(options.preset, options.assignments), options.preset, options.assignments))
+        print(listing())
     return 0
 
 
-def text_of(settings: Settings, preset: str, assignments: list[str] | tuple[str, ...] = ()) -> str:
-    """The file of these settings, with a comment on where it is from."""
+def text_of(settings: Settings, preset: str, assignments: Sequence[str] = ()) -> str:
+    """The file of these settings, with a comment that names the command."""
     command = " ".join([f"python -m cluster render --preset {preset}", *(f"--set {a}" for a in assignments)])
     head = f"# {PRESETS[preset].text}.\n# Made by: {command}\n"
     documents = kuberay.manifests(settings) if settings.kubernetes else [ray_up.config(settings)]
@@ -65,7 +75,7 @@ def text_of(settings: Settings, preset: str, assignments: list[str] | tuple[str,
 
 
 def files() -> Mapping[str, str]:
-    """Everything that `--all` writes, by file name."""
+    """The files of `--all`, by name."""
     made = {f"{preset}.yaml": text_of(resolve(preset), preset) for preset in PRESETS}
     made["alerts.yaml"] = "# Prometheus rules, for a Prometheus without operator (rule_files).\n" + _dump(rules())
     made["dashboard.json"] = json.dumps(dashboard(), indent=2) + "\n"
@@ -76,16 +86,10 @@ def listing() -> str:
     """Presets and settings with their defaults."""
     width = max(map(len, PRESETS))
     lines = ["Presets:", *(f"  {name:{width}}  {preset.text}" for name, preset in PRESETS.items()), "", "Settings:"]
-    for name, info in all_settings():
-        lines.append(f"  {name}={_short(info.default)}")
-        lines += textwrap.wrap(info.text, 110, initial_indent="      ", subsequent_indent="      ")
+    for name, field in SETTINGS.items():
+        lines.append(f"  {name}={value_text(field.default)}")
+        lines += textwrap.wrap(field.description or "", 110, initial_indent="      ", subsequent_indent="      ")
     return "\n".join(lines)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(value)}]" if value else "[]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _write_all(folder: Path) -> None:

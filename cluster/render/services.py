@@ -1,4 +1,4 @@
-"""What stands beside the Ray resource: claim, queue, network policy, monitor, alerts."""
+"""Resources beside the Ray resource: claim, queue, network policy, monitor, alerts."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ Manifest = dict[str, Any]
 
 
 def manifests(settings: Settings) -> list[Manifest]:
-    """Those that the settings ask for."""
-    made = []
+    """The resources that the settings enable."""
+    resources = []
     if settings.store.size:
-        made.append(_claim(settings))
+        resources.append(_claim(settings))
     if settings.kueue.cluster_queue:
-        made.append(_queue(settings))
+        resources.append(_queue(settings))
     if settings.security.network_policy:
-        made.append(_policy(settings))
+        resources.append(_policy(settings))
     if settings.monitoring.scrape:
-        made.append(_monitor(settings))
+        resources.append(_monitor(settings))
     if settings.monitoring.rules:
-        made.append(_rules(settings))
-    return made
+        resources.append(_rules(settings))
+    return resources
 
 
 def metadata(settings: Settings, labels: dict[str, str] | None = None, name: str = "") -> Manifest:
@@ -35,7 +35,7 @@ def metadata(settings: Settings, labels: dict[str, str] | None = None, name: str
 
 
 def queue_labels(settings: Settings) -> dict[str, str]:
-    """By which Kueue knows its own."""
+    """Labels that assign a resource to Kueue."""
     labels = {"queue-name": settings.kueue.queue, "priority-class": settings.kueue.priority}
     return {f"kueue.x-k8s.io/{key}": value for key, value in labels.items() if value}
 
@@ -45,8 +45,8 @@ def _claim(settings: Settings) -> Manifest:
     spec: Manifest = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": store.size}}}
     if store.storage_class:
         spec["storageClassName"] = store.storage_class
-    made = metadata(settings, name=store.claim)
-    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": made, "spec": spec}
+    named = metadata(settings, name=store.claim)
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": named, "spec": spec}
 
 
 def _queue(settings: Settings) -> Manifest:
@@ -59,7 +59,7 @@ def _queue(settings: Settings) -> Manifest:
 
 
 def _policy(settings: Settings) -> Manifest:
-    """Ingress alone: what goes out (store, MLflow, Kubernetes' API) differs in every cluster."""
+    """Ingress only: outgoing traffic (storage, MLflow, Kubernetes' API) differs in every cluster."""
     security = settings.security
     own = {"podSelector": {"matchLabels": {LABEL: settings.name}}}
     operator = {
@@ -85,7 +85,7 @@ def _policy(settings: Settings) -> Manifest:
 
 
 def _monitor(settings: Settings) -> Manifest:
-    """Pods, not services: a RayJob's services change their names, and workers have none."""
+    """Selects pods, not services: the services of a RayJob change their names, and workers have none."""
     ports = ["metrics", *AUTOSCALER_PORTS]
     return {
         "apiVersion": "monitoring.coreos.com/v1",

@@ -1,26 +1,20 @@
-"""The command lines of a whole run on a cluster: ask MLflow, prepare, train the four stages, register.
+"""The command lines of a whole run on a cluster: check MLflow, prepare, train the four stages, register.
 
-Each is a command of its own, with no more workers than its batch has groups, which are never divided. Every one of them
-resumes from what is finished, and does nothing when it is done: the sequence may be repeated.
+A stage gets no more workers than its batch has groups, because a group is never divided. Every command skips what is
+finished, so the sequence may be repeated.
 """
 
 import shlex
 
 from cluster.render.settings import Settings
+from objgan.config import STAGES
+from pipelines.recipes import resolve
 
 CODE = "/opt/objgan"
-"""Where the image holds this repository."""
+"""Folder of this repository in the image."""
 
 DATA = "/data"
-"""Where the shared store is mounted, and the working directory: `runs/` below it holds everything that is written."""
-
-GROUPS: dict[str, dict[str, int]] = {
-    "tiny": {"encoders": 1, "boxes": 1, "shapes": 1, "images": 1},
-    "small": {"encoders": 1, "boxes": 1, "shapes": 1, "images": 2},
-    "paper": {"encoders": 1, "boxes": 8, "shapes": 8, "images": 4},
-    "fast": {"encoders": 1, "boxes": 8, "shapes": 8, "images": 4},
-}
-"""Groups of a stage's batch, by recipe: its most workers. A test holds them equal to the recipes."""
+"""Mount of the shared storage, and working directory: all results are in its folder `runs/`."""
 
 PROGRAM = ("python", "-m", "pipelines")
 
@@ -37,19 +31,19 @@ def commands(settings: Settings) -> list[str]:
     prepare = [*PROGRAM, "prepare", *(coco if job.images else []), "--out", data, *common]
     train = [
         [*PROGRAM, "train", stage, "--data", data, "--run", run, "--workers", workers_of(settings, stage), *common]
-        for stage in GROUPS[job.recipe]
+        for stage in STAGES
     ]
     check = [*PROGRAM, "check-mlflow", "--run", run]
     return [shlex.join(words) for words in (check, prepare, *train, [*PROGRAM, "register", "--run", run])]
 
 
 def workers_of(settings: Settings, stage: str) -> str:
-    """`--workers` of a stage: no more than it has groups; a range where the cluster grows."""
-    most = GROUPS[settings.job.recipe][stage]
+    """`--workers` of a stage: at most its number of groups; a range if the cluster grows."""
+    most = getattr(resolve(settings.job.recipe, None, []), stage).training.groups
     fewest, largest = min(settings.workers.min, most), min(settings.workers.max, most)
     return str(fewest) if fewest == largest else f"{fewest}-{largest}"
 
 
 def entrypoint(settings: Settings) -> str:
-    """The RayJob's entrypoint: all of them under `python -m cluster steps`. One line, for one shell."""
+    """The RayJob's entrypoint: all commands under `python -m cluster steps`. One line, for one shell."""
     return f"python -m cluster steps --retries {settings.job.retries} -- {' + '.join(commands(settings))}"

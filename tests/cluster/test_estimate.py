@@ -1,16 +1,18 @@
 """`python -m cluster estimate`: arithmetic, by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from cluster.__main__ import main
-from cluster.estimate import Work
+from cluster.estimate import EstimateOptions
 
 
 def test_hours_and_cost_by_hand() -> None:
-    work = Work(steps=36_000, batch=16, speed=32.0, machines=4, price=1.0, head_price=0.5, overhead=0.0)
-    assert work.hours == pytest.approx(5.0)
-    assert work.cost == pytest.approx(22.5)
-    assert Work(steps=36_000, batch=16, speed=32.0, overhead=0.2).hours == pytest.approx(6.0)
+    stage = EstimateOptions(samples_per_second=32.0, steps=36_000, batch=16, overhead=0.0)
+    assert stage.hours == pytest.approx(5.0)
+    assert replace(stage, machines=4, price=1.0, head_price=0.5).cost == pytest.approx(22.5)
+    assert replace(stage, overhead=0.2).hours == pytest.approx(6.0)
 
 
 def test_it_is_printed_and_nonsense_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,14 +77,14 @@ def test_a_name_is_used_once(place: Place) -> None:
     assert code == 2 and "was submitted before (first, succeeded): add --resume" in said
 
 
-def test_without_the_right_token_nobody_gets_in(place: Place, tmp_path: Path) -> None:
+def test_a_missing_or_wrong_token_is_refused(place: Place, tmp_path: Path) -> None:
     code, said = place.jobs.ask("status", token=None)
     assert code == 2 and "asks for a token: give its file with --token-file" in said
     code, said = place.jobs.ask("status", token=write_token(tmp_path / "other"))
     assert code == 2 and "does not know this token" in said
 
 
-def test_an_ask_that_cannot_be_met_and_storage_that_is_not_shared_are_refused(place: Place) -> None:
+def test_too_many_workers_and_storage_that_is_not_shared_are_refused(place: Place) -> None:
     began = time.monotonic()
     # Every node has a working directory of its own.
     words = place.bench.train("never", steps=6, workers=5)

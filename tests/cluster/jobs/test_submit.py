@@ -1,6 +1,7 @@
-"""What submit decides before anybody is asked: names, places, variables, secrets, package, command."""
+"""Decisions of `submit` before it contacts a cluster: names, places, variables, secrets, package, command."""
 
 import os
+import re
 import subprocess
 import zipfile
 from pathlib import Path
@@ -9,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 
 from cluster.__main__ import main
-from cluster.errors import InputError
 from cluster.jobs import auth, environment, package
 from cluster.jobs.auth import write
 from cluster.jobs.command import Ask, Command, ask_of
@@ -17,6 +17,8 @@ from cluster.jobs.preflight import faults
 from cluster.jobs.probe import look, remove, versions
 from cluster.jobs.ray_jobs import Job, check_name, exit_code
 from cluster.jobs.secret_files import Secrets
+from cluster.jobs.submit import SubmitOptions, _check, _submission
+from objgan.errors import InputError
 
 
 def job(state: str, code: int | None = None) -> Job:
@@ -66,18 +68,18 @@ def test_a_token_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["ftp://head", "http://", "http://head:port", "http://me:secret@head:1"])
-def test_an_address_that_is_none_is_refused_without_its_password(address: str, tmp_path: Path) -> None:
+def test_a_wrong_address_is_refused_without_its_password(address: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--address") as refused:
         auth.Access.of(SimpleNamespace(address=address, token_file=None))
     assert "secret" not in str(refused.value)
 
 
-def test_nobody_there_is_one_line() -> None:
+def test_no_answer_is_one_line() -> None:
     with pytest.raises(InputError, match="no Ray cluster answers"):
         auth.connect(auth.Access("http://127.0.0.1:1", {}))
 
 
-def test_secrets_stay_here_unless_somebody_insists() -> None:
+def test_secrets_are_not_passed_unless_the_user_insists() -> None:
     there = {
         "MLFLOW_TRACKING_URI": "http://m",
         "MLFLOW_TRACKING_PASSWORD": "p",
@@ -130,7 +132,7 @@ def shipped(checkout: Path, *include: str, insist: bool = False, known: tuple[st
         return zipfile.ZipFile(made.path).namelist()
 
 
-def test_the_package_is_what_git_tracks_and_what_is_named(clone: Path) -> None:
+def test_the_package_has_tracked_and_included_files(clone: Path) -> None:
     assert shipped(clone) == [".gitignore", "a/b.py", "tests/data/kept"]
     assert shipped(clone, "new.py", "out") == [".gitignore", "a/b.py", "new.py", "out/big.bin", "tests/data/kept"]
     with package.packed(clone) as first, package.packed(clone) as second:
@@ -139,7 +141,7 @@ def test_the_package_is_what_git_tracks_and_what_is_named(clone: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["nowhere", "../outside", "link"])
-def test_include_takes_what_is_in_the_checkout(clone: Path, path: str) -> None:
+def test_include_accepts_only_paths_in_the_checkout(clone: Path, path: str) -> None:
     (clone.parent / "outside").write_text("x")
     (clone / "link").symlink_to(clone.parent / "outside")
     with pytest.raises(InputError, match="--include"):
@@ -221,7 +223,7 @@ def test_a_link_to_a_secret_and_the_cluster_s_own_token_are_not_shipped(clone: P
 
 def test_this_checkout_is_shipped(repository: Path) -> None:
     for file in package.chosen(repository):
-        Secrets().refuse(file, repository, file.read_bytes())
+        Secrets().check(file, repository, file.read_bytes())
 
 
 def test_without_git_nothing_is_shipped(clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,13 +292,30 @@ def test_a_command_is_a_program_of_this_checkout() -> None:
     assert "'my runs'" in command.shell(None)
 
 
-def test_the_ask_is_that_of_the_resolved_settings() -> None:
+def test_resources_are_those_of_the_resolved_settings() -> None:
     words = ["python", "-m", "pipelines", "train", "boxes", "--workers", "3-5", "--set", "compute.device=cuda"]
     assert ask_of(Command.of(words)) == Ask(3, "cuda", False)
     # Neither the data nor the groups of a stage's batch are looked at here.
     assert ask_of(Command.of([*words[:4], "encoders", "--data", "/nowhere", "--workers", "5"])) == Ask(5)
-    with pytest.raises(InputError, match="nonsense"):
-        ask_of(Command.of([*words, "--set", "nonsense=1"]))
+    assert ask_of(Command.of(["python", "-m", "pipelines", "prepare", "--recipe", "paper"])) == Ask(1, "cpu")
+    assert ask_of(Command.of(["python", "-m", "tune", "boxes", "--workers", "2"])) == Ask(2)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--set", "nonsense=1"], "unknown setting nonsense"),
+        (["--set", "compute.workers=1"], "sets compute.workers twice"),
+        (["--set=compute.device=cpu"], "sets compute.device twice"),
+        (["--workers", "2"], "sets --workers twice"),
+        (["--recipe", "tny"], "did you mean tiny?"),
+        (["--config", "nowhere.yaml"], "--config: cannot read"),
+    ],
+)
+def test_wrong_settings_of_a_command_are_refused(more: list[str], expected: str) -> None:
+    words = ["python", "-m", "pipelines", "train", "boxes", "--workers", "3-5", "--set", "compute.device=cuda"]
+    with pytest.raises(InputError, match=re.escape(expected)):
+        ask_of(Command.of([*words, *more]))
 
 
 def facts(**changes: object) -> dict:
@@ -319,14 +338,22 @@ def test_every_fault_of_a_cluster_is_one_line() -> None:
     assert "n2 does not answer" in mute
 
 
-def test_the_probe_writes_reads_and_says_what_it_cannot(tmp_path: Path) -> None:
+def test_every_fault_is_printed_as_an_error_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    options = SubmitOptions(words=("python", "-m", "pipelines", "runs"), storage="/s")
+    with pytest.raises(InputError, match="node n2") as last:
+        _check(_submission(options), Ask(3), facts(versions={**versions(), "ray": "2.0.0"}))
+    (first,) = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: the command wants 3 workers") and "\n" not in str(last.value)
+
+
+def test_the_probe_writes_and_reads_and_reports_errors(tmp_path: Path) -> None:
     assert look(str(tmp_path / "new"), "mark", True)["storage"] == ""
     assert look(str(tmp_path / "new"), "mark", False)["storage"] == ""
     (tmp_path / "file").write_text("")
     assert "exists" in look(str(tmp_path / "file"), "mark", True)["storage"].lower()
 
 
-def test_the_probe_removes_what_it_made(tmp_path: Path) -> None:
+def test_the_probe_removes_its_files_and_folders(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     for folder in (tmp_path / "there", tmp_path / "new" / "er"):
         new = [str(path) for path in (folder, folder.parent) if not path.exists()]
@@ -345,9 +372,10 @@ def test_the_probe_removes_what_it_made(tmp_path: Path) -> None:
         (["--", "python", "-m", "pipelines", "run"], "--storage DIR"),
         (["--storage", "shared", "--", "python", "-m", "pipelines", "run"], "path from /"),
         (["--storage", "/s", "--", "python", "-m", "pipelines", "run"], "ships"),
+        (["--storage", "/s", "--", "python", "-m", "pipelines", "run", "--set", "a=1"], "unknown setting a"),
     ],
 )
-def test_dry_run_asks_nobody(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_sends_nothing(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["submit", "--dry-run", *words])
     said = capsys.readouterr()
     assert expected in said.out + said.err

@@ -25,7 +25,7 @@ EXPRESSIONS = {alert.name: alert.expression for alert in ALERTS} | {
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS.values(), ids=EXPRESSIONS)
-def test_an_expression_uses_what_exists_in_the_way_of_its_kind(expression: str) -> None:
+def test_expressions_use_existing_metrics_by_their_kind(expression: str) -> None:
     promql_parser.parse(expression)
     bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|\"[^\"]*\"", "", expression)
     names = set(re.findall(r"[a-zA-Z_][a-zA-Z0-9_:]*", bare))
@@ -63,7 +63,7 @@ def test_variables_are_declared_before_they_are_used() -> None:
     assert all(panel["datasource"] == {"type": "prometheus", "uid": "${source}"} for panel in made["panels"])
 
 
-def test_alerts_are_told_apart_and_say_what_to_do() -> None:
+def test_alerts_have_different_names_and_an_action() -> None:
     assert len({alert.name for alert in ALERTS}) == len(ALERTS)
     for alert in ALERTS:
         assert re.fullmatch(r"\d+[smh]", alert.hold)
@@ -72,12 +72,12 @@ def test_alerts_are_told_apart_and_say_what_to_do() -> None:
         assert alert.action
 
 
-def test_rules_stand_in_the_file_and_in_the_manifest(repository: Path) -> None:
+def test_rules_are_in_the_file_and_in_the_manifest(repository: Path) -> None:
     folder = repository / "cluster" / "manifests"
     assert yaml.safe_load((folder / "alerts.yaml").read_text()) == rules()
     documents = yaml.safe_load_all((folder / "raycluster.yaml").read_text())
     assert [d["spec"] for d in documents if d["kind"] == "PrometheusRule"] == [rules()]
 
 
-def test_the_readme_tells_the_same_alerts(repository: Path) -> None:
+def test_the_readme_lists_the_same_alerts(repository: Path) -> None:
     assert table() in (repository / "cluster" / "README.md").read_text()

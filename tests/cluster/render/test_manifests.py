@@ -231,13 +231,13 @@ def test_deadlines_and_retries_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("preset", [name for name in KUBERAY if resolve(name).kind == "RayJob"])
-def test_an_ask_that_cannot_be_met_is_tried_once(preset: str) -> None:
+def test_a_job_that_requests_too_much_is_tried_once(preset: str) -> None:
     # KubeRay repeats PreRunningDeadlineExceeded until backoffLimit is used up.
     assert ray(preset)["spec"]["backoffLimit"] == 0
     assert ray(preset, "job.new_clusters=2")["spec"]["backoffLimit"] == 2
 
 
-def test_kueue_is_told_by_labels_and_the_queue_is_made() -> None:
+def test_labels_name_the_queue_of_kueue_and_the_queue_is_created() -> None:
     found = documents("kueue", "kueue.priority=low")
     labels = found["RayJob"]["metadata"]["labels"]
     assert labels["kueue.x-k8s.io/queue-name"] == found["LocalQueue"]["metadata"]["name"] == "objgan"
@@ -258,6 +258,6 @@ def test_the_store_is_a_claim_or_a_bucket() -> None:
         assert role == "submitter" or container["envFrom"] == [{"secretRef": {"name": "keys"}}]
 
 
-def test_what_is_needed_comes_before_what_needs_it() -> None:
+def test_resources_come_before_those_that_need_them() -> None:
     kinds = [document["kind"] for document in kuberay.manifests(resolve("kueue", ["store.size=1Gi"]))]
     assert kinds == ["PersistentVolumeClaim", "LocalQueue", "NetworkPolicy", "PodMonitor", "RayJob"]

@@ -17,7 +17,7 @@ def config(preset: str, *assignments: str) -> Any:
 
 
 @pytest.mark.parametrize("preset", CLOUDS)
-def test_ray_takes_it(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_accepts_it(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("t")
@@ -50,7 +50,7 @@ def test_workers_are_spot_and_the_head_is_not() -> None:
     assert "scheduling" not in gcp["head"]
 
 
-def test_resources_are_told_not_guessed() -> None:
+def test_resources_are_set_not_guessed() -> None:
     kinds = config("gcp", "workers.gpus=2", "cloud.accelerator=nvidia-tesla-t4")["available_node_types"]
     assert kinds["head"]["resources"] == {"CPU": 0}
     assert kinds["worker"]["resources"] == {"CPU": 8, "GPU": 2}

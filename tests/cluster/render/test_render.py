@@ -1,4 +1,4 @@
-"""`python -m cluster render`: the committed files, what can be set, and what is refused."""
+"""`python -m cluster render`: the committed files, settings, and refused values."""
 
 import typing
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cluster.__main__ import main
-from cluster.render.presets import PRESETS, all_settings, resolve
+from cluster.render.presets import PRESETS, SETTINGS, build, resolve
 from cluster.render.render import files, listing
 
 
@@ -34,7 +34,7 @@ def test_a_preset_is_printed_as_it_is_committed(preset: str, capsys: pytest.Capt
     assert list(yaml.safe_load_all(printed))
 
 
-def test_a_setting_is_over_the_preset_and_stands_in_the_comment(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_setting_overrides_the_preset_and_is_in_the_comment(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["render", "--preset", "gpu-spot", "--set", "workers.max=16", "--set", "image=registry/x:1"]) == 0
     printed = capsys.readouterr().out
     assert "maxReplicas: 16" in printed
@@ -45,13 +45,15 @@ def test_a_setting_is_over_the_preset_and_stands_in_the_comment(capsys: pytest.C
 @pytest.mark.parametrize(
     ("preset", "assignments", "expected"),
     [
-        ("gpus", [], ["--preset gpus", "gpu-spot"]),
-        ("gpu", ["worker.max=3"], ["worker.max", "workers.max"]),
-        ("gpu", ["nothing=3"], ["nothing", "unknown setting"]),
-        ("gpu", ["workers.max=many"], ["workers.max=many", "whole number"]),
-        ("gpu", ["workers.max=1.5"], ["workers.max=1.5", "whole number"]),
+        ("gpus", [], ["--preset", "unknown preset 'gpus': did you mean gpu?", "gpu-spot"]),
+        ("gpu", ["worker.max=3"], ["'worker.max': did you mean workers.max?"]),
+        ("gpu", ["max=3"], ["'max': did you mean workers.max?"]),
+        ("gpu", ["nothing=3"], ["nothing", "unknown setting", "render --list"]),
+        ("gpu", ["job.recipe=papr"], ["job.recipe=papr", "did you mean paper?"]),
+        ("gpu", ["workers.max=many"], ["workers.max=many: expected integer, ≥ 1"]),
+        ("gpu", ["workers.max=1.5"], ["workers.max=1.5", "integer"]),
         ("gpu", ["workers.spot=perhaps"], ["workers.spot", "true or false"]),
-        ("gpu", ["workers.max=true"], ["workers.max", "whole number"]),
+        ("gpu", ["workers.max=true"], ["workers.max=true", "integer"]),
         ("gpu", ["pull=Sometimes"], ["pull=Sometimes", "IfNotPresent"]),
         ("gpu", ["workers.max"], ["workers.max", "NAME=VALUE"]),
         ("gpu", ["kind=RayCluster"], ["kind", "--preset"]),
@@ -69,7 +71,7 @@ def test_a_setting_is_over_the_preset_and_stands_in_the_comment(capsys: pytest.C
         ("gpu", ["store.claim=", "store.bucket=b", "job.command=x"], ["store.bucket=b", "s3://"]),
         ("gpu", ["job.captions="], ["job.captions is missing"]),
         ("gpu", ["job.start_seconds=9999999"], ["job.start_seconds", "job.run_seconds"]),
-        ("gpu", ["job.retries=-1"], ["job.retries=-1", "from 0"]),
+        ("gpu", ["job.retries=-1"], ["job.retries=-1", "≥ 0"]),
         ("gpu", ["cloud.region=x"], ["cloud.*"]),
         ("gpu", ["mlflow.uri=https://me:word@host"], ["mlflow.uri", "mlflow.secret"]),
         ("kueue", ["workers.max=8"], ["kueue.queue", "workers.max=8"]),
@@ -82,7 +84,7 @@ def test_a_setting_is_over_the_preset_and_stands_in_the_comment(capsys: pytest.C
         ("gcp", ["cloud.project="], ["cloud.project"]),
     ],
 )
-def test_what_does_not_fit_is_one_line_that_names_it(
+def test_a_refusal_is_one_line_that_names_the_setting(
     preset: str, assignments: list[str], expected: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [word for assignment in assignments for word in ("--set", assignment)]
@@ -138,13 +140,14 @@ REFUSED = {
     "job.new_clusters": ["-1"],
     "job.images": ["-rf", "+"],
     "job.split": [""],
-    "job.options": ["seed", "a b=c", ";=c"],
+    "job.options": ["seed", "a b=c", ";=c", "[a=1, a=2]", "{a: 1}"],
+    "job.recipe": ["", "big", "[tiny]"],
     "job.command": ["' '", "a; b", "a && b", "a | b", "a > b", "a $(b)", "a `b`", "a 'b", "a & b", "echo $HOME"],
 }
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in REFUSED.items() for value in values])
-def test_a_value_that_only_the_cluster_would_refuse_is_refused_here(
+def test_a_value_that_the_cluster_would_reject_is_refused(
     name: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["render", "--preset", "gpu-spot", "--set", f"{name}={value}"]) == 2
@@ -169,17 +172,18 @@ def test_a_value_that_only_the_cluster_would_refuse_is_refused_here(
         ("namespace", "123"),
     ],
 )
-def test_what_the_cluster_takes_is_taken(name: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_value_that_the_cluster_accepts_is_accepted(
+    name: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["render", "--preset", "gpu-spot", "--set", f"{name}={value}"]) == 0
     assert list(yaml.safe_load_all(capsys.readouterr().out))
 
 
 def test_every_text_and_number_has_a_form_and_every_default_fits_it() -> None:
-    for name, info in all_settings():
-        if info.type is bool or typing.get_origin(info.type) is typing.Literal:
-            continue
-        assert info.form is not None, name
-        assert info.form.fault(info.default) is None, name
+    for name, field in SETTINGS.items():
+        assert build({name: field.default})
+        if field.annotation is not bool and typing.get_origin(field.annotation) is not typing.Literal:
+            assert field.metadata, name
 
 
 def test_a_password_is_not_repeated_by_a_refusal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,16 +199,18 @@ def test_a_text_is_taken_as_it_is_written() -> None:
     assert resolve("gpu", ["job.split=2024-13-45"]).job.split == "2024-13-45"
 
 
-def test_list_tells_every_preset_and_setting(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_has_every_preset_and_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["render", "--list"]) == 0
     printed = capsys.readouterr().out
-    assert all(f"  {name}=" in printed for name, _ in all_settings())
+    assert all(f"  {name}=" in printed for name in SETTINGS)
     assert all(f"  {name}" in printed for name in PRESETS)
     assert main(["render", "--list", "--set", "a=b"]) == 2
+    assert main(["render", "--list", "--preset", "gpu"]) == 2
+    assert main(["render"]) == 2
 
 
 def test_every_setting_has_a_text_and_reaches_some_file() -> None:
-    assert all(info.text for _, info in all_settings())
+    assert all(field.description for field in SETTINGS.values())
     listed = listing().splitlines()
     assert max(map(len, listed)) <= 120
 

@@ -22,16 +22,9 @@ from cluster.render.presets import PRESETS, resolve
 from cluster.run_steps import split
 from objgan.config import STAGES
 from pipelines.__main__ import parser
-from pipelines.recipes import RECIPES
 from pipelines.recipes import resolve as recipe
 
 JOBS = [name for name in PRESETS if resolve(name).kind == "RayJob"]
-
-
-def test_groups_are_those_of_the_recipes() -> None:
-    found = {name: {s: getattr(recipe(name, None, []), s).training.groups for s in STAGES} for name in RECIPES}
-    assert {name: list(stages) for name, stages in steps.GROUPS.items()} == {name: list(STAGES) for name in RECIPES}
-    assert found == steps.GROUPS
 
 
 @pytest.mark.parametrize("preset", JOBS)
@@ -51,6 +44,8 @@ def test_the_pipelines_understand_every_command(preset: str) -> None:
 def test_a_stage_has_no_more_workers_than_groups() -> None:
     asked = {stage: steps.workers_of(resolve("elastic"), stage) for stage in STAGES}
     assert asked == {"encoders": "1", "boxes": "2-8", "shapes": "2-8", "images": "2-4"}
+    tiny = {stage: steps.workers_of(resolve("elastic", ["job.recipe=tiny"]), stage) for stage in STAGES}
+    assert tiny == dict.fromkeys(STAGES, "1")
 
 
 def test_the_entrypoint_is_one_line_that_splits_into_the_commands() -> None:
