@@ -1,8 +1,10 @@
 """What a finished sweep shows: table, curves, recipe file, pictures, and its description."""
 
 import csv
+import math
 from dataclasses import replace
 
+import optuna
 import pytest
 from PIL import Image
 
@@ -12,7 +14,7 @@ from tests.tools.recorded import recorded_sweep
 from tune.__main__ import main
 from tune.cli.artifacts import write_outcome
 from tune.report.export import best_trial, export_recipe, trial_config
-from tune.report.plots import compared_step, importances
+from tune.report.plots import compared_step, importance_evaluator, importance_study, sweep_study
 from tune.report.tables import curve, ranked, rows, short_names, summary, table
 from tune.space.space import with_settings
 from tune.sweep.results import Point, SweepResult, Trial
@@ -69,13 +71,25 @@ def test_importance_finds_the_settings_that_matter(sweep) -> None:
     from tests.tools.recorded import recorded_result
 
     many = recorded_result(sweep, trials=60)
-    found = importances(many, sweep.space, sweep.goal)
-    assert found is not None
-    shares, step, trials = found
-    assert set(list(shares)[:2]) == {"boxes.dropout", "boxes.training.lr"} and sum(shares.values()) == pytest.approx(1)
-    assert step == compared_step(many, sweep.goal) and trials >= 45
+    compared = importance_study(many, sweep.space, sweep.goal)
+    assert compared is not None
+    study, step = compared
+    shares = optuna.importance.get_param_importances(study, evaluator=importance_evaluator())
+    assert set(list(shares)[:2]) == {"dropout", "lr"} and sum(shares.values()) == pytest.approx(1)
+    assert step == compared_step(many, sweep.goal) and len(study.trials) >= 45
     few = SweepResult("finished", many.trials[:4], 1.0)
-    assert importances(few, sweep.space, sweep.goal) is None
+    assert importance_study(few, sweep.space, sweep.goal) is None
+
+
+def test_the_study_holds_each_trial_under_its_number(sweep, result) -> None:
+    """Also if a trial's row is lost: labels in the plots are numbers."""
+    lost = SweepResult("finished", tuple(trial for trial in result.trials if trial.number != 3), 1.0)
+    trials = sweep_study(lost, sweep.space, sweep.goal).trials
+    assert [trial.number for trial in trials if trial.value is None] == [3, 5]
+    best = best_trial(sweep, result)
+    assert trials[best.number].params["lr"] == best.settings["boxes.training.lr"]
+    assert trials[best.number].value == max(point.measures["label_f1"] for point in best.points)
+    assert all(math.isfinite(value) for value in trials[8].intermediate_values.values())
 
 
 def test_the_outcome_lies_in_the_sweeps_folder(sweep, result) -> None:
@@ -90,7 +104,9 @@ def test_the_outcome_lies_in_the_sweeps_folder(sweep, result) -> None:
         with Image.open(folder / "pictures" / f"{name}.png") as image:
             assert image.size[0] > 800 and len(set(image.convert("L").resize((64, 64)).get_flattened_data())) > 8
     page = (folder / "pictures" / "sweep.html").read_text()
-    assert "Parallel coordinates" in page and 'src="http' not in page
+    assert "parallel coordinates" in page and 'src="http' not in page
+    # One axis a setting, with the recipe's own value.
+    assert page.count("(recipe)") == len(sweep.space.knobs)
     assert resolve("tiny", folder / "best.yaml", ()) == trial_config(sweep, best_trial(sweep, result))
 
 
