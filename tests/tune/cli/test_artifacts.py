@@ -47,9 +47,9 @@ def test_steps_take_the_place_of_epochs(sweep) -> None:
 
 def test_a_sweep_without_a_measure_has_no_best_trial(sweep) -> None:
     nothing = SweepResult("failed", (Trial("a", 0, {}, "failed"),), 1.0)
-    with pytest.raises(InputError, match="no trial has told label_f1"):
+    with pytest.raises(InputError, match="no trial has reported label_f1"):
         best_trial(sweep, nothing)
-    assert "no trial has told" in summary(sweep, nothing) and "failed" in table(nothing, sweep.goal)
+    assert "no trial has reported" in summary(sweep, nothing) and "failed" in table(nothing, sweep.goal)
     write_outcome(sweep, nothing, print)
 
 
@@ -120,7 +120,7 @@ def test_a_sweep_is_read_back_as_it_was_written_down(tmp_path) -> None:
     assert changed(replace(sweep, seed=1, scheduler="none"), sweep) == ["scheduler: asha -> none", "seed: 0 -> 1"]
 
 
-def test_show_tells_of_a_sweep_and_exports_its_best_settings(sweep, result, tmp_path, capsys) -> None:
+def test_show_prints_a_sweep_and_exports_its_best_settings(sweep, result, tmp_path, capsys) -> None:
     asked = ["show", "recorded", "--storage", str(tmp_path), "--export-recipe", str(tmp_path / "best.yaml")]
     assert main(asked) == 0
     printed = capsys.readouterr().out
