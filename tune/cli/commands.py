@@ -19,7 +19,7 @@ from tune.cli.artifacts import log_confirmed, log_registered, write_outcome
 from tune.cli.estimate import here, plan_text
 from tune.cli.options import sweep_of
 from tune.confirm import result as confirmation
-from tune.confirm.promote import ALIAS, candidate, promote
+from tune.confirm.promote import ALIAS, find_candidate, promote
 from tune.confirm.retrain import confirm
 from tune.engine.engine import run_sweep
 from tune.engine.preflight import check_sweep
@@ -88,7 +88,7 @@ def _afterwards(options: SweepOptions, tracked: Sweep, result: SweepResult, uri:
     if confirmed is not None and confirmed.outcome == "worse":
         say("not registered, because the recipe's settings are better")
         return
-    done = promote(candidate(tracked, best_trial(tracked, result), options.rest), options.register, uri, confirmed)
+    done = promote(find_candidate(tracked, best_trial(tracked, result), options.rest), options.register, uri, confirmed)
     log_registered(tracked, done.uri, say)
     say(done.text(ALIAS))
 
