@@ -155,7 +155,7 @@ def drive(bench: Bench, name: str) -> int:
 
 
 def _silent(text: str) -> None:
-    """Only the table is told."""
+    """Log nothing: only the table is printed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

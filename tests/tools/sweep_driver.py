@@ -30,21 +30,21 @@ class Holder:
 
 def trial_processes() -> list[psutil.Process]:
     """Processes of Ray Tune's trials below this one."""
-    found = []
+    processes = []
     for process in psutil.Process(os.getpid()).children(recursive=True):
         try:
             if any("ResourceTrainable" in word or "SweepTrial" in word for word in process.cmdline()):
-                found.append(process)
+                processes.append(process)
         except psutil.Error:
             continue
-    return found
+    return processes
 
 
 def kill(folder: Path, who: str) -> None:
     """SIGKILL to the trial's own process, or to its worker, once its first checkpoint is there."""
     wait_until(lambda: bool(list((folder / "trials").glob("*/*/step_*"))))
-    found = training_workers(os.getpid()) if who == "worker" else trial_processes()
-    found[0].send_signal(signal.SIGKILL)
+    processes = training_workers(os.getpid()) if who == "worker" else trial_processes()
+    processes[0].send_signal(signal.SIGKILL)
 
 
 def main() -> None:

@@ -64,8 +64,8 @@ def outcome(site: Any, name: str, moment: float, calm: str) -> Ended:
     came, undisturbed = (_result(site.bench.folder, run) for run in (name, calm))
     finished = sum(trial.state == "finished" for trial in came.trials)
     times, replayed = [], 0
-    for told in (site.bench.folder / "runs" / name / "trials").glob("*/boxes/progress.jsonl"):
-        lines = [line for line in map(json.loads, told.read_text().splitlines()) if "values" in line]
+    for file in (site.bench.folder / "runs" / name / "trials").glob("*/boxes/progress.jsonl"):
+        lines = [line for line in map(json.loads, file.read_text().splitlines()) if "values" in line]
         replayed += len(lines) - len({line["step"] for line in lines})
         highest = 0
         for line in lines:
@@ -80,6 +80,6 @@ def outcome(site: Any, name: str, moment: float, calm: str) -> Ended:
 
 
 def _result(folder: Path, run: str) -> SweepResult:
-    found = load_result(Storage(folder / "runs" / run))
-    assert found is not None
-    return found
+    result = load_result(Storage(folder / "runs" / run))
+    assert result is not None
+    return result
