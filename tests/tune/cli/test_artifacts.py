@@ -1,4 +1,4 @@
-"""What a finished sweep shows: table, curves, recipe file, pictures, and its description."""
+"""The results of a finished sweep: table, curves, recipe file, pictures; and its definition."""
 
 import csv
 import math
@@ -40,12 +40,12 @@ def test_settings_that_changed_are_exported_as_at_the_best_report(sweep) -> None
     assert "0 -> 0.2" in printed and "at step 1 from trial b" in printed
 
 
-def test_steps_take_the_place_of_epochs(sweep) -> None:
+def test_steps_replace_epochs(sweep) -> None:
     config = with_settings(resolve("paper", None, ()), {"boxes.training.steps": 50})
     assert (config.boxes.training.steps, config.boxes.training.epochs) == (50, None)
 
 
-def test_a_sweep_without_a_measure_has_no_best_trial(sweep) -> None:
+def test_a_sweep_without_a_value_has_no_best_trial(sweep) -> None:
     nothing = SweepResult("failed", (Trial("a", 0, {}, "failed"),), 1.0)
     with pytest.raises(InputError, match="no trial has reported label_f1"):
         best_trial(sweep, nothing)
@@ -53,7 +53,7 @@ def test_a_sweep_without_a_measure_has_no_best_trial(sweep) -> None:
     write_outcome(sweep, nothing, print)
 
 
-def test_the_table_is_by_measure_and_survives_what_is_not_finite(sweep, result) -> None:
+def test_the_table_is_sorted_by_the_metric_and_accepts_values_that_are_not_finite(sweep, result) -> None:
     order = [trial.number for trial in ranked(result.trials, sweep.goal)]
     assert order[0] == best_trial(sweep, result).number and order[-1] == 5
     assert curve(result.trials[8], sweep.goal, 0.0, 1.0).endswith("x")
@@ -92,7 +92,7 @@ def test_the_study_holds_each_trial_under_its_number(sweep, result) -> None:
     assert all(math.isfinite(value) for value in trials[8].intermediate_values.values())
 
 
-def test_the_outcome_lies_in_the_sweeps_folder(sweep, result) -> None:
+def test_the_results_are_in_the_sweeps_folder(sweep, result) -> None:
     said: list[str] = []
     write_outcome(sweep, result, said.append)
     folder = sweep.store().local
@@ -110,7 +110,7 @@ def test_the_outcome_lies_in_the_sweeps_folder(sweep, result) -> None:
     assert resolve("tiny", folder / "best.yaml", ()) == trial_config(sweep, best_trial(sweep, result))
 
 
-def test_a_sweep_is_read_back_as_it_was_written_down(tmp_path) -> None:
+def test_a_sweep_is_read_back_as_it_was_written(tmp_path) -> None:
     sweep = recorded_sweep(tmp_path)
     assert load_sweep(sweep.store()) is None
     save_sweep(sweep)

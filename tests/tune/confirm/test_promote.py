@@ -1,4 +1,4 @@
-"""What of a sweep's best trial can be registered, and what its parts must have in common."""
+"""Registering a sweep's best trial: which checkpoints are taken, and which do not fit together."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Intervals worked out by hand, and the verdicts that they lead to."""
+"""Intervals computed by hand, and the verdicts that follow from them."""
 
 from dataclasses import replace
 

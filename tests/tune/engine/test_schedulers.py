@@ -1,4 +1,4 @@
-"""Schedulers: what a resumed sweep's know of trials that other processes saw, and what a population may change."""
+"""Schedulers: what those of a resumed sweep know of earlier trials, and what a population may change."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ RUNGS = Rungs(10, 90)
 
 @pytest.fixture
 def sweep(data_config: Config, tmp_path: Path) -> Sweep:
-    """Nothing of it is run here."""
+    """A sweep that is not run."""
     return small_sweep(data_config, tmp_path, tmp_path)
 
 
@@ -34,7 +34,7 @@ def _past(values: list[float], state: str = "finished") -> list[Trial]:
 
 
 class _Trial:
-    """As much of Ray Tune's trial as schedulers look at."""
+    """The part of Ray Tune's trial that schedulers use."""
 
     def __init__(self, name: str) -> None:
         self.trial_id, self.config = f"ray-{name}", {"job": {"trial": name}}
@@ -45,7 +45,7 @@ def _trial(name: str) -> Any:
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "median"])
-def test_what_ended_before_counts_after_a_resume(sweep: Sweep, scheduler: str) -> None:
+def test_ended_trials_count_after_a_resume(sweep: Sweep, scheduler: str) -> None:
     sweep = replace(sweep, scheduler=scheduler)
     past = _past([1.0, 2.0, 3.0, 4.0])
     for value, decision in ((0.5, "CONTINUE"), (3.5, "STOP")):
@@ -107,7 +107,7 @@ def test_a_population_cannot_change_what_shapes_networks(sweep: Sweep, name: str
         check_scheduler(replace(sweep, scheduler="pbt", space=Space({**SPACE.knobs, name: knob})))
 
 
-def test_a_population_is_of_one_stage_and_begins_at_random(sweep: Sweep) -> None:
+def test_a_population_has_one_stage_and_starts_at_random(sweep: Sweep) -> None:
     population = replace(sweep, scheduler="pbt")
     check_scheduler(population)
     for change, message in (
