@@ -10,7 +10,6 @@ from typing import Any
 
 from pipelines.redaction import in_a_line
 from pipelines.runtime.console import Log
-from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_tracker import mlflow_client
 from tune.confirm.result import Confirmed
 from tune.report.export import recipe_text
@@ -34,7 +33,9 @@ def write_outcome(sweep: Sweep, result: SweepResult, log: Log) -> None:
             draw_pictures(sweep, result, folder / "pictures")
         except Exception as error:  # pictures must not stop the sweep
             log(f"pictures: cannot draw all of them ({type(error).__name__}: {in_a_line(error)})")
-        _keep(sweep.store(), folder)
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                sweep.store().write(path.relative_to(folder).as_posix(), path.read_bytes())
         _send(sweep, result, folder, log)
 
 
@@ -71,12 +72,6 @@ def _write_tables(sweep: Sweep, result: SweepResult, folder: Path) -> None:
     best = result.best(sweep.goal.metric, sweep.goal.mode)
     if best is not None:
         (folder / "best.yaml").write_text(recipe_text(sweep, best))
-
-
-def _keep(store: Storage, folder: Path) -> None:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            store.write(path.relative_to(folder).as_posix(), path.read_bytes())
 
 
 def _send(sweep: Sweep, result: SweepResult, folder: Path, log: Log) -> None:

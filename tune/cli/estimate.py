@@ -10,7 +10,7 @@ from objgan.cores import available_cores
 from objgan.errors import InputError
 from pipelines.runs.listing import find_runs, span
 from pipelines.storage.storage import Storage
-from tune.report.tables import text
+from tune.report.tables import aligned, text
 from tune.space.space import Knob
 from tune.sweep.resources import Allotment, plan_resources
 from tune.sweep.sweep import Sweep
@@ -89,11 +89,7 @@ def plan_text(sweep: Sweep, cluster: Mapping[str, float], address: str | None, c
 def _space_text(sweep: Sweep) -> str:
     now = flatten(sweep.config)
     rows = [(name, _range(knob), f"now {text(now[name])}", knob.reason) for name, knob in sweep.space.knobs.items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(
-        "  " + "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip()
-        for row in rows
-    )
+    return "\n".join(f"  {line}" for line in aligned(rows))
 
 
 def _range(knob: Knob) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from objgan.errors import InputError
 from pipelines.storage.storage import Storage
+from tune.report.tables import aligned
 from tune.sweep.sweep import Goal
 
 FILE = "confirm/confirmed.json"
@@ -88,10 +89,8 @@ class Confirmed:
             best, default, apart = (self.values("best", name), self.values("default", name), self.difference(name))
             spreads = [mean_interval(values).text() if values else "-" for values in (best, default)]
             rows.append((name, *spreads, "-" if apart is None else apart.text(signed=True)))
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         failed = [f"{run.arm}, seed {run.seed}: {run.error}" for run in self.runs if run.error]
-        return "\n".join([*lines, *failed, self.verdict()])
+        return "\n".join([*aligned(rows), *failed, self.verdict()])
 
     def verdict(self) -> str:
         """One line: the result, the metric, the split, and the interval."""

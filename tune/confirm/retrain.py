@@ -1,9 +1,7 @@
 """The runs of a confirmation in Ray: ordinary training, then measures on the test split, which no choice used."""
 
-import contextlib
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,25 +123,20 @@ def _retrain(sweep: Sweep, arm: Arm) -> dict[str, Any]:
         return dict(measured)
     if arm.config.compute.threads:
         torch.set_num_threads(arm.config.compute.threads)
+    tags = {"objgan.confirm": arm.name, "objgan.confirmed_trial": arm.trial, "objgan.seed": str(arm.config.seed)}
     needs = sweep.encoders
     for stage in sweep.stages:
         job = job_of(sweep, arm.config, stage, arm.place, needs)
         # A worker of a driver that was just killed may still hold the run.
         lease = Lease.acquire(job.store(), who=arm.place, wait=_LEASE_S, log=_quiet)
-        with lease as held, _tracked(sweep, arm, job) as tracked:
-            checkpoint = train(tracked, _quiet, held).checkpoint
+        tracked = nested_run(sweep, f"confirm-{arm.label}", stage, tags, job.store())
+        with lease as held, tracked as tracking:
+            checkpoint = train(replace(job, tracking=tracking), _quiet, held).checkpoint
         needs = checkpoint if stage == "encoders" else needs
     split, measures = measure_split(job, checkpoint)
     facts = asdict(Retrained(arm.name, arm.config.seed, arm.place, measures, split))
     store.write(_MEASURED, json.dumps(facts, indent=1) + "\n")
     return facts
-
-
-@contextlib.contextmanager
-def _tracked(sweep: Sweep, arm: Arm, job: TrainJob) -> Iterator[TrainJob]:
-    tags = {"objgan.confirm": arm.name, "objgan.confirmed_trial": arm.trial, "objgan.seed": str(arm.config.seed)}
-    with nested_run(sweep, f"confirm-{arm.label}", job.stage, tags, job.store()) as tracking:
-        yield replace(job, tracking=tracking)
 
 
 def _held_out(job: TrainJob) -> tuple[str, ShardReader]:

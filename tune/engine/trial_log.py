@@ -75,11 +75,8 @@ class TrialLog:
 
     def best(self, sweep: Sweep, points: list[dict[str, Any]]) -> dict[str, Any] | None:
         """The best of some points by the sweep's goal; of equal ones the earliest."""
-        goal, best = sweep.goal, None
-        for point in points:
-            if best is None or goal.better(point["measures"][goal.metric], best["measures"][goal.metric]):
-                best = point
-        return best
+        goal, sign = sweep.goal, 1 if sweep.goal.mode == "max" else -1
+        return max(points, key=lambda point: sign * point["measures"][goal.metric], default=None)
 
     def pin(self, sweep: Sweep, pointer: str | None = None) -> None:
         """Keep the best checkpoint by the sweep's goal, and the last ones that pointers name."""

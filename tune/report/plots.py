@@ -66,6 +66,8 @@ def draw_pictures(sweep: Sweep, result: SweepResult, folder: Path) -> list[Path]
 
 def _draw(visualization: Any, plotted: _Plotted) -> dict[str, tuple[str, Any]]:
     """Title and plot by name of the file, by `optuna.visualization` or by its twin for matplotlib."""
+    import optuna
+
     sweep, study = plotted.sweep, plotted.study
     without = len(study.trials) - len(plotted.trials)
     note = f" ({without} without a value)" if without else ""
@@ -78,9 +80,11 @@ def _draw(visualization: Any, plotted: _Plotted) -> dict[str, tuple[str, Any]]:
         study, step = compared
         hint = "; few, so only a hint" if len(study.trials) < 20 else ""
         title = f"importance of settings (fANOVA at step {step}, {len(study.trials)} trials{hint})"
-        # fANOVA refuses values that its trees do not separate.
+        # Of Optuna's evaluators, fANOVA separated two settings that matter from six that do not best (13 trials). It
+        # refuses values that its trees do not separate.
+        fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)
         with contextlib.suppress(ValueError, RuntimeError):
-            plot = visualization.plot_param_importances(study, importance_evaluator(), target_name=sweep.goal.metric)
+            plot = visualization.plot_param_importances(study, fanova, target_name=sweep.goal.metric)
             plots["importance"] = (title, plot)
     return plots
 
@@ -256,13 +260,6 @@ def importance_study(result: SweepResult, space: Space, goal: Goal) -> tuple[Any
     varied = {name: knob for name, knob in space.knobs.items() if len({str(t.settings[name]) for t in trials}) > 1}
     study = _study(trials, Space(varied), goal)
     return (study, step) if len(trials) >= _FEWEST and len({trial.value for trial in study.trials}) > 1 else None
-
-
-def importance_evaluator() -> Any:
-    """fANOVA: of Optuna's evaluators, it separated two settings that matter from six that do not best (13 trials)."""
-    import optuna
-
-    return optuna.importance.FanovaImportanceEvaluator(seed=0)
 
 
 def compared_step(result: SweepResult, goal: Goal) -> int | None:

@@ -19,10 +19,6 @@ class Goal:
     metric: str
     mode: Literal["max", "min"]
 
-    def better(self, value: float, other: float) -> bool:
-        """Whether `value` is strictly better."""
-        return value > other if self.mode == "max" else value < other
-
 
 @dataclass(frozen=True)
 class Budget:
