@@ -1,7 +1,7 @@
 """`sweep.json`: the definition of a sweep, written before it starts; `--resume RUN` and `show RUN` need only this."""
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from objgan.stages import stage_class
 from pipelines.redaction import in_a_line, redact, redact_all
 from pipelines.storage.storage import Storage
 from tune.space.space import Knob, Space
-from tune.sweep.sweep import Budget, Goal, Scheduler, Search, Sweep
+from tune.sweep.sweep import Budget, Goal, Sweep
 
 FILE = "sweep.json"
 Form = TypeVar("Form")
@@ -75,33 +75,18 @@ def from_json(facts: dict[str, Any]) -> Sweep:
     Raises:
         KeyError, TypeError, ValueError, AttributeError: `to_json` did not write it.
     """
-    plain = _read(_Plain, {field.name: facts[field.name] for field in fields(_Plain)})
-    for stage in plain.stages:
+    values = {
+        **{name: facts[name] for name in (*_PLAIN, "data", "encoders")},
+        "config": build_config(facts["config"]),
+        "space": Space({name: _read(Knob, knob) for name, knob in facts["space"].items()}),
+        "goal": _read(Goal, facts["goal"]),
+        "budget": _read(Budget, facts["budget"]),
+    }
+    sweep = _read(Sweep, values)
+    for stage in sweep.stages:
         stage_class(stage)
-    data = plain.data
-    return Sweep(
-        **{name: getattr(plain, name) for name in _PLAIN},
-        config=build_config(facts["config"]),
-        data=data if "://" in data else Path(data),
-        space=Space({name: _read(Knob, knob) for name, knob in facts["space"].items()}),
-        goal=_read(Goal, facts["goal"]),
-        budget=_read(Budget, facts["budget"]),
-        encoders=None if plain.encoders is None else Path(plain.encoders),
-    )
-
-
-@dataclass(frozen=True)
-class _Plain:
-    """Values that the file holds unchanged."""
-
-    run: str
-    stages: tuple[str, ...]
-    storage: str
-    search: Search
-    scheduler: Scheduler
-    seed: int
-    data: str
-    encoders: str | None
+    data = str(sweep.data)
+    return replace(sweep, data=data if "://" in data else Path(data))
 
 
 def _read(kind: type[Form], facts: dict[str, Any]) -> Form:
