@@ -86,7 +86,7 @@ def test_another_sweep_is_refused_and_the_difference_is_named(
         open_sweep(replace(sweep, data=prepared_boxes), resume=True)
     (tmp_path / "small").rename(tmp_path / "moved")
     moved = replace(sweep, run="moved", storage=str(tmp_path))
-    assert open_sweep(moved, resume=True).state == "running", "where it lies is nothing that it is"
+    assert open_sweep(moved, resume=True).state == "running", "a moved sweep is the same sweep"
 
 
 def test_a_sweep_that_cannot_train_is_refused_before_it_writes_anything(sweep: Sweep, tmp_path: Path) -> None:
