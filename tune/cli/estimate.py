@@ -73,7 +73,7 @@ def plan_text(sweep: Sweep, cluster: Mapping[str, float], address: str | None, c
         ("sweep", f"{sweep.run} in {Storage(sweep.storage)}, seed {sweep.seed}"),
         ("goal", f"{sweep.goal.metric} ({sweep.goal.mode}), held out, of stage {sweep.stage}"),
         ("search", f"{sweep.search}, scheduler {sweep.scheduler}"),
-        ("trials", _trials_text(sweep, allotment)),
+        ("trials", f"{budget.trials}{'' if allotment is None else f', {allotment.concurrent} at once'}"),
         *(("a trial" if number == 0 else "", _cost_text(cost)) for number, cost in enumerate(costs)),
         ("cost", _total_text(sweep, costs, allotment)),
         *([("confirm", _confirm_text(confirm, costs, allotment))] if confirm else []),
@@ -96,10 +96,6 @@ def _range(knob: Knob) -> str:
     if knob.kind == "choice":
         return f"choice {', '.join(text(value) for value in knob.values)}"
     return f"{knob.kind} {text(knob.low)} to {text(knob.high)}"
-
-
-def _trials_text(sweep: Sweep, allotment: Allotment | None) -> str:
-    return f"{sweep.budget.trials}{'' if allotment is None else f', {allotment.concurrent} at once'}"
 
 
 def _cost_text(cost: StageCost) -> str:

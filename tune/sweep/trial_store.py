@@ -53,7 +53,9 @@ class TrialStore:
 
     def __init__(self, store: Storage) -> None:
         self.store = store
-        self.rows: dict[str, Trial] = {row.id: row for row in _load_rows(store)}
+        files = [f"{TRIALS}/{name}/{_ROW}" for name in store.names(TRIALS)]
+        rows = [_row(facts, f"{store}/{file}") for file in files if (facts := store.json(file)) is not None]
+        self.rows: dict[str, Trial] = {row.id: row for row in rows}
         state = store.json(_STATE) or {}
         self.state: str | None = state.get("state")
         self.seconds = float(state.get("seconds", 0.0))
@@ -91,11 +93,6 @@ def load_result(store: Storage) -> SweepResult | None:
     """
     rows = TrialStore(store)
     return rows.result() if rows.state is not None or rows.rows else None
-
-
-def _load_rows(store: Storage) -> list[Trial]:
-    files = [f"{TRIALS}/{name}/{_ROW}" for name in store.names(TRIALS)]
-    return [_row(facts, f"{store}/{file}") for file in files if (facts := store.json(file)) is not None]
 
 
 def _row(facts: Any, where: str) -> Trial:
