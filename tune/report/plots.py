@@ -157,6 +157,9 @@ def _mark_parallel(axes: Any, plotted: _Plotted) -> None:
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=2, frameon=False)
     axes.set_xticks(range(len(names) + 1), [metric, *names], rotation=20, ha="right")
     axes.figure.set_size_inches(4 + 1.2 * len(names), 5)
+    for scale in scales.values():
+        for label in scale.get_yticklabels(which="both"):
+            label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5})
 
 
 def _height(scale: Any, knob: Knob, value: Any) -> float:
