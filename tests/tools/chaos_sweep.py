@@ -1,9 +1,8 @@
 """`python -m tests.tools.chaos_sweep [--kills 10] [--minutes M]`: kill -9 of a sweep's driver at random times.
 
-Each row is a sweep of its own whose driver is killed once (with `--every`, after every so many seconds) and started
-again until it is done: the trials that finished and all they measured must be those of a sweep that nothing happened
-to. Rows are written as they are found, and the same command goes on where it was stopped; `--minutes` begins no row
-after that time.
+Each row is a separate sweep. Its driver is killed once (with `--every S`, every S seconds) and started again until the
+sweep has finished. Finished trials and all their measures must equal those of an undisturbed sweep. Each row is written
+at once, and the same command resumes; after `--minutes` no row is started.
 """
 
 import argparse
@@ -42,7 +41,7 @@ SPACE = Space({
 
 @dataclass
 class Row:
-    """What came of a sweep whose driver was killed.
+    """The result of a sweep whose driver was killed.
 
     after:   seconds after the start of each process, when it was killed
     starts:  processes in all
@@ -67,14 +66,14 @@ class Bench:
             prepare(sample_source(folder / "coco"), folder / "data", self._config(), _silent, run_here)
 
     def sweep(self, name: str) -> Sweep:
-        """Trials at random, none of which is ended early: what they find depends on nothing else."""
+        """Random trials, none of which is stopped early: their results depend on nothing else."""
         return Sweep(
             name, ("boxes",), self._config(), self.folder / "data", str(self.folder / "runs"), SPACE, GOAL,
             Budget(self.trials), scheduler="none",
         )  # fmt: skip
 
     def start(self, name: str) -> subprocess.Popen[str]:
-        """A driver that begins the sweep or goes on with it."""
+        """A driver that starts or resumes the sweep."""
         words = [sys.executable, "-m", "tests.tools.chaos_sweep", "--drive", name, "--out", str(self.folder)]
         words += ["--size", f"{self.trials},{self.steps},{self.every}"]
         repository = Path(__file__).resolve().parents[2]
@@ -84,13 +83,13 @@ class Bench:
         )
 
     def result(self, name: str) -> SweepResult:
-        """What a sweep has come to."""
-        found = load_result(self.sweep(name).store())
-        assert found is not None
-        return found
+        """The results of a sweep."""
+        result = load_result(self.sweep(name).store())
+        assert result is not None
+        return result
 
     def calm(self) -> tuple[SweepResult, float]:
-        """The undisturbed sweep, and the seconds that it took."""
+        """The undisturbed sweep and its seconds."""
         place = self.folder / "calm.json"
         if not place.exists():
             began = time.monotonic()
@@ -109,7 +108,7 @@ class Bench:
 
 
 def disturbed(bench: Bench, number: int, draw: random.Random, every: float | None = None) -> Row:
-    """A sweep whose driver is killed at a random moment of its first process (`every`: of each, after so long)."""
+    """A sweep whose first driver is killed at a random time (`every`: each driver, after this many seconds)."""
     calm, seconds = bench.calm()
     name, after, starts, began = f"killed_{number:02d}", [], 0, time.monotonic()
     shutil.rmtree(bench.folder / "runs" / name, ignore_errors=True)
@@ -124,30 +123,30 @@ def disturbed(bench: Bench, number: int, draw: random.Random, every: float | Non
             after.append(round(time.monotonic() - started, 1))
             continue
         break
-    came = bench.result(name)
-    ended = sum(trial.state == "finished" for trial in came.trials)
-    same = process.returncode == 0 and compare(calm, came) is None
+    result = bench.result(name)
+    ended = sum(trial.state == "finished" for trial in result.trials)
+    same = process.returncode == 0 and compare(calm, result) is None
     return Row(number, after, starts, round(time.monotonic() - began, 1), ended, same)
 
 
-def compare(calm: SweepResult, came: SweepResult) -> str | None:
-    """What differs between two sweeps, but for times; None: nothing."""
-    if came.state != "finished":
-        return f"state {came.state}"
+def compare(calm: SweepResult, disturbed: SweepResult) -> str | None:
+    """The first difference between two sweeps other than times; None: there is none."""
+    if disturbed.state != "finished":
+        return f"state {disturbed.state}"
     ours, theirs = (
         {trial.id: (trial.state, trial.settings, [(p.step, p.measures) for p in trial.points], trial.checkpoint)
          for trial in result.trials}
-        for result in (calm, came)
+        for result in (calm, disturbed)
     )  # fmt: skip
     for name in ours | theirs:
         if ours.get(name) != theirs.get(name):
             return f"trial {name}: {ours.get(name)} and {theirs.get(name)}"
-    one, other = (result.best(GOAL.metric, GOAL.mode) for result in (calm, came))
+    one, other = (result.best(GOAL.metric, GOAL.mode) for result in (calm, disturbed))
     return None if one is not None and other is not None and one.id == other.id else "the best trial"
 
 
 def drive(bench: Bench, name: str) -> int:
-    """What a driver's process does."""
+    """Run a driver in this process."""
     sweep = bench.sweep(name)
     resume = (bench.folder / "runs" / name / "sweep.json").exists()
     result = run_sweep(sweep, [], lambda text: print(text, flush=True), resume=resume)
@@ -155,14 +154,16 @@ def drive(bench: Bench, name: str) -> int:
 
 
 def _silent(text: str) -> None:
-    """Only the table is told."""
+    """Log nothing: only the table is printed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Kill; 1 if a sweep came out otherwise."""
+    """Kill drivers; returns 1 if a sweep has another result."""
     parser = argparse.ArgumentParser(prog="python -m tests.tools.chaos_sweep", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=10, help="sweeps, each killed once (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, default=60.0, help="begin none after that (default: %(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=60.0, help="start no row after this time (default: %(default)s)"
+    )
     parser.add_argument("--every", type=float, metavar="S", help="kill every driver after S s, not only the first")
     parser.add_argument("--out", type=Path, default=Path("runs/chaos_sweep"), metavar="DIR", help="(%(default)s)")
     parser.add_argument("--drive", metavar="NAME", help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""A sweep over stage `boxes` as an engine leaves it: 14 trials under ASHA, one failed, one not a number at its end."""
+"""The files of a sweep over stage `boxes`: 14 trials under ASHA, one failed, one with NaN at its end."""
 
 import math
 import random
@@ -28,7 +28,7 @@ def recorded_sweep(folder: Path, data: Path | None = None) -> Sweep:
 
 
 def recorded_result(sweep: Sweep, trials: int = 14) -> SweepResult:
-    """The measure grows with steps, and is best at a rate of 3e-3 and little dropout."""
+    """The metric grows with steps, and is best at a learning rate of 3e-3 and low dropout."""
     draw = random.Random(4)
     return SweepResult("finished", tuple(_trial(sweep, number, draw) for number in range(trials)), 1234.5)
 

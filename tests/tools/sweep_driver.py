@@ -1,8 +1,7 @@
-"""`python -m tests.tools.sweep_driver STORAGE RUN`: a sweep's driver with a Ray of its own, and faults that strike
-meanwhile.
+"""`python -m tests.tools.sweep_driver STORAGE RUN`: a sweep's driver with its own Ray, and faults while it runs.
 
-`--hold WORD`: every CPU is taken until a line with WORD is logged. `--kill worker|trial`: SIGKILL to a process once a
-first checkpoint is there. The last line says how many CPUs are still taken when the sweep is over.
+`--hold WORD`: all CPUs are occupied until a line with WORD is logged. `--kill worker|trial`: SIGKILL to a process as
+soon as a first checkpoint exists. The last line gives the CPUs that are still occupied at the end of the sweep.
 """
 
 import argparse
@@ -30,25 +29,25 @@ class Holder:
 
 def trial_processes() -> list[psutil.Process]:
     """Processes of Ray Tune's trials below this one."""
-    found = []
+    processes = []
     for process in psutil.Process(os.getpid()).children(recursive=True):
         try:
             if any("ResourceTrainable" in word or "SweepTrial" in word for word in process.cmdline()):
-                found.append(process)
+                processes.append(process)
         except psutil.Error:
             continue
-    return found
+    return processes
 
 
 def kill(folder: Path, who: str) -> None:
-    """SIGKILL to the trial's own process, or to its worker, once its first checkpoint is there."""
+    """SIGKILL to the trial's own process, or to its worker, as soon as its first checkpoint exists."""
     wait_until(lambda: bool(list((folder / "trials").glob("*/*/step_*"))))
-    found = training_workers(os.getpid()) if who == "worker" else trial_processes()
-    found[0].send_signal(signal.SIGKILL)
+    processes = training_workers(os.getpid()) if who == "worker" else trial_processes()
+    processes[0].send_signal(signal.SIGKILL)
 
 
 def main() -> None:
-    """Drive."""
+    """Run the sweep."""
     parser = argparse.ArgumentParser()
     parser.add_argument("storage")
     parser.add_argument("run")

@@ -24,20 +24,20 @@ _SPACE = "boxes.training.lr: {log_uniform: [1e-4, 1e-2]}\nboxes.training.label_w
 
 @dataclass(frozen=True)
 class Ended:
-    """What came of a sweep that was disturbed."""
+    """The result of a disturbed sweep."""
 
     finished: int
     trials: int
     difference: str | None
     """From an undisturbed sweep; None: there is none."""
     replayed: int
-    """Steps that were done twice."""
+    """Steps that were trained twice."""
     seconds: float
-    """The longest wait, after the disturbance, for a step of any trial that had not been done before."""
+    """The longest wait for a new step of any trial after the disturbance."""
 
 
 def words(site: Any, name: str) -> list[str]:
-    """A sweep of four trials, two at once, none of which is ended early."""
+    """The command of a sweep of four trials, two at once, none of which is stopped early."""
     folder: Path = site.bench.folder
     settings = {"boxes": {"text_encoder": "own", "training": _TRAINING}, "compute": {"threads": 1}}
     (folder / "sweep.yaml").write_text(yaml.safe_dump(settings))
@@ -48,7 +48,7 @@ def words(site: Any, name: str) -> list[str]:
 
 
 def reached(site: Any, name: str, job: Any) -> None:
-    """Until a trial has left its second checkpoint."""
+    """Wait until a trial has its second checkpoint."""
     place = site.bench.folder / "runs" / name / "trials"
     wait_until(lambda: bool(list(place.glob("*/boxes/step_00000100"))) or job.over, 240, "step 100 of a trial")
     assert not job.over, job.text()
@@ -60,12 +60,12 @@ def kill_driver(site: Any, name: str) -> None:
 
 
 def outcome(site: Any, name: str, moment: float, calm: str) -> Ended:
-    """Of the sweep, beside the undisturbed one `calm`."""
-    came, undisturbed = (_result(site.bench.folder, run) for run in (name, calm))
-    finished = sum(trial.state == "finished" for trial in came.trials)
+    """The result of the sweep compared with the undisturbed one `calm`."""
+    disturbed, undisturbed = (_result(site.bench.folder, run) for run in (name, calm))
+    finished = sum(trial.state == "finished" for trial in disturbed.trials)
     times, replayed = [], 0
-    for told in (site.bench.folder / "runs" / name / "trials").glob("*/boxes/progress.jsonl"):
-        lines = [line for line in map(json.loads, told.read_text().splitlines()) if "values" in line]
+    for file in (site.bench.folder / "runs" / name / "trials").glob("*/boxes/progress.jsonl"):
+        lines = [line for line in map(json.loads, file.read_text().splitlines()) if "values" in line]
         replayed += len(lines) - len({line["step"] for line in lines})
         highest = 0
         for line in lines:
@@ -75,11 +75,15 @@ def outcome(site: Any, name: str, moment: float, calm: str) -> Ended:
     waits = [after - before for before, after in pairwise(sorted(times)) if after > moment]
     # The lines are ten steps apart.
     return Ended(
-        finished, len(came.trials), compare(undisturbed, came), 10 * replayed, round(max(waits, default=0.0), 1)
+        finished,
+        len(disturbed.trials),
+        compare(undisturbed, disturbed),
+        10 * replayed,
+        round(max(waits, default=0.0), 1),
     )
 
 
 def _result(folder: Path, run: str) -> SweepResult:
-    found = load_result(Storage(folder / "runs" / run))
-    assert found is not None
-    return found
+    result = load_result(Storage(folder / "runs" / run))
+    assert result is not None
+    return result

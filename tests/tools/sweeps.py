@@ -1,4 +1,4 @@
-"""What the tests of sweeps share: a small sweep of stage `boxes`, and its steps' last weights."""
+"""A small sweep of stage `boxes` for the tests of sweeps."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ GOAL = Goal("label_nll", "min")
 
 
 def small_sweep(base: Config, data: Path, root: Path, **changes: Any) -> Sweep:
-    """30 steps of a small stage `boxes` a trial, a report after every tenth; 4 trials at random."""
+    """4 random trials of 30 steps of a small stage `boxes`, with a report every 10 steps."""
     training = changes.pop("training", {})
     values = small_config(base, "boxes", group=4, **training).model_dump()
     values["boxes"] |= {"hidden": 8, "label_embedding": 4, "coordinate_embedding": 4, "text_encoder": "own"}

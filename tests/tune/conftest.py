@@ -28,5 +28,5 @@ def sweep(tmp_path: Path) -> Sweep:
 
 @pytest.fixture
 def result(sweep: Sweep) -> SweepResult:
-    """What came of it."""
+    """The results of the sweep."""
     return recorded_result(sweep)

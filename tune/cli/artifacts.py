@@ -10,7 +10,6 @@ from typing import Any
 
 from pipelines.redaction import in_a_line
 from pipelines.runtime.console import Log
-from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_tracker import mlflow_client
 from tune.confirm.result import Confirmed
 from tune.report.export import recipe_text
@@ -34,7 +33,9 @@ def write_outcome(sweep: Sweep, result: SweepResult, log: Log) -> None:
             draw_pictures(sweep, result, folder / "pictures")
         except Exception as error:  # pictures must not stop the sweep
             log(f"pictures: cannot draw all of them ({type(error).__name__}: {in_a_line(error)})")
-        _keep(sweep.store(), folder)
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                sweep.store().write(path.relative_to(folder).as_posix(), path.read_bytes())
         _send(sweep, result, folder, log)
 
 
@@ -73,24 +74,18 @@ def _write_tables(sweep: Sweep, result: SweepResult, folder: Path) -> None:
         (folder / "best.yaml").write_text(recipe_text(sweep, best))
 
 
-def _keep(store: Storage, folder: Path) -> None:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            store.write(path.relative_to(folder).as_posix(), path.read_bytes())
-
-
 def _send(sweep: Sweep, result: SweepResult, folder: Path, log: Log) -> None:
-    where = sweep.tracking
-    if where is None or where.parent is None:
+    tracking = sweep.tracking
+    if tracking is None or tracking.parent is None:
         return
     try:
-        client = mlflow_client(where.uri)
+        client = mlflow_client(tracking.uri)
         for path in sorted(folder.iterdir()):
             if path.is_dir():
-                client.log_artifacts(where.parent, str(path), path.name)
+                client.log_artifacts(tracking.parent, str(path), path.name)
             else:
-                client.log_artifact(where.parent, str(path))
-        client.set_tag(where.parent, _TABLES, json.dumps([{"path": "trials_table.json", "type": "table"}]))
+                client.log_artifact(tracking.parent, str(path))
+        client.set_tag(tracking.parent, _TABLES, json.dumps([{"path": "trials_table.json", "type": "table"}]))
     except Exception as error:
         log(f"MLflow: the sweep's table and pictures could not be sent ({in_a_line(error)}); they are in its folder")
         return
@@ -112,16 +107,16 @@ def _log_best(sweep: Sweep, result: SweepResult, log: Log) -> None:
 
 def _log_to_mlflow(sweep: Sweep, figures: Mapping[str, float], tags: Mapping[str, str], log: Log) -> None:
     """Log metrics whose value changed, and tags: a resumed sweep adds newer values."""
-    where = sweep.tracking
-    if where is None or where.parent is None:
+    tracking = sweep.tracking
+    if tracking is None or tracking.parent is None:
         return
     try:
-        client = mlflow_client(where.uri)
-        known: Any = client.get_run(where.parent).data
+        client = mlflow_client(tracking.uri)
+        known: Any = client.get_run(tracking.parent).data
         for name, value in figures.items():
             if known.metrics.get(name) != value:
-                client.log_metric(where.parent, name, float(value))
+                client.log_metric(tracking.parent, name, float(value))
         for name, text in tags.items():
-            client.set_tag(where.parent, name, text)
+            client.set_tag(tracking.parent, name, text)
     except Exception as error:
         log(f"MLflow: the sweep's figures could not be sent ({in_a_line(error)})")

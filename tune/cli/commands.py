@@ -16,10 +16,10 @@ from pipelines.training.job import best_checkpoint
 from pipelines.training.supervisor import INTERRUPTED, TERMINATED
 from tune.cli.arguments import SweepOptions
 from tune.cli.artifacts import log_confirmed, log_registered, write_outcome
-from tune.cli.estimate import here, plan_text
+from tune.cli.estimate import own_resources, plan_text
 from tune.cli.options import sweep_of
 from tune.confirm import result as confirmation
-from tune.confirm.promote import ALIAS, candidate, promote
+from tune.confirm.promote import ALIAS, find_candidate, promote
 from tune.confirm.retrain import confirm
 from tune.engine.engine import run_sweep
 from tune.engine.preflight import check_sweep
@@ -73,8 +73,8 @@ def _run(options: SweepOptions, tracked: Sweep, begun: bool, lease: Lease) -> Sw
     try:
         result = run_sweep(tracked, [observer], say, options.address, resume=begun, lease=lease)
     finally:
-        there = load_result(tracked.store())
-        observer.close(() if there is None else there.trials)
+        stored = load_result(tracked.store())
+        observer.close(() if stored is None else stored.trials)
     write_outcome(tracked, result, say)
     return result
 
@@ -88,7 +88,7 @@ def _afterwards(options: SweepOptions, tracked: Sweep, result: SweepResult, uri:
     if confirmed is not None and confirmed.outcome == "worse":
         say("not registered, because the recipe's settings are better")
         return
-    done = promote(candidate(tracked, best_trial(tracked, result), options.rest), options.register, uri, confirmed)
+    done = promote(find_candidate(tracked, best_trial(tracked, result), options.rest), options.register, uri, confirmed)
     log_registered(tracked, done.uri, say)
     say(done.text(ALIAS))
 
@@ -98,11 +98,11 @@ def _confirm(options: SweepOptions, tracked: Sweep, result: SweepResult) -> conf
     with ray_session(options.address):
         import ray
 
-        # As many runs at a time as trials would fit.
-        wanted = replace(tracked, budget=replace(tracked.budget, trials=2 * options.confirm))
-        room = plan_resources(wanted, ray.cluster_resources(), own_cores(options.address))
+        # As many runs at once as trials would fit.
+        planned = replace(tracked, budget=replace(tracked.budget, trials=2 * options.confirm))
+        allotment = plan_resources(planned, ray.cluster_resources(), own_cores(options.address))
         say(f"\nconfirm: trial {best.number}'s settings and the recipe's, {options.confirm} other seeds each")
-        confirmed = confirm(tracked, best, options.confirm, room, say)
+        confirmed = confirm(tracked, best, options.confirm, allotment, say)
     confirmation.save(confirmed, tracked.store())
     log_confirmed(tracked, confirmed, say)
     say(f"\n{confirmed.text()}")
@@ -123,7 +123,7 @@ def _check_afterwards(options: SweepOptions, asked: Sweep) -> None:
 
 def _dry_run(options: SweepOptions, asked: Sweep) -> None:
     if options.address is None:
-        cluster = here()
+        cluster = own_resources()
     else:
         with ray_session(options.address):
             import ray
@@ -135,12 +135,12 @@ def _dry_run(options: SweepOptions, asked: Sweep) -> None:
         raise InputError('not enough resources for this sweep; see the line "room" above')
 
 
-def _stopped(options: SweepOptions, there: Sweep, result: SweepResult) -> SweepStopped:
+def _stopped(options: SweepOptions, tracked: Sweep, result: SweepResult) -> SweepStopped:
     ended = sum(trial.state in ENDED for trial in result.trials)
     crashed = [trial for trial in result.trials if trial.state == "crashed"]
     why = f", {len(crashed)} crashed (trial {crashed[-1].number}: {crashed[-1].error})" if crashed else ""
-    how = resume_command(options.storage, there.run)
-    text = f"{ended} of {there.budget.trials} trials ended{why}; resume with: {how}"
+    how = resume_command(options.storage, tracked.run)
+    text = f"{ended} of {tracked.budget.trials} trials ended{why}; resume with: {how}"
     return SweepStopped(text, {INTERRUPTED: 130, TERMINATED: 143}.get(str(result.reason), 1))
 
 

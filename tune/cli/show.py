@@ -31,8 +31,8 @@ def show(options: ShowOptions) -> None:
         )
     else:
         say(f"{table(result, sweep.goal)}\n\n{summary(sweep, result)}")
-        if (seen := find_sweep(Storage(options.storage), options.run)) is not None and seen.to_resume:
-            say(f"to resume: {seen.to_resume}")
+        if (info := find_sweep(Storage(options.storage), options.run)) is not None and info.to_resume:
+            say(f"to resume: {info.to_resume}")
         if (confirmed := confirmation.load(store)) is not None:
             say(f"\n{confirmed.text()}")
     if options.pictures:

@@ -1,7 +1,7 @@
-"""The best trial into the MLflow registry, as challenger, with tags that lead back to its sweep and trial.
+"""Registers the best trial in the MLflow registry as challenger, with tags that name its sweep and trial.
 
-Where every stage has a checkpoint, the whole model is registered, as `pipelines register` does. A stage alone
-generates no image: it becomes a version of NAME-STAGE that holds its checkpoint, to train or to assemble with.
+If every stage has a checkpoint, the whole model is registered, as `pipelines register` does. A single stage generates
+no image: it becomes a version of NAME-STAGE that holds its checkpoint, for training or for assembling a model.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ ALIAS = "challenger"
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is to be registered: the checkpoints of a trial's stages, and those of other runs beside them."""
+    """The checkpoints to register: those of a trial's stages, and those of other runs."""
 
     sweep: Sweep
     trial: Trial
@@ -40,83 +40,85 @@ class Candidate:
 
     @property
     def whole(self) -> bool:
-        """Whether all stages of a model are there."""
+        """Whether all stages of a model have a checkpoint."""
         return all(stage in self.checkpoints for stage in STAGES)
 
 
-def candidate(sweep: Sweep, trial: Trial, rest: str | None) -> Candidate:
+def find_candidate(sweep: Sweep, trial: Trial, rest: str | None) -> Candidate:
     """Gather checkpoints: the trial's stages, the sweep's encoders, and the other stages from the run `rest`.
 
     Raises:
-        InputError: the trial left no checkpoint, or the other run lacks a stage that is needed.
+        InputError: the trial has no checkpoint, or the other run lacks a stage that is needed.
     """
     from tune.sweep.trial_store import checkpoint_place, trial_folder
 
-    found: dict[str, Path] = {} if sweep.encoders is None else {"encoders": sweep.encoders}
+    checkpoints: dict[str, Path] = {} if sweep.encoders is None else {"encoders": sweep.encoders}
     root = sweep.store()
     for stage in sweep.stages[:-1]:
-        found[stage] = best_checkpoint(root, trial_folder(trial.id), stage, "the trial has not finished it")
-    place, name = checkpoint_place(root, trial, sweep.stage)
-    found[sweep.stage] = place.download(name, Path("runs") / sweep.run / "registered" / sweep.stage / name)
+        checkpoints[stage] = best_checkpoint(root, trial_folder(trial.id), stage, "the trial has not finished it")
+    run, name = checkpoint_place(root, trial, sweep.stage)
+    checkpoints[sweep.stage] = run.download(name, Path("runs") / sweep.run / "registered" / sweep.stage / name)
     if rest is not None:
         base = Storage(sweep.storage)
         for stage in STAGES:
-            if stage not in found:
+            if stage not in checkpoints:
                 advice = f"train it (train {stage} --run {rest}), or leave out --rest"
-                found[stage] = best_checkpoint(base, rest, stage, advice)
-    return Candidate(sweep, trial, found)
+                checkpoints[stage] = best_checkpoint(base, rest, stage, advice)
+    return Candidate(sweep, trial, checkpoints)
 
 
-def promote(what: Candidate, name: str, uri: str, confirmed: Confirmed | None) -> Registered:
-    """Register; the version, with the alias `challenger`.
+def promote(candidate: Candidate, name: str, uri: str, confirmed: Confirmed | None) -> Registered:
+    """Register a version with the alias `challenger`.
 
     Raises:
         InputError: MLflow cannot be used, or the parts do not fit together.
     """
-    tags, run = redact_all(_tags(what, uri, confirmed)), _run(what, uri)
-    if not what.whole:
-        return _register_stage(what, f"{name}-{what.sweep.stage}", uri, run, tags)
+    tags, run = redact_all(_tags(candidate, uri, confirmed)), _run(candidate, uri)
+    if not candidate.whole:
+        return _register_stage(candidate, f"{name}-{candidate.sweep.stage}", uri, run, tags)
     with tempfile.TemporaryDirectory(prefix="objgan-") as folder:
-        model = whole_model(what, Path(folder))
+        model = whole_model(candidate, Path(folder))
         return register(model, name=name, alias=ALIAS, tracking_uri=uri, run_id=run, tags=tags)
 
 
-def whole_model(what: Candidate, folder: Path) -> Path:
+def whole_model(candidate: Candidate, folder: Path) -> Path:
     """All stages' networks as one model, in `folder`/model.
 
     Raises:
-        InputError: the stages do not fit together: they were trained on other data, or for other encoders.
+        InputError: the stages do not fit together: they were trained on other data or with other encoders.
     """
-    _check_fit(what)
-    config = trial_config(what.sweep, what.trial)
+    _check_fit(candidate)
+    config = trial_config(candidate.sweep, candidate.trial)
     for stage in STAGES:
-        if stage not in what.sweep.stages:
-            # A network is as its own settings had it, not as the sweep's would.
-            config = config.model_copy(update={stage: getattr(read_config(what.checkpoints[stage]), stage)})
-    assemble(config, what.checkpoints["images"], {stage: what.checkpoints[stage] for stage in STAGES}, folder)
+        if stage not in candidate.sweep.stages:
+            # The network has the settings of its own run, not those of the sweep.
+            config = config.model_copy(update={stage: getattr(read_config(candidate.checkpoints[stage]), stage)})
+    assemble(config, candidate.checkpoints["images"], {stage: candidate.checkpoints[stage] for stage in STAGES}, folder)
     return folder / "model"
 
 
-def _check_fit(what: Candidate) -> None:
-    first = what.checkpoints[what.sweep.stage]
+def _check_fit(candidate: Candidate) -> None:
+    first = candidate.checkpoints[candidate.sweep.stage]
     words = read_json(first / "domain" / "vocabulary.json", "vocabulary of the trial")
-    for stage, folder in what.checkpoints.items():
+    for stage, folder in candidate.checkpoints.items():
         if read_json(folder / "domain" / "vocabulary.json", f"vocabulary of stage {stage}") != words:
             raise InputError(f"--register: stage {stage} ({folder}) was trained on data with another vocabulary")
-    if "encoders" in what.sweep.stages and (others := [name for name in STAGES[1:] if name not in what.sweep.stages]):
+    if "encoders" in candidate.sweep.stages and (
+        others := [name for name in STAGES[1:] if name not in candidate.sweep.stages]
+    ):
         raise InputError(
-            f"--register: the sweep trained encoders, and {' and '.join(others)} of --rest were made for other ones: "
-            f"leave out --rest, or sweep over them, too"
+            f"--register: the sweep trained encoders, and {' and '.join(others)} of --rest were trained with other "
+            f"ones: leave out --rest, or sweep over them, too"
         )
 
 
-def _register_stage(what: Candidate, name: str, uri: str, run: str | None, tags: Mapping[str, str]) -> Registered:
-    """A version that holds the stage's checkpoint and the whole tree of settings; it has no pyfunc to serve."""
-    stage = what.sweep.stage
+def _register_stage(candidate: Candidate, name: str, uri: str, run: str | None, tags: Mapping[str, str]) -> Registered:
+    """Register a version with the stage's checkpoint and the whole tree of settings, without a pyfunc to serve."""
+    stage = candidate.sweep.stage
     with mlflow_at(uri) as client, tempfile.TemporaryDirectory(prefix="objgan-") as scratch:
         folder = Path(scratch)
-        shutil.copytree(what.checkpoints[stage], folder / "checkpoint")
-        (folder / "config.json").write_text(config_to_json(trial_config(what.sweep, what.trial)))
+        shutil.copytree(candidate.checkpoints[stage], folder / "checkpoint")
+        (folder / "config.json").write_text(config_to_json(trial_config(candidate.sweep, candidate.trial)))
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         digest = hashlib.sha256("".join(sha256(path) for path in files).encode()).hexdigest()
         wanted = {**tags, DIGEST: digest}
@@ -135,8 +137,8 @@ def _register_stage(what: Candidate, name: str, uri: str, run: str | None, tags:
         return one_version(client, name, ALIAS, wanted, make)
 
 
-def _tags(what: Candidate, uri: str, confirmed: Confirmed | None) -> dict[str, str]:
-    sweep, trial = what.sweep, what.trial
+def _tags(candidate: Candidate, uri: str, confirmed: Confirmed | None) -> dict[str, str]:
+    sweep, trial = candidate.sweep, candidate.trial
     point = trial.best(sweep.goal.metric, sweep.goal.mode)
     tags = {
         "objgan.sweep": sweep.run,
@@ -148,7 +150,7 @@ def _tags(what: Candidate, uri: str, confirmed: Confirmed | None) -> dict[str, s
     }
     if sweep.tracking is not None and sweep.tracking.parent is not None:
         tags["objgan.sweep_run"] = sweep.tracking.parent
-    if (run := _run(what, uri)) is not None:
+    if (run := _run(candidate, uri)) is not None:
         tags["objgan.trial_run"] = run
     if confirmed is not None:
         tags |= {"objgan.confirmed": confirmed.outcome, "objgan.verdict": confirmed.verdict()[:500]}
@@ -156,9 +158,7 @@ def _tags(what: Candidate, uri: str, confirmed: Confirmed | None) -> dict[str, s
     return tags | {name: f"{value:.4f}" for name, value in measures.items()}
 
 
-def _run(what: Candidate, uri: str) -> str | None:
+def _run(candidate: Candidate, uri: str) -> str | None:
     """The trial's run in MLflow."""
-    where = what.sweep.tracking
-    if where is None:
-        return None
-    return find_run(uri, trial_key(where, what.trial.id, what.sweep.stage))
+    tracking = candidate.sweep.tracking
+    return None if tracking is None else find_run(uri, trial_key(tracking, candidate.trial.id, candidate.sweep.stage))

@@ -1,4 +1,4 @@
-"""Is the best trial better, or was it lucky? Its settings and the recipe's, trained again with other seeds."""
+"""The confirmation of a sweep: the best trial's settings and the recipe's, trained again with other seeds."""
 
 import json
 import math
@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from objgan.errors import InputError
 from pipelines.storage.storage import Storage
+from tune.report.tables import aligned
 from tune.sweep.sweep import Goal
 
 FILE = "confirm/confirmed.json"
@@ -18,7 +19,7 @@ Outcome = Literal["better", "worse", "no difference shown", "not enough runs"]
 
 @dataclass(frozen=True)
 class Retrained:
-    """One run of a confirmation: held-out measures of the stage's test split, which no search has seen.
+    """One run of a confirmation: held-out measures on the test split, which the sweep did not use.
 
     place: its folder below the sweep
     """
@@ -32,7 +33,7 @@ class Retrained:
 
 
 @dataclass(frozen=True)
-class Spread:
+class MeanInterval:
     """A mean over seeds with its 95 % interval (Student's t); None: fewer than two values."""
 
     mean: float
@@ -48,7 +49,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Confirmed:
-    """Both arms of a confirmation, and which trial and goal it was about."""
+    """The runs of a confirmation, with its trial and goal."""
 
     trial: str
     number: int
@@ -57,17 +58,17 @@ class Confirmed:
 
     def values(self, arm: ArmName, measure: str) -> list[float]:
         """Finite values of a measure, in the order of the seeds."""
-        found = [run.measures.get(measure, math.nan) for run in self.runs if run.arm == arm]
-        return [value for value in found if math.isfinite(value)]
+        values = [run.measures.get(measure, math.nan) for run in self.runs if run.arm == arm]
+        return [value for value in values if math.isfinite(value)]
 
-    def difference(self, measure: str) -> Spread | None:
-        """Best - default (Welch); None where an arm has no value."""
+    def difference(self, measure: str) -> MeanInterval | None:
+        """Best - default (Welch); None: an arm has no value."""
         best, default = (self.values(arm, measure) for arm in ("best", "default"))
         return welch(best, default) if best and default else None
 
     @property
     def outcome(self) -> Outcome:
-        """What the goal's difference says: its interval lies on one side of 0, or it does not."""
+        """The result for the goal's metric: whether the interval of its difference contains 0."""
         difference = self.difference(self.goal.metric)
         if difference is None or difference.low is None or difference.high is None:
             return "not enough runs"
@@ -86,61 +87,59 @@ class Confirmed:
         rows: list[tuple[str, ...]] = [("HELD OUT", "BEST SETTINGS", "RECIPE'S", "DIFFERENCE")]
         for name in self.measures():
             best, default, apart = (self.values("best", name), self.values("default", name), self.difference(name))
-            spreads = [spread(values).text() if values else "-" for values in (best, default)]
+            spreads = [mean_interval(values).text() if values else "-" for values in (best, default)]
             rows.append((name, *spreads, "-" if apart is None else apart.text(signed=True)))
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         failed = [f"{run.arm}, seed {run.seed}: {run.error}" for run in self.runs if run.error]
-        return "\n".join([*lines, *failed, self.verdict()])
+        return "\n".join([*aligned(rows), *failed, self.verdict()])
 
     def verdict(self) -> str:
-        """One line: what was found, on what, with which interval."""
+        """One line: the result, the metric, the split, and the interval."""
         name, difference = self.goal.metric, self.difference(self.goal.metric)
         best, default = len(self.values("best", name)), len(self.values("default", name))
         split = self.runs[0].split if self.runs else "test"
         on = f"{name} on the {split} split, {best} + {default} seeds"
         if difference is None or self.outcome == "not enough runs":
             return f"verdict: not enough runs ({on})"
-        said = {
+        text = {
             "better": f"trial {self.number}'s settings are better than the recipe's",
             "worse": f"trial {self.number}'s settings are worse than the recipe's, which stand",
             "no difference shown": "no difference shown: the recipe's settings stand",
         }[self.outcome]
-        return f"verdict: {said} ({on}: {difference.text(signed=True)})"
+        return f"verdict: {text} ({on}: {difference.text(signed=True)})"
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Mean and interval of a few values."""
+def mean_interval(values: Sequence[float]) -> MeanInterval:
+    """Mean of a few values, with its interval."""
     mean = statistics.fmean(values)
     if len(values) < 2:
-        return Spread(mean, None, None)
+        return MeanInterval(mean, None, None)
     half = _student(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return Spread(mean, mean - half, mean + half)
+    return MeanInterval(mean, mean - half, mean + half)
 
 
-def welch(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """Difference of two means, of runs whose spreads may differ, with its interval (Welch 1947)."""
-    mean = statistics.fmean(ours) - statistics.fmean(theirs)
-    if len(ours) < 2 or len(theirs) < 2:
-        return Spread(mean, None, None)
-    a, b = (statistics.variance(values) / len(values) for values in (ours, theirs))
+def welch(first: Sequence[float], second: Sequence[float]) -> MeanInterval:
+    """Difference of two means with its interval; variances may differ (Welch 1947)."""
+    mean = statistics.fmean(first) - statistics.fmean(second)
+    if len(first) < 2 or len(second) < 2:
+        return MeanInterval(mean, None, None)
+    a, b = (statistics.variance(values) / len(values) for values in (first, second))
     if a + b == 0:
-        return Spread(mean, mean, mean)
-    freedom = (a + b) ** 2 / (a**2 / (len(ours) - 1) + b**2 / (len(theirs) - 1))
+        return MeanInterval(mean, mean, mean)
+    freedom = (a + b) ** 2 / (a**2 / (len(first) - 1) + b**2 / (len(second) - 1))
     half = _student(freedom) * math.sqrt(a + b)
-    return Spread(mean, mean - half, mean + half)
+    return MeanInterval(mean, mean - half, mean + half)
 
 
 def save(confirmed: Confirmed, store: Storage) -> None:
-    """Write it down in the sweep."""
+    """Write a confirmation to the sweep's storage."""
     store.write(FILE, json.dumps(asdict(confirmed), indent=1) + "\n")
 
 
 def load(store: Storage) -> Confirmed | None:
-    """What was confirmed of a sweep; None: nothing.
+    """The confirmation of a sweep; None: there is none.
 
     Raises:
-        InputError: the file is not what `save` writes.
+        InputError: `save` did not write the file.
     """
     facts: Any = store.json(FILE)
     if facts is None:
@@ -153,7 +152,7 @@ def load(store: Storage) -> Confirmed | None:
 
 
 def _student(freedom: float) -> float:
-    """97.5 % point of Student's t."""
+    """97.5 % quantile of Student's t."""
     import scipy.stats
 
     return float(scipy.stats.t.ppf(0.975, freedom))

@@ -1,9 +1,7 @@
-"""The runs of a confirmation, in Ray: ordinary training, then measures of the split that nothing was chosen by."""
+"""The runs of a confirmation in Ray: ordinary training, then measures on the test split, which no choice used."""
 
-import contextlib
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +37,7 @@ _LEASE_S = 120.0
 
 @dataclass(frozen=True)
 class Arm:
-    """One run to do: which settings (`trial`'s, or the recipe's), with the seed in them."""
+    """One run: the settings of `trial` or of the recipe, with the seed in them."""
 
     name: ArmName
     trial: str
@@ -47,59 +45,58 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """After more trials the best one may be another: its runs have names of their own."""
+        """The name of the run. It contains the trial, because after more trials another one may be the best."""
         return f"{'default' if self.name == 'default' else self.trial}-{self.config.seed}"
 
     @property
     def place(self) -> str:
-        """Its folder below the sweep."""
+        """The run's folder below the sweep."""
         return f"confirm/{self.label}"
 
 
-def confirm(sweep: Sweep, trial: Trial, seeds: int, room: Allotment, log: Log) -> Confirmed:
-    """Train the trial's settings and the sweep's own with so many other seeds each.
+def confirm(sweep: Sweep, trial: Trial, seeds: int, allotment: Allotment, log: Log) -> Confirmed:
+    """Train the trial's settings and the sweep's own with `seeds` other seeds each.
 
-    Needs a running Ray. Finished runs are taken as they are; one that fails is told of and left out.
+    Needs a running Ray. Finished runs are not repeated; failed runs are logged and left out.
     """
-    waiting = arms(sweep, trial, seeds, room.threads)
+    planned = arms(sweep, trial, seeds, allotment.threads)
+    waiting = list(planned)
     done: dict[str, Retrained] = {}
     running: dict[Any, Arm] = {}
-    task = ray.remote(num_cpus=0, max_retries=0, resources=room.driver)(_retrain)
-    total = len(waiting)
+    task = ray.remote(num_cpus=0, max_retries=0, resources=allotment.driver)(_retrain)
     try:
         while waiting or running:
-            while waiting and len(running) < room.concurrent:
+            while waiting and len(running) < allotment.concurrent:
                 arm = waiting.pop(0)
                 running[task.remote(sweep, arm)] = arm
             ended, _ = ray.wait(list(running), num_returns=1, timeout=_POLL_S)
-            for one in ended:
-                arm = running.pop(one)
-                done[arm.place] = run = _result(one, arm)
+            for task_id in ended:
+                arm = running.pop(task_id)
+                done[arm.place] = run = _result(task_id, arm)
                 value = run.measures.get(sweep.goal.metric, math.nan)
-                said = f"failed: {run.error}" if run.error else f"{sweep.goal.metric} {value:.4f} ({run.split} split)"
-                log(f"confirm {len(done)}/{total}: {arm.name}, seed {run.seed}: {said}")
+                text = f"failed: {run.error}" if run.error else f"{sweep.goal.metric} {value:.4f} ({run.split} split)"
+                log(f"confirm {len(done)}/{len(planned)}: {arm.name}, seed {run.seed}: {text}")
     except BaseException:
-        for one in running:
-            ray.cancel(one, force=True)
+        for task_id in running:
+            ray.cancel(task_id, force=True)
         raise
-    order = [arm.place for arm in arms(sweep, trial, seeds, room.threads)]
-    return Confirmed(trial.id, trial.number, sweep.goal, tuple(done[place] for place in order))
+    return Confirmed(trial.id, trial.number, sweep.goal, tuple(done[arm.place] for arm in planned))
 
 
 def arms(sweep: Sweep, trial: Trial, seeds: int, threads: int = 0) -> list[Arm]:
-    """All runs, those of one seed beside each other."""
-    best, found = trial_config(sweep, trial), []
+    """All runs, ordered by seed."""
+    best, runs = trial_config(sweep, trial), []
     for seed in range(sweep.config.seed + 1, sweep.config.seed + 1 + seeds):
         for name, config in (("best", best), ("default", sweep.config)):
             compute = config.compute.model_copy(update={"threads": threads or config.compute.threads})
-            found.append(Arm(name, trial.id, config.model_copy(update={"seed": seed, "compute": compute})))  # type: ignore[arg-type]
-    return found
+            runs.append(Arm(name, trial.id, config.model_copy(update={"seed": seed, "compute": compute})))  # type: ignore[arg-type]
+    return runs
 
 
 def measure_split(job: TrainJob, checkpoint: Path) -> tuple[str, dict[str, float]]:
-    """Held-out measures of a checkpoint on the test split (the validation split where there is none), and which it was.
+    """The split and the held-out measures of a checkpoint: the test split, or else the validation split.
 
-    The same images, captions and noise for every checkpoint of one stage and data.
+    Images, captions and noise are the same for every checkpoint of one stage and data.
     """
     split, reader = _held_out(job)
     stage = build_stage(job.stage, job.config, job.domain(), job.helpers())
@@ -122,30 +119,24 @@ def measure_split(job: TrainJob, checkpoint: Path) -> tuple[str, dict[str, float
 def _retrain(sweep: Sweep, arm: Arm) -> dict[str, Any]:
     """Ray task: all stages, one after the other, then the measures of the last one."""
     store = sweep.store().child(arm.place)
-    known = store.json(_MEASURED)
-    if known is not None:
-        return dict(known)
+    if (measured := store.json(_MEASURED)) is not None:
+        return dict(measured)
     if arm.config.compute.threads:
         torch.set_num_threads(arm.config.compute.threads)
+    tags = {"objgan.confirm": arm.name, "objgan.confirmed_trial": arm.trial, "objgan.seed": str(arm.config.seed)}
     needs = sweep.encoders
     for stage in sweep.stages:
         job = job_of(sweep, arm.config, stage, arm.place, needs)
-        # A worker of a driver that has just been killed may hold the run for a while.
+        # A worker of a driver that was just killed may still hold the run.
         lease = Lease.acquire(job.store(), who=arm.place, wait=_LEASE_S, log=_quiet)
-        with lease as held, _tracked(sweep, arm, job) as tracked:
-            checkpoint = train(tracked, _quiet, held).checkpoint
+        tracked = nested_run(sweep, f"confirm-{arm.label}", stage, tags, job.store())
+        with lease as held, tracked as tracking:
+            checkpoint = train(replace(job, tracking=tracking), _quiet, held).checkpoint
         needs = checkpoint if stage == "encoders" else needs
     split, measures = measure_split(job, checkpoint)
-    told = asdict(Retrained(arm.name, arm.config.seed, arm.place, measures, split))
-    store.write(_MEASURED, json.dumps(told, indent=1) + "\n")
-    return told
-
-
-@contextlib.contextmanager
-def _tracked(sweep: Sweep, arm: Arm, job: TrainJob) -> Iterator[TrainJob]:
-    tags = {"objgan.confirm": arm.name, "objgan.confirmed_trial": arm.trial, "objgan.seed": str(arm.config.seed)}
-    with nested_run(sweep, f"confirm-{arm.label}", job.stage, tags, job.store()) as tracking:
-        yield replace(job, tracking=tracking)
+    facts = asdict(Retrained(arm.name, arm.config.seed, arm.place, measures, split))
+    store.write(_MEASURED, json.dumps(facts, indent=1) + "\n")
+    return facts
 
 
 def _held_out(job: TrainJob) -> tuple[str, ShardReader]:
@@ -168,4 +159,4 @@ def _result(reference: Any, arm: Arm) -> Retrained:
 
 
 def _quiet(text: str) -> None:
-    """Its numbers are in MLflow and in its folder."""
+    """Logs nothing: measures are in MLflow and in the run's folder."""

@@ -1,7 +1,7 @@
-"""A sweep with Ray Tune: trials planned, started, watched, ended early, and after a kill taken up again.
+"""A sweep with Ray Tune: plans, starts and stops trials, and resumes them after a kill.
 
-Ray Tune decides which trial runs when; what is known of the trials is in `tune.sweep.trial_store`, as JSON, wherever
-the sweep's storage is. A resumed sweep is a new run of Ray Tune that is given the trials that did not end.
+Ray Tune decides which trial runs when. The state of the trials is JSON in the sweep's storage
+(`tune.sweep.trial_store`). A resumed sweep is a new run of Ray Tune over the trials that have not ended.
 """
 
 import contextlib
@@ -39,12 +39,12 @@ from tune.sweep.trial_store import ENDED, TrialStore, trial_id
 _RAY = ".tune"
 _INPUTS = "inputs.json"
 _ENVIRONMENT = {
-    # Signals, result files and the memory of Ray Tune's own are not used.
+    # Not used: Ray Tune's own signal handler, result files and saved state.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_RESULT_BUFFER_LENGTH": "1",
-    # A trial that fails has no measure.
+    # A trial that fails reports no metric.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     # The sweep's own lines say which trial failed, and why.
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -63,16 +63,16 @@ def run_sweep(
     """Run all trials of a sweep, or those that are left of it.
 
     Args:
-        sweep: what to run; a trial is a run `trials/ID/STAGE` below it
+        sweep: each trial is a run `trials/ID/STAGE` below it
         observers: are called at every change of a trial, in this process
-        log: takes events, a line each
+        log: receives one line per event
         address: of a Ray cluster; None: this machine
-        resume: continue a sweep that was killed, interrupted, left trials that crashed, or spent its budget
-        lease: under which the caller holds the sweep's storage; None: it is acquired here
+        resume: continue a sweep that was killed or interrupted, has crashed trials, or spent its budget
+        lease: the caller's lease on the sweep's storage; None: it is acquired here
 
     Raises:
-        InputError: the sweep cannot run as it is, is another's, or is there already; nothing was started.
-        LeaseLost: another driver took it over.
+        InputError: the sweep cannot run, another process holds it, or it exists already; nothing was started.
+        LeaseLost: another driver took the sweep over.
     """
     sweep = _absolute(sweep)
     rungs = check_sweep(sweep)
@@ -88,7 +88,7 @@ def run_sweep(
             return rows.result()
         work = _Advance()
         sweep_driver = SweepDriver(sweep, rows, [*observers, work], log)
-        with work, sweep_driver.hearing(), ray_session(address, dashboard=True):
+        with work, sweep_driver.handle_signals(), ray_session(address, dashboard=True):
             allotment = plan_resources(sweep, ray.cluster_resources(), own_cores(address))
             _announce(sweep, rows, allotment, log)
             stop_requests = make_stop_requests()
@@ -110,22 +110,22 @@ def run_sweep(
 
 
 class _Advance(Work):
-    """An observer: a sweep has advanced once a trial has reported."""
+    """Observer: a sweep has advanced once a trial has reported."""
 
     def trial(self, trial: Trial) -> None:
-        """See whether it has."""
+        """See `Observer`."""
         self.advanced = self.advanced or bool(trial.points)
 
 
 def open_sweep(sweep: Sweep, resume: bool) -> TrialStore:
-    """Begin a sweep's storage, or see that what is there is the same sweep and may go on.
+    """Create a sweep's storage, or check that it holds the same sweep, which may continue.
 
     Raises:
-        InputError: it may not; the line says what to type.
+        InputError: it may not; the message names the command to use.
     """
     store = sweep.store()
-    theirs, inputs = load_sweep(store), _inputs(sweep)
-    if theirs is None:
+    stored, inputs = load_sweep(store), _inputs(sweep)
+    if stored is None:
         if resume:
             raise InputError(f"--resume {sweep.run}: there is no sweep in {store}")
         save_sweep(sweep)
@@ -133,27 +133,26 @@ def open_sweep(sweep: Sweep, resume: bool) -> TrialStore:
         rows = TrialStore(store)
         rows.put_state("running", 0.0, left=sweep.budget.trials)
         return rows
-    _check_same(sweep, theirs, store, inputs)
+    _check_same(sweep, stored, store, inputs)
     rows = TrialStore(store)
     if not resume and not _is_done(sweep, rows):
         ended, whole = len(rows.ended()), sweep.budget.trials
         raise InputError(
-            f"{store} holds a sweep of which {ended} of {whole} trials ended: continue it with --resume {sweep.run}, "
+            f"{store} holds a sweep with {ended} of {whole} trials ended: continue it with --resume {sweep.run}, "
             f"or use another --run"
         )
     save_sweep(sweep)
     return rows
 
 
-def _check_same(ours: Sweep, theirs: Sweep, store: Storage, inputs: dict[str, Any]) -> None:
-    """Where the sweep, its data and its encoders lie may change; what they are may not."""
-    moved = replace(theirs, run=ours.run, storage=ours.storage, data=ours.data, encoders=ours.encoders)
-    different = changed(ours, moved)
+def _check_same(sweep: Sweep, stored: Sweep, store: Storage, inputs: dict[str, Any]) -> None:
+    """The places of the sweep, its data and its encoders may change, but not their contents."""
+    moved = replace(stored, run=sweep.run, storage=sweep.storage, data=sweep.data, encoders=sweep.encoders)
+    different = changed(sweep, moved)
     before = store.json(_INPUTS) or {}
     different += [f"{name}: {before.get(name)} -> {now}" for name, now in inputs.items() if before.get(name) != now]
     if different:
-        told = "; ".join(different[:4])
-        raise InputError(f"{store} was begun differently ({told}): undo that or use another --run")
+        raise InputError(f"{store} was begun differently ({'; '.join(different[:4])}): undo that or use another --run")
 
 
 def _inputs(sweep: Sweep) -> dict[str, Any]:
@@ -181,7 +180,7 @@ def _announce(sweep: Sweep, rows: TrialStore, allotment: Allotment, log: Log) ->
 
 
 class _Trials:
-    """The trials that are left to do, as Ray Tune's configurations."""
+    """The remaining trials, as configurations for Ray Tune."""
 
     def __init__(self, sweep: Sweep, rows: TrialStore, sweep_driver: SweepDriver) -> None:
         self._sweep, self._rows, self._sweep_driver = sweep, rows, sweep_driver
@@ -190,12 +189,12 @@ class _Trials:
         self._new = [number for number in range(sweep.budget.trials) if number not in known]
 
     def unfinished(self) -> list[dict[str, Any]]:
-        """Those that an earlier process began."""
+        """Trials that an earlier process started and that have not ended."""
         rows = sorted((row for row in self.past.values() if row.state not in ENDED), key=lambda row: row.number)
         return [self._config(row) for row in rows]
 
     def next(self) -> dict[str, Any] | None:
-        """A new one; None: there is none, or the sweep is to end."""
+        """A new trial; None: there is none, or the sweep has to end."""
         if not self._new or self._sweep_driver.asked is not None:
             return None
         number = self._new.pop(0)
@@ -205,26 +204,23 @@ class _Trials:
         return self._config(row)
 
     def everything(self) -> list[dict[str, Any]]:
-        """All at once, as a population needs them."""
-        found = self.unfinished()
-        while (config := self.next()) is not None:
-            found.append(config)
-        return found
+        """All of them, as a population needs them."""
+        return [*self.unfinished(), *iter(self.next, None)]
 
     def count(self) -> int:
-        """How many there are."""
+        """The number of remaining trials."""
         return len(self._new) + sum(row.state not in ENDED for row in self.past.values())
 
     def _config(self, row: Trial) -> dict[str, Any]:
         settings = row.settings
         if self._sweep.scheduler == "pbt":
             settings = CheckpointLineage(self._sweep.store(), row.id, self._sweep.stage).settings or settings
-        told = row.points[-1].step if row.points else 0
-        return {"trial": row.id, "number": row.number, "settings": settings, "told": told}
+        reported = row.points[-1].step if row.points else 0
+        return {"trial": row.id, "number": row.number, "settings": settings, "reported": reported}
 
 
 def _tune(sweep: Sweep, rungs: Rungs, trials: _Trials, trial_args: TrialArgs, allotment: Allotment) -> None:
-    sweep_driver, place = trials._sweep_driver, sweep.store().child(_RAY)
+    sweep_driver, folder = trials._sweep_driver, sweep.store().child(_RAY)
     trainable = ray.tune.with_parameters(SweepTrial, trial_args=trial_args)
     resources = ray.tune.PlacementGroupFactory([allotment.driver])
     population = trials.everything() if sweep.scheduler == "pbt" else None
@@ -241,19 +237,19 @@ def _tune(sweep: Sweep, rungs: Rungs, trials: _Trials, trial_args: TrialArgs, al
         ),
         run_config=ray.tune.RunConfig(
             name="sweep",
-            storage_path=place.path,
-            storage_filesystem=None if place.local is not None else place.filesystem,
+            storage_path=folder.path,
+            storage_filesystem=None if folder.local is not None else folder.filesystem,
             callbacks=[sweep_driver],
             stop=sweep_driver,
             failure_config=ray.tune.FailureConfig(max_failures=sweep.budget.retries),
-            # There is nothing to say of a trial that ended; one that failed may have no checkpoint at all.
+            # A trial that failed may have no checkpoint at all.
             checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    # At the end Ray Tune reads its own files of errors again. A disk that filled up holds half of one; our records, and
-    # what their writing raised, say more.
+    # At the end Ray Tune reads its own error files again, and on a full disk one may be cut off. Our records, and the
+    # error raised while they were written, say more.
     try:
         with contextlib.suppress(UnpicklingError, EOFError):
             tuner.fit()

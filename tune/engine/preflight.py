@@ -1,4 +1,4 @@
-"""What can be said of a sweep, and of one trial's settings, before anything starts; needs no Ray."""
+"""Checks of a sweep and of a trial's settings before anything starts. They need no Ray."""
 
 import secrets
 import tempfile
@@ -18,23 +18,23 @@ from tune.sweep.sweep import Sweep
 
 
 def check_sweep(sweep: Sweep) -> Rungs:
-    """See that a sweep can be done, as far as that can be said without a cluster; where its last stage reports.
+    """Check everything that can be checked without a cluster; return the report points of the last stage.
 
     Raises:
         InputError: the scheduler, the data, the settings or the encoders do not fit.
     """
     check_scheduler(sweep)
-    there: dict[str, Path] = {} if sweep.encoders is None else {"encoders": sweep.encoders}
+    existing: dict[str, Path] = {} if sweep.encoders is None else {"encoders": sweep.encoders}
     job = None
-    nowhere = Path(tempfile.gettempdir()) / f"objgan-{secrets.token_hex(8)}"
-    for place, stage in enumerate(sweep.stages):
+    unused = Path(tempfile.gettempdir()) / f"objgan-{secrets.token_hex(8)}"
+    for index, stage in enumerate(sweep.stages):
         needs = needed_stages(sweep.config, stage)
-        lacking = [need for need in needs if need not in there and need not in sweep.stages[:place]]
+        lacking = [need for need in needs if need not in existing and need not in sweep.stages[:index]]
         if lacking:
             raise InputError(f"stage {stage} needs {lacking[0]}: give --encoders DIR, or sweep over {lacking[0]}, too")
-        # What earlier stages of the sweep will leave is not there yet.
-        given = {need: there[need] for need in needs if need not in sweep.stages[:place]}
-        job = TrainJob(stage, sweep.config, sweep.data, nowhere, given)
+        # Checkpoints of earlier stages of the sweep do not exist yet.
+        given = {need: existing[need] for need in needs if need not in sweep.stages[:index]}
+        job = TrainJob(stage, sweep.config, sweep.data, unused, given)
         check_job(job)
     if job is None:
         raise InputError("a sweep has at least one stage")
@@ -45,8 +45,8 @@ def trial_settings(sweep: Sweep, settings: Mapping[str, Any]) -> Config:
     """A trial's tree of settings, checked against data and encoders.
 
     Raises:
-        SettingsRefused: the trial's own settings are at fault.
-        InputError: the sweep's data or encoders are, which were whole when it began.
+        SettingsRefused: the trial's own settings are refused.
+        InputError: the sweep's data or encoders are refused; they were accepted when it began.
     """
     try:
         config = with_settings(sweep.config, settings)

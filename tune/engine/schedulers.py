@@ -1,4 +1,4 @@
-"""Schedulers that end trials early or change their settings, told at the start what earlier processes saw."""
+"""Schedulers that stop trials early or change their settings. They take in the reports of earlier processes."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from tune.sweep.sweep import Goal, Sweep
 from tune.sweep.trial_store import ENDED
 
 REDUCTION = 3
-"""ASHA lets the best of so many go on at each rung."""
+"""At each rung, ASHA continues the best of this many trials."""
 _CONTINUE, _PAUSE = ray.tune.schedulers.TrialScheduler.CONTINUE, ray.tune.schedulers.TrialScheduler.PAUSE
 _FIXED_RATES = ("cooldown", "ema_decay")
-_PAUSED = "the scheduler pauses it"
+_PAUSED = "paused by the scheduler"
 
 
 @dataclass(frozen=True)
 class Rungs:
-    """Where the last stage reports: after every `every` steps of `steps`."""
+    """Report points of the last stage: after every `every` steps of `steps`."""
 
     every: int
     steps: int
@@ -32,10 +32,10 @@ def make_scheduler(sweep: Sweep, rungs: Rungs, past: Iterable[Trial], stop_reque
     """Ray Tune's scheduler.
 
     Args:
-        sweep: says which
+        sweep: names the scheduler
         rungs: the stage's report points
-        past: trials of earlier processes; those that ended count as if they had been seen, the others when they go on
-        desk: hears of trials that are paused
+        past: trials of earlier processes; ended ones are taken in at once, the others when they resume
+        stop_requests: actor that receives a request for each paused trial
     """
     rows = {row.id: row for row in past}
     if sweep.scheduler == "asha":
@@ -54,32 +54,32 @@ def make_scheduler(sweep: Sweep, rungs: Rungs, past: Iterable[Trial], stop_reque
 
 
 def check_scheduler(sweep: Sweep) -> None:
-    """See that the scheduler can do with the space what it is to do.
+    """Check that the scheduler can work with the space.
 
     Raises:
-        InputError: population-based training with a setting that cannot change within a run, or of several stages.
+        InputError: population-based training of several stages, or with a setting that cannot change during a run.
     """
     if sweep.scheduler != "pbt":
         return
     if len(sweep.stages) > 1:
-        raise InputError(f"--scheduler pbt takes one stage, not {' and '.join(sweep.stages)}: weights of the earlier "
-                         f"ones would not fit those that are taken over")  # fmt: skip
+        raise InputError(f"--scheduler pbt takes one stage, not {' and '.join(sweep.stages)}: weights that are taken "
+                         f"over would not fit those of the earlier stages")  # fmt: skip
     if sweep.search != "random":
-        raise InputError(f"--search {sweep.search}: --scheduler pbt changes settings itself and begins at random: "
-                         f"leave --search out")  # fmt: skip
+        raise InputError(f"--search {sweep.search}: --scheduler pbt changes settings itself and starts at random: "
+                         f"leave out --search")  # fmt: skip
     if sweep.budget.trials < 2:
-        raise InputError("--trials 1: a population has at least two")
+        raise InputError("--trials 1: a population has at least two trials")
     for name, knob in sweep.space.knobs.items():
         if fault := _fixed(name, knob, sweep.stage):
-            raise InputError(f"--scheduler pbt: {name} cannot change while a run goes on ({fault}): take it out of "
+            raise InputError(f"--scheduler pbt: {name} cannot change during a run ({fault}): remove it from "
                              f"the space, or use another scheduler")  # fmt: skip
 
 
 class _Remembering:
-    """Points that another process has seen are recorded in the scheduler, with no decision on them."""
+    """Reports of earlier processes are recorded in the scheduler, without decisions on them."""
 
     def remember(self, rows: Mapping[str, Trial], goal: Goal) -> None:
-        """Take in trials that ended; the others are taken in when Ray Tune adds them."""
+        """Record ended trials; the others are recorded when Ray Tune adds them."""
         self._rows, self._goal = dict(rows), goal
         for row in sorted(rows.values(), key=lambda row: row.number):
             if row.state in ENDED:
@@ -90,12 +90,12 @@ class _Remembering:
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Called by Ray Tune."""
         super().on_trial_add(tune_controller, trial)  # type: ignore[misc]
-        # Once: a trial that is retried is added again.
+        # Only once: Ray Tune adds a retried trial again.
         if row := self._rows.pop(trial.config["job"]["trial"], None):
             self._replay(trial, row)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Called by Ray Tune; a trial that failed has no measure to compare."""
+        """Called by Ray Tune; a trial that failed has no value to compare."""
         if "goal" in result:
             super().on_trial_complete(tune_controller, trial, result)  # type: ignore[misc]
 
@@ -107,29 +107,29 @@ class _Remembering:
                 self._forget(trial)
 
     def _forget(self, trial: Any) -> None:
-        """A decision on what was told before is none."""
+        """Undo a decision on an earlier report."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class Asha(_Remembering, ray.tune.schedulers.AsyncHyperBandScheduler):
-    """Asynchronous successive halving (Li et al. 2020): of every three trials at a rung, the best goes on."""
+    """Asynchronous successive halving (Li et al. 2020): of every three trials at a rung, the best continues."""
 
 
 class Median(_Remembering, ray.tune.schedulers.MedianStoppingRule):
-    """Ends a trial whose best is worse than the median of the others' means so far (Golovin et al. 2017)."""
+    """Stops a trial whose best is worse than the median of the others' means so far (Golovin et al. 2017)."""
 
     def _forget(self, trial: Any) -> None:
         self._stopped_trials.discard(trial)
 
     def _on_insufficient_samples(self, tune_controller: Any, trial: Any, time: float) -> Any:
-        # Ray's would pause it in favour of a waiting one, which costs a start of all workers and gains nothing.
+        # Ray's rule would pause the trial for a waiting one: all workers would start again, for nothing.
         return _CONTINUE
 
 
 class Population(ray.tune.schedulers.PopulationBasedTraining):
-    """Population-based training (Jaderberg et al. 2017): the worst quarter goes on from weights of the best one.
+    """Population-based training (Jaderberg et al. 2017): the worst quarter continues from weights of the best one.
 
     New values stay within the ranges of the space.
     """
@@ -154,9 +154,9 @@ class Population(ray.tune.schedulers.PopulationBasedTraining):
         """Called by Ray Tune."""
         super().on_trial_add(tune_controller, trial)
         row = self._rows.get(trial.config["job"]["trial"])
-        told = [p for p in row.points if self._goal.metric in p.measures] if row else []
-        if told:
-            state, last = self._trial_state[trial], told[-1]
+        points = [point for point in row.points if self._goal.metric in point.measures] if row else []
+        if points:
+            state, last = self._trial_state[trial], points[-1]
             state.last_score = self._metric_op * last.measures[self._goal.metric]
             state.last_train_time = state.last_perturbation_time = last.step
 
@@ -184,20 +184,24 @@ class Population(ray.tune.schedulers.PopulationBasedTraining):
 
 
 class _StandIn:
-    """A trial of an earlier process: schedulers ask for no more than its name."""
+    """A trial of an earlier process, of which schedulers only use the id."""
 
     def __init__(self, name: str) -> None:
         self.trial_id = name
 
 
 def _fixed(name: str, knob: Knob, stage: str) -> str | None:
-    """Why a setting cannot change from one step to the next; None: it can."""
+    """Why a setting cannot change between steps; None: it can."""
     last = name.rsplit(".", 1)[-1]
     if not name.startswith(f"{stage}.training.") or last in _FIXED_RATES:
-        return "it shapes networks, data or the whole length of the run"
+        return "it determines networks, data or the length of the run"
     values = knob.values if knob.kind == "choice" else (knob.low,)
     if knob.kind == "integer" or not all(isinstance(value, int | float) for value in values):
-        return "rates and weights of losses can"
+        return "only learning rates and loss weights can"
     if any(isinstance(value, bool) or value == 0 for value in values):
-        return "where it is 0 the stage has other networks"
-    return None if last.endswith(("lr", "weight", "clip", "decay", "floor")) else "rates and weights of losses can"
+        return "at 0 the stage has other networks"
+    return (
+        None
+        if last.endswith(("lr", "weight", "clip", "decay", "floor"))
+        else "only learning rates and loss weights can"
+    )

@@ -1,7 +1,7 @@
-"""Which settings the next trial tries: a function of the sweep's seed and of what earlier trials found, and no state.
+"""The settings of the next trial: a function of the sweep's seed and of earlier trials, without state.
 
-So a resumed sweep needs nothing but the rows of its trials, and with `random` the settings of trial 7 are the same
-whatever happened before.
+A resumed sweep therefore needs only the rows of its trials. With `random`, the settings of trial 7 depend on nothing
+else.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from tune.sweep.results import Trial
 from tune.sweep.sweep import Goal, Sweep
 
 _LEAST_TRIALS = 5
-"""Trials that Optuna's sampler wants to see before it models anything; until then it draws at random."""
+"""Optuna's sampler draws this many trials at random before it models anything."""
 
 
 def suggest(sweep: Sweep, number: int, rows: Iterable[Trial]) -> dict[str, Any]:
@@ -29,12 +29,12 @@ def suggest(sweep: Sweep, number: int, rows: Iterable[Trial]) -> dict[str, Any]:
 
 
 def draw(space: Space, seed: int, number: int) -> dict[str, Any]:
-    """Settings at random. Each knob has a stream of its own: another knob more changes nothing."""
+    """Random settings. Each knob has its own stream of numbers, so a further knob does not change them."""
     return {name: _draw(knob, random.Random(_seed(seed, number, name))) for name, knob in sorted(space.knobs.items())}
 
 
 def domain(knob: Knob) -> Any:
-    """A knob as Ray Tune knows it."""
+    """A knob as Ray Tune's distribution."""
     if knob.kind == "choice":
         return ray.tune.choice(list(knob.values))
     if knob.kind == "integer":
@@ -43,7 +43,7 @@ def domain(knob: Knob) -> Any:
 
 
 class Suggestions(ray.tune.search.Searcher):
-    """Ray Tune's side of it: hands out the trials of `queue`, then new ones of `make` until that says None."""
+    """Ray Tune's searcher: returns the trials of `queue`, then new ones of `make` until that returns None."""
 
     def __init__(self, queue: Sequence[dict[str, Any]], make: Callable[[], dict[str, Any] | None], goal: Goal) -> None:
         super().__init__(metric="goal", mode=goal.mode)
@@ -55,13 +55,13 @@ class Suggestions(ray.tune.search.Searcher):
         return ray.tune.search.Searcher.FINISHED if config is None else {"job": config}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """The rows know already."""
+        """Nothing to do: the rows record it."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the rows are all there is."""
+        """Nothing to do: the rows are the only state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing."""
+        """Nothing to do."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -90,12 +90,15 @@ def _ask_optuna(sweep: Sweep, number: int, rows: Sequence[Trial]) -> dict[str, A
     knobs = sweep.space.knobs
     distributions = {name: _distribution(knob) for name, knob in sorted(knobs.items())}
     for row in rows:
-        study.add_trial(_told(row, sweep, distributions))
-    asked = study.ask(distributions)
-    return {name: _value(knobs[name], asked.params[name]) for name in distributions}
+        study.add_trial(_past_trial(row, sweep, distributions))
+    params = study.ask(distributions).params
+    return {
+        name: knob.values[params[name]] if knob.kind == "choice" else params[name]
+        for name, knob in sorted(knobs.items())
+    }
 
 
-def _told(row: Trial, sweep: Sweep, distributions: Mapping[str, Any]) -> Any:
+def _past_trial(row: Trial, sweep: Sweep, distributions: Mapping[str, Any]) -> Any:
     import optuna
 
     best = row.best(sweep.goal.metric, sweep.goal.mode)
@@ -105,31 +108,20 @@ def _told(row: Trial, sweep: Sweep, distributions: Mapping[str, Any]) -> Any:
         state, value = optuna.trial.TrialState.FAIL, None
     elif row.state not in ("finished", "stopped"):
         state, value = optuna.trial.TrialState.RUNNING, None
-    return optuna.trial.create_trial(
-        state=state,
-        value=value,
-        params={name: _parameter(sweep.space.knobs[name], row.settings[name]) for name in distributions},
-        distributions=dict(distributions),
-    )
+    knobs, params = sweep.space.knobs, {name: row.settings[name] for name in distributions}
+    params |= {name: knobs[name].values.index(params[name]) for name in params if knobs[name].kind == "choice"}
+    return optuna.trial.create_trial(state=state, value=value, params=params, distributions=dict(distributions))
 
 
 def _distribution(knob: Knob) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if knob.kind == "choice":
-        # By place: Optuna takes neither lists nor two names for one thing.
+        # By index: Optuna does not distinguish 1 from true.
         return CategoricalDistribution(tuple(range(len(knob.values))))
     if knob.kind == "integer":
         return IntDistribution(int(knob.low), int(knob.high))
     return FloatDistribution(knob.low, knob.high, log=knob.kind == "log_uniform")
-
-
-def _parameter(knob: Knob, value: Any) -> Any:
-    return knob.values.index(value) if knob.kind == "choice" else value
-
-
-def _value(knob: Knob, parameter: Any) -> Any:
-    return knob.values[parameter] if knob.kind == "choice" else parameter
 
 
 def _seed(seed: int, number: int, name: str) -> int:

@@ -1,8 +1,8 @@
 """A trial: a Ray Tune trainable whose thread runs ordinary training, stage by stage.
 
-A class, not a function: Ray Tune ends a function without waiting for the training that it began, whose workers then
-hold their CPUs for a while, or for ever. This one sees its training end, with a checkpoint, before the process is
-given the next trial.
+It is a class, not a function: Ray Tune ends a function without waiting for the training that it started, and the
+workers of that training then hold their CPUs, possibly for ever. The class waits until its training has ended with a
+checkpoint before its process takes the next trial.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import queue
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +38,23 @@ from tune.sweep.sweep import Sweep
 from tune.sweep.tracking import trial_run
 
 _POINTER = "pointer.json"
-_LEAVE_S = 60.0
-_DESK_S = 10.0
-
-_LISTEN_S = 0.3
+_POINT = [field.name for field in fields(Point)]
+_STOP_S = 60.0
+"""Seconds to wait for the end of a training."""
+_ACTOR_S = 10.0
+"""Seconds to wait for an answer of the actor."""
+_POLL_S = 0.3
+"""Seconds between two questions to the actor."""
 _LEASE_S = 120.0
-"""Seconds that a trial waits for the run of a driver that has just died."""
+"""Seconds that a trial waits for a run whose driver has just died."""
 
 
 @dataclass(frozen=True)
 class TrialArgs:
-    """What a sweep's driver gives to the processes of its trials.
+    """Arguments of a sweep's driver to the processes of its trials.
 
-    desk:    actor where it leaves word for them
-    threads: torch threads of a worker; 0: as the settings say
+    stop_requests: the actor of `tune.engine.driver.StopRequests`
+    threads:       torch threads of a worker; 0: as the settings say
     """
 
     sweep: Sweep
@@ -62,13 +65,13 @@ class TrialArgs:
 class SweepTrial(ray.tune.Trainable):
     """A step is one report: held-out measures of a checkpoint of the last stage, once that checkpoint is durable.
 
-    Its configuration: `job`, with `trial`, `number`, `settings` and `told`, the last step that the sweep knows of. Its
-    checkpoints for Ray Tune hold no weights, but say where these are: that is all that population-based training has
-    to pass on.
+    Its configuration: `job`, with `trial`, `number`, `settings` and `reported`, the last step that the sweep has
+    recorded. Its checkpoints for Ray Tune hold no weights but a pointer to them, which is all that population-based
+    training has to pass on.
     """
 
     def setup(self, config: dict[str, Any], trial_args: TrialArgs) -> None:
-        """Called by Ray Tune once for a process."""
+        """Called by Ray Tune once per process."""
         _pass_on_address()
         self._trial_args = trial_args
         self._work: TrialWork | None = None
@@ -76,8 +79,8 @@ class SweepTrial(ray.tune.Trainable):
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """The process is to do another trial, or the same one with other settings."""
-        self._leave("another trial begins here")
+        """Called by Ray Tune: the process takes another trial, or the same one with other settings."""
+        self._end_work("the process takes another trial")
         self._begin(new_config)
         return True
 
@@ -85,58 +88,55 @@ class SweepTrial(ray.tune.Trainable):
         """Train up to the next report.
 
         Raises:
-            TrialCrashed: infrastructure failed, and Ray Tune is to try again. This process then ends, and with it all
+            TrialCrashed: an infrastructure failure, which Ray Tune retries. This process then ends, and with it all
                 that may still wait or hang in it.
         """
         try:
             return self._next()
         except Exception as error:
-            ray.get(self._trial_args.stop_requests.crash.remote(self._trial["trial"], line_of(error)), timeout=_DESK_S)
+            ray.get(self._trial_args.stop_requests.crash.remote(self._trial["trial"], line_of(error)), timeout=_ACTOR_S)
             raise
 
     def _next(self) -> dict[str, Any]:
         if self._work is None:
-            trial_args = self._trial_args
-            if reason := ray.get(trial_args.stop_requests.begin.remote(self._trial["trial"])):
-                return {"step": 0, "done": True, "told": {"state": "interrupted", "error": None, "reason": reason}}
-            work = TrialWork(
-                trial_args.sweep, trial_args.stop_requests, trial_args.threads, self._trial, self._lineage()
-            )
+            if reason := ray.get(self._trial_args.stop_requests.begin.remote(self._trial["trial"])):
+                return {"step": 0, "done": True, "row": {"state": "interrupted", "error": None, "reason": reason}}
+            work = TrialWork(self._trial_args, self._trial, self._lineage())
             work.start()
             self._work = work
         return self._work.next()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Say where the weights of the last report are, and have them stay there."""
+        """Write where the weights of the last report are, and keep these from being deleted."""
         assert self._work is not None
         Path(checkpoint_dir, _POINTER).write_text(json.dumps(self._work.pointer()))
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Where to go on: at the trial's own weights, or at those of a donor."""
+        """Read where to resume: from the trial's own weights, or from those of a donor."""
         self._pointer = json.loads(Path(checkpoint, _POINTER).read_text())
 
     def cleanup(self) -> None:
-        """The process ends."""
-        self._leave("the trial was ended")
+        """Called by Ray Tune at the end of the process."""
+        self._end_work("the trial's process ends")
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._trial = dict(config["job"])
         self._work, self._pointer = None, None
 
     def _lineage(self) -> CheckpointLineage:
-        """The trial's segments, with a new one where a donor's weights are to be taken over."""
+        """The trial's segments, with a new one if a donor's weights have to be taken over."""
         sweep, pointer = self._trial_args.sweep, self._pointer
-        lineage = CheckpointLineage(_storage(sweep), self._trial["trial"], sweep.stage)
+        lineage = CheckpointLineage(sweep.store(), self._trial["trial"], sweep.stage)
         if pointer is not None and pointer["trial"] != self._trial["trial"]:
             lineage.take_over(pointer, self._trial["settings"])
         if pointer is not None:
-            self._trial["told"] = pointer["step"]
+            self._trial["reported"] = pointer["step"]
         return lineage
 
-    def _leave(self, reason: str) -> None:
+    def _end_work(self, reason: str) -> None:
         if self._work is not None:
             self._work.stop(reason)
-            self._work.join(_LEAVE_S)
+            self._work.join(_STOP_S)
             self._work = None
 
 
@@ -149,36 +149,28 @@ def _pass_on_address() -> None:
     ray.train.v2._internal.constants.ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
 
 
-def _storage(sweep: Sweep) -> Storage:
-    return sweep.store()
-
-
 class TrialWork(threading.Thread):
-    """Trains; `next` hands out reports in order. It is its runs' `ReportListener`."""
+    """Trains; `next` returns its reports in order. It is the `ReportListener` of its runs."""
 
-    def __init__(
-        self, sweep: Sweep, stop_requests: Any, threads: int, trial: dict[str, Any], lineage: CheckpointLineage
-    ) -> None:
+    def __init__(self, trial_args: TrialArgs, trial: dict[str, Any], lineage: CheckpointLineage) -> None:
         super().__init__(name="trial", daemon=True)
-        self._sweep, self._stop_requests, self._lineage = sweep, stop_requests, lineage
+        self._sweep, self._trial_args, self._lineage = trial_args.sweep, trial_args, lineage
         self._trial, self._settings = trial, lineage.settings or trial["settings"]
-        self._threads = threads
-        self._store = sweep.store()
-        self._measured = TrialLog(self._store, trial["trial"], lineage)
+        self._trial_log = TrialLog(self._sweep.store(), trial["trial"], lineage)
         self._reports: queue.Queue[dict[str, Any] | TrialCrashed] = queue.Queue()
         self._reason: str | None = None
         self._error: Exception | None = None
-        self._listened, self._stage, self._logged = 0.0, "", 0
+        self._asked_at, self._stage, self._logged = 0.0, "", 0
         self._waiting: dict[int, dict[str, float]] = {}
         self._final: dict[str, Any] | None = None
         self._steps = 0
         self._last: dict[str, Any] = {}
 
     def next(self) -> dict[str, Any]:
-        """The next report, when there is one; `done` in the last.
+        """Wait for the next report; the last one has `done`.
 
         Raises:
-            TrialCrashed: there is none, because infrastructure failed.
+            TrialCrashed: an infrastructure failure ended the training.
         """
         report = self._reports.get()
         if isinstance(report, TrialCrashed):
@@ -187,14 +179,14 @@ class TrialWork(threading.Thread):
         return report
 
     def stop(self, reason: str) -> None:
-        """Have the training leave a checkpoint and end, soon."""
+        """Request that the training saves a checkpoint and stops."""
         self._reason = self._reason or reason
 
     def pointer(self) -> dict[str, Any]:
-        """Where the weights of the last report are; they stay there."""
-        point = self._measured.at(int(self._last["step"]))
+        """Where the weights of the last report are. They are kept from being deleted."""
+        point = self._trial_log.at(int(self._last["step"]))
         if point["segment"] == self._lineage.current:
-            self._measured.pin(self._sweep, point["name"])
+            self._trial_log.pin(self._sweep, point["name"])
         place = {name: point[name] for name in ("segment", "name", "step")}
         return {"trial": self._trial["trial"], **place}
 
@@ -202,7 +194,7 @@ class TrialWork(threading.Thread):
         """An event of the run: see `pipelines.training.supervisor.ReportListener`."""
         match event:
             case Logged(step=step, values=values):
-                self._measured.trained(values["seconds_per_step"] * max(0, step - self._logged))
+                self._trial_log.trained(values["seconds_per_step"] * max(0, step - self._logged))
                 self._logged = step
             case Began(step=step):
                 self._logged = step
@@ -214,11 +206,11 @@ class TrialWork(threading.Thread):
                     self._take(step, checkpoint, waiting)
 
     def wish(self) -> str | None:
-        """Why the run is to stop: this process is told to, or the sweep's driver left word."""
-        if self._reason is None and time.monotonic() - self._listened > _LISTEN_S:
-            self._listened = time.monotonic()
-            with contextlib.suppress(ray.exceptions.RayError):  # the driver is gone, and this process soon will be
-                self._reason = ray.get(self._stop_requests.wish.remote(self._trial["trial"]), timeout=10)
+        """Why the run has to stop: its process or the sweep's driver requested it; None: it does not."""
+        if self._reason is None and time.monotonic() - self._asked_at > _POLL_S:
+            self._asked_at, actor = time.monotonic(), self._trial_args.stop_requests
+            with contextlib.suppress(ray.exceptions.RayError):  # the driver has died, and this process ends soon
+                self._reason = ray.get(actor.reason.remote(self._trial["trial"]), timeout=_ACTOR_S)
         return self._reason
 
     def run(self) -> None:
@@ -227,7 +219,7 @@ class TrialWork(threading.Thread):
             caught: BaseException | None = None
             try:
                 self._train(Path(scratch))
-            except BaseException as error:  # a trial's error must not end the others
+            except BaseException as error:  # the error of a trial must not end the others
                 caught = error
             cause = self._error or caught
             state, line = end_of(cause), "" if cause is None else line_of(cause)
@@ -238,11 +230,10 @@ class TrialWork(threading.Thread):
 
     def _train(self, scratch: Path) -> None:
         sweep, config = self._sweep, self._config()
-        self._recover(TrainJob(sweep.stage, config, sweep.data, scratch / "look"))
+        self._recover(TrainJob(sweep.stage, config, sweep.data, scratch / "check"))
         done: dict[str, Path] = {} if sweep.encoders is None else {"encoders": sweep.encoders}
         for stage in sweep.stages:
-            self._stage, self._logged = stage, 0
-            self._waiting = {}
+            self._stage, self._logged, self._waiting = stage, 0, {}
             store = self._lineage.run(stage)
             job = TrainJob(
                 stage,
@@ -264,72 +255,65 @@ class TrialWork(threading.Thread):
 
     def _config(self) -> Config:
         config = trial_settings(self._sweep, self._settings)
-        if not self._threads:
-            return config
-        return config.model_copy(update={"compute": config.compute.model_copy(update={"threads": self._threads})})
+        compute = config.compute.model_copy(update={"threads": self._trial_args.threads or config.compute.threads})
+        return config.model_copy(update={"compute": compute})
 
     def _recover(self, job: TrainJob) -> None:
-        """Reports of an earlier process that the sweep may not have heard of."""
+        """Report what an earlier process measured, if the sweep has not recorded it."""
         self._steps = job.total_steps(len(job.reader("train")))
         training, stage = job.training, self._sweep.stage
-        there = CheckpointStore(self._lineage.run(stage), training.keep_checkpoints, stage_class(stage).objective)
-        self._measured.recover(there, self._settings, self._sweep.goal.metric)
-        for place, point in enumerate(self._measured.points):
-            if point["step"] > self._trial["told"]:
-                self._report(place)
+        checkpoints = CheckpointStore(self._lineage.run(stage), training.keep_checkpoints, stage_class(stage).objective)
+        self._trial_log.recover(checkpoints, self._settings, self._sweep.goal.metric)
+        for index, point in enumerate(self._trial_log.points):
+            if point["step"] > self._trial["reported"]:
+                self._report(index)
 
     def _take(self, step: int, name: str, measures: dict[str, float]) -> None:
-        """A measured checkpoint is durable."""
+        """Record and report a measured checkpoint that is durable."""
         goal = self._sweep.goal.metric
         value = measures.get(goal, math.nan)
         if not math.isfinite(value):
             if goal in measures:
                 self._error = FloatingPointError(f"{goal} is {value} at step {step}")
             else:
-                self._error = SettingsRefused(
-                    f"{goal} was not measured at step {step}; there are {', '.join(measures)}"
-                )
+                self._error = SettingsRefused(f"{goal} was not measured at step {step}, only {', '.join(measures)}")
             self.stop(str(self._error))
             return
-        if not self._measured.add(step, name, measures, self._settings):
+        if not self._trial_log.add(step, name, measures, self._settings):
             return
         if stage_class(self._sweep.stage).objective[0] != goal:
-            self._measured.pin(self._sweep)
-        self._report(len(self._measured.points) - 1)
+            self._trial_log.pin(self._sweep)
+        self._report(len(self._trial_log.points) - 1)
 
-    def _report(self, place: int) -> None:
-        points = self._measured.points[: place + 1]
-        told = points[-1]
-        value = told["measures"][self._sweep.goal.metric]
-        report = {"step": told["step"], "goal": value, "done": False, "told": self._told(points)}
-        if told["step"] < self._steps:
+    def _report(self, index: int) -> None:
+        points = self._trial_log.points[: index + 1]
+        step, value = points[-1]["step"], points[-1]["measures"][self._sweep.goal.metric]
+        report = {"step": step, "goal": value, "done": False, "row": self._row(points)}
+        if step < self._steps:
             self._reports.put(report)
         else:
-            # Whoever hears of the last step may take the trial for finished: first its run has to be.
+            # A trial that has reported its last step counts as finished, so its run has to end first.
             self._final = report
 
     def _end(self, state: str, error: str | None = None) -> None:
-        """The last report; where training is done it goes with the last measures."""
-        points = self._measured.points
-        told = {**self._told(points), "state": state, "error": error}
+        """The last report. After the last step, it contains the last measures."""
+        points = self._trial_log.points
+        row = {**self._row(points), "state": state, "error": error}
         step = points[-1]["step"] if points else 0
-        self._reports.put({**(self._final or {"step": step}), "done": True, "told": told})
+        self._reports.put({**(self._final or {"step": step}), "done": True, "row": row})
 
-    def _told(self, points: list[dict[str, Any]]) -> dict[str, Any]:
-        best = self._measured.best(self._sweep, points)
+    def _row(self, points: list[dict[str, Any]]) -> dict[str, Any]:
+        """What the report changes in the trial's row."""
+        best = self._trial_log.best(self._sweep, points)
         return {
-            "points": [asdict(_point(point)) for point in points],
+            "points": [{name: point[name] for name in _POINT} for point in points],
             "checkpoint": None if best is None else best["name"],
             "segment": 0 if best is None else best["segment"],
             "donors": self._lineage.donors,
-            "seconds": self._measured.seconds,
-            "training_s": self._measured.training_s,
+            "seconds": self._trial_log.seconds,
+            "training_s": self._trial_log.training_s,
         }
 
 
-def _point(facts: dict[str, Any]) -> Point:
-    return Point(facts["step"], facts["seconds"], facts["measures"], facts["settings"])
-
-
 def _quiet(text: str) -> None:
-    """A trial's process has no terminal: its numbers are in its row."""
+    """Logs nothing: a trial's measures are in its row."""

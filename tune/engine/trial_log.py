@@ -1,4 +1,4 @@
-"""What a trial has measured, in its own file: written as soon as a checkpoint is durable, whoever is listening."""
+"""The measures of a trial in its own file, which is written as soon as a checkpoint is durable."""
 
 import json
 import math
@@ -18,16 +18,16 @@ _POINTERS = 2
 
 
 class TrialLog:
-    """Points of one trial: step, seconds, measures, settings, and where the checkpoint is (segment and name).
+    """Points of one trial: step, seconds, measures, settings, and the checkpoint's segment and name.
 
     seconds:    since the trial began, over all its processes
-    training_s: of these, inside training steps
+    training_s: the part of them inside training steps
     """
 
     def __init__(self, store: Storage, trial: str, lineage: CheckpointLineage) -> None:
         self._store, self._name, self._lineage = store, f"{TRIALS}/{trial}/{_FILE}", lineage
         facts = store.json(self._name) or {}
-        # Weights that a take-over threw away lead nowhere.
+        # Points of weights that a take-over discarded are dropped.
         self.points: list[dict[str, Any]] = [
             point
             for point in facts.get("points", [])
@@ -36,7 +36,7 @@ class TrialLog:
         self.training_s = float(facts.get("training_s", 0.0))
         self._before, self._began = float(facts.get("seconds", 0.0)), time.monotonic()
         self._pointers: list[str] = []
-        # The trial's thread adds; Ray Tune's asks.
+        # The trial's thread adds points, Ray Tune's thread reads them.
         self._lock = threading.Lock()
 
     @property
@@ -45,23 +45,23 @@ class TrialLog:
         return self._before + time.monotonic() - self._began
 
     def trained(self, seconds: float) -> None:
-        """Time was spent inside steps."""
+        """Add time inside training steps."""
         self.training_s += seconds
 
     def add(self, step: int, name: str, measures: dict[str, float], settings: dict[str, Any]) -> bool:
-        """A checkpoint was measured and is durable; False: it was known."""
+        """Add a measured, durable checkpoint; False: it was added before."""
         with self._lock:
             if any(point["step"] == step for point in self.points):
                 return False
             point = {"step": step, "seconds": self.seconds, "measures": measures, "settings": settings}
             self.points.append({**point, "segment": self._lineage.current, "name": name})
-            self.points.sort(key=lambda one: one["step"])
+            self.points.sort(key=lambda point: point["step"])
             facts = {"seconds": self.seconds, "training_s": self.training_s, "points": self.points}
             self._store.write(self._name, json.dumps(facts) + "\n")
             return True
 
     def recover(self, checkpoints: CheckpointStore, settings: dict[str, Any], goal: str) -> None:
-        """Measures of checkpoints that were committed just before an earlier process died."""
+        """Add checkpoints that were committed just before an earlier process died."""
         begins = self._lineage.begins if self._lineage.current else -1
         for name in checkpoints.names():
             step, measures = int(name.rsplit("_", 1)[-1]), checkpoints.measures(name)
@@ -74,23 +74,16 @@ class TrialLog:
             return next(point for point in self.points if point["step"] == step)
 
     def best(self, sweep: Sweep, points: list[dict[str, Any]]) -> dict[str, Any] | None:
-        """Of some points the best by the sweep's goal, the earliest of equal ones."""
-        goal, best = sweep.goal, None
-        for point in points:
-            if best is None or goal.better(point["measures"][goal.metric], best["measures"][goal.metric]):
-                best = point
-        return best
+        """The best of some points by the sweep's goal; of equal ones the earliest."""
+        goal, sign = sweep.goal, 1 if sweep.goal.mode == "max" else -1
+        return max(points, key=lambda point: sign * point["measures"][goal.metric], default=None)
 
     def pin(self, sweep: Sweep, pointer: str | None = None) -> None:
-        """Keep the best checkpoint by the sweep's goal, and those that others were last pointed to."""
+        """Keep the best checkpoint by the sweep's goal, and the last ones that pointers name."""
         with self._lock:
             if pointer is not None:
                 self._pointers = [*[name for name in self._pointers if name != pointer], pointer][-_POINTERS:]
-            now = self._lineage.current
-            best = self.best(sweep, [point for point in self.points if point["segment"] == now])
+            current = self._lineage.current
+            best = self.best(sweep, [point for point in self.points if point["segment"] == current])
             names = {*self._pointers, *([] if best is None else [best["name"]])}
-            _checkpoints(self._lineage.run(sweep.stage), sweep.stage).pin(*names)
-
-
-def _checkpoints(storage: Storage, stage: str) -> CheckpointStore:
-    return CheckpointStore(storage, 1, stage_class(stage).objective)
+            CheckpointStore(self._lineage.run(sweep.stage), 1, stage_class(sweep.stage).objective).pin(*names)

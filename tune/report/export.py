@@ -1,4 +1,4 @@
-"""A trial's settings as a recipe file: a complete tree that `--config` reads."""
+"""A trial's settings as a recipe file: a complete tree for `--config`."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,44 +15,44 @@ from tune.sweep.sweep import Sweep
 
 
 def best_trial(sweep: Sweep, result: SweepResult) -> Trial:
-    """The trial with the best measure.
+    """The trial with the best value of the goal's metric.
 
     Raises:
-        InputError: no trial has one.
+        InputError: no trial has a value.
     """
     best = result.best(sweep.goal.metric, sweep.goal.mode)
     if best is None:
-        raise InputError(f"{sweep.run}: no trial has told {sweep.goal.metric}, so there is no best one")
+        raise InputError(f"{sweep.run}: no trial has reported {sweep.goal.metric}, so there is no best trial")
     return best
 
 
 def trial_config(sweep: Sweep, trial: Trial) -> Config:
-    """All settings of a trial; of one whose settings changed over time, those in force at its best report."""
+    """All settings of a trial, in force at its best report."""
     return with_settings(sweep.config, settings_of(sweep, trial))
 
 
 def recipe_text(sweep: Sweep, trial: Trial) -> str:
-    """The recipe file: where it comes from as comments, then the whole tree."""
+    """The content of the recipe file: its origin as comments, then the whole tree."""
     point = trial.best(sweep.goal.metric, sweep.goal.mode)
-    told = (
+    value = (
         "" if point is None else f", {sweep.goal.metric} {point.measures[sweep.goal.metric]:.6g} at step {point.step}"
     )
     lines = [
-        f"Best of sweep {sweep.run}: trial {trial.number} ({trial.id}){told}.",
+        f"Best of sweep {sweep.run}: trial {trial.number} ({trial.id}){value}.",
         f"Written {datetime.now(UTC):%Y-%m-%d}; over recipe {sweep.config.recipe}:",
         *(f"  {name}: {text(value)}" for name, value in settings_of(sweep, trial).items()),
         f"Use it with --recipe {sweep.config.recipe} --config FILE: it holds every setting.",
     ]
     if trial.donors:
-        lines.append("Its settings changed while it trained; these are the ones in force at its best report.")
+        lines.append("Its settings changed during training; these were in force at its best report.")
     return "".join(f"# {line}\n" for line in lines) + to_yaml(trial_config(sweep, trial))
 
 
 def export_recipe(sweep: Sweep, result: SweepResult, file: Path, log: Log) -> None:
-    """Write the best trial's recipe file, and say how to use it.
+    """Write the best trial's recipe file and log how to use it.
 
     Raises:
-        InputError: no trial has a measure, or the file cannot be written.
+        InputError: no trial has a value, or the file cannot be written.
     """
     content = recipe_text(sweep, best_trial(sweep, result))
     try:

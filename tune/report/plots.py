@@ -1,417 +1,316 @@
-"""Plots of a sweep: PNG files with matplotlib and one self-contained page with plotly."""
+"""Plots of a sweep, drawn by Optuna: PNG files with matplotlib and one self-contained page with plotly.
 
+Optuna and the libraries it draws with are imported where they are used: together they take more than a second.
+"""
+
+import contextlib
 import html
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from objgan.config import flatten
 from objgan.files import write_atomically
 from tune.report.tables import short_names, text
 from tune.space.space import Knob, Space
-from tune.sweep.results import Point, State, SweepResult, Trial
+from tune.sweep.results import SweepResult, Trial
 from tune.sweep.sweep import Goal, Sweep
 
-_COLOURS: dict[State, str] = {
-    "finished": "#1b6ca8",
-    "stopped": "#e8a33d",
-    "failed": "#c0392b",
-    "diverged": "#c0392b",
-    "crashed": "#8e44ad",
-    "interrupted": "#7f8c8d",
-    "running": "#27ae60",
-    "pending": "#bdc3c7",
-}
-_BEST, _GREY = "#c2185b", "#9aa5b1"
-_SCALE = mpl.colormaps["viridis"]
-
-_HEIGHT = 440
-
+_BEST, _RECIPE = "#e8a33d", "#c2185b"
 _FEWEST = 5
+"""Fewer trials are not compared for importance."""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What the pictures are of: trials with a measure, by number, each with its best report."""
+class _Plotted:
+    """A sweep as it is drawn. study: see `sweep_study`; recipe: values of the searched settings, by short name."""
 
-    title: str
-    goal: Goal
-    space: Space
-    rows: tuple[tuple[Trial, Point], ...]
-    best: Trial
+    sweep: Sweep
     result: SweepResult
+    study: Any
+    knobs: dict[str, Knob]
+    recipe: dict[str, Any]
 
-    def value(self, point: Point) -> float:
-        """The measure of a report."""
-        return point.measures[self.goal.metric]
+    @property
+    def trials(self) -> list[Any]:
+        """The study's trials that have a value."""
+        return [trial for trial in self.study.trials if trial.value is not None]
 
-    def share(self, value: float) -> float:
-        """0 for the worst trial's measure, 1 for the best one's."""
-        values = [self.value(point) for _, point in self.rows]
-        low, high = min(values), max(values)
-        share = (value - low) / ((high - low) or 1.0)
-        return share if self.goal.mode == "max" else 1 - share
+    def by_state(self) -> dict[str, list[Any]]:
+        """These trials by how they ended."""
+        states = dict.fromkeys(trial.user_attrs["state"] for trial in self.trials)
+        return {state: [trial for trial in self.trials if trial.user_attrs["state"] == state] for state in states}
 
 
 def draw_pictures(sweep: Sweep, result: SweepResult, folder: Path) -> list[Path]:
-    """Write the pictures that these trials allow; the files written. None where no trial has a measure."""
-    drawn = gather(sweep, result)
-    if drawn is None:
+    """Write the plots into `folder` and return their files: none if no trial has a value of the goal's metric."""
+    knobs, settings = sweep.space.knobs, flatten(sweep.config)
+    short = short_names(list(knobs))
+    plotted = _Plotted(
+        sweep,
+        result,
+        sweep_study(result, sweep.space, sweep.goal),
+        {short[name]: knob for name, knob in knobs.items()},
+        {short[name]: settings.get(name) for name in knobs},
+    )
+    if not plotted.trials:
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    plots: dict[str, Callable[[Drawn], Figure | None]] = {
-        "history": history,
-        "curves": curves,
-        "parallel_coordinates": parallel_coordinates,
-        "importance": importance,
+    return [*_write_images(plotted, folder), _write_page(plotted, folder / "sweep.html")]
+
+
+def _draw(visualization: Any, plotted: _Plotted) -> dict[str, tuple[str, Any]]:
+    """Title and plot by name of the file, by `optuna.visualization` or by its twin for matplotlib."""
+    import optuna
+
+    sweep, study = plotted.sweep, plotted.study
+    without = len(study.trials) - len(plotted.trials)
+    note = f" ({without} without a value)" if without else ""
+    history = visualization.plot_optimization_history(study, target_name=sweep.goal.metric)
+    plots = {
+        "history": (f"history, each trial's best report{note}", history),
+        "curves": ("learning curves", visualization.plot_intermediate_values(study)),
     }
-    written = []
-    for name, plot in plots.items():
-        figure = plot(drawn)
-        if figure is not None:
-            figure.savefig(folder / f"{name}.png", dpi=130)
-            written.append(folder / f"{name}.png")
-
-    return [*written, write_page(drawn, folder / "sweep.html")]
-
-
-def gather(sweep: Sweep, result: SweepResult) -> Drawn | None:
-    """What there is to draw; None: no trial has a measure."""
-    goal = sweep.goal
-    best = result.best(goal.metric, goal.mode)
-    told = [(trial, trial.best(goal.metric, goal.mode)) for trial in result.trials]
-    rows = tuple((trial, point) for trial, point in told if point is not None)
-    return None if best is None else Drawn(sweep.run, goal, sweep.space, rows, best, result)
+    if (compared := importance_study(plotted.result, sweep.space, sweep.goal)) is not None:
+        study, step = compared
+        hint = "; few, so only a hint" if len(study.trials) < 20 else ""
+        title = f"importance of settings (fANOVA at step {step}, {len(study.trials)} trials{hint})"
+        # Of Optuna's evaluators, fANOVA separated two settings that matter from six that do not best (13 trials). It
+        # refuses values that its trees do not separate.
+        fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        with contextlib.suppress(ValueError, RuntimeError):
+            plot = visualization.plot_param_importances(study, fanova, target_name=sweep.goal.metric)
+            plots["importance"] = (title, plot)
+    return plots
 
 
-def history(drawn: Drawn) -> Figure:
-    """Each trial's best measure by its number, how it ended, and the best so far."""
-    figure, axes = _figure(drawn, "history", "each trial's best report")
-    numbers = [trial.number for trial, _ in drawn.rows]
-    values = [drawn.value(point) for _, point in drawn.rows]
-    running = np.maximum.accumulate(values) if drawn.goal.mode == "max" else np.minimum.accumulate(values)
-    axes.step(numbers, running, where="post", color=_GREY, linewidth=1.5, label="best so far", zorder=1)
-    for state in dict.fromkeys(trial.state for trial, _ in drawn.rows):
-        at = [i for i, (trial, _) in enumerate(drawn.rows) if trial.state == state]
-        label = f"{state} ({len(at)})"
-        x, y = [numbers[i] for i in at], [values[i] for i in at]
-        axes.scatter(x, y, s=46, color=_COLOURS[state], label=label, zorder=2, edgecolor="white", linewidth=0.7)
-    _ring(axes, drawn)
-    without = [trial.number for trial in drawn.result.trials if all(trial.id != t.id for t, _ in drawn.rows)]
-    if without:
-        bottom = [0.03] * len(without)
-        transform = axes.get_xaxis_transform()
-        axes.scatter(without, bottom, marker="x", color=_COLOURS["failed"], transform=transform, label="no measure")
-    axes.set_xlabel("trial")
-    axes.set_ylabel(_measure(drawn.goal))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize=9)
-    return figure
+def _write_images(plotted: _Plotted, folder: Path) -> list[Path]:
+    import matplotlib as mpl
+    import optuna
+    from matplotlib import pyplot
+
+    pyplot.switch_backend("agg")
+    with mpl.rc_context({"figure.figsize": (9, 5)}), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls these functions experimental.
+        visualization = optuna.visualization.matplotlib
+        # First, because the other functions change the style.
+        parallel = visualization.plot_parallel_coordinate(plotted.study, target_name=plotted.sweep.goal.metric)
+        _mark_parallel(parallel, plotted)
+        plots = {"parallel_coordinates": ("parallel coordinates", parallel), **_draw(visualization, plotted)}
+        _mark_history(plots["history"][1], plotted)
+        _mark_curves(plots["curves"][1], plotted)
+        if "importance" in plots:
+            plots["importance"][1].get_legend().remove()
+        for name, (title, axes) in plots.items():
+            axes.set_title("")
+            axes.set_title(f"{plotted.sweep.run}: {title}", loc="left", fontsize=12, pad=14)
+            axes.figure.savefig(folder / f"{name}.png", dpi=130, bbox_inches="tight")
+        pyplot.close("all")
+    return [folder / f"{name}.png" for name in plots]
 
 
-def curves(drawn: Drawn) -> Figure:
-    """The measure over a trial's steps; the best trial stands out."""
-    figure, axes = _figure(drawn, "learning curves", "every report of every trial")
-    for trial, best in sorted(drawn.rows, key=lambda row: row[0].id == drawn.best.id):
-        points = [point for point in trial.points if math.isfinite(point.measures.get(drawn.goal.metric, math.nan))]
-        x, y = [point.step for point in points], [drawn.value(point) for point in points]
-        chosen = trial.id == drawn.best.id
-        colour = _BEST if chosen else _SCALE(0.9 * drawn.share(drawn.value(best)))
-        label = f"trial {trial.number}, the best" if chosen else None
-        size = 5 if chosen else 3
-        axes.plot(x, y, color=colour, marker="o", markersize=size, linewidth=2.4 if chosen else 1.2, label=label)
-        if trial.state == "stopped":
-            axes.plot(x[-1], y[-1], marker="|", markersize=11, markeredgewidth=2, color=colour)
-    axes.set_xlabel("step (a bar: stopped by the scheduler)")
-    axes.set_ylabel(_measure(drawn.goal))
-    axes.legend(frameon=False, fontsize=9)
-    return figure
+def _mark_history(axes: Any, plotted: _Plotted) -> None:
+    """A colour for each state instead of one for all, and a ring around the best trial."""
+    axes.collections[0].remove()
+    axes.set_prop_cycle(color=["tab:blue", "tab:green", "tab:purple", "tab:gray", "tab:brown"])
+    for state, trials in plotted.by_state().items():
+        numbers, values = [trial.number for trial in trials], [trial.value for trial in trials]
+        axes.scatter(numbers, values, label=f"{state} ({len(trials)})", zorder=3)
+    best = plotted.study.best_trial
+    ring = {"facecolor": "none", "edgecolor": _BEST, "linewidth": 2, "zorder": 4}
+    axes.scatter([best.number], [best.value], s=150, label=f"trial {best.number}: {best.value:.4g}", **ring)
+    axes.set_ylabel(_axis_title(plotted.sweep.goal))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(bbox_to_anchor=(1.02, 1.0), loc="upper left")
 
 
-def parallel_coordinates(drawn: Drawn) -> Figure:
-    """A line a trial through its settings, each axis on the scale that it was drawn from."""
-    names = list(drawn.space.knobs)
-    figure, axes = _figure(
-        drawn, "parallel coordinates", "a line a trial, the best one on top", 2.0 + 1.35 * len(names)
-    )
-    values = [drawn.value(point) for _, point in drawn.rows]
-    low, high = min(values), max(values)
-    faint = 0.35 if len(values) <= 20 else 0.15
-    for trial, point in sorted(drawn.rows, key=lambda row: drawn.share(drawn.value(row[1]))):
-        heights = [place(drawn.space.knobs[name], trial.settings.get(name)) for name in names]
-        heights.append((drawn.value(point) - low) / ((high - low) or 1.0))
-        chosen, share = trial.id == drawn.best.id, drawn.share(drawn.value(point))
-        colour = _BEST if chosen else _SCALE(0.9 * share)
-        axes.plot(heights, color=colour, linewidth=2.6 if chosen else 1.3, alpha=1.0 if chosen else faint + 0.5 * share)
-    for at, name in enumerate(names):
-        _axis(axes, at, _ends(drawn.space.knobs[name]))
-    _axis(axes, len(names), [(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")])
-    short = short_names(names)
-    axes.set_xticks(range(len(names) + 1), [*(_wrap(short[name]) for name in names), drawn.goal.metric], fontsize=9)
-    axes.set_xlim(-0.25, len(names) + 0.45)
-    axes.set_ylim(-0.06, 1.06)
-    axes.set_yticks([])
-    axes.grid(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_visible(False)
-    axes.tick_params(axis="x", length=0, pad=10)
-    return figure
+def _mark_curves(axes: Any, plotted: _Plotted) -> None:
+    """The best trial stands out. A legend of all trials would be longer than the plot."""
+    best = plotted.study.best_trial.number
+    for line in axes.get_lines():
+        line.set_linewidth(1.2)
+        if line.get_label() == f"Trial{best}":
+            line.set(color=_BEST, linewidth=3, alpha=1, zorder=3)
+            axes.legend([line], [f"trial {best}, the best"])
+    axes.set_ylabel(_axis_title(plotted.sweep.goal))
 
 
-def importance(drawn: Drawn) -> Figure | None:
-    """How much each setting decides the measure; None where too few trials can be compared."""
-    found = importances(drawn.result, drawn.space, drawn.goal)
-    if found is None:
-        return None
-    shares, step, trials = found
-    note = f"fANOVA at step {step}, {trials} trials{'; few: a hint, no more' if trials < 20 else ''}"
-    figure, axes = _figure(drawn, "importance of settings", note)
-    short = short_names(list(drawn.space.knobs))
-    ordered = sorted(shares.items(), key=lambda row: row[1])
-    bars = axes.barh([short[name] for name, _ in ordered], [share for _, share in ordered], color=_COLOURS["finished"])
-    axes.bar_label(bars, [f"{share:.0%}" for _, share in ordered], padding=4, fontsize=9)
-    axes.set_xlim(0, 1.12 * max(*shares.values(), 0.01))
-    axes.set_xticks([])
-    axes.grid(False)
-    axes.spines["bottom"].set_visible(False)
-    return figure
+def _mark_parallel(axes: Any, plotted: _Plotted) -> None:
+    """Lines for the recipe's own settings and for the best trial. Optuna sorts the settings by name."""
+    best, names, metric = plotted.study.best_trial, sorted(plotted.knobs), plotted.sweep.goal.metric
+    # Optuna's first axis shows the metric, the second one is the colour bar.
+    scales = dict(zip(names, axes.figure.axes[2:], strict=True))
+    ends = axes.get_ylim()
+    top = (best.value - ends[0]) / (ends[1] - ends[0])
+    for label, first, settings, colour in (
+        ("recipe", math.nan, plotted.recipe, _RECIPE),
+        (f"trial {best.number}, the best", top, best.params, _BEST),
+    ):
+        heights = [first, *(_height(scales[name], plotted.knobs[name], settings[name]) for name in names)]
+        style = {"color": colour, "marker": "D", "linewidth": 2, "clip_on": False}
+        axes.plot(range(len(heights)), heights, label=label, transform=axes.get_xaxis_transform(), **style)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=2, frameon=False)
+    axes.set_xticks(range(len(names) + 1), [metric, *names], rotation=20, ha="right")
+    axes.figure.set_size_inches(4 + 1.2 * len(names), 5)
+    for scale in scales.values():
+        for label in scale.get_yticklabels(which="both"):
+            label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5})
 
 
-def place(knob: Knob, value: Any) -> float:
-    """Where a value stands on its knob's axis, 0 to 1; the same place for values that a later setting moved out."""
+def _height(scale: Any, knob: Knob, value: Any) -> float:
+    """The place of a value on an axis of Optuna's plot, 0 to 1, at an end if it lies beyond; NaN: it has none."""
+    if knob.kind == "choice":
+        labels = [label.get_text() for label in scale.get_yticklabels()]
+        value = scale.get_yticks()[labels.index(str(value))] if str(value) in labels else None
     if value is None:
-        return 0.5
-    if knob.kind == "choice":
-        known = [repr(each) for each in knob.values]
-        return known.index(repr(value)) / (len(known) - 1) if repr(value) in known else 0.5
-    low, high, at = knob.low, knob.high, float(value)
-    if knob.kind == "log_uniform":
-        low, high, at = math.log(low), math.log(high), math.log(max(at, 1e-300))
-    return min(1.0, max(0.0, (at - low) / (high - low)))
+        return math.nan
+    pixels = scale.transData.transform((0, value))
+    return float(np.clip(scale.transAxes.inverted().transform(pixels)[1], 0, 1))
 
 
-def _ends(knob: Knob) -> list[tuple[float, str]]:
-    if knob.kind == "choice":
-        return [(place(knob, value), text(value)) for value in knob.values]
-    middle = math.sqrt(knob.low * knob.high) if knob.kind == "log_uniform" else (knob.low + knob.high) / 2
-    return [(place(knob, value), f"{value:.2g}") for value in (knob.low, middle, knob.high)]
-
-
-def _axis(axes: Axes, at: int, marks: list[tuple[float, str]]) -> None:
-    axes.plot([at, at], [0, 1], color="#39424e", linewidth=1, zorder=3)
-    for height, label in marks:
-        axes.plot([at - 0.03, at + 0.03], [height, height], color="#39424e", linewidth=1, zorder=3)
-        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
-        axes.text(at + 0.06, height, label, fontsize=7.5, va="center", color="#39424e", zorder=4, bbox=box)
-
-
-def _figure(drawn: Drawn, what: str, note: str, width: float = 8.0) -> tuple[Figure, Axes]:
-    """A figure that belongs to nobody else: pyplot's are the process's."""
-    figure = Figure(figsize=(max(8.0, width), 4.6), layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(f"{drawn.title}: {what}", loc="left", fontsize=12, fontweight="bold", pad=20)
-    axes.text(0, 1.02, note, transform=axes.transAxes, fontsize=9, color="#5b6673")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.grid(axis="y", color="#e6e9ed")
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _ring(axes: Axes, drawn: Drawn) -> None:
-    point = drawn.best.best(drawn.goal.metric, drawn.goal.mode)
-    assert point is not None
-    value = drawn.value(point)
-    axes.scatter([drawn.best.number], [value], s=150, facecolor="none", edgecolor=_BEST, linewidth=2, zorder=3)
-    label = f"trial {drawn.best.number}: {value:.4g}"
-    axes.annotate(label, (drawn.best.number, value), xytext=(9, 7), textcoords="offset points", color=_BEST, fontsize=9)
-
-
-def _measure(goal: Goal) -> str:
-    return f"{goal.metric} ({'more' if goal.mode == 'max' else 'less'} is better)"
-
-
-def _wrap(name: str) -> str:
-    """Long names over two lines."""
-    words = name.split("_")
-    if len(name) < 13 or len(words) < 2:
-        return name
-    half = (len(words) + 1) // 2
-    return "_".join(words[:half]) + "_\n" + "_".join(words[half:])
-
-
-def write_page(drawn: Any, path: Path) -> Path:
-    """Write the page of `pictures.Drawn`."""
+def _write_page(plotted: _Plotted, path: Path) -> Path:
+    import optuna
     import plotly.io
 
-    parts = []
-    for number, figure in enumerate(
-        filter(None, (_parallel(drawn), _history(drawn), _curves(drawn), _importance(drawn)))
-    ):
-        figure.update_layout(
-            template="plotly_white", height=_HEIGHT, margin={"l": 70, "r": 70, "t": 120 if number == 0 else 70, "b": 50}
-        )
-        script = "inline" if number == 0 else False
+    title = "parallel coordinates: drag along an axis to select trials"
+    plots = {"parallel_coordinates": (title, _brushable(plotted)), **_draw(optuna.visualization, plotted)}
+    history, curves = plots["history"][1], plots["curves"][1]
+    history.data[0].visible = False
+    for state, trials in plotted.by_state().items():
+        hover = ["<br>".join(f"{name}: {text(value)}" for name, value in trial.params.items()) for trial in trials]
+        points = {"x": [trial.number for trial in trials], "y": [trial.value for trial in trials], "text": hover}
+        history.add_scatter(mode="markers", marker_size=10, name=state, **points)
+    curves.update_traces(line_width=4, selector={"name": f"Trial{plotted.study.best_trial.number}"})
+    curves.update_layout(yaxis_title=_axis_title(plotted.sweep.goal), showlegend=True)
+    parts: list[str] = []
+    for title, figure in plots.values():
+        margin = {"l": 70, "r": 70, "t": 70 if parts else 120, "b": 50}
+        figure.update_layout(title={"text": title}, template="plotly_white", height=440, margin=margin)
+        script = False if parts else "inline"
         parts.append(plotly.io.to_html(figure, full_html=False, include_plotlyjs=script, config={"displaylogo": False}))
-    title = html.escape(f"Sweep {drawn.title}")
+    heading = html.escape(f"Sweep {plotted.sweep.run}")
     style = "body{font:15px system-ui,sans-serif;margin:24px auto;max-width:1180px;color:#222}"
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>'
-    write_atomically(path, f"{head}<h1>{title}</h1>{''.join(parts)}</html>\n")
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{heading}</title><style>{style}</style>'
+    write_atomically(path, f"{head}<h1>{heading}</h1>{''.join(parts)}</html>\n")
     return path
 
 
-def _parallel(drawn: Any) -> Any:
-    """Axes to brush: drag along one, and the other trials fade."""
-    import plotly.graph_objects as go
+def _brushable(plotted: _Plotted) -> Any:
+    """Parallel coordinates in which dragging along an axis selects trials. Optuna's version cannot do this."""
+    import plotly.graph_objects
 
-    short = short_names(list(drawn.space.knobs))
-    values = [drawn.value(point) for _, point in drawn.rows]
+    trials, goal = plotted.trials, plotted.sweep.goal
+    values = [trial.value for trial in trials]
     dimensions = [
-        _dimension(short[name], knob, [trial.settings.get(name) for trial, _ in drawn.rows])
-        for name, knob in drawn.space.knobs.items()
+        _dimension(name, knob, [trial.params[name] for trial in trials], plotted.recipe[name])
+        for name, knob in plotted.knobs.items()
     ]
-    dimensions.append({"label": drawn.goal.metric, "values": values})
-    reverse = drawn.goal.mode == "min"
-    line = {"color": values, "colorscale": "Viridis", "reversescale": reverse, "showscale": True}
-    figure = go.Figure(go.Parcoords(line=line, dimensions=dimensions, labelfont={"size": 12}))
-    return figure.update_layout(title="Parallel coordinates: drag along an axis to choose trials")
+    dimensions.append({"label": goal.metric, "values": values})
+    line = {"color": values, "colorscale": "Viridis", "reversescale": goal.mode == "min", "showscale": True}
+    lines = plotly.graph_objects.Parcoords(line=line, dimensions=dimensions, labelfont={"size": 12})
+    return plotly.graph_objects.Figure(lines)
 
 
-def _dimension(label: str, knob: Knob, values: list[Any]) -> dict[str, Any]:
+def _dimension(name: str, knob: Knob, values: list[Any], recipe: Any) -> dict[str, Any]:
+    """An axis over the knob's whole range, extended to the recipe's value, which has a tick of its own."""
+    spaced = np.geomspace if knob.kind == "log_uniform" else np.linspace
+    ticks = knob.values if knob.kind == "choice" else [float(value) for value in spaced(knob.low, knob.high, 5)]
+    labels = {_place(knob, value): text(value) for value in ticks}
+    at, low, high = _place(knob, recipe), min(labels), max(labels)
+    if math.isfinite(at):
+        low, high = min(low, at), max(high, at)
+        near = 0.06 * (high - low)
+        labels = {place: label for place, label in labels.items() if abs(place - at) > near}
+        labels[at] = f"{text(recipe)} (recipe)"
+    places = [_place(knob, value) for value in values]
+    ends = {"range": [low, high], "tickvals": list(labels), "ticktext": list(labels.values())}
+    return {"label": name, "values": places, **ends}
+
+
+def _place(knob: Knob, value: Any) -> float:
+    """The place of a value on its axis; NaN: it has none."""
     if knob.kind == "choice":
-        known = [repr(value) for value in knob.values]
-        at = [known.index(repr(value)) if repr(value) in known else None for value in values]
-        ticks = {"tickvals": list(range(len(known))), "ticktext": [text(value) for value in knob.values]}
-        return {"label": label, "values": at, "range": [0, len(known) - 1], **ticks}
-    if knob.kind != "log_uniform":
-        return {"label": label, "values": values, "range": [knob.low, knob.high]}
-    low, high = math.log10(knob.low), math.log10(knob.high)
-    marks = [knob.low * (knob.high / knob.low) ** (i / 4) for i in range(5)]
-    ticks = {"tickvals": [math.log10(mark) for mark in marks], "ticktext": [f"{mark:.2g}" for mark in marks]}
-    return {"label": label, "values": [math.log10(value) for value in values], "range": [low, high], **ticks}
+        known = [repr(each) for each in knob.values]
+        return float(known.index(repr(value))) if repr(value) in known else math.nan
+    if value is None or (knob.kind == "log_uniform" and value <= 0):
+        return math.nan
+    return math.log10(value) if knob.kind == "log_uniform" else float(value)
 
 
-def _history(drawn: Any) -> Any:
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for state in dict.fromkeys(trial.state for trial, _ in drawn.rows):
-        rows = [(trial, point) for trial, point in drawn.rows if trial.state == state]
-        hover = ["<br>".join(f"{n}: {text(v)}" for n, v in trial.settings.items()) for trial, _ in rows]
-        x, y = [trial.number for trial, _ in rows], [drawn.value(point) for _, point in rows]
-        figure.add_scatter(x=x, y=y, mode="markers", marker={"size": 10}, name=state, text=hover)
-    return figure.update_layout(
-        title="History: each trial's best report", xaxis_title="trial", yaxis_title=drawn.goal.metric
-    )
+def sweep_study(result: SweepResult, space: Space, goal: Goal) -> Any:
+    """Optuna's study of all trials, each under its number; those without a value of the goal's metric are FAIL."""
+    trials = {trial.number: trial for trial in result.trials}
+    nothing = Trial("", 0, {})
+    return _study([trials.get(number, nothing) for number in range(max(trials, default=-1) + 1)], space, goal)
 
 
-def _curves(drawn: Any) -> Any:
-    import plotly.graph_objects as go
+def importance_study(result: SweepResult, space: Space, goal: Goal) -> tuple[Any, int] | None:
+    """A study of the trials that can be compared, with their values at one step, and this step.
 
-    figure, metric = go.Figure(), drawn.goal.metric
-    for trial, _ in drawn.rows:
-        points = [point for point in trial.points if math.isfinite(point.measures.get(metric, math.nan))]
-        width = 4 if trial.id == drawn.best.id else 1.5
-        figure.add_scatter(
-            x=[point.step for point in points],
-            y=[point.measures[metric] for point in points],
-            mode="lines+markers",
-            line={"width": width},
-            name=f"trial {trial.number}",
-        )
-    return figure.update_layout(title="Learning curves", xaxis_title="step", yaxis_title=metric)
-
-
-def _importance(drawn: Any) -> Any:
-    import plotly.graph_objects as go
-
-    found = importances(drawn.result, drawn.space, drawn.goal)
-    if found is None:
-        return None
-    shares, step, trials = found
-    ordered = sorted(shares.items(), key=lambda row: row[1])
-    short = short_names(list(drawn.space.knobs))
-    figure = go.Figure(
-        go.Bar(x=[share for _, share in ordered], y=[short[name] for name, _ in ordered], orientation="h")
-    )
-    return figure.update_layout(title=f"Importance (fANOVA) at step {step}, {trials} trials", xaxis_tickformat=".0%")
-
-
-def compared_step(result: SweepResult, goal: Goal) -> int | None:
-    """The step at which trials are compared fairly: the latest one that three quarters of them reached.
-
-    A trial that was stopped early has a worse best for want of steps, which says nothing of its settings.
-    """
-    told = [trial for trial in result.trials if trial.best(goal.metric, goal.mode) is not None]
-    last = sorted((max(p.step for p in trial.points if _finite(p.measures, goal)) for trial in told), reverse=True)
-    return last[-(-3 * len(last) // 4) - 1] if last else None
-
-
-def value_at(trial: Trial, goal: Goal, step: int) -> float | None:
-    """The best measure up to a step; None for a trial that did not get there."""
-    points = [point for point in trial.points if _finite(point.measures, goal)]
-    if not points or points[-1].step < step:
-        return None
-    values = [point.measures[goal.metric] for point in points if point.step <= step]
-    return (max(values) if goal.mode == "max" else min(values)) if values else None
-
-
-def importances(result: SweepResult, space: Space, goal: Goal) -> tuple[dict[str, float], int, int] | None:
-    """How much each knob decides the measure, adding up to 1; at which step, over how many trials (fANOVA).
-
-    None: too few trials got there, or all of them measure the same.
+    Settings with a single value are left out. None: fewer than `_FEWEST` trials, or all values are equal.
     """
     step = compared_step(result, goal)
     if step is None:
         return None
-    rows = [(trial, value) for trial in result.trials if (value := value_at(trial, goal, step)) is not None]
-    if len(rows) < _FEWEST or len({value for _, value in rows}) < 2:
-        return None
-    optuna = quiet_optuna()
-    study = optuna.create_study(direction="maximize" if goal.mode == "max" else "minimize")
-    spread = {name: knob for name, knob in space.knobs.items() if len({str(t.settings[name]) for t, _ in rows}) > 1}
-    distributions = {name: distribution(knob) for name, knob in spread.items()}
-    for trial, value in rows:
-        settings = {name: trial.settings[name] for name in spread}
-        study.add_trial(optuna.trial.create_trial(params=settings, distributions=distributions, value=value))
-    # Of Optuna's three it told the two knobs that matter from six that do not best at 13 trials.
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    try:
-        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    except (ValueError, RuntimeError):
-        return None
-    return {name: float(share) for name, share in found.items()}, step, len(rows)
+    reached = [trial for trial in result.trials if max(_reports(trial, goal), default=-1) >= step]
+    trials = [replace(trial, points=tuple(point for point in trial.points if point.step <= step)) for trial in reached]
+    trials = [trial for trial in trials if _reports(trial, goal)]
+    varied = {name: knob for name, knob in space.knobs.items() if len({str(t.settings[name]) for t in trials}) > 1}
+    study = _study(trials, Space(varied), goal)
+    return (study, step) if len(trials) >= _FEWEST and len({trial.value for trial in study.trials}) > 1 else None
 
 
-def distribution(knob: Knob) -> Any:
-    """A knob as Optuna knows it."""
-    kinds = quiet_optuna().distributions
-    if knob.kind == "choice":
-        return kinds.CategoricalDistribution(knob.values)
-    if knob.kind == "integer":
-        return kinds.IntDistribution(int(knob.low), int(knob.high))
-    return kinds.FloatDistribution(knob.low, knob.high, log=knob.kind == "log_uniform")
+def compared_step(result: SweepResult, goal: Goal) -> int | None:
+    """The step at which trials are compared: the latest one that three quarters of them reached.
+
+    A trial that was stopped early has a worse best value because it had fewer steps, not because of its settings.
+    """
+    last = sorted((max(reports) for trial in result.trials if (reports := _reports(trial, goal))), reverse=True)
+    return last[-(-3 * len(last) // 4) - 1] if last else None
 
 
-def quiet_optuna() -> Any:
-    """Optuna without its lines of its own."""
+def _reports(trial: Trial, goal: Goal) -> dict[int, float]:
+    """The finite values of the goal's metric, by step."""
+    values = {point.step: point.measures.get(goal.metric, math.nan) for point in trial.points}
+    return {step: value for step, value in values.items() if math.isfinite(value)}
+
+
+def _study(trials: Iterable[Trial], space: Space, goal: Goal) -> Any:
+    """Trials with settings by short name, reports, and the best report as value."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna
+    study = optuna.create_study(direction="maximize" if goal.mode == "max" else "minimize")
+    short = short_names(list(space.knobs))
+    distributions = {short[name]: _distribution(knob) for name, knob in space.knobs.items()}
+    for trial in trials:
+        facts: dict[str, Any] = {"state": optuna.trial.TrialState.FAIL}
+        if reports := _reports(trial, goal):
+            facts = {
+                "value": (max if goal.mode == "max" else min)(reports.values()),
+                "intermediate_values": reports,
+                "params": {short[name]: trial.settings[name] for name in space.knobs},
+                "distributions": distributions,
+                "user_attrs": {"state": trial.state},
+            }
+        study.add_trial(optuna.trial.create_trial(**facts))
+    return study
 
 
-def axis_names(space: Space) -> Mapping[str, str]:
-    """Short names of the knobs, for axes."""
-    return short_names(list(space.knobs))
+def _distribution(knob: Knob) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if knob.kind == "choice":
+        return CategoricalDistribution(knob.values)
+    if knob.kind == "integer":
+        return IntDistribution(int(knob.low), int(knob.high))
+    return FloatDistribution(knob.low, knob.high, log=knob.kind == "log_uniform")
 
 
-def _finite(measures: Mapping[str, float], goal: Goal) -> bool:
-    return math.isfinite(measures.get(goal.metric, math.nan))
+def _axis_title(goal: Goal) -> str:
+    return f"{goal.metric} ({'more' if goal.mode == 'max' else 'less'} is better)"

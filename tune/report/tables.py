@@ -1,4 +1,4 @@
-"""A sweep's outcome as text: a table of trials, their curves, the best settings."""
+"""The results of a sweep as text: a table of trials, their curves, the best settings."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def table(result: SweepResult, goal: Goal) -> str:
-    """One line a trial, the best first; those without a measure last. Settings by the last part of their names."""
+    """One line per trial, the best first, those without a value last. Settings have the last part of their names."""
     names = list(dict.fromkeys(name for trial in result.trials for name in trial.settings))
     heads = short_names(names)
     low, high = limits(result, goal)
@@ -33,20 +33,23 @@ def table(result: SweepResult, goal: Goal) -> str:
                 *settings,
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return "\n".join(aligned(rows))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows of a table as lines, with columns of equal width."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def summary(sweep: Sweep, result: SweepResult) -> str:
-    """What came of it: how many trials, how they ended, the best one with its settings against the recipe's."""
+    """Number of trials, how they ended, and the best one with its settings beside the recipe's."""
     goal, counts = sweep.goal, _counts(result)
     why = f" ({result.reason})" if result.reason else ""
     lines = [f"{sweep.run}: {result.state} after {span(result.seconds)}{why}; {counts}"]
     best = result.best(goal.metric, goal.mode)
     if best is None:
-        return "\n".join([*lines, f"no trial has told {goal.metric} yet"])
+        return "\n".join([*lines, f"no trial has reported {goal.metric} yet"])
     point = best.best(goal.metric, goal.mode)
     assert point is not None
     lines.append(
@@ -63,13 +66,13 @@ def summary(sweep: Sweep, result: SweepResult) -> str:
 
 
 def rows(result: SweepResult, goal: Goal) -> list[dict[str, Any]]:
-    """One flat row a trial, for tables elsewhere."""
+    """One flat row per trial."""
     names = list(dict.fromkeys(name for trial in result.trials for name in trial.settings))
     return [_row(trial, goal, names) for trial in ranked(result.trials, goal)]
 
 
 def ranked(trials: Sequence[Trial], goal: Goal) -> list[Trial]:
-    """The best first; those without a measure last, by number."""
+    """The best first; those without a value last, by number."""
     sign = -1 if goal.mode == "max" else 1
 
     def key(trial: Trial) -> tuple[float, int]:
@@ -80,14 +83,14 @@ def ranked(trials: Sequence[Trial], goal: Goal) -> list[Trial]:
 
 
 def limits(result: SweepResult, goal: Goal) -> tuple[float, float]:
-    """Lowest and highest finite value of the measure over all reports."""
+    """Lowest and highest finite value of the goal's metric over all reports."""
     values = [point.measures.get(goal.metric, math.nan) for trial in result.trials for point in trial.points]
     finite = [value for value in values if math.isfinite(value)]
     return (min(finite), max(finite)) if finite else (0.0, 1.0)
 
 
 def curve(trial: Trial, goal: Goal, low: float, high: float) -> str:
-    """The measure over a trial's reports as small bars, all trials on one scale; `x` where it is not finite."""
+    """The goal's metric over a trial's reports as small bars from `low` to `high`; `x` if it is not finite."""
     values = [point.measures.get(goal.metric, math.nan) for point in trial.points][-12:]
     span_ = (high - low) or 1.0
     top = len(_BARS) - 1
@@ -95,7 +98,7 @@ def curve(trial: Trial, goal: Goal, low: float, high: float) -> str:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Each name's last part, or more of it where two would be alike."""
+    """Each name's last part, or more parts if two names would be equal."""
     short = {}
     for name in names:
         parts = name.split(".")
@@ -108,12 +111,12 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def text(value: Any) -> str:
-    """A setting's value, short."""
+    """A short form of a setting's value."""
     return f"{value:.3g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
 def settings_of(sweep: Sweep, trial: Trial) -> dict[str, Any]:
-    """A trial's settings, in force at its best report, as the tree of settings holds them."""
+    """The settings in force at a trial's best report, in the types of the tree of settings."""
     point = trial.best(sweep.goal.metric, sweep.goal.mode)
     settings = (point.settings if point is not None else {}) or trial.settings
     flat = flatten(with_settings(sweep.config, settings))

@@ -1,7 +1,8 @@
-"""A good search space for every stage: four to eight knobs, each range with its reason.
+"""A default search space for every stage: four to eight knobs, each range with its reason.
 
-Ranges hold the published value and what was measured here (tests/benchmarks/RESULTS.md), and reach about as far as a
-value made sense in either. Lengths and sizes are left alone: more steps and wider networks are better, and cost more.
+Ranges contain the published value and the values measured here (tests/benchmarks/RESULTS.md), and extend about as far
+as values were useful in either. Lengths and sizes are not searched: more steps and wider networks are better, and cost
+more.
 """
 
 from collections.abc import Sequence
@@ -35,19 +36,21 @@ def _choice(*values: Any, reason: str) -> Knob:
 
 
 _ENCODERS = {
-    "training.lr": _log(5e-4, 5e-3, "AttnGAN's 2e-3 is for 120 epochs; a few hundred steps may want another one"),
+    "training.lr": _log(5e-4, 5e-3, "AttnGAN's 2e-3 is for 120 epochs; a few hundred steps may need another value"),
     "training.text_clip": _log(0.1, 1.0, "AttnGAN's 0.25, four times less and more"),
     "dropout": _uniform(0.1, 0.5, "0.5 is published for 80,000 images; recipe tiny has 0.2"),
     "gamma1": _uniform(2.0, 8.0, "AttnGAN's 4: how sharply a word looks at regions"),
     "gamma2": _uniform(2.0, 10.0, "AttnGAN's 5: how much the best word of a caption counts"),
-    "gamma3": _log(5.0, 20.0, "AttnGAN's 10: how sharply captions of a batch are told apart"),
+    "gamma3": _log(5.0, 20.0, "AttnGAN's 10: how sharply captions of a batch are distinguished"),
 }
 
 _BOXES = {
     "training.lr": _log(5e-4, 1e-2, "1e-3 is the paper's choice for 40 epochs; recipe tiny takes 3e-3 in 900 steps"),
-    "dropout": _uniform(0.0, 0.4, "real captions wanted 0.1 to 0.3 here; the paper has none"),
+    "dropout": _uniform(0.0, 0.4, "real captions needed 0.1 to 0.3 here; the paper has none"),
     "word_dropout": _uniform(0.0, 0.15, "0.05 helped on real captions; at 0.15 the decoder learned words late"),
-    "training.bag_weight": _log(0.1, 3.0, "the bag of labels helped at 0.3 and at 1; never 0, as settings ask it"),
+    "training.bag_weight": _log(
+        0.1, 3.0, "the bag of labels helped at 0.3 and at 1; never 0, because other settings need it"
+    ),
     "training.word_bag_decay": _log(1e-5, 1e-3, "about 1 / captions, 6e-5 for COCO; a tenth of it overfitted"),
     "training.coordinate_weight": _log(0.05, 2.0, "published 1; recipe tiny 0.2, as sharp mixtures drown the labels"),
     "training.class_weight_power": _uniform(0.0, 0.8, "published 0.8; unweighted (0) had the better F1 here"),

@@ -38,14 +38,14 @@ def read_space(path: Path) -> Space:
     """A space from a file.
 
     Raises:
-        InputError: it cannot be read, or a line of it says no range; the first such is named.
+        InputError: it cannot be read, or a line is not a range; the message names the first such line.
     """
     text, content = read_yaml(path, "--space")
     return _space(content, text, f"--space {path}")
 
 
 def parse_space(text: str, where: str = "--space") -> Space:
-    """A space from YAML; `where` is what messages begin with.
+    """A space from YAML; `where` is the start of messages.
 
     Raises:
         InputError: see `read_space`.
@@ -75,9 +75,11 @@ def _knob(where: str, value: Any, reason: str) -> Knob:
         raise InputError(f"{where}: {kind} takes the low and the high end, not {len(given)} values")
     low, high = (_number(where, end) for end in given)
     if kind == "integer" and not (low.is_integer() and high.is_integer()):
-        raise InputError(f"{where}: integer goes from one whole number to another, not [{low:g}, {high:g}]")
+        raise InputError(f"{where}: integer takes two whole numbers, not [{low:g}, {high:g}]")
     if kind == "log_uniform" and low <= 0:
-        raise InputError(f"{where}: log_uniform begins over 0, not at {low:g}: use uniform, or a small low end")
+        raise InputError(
+            f"{where}: the low end of log_uniform must be over 0, not {low:g}: use uniform, or a small low end"
+        )
     if not low < high:
         raise InputError(f"{where}: the range [{low:g}, {high:g}] is empty: the low end comes first")
     return Knob(kind, low, high, reason=reason)
@@ -85,44 +87,44 @@ def _knob(where: str, value: Any, reason: str) -> Knob:
 
 def _choice(where: str, values: list[Any], reason: str) -> Knob:
     if not values:
-        raise InputError(f"{where}: choice of nothing: give at least two values")
+        raise InputError(f"{where}: the choice is empty: give at least two values")
     if any(isinstance(value, dict | list) for value in values):
-        raise InputError(f"{where}: choice is of single values")
+        raise InputError(f"{where}: choice takes plain values, no lists or mappings")
     repeated = [value for number, value in enumerate(values) if _in(value, values[:number])]
     if repeated:
-        raise InputError(f"{where}: {repeated[0]!r} is there twice")
+        raise InputError(f"{where}: {repeated[0]!r} is given twice")
     if len(values) == 1:
-        raise InputError(f"{where}: one value is no choice: --set it instead")
+        raise InputError(f"{where}: choice takes at least two values: use --set for a single one")
     return Knob("choice", values=tuple(values), reason=reason)
 
 
 def _in(value: Any, others: list[Any]) -> bool:
-    """Python takes true for 1."""
+    """Whether a value is in a list; for Python, true equals 1."""
     return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in others)
 
 
 def _number(where: str, value: Any) -> float:
-    """YAML takes 1e-4 for text, and wants 1.0e-4."""
+    """An end of a range; YAML reads 1e-4 as text, and 1.0e-4 as a number."""
     try:
         number = float("" if isinstance(value, bool) else value)
     except (TypeError, ValueError):
         raise InputError(f"{where}: {value!r} is not a number") from None
     if not math.isfinite(number):
-        raise InputError(f"{where}: {number} is no end of a range")
+        raise InputError(f"{where}: {number} cannot be the end of a range")
     return number
 
 
 def _reasons(text: str) -> dict[str, str]:
-    """The comment right above each knob, its lines joined."""
-    found, lines = {}, []
+    """The comment directly above each knob, its lines joined."""
+    reasons, lines = {}, []
     for line in text.splitlines():
         if line.startswith("#"):
             lines.append(line.lstrip("#").strip())
             continue
         if match := _KEY.match(line):
-            found[match[1]] = " ".join(lines)
+            reasons[match[1]] = " ".join(lines)
         lines = []
-    return found
+    return reasons
 
 
 def _values(knob: Knob) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""A search space: which values settings may take, by dotted name, and how they are applied."""
+"""A search space: the ranges of settings, by dotted name, and how values are applied."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,17 +9,16 @@ from pipelines.recipes import merge
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
-    """The tree with other values by dotted name; a length in steps takes the place of one in epochs.
+    """The tree with other values by dotted name; a length in steps replaces one in epochs.
 
     Raises:
         InputError: an unknown setting, or a value or combination that objgan refuses.
     """
     values = config.model_dump()
     for name, value in settings.items():
-        nested: Any = value
         for part in reversed(name.split(".")):
-            nested = {part: nested}
-        merge(values, nested)
+            value = {part: value}
+        merge(values, value)
     return build_config(values)
 
 
@@ -28,7 +27,7 @@ class Knob:
     """One setting's range.
 
     kind:   log_uniform and uniform: floats in [low, high); integer: whole numbers in [low, high]; choice: of `values`
-    reason: why this range, for whoever reads the space
+    reason: why this range was chosen
     """
 
     kind: Literal["log_uniform", "uniform", "integer", "choice"]

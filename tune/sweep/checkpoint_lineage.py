@@ -1,8 +1,8 @@
-"""Segments of a trial under population-based training: a new one begins where a donor's weights are taken over.
+"""Segments of a trial under population-based training: each take-over of a donor's weights begins a new one.
 
-Each segment is an ordinary training run that was begun with settings of its own, and whose first checkpoint is a
-copy of the donor's: networks, averages and the state of the optimisers. Rates and weights of losses are settings, not
-state, so the new ones are in force from the next step on.
+Each segment is an ordinary training run with its own settings, whose first checkpoint is a copy of the donor's:
+networks, averages and the state of the optimisers. Learning rates and loss weights are settings, not state, so the new
+values apply from the next step.
 """
 
 import json
@@ -18,7 +18,7 @@ _FILE = "segments.json"
 
 
 class CheckpointLineage:
-    """Those of one trial; `segments.json` is written last of all, so what is half copied never counts."""
+    """The segments of one trial. `segments.json` is written last, so an incomplete copy never counts."""
 
     def __init__(self, store: Storage, trial: str, stage: str) -> None:
         self._store, self._trial, self._stage = store, trial, stage
@@ -26,17 +26,17 @@ class CheckpointLineage:
 
     @property
     def current(self) -> int:
-        """The number of the present one; 0 has no donor."""
+        """The number of the current segment; 0 has no donor."""
         return len(self._entries)
 
     @property
     def settings(self) -> dict[str, Any] | None:
-        """Settings of the present one; None: those that the trial began with."""
+        """Settings of the current segment; None: the trial's initial settings."""
         return dict(self._entries[-1]["settings"]) if self._entries else None
 
     @property
     def begins(self) -> int:
-        """The step at which the present one begins."""
+        """The first step of the current segment."""
         return int(self._entries[-1]["step"]) if self._entries else 0
 
     @property
@@ -45,24 +45,24 @@ class CheckpointLineage:
         return [(int(entry["step"]), str(entry["donor"])) for entry in self._entries]
 
     def run(self, stage: str) -> Storage:
-        """Where a stage of the present one lies."""
+        """The storage of a stage's run in the current segment."""
         return self._store.child(trial_folder(self._trial, self.current)).child(stage)
 
     def take_over(self, pointer: dict[str, Any], settings: dict[str, Any]) -> None:
-        """Begin a segment with a copy of the checkpoint that `pointer` names, unless that was done before.
+        """Begin a segment with a copy of the checkpoint that `pointer` names, unless it has begun already.
 
         Raises:
-            FileNotFoundError: the donor has no such checkpoint any more.
+            FileNotFoundError: the donor's checkpoint no longer exists.
         """
         entry = {"donor": pointer["trial"], "step": pointer["step"], "settings": settings}
         if self._entries and {name: self._entries[-1][name] for name in entry} == entry:
             return
-        place = f"{trial_folder(self._trial, self.current + 1)}"
-        self._store.delete(place)
+        target_folder = trial_folder(self._trial, self.current + 1)
+        self._store.delete(target_folder)
         source = self._store.child(trial_folder(pointer["trial"], pointer["segment"])).child(self._stage)
-        target = self._store.child(place).child(self._stage)
-        with tempfile.TemporaryDirectory(prefix="objgan-") as aside:
-            folder = source.download(pointer["name"], Path(aside) / pointer["name"])
+        target = self._store.child(target_folder).child(self._stage)
+        with tempfile.TemporaryDirectory(prefix="objgan-") as scratch:
+            folder = source.download(pointer["name"], Path(scratch) / pointer["name"])
             target.upload(folder, pointer["name"], last=STATE)
         self._entries.append(entry)
         self._store.write(f"{TRIALS}/{self._trial}/{_FILE}", json.dumps(self._entries, indent=1) + "\n")

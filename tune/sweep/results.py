@@ -1,17 +1,18 @@
-"""What came of a sweep's trials: rows that a person reads, MLflow takes and a resumed sweep begins with."""
+"""The results of a sweep's trials: rows for tables, for MLflow and for a resumed sweep."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 State = Literal["pending", "running", "finished", "stopped", "failed", "diverged", "interrupted", "crashed"]
-"""How a trial stands; `tune.sweep.outcomes` decides how it ended.
+"""The state of a trial; `tune.sweep.outcomes` decides how it ended.
 
 finished:    ran to its last step
-stopped:     the scheduler ended it
+stopped:     the scheduler stopped it
 failed:      its settings are refused, or the program has an error
-diverged:    a loss or the measure is not finite
+diverged:    a loss or the goal's metric is not finite
 interrupted: the sweep ended first; a resumed sweep continues it
-crashed:     infrastructure failed more often than it is retried; a resumed sweep runs it again
+crashed:     infrastructure failures used up its retries; a resumed sweep runs it again
 """
 
 
@@ -23,19 +24,18 @@ class Point:
     seconds: float
     measures: dict[str, float]
     settings: dict[str, Any] = field(default_factory=dict)
-    """Settings that were in force; they change over time under population-based training alone."""
+    """Settings that were in force; they change over time only under population-based training."""
 
 
 @dataclass(frozen=True)
 class Trial:
     """One trial so far.
 
-    settings:   by dotted name, those that it began with
-    points:     in order of their steps; under population-based training those of its own weights that a take-over threw
-                away are gone
-    checkpoint: name of the best checkpoint in the trial's last stage's storage
+    settings:   initial settings, by dotted name
+    points:     in order of their steps, without those of weights that a take-over discarded
+    checkpoint: name of the best checkpoint in the storage of the trial's last stage
     donors:     under population-based training, (step, trial id) of every take-over
-    training_s: seconds inside training steps, to tell a sweep's overhead
+    training_s: seconds inside training steps; the rest is overhead
     """
 
     id: str
@@ -53,19 +53,17 @@ class Trial:
 
     def best(self, metric: str, mode: str) -> Point | None:
         """The report with the best finite value of a measure."""
-        told = [p for p in self.points if metric in p.measures and p.measures[metric] == p.measures[metric]]
-        if not told:
-            return None
+        points = [point for point in self.points if not math.isnan(point.measures.get(metric, math.nan))]
         choose = max if mode == "max" else min
-        return choose(told, key=lambda point: point.measures[metric])
+        return choose(points, key=lambda point: point.measures[metric], default=None)
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """All trials of a sweep, by number. `state` is running only in a file that a killed driver left.
+    """All trials of a sweep, by number. `state` is running only in the file of a killed driver.
 
-    state:  incomplete: trials crashed and are left for a resumed sweep
-    reason: why it ended before its last trial: interrupted, terminated, or that its budget is spent
+    state:  incomplete: trials crashed, and a resumed sweep runs them again
+    reason: why it ended before its last trial: interrupted, terminated, or the budget is spent
     """
 
     state: Literal["running", "finished", "interrupted", "incomplete"]
@@ -75,16 +73,15 @@ class SweepResult:
 
     def best(self, metric: str, mode: str) -> Trial | None:
         """The trial with the best report; the earliest of equal ones."""
-        with_one = [(trial, trial.best(metric, mode)) for trial in self.trials]
-        told = [(trial, point.measures[metric]) for trial, point in with_one if point is not None]
-        if not told:
-            return None
+        points = [(trial, trial.best(metric, mode)) for trial in self.trials]
+        values = {trial.number: point.measures[metric] for trial, point in points if point is not None}
         sign = 1 if mode == "max" else -1
-        return max(told, key=lambda row: (sign * row[1], -row[0].number))[0]
+        rows = [trial for trial in self.trials if trial.number in values]
+        return max(rows, key=lambda trial: (sign * values[trial.number], -trial.number), default=None)
 
 
 class Observer(Protocol):
-    """Hears of trials while a sweep runs, in the driver; called again for known trials after a resume."""
+    """Is notified of trials while a sweep runs, in the driver; after a resume once more of earlier trials."""
 
     def trial(self, trial: Trial) -> None:
-        """A trial began, reported or ended: its row as it stands."""
+        """A trial started, reported or ended: its current row."""

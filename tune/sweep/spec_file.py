@@ -1,7 +1,7 @@
-"""`sweep.json`: what a sweep is, written before it starts, so that `--resume RUN` and `show RUN` need nothing else."""
+"""`sweep.json`: the definition of a sweep, written before it starts; `--resume RUN` and `show RUN` need only this."""
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from objgan.stages import stage_class
 from pipelines.redaction import in_a_line, redact, redact_all
 from pipelines.storage.storage import Storage
 from tune.space.space import Knob, Space
-from tune.sweep.sweep import Budget, Goal, Scheduler, Search, Sweep
+from tune.sweep.sweep import Budget, Goal, Sweep
 
 FILE = "sweep.json"
 Form = TypeVar("Form")
@@ -21,15 +21,15 @@ _PLAIN = ("run", "stages", "storage", "search", "scheduler", "seed")
 
 
 def save_sweep(sweep: Sweep) -> None:
-    """Write down a sweep, but not where it is tracked."""
+    """Write a sweep, without its tracking."""
     sweep.store().write(FILE, json.dumps(to_json(sweep), indent=1) + "\n")
 
 
 def load_sweep(store: Storage) -> Sweep | None:
-    """The sweep that lives in a storage; None: none does.
+    """The sweep in a storage; None: there is none.
 
     Raises:
-        InputError: the file is not what `save_sweep` writes.
+        InputError: `save_sweep` did not write this file.
     """
     facts = store.json(FILE)
     if facts is None:
@@ -41,22 +41,22 @@ def load_sweep(store: Storage) -> Sweep | None:
 
 
 def known_sweep(storage: str, run: str) -> Sweep:
-    """A sweep that was begun.
+    """A sweep that was started.
 
     Raises:
-        InputError: there is none of that name; others are named.
+        InputError: there is none with this name; the message lists the others.
     """
     base = Storage(storage)
     sweep = load_sweep(base.child(run))
     if sweep is None:
         others = [name for name in base.names() if base.exists(f"{name}/sweep.json")]
         raise InputError(f"no sweep {run} in {base}: known are {', '.join(others) or 'none'}")
-    # It may have been moved, or be named differently from here.
+    # It may have been moved, or have another path on this machine.
     return replace(sweep, storage=storage if "://" in storage else str(Path(storage).expanduser().resolve()))
 
 
 def to_json(sweep: Sweep) -> dict[str, Any]:
-    """A sweep as JSON knows it."""
+    """A sweep as JSON values."""
     return {
         **{name: redact_all(getattr(sweep, name)) for name in _PLAIN},
         "stages": list(sweep.stages),
@@ -73,54 +73,39 @@ def from_json(facts: dict[str, Any]) -> Sweep:
     """The sweep that `to_json` wrote.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: it is something else.
+        KeyError, TypeError, ValueError, AttributeError: `to_json` did not write it.
     """
-    plain = _read(_Plain, {field.name: facts[field.name] for field in fields(_Plain)})
-    for stage in plain.stages:
+    values = {
+        **{name: facts[name] for name in (*_PLAIN, "data", "encoders")},
+        "config": build_config(facts["config"]),
+        "space": Space({name: _read(Knob, knob) for name, knob in facts["space"].items()}),
+        "goal": _read(Goal, facts["goal"]),
+        "budget": _read(Budget, facts["budget"]),
+    }
+    sweep = _read(Sweep, values)
+    for stage in sweep.stages:
         stage_class(stage)
-    data = plain.data
-    return Sweep(
-        **{name: getattr(plain, name) for name in _PLAIN},
-        config=build_config(facts["config"]),
-        data=data if "://" in data else Path(data),
-        space=Space({name: _read(Knob, knob) for name, knob in facts["space"].items()}),
-        goal=_read(Goal, facts["goal"]),
-        budget=_read(Budget, facts["budget"]),
-        encoders=None if plain.encoders is None else Path(plain.encoders),
-    )
-
-
-@dataclass(frozen=True)
-class _Plain:
-    """What stands in the file as it is."""
-
-    run: str
-    stages: tuple[str, ...]
-    storage: str
-    search: Search
-    scheduler: Scheduler
-    seed: int
-    data: str
-    encoders: str | None
+    data = str(sweep.data)
+    return replace(sweep, data=data if "://" in data else Path(data))
 
 
 def _read(kind: type[Form], facts: dict[str, Any]) -> Form:
-    """An object of `kind` from JSON: its fields and no others, with values of their types."""
+    """An object of `kind` from JSON, with exactly its fields and their types."""
     kind(**facts)
     return TypeAdapter(kind).validate_python(facts)
 
 
-def changed(ours: Sweep, theirs: Sweep) -> list[str]:
-    """`name: theirs -> ours` of everything but the budget and the use of machines, which a resumed sweep may change."""
-    config = ours.config.model_copy(update={"compute": theirs.config.compute})
-    free = replace(ours, budget=theirs.budget, config=config)
-    a, b = _flat(to_json(free)), _flat(to_json(theirs))
-    return [f"{name}: {b.get(name)} -> {a.get(name)}" for name in a | b if a.get(name) != b.get(name)]
+def changed(new: Sweep, old: Sweep) -> list[str]:
+    """`name: old -> new` of all differences but the budget and `compute`, which a resumed sweep may change."""
+    config = new.config.model_copy(update={"compute": old.config.compute})
+    after, before = _flat(to_json(replace(new, budget=old.budget, config=config))), _flat(to_json(old))
+    names = [name for name in after | before if after.get(name) != before.get(name)]
+    return [f"{name}: {before.get(name)} -> {after.get(name)}" for name in names]
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in facts.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    # Why a range is what it is changes nothing.
+    # The reason of a range changes nothing.
     return {name: value for name, value in json.loads(json.dumps(flat)).items() if not name.endswith(".reason")}

@@ -1,4 +1,4 @@
-"""What a sweep is: inert data. How it is run is in `tune.engine.engine`, what came of it in `tune.sweep.results`."""
+"""The definition of a sweep: plain data. `tune.engine.engine` runs it, `tune.sweep.results` holds its results."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,25 +14,21 @@ Scheduler = Literal["asha", "median", "pbt", "none"]
 
 @dataclass(frozen=True)
 class Goal:
-    """The held-out measure that a sweep improves, by the name under which the last stage tells it."""
+    """The held-out metric of the last stage that a sweep improves."""
 
     metric: str
     mode: Literal["max", "min"]
 
-    def better(self, one: float, other: float) -> bool:
-        """Whether `one` is strictly better."""
-        return one > other if self.mode == "max" else one < other
-
 
 @dataclass(frozen=True)
 class Budget:
-    """Where a sweep ends, whichever comes first, and how patient it is.
+    """The limits of a sweep, of which the first one ends it, and its retries.
 
-    trials:         how many settings are tried
-    max_concurrent: trials at once; None: as many as the cluster has room for
-    seconds:        of the whole sweep; running trials end with a checkpoint
-    gpu_hours:      GPUs x hours (CPU workers count where there is no GPU) over all trials
-    retries:        how often a trial runs again in one process of the sweep after an infrastructure failure
+    trials:         number of trials
+    max_concurrent: trials at once; None: as many as fit into the cluster
+    seconds:        duration of the whole sweep; running trials end with a checkpoint
+    gpu_hours:      GPUs x hours over all trials (without GPUs, CPU workers x hours)
+    retries:        retries of a trial after infrastructure failures, in one process of the sweep
     """
 
     trials: int
@@ -48,7 +44,7 @@ class SweepTracking:
 
     uri:    of MLflow's store or server
     parent: id of the sweep's run
-    key:    what the tags of its runs begin with, so that they are found again
+    key:    prefix of the tags that identify its runs
     """
 
     uri: str
@@ -60,11 +56,11 @@ class SweepTracking:
 class Sweep:
     """One sweep.
 
-    run:      its name; it lives in `storage`/`run`, each trial as `run`/trials/ID/STAGE, an ordinary training run
-    stages:   trained one after the other in every trial; the goal is the last one's
-    config:   the recipe with --config and --set; a trial's settings go over it
-    encoders: checkpoint that all trials share, for stages that need encoders and do not train them
-    tracking: where trials tell MLflow; None: nowhere
+    run:      its name; its folder is `storage`/`run`, and each trial is an ordinary training run in trials/ID/STAGE
+    stages:   trained one after the other in every trial; the goal is a metric of the last one
+    config:   the recipe with --config and --set, which a trial's settings override
+    encoders: checkpoint that all trials share, for stages that need encoders but do not train them
+    tracking: its run in MLflow; None: trials are not tracked
     """
 
     run: str
@@ -83,9 +79,9 @@ class Sweep:
 
     @property
     def stage(self) -> str:
-        """The stage whose measure counts."""
+        """The last stage, which has the goal's metric."""
         return self.stages[-1]
 
     def store(self) -> Storage:
-        """Where the sweep lives."""
+        """The sweep's storage."""
         return Storage(self.storage).child(self.run)

@@ -8,7 +8,7 @@ from tune.sweep.sweep import Sweep
 
 
 def job_of(sweep: Sweep, config: Config, stage: str, place: str, needs: Path | None = None) -> TrainJob:
-    """The training of one stage in a folder of the sweep; `needs`: encoders, if not the sweep's own."""
+    """The training of one stage in the folder `place` of the sweep; needs: encoders other than the sweep's."""
     store = sweep.store().child(f"{place}/{stage}")
     encoders = needs or sweep.encoders
     wanted = {name: encoders for name in needed_stages(config, stage) if encoders is not None}

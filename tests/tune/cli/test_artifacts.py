@@ -1,8 +1,10 @@
-"""What a finished sweep shows: table, curves, recipe file, pictures, and its description."""
+"""The results of a finished sweep: table, curves, recipe file, pictures; and its definition."""
 
 import csv
+import math
 from dataclasses import replace
 
+import optuna
 import pytest
 from PIL import Image
 
@@ -12,7 +14,7 @@ from tests.tools.recorded import recorded_sweep
 from tune.__main__ import main
 from tune.cli.artifacts import write_outcome
 from tune.report.export import best_trial, export_recipe, trial_config
-from tune.report.plots import compared_step, importances
+from tune.report.plots import compared_step, importance_study, sweep_study
 from tune.report.tables import curve, ranked, rows, short_names, summary, table
 from tune.space.space import with_settings
 from tune.sweep.results import Point, SweepResult, Trial
@@ -38,20 +40,20 @@ def test_settings_that_changed_are_exported_as_at_the_best_report(sweep) -> None
     assert "0 -> 0.2" in printed and "at step 1 from trial b" in printed
 
 
-def test_steps_take_the_place_of_epochs(sweep) -> None:
+def test_steps_replace_epochs(sweep) -> None:
     config = with_settings(resolve("paper", None, ()), {"boxes.training.steps": 50})
     assert (config.boxes.training.steps, config.boxes.training.epochs) == (50, None)
 
 
-def test_a_sweep_without_a_measure_has_no_best_trial(sweep) -> None:
+def test_a_sweep_without_a_value_has_no_best_trial(sweep) -> None:
     nothing = SweepResult("failed", (Trial("a", 0, {}, "failed"),), 1.0)
-    with pytest.raises(InputError, match="no trial has told label_f1"):
+    with pytest.raises(InputError, match="no trial has reported label_f1"):
         best_trial(sweep, nothing)
-    assert "no trial has told" in summary(sweep, nothing) and "failed" in table(nothing, sweep.goal)
+    assert "no trial has reported" in summary(sweep, nothing) and "failed" in table(nothing, sweep.goal)
     write_outcome(sweep, nothing, print)
 
 
-def test_the_table_is_by_measure_and_survives_what_is_not_finite(sweep, result) -> None:
+def test_the_table_is_sorted_by_the_metric_and_accepts_values_that_are_not_finite(sweep, result) -> None:
     order = [trial.number for trial in ranked(result.trials, sweep.goal)]
     assert order[0] == best_trial(sweep, result).number and order[-1] == 5
     assert curve(result.trials[8], sweep.goal, 0.0, 1.0).endswith("x")
@@ -69,16 +71,30 @@ def test_importance_finds_the_settings_that_matter(sweep) -> None:
     from tests.tools.recorded import recorded_result
 
     many = recorded_result(sweep, trials=60)
-    found = importances(many, sweep.space, sweep.goal)
-    assert found is not None
-    shares, step, trials = found
-    assert set(list(shares)[:2]) == {"boxes.dropout", "boxes.training.lr"} and sum(shares.values()) == pytest.approx(1)
-    assert step == compared_step(many, sweep.goal) and trials >= 45
+    compared = importance_study(many, sweep.space, sweep.goal)
+    assert compared is not None
+    study, step = compared
+    shares = optuna.importance.get_param_importances(
+        study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
+    )
+    assert set(list(shares)[:2]) == {"dropout", "lr"} and sum(shares.values()) == pytest.approx(1)
+    assert step == compared_step(many, sweep.goal) and len(study.trials) >= 45
     few = SweepResult("finished", many.trials[:4], 1.0)
-    assert importances(few, sweep.space, sweep.goal) is None
+    assert importance_study(few, sweep.space, sweep.goal) is None
 
 
-def test_the_outcome_lies_in_the_sweeps_folder(sweep, result) -> None:
+def test_the_study_holds_each_trial_under_its_number(sweep, result) -> None:
+    """Also if a trial's row is lost: labels in the plots are numbers."""
+    lost = SweepResult("finished", tuple(trial for trial in result.trials if trial.number != 3), 1.0)
+    trials = sweep_study(lost, sweep.space, sweep.goal).trials
+    assert [trial.number for trial in trials if trial.value is None] == [3, 5]
+    best = best_trial(sweep, result)
+    assert trials[best.number].params["lr"] == best.settings["boxes.training.lr"]
+    assert trials[best.number].value == max(point.measures["label_f1"] for point in best.points)
+    assert all(math.isfinite(value) for value in trials[8].intermediate_values.values())
+
+
+def test_the_results_are_in_the_sweeps_folder(sweep, result) -> None:
     said: list[str] = []
     write_outcome(sweep, result, said.append)
     folder = sweep.store().local
@@ -90,11 +106,13 @@ def test_the_outcome_lies_in_the_sweeps_folder(sweep, result) -> None:
         with Image.open(folder / "pictures" / f"{name}.png") as image:
             assert image.size[0] > 800 and len(set(image.convert("L").resize((64, 64)).get_flattened_data())) > 8
     page = (folder / "pictures" / "sweep.html").read_text()
-    assert "Parallel coordinates" in page and 'src="http' not in page
+    assert "parallel coordinates" in page and 'src="http' not in page
+    # One axis a setting, with the recipe's own value.
+    assert page.count("(recipe)") == len(sweep.space.knobs)
     assert resolve("tiny", folder / "best.yaml", ()) == trial_config(sweep, best_trial(sweep, result))
 
 
-def test_a_sweep_is_read_back_as_it_was_written_down(tmp_path) -> None:
+def test_a_sweep_is_read_back_as_it_was_written(tmp_path) -> None:
     sweep = recorded_sweep(tmp_path)
     assert load_sweep(sweep.store()) is None
     save_sweep(sweep)
@@ -104,7 +122,7 @@ def test_a_sweep_is_read_back_as_it_was_written_down(tmp_path) -> None:
     assert changed(replace(sweep, seed=1, scheduler="none"), sweep) == ["scheduler: asha -> none", "seed: 0 -> 1"]
 
 
-def test_show_tells_of_a_sweep_and_exports_its_best_settings(sweep, result, tmp_path, capsys) -> None:
+def test_show_prints_a_sweep_and_exports_its_best_settings(sweep, result, tmp_path, capsys) -> None:
     asked = ["show", "recorded", "--storage", str(tmp_path), "--export-recipe", str(tmp_path / "best.yaml")]
     assert main(asked) == 0
     printed = capsys.readouterr().out

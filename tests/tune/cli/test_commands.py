@@ -44,7 +44,7 @@ def test_lengths_of_time(text: str, seconds: float) -> None:
         ["boxes", "--scheduler", "best"],
     ],
 )
-def test_what_cannot_be_typed(words: list[str], capsys) -> None:
+def test_values_that_an_option_refuses(words: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(words)
     assert stopped.value.code == 2 and "error:" in capsys.readouterr().err
@@ -124,7 +124,7 @@ def test_another_sweep_of_the_same_name_is_refused(prepared_boxes, here, capsys)
     assert "was begun differently" in capsys.readouterr().err
 
 
-def test_a_job_submitted_as_new_goes_on_with_no_older_sweep(prepared_boxes, here, capsys, monkeypatch) -> None:
+def test_a_job_submitted_as_new_continues_no_older_sweep(prepared_boxes, here, capsys, monkeypatch) -> None:
     words = ["boxes", "--run", "old", "--data", str(prepared_boxes), *SMALL]
     options = parse("sweep", words)
     save_sweep(sweep_of(options)[0])

@@ -1,4 +1,4 @@
-"""How the command ends when a sweep does not: the engine's part is a recorded result."""
+"""How the command ends if a sweep does not finish. The engine is replaced by a recorded result."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +19,7 @@ from tune.sweep.trial_store import TrialStore
 
 
 def recorded_engine(state: str, reason: str | None) -> Callable[..., SweepResult]:
-    """A `run_sweep` that leaves what an engine leaves, without having trained."""
+    """A `run_sweep` that writes the files of an engine without training."""
 
     def run(sweep: Sweep, observers, log, address=None, resume=False, lease=None) -> SweepResult:
         assert lease is not None and sweep.tracking is not None and sweep.tracking.parent
@@ -86,7 +86,7 @@ def test_trials_that_crashed_are_a_failure_that_names_one_and_the_line_that_resu
     assert Path("best.yaml").exists() and parent_status(tmp_path) == "FINISHED"
 
 
-def test_a_spent_budget_is_no_failure_and_says_how_to_go_on(words, tmp_path, monkeypatch, capsys) -> None:
+def test_a_spent_budget_is_no_failure_and_names_the_command_that_resumes(words, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(commands, "run_sweep", recorded_engine("finished", "the budget is spent"))
     assert main([*words, "--time-budget", "1m"]) == 0
     shown = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The whole command with Ray: a sweep of two trials, confirmed, exported, registered; then gone on with."""
+"""The whole command with Ray: a sweep of two trials is confirmed, exported, registered, and then resumed."""
 
 from pathlib import Path
 

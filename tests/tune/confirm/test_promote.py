@@ -1,4 +1,4 @@
-"""What of a sweep's best trial can be registered, and what its parts must have in common."""
+"""Registering a sweep's best trial: which checkpoints are taken, and which do not fit together."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from objgan.train_state import TrainState
 from pipelines.models.registry import Registered, mlflow_at
 from pipelines.tracking.mlflow_tracker import mlflow_client
 from tests.tools.recorded import recorded_sweep
-from tune.confirm.promote import candidate, promote, whole_model
+from tune.confirm.promote import find_candidate, promote, whole_model
 from tune.sweep.results import Point, Trial
 from tune.sweep.sweep import Sweep
 
@@ -69,33 +69,33 @@ def swept(config: Config, prepared: Path, stages: Path) -> tuple[Sweep, Trial]:
 
 def test_a_whole_model_is_made_of_the_trial_and_another_run(swept, stages: Path, tmp_path: Path) -> None:
     sweep, trial = swept
-    what = candidate(sweep, trial, "first")
-    assert what.whole and what.checkpoints["boxes"].parent.parent.name == "a"
-    model = ObjGAN.load(whole_model(what, tmp_path), device="cpu")
+    candidate = find_candidate(sweep, trial, "first")
+    assert candidate.whole and candidate.checkpoints["boxes"].parent.parent.name == "a"
+    model = ObjGAN.load(whole_model(candidate, tmp_path), device="cpu")
     assert model.config.boxes.dropout == 0.25 and model.config.images.width == 4
 
 
 def test_parts_that_were_made_for_other_encoders_are_refused(swept, tmp_path: Path) -> None:
     sweep, trial = swept
-    what = replace(candidate(sweep, trial, "first"), sweep=replace(sweep, stages=("encoders", "boxes")))
-    with pytest.raises(InputError, match="shapes and images of --rest were made for other"):
-        whole_model(what, tmp_path)
+    candidate = replace(find_candidate(sweep, trial, "first"), sweep=replace(sweep, stages=("encoders", "boxes")))
+    with pytest.raises(InputError, match="shapes and images of --rest were trained with other"):
+        whole_model(candidate, tmp_path)
 
 
-def test_a_run_that_lacks_a_stage_is_told(swept) -> None:
+def test_a_run_that_lacks_a_stage_is_refused(swept) -> None:
     with pytest.raises(InputError, match="no finished stage encoders"):
-        candidate(*swept, "second")
+        find_candidate(*swept, "second")
     sweep, trial = swept
     with pytest.raises(InputError, match="no measured checkpoint"):
-        candidate(sweep, replace(trial, checkpoint=None), None)
+        find_candidate(sweep, replace(trial, checkpoint=None), None)
 
 
 def test_a_stage_alone_is_a_version_that_holds_its_checkpoint(swept, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    what = candidate(*swept, None)
-    assert not what.whole
-    assert promote(what, "mine", uri, None) == Registered("models:/mine-boxes/1", new=True)
-    assert promote(what, "mine", uri, None) == Registered("models:/mine-boxes/1", new=False)
+    candidate = find_candidate(*swept, None)
+    assert not candidate.whole
+    assert promote(candidate, "mine", uri, None) == Registered("models:/mine-boxes/1", new=True)
+    assert promote(candidate, "mine", uri, None) == Registered("models:/mine-boxes/1", new=False)
     client = mlflow_client(uri)
     version = client.get_model_version_by_alias("mine-boxes", "challenger")
     assert version.version in (1, "1") and version.tags["objgan.trial_number"] == "3"

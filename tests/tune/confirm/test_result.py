@@ -1,8 +1,10 @@
-"""Intervals worked out by hand, and the verdicts that they lead to."""
+"""Intervals computed by hand, and the verdicts that follow from them."""
+
+from dataclasses import replace
 
 import pytest
 
-from tune.confirm.result import Confirmed, Retrained, load, save, spread, welch
+from tune.confirm.result import Confirmed, Retrained, load, mean_interval, save, welch
 from tune.confirm.retrain import arms
 from tune.report.export import trial_config
 from tune.sweep.sweep import Goal
@@ -20,17 +22,17 @@ def confirmed(best: list[float], default: list[float], mode: str = "max") -> Con
 
 def test_the_interval_of_a_mean() -> None:
     # Mean 2, standard deviation 1, t(0.975; 2) = 4.3027: 2 +- 4.3027 / sqrt(3).
-    found = spread([1.0, 2.0, 3.0])
-    assert (found.mean, found.low, found.high) == pytest.approx((2.0, -0.48414, 4.48414), abs=1e-4)
-    assert spread([1.0]).low is None
+    interval = mean_interval([1.0, 2.0, 3.0])
+    assert (interval.mean, interval.low, interval.high) == pytest.approx((2.0, -0.48414, 4.48414), abs=1e-4)
+    assert mean_interval([1.0]).low is None
 
 
 def test_the_interval_of_a_difference() -> None:
     # Variances 1 and 4 over 3 each: standard error sqrt(5/3) = 1.29099; freedom (5/3)^2 / (1/18 + 16/18) = 2.94118,
     # whose t is 3.2177 (between 3.1824 at 3 and 4.3027 at 2).
-    found = welch([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
-    assert found.mean == pytest.approx(-2.0)
-    assert found.high is not None and found.high - found.mean == pytest.approx(1.29099 * 3.2177, abs=2e-2)
+    interval = welch([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    assert interval.mean == pytest.approx(-2.0)
+    assert interval.high is not None and interval.high - interval.mean == pytest.approx(1.29099 * 3.2177, abs=2e-2)
 
 
 @pytest.mark.parametrize(
@@ -46,21 +48,23 @@ def test_the_interval_of_a_difference() -> None:
     ],
 )
 def test_the_verdict_follows_the_interval(best, default, mode, outcome) -> None:
-    told = confirmed(best, default, mode)
-    assert told.outcome == outcome
-    assert {"better": "are better", "worse": "which stand"}.get(outcome, outcome) in told.verdict()
-    assert told.text().splitlines()[1].startswith("label_f1") and told.text().endswith(told.verdict())
+    confirmation = confirmed(best, default, mode)
+    assert confirmation.outcome == outcome
+    assert {"better": "are better", "worse": "which stand"}.get(outcome, outcome) in confirmation.verdict()
+    text = confirmation.text()
+    assert text.splitlines()[1].startswith("label_f1") and text.endswith(confirmation.verdict())
 
 
-def test_a_failed_run_is_told_of_and_left_out(tmp_path) -> None:
+def test_a_failed_run_is_reported_and_left_out(tmp_path) -> None:
     from pipelines.storage.storage import Storage
 
-    told = confirmed([0.7, 0.71, 0.72], [0.6, 0.61, 0.62])
+    confirmation = confirmed([0.7, 0.71, 0.72], [0.6, 0.61, 0.62])
     failed = Retrained("default", 4, "confirm/default-4", {}, error="RuntimeError: out of luck")
-    told = Confirmed(told.trial, told.number, told.goal, (*told.runs, failed))
-    assert told.outcome == "better" and "default, seed 4: RuntimeError: out of luck" in told.text()
-    save(told, Storage(tmp_path))
-    assert load(Storage(tmp_path)) == told and load(Storage(tmp_path / "nothing")) is None
+    confirmation = replace(confirmation, runs=(*confirmation.runs, failed))
+    assert confirmation.outcome == "better"
+    assert "default, seed 4: RuntimeError: out of luck" in confirmation.text()
+    save(confirmation, Storage(tmp_path))
+    assert load(Storage(tmp_path)) == confirmation and load(Storage(tmp_path / "nothing")) is None
 
 
 def test_both_arms_have_the_same_other_seeds_and_nothing_else_in_common(sweep, result) -> None:

@@ -1,4 +1,4 @@
-"""Infrastructure failures under a trial, for real: it runs again, and what fails again is left for a resumed sweep."""
+"""Real infrastructure failures under a trial: it is retried, and after its retries left for a resumed sweep."""
 
 import errno
 import subprocess
@@ -31,7 +31,7 @@ ONE = Space({LR: Knob("choice", values=(1e-3,))})
 
 
 class Wrapped(RuntimeError):
-    """As Ray Train wraps an error of a worker's own code."""
+    """An error of a worker's own code, wrapped as by Ray Train."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__("Traceback ...")
@@ -68,13 +68,13 @@ def of_workers(*errors: BaseException) -> BaseException:
         (TrialCrashed("Stalled: again"), "crashed"),
     ],
 )
-def test_one_function_says_how_a_trial_ended(error: BaseException | None, state: str) -> None:
+def test_one_function_decides_how_a_trial_ended(error: BaseException | None, state: str) -> None:
     assert end_of(error) == state
     assert (state in ENDED) == (state in ("finished", "diverged", "failed"))
     assert error is None or "\n" not in line_of(error)
 
 
-def test_a_trial_is_blamed_for_its_own_settings_alone(data_config: Config, prepared: Path, tmp_path: Path) -> None:
+def test_a_trial_fails_only_for_its_own_settings(data_config: Config, prepared: Path, tmp_path: Path) -> None:
     sweep = small_sweep(data_config, prepared, tmp_path)
     assert trial_settings(sweep, {LR: 1e-3}).boxes.training.lr == 1e-3
     with pytest.raises(SettingsRefused, match=LR):
@@ -108,7 +108,7 @@ def with_compute(sweep: Sweep, **compute: float) -> Sweep:
 
 
 def drive(sweep: Sweep, *words: str) -> tuple[SweepResult, list[str]]:
-    """Result and lines of a driver's process; no CPU stays in use."""
+    """The result of a driver's process, and its lines; no CPU stays occupied."""
     repository = Path(__file__).resolve().parents[3]
     done = subprocess.run(
         [sys.executable, "-m", "tests.tools.sweep_driver", sweep.storage, sweep.run, *words],
@@ -129,8 +129,8 @@ def having(lines: list[str], word: str) -> list[str]:
 
 def is_whole(result: SweepResult, steps: int = 30) -> bool:
     (trial,) = result.trials
-    told = [point.step for point in trial.points]
-    return (result.state, trial.state, trial.error, told) == (
+    steps = [point.step for point in trial.points]
+    return (result.state, trial.state, trial.error, steps) == (
         "finished",
         "finished",
         None,
@@ -150,7 +150,7 @@ def test_a_trial_whose_workers_do_not_start_is_retried(data_config, prepared, tm
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_what_fails_more_often_is_left_for_resume(data_config, prepared, tmp_path) -> None:
+def test_a_trial_that_used_up_its_retries_is_left_for_resume(data_config, prepared, tmp_path) -> None:
     sweep = prepared_sweep(data_config, prepared, tmp_path, retries=1, start_deadline=5.0)
     result, lines = drive(sweep, "--hold", "end of the sweep")
     (trial,) = result.trials
@@ -169,7 +169,7 @@ def test_what_fails_more_often_is_left_for_resume(data_config, prepared, tmp_pat
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_deadline_that_is_too_short_ends_no_trial_for_good(data_config, prepared, tmp_path) -> None:
-    """Were it counted as ended, the sweep would have nothing left to do."""
+    """If it counted as ended, a resumed sweep would not run it again."""
     sweep = prepared_sweep(data_config, prepared, tmp_path, retries=0, start_deadline=0.01)
     result, lines = drive(sweep)
     assert result.trials[0].state == "crashed" and not having(lines, "retry"), lines

@@ -1,4 +1,4 @@
-"""Sweeps for real: trials that finish, fail, are ended early or take over another's weights; and what is refused."""
+"""Real sweeps: trials that finish, fail, are stopped early or take over another's weights; and refused sweeps."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ _LEARNS, _LAZY = 1e-2, 1e-7
 
 
 class Heard:
-    """An observer that keeps what it hears."""
+    """An observer that keeps the rows it receives."""
 
     def __init__(self) -> None:
         self.rows: list[Trial] = []
@@ -42,7 +42,7 @@ class Heard:
 
 
 def _silent(text: str) -> None:
-    """Progress is for people."""
+    """Log nothing."""
 
 
 def _seed_for(space: Space, wanted: list[tuple[float, float]]) -> int:
@@ -59,11 +59,11 @@ def _seed_for(space: Space, wanted: list[tuple[float, float]]) -> int:
 
 @pytest.fixture
 def sweep(data_config: Config, prepared: Path, tmp_path: Path) -> Sweep:
-    """A sweep that has not begun."""
+    """A sweep that has not started."""
     return small_sweep(data_config, prepared, tmp_path)
 
 
-def test_a_sweep_that_is_there_goes_on_only_when_told_to(sweep: Sweep) -> None:
+def test_an_existing_sweep_continues_only_with_resume(sweep: Sweep) -> None:
     with pytest.raises(InputError, match="--resume small: there is no sweep in"):
         open_sweep(sweep, resume=True)
     rows = open_sweep(sweep, resume=False)
@@ -75,7 +75,9 @@ def test_a_sweep_that_is_there_goes_on_only_when_told_to(sweep: Sweep) -> None:
     assert open_sweep(more, resume=True).rows == rows.rows, "a budget may be given anew"
 
 
-def test_a_sweep_of_something_else_is_refused_by_name(sweep: Sweep, prepared_boxes: Path, tmp_path: Path) -> None:
+def test_another_sweep_is_refused_and_the_difference_is_named(
+    sweep: Sweep, prepared_boxes: Path, tmp_path: Path
+) -> None:
     open_sweep(sweep, resume=False)
     other = replace(sweep, seed=1, space=Space({LR: Knob("uniform", 1e-4, 1e-2)}))
     with pytest.raises(InputError, match=r"was begun differently \(seed: 0 -> 1;.*boxes.training.lr.kind"):
@@ -84,10 +86,10 @@ def test_a_sweep_of_something_else_is_refused_by_name(sweep: Sweep, prepared_box
         open_sweep(replace(sweep, data=prepared_boxes), resume=True)
     (tmp_path / "small").rename(tmp_path / "moved")
     moved = replace(sweep, run="moved", storage=str(tmp_path))
-    assert open_sweep(moved, resume=True).state == "running", "where it lies is nothing that it is"
+    assert open_sweep(moved, resume=True).state == "running", "a moved sweep is the same sweep"
 
 
-def test_what_cannot_be_trained_is_refused_before_anything_is_there(sweep: Sweep, tmp_path: Path) -> None:
+def test_a_sweep_that_cannot_train_is_refused_before_it_writes_anything(sweep: Sweep, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="stage images needs encoders: give --encoders DIR, or sweep over encoders"):
         check_sweep(replace(sweep, stages=("images",)))
     with pytest.raises(InputError):
@@ -102,7 +104,7 @@ def test_a_second_driver_is_refused(sweep: Sweep) -> None:
         run_sweep(sweep, [], _silent)
 
 
-def test_rows_survive_and_damage_is_told(sweep: Sweep) -> None:
+def test_rows_survive_and_damage_is_reported(sweep: Sweep) -> None:
     rows = TrialStore(sweep.store())
     rows.put(Trial(trial_id(0, 1), 1, {LR: 1e-3}, "stopped", donors=((10, "a"),)))
     rows.put(Trial(trial_id(0, 0), 0, {LR: 1e-2}))
@@ -122,7 +124,7 @@ def test_rows_survive_and_damage_is_told(sweep: Sweep) -> None:
 
 @pytest.fixture(scope="module")
 def actors_before(ray_local: None) -> list[str]:
-    """What other tests of this Ray have left: Ray Data keeps some of its own for as long as Ray runs."""
+    """Actors that other tests left in this Ray: Ray Data keeps some as long as Ray runs."""
     return _actors()
 
 
@@ -143,7 +145,7 @@ def ended_early(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_trials_end_alone_and_early(ended_early: tuple[Sweep, SweepResult, Heard, list[str]]) -> None:
+def test_trials_end_independently_and_early(ended_early: tuple[Sweep, SweepResult, Heard, list[str]]) -> None:
     sweep, result, heard, _ = ended_early
     assert result.state == "finished"
     learns, broken, lazy, refused, second = result.trials
@@ -184,7 +186,7 @@ def test_trials_are_ordinary_runs_and_keep_their_best_checkpoint(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_every_cpu_comes_back_and_no_actor_stays(
+def test_every_cpu_is_released_and_no_actor_stays(
     ended_early: tuple[Sweep, SweepResult, Heard, list[str]], actors_before: list[str]
 ) -> None:
     def left() -> dict[str, Any]:
@@ -209,7 +211,9 @@ def _actors() -> list[str]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_finished_sweep_says_so(ended_early: tuple[Sweep, SweepResult, Heard, list[str]]) -> None:
+def test_a_finished_sweep_logs_that_it_finished_before(
+    ended_early: tuple[Sweep, SweepResult, Heard, list[str]],
+) -> None:
     sweep, result, _, _ = ended_early
     heard, said = Heard(), []
     assert run_sweep(sweep, [heard], said.append) == result
@@ -219,7 +223,7 @@ def test_a_finished_sweep_says_so(ended_early: tuple[Sweep, SweepResult, Heard, 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_population_goes_on_from_the_donors_weights(
+def test_a_population_continues_from_the_donors_weights(
     data_config: Config, prepared: Path, tmp_path: Path, ray_local: None
 ) -> None:
     """Two trials; the one that learns nothing takes over the other's, with other settings."""
@@ -249,8 +253,8 @@ def test_a_population_goes_on_from_the_donors_weights(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_driver_that_is_ended_or_killed_goes_on_to_the_same_end(tmp_path: Path, ray_local: None) -> None:
-    """SIGTERM: checkpoints, state interrupted, exit code 143. SIGKILL: nothing. Then all is as if nothing had been."""
+def test_a_driver_that_is_stopped_or_killed_resumes_to_the_same_result(tmp_path: Path, ray_local: None) -> None:
+    """SIGTERM: checkpoints, state interrupted, exit code 143. SIGKILL: none of these. The result stays the same."""
     # Long enough after the first report that neither trial is done when the signal comes.
     bench = Bench(tmp_path, trials=2, steps=480, every=40)
     name, calm = "broken", run_sweep(bench.sweep("calm"), [], _silent)

@@ -1,4 +1,4 @@
-"""Other ways in which a sweep could lose a trial in silence, through the real command: none of them does."""
+"""Other ways in which a sweep could lose a trial without a message, through the real command."""
 
 import os
 import subprocess

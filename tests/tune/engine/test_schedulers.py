@@ -1,4 +1,4 @@
-"""Schedulers: what a resumed sweep's know of trials that other processes saw, and what a population may change."""
+"""Schedulers: what those of a resumed sweep know of earlier trials, and what a population may change."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ RUNGS = Rungs(10, 90)
 
 @pytest.fixture
 def sweep(data_config: Config, tmp_path: Path) -> Sweep:
-    """Nothing of it is run here."""
+    """A sweep that is not run."""
     return small_sweep(data_config, tmp_path, tmp_path)
 
 
@@ -34,7 +34,7 @@ def _past(values: list[float], state: str = "finished") -> list[Trial]:
 
 
 class _Trial:
-    """As much of Ray Tune's trial as schedulers look at."""
+    """The part of Ray Tune's trial that schedulers use."""
 
     def __init__(self, name: str) -> None:
         self.trial_id, self.config = f"ray-{name}", {"job": {"trial": name}}
@@ -45,19 +45,19 @@ def _trial(name: str) -> Any:
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "median"])
-def test_what_ended_before_counts_after_a_resume(sweep: Sweep, scheduler: str) -> None:
+def test_ended_trials_count_after_a_resume(sweep: Sweep, scheduler: str) -> None:
     sweep = replace(sweep, scheduler=scheduler)
     past = _past([1.0, 2.0, 3.0, 4.0])
     for value, decision in ((0.5, "CONTINUE"), (3.5, "STOP")):
         fresh, one = make_scheduler(sweep, RUNGS, [], None), _trial("new")
         fresh.on_trial_add(None, one)
         assert fresh.on_trial_result(None, one, {"step": 10, "goal": value}) == "CONTINUE"
-        told, one = make_scheduler(sweep, RUNGS, past, None), _trial("new")
-        told.on_trial_add(None, one)
-        assert told.on_trial_result(None, one, {"step": 10, "goal": value}) == decision
+        resumed, one = make_scheduler(sweep, RUNGS, past, None), _trial("new")
+        resumed.on_trial_add(None, one)
+        assert resumed.on_trial_result(None, one, {"step": 10, "goal": value}) == decision
 
 
-def test_a_trial_that_goes_on_is_not_judged_again_by_what_it_told_before(sweep: Sweep) -> None:
+def test_a_resumed_trial_is_not_judged_again_by_its_earlier_reports(sweep: Sweep) -> None:
     sweep = replace(sweep, scheduler="asha")
     past = [*_past([1.0, 2.0, 3.0]), Trial(trial_id(0, 9), 9, {}, "running", (Point(10, 1.0, {"label_nll": 9.0}),))]
     scheduler, one = make_scheduler(sweep, RUNGS, past, None), _trial(trial_id(0, 9))
@@ -78,8 +78,8 @@ def test_a_trial_that_failed_compares_with_nothing(sweep: Sweep, scheduler: str)
 
 def test_a_population_keeps_to_the_space_and_to_its_own_name(sweep: Sweep) -> None:
     made = make_scheduler(replace(sweep, scheduler="pbt"), RUNGS, [], None)
-    donor = {"trial": "d", "number": 1, "told": 20, "settings": dict.fromkeys(SPACE.knobs, 9.9)}
-    own = {"trial": "own", "number": 2, "told": 0, "settings": dict.fromkeys(SPACE.knobs, 1e-09)}
+    donor = {"trial": "d", "number": 1, "reported": 20, "settings": dict.fromkeys(SPACE.knobs, 9.9)}
+    own = {"trial": "own", "number": 2, "reported": 0, "settings": dict.fromkeys(SPACE.knobs, 1e-09)}
     for _ in range(20):
         config, _ = made._get_new_config(_configured(own), _configured(donor))
         assert (config["job"]["trial"], config["job"]["number"]) == ("own", 2)
@@ -103,17 +103,17 @@ def _configured(job: dict[str, Any]) -> Any:
     ],
 )
 def test_a_population_cannot_change_what_shapes_networks(sweep: Sweep, name: str, knob: Knob) -> None:
-    with pytest.raises(InputError, match=f"--scheduler pbt: {name} cannot change while a run goes on"):
+    with pytest.raises(InputError, match=f"--scheduler pbt: {name} cannot change during a run"):
         check_scheduler(replace(sweep, scheduler="pbt", space=Space({**SPACE.knobs, name: knob})))
 
 
-def test_a_population_is_of_one_stage_and_begins_at_random(sweep: Sweep) -> None:
+def test_a_population_has_one_stage_and_starts_at_random(sweep: Sweep) -> None:
     population = replace(sweep, scheduler="pbt")
     check_scheduler(population)
-    for change, told in (
+    for change, message in (
         ({"stages": ("encoders", "boxes")}, "takes one stage"),
         ({"search": "optuna"}, "--search optuna"),
         ({"budget": Budget(1)}, "--trials 1"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             check_scheduler(replace(population, **change))

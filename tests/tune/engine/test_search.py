@@ -1,4 +1,4 @@
-"""Settings are a function of the seed and of what was found."""
+"""Settings are a function of the seed and of earlier trials."""
 
 import math
 from dataclasses import replace
@@ -45,7 +45,7 @@ def test_trial_ids_differ_and_stay() -> None:
     assert trial_id(1, 0) != ids[0]
 
 
-def test_optuna_asks_near_what_was_good_and_the_same_again(data_config: Config, tmp_path: Path) -> None:
+def test_optuna_suggests_near_good_trials_and_is_repeatable(data_config: Config, tmp_path: Path) -> None:
     sweep = replace(small_sweep(data_config, tmp_path, tmp_path), search="optuna")
     rows = [_row(sweep.seed, number, draw(SPACE, 3, number)) for number in range(16)]
     asked = [suggest(sweep, number, rows) for number in range(16, 24)]

@@ -1,4 +1,4 @@
-"""A sweep in a bucket: rows, segments and measures are where every machine finds them."""
+"""A sweep in a bucket: every machine can read its rows, segments and measures."""
 
 from pathlib import Path
 

@@ -77,7 +77,7 @@ def check_complete(sweep: Sweep, uri: str, trial: Trial) -> None:
 
 
 @pytest.mark.parametrize("state", list(ENDS))
-def test_a_trial_that_told_nothing_is_complete_when_the_sweep_ends(state, uri: str, tmp_path: Path) -> None:
+def test_a_trial_without_reports_is_complete_when_the_sweep_ends(state, uri: str, tmp_path: Path) -> None:
     sweep, said = recorded_sweep(tmp_path), []
     error = None if state in ("finished", "stopped", "interrupted") else "Stalled: no worker"
     trial = Trial("a", 0, SETTINGS, state, POINTS, "step_00000200", error)
@@ -105,8 +105,8 @@ def test_the_best_of_a_measure_that_falls_is_its_least(uri: str, tmp_path: Path)
     assert (metrics["best_label_f1"], metrics["best_step"]) == (0.5, 100)
 
 
-def test_what_a_trials_process_kept_comes_first(uri: str, tmp_path: Path) -> None:
-    """Numbers of training, which the row does not have; nothing is there twice."""
+def test_records_that_a_trials_process_queued_come_first(uri: str, tmp_path: Path) -> None:
+    """Metrics of training, which the row does not have; no value is logged twice."""
     sweep, trial = recorded_sweep(tmp_path), Trial("a", 0, SETTINGS, "stopped", POINTS)
     with sweep_run(sweep, uri, print) as tracked:
         run = begin(tracked, trial)
@@ -119,7 +119,7 @@ def test_what_a_trials_process_kept_comes_first(uri: str, tmp_path: Path) -> Non
     assert not OfflineQueue(place(sweep, trial)).names()
 
 
-def test_a_trial_is_complete_only_after_its_process_has_left(uri: str, tmp_path: Path) -> None:
+def test_a_trial_is_complete_only_after_its_process_has_ended(uri: str, tmp_path: Path) -> None:
     sweep, trial = recorded_sweep(tmp_path), Trial("a", 0, SETTINGS, "stopped", POINTS)
     client = mlflow_client(uri)
     with sweep_run(sweep, uri, print) as tracked:
@@ -137,7 +137,7 @@ def test_a_trial_is_complete_only_after_its_process_has_left(uri: str, tmp_path:
         runs.close([trial])
 
 
-def test_a_process_that_was_killed_holds_nothing_up(uri: str, tmp_path: Path, repository: Path) -> None:
+def test_a_process_that_was_killed_delays_nothing(uri: str, tmp_path: Path, repository: Path) -> None:
     sweep, trial = recorded_sweep(tmp_path), Trial("a", 0, SETTINGS, "stopped", POINTS)
     with sweep_run(sweep, uri, print) as tracked:
         begin(tracked, trial)
@@ -188,10 +188,10 @@ def test_a_run_that_was_deleted_costs_a_line_and_no_time(uri: str, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_an_mlflow_that_is_away_to_the_end_gets_everything_later(
+def test_an_mlflow_that_is_unreachable_to_the_end_gets_everything_later(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    """Away from the sweep's first trial to its end: nothing is lost, and the sweep says what to type."""
+    """Unreachable from the first trial to the end: nothing is lost, and the sweep names the command to use."""
     sweep, said = recorded_sweep(tmp_path / "runs"), []
     trials = [
         Trial("a", 0, SETTINGS, "stopped", POINTS),

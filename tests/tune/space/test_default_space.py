@@ -1,4 +1,4 @@
-"""Search spaces: the default ones, their files, and how mistakes in them are told."""
+"""Search spaces: the default ones, their files, and how mistakes in them are reported."""
 
 import pytest
 
@@ -60,14 +60,14 @@ def test_numbers_as_people_write_them_and_choices_as_objgan_reads_them(tiny: Con
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("boxes.training.l: {uniform: [0, 1]}", "did you mean boxes.training.lr"),
         ("lr: {uniform: [0, 1]}", "did you mean boxes.training.lr"),
-        ("boxes.training: {uniform: [0, 1]}", "a branch: name one of its settings"),
+        ("boxes.training: {uniform: [0, 1]}", "a group: name one of its settings"),
         ("images.width: {integer: [8, 16]}", "changes nothing in stage boxes"),
         ("seed: {integer: [0, 9]}", "--confirm tries other seeds"),
-        ("data.image_size: {integer: [64, 128]}", "prepared with their settings"),
+        ("data.image_size: {integer: [64, 128]}", "prepared with these settings"),
         ("boxes.hidden: {uniform: [64, 128]}", "expected integer"),
         ("boxes.hidden: {integer: [2, 128]}", "cannot be 2 .*greater than or equal to 8"),
         ("boxes.dropout: {uniform: [0, 1.5]}", "cannot be 1.5 .*less than 1"),
@@ -76,14 +76,14 @@ def test_numbers_as_people_write_them_and_choices_as_objgan_reads_them(tiny: Con
         ("boxes.dropout: {uniform: [0.3, 0.3]}", "is empty"),
         ("boxes.dropout: {uniform: [0.3, 0.1]}", "is empty"),
         ("boxes.dropout: {uniform: [0.3]}", "the low and the high end, not 1"),
-        ("boxes.dropout: {log_uniform: [0, 0.3]}", "begins over 0"),
-        ("boxes.components: {integer: [1.5, 3]}", "one whole number to another"),
+        ("boxes.dropout: {log_uniform: [0, 0.3]}", "the low end of log_uniform must be over 0"),
+        ("boxes.components: {integer: [1.5, 3]}", "integer takes two whole numbers"),
         ("boxes.dropout: {uniform: [a, 1]}", "'a' is not a number"),
-        ("boxes.dropout: {uniform: [0, .inf]}", "no end of a range"),
+        ("boxes.dropout: {uniform: [0, .inf]}", "cannot be the end of a range"),
         ("boxes.dropout: {normal: [0, 1]}", "choose one of log_uniform"),
         ("boxes.dropout: 0.5", "write one kind and its range"),
-        ("boxes.adversarial: {choice: []}", "choice of nothing"),
-        ("boxes.adversarial: {choice: [bce]}", "--set it instead"),
+        ("boxes.adversarial: {choice: []}", "the choice is empty"),
+        ("boxes.adversarial: {choice: [bce]}", "use --set"),
         ("boxes.adversarial: {choice: [bce, bce]}", "twice"),
         ("boxes.dropout: {uniform: [0, .1]}\nboxes.dropout: {uniform: [0, .2]}", "boxes.dropout is there twice"),
         ("- boxes.dropout", "write settings and ranges"),
@@ -91,8 +91,8 @@ def test_numbers_as_people_write_them_and_choices_as_objgan_reads_them(tiny: Con
         ("a: [", "not YAML"),
     ],
 )
-def test_a_mistake_in_a_space_is_told_in_one_line(text: str, told: str, tiny: Config) -> None:
-    with pytest.raises(InputError, match=told) as caught:
+def test_a_mistake_in_a_space_is_reported_in_one_line(text: str, message: str, tiny: Config) -> None:
+    with pytest.raises(InputError, match=message) as caught:
         check_space(parse_space(text), tiny, ("boxes",))
     assert "\n" not in str(caught.value)
 

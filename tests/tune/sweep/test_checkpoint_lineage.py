@@ -1,4 +1,4 @@
-"""A take-over: the donor's whole state, with settings of one's own in force from the next step on."""
+"""A take-over: the donor's whole state, with the trial's own settings in force from the next step."""
 
 import json
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_a_take_over_copies_weights_averages_and_optimisers(sweep: Sweep) -> Non
     assert (again.current, again.donors) == (2, [(1, "donor"), (1, "donor")])
 
 
-def test_what_is_half_copied_never_counts(sweep: Sweep) -> None:
+def test_an_incomplete_copy_never_counts(sweep: Sweep) -> None:
     store = sweep.store()
     store.write("trials/own/segment_01/boxes/step_00000009/state.json", "{}")
     lineage = CheckpointLineage(store, "own", "boxes")
@@ -78,14 +78,14 @@ def test_what_is_half_copied_never_counts(sweep: Sweep) -> None:
     assert store.names("trials/own/segment_01/boxes") == ["step_00000001"]
 
 
-def test_a_donor_without_the_checkpoint_is_told(sweep: Sweep) -> None:
+def test_a_donor_without_the_checkpoint_is_an_error(sweep: Sweep) -> None:
     lineage = CheckpointLineage(sweep.store(), "own", "boxes")
     with pytest.raises(FileNotFoundError):
         lineage.take_over({**POINTER, "name": "step_00000007", "step": 7}, {})
     assert lineage.current == 0
 
 
-def test_settings_of_ones_own_are_in_force_and_the_optimiser_goes_on(sweep: Sweep) -> None:
+def test_the_trials_own_settings_are_in_force_and_the_optimiser_continues(sweep: Sweep) -> None:
     """The donor's rate is in none of its files; its moments are."""
     donor = Path(str(sweep.store())) / "trials/donor/boxes/step_00000001"
     slow, fast = (with_settings(sweep.config, {LR: rate, WEIGHT: 2.0}) for rate in (1e-4, 5e-3))
@@ -106,7 +106,7 @@ def test_settings_of_ones_own_are_in_force_and_the_optimiser_goes_on(sweep: Swee
     assert moved[5e-3] == pytest.approx(50 * moved[1e-4], rel=0.05), "as far as the rate says"
 
 
-def test_measures_that_were_thrown_away_are_gone_and_lost_ones_are_found(sweep: Sweep) -> None:
+def test_discarded_measures_are_gone_and_lost_ones_are_recovered(sweep: Sweep) -> None:
     store = sweep.store()
     lineage = CheckpointLineage(store, "own", "boxes")
     points = [

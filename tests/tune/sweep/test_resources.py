@@ -1,4 +1,4 @@
-"""What fits into a cluster, and what is refused before anything starts."""
+"""Which sweeps fit into a cluster; the others are refused before anything starts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -36,8 +36,8 @@ def test_two_cores_take_two_trials_of_a_thread_each(sweep: Sweep) -> None:
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 7, 16, 60])
-def test_shares_of_the_head_admit_just_so_many_trials(sweep: Sweep, cpus: int) -> None:
-    """And leave for every training what Ray Train's own actor takes."""
+def test_shares_of_the_head_admit_exactly_the_planned_trials(sweep: Sweep, cpus: int) -> None:
+    """They leave a share for Ray Train's own actor of each training."""
     plan = plan_resources(replace(sweep, budget=Budget(100)), {"CPU": float(cpus)})
     (share,) = plan.driver.values()
     assert plan.concurrent == cpus
@@ -46,7 +46,7 @@ def test_shares_of_the_head_admit_just_so_many_trials(sweep: Sweep, cpus: int) -
     assert (cpus + 1) * share + cpus * 0.001 > 1
 
 
-def test_gpus_count_where_there_are_some(sweep: Sweep) -> None:
+def test_gpus_are_used_if_there_are_any(sweep: Sweep) -> None:
     there = {"CPU": 64.0, "GPU": 8.0}
     assert plan_resources(_compute(sweep, workers=4), there).concurrent == 2
     assert plan_resources(_compute(sweep, workers=4, device="cpu"), there).concurrent == 4
@@ -54,7 +54,7 @@ def test_gpus_count_where_there_are_some(sweep: Sweep) -> None:
     assert (elastic.concurrent, elastic.workers) == (2, 4)
 
 
-def test_what_does_not_fit_is_refused(sweep: Sweep) -> None:
+def test_a_sweep_that_does_not_fit_is_refused(sweep: Sweep) -> None:
     with pytest.raises(InputError, match=r"compute.workers=3: .*has 2: ask for at most 2"):
         plan_resources(_compute(sweep, workers=3), LAPTOP)
     with pytest.raises(InputError, match=r"--max-concurrent 3: .* so 2 can run at once"):

@@ -1,4 +1,4 @@
-"""`sweep.json`: it keeps no passwords, and what somebody else wrote into it is refused in one short line."""
+"""`sweep.json`: it contains no passwords, and a file with other content is refused in one short line."""
 
 import json
 from dataclasses import replace

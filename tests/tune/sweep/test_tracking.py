@@ -1,4 +1,4 @@
-"""A sweep in MLflow: its own run, nested ones, found again, with the right ends. The engine's part is recorded."""
+"""A sweep in MLflow: its own run and nested ones, found again, with the right status. The engine is a recording."""
 
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ def stage_store(sweep, trial: Trial) -> Storage:
 
 
 def begin(sweep, trial: Trial) -> str | None:
-    """What a trial's process does; the run's id."""
+    """Log as a trial's process does; returns the run's id."""
     with trial_run(sweep, trial.id, trial.number, "boxes", trial.settings, stage_store(sweep, trial)) as tracking:
         tracking.tracker().parameters({"boxes.dropout": trial.settings.get("boxes.dropout")})
         tracking.tracker().metrics({"validation/label_f1": 0.5}, 10)
@@ -83,7 +83,7 @@ def test_runs_are_found_again_although_their_ids_were_lost(uri: str, tmp_path: P
         assert other.tracking.parent != tracked.tracking.parent
 
 
-def test_what_a_kill_left_running_is_put_right(uri: str, tmp_path: Path) -> None:
+def test_runs_that_a_kill_left_running_are_corrected(uri: str, tmp_path: Path) -> None:
     sweep, client = recorded_sweep(tmp_path), mlflow_client(uri)
     trials = [Trial(name, number, {}) for number, name in enumerate(("done", "ended", "cut"))]
     with sweep_run(sweep, uri, print) as tracked:
@@ -134,7 +134,9 @@ def test_a_verdict_and_its_figures_are_in_the_sweeps_run(uri: str, tmp_path: Pat
     assert data.tags["objgan.confirmed"] == "better" and data.tags["objgan.verdict"].startswith("verdict: trial 0")
 
 
-def test_nothing_is_tracked_without_a_place_and_an_absent_server_costs_no_sweep(tmp_path: Path, result, sweep) -> None:
+def test_nothing_is_tracked_without_a_uri_and_an_unreachable_server_ends_no_sweep(
+    tmp_path: Path, result, sweep
+) -> None:
     with trial_run(sweep, "a", 0, "boxes", {}, Storage(tmp_path / "x")) as tracking:
         assert tracking.run is None
     away = replace(sweep, tracking=None)
