@@ -12,7 +12,7 @@ import queue
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from pipelines.storage.checkpoints import CheckpointStore
 from pipelines.storage.lease import Lease
 from pipelines.storage.storage import Storage
 from pipelines.training.driver import train
-from pipelines.training.job import TrainJob, needed_stages
+from pipelines.training.job import OpenRun, TrainJob, needed_stages, open_run
 from tune.engine.preflight import trial_settings
 from tune.engine.trial_log import TrialLog
 from tune.sweep.checkpoint_lineage import CheckpointLineage
@@ -248,7 +248,7 @@ class TrialWork(threading.Thread):
             Lease.acquire(store, who=f"trial {trial['trial']}", wait=_LEASE_S, log=_quiet) as lease,
             trial_run(self._sweep, trial["trial"], trial["number"], job.stage, trial["settings"], store) as tracking,
         ):
-            return train(replace(job, tracking=tracking), _quiet, lease, self).checkpoint
+            return train(open_run(job), _quiet, lease, self, tracking).checkpoint
 
     def _config(self) -> Config:
         config = trial_settings(self._sweep, self._settings)
@@ -258,7 +258,7 @@ class TrialWork(threading.Thread):
 
     def _recover(self, job: TrainJob) -> None:
         """Reports of an earlier process that the sweep may not have heard of."""
-        self._steps = job.total_steps(len(job.reader("train")))
+        self._steps = OpenRun(job).steps
         training, stage = job.training, self._sweep.stage
         there = CheckpointStore(self._lineage.run(stage), training.keep_checkpoints, stage_class(stage).objective)
         self._measured.recover(there, self._settings, self._sweep.goal.metric)

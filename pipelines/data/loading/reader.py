@@ -24,7 +24,7 @@ from objgan.batch import Batch, Part, Sample, collate
 from objgan.config import Config
 from objgan.errors import InputError
 from pipelines.data.loading.batch_plan import BatchPlan, ShardOrder
-from pipelines.data.loading.data_folder import open_data
+from pipelines.data.loading.data_folder import DataFolder, open_data
 from pipelines.data.shards.format import read_shard
 from pipelines.data.shards.index import Index, RowList
 from pipelines.data.shards.manifest import MANIFEST, SPLITS
@@ -39,8 +39,10 @@ OPEN_SHARDS = 128
 class ShardReader:
     """The samples of one split of prepared data, with the columns that a stage asked for."""
 
-    def __init__(self, data: Path | str, split: str, columns: frozenset[str], config: Config, max_words: int) -> None:
-        """`data`: a prepared folder or its URI. `columns`: of "image", "boxes", "masks", "attributes".
+    def __init__(
+        self, data: DataFolder | Path | str, split: str, columns: frozenset[str], config: Config, max_words: int
+    ) -> None:
+        """`data`: a prepared folder, its path or its URI. `columns`: of "image", "boxes", "masks", "attributes".
 
         Of longer captions, `max_words` words stay, in order.
 
@@ -52,8 +54,8 @@ class ShardReader:
         """
         if split not in SPLITS:
             raise InputError(f"data: no split {split!r}; there are {', '.join(SPLITS)}")
-        self._arguments = (data, split, columns, config, max_words)
-        self._data = folder = open_data(data, config.compute)
+        self._data = folder = data if isinstance(data, DataFolder) else open_data(data, config.compute)
+        self._arguments = (folder.location, split, columns, config, max_words)
         folder.check_columns(columns, config)
         self._shards = folder.shards(split)
         self._starts = [0, *itertools.accumulate(shard.rows for shard in self._shards)]
