@@ -41,9 +41,8 @@ from pipelines.storage.lease import Lease, check_free
 from pipelines.storage.retry import Work
 from pipelines.storage.storage import RUNS, Storage
 from pipelines.tracking.tracker import ask_server, check_store, prepare_store, tracked_run, tracking_uri
-from pipelines.training.driver import check_groups, check_job
 from pipelines.training.driver import train as train_stage
-from pipelines.training.job import best_checkpoint
+from pipelines.training.job import best_checkpoint, check_groups, open_run
 from pipelines.workflow.run import Run, Sample, execute, model_folder, sample_source, stage_config
 from pipelines.workflow.steps import describe
 
@@ -154,8 +153,7 @@ def judges(options: cli.JudgesOptions) -> None:
     config = _config(options)
     dry = _dry(options, config)
     jobs, skipped = judge_jobs(config, options.data, options.out)
-    for job in jobs.values():
-        check_job(job)
+    runs = {name: open_run(job) for name, job in jobs.items()}
     uri = tracking_uri(RUNS)
     if dry:
         _check_held(options)
@@ -166,9 +164,9 @@ def judges(options: cli.JudgesOptions) -> None:
     with _held(options, "judges"), ray_session(options.address):
         check_resources(config.compute)
         prepare_store(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
-        for name, job in jobs.items():
-            with tracked_run(uri, name, job.folder / "mlflow_run.txt", {"objgan.step": name}) as tracking:
-                done = train_stage(replace(job, tracking=tracking), say)
+        for name, run in runs.items():
+            with tracked_run(uri, name, run.job.folder / "mlflow_run.txt", {"objgan.step": name}) as tracking:
+                done = train_stage(run, say, tracking=tracking)
             keep_judge(done.checkpoint, options.out / name)
             measures = "  ".join(f"{measure} {value:.4f}" for measure, value in done.measures.items())
             say(f"{name}: {options.out / name} (step {done.step}); held out: {measures}")

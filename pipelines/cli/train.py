@@ -2,7 +2,6 @@
 
 import shlex
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from objgan.config import Config
@@ -16,9 +15,8 @@ from pipelines.storage.fetching import fetched
 from pipelines.storage.lease import Lease, check_free
 from pipelines.storage.storage import RUNS, Storage
 from pipelines.tracking.tracker import check_store, prepare_store, tracked_run, tracking_uri
-from pipelines.training.driver import check_job
 from pipelines.training.driver import train as train_stage
-from pipelines.training.job import SETTINGS_FILE, TrainJob, best_checkpoint, needed_stages
+from pipelines.training.job import SETTINGS_FILE, OpenRun, TrainJob, best_checkpoint, needed_stages, open_run
 from pipelines.training.profiling import profile_steps, table
 from pipelines.training.replay import check_replay, replay
 
@@ -37,14 +35,13 @@ def train(options: TrainOptions, config: Config) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             replay(fetched("--replay", options.replay, Path(scratch)), say, _replay_needs(options, RUNS))
         return
-    job = _job(options, config)
-    check_job(job)
+    run = open_run(_job(options, config))
     if options.profile:
-        trace = job.folder / "profile" / "trace.json"
-        say(table(profile_steps(job, trace, say)))
+        trace = run.job.folder / "profile" / "trace.json"
+        say(table(profile_steps(run, trace, say)))
         say(f"trace: {trace} (open it in https://ui.perfetto.dev)")
         return
-    _train(options, job)
+    _train(options, run)
 
 
 def _check(options: TrainOptions, config: Config) -> None:
@@ -58,19 +55,17 @@ def _check_all(options: TrainOptions, config: Config, scratch: Path) -> None:
         check_replay(fetched("--replay", options.replay, scratch), _replay_needs(options, scratch))
         say(f"# would repeat the step in {typed_again(str(options.replay))}")
         return
-    job = _job(options, config, scratch)
-    check_job(job)
-    store = job.store()
+    run = open_run(_job(options, config, scratch))
+    store = run.store
     if not options.profile:
         check_free(store)
         refuse_reuse(store, SETTINGS_FILE)
         store.check_unchanged()
         check_without_work(config.compute, options.address)
         check_store(tracking_uri(RUNS), store)
-    steps = job.total_steps(len(job.reader("train")))
-    newest = job.checkpoints().newest(set_aside=False)
+    newest = run.checkpoints.newest(set_aside=False)
     begun = f"resume from {newest[0]}" if newest else "begin"
-    say(f"# {options.stage}: would {begun} in {store}, {steps} steps in total, on data {job.data}")
+    say(f"# {options.stage}: would {begun} in {store}, {run.steps} steps in total, on data {run.job.data}")
 
 
 def _replay_needs(options: TrainOptions, near: Path) -> dict[str, Path]:
@@ -78,17 +73,17 @@ def _replay_needs(options: TrainOptions, near: Path) -> dict[str, Path]:
     return {} if encoders is None else {"encoders": fetched("--encoders", encoders, near / options.run / "encoders")}
 
 
-def _train(options: TrainOptions, job: TrainJob) -> None:
-    uri, store = tracking_uri(RUNS), job.store()
+def _train(options: TrainOptions, run: OpenRun) -> None:
+    uri, store = tracking_uri(RUNS), run.store
     tags = {"objgan.run": options.run, "objgan.step": options.stage}
     # The lease comes first: a refused driver must not change the MLflow run of the holder.
     with Lease.acquire(store, wait=options.wait, log=say) as lease:
         refuse_reuse(store, SETTINGS_FILE)
         prepare_store(uri, store)
         with ray_session(options.address):
-            check_resources(job.config.compute)
+            check_resources(run.job.config.compute)
             with tracked_run(uri, f"{options.run}-{options.stage}", store, tags) as tracking:
-                done = train_stage(replace(job, tracking=tracking), say, lease)
+                done = train_stage(run, say, lease, tracking=tracking)
     say(f"{options.stage}: best checkpoint {done.checkpoint} (step {done.step})")
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from objgan.checkpoint import read_state
 from objgan.config import Config
 from objgan.files import folder_aside
-from pipelines.data.loading.data_folder import open_data
 from pipelines.evaluation.judges import JUDGE, SECOND_ENCODERS
-from pipelines.training.job import TrainJob
+from pipelines.training.job import OpenRun, TrainJob
 
 OTHER_SEED = 1_000_003
 """Added to the seed of the settings, so that the second encoders are not the ones that train the generators."""
@@ -25,12 +24,12 @@ def judge_jobs(config: Config, data: Path | str, out: Path) -> tuple[dict[str, T
     """
     other = config.model_copy(update={"seed": config.seed + OTHER_SEED})
     jobs = {SECOND_ENCODERS: TrainJob("encoders", other, data, out / "training" / "encoders")}
-    jobs[SECOND_ENCODERS].reader("train")
-    folder = open_data(data, config.compute)
-    known = folder.manifest["columns"]
+    run = OpenRun(jobs[SECOND_ENCODERS])
+    run.reader("train")
+    known = run.data.manifest["columns"]
     lacking = [name for name in ("masks", "attributes") if not known.get(name, False)]
     if lacking:
-        return jobs, {JUDGE: f"{folder} has no {' and no '.join(lacking)}: nothing to learn colours and objects from"}
+        return jobs, {JUDGE: f"{run.data} has no {' and no '.join(lacking)}: nothing to learn colours and objects from"}
     return jobs | {JUDGE: TrainJob("judge", other, data, out / "training" / "judge")}, {}
 
 

@@ -10,12 +10,7 @@ import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from objgan.checkpoint import read_state
-from objgan.config import Config
 from objgan.errors import InputError
-from objgan.files import read_json
-from objgan.sections import TrainingConfig
-from objgan.stages import stage_class
 from pipelines.runs.status import LiveStatus, RunStatus, ended_as, one_line
 from pipelines.runtime.console import Log, ProgressView
 from pipelines.runtime.events import Listener, Recorder
@@ -25,8 +20,9 @@ from pipelines.storage.checkpoints import FINISHED, finished_checkpoint
 from pipelines.storage.lease import Lease, LeaseLost
 from pipelines.storage.retry import StorageRefused, Work, only_logged
 from pipelines.storage.storage import Storage
+from pipelines.tracking.tracker import Tracking
 from pipelines.training.draining import OwnNode
-from pipelines.training.job import TrainJob, check_folder, claim_folder
+from pipelines.training.job import OpenRun, TrainJob, claim_folder
 from pipelines.training.supervisor import (
     GRACE_S,
     INTERRUPTED,
@@ -60,34 +56,43 @@ class Trained:
     measures: dict[str, float]
 
 
-def train(job: TrainJob, log: Log, lease: Lease | None = None, listener: ReportListener | None = None) -> Trained:
-    """Train a stage, or go on where the same job was stopped, or return what it left when it is finished.
+def train(
+    run: OpenRun,
+    log: Log,
+    lease: Lease | None = None,
+    listener: ReportListener | None = None,
+    tracking: Tracking | None = None,
+) -> Trained:
+    """Train a stage, resume the same job, or return the result of a finished run.
 
-    lease:   under which the caller holds the run; None: it is taken here
-    watcher: looks on while steps are done, and may ask for an end
+    Args:
+        run: from `open_run`, which checks the job
+        log: receives progress and warnings
+        lease: the caller's lease of the run; None: it is acquired here
+        listener: receives events during training, and may request a stop
+        tracking: the MLflow run to report to
 
     Raises:
-        InputError: data, settings, checkpoints or resources do not fit; nothing was started. Or another driver holds
-            the run.
+        InputError: the resources do not fit, or another driver holds the run; nothing was started.
         TrainingStopped: too many losses or gradients were not finite.
-        Preempted: it was asked to stop, and left a checkpoint.
-        Stalled: nothing happened for too long.
-        OSError: no space left; the last good checkpoint is there.
+        Preempted: a stop was requested; a checkpoint is written.
+        Stalled: no progress for too long.
+        OSError: no space left; the last good checkpoint exists.
     """
-    job = _absolute(job)
-    check_job(job)
-    store = job.store()
-    if done := _finished(job, store):
+    job, store = run.job, run.store
+    run.checkpoints.log = log
+    if done := _finished(run):
         log(f"{job.stage}: finished before, at step {done.step} ({store})")
         return done
     use_gpu = check_resources(job.config.compute)
     with contextlib.nullcontext(lease) if lease is not None else Lease.acquire(store, log=log) as held:
-        claim_folder(job)
-        job.checkpoints(log).clean()
-        status = _live_status(job, held, log)
+        claim_folder(run)
+        run.checkpoints.clean()
+        tracking = tracking or Tracking()
+        status = _live_status(job, held, tracking, log)
         try:
             with Work() as work:
-                done = _train(job, use_gpu, _Driver(held, status, log, listener), work)
+                done = _train(run, use_gpu, _Driver(held, status, log, listener, tracking), work)
         except BaseException as error:
             if not held.lost.is_set():  # the status is the other driver's now
                 _note_end(status, error)
@@ -98,15 +103,16 @@ def train(job: TrainJob, log: Log, lease: Lease | None = None, listener: ReportL
 
 @dataclass(frozen=True)
 class _Driver:
-    """What a driver holds and listens with."""
+    """What a driver holds and reports to."""
 
     lease: Lease
     status: LiveStatus
     log: Log
     listener: ReportListener | None
+    tracking: Tracking
 
 
-def _train(job: TrainJob, use_gpu: bool, driver: _Driver, work: Work) -> Trained:
+def _train(run: OpenRun, use_gpu: bool, driver: _Driver, work: Work) -> Trained:
     """Have the workers train, and pick the best checkpoint.
 
     Raises:
@@ -114,16 +120,16 @@ def _train(job: TrainJob, use_gpu: bool, driver: _Driver, work: Work) -> Trained
     """
     store = driver.lease.storage
     try:
-        reason = _supervise(job, use_gpu, driver, work)
+        reason = _supervise(run.job, use_gpu, driver, work)
     finally:
         # Nobody needs what Ray Train left there. Where another driver holds the run now, it is that driver's.
         if not driver.lease.lost.is_set():
             with only_logged(f"cannot remove {store}/{_RAY}; `runs gc` does later", driver.log):
                 store.patient(_TIDY_S, log=lambda text: None).delete(_RAY)
-    if reason is not None and _step_of(job) < _total(job):
-        text = f"{job.stage}: {reason}; checkpoint at step {_step_of(job)} in {store}"
+    if reason is not None and (step := _step_of(run)) < run.steps:
+        text = f"{run.job.stage}: {reason}; checkpoint at step {step} in {store}"
         raise Preempted(text, reason, 130 if reason == INTERRUPTED else 143)
-    return _finish(job, store)
+    return _finish(run)
 
 
 def _supervise(job: TrainJob, use_gpu: bool, driver: _Driver, work: Work) -> str | None:
@@ -139,7 +145,8 @@ def _supervise(job: TrainJob, use_gpu: bool, driver: _Driver, work: Work) -> str
     wish = OwnNode().wish if listener is None else listener.wish
     watch = Supervisor(coordinator, job.config.compute, lease.lost, listeners, wish, metrics.tick)
     try:
-        reason = watch.run(_trainer(WorkerArgs(job, coordinator, lease.token), use_gpu, lease.storage).fit)
+        worker_args = WorkerArgs(_absolute(job), coordinator, lease.token, driver.tracking)
+        reason = watch.run(_trainer(worker_args, use_gpu, lease.storage).fit)
     except Exception:
         if listener is not None:  # a trial of a sweep, whose process lives on
             abandon(coordinator)
@@ -148,80 +155,27 @@ def _supervise(job: TrainJob, use_gpu: bool, driver: _Driver, work: Work) -> str
         work.advanced = watch.latest.advanced
         view.close()
         ray.kill(coordinator)
-    _raise_failure(watch.latest, job)
+    _raise_failure(watch.latest, lease.storage)
     return reason
 
 
-def _live_status(job: TrainJob, lease: Lease, log: Log) -> LiveStatus:
+def _live_status(job: TrainJob, lease: Lease, tracking: Tracking, log: Log) -> LiveStatus:
     """The status of this command, which begins with the checkpoint that an earlier one left."""
     before = None
     with contextlib.suppress(InputError):
         before = RunStatus.load(lease.storage)
-    status = RunStatus("running", job.stage, mlflow_run=job.tracking.run, command=lease.info.command)
+    status = RunStatus("running", job.stage, mlflow_run=tracking.run, command=lease.info.command)
     if before is not None:
         status = replace(status, step=before.step, steps=before.steps, checkpoint=before.checkpoint)
     return LiveStatus(lease.storage, status, lambda text: log(f"{job.stage}: {text}"))
 
 
 def _absolute(job: TrainJob) -> TrainJob:
-    """Workers have a working directory of their own."""
+    """The job with absolute paths: workers have their own working directory."""
     needs = {stage: folder.resolve() for stage, folder in job.needs.items()}
     init_from = None if job.init_from is None else job.init_from.resolve()
     data = job.data.resolve() if isinstance(job.data, Path) else job.data
     return replace(job, data=data, folder=job.folder.resolve(), needs=needs, init_from=init_from)
-
-
-def check_job(job: TrainJob) -> None:
-    """Find what is wrong with a job before anything starts; needs no Ray.
-
-    Raises:
-        InputError: data, settings, the run's place or earlier checkpoints do not fit.
-    """
-    check_groups(job.config, job.stage)
-    check_folder(job)
-    job.open_data().check_room(job.window)
-    job.reader("train")
-    job.reader("validation")
-    _check_checkpoints(job)
-
-
-def check_groups(config: Config, stage: str) -> None:
-    """See that a stage's batch has groups enough for the workers, and large enough ones.
-
-    Raises:
-        InputError: it does not; it says what would.
-    """
-    training: TrainingConfig = getattr(config, stage).training
-    name, least = f"{stage}.training", stage_class(stage).least_batch
-    workers, size = config.compute.most_workers, training.batch_size // training.groups
-    if workers > training.groups:
-        fitting = [
-            n for n in range(least, size + 1) if training.batch_size % n == 0 and training.batch_size // n >= workers
-        ]
-        way = (
-            f"--set {name}.group={max(fitting)}"
-            if fitting
-            else f"--set {name}.batch_size={2 * least * workers} and a group"
-        )
-        raise InputError(
-            f"{name}: {workers} workers share {training.groups} group{'s' if training.groups > 1 else ''} of {size} "
-            f"samples, and a group is never divided: use fewer workers, or {way} (which changes what is learned, "
-            f"whatever the number of workers)"
-        )
-    if size < least:
-        raise InputError(f"{name}.group={size} is under {least}, the fewest samples that stage {stage} compares")
-
-
-def _check_checkpoints(job: TrainJob) -> None:
-    data = job.open_data()
-    vocabulary = read_json(data.domain() / "vocabulary.json", "vocabulary of the data")
-    given = dict(job.needs) | ({} if job.init_from is None else {job.stage: job.init_from})
-    for stage, folder in given.items():
-        there = read_state(folder)["stage"]
-        if there != stage:
-            raise InputError(f"checkpoint: {folder} is of stage {there}, not {stage}")
-        if vocabulary != read_json(folder / "domain" / "vocabulary.json", "vocabulary of the checkpoint"):
-            raise InputError(f"checkpoint: {folder} was trained on data with another vocabulary than {data}")
 
 
 def _trainer(worker_args: WorkerArgs, use_gpu: bool, store: Storage) -> TorchTrainer:
@@ -253,35 +207,30 @@ def _trainer(worker_args: WorkerArgs, use_gpu: bool, store: Storage) -> TorchTra
     )
 
 
-def _finish(job: TrainJob, store: Storage) -> Trained:
-    """Pick the best checkpoint and say so in `finished.json`, which also marks the run as finished."""
-    checkpoints = job.checkpoints()
-    newest, best = checkpoints.newest(), checkpoints.best()
+def _finish(run: OpenRun) -> Trained:
+    """Record the best checkpoint in `finished.json`, which also marks the run as finished."""
+    newest, best = run.checkpoints.newest(), run.checkpoints.best()
     if newest is None:
-        raise RuntimeError(f"stage {job.stage}: the run ended without a checkpoint in {store}")
+        raise RuntimeError(f"stage {run.job.stage}: the run ended without a checkpoint in {run.store}")
     name, measures = best or (newest[0], {})
     done = {"checkpoint": name, "step": int(name.rsplit("_", 1)[-1]), "measures": measures}
-    store.write(FINISHED, json.dumps(done, indent=1) + "\n")
-    found = _finished(job, store)
-    assert found is not None
-    return found
+    run.store.write(FINISHED, json.dumps(done, indent=1) + "\n")
+    trained = _finished(run)
+    assert trained is not None
+    return trained
 
 
-def _finished(job: TrainJob, store: Storage) -> Trained | None:
-    """What a finished run left, its checkpoint fetched where it is elsewhere."""
-    done = finished_checkpoint(store)
+def _finished(run: OpenRun) -> Trained | None:
+    """The result of a finished run; its checkpoint is downloaded if it is in an object store."""
+    done = finished_checkpoint(run.store)
     if done is None:
         return None
     name, step, measures = done
-    return Trained(store.download(name, job.folder / name), step, measures)
+    return Trained(run.store.download(name, run.job.folder.resolve() / name), step, measures)
 
 
-def _total(job: TrainJob) -> int:
-    return job.total_steps(len(job.reader("train")))
-
-
-def _step_of(job: TrainJob) -> int:
-    newest = job.checkpoints().newest()
+def _step_of(run: OpenRun) -> int:
+    newest = run.checkpoints.newest()
     return 0 if newest is None else int(newest[0].rsplit("_", 1)[-1])
 
 
@@ -295,11 +244,11 @@ def _note_end(status: LiveStatus, error: BaseException) -> None:
     status.end(state, one_line(error, state), reason)
 
 
-def _raise_failure(latest: RunEvents, job: TrainJob) -> None:
+def _raise_failure(latest: RunEvents, store: Storage) -> None:
     failure = latest.failure
     if failure is None:
         return
     if failure.number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        raise OSError(failure.number, failure.text, str(job.store()))
+        raise OSError(failure.number, failure.text, str(store))
     known = {one.__name__: one for one in (StorageRefused, LeaseLost)} | {"FloatingPointError": TrainingStopped}
     raise known.get(failure.kind, InputError)(failure.text)

@@ -1,4 +1,4 @@
-"""TrainJob: everything that one stage's training needs, ready to send to workers."""
+"""One stage's training: its specification (`TrainJob`), its opened run (`OpenRun`), and the checks before a start."""
 
 import hashlib
 import json
@@ -16,14 +16,14 @@ from objgan.errors import InputError
 from objgan.files import read_json
 from objgan.json_input import OWN
 from objgan.sections import BoxesTraining, TrainingConfig
-from objgan.stages import stage_class
+from objgan.stages import build_stage, stage_class
+from objgan.stages.base import Stage
 from pipelines.data.loading.batch_plan import BatchPlan
-from pipelines.data.loading.data_folder import REMOTE_WINDOW, DataFolder, is_remote, open_data
+from pipelines.data.loading.data_folder import REMOTE_WINDOW, is_remote, open_data
 from pipelines.data.loading.reader import ShardReader
 from pipelines.runtime.console import Log
 from pipelines.storage.checkpoints import CheckpointStore, finished_checkpoint
 from pipelines.storage.storage import RUNS, Storage
-from pipelines.tracking.tracker import Tracking
 
 # They change what a person sees or how long a run lives, not what it learns.
 _NEUTRAL = ("log_every", "picture_every", "keep_checkpoints", "max_failures", "max_skipped")
@@ -33,7 +33,7 @@ SETTINGS_FILE = "settings.json"
 
 @dataclass(frozen=True)
 class TrainJob:
-    """One stage, its settings, its data, the earlier stages' checkpoints, and the folder that everything lands in.
+    """The specification of one stage's training: settings, data, earlier stages' checkpoints, and where the run lives.
 
     data:      a prepared folder, or the URI of one
     storage:   where the run lives instead, if not in `folder`: a URI (`s3://bucket/runs/first/boxes`); `folder` then
@@ -47,21 +47,8 @@ class TrainJob:
     folder: Path
     needs: Mapping[str, Path] = field(default_factory=dict)
     """Checkpoint folder by stage name."""
-    tracking: Tracking = field(default_factory=Tracking)
     storage: str | None = None
     init_from: Path | None = None
-
-    def store(self) -> Storage:
-        """Where the run lives.
-
-        Raises:
-            InputError: it cannot be opened.
-        """
-        return Storage(self.storage or self.folder)
-
-    def checkpoints(self, log: Log = lambda text: None) -> CheckpointStore:
-        """The run's checkpoints: the newest few and the best by the stage's objective are kept."""
-        return CheckpointStore(self.store(), self.training.keep_checkpoints, stage_class(self.stage).objective, log)
 
     @property
     def run(self) -> str:
@@ -74,54 +61,17 @@ class TrainJob:
         training: TrainingConfig = getattr(self.config, self.stage).training
         return training
 
-    def reader(self, split: str) -> ShardReader:
-        """The samples of a split, with the columns that the stage asks for.
-
-        Raises:
-            InputError: the data lack a column, or the split is empty.
-        """
-        training, share = self.training, 0.0
-        if isinstance(training, BoxesTraining) and split == "train":
-            share = training.stated_captions
-        return ShardReader(self.data, split, stage_class(self.stage).columns, self.config, training.max_words, share)
-
-    def domain(self) -> Domain:
-        """Vocabulary, classes and statistics of the data."""
-        return Domain.load(self.open_data().domain())
-
-    def open_data(self) -> DataFolder:
-        """The prepared data.
-
-        Raises:
-            InputError: there are none.
-        """
-        return open_data(self.data, self.config.compute)
-
     @property
     def window(self) -> int | None:
         """Shards whose samples are shuffled together; None: all."""
         return self.training.window or (REMOTE_WINDOW if is_remote(self.data) else None)
-
-    def helpers(self) -> dict[str, nn.Module]:
-        """Frozen networks of earlier stages.
-
-        Raises:
-            InputError: a checkpoint is broken or of another stage.
-        """
-        networks: dict[str, nn.Module] = {}
-        for stage, folder in self.needs.items():
-            there = read_state(folder)["stage"]
-            if there != stage:
-                raise InputError(f"checkpoint: {folder} is of stage {there}, not {stage}")
-            networks |= load_inference(folder)
-        return networks
 
     def steps_per_epoch(self, rows: int) -> float:
         """Steps of one pass over a training split of this many rows."""
         return rows / self.training.batch_size
 
     def total_steps(self, rows: int) -> int:
-        """Optimiser steps in all."""
+        """Optimiser steps of the whole training."""
         return int(self.training.steps or (self.training.epochs or 0) * self.steps_per_epoch(rows))
 
     def plan(self, rows: int, start: int, rank: int = 0, world: int = 1) -> BatchPlan:
@@ -138,6 +88,58 @@ class TrainJob:
         )
 
 
+class OpenRun:
+    """A job's storage, checkpoints and data; every process opens them once.
+
+    Raises:
+        InputError: the storage or the data cannot be opened.
+    """
+
+    def __init__(self, job: TrainJob, log: Log = lambda text: None) -> None:
+        self.job, self.store = job, Storage(job.storage or job.folder)
+        self.checkpoints = CheckpointStore(
+            self.store, job.training.keep_checkpoints, stage_class(job.stage).objective, log
+        )
+        """The newest checkpoints and the best by the stage's objective are kept."""
+        self.data = open_data(job.data, job.config.compute)
+        self._readers: dict[str, ShardReader] = {}
+
+    def reader(self, split: str) -> ShardReader:
+        """The samples of a split, with the columns that the stage reads.
+
+        Raises:
+            InputError: the data lack a column, or the split is empty.
+        """
+        job = self.job
+        if split not in self._readers:
+            columns, training, share = stage_class(job.stage).columns, job.training, 0.0
+            if isinstance(training, BoxesTraining) and split == "train":
+                share = training.stated_captions
+            self._readers[split] = ShardReader(self.data, split, columns, job.config, training.max_words, share)
+        return self._readers[split]
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        return self.job.total_steps(len(self.reader("train")))
+
+    def domain(self) -> Domain:
+        """Vocabulary, classes and statistics of the data."""
+        return Domain.load(self.data.domain())
+
+    def new_stage(self) -> Stage:
+        """The stage with untrained networks, and the frozen networks of earlier stages.
+
+        Raises:
+            InputError: a checkpoint is broken or of another stage.
+        """
+        helpers: dict[str, nn.Module] = {}
+        for stage, folder in self.job.needs.items():
+            _check_stage(folder, stage)
+            helpers |= load_inference(folder)
+        return build_stage(self.job.stage, self.job.config, self.domain(), helpers)
+
+
 def needed_stages(config: Config, stage: str) -> tuple[str, ...]:
     """Earlier stages whose networks this one is built on."""
     return ("encoders",) if stage_class(stage).needed(config) else ()
@@ -150,10 +152,10 @@ def stage_settings(config: Config, stage: str) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if name.rsplit(".", 1)[-1] not in _NEUTRAL}
 
 
-def _facts(job: TrainJob) -> dict[str, Any]:
-    """All that a run is a function of."""
-    facts = stage_settings(job.config, job.stage)
-    facts["data"] = job.open_data().manifest["digest"]
+def _facts(run: OpenRun) -> dict[str, Any]:
+    """Everything that a run is a function of."""
+    job, facts = run.job, stage_settings(run.job.config, run.job.stage)
+    facts["data"] = run.data.manifest["digest"]
     # What null means depends on where the data lie; the order that it means is what counts.
     facts[f"{job.stage}.training.window"] = job.window
     facts["needs"] = {stage: identity(folder) for stage, folder in job.needs.items()}
@@ -167,25 +169,84 @@ def identity(checkpoint: Path) -> str:
     return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 
-def check_folder(job: TrainJob) -> None:
-    """See that the run is new, or was begun with the same settings, data and earlier checkpoints.
+def open_run(job: TrainJob) -> OpenRun:
+    """Open a job's run and check everything that can be checked before it starts; needs no Ray.
+
+    Raises:
+        InputError: data, settings, the run's place or earlier checkpoints do not fit.
+    """
+    check_groups(job.config, job.stage)
+    run = OpenRun(job)
+    _check_folder(run)
+    run.data.check_room(job.window)
+    run.reader("train"), run.reader("validation")
+    _check_checkpoints(run)
+    return run
+
+
+def claim_folder(run: OpenRun) -> None:
+    """Record what this place is for from now on.
 
     Raises:
         InputError: the place holds a run of something else; it names what.
     """
-    store = job.store()
-    theirs = store.json(SETTINGS_FILE)
+    _check_folder(run)
+    run.store.write(SETTINGS_FILE, json.dumps(_facts(run), indent=1) + "\n")
+
+
+def _check_folder(run: OpenRun) -> None:
+    theirs = run.store.json(SETTINGS_FILE)
     if theirs is None:
         return
-    ours = json.loads(json.dumps(_facts(job)))
+    ours = json.loads(json.dumps(_facts(run)))
     changed = [f"{k}: {theirs.get(k)} -> {ours.get(k)}" for k in theirs | ours if theirs.get(k) != ours.get(k)]
     if changed:
-        raise InputError(f"{store} was begun differently ({'; '.join(changed[:4])}): undo that or use another --run")
+        raise InputError(
+            f"{run.store} was begun differently ({'; '.join(changed[:4])}): undo that or use another --run"
+        )
 
 
-def claim_folder(job: TrainJob) -> None:
-    """Write down what this place is for from now on."""
-    job.store().write(SETTINGS_FILE, json.dumps(_facts(job), indent=1) + "\n")
+def check_groups(config: Config, stage: str) -> None:
+    """See that a stage's batch has groups enough for the workers, and large enough ones.
+
+    Raises:
+        InputError: it does not; it says what would.
+    """
+    training: TrainingConfig = getattr(config, stage).training
+    name, least = f"{stage}.training", stage_class(stage).least_batch
+    workers, size = config.compute.most_workers, training.batch_size // training.groups
+    if workers > training.groups:
+        fitting = [
+            n for n in range(least, size + 1) if training.batch_size % n == 0 and training.batch_size // n >= workers
+        ]
+        way = (
+            f"--set {name}.group={max(fitting)}"
+            if fitting
+            else f"--set {name}.batch_size={2 * least * workers} and a group"
+        )
+        raise InputError(
+            f"{name}: {workers} workers share {training.groups} group{'s' if training.groups > 1 else ''} of {size} "
+            f"samples, and a group is never divided: use fewer workers, or {way} (which changes what is learned, "
+            f"whatever the number of workers)"
+        )
+    if size < least:
+        raise InputError(f"{name}.group={size} is under {least}, the fewest samples that stage {stage} compares")
+
+
+def _check_checkpoints(run: OpenRun) -> None:
+    job, data = run.job, run.data
+    given = dict(job.needs) | ({} if job.init_from is None else {job.stage: job.init_from})
+    vocabulary = read_json(data.domain() / "vocabulary.json", "vocabulary of the data")
+    for stage, folder in given.items():
+        _check_stage(folder, stage)
+        if vocabulary != read_json(folder / "domain" / "vocabulary.json", "vocabulary of the checkpoint"):
+            raise InputError(f"checkpoint: {folder} was trained on data with another vocabulary than {data}")
+
+
+def _check_stage(checkpoint: Path, stage: str) -> None:
+    actual = read_state(checkpoint)["stage"]
+    if actual != stage:
+        raise InputError(f"checkpoint: {checkpoint} is of stage {actual}, not {stage}")
 
 
 def best_checkpoint(root: Storage, run: str, stage: str, advice: str) -> Path:

@@ -9,12 +9,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from objgan.batch import Part
 from objgan.runtime import autocast_dtype, prepare_networks
-from objgan.stages import build_stage
 from objgan.train_state import TrainState
 from objgan.training import StepContext, step_seed, train_step
 from pipelines.data.loading.reader import loader
 from pipelines.runtime.console import Log
-from pipelines.training.job import TrainJob
+from pipelines.training.job import OpenRun
 
 WARM_UP, STEPS, ROWS = 2, 3, 10
 
@@ -29,18 +28,18 @@ class Cost:
     calls: int
 
 
-def profile_steps(job: TrainJob, trace: Path, log: Log) -> list[Cost]:
+def profile_steps(run: OpenRun, trace: Path, log: Log) -> list[Cost]:
     """The largest costs of a training step, and `trace` for chrome://tracing or https://ui.perfetto.dev."""
-    compute = job.config.compute
+    job, compute = run.job, run.job.config.compute
     device = torch.device("cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu")
     if compute.threads:
         torch.set_num_threads(compute.threads)
     torch.manual_seed(step_seed(job.config.seed, 0, -1))
-    stage = build_stage(job.stage, job.config, job.domain(), job.helpers())
+    stage = run.new_stage()
     prepare_networks(stage, compute, device)
     state = TrainState(stage, device)
     context = StepContext(job.config.seed, job.training.groups, precision=autocast_dtype(compute, device))
-    parts = _parts(job, device)
+    parts = _parts(run, device)
     for _ in range(WARM_UP):
         train_step(state, next(parts), context)
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
@@ -68,9 +67,9 @@ def table(costs: list[Cost]) -> str:
     return "\n".join(lines)
 
 
-def _parts(job: TrainJob, device: torch.device) -> Iterator[list[Part]]:
-    reader = job.reader("train")
-    order = replace(job.plan(len(reader), 0), stop=WARM_UP + STEPS)
+def _parts(run: OpenRun, device: torch.device) -> Iterator[list[Part]]:
+    reader = run.reader("train")
+    order = replace(run.job.plan(len(reader), 0), stop=WARM_UP + STEPS)
     for parts in loader(reader, order):
         yield [Part(part.group, part.batch.to(device, non_blocking=True)) for part in parts]
 

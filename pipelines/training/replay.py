@@ -23,21 +23,22 @@ from objgan.layout import Layout
 from objgan.stages import build_stage, stage_class
 from objgan.train_state import TrainState
 from objgan.training import StepContext, train_step
-from pipelines.data.loading.reader import ShardReader, read_parts
+from pipelines.data.loading.reader import read_parts
 from pipelines.runtime.console import Log
-from pipelines.training.job import TrainJob
+from pipelines.training.job import OpenRun
 
 _PARTS, _FACTS, _CHECKPOINT = "parts.safetensors", "replay.json", "checkpoint"
 
 
-def save_replay(job: TrainJob, state: TrainState, reader: ShardReader, step: int) -> str:
+def save_replay(run: OpenRun, state: TrainState, step: int) -> str:
     """Keep a step's whole batch, and the networks as they are, in the run's storage; the place, for people.
 
     A step that was left out changed nothing, so these are the networks it met (but for phases before the one that
     failed, and for later steps on a GPU, which is read two steps late).
     """
+    job, reader = run.job, run.reader("train")
     order = replace(job.plan(len(reader), step), stop=step + 1)
-    name, store = f"replay_{step:08d}", job.store()
+    name = f"replay_{step:08d}"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / name
         folder.mkdir()
@@ -47,8 +48,8 @@ def save_replay(job: TrainJob, state: TrainState, reader: ShardReader, step: int
         save_file(tensors, folder / _PARTS)
         facts = {"stage": job.stage, "step": step, "needs": {k: str(v) for k, v in job.needs.items()}}
         write_atomically(folder / _FACTS, json.dumps(facts, indent=1) + "\n")
-        store.upload(folder, name, last=_FACTS)
-    return store.child(name).address
+        run.store.upload(folder, name, last=_FACTS)
+    return run.store.child(name).address
 
 
 @dataclass

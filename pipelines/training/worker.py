@@ -19,7 +19,6 @@ from objgan.config import flatten
 from objgan.cores import available_cores
 from objgan.errors import InputError
 from objgan.runtime import autocast_dtype, prepare_networks
-from objgan.stages import build_stage
 from objgan.train_state import TrainState
 from objgan.training import StepContext, not_finite, step_seed, train_step
 from pipelines.data.loading.batch_plan import epoch_position
@@ -29,7 +28,8 @@ from pipelines.storage.checkpoints import CheckpointWriter
 from pipelines.storage.lease import LeaseLost, fence
 from pipelines.storage.retry import is_full
 from pipelines.tracking.mlflow_tracker import Tracker
-from pipelines.training.job import TrainJob
+from pipelines.tracking.tracker import Tracking
+from pipelines.training.job import OpenRun, TrainJob
 from pipelines.training.replay import save_replay
 from pipelines.training.reporting import (
     MetricAccumulator,
@@ -46,11 +46,16 @@ _ANSWER_S = 30.0
 
 @dataclass(frozen=True)
 class WorkerArgs:
-    """What a driver gives its workers: the job, the board, and the token under which it holds the run."""
+    """A worker's arguments.
+
+    coordinator: the actor `RunCoordinator`
+    token:       of the driver's lease
+    """
 
     job: TrainJob
     coordinator: Any
     token: str
+    tracking: Tracking
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -84,11 +89,11 @@ class _Loop:
     def __init__(self, worker_args: WorkerArgs) -> None:
         context = ray.train.get_context()
         job, self._coordinator = worker_args.job, worker_args.coordinator
-        self.job = job
-        self.training, self.store = job.training, job.store()
+        self.job, self.training = job, job.training
+        self.opened = OpenRun(job, self._warn)
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
-        self.readers = {split: job.reader(split) for split in ("train", "validation")}
+        self.readers = {split: self.opened.reader(split) for split in ("train", "validation")}
         rows = len(self.readers["train"])
         self.steps, self.rows = job.total_steps(rows), rows
         found = self._newest()
@@ -102,7 +107,7 @@ class _Loop:
         elif job.init_from is not None:
             load_weights(job.init_from, self.state)
         self.reporter = self._reporter(worker_args, found)
-        self.writer = CheckpointWriter(job.checkpoints(self._warn), partial(self._before_commit, worker_args.token))
+        self.writer = CheckpointWriter(self.opened.checkpoints, partial(self._before_commit, worker_args.token))
         self.interval, self.accumulator = ThroughputMeter(self.training.batch_size), MetricAccumulator()
         self._noticed = False
 
@@ -138,8 +143,7 @@ class _Loop:
 
     def _newest(self) -> Path | None:
         """The newest whole checkpoint; the first worker looks, so that all take the same."""
-        # It keeps fetched copies as long as it lives.
-        store = self._store = self.job.checkpoints(self._warn)
+        store = self.opened.checkpoints
         found = store.newest() if self.rank == 0 else None
         name = ray.train.collective.broadcast_from_rank_zero(found[0] if found else None)
         if name is None:
@@ -153,7 +157,7 @@ class _Loop:
         job = self.job
         # Every worker starts from the same weights: they are a function of the seed, not of the rank.
         torch.manual_seed(step_seed(job.config.seed, 0, -1))
-        stage = build_stage(job.stage, job.config, job.domain(), job.helpers())
+        stage = self.opened.new_stage()
         prepare_networks(stage, job.config.compute, self.device)
         return TrainState(stage, self.device)
 
@@ -161,9 +165,9 @@ class _Loop:
         job, first = self.job, self.rank == 0
         checkpoint = None if found is None else found.name
         began = Began(self.state.step, self.steps, self.world, self.state.skipped, checkpoint)
-        reporter = ProgressReporter(worker_args.coordinator, self.store, Tracker(), began, loud=first)
+        reporter = ProgressReporter(worker_args.coordinator, self.opened.store, Tracker(), began, loud=first)
         if first:
-            reporter.tracker = job.tracking.tracker(self._warn)
+            reporter.tracker = worker_args.tracking.tracker(self._warn)
             reporter.tracker.parameters(flatten(job.config))
         return reporter
 
@@ -194,7 +198,7 @@ class _Loop:
         if self.state.skipped <= self.training.max_skipped:
             return
         if self.rank == 0:
-            saved = save_replay(self.job, self.state, self.readers["train"], numbers.step)
+            saved = save_replay(self.opened, self.state, numbers.step)
             where += f" is not finite; look into it with train {self.job.stage} --replay {shlex.quote(saved)}"
         raise FloatingPointError(
             f"{where} ({self.state.skipped} steps were left out, {self.training.max_skipped} are allowed)"
@@ -226,7 +230,7 @@ class _Loop:
         self.reporter.report(Logged(step, self.steps, values, skipped, pace))
         if self.rank == 0:
             rates = {f"learning_rate/{name}": rate for name, rate in self.state.learning_rates().items()}
-            self.reporter.metrics(values | rates | {"skipped": skipped} | system_metrics(self.store.local), step)
+            self.reporter.metrics(values | rates | {"skipped": skipped} | system_metrics(self.opened.store.local), step)
 
     def _checkpoint(self, measures: dict[str, float]) -> None:
         """A copy is made now, and written while training goes on."""
@@ -250,7 +254,7 @@ class _Loop:
 
     def _before_commit(self, token: str) -> None:
         """In the writer's thread: is the run still ours, and is all that was reported up to here safe?"""
-        fence(self.store, token)
+        fence(self.opened.store, token)
         self.reporter.tracker.flush()
 
     def _written(self, step: int, name: str) -> None:

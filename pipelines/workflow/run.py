@@ -23,8 +23,8 @@ from pipelines.storage.lease import Lease
 from pipelines.storage.retry import Work
 from pipelines.storage.storage import Storage
 from pipelines.tracking.tracker import Tracking, prepare_store, tracked_run
-from pipelines.training.driver import check_groups, train
-from pipelines.training.job import TrainJob, needed_stages, stage_settings
+from pipelines.training.driver import train
+from pipelines.training.job import TrainJob, check_groups, needed_stages, open_run, stage_settings
 from pipelines.workflow.steps import Action, Plan, Step, describe, plan, run_plan
 
 DEFAULT_SAMPLE = 2000
@@ -179,7 +179,7 @@ def sample_source(folder: Path) -> CocoSource:
 def _train(run: Run, work: Plan, step: Step, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
     needs = _checkpoints(work, needed_stages(run.config, step.name))
     config = stage_config(run.config, step.name)
-    done = train(TrainJob(step.name, config, _data(work), folder, needs, tracking), log)
+    done = train(open_run(TrainJob(step.name, config, _data(work), folder, needs)), log, tracking=tracking)
     return {"checkpoint": done.checkpoint.name, "at_step": done.step, "measures": done.measures}
 
 

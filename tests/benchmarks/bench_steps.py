@@ -6,8 +6,6 @@ from pathlib import Path
 import torch
 
 from objgan.checkpoint import save_checkpoint
-from objgan.config import Config
-from objgan.stages import build_stage
 from objgan.train_state import TrainState
 from objgan.training import StepContext, train_step
 from pipelines.data.loading.batch_plan import BatchPlan
@@ -16,7 +14,7 @@ from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.prepare import prepare
 from pipelines.data.sample import make_sample
 from pipelines.recipes import resolve
-from pipelines.training.job import TrainJob, needed_stages
+from pipelines.training.job import OpenRun, TrainJob, needed_stages
 from pipelines.workflow.run import sample_source
 from tests.benchmarks.measure import Measurement, time_calls
 
@@ -31,13 +29,14 @@ def bench_steps(scratch: Path) -> Iterator[Measurement]:
     checkpoints: dict[str, Path] = {}
     for name in ("encoders", "boxes", "shapes", "images"):
         needs = {stage: checkpoints[stage] for stage in needed_stages(config, name)}
-        job = TrainJob(name, config, scratch / "data", scratch / name, needs)
-        state = _state(job, config)
+        run = OpenRun(TrainJob(name, config, scratch / "data", scratch / name, needs))
+        torch.manual_seed(0)
+        state = TrainState(run.new_stage())
         save_checkpoint(scratch / name, state)
         checkpoints[name] = scratch / name
         training = getattr(config, name).training
         size = training.batch_size
-        parts = next(loader(job.reader("train"), BatchPlan(size, 0, 0, 1, groups=training.groups)))
+        parts = next(loader(run.reader("train"), BatchPlan(size, 0, 0, 1, groups=training.groups)))
         context = StepContext(seed=0)
         yield time_calls(
             f"{name}: a step of {size} samples",
@@ -45,8 +44,3 @@ def bench_steps(scratch: Path) -> Iterator[Measurement]:
             size,
             "samples",
         )
-
-
-def _state(job: TrainJob, config: Config) -> TrainState:
-    torch.manual_seed(0)
-    return TrainState(build_stage(job.stage, config, job.domain(), job.helpers()))

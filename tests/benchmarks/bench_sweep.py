@@ -28,7 +28,7 @@ from pipelines.runtime.ray_session import ray_session
 from pipelines.storage.lease import Lease
 from pipelines.storage.storage import Storage
 from pipelines.training.driver import train
-from pipelines.training.job import TrainJob
+from pipelines.training.job import TrainJob, open_run
 from pipelines.workflow.run import sample_source
 from tests.benchmarks.asha_orders import Times, savings
 from tests.benchmarks.measure import Measurement
@@ -100,7 +100,7 @@ def overhead(out: Path, data: Path, config: Config, trials: int = 4) -> dict[str
 def _alone(out: Path, data: Path, config: Config, number: int) -> dict[str, float]:
     folder = out / f"alone-{number}" / "boxes"
     began = time.perf_counter()
-    train(TrainJob("boxes", config, data, folder), _silent)
+    train(open_run(TrainJob("boxes", config, data, folder)), _silent)
     return {"seconds": time.perf_counter() - began, "steps_seconds": _steps_seconds(folder)}
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from objgan.config import Config
-from objgan.stages import build_stage
 from objgan.train_state import TrainState
 from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.prepare import prepare
@@ -15,7 +14,7 @@ from pipelines.data.sample import make_sample
 from pipelines.recipes import resolve
 from pipelines.runtime.ray_session import ray_session
 from pipelines.training.driver import train
-from pipelines.training.job import TrainJob
+from pipelines.training.job import OpenRun, TrainJob, open_run
 from pipelines.workflow.run import sample_source
 from tests.benchmarks.measure import Measurement
 from tests.tools.training import kill_a_worker_after, lines
@@ -36,7 +35,7 @@ def bench_workers(scratch: Path) -> Iterator[Measurement]:
             for name, workers, threads in (("1 worker, 2 threads", 1, 2), ("2 workers, 1 thread", 2, 1)):
                 changed = _compute(job.config, workers=workers, threads=threads)
                 folder = scratch / f"{workers}-{number}"
-                train(replace(job, config=changed, folder=folder), _silent)
+                train(open_run(replace(job, config=changed, folder=folder)), _silent)
                 told = [line["values"]["samples_per_s"] for line in lines(folder) if "values" in line]
                 rates[name] += told[1:]
     one = statistics.median(rates["1 worker, 2 threads"])
@@ -62,7 +61,7 @@ def bench_overheads(scratch: Path) -> Iterator[Measurement]:
             folder = scratch / f"run-{number}"
             killer = kill_a_worker_after(folder, 10)
             began = time.time()
-            train(replace(job, config=_compute(job.config, workers=1, threads=2), folder=folder), _silent)
+            train(open_run(replace(job, config=_compute(job.config, workers=1, threads=2), folder=folder)), _silent)
             killer.join(1)
             told = lines(folder)
             steps = [line for line in told if "values" in line]
@@ -92,7 +91,7 @@ def _images_job(scratch: Path) -> TrainJob:
     make_sample(scratch / "coco", IMAGES, 0)
     prepare(sample_source(scratch / "coco"), scratch / "data", config, _silent, run_here)
     first = TrainJob("encoders", config, scratch / "data", scratch / "encoders")
-    save_checkpoint(scratch / "encoders", TrainState(build_stage("encoders", config, first.domain(), {})))
+    save_checkpoint(scratch / "encoders", TrainState(OpenRun(first).new_stage()))
     return TrainJob("images", config, scratch / "data", scratch / "images", {"encoders": scratch / "encoders"})
 
 

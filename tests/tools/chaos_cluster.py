@@ -25,7 +25,7 @@ from objgan.config import STAGES
 from objgan.generation import ObjGAN
 from objgan.stages import NETWORKS, build_network
 from pipelines.recipes import resolve
-from pipelines.training.job import TrainJob
+from pipelines.training.job import OpenRun, TrainJob
 from tests.tools import sweep_faults
 from tests.tools.cluster_bench import Bench, Jobs, MLflowServer
 from tests.tools.local_cluster import LocalCluster, wait_until
@@ -336,7 +336,7 @@ def _site() -> Iterator[Site]:
 def _model(bench: Bench) -> Path:
     """A model of weights as they are drawn, for the data of the bench."""
     config, folder = resolve("tiny", None, []), bench.folder / "model"
-    domain = TrainJob(STAGES[0], config, bench.data, bench.folder / "none").domain()
+    domain = OpenRun(TrainJob(STAGES[0], config, bench.data, bench.folder / "none")).domain()
     ObjGAN(config, domain, {name: build_network(name, config, domain) for name in NETWORKS}).save(folder)
     return folder
 

@@ -10,6 +10,7 @@ from objgan.cores import available_cores
 from objgan.errors import InputError
 from pipelines.runs.listing import find_runs, span
 from pipelines.storage.storage import Storage
+from pipelines.training.job import OpenRun
 from tune.report.tables import aligned, text
 from tune.space.space import Knob
 from tune.sweep.resources import Allotment, plan_resources
@@ -41,7 +42,7 @@ def stage_costs(sweep: Sweep) -> list[StageCost]:
     costs = []
     for stage in sweep.stages:
         job = job_of(sweep, sweep.config, stage, "trials/check")
-        steps = job.total_steps(len(job.reader("train")))
+        steps = OpenRun(job).steps
         reports = math.ceil(steps / job.training.checkpoint_every)
         seconds, run = known_speed(sweep, stage) or (None, None)
         costs.append(StageCost(stage, steps, reports, job.training.batch_size, seconds, run))

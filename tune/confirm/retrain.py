@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,13 @@ from objgan.checkpoint import resume
 from objgan.config import Config
 from objgan.errors import InputError
 from objgan.runtime import prepare_networks
-from objgan.stages import build_stage
 from objgan.train_state import TrainState
 from objgan.training import step_seed
 from pipelines.data.loading.reader import ShardReader, evaluation_batch
 from pipelines.runtime.console import Log
 from pipelines.storage.lease import Lease
 from pipelines.training.driver import train
-from pipelines.training.job import VALIDATION_BATCH, TrainJob
+from pipelines.training.job import VALIDATION_BATCH, OpenRun, open_run
 from tune.confirm.result import ArmName, Confirmed, Retrained
 from tune.report.export import trial_config
 from tune.sweep.resources import Allotment
@@ -93,15 +92,15 @@ def arms(sweep: Sweep, trial: Trial, seeds: int, threads: int = 0) -> list[Arm]:
     return runs
 
 
-def measure_split(job: TrainJob, checkpoint: Path) -> tuple[str, dict[str, float]]:
+def measure_split(run: OpenRun, checkpoint: Path) -> tuple[str, dict[str, float]]:
     """The split and the held-out measures of a checkpoint: the test split, or else the validation split.
 
     Images, captions and noise are the same for every checkpoint of one stage and data.
     """
-    split, reader = _held_out(job)
-    stage = build_stage(job.stage, job.config, job.domain(), job.helpers())
+    split, reader = _held_out(run)
+    stage = run.new_stage()
     device = torch.device("cpu")
-    prepare_networks(stage, job.config.compute, device)
+    prepare_networks(stage, run.job.config.compute, device)
     state = TrainState(stage, device)
     resume(checkpoint, state)
     values: dict[str, list[float]] = {}
@@ -126,27 +125,26 @@ def _retrain(sweep: Sweep, arm: Arm) -> dict[str, Any]:
     tags = {"objgan.confirm": arm.name, "objgan.confirmed_trial": arm.trial, "objgan.seed": str(arm.config.seed)}
     needs = sweep.encoders
     for stage in sweep.stages:
-        job = job_of(sweep, arm.config, stage, arm.place, needs)
-        # A worker of a driver that was just killed may still hold the run.
-        lease = Lease.acquire(job.store(), who=arm.place, wait=_LEASE_S, log=_quiet)
-        tracked = nested_run(sweep, f"confirm-{arm.label}", stage, tags, job.store())
-        with lease as held, tracked as tracking:
-            checkpoint = train(replace(job, tracking=tracking), _quiet, held).checkpoint
+        run = open_run(job_of(sweep, arm.config, stage, arm.place, needs))
+        # A worker of a driver that has just been killed may hold the run for a while.
+        lease = Lease.acquire(run.store, who=arm.place, wait=_LEASE_S, log=_quiet)
+        with lease as held, nested_run(sweep, f"confirm-{arm.label}", stage, tags, run.store) as tracking:
+            checkpoint = train(run, _quiet, held, tracking=tracking).checkpoint
         needs = checkpoint if stage == "encoders" else needs
-    split, measures = measure_split(job, checkpoint)
+    split, measures = measure_split(run, checkpoint)
     facts = asdict(Retrained(arm.name, arm.config.seed, arm.place, measures, split))
     store.write(_MEASURED, json.dumps(facts, indent=1) + "\n")
     return facts
 
 
-def _held_out(job: TrainJob) -> tuple[str, ShardReader]:
+def _held_out(run: OpenRun) -> tuple[str, ShardReader]:
     try:
-        reader = job.reader("test")
+        reader = run.reader("test")
         if len(reader):
             return "test", reader
     except InputError:
         pass
-    return "validation", job.reader("validation")
+    return "validation", run.reader("validation")
 
 
 def _result(reference: Any, arm: Arm) -> Retrained:

@@ -18,12 +18,13 @@ import ray
 import ray.tune
 
 from objgan.errors import InputError
+from pipelines.data.loading.data_folder import open_data
 from pipelines.runtime.console import Log
 from pipelines.runtime.ray_session import own_cores, ray_session
 from pipelines.storage.lease import Lease
 from pipelines.storage.retry import Work, only_logged
 from pipelines.storage.storage import Storage
-from pipelines.training.job import TrainJob, identity
+from pipelines.training.job import identity
 from tune.engine.driver import SweepDriver, make_stop_requests
 from tune.engine.preflight import check_sweep
 from tune.engine.schedulers import Rungs, make_scheduler
@@ -156,7 +157,7 @@ def _check_same(sweep: Sweep, stored: Sweep, store: Storage, inputs: dict[str, A
 
 
 def _inputs(sweep: Sweep) -> dict[str, Any]:
-    data = TrainJob(sweep.stage, sweep.config, sweep.data, Path()).open_data()
+    data = open_data(sweep.data, sweep.config.compute)
     encoders = None if sweep.encoders is None else identity(sweep.encoders)
     return {"data": data.manifest["digest"], "encoders": encoders}
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from objgan.config import Config
 from objgan.errors import InputError
-from pipelines.training.driver import check_job
-from pipelines.training.job import TrainJob, needed_stages
+from pipelines.training.job import TrainJob, needed_stages, open_run
 from tune.engine.schedulers import Rungs, check_scheduler
 from tune.space.space import with_settings
 from tune.sweep.outcomes import SettingsRefused
@@ -25,7 +24,7 @@ def check_sweep(sweep: Sweep) -> Rungs:
     """
     check_scheduler(sweep)
     existing: dict[str, Path] = {} if sweep.encoders is None else {"encoders": sweep.encoders}
-    job = None
+    run = None
     unused = Path(tempfile.gettempdir()) / f"objgan-{secrets.token_hex(8)}"
     for index, stage in enumerate(sweep.stages):
         needs = needed_stages(sweep.config, stage)
@@ -34,11 +33,10 @@ def check_sweep(sweep: Sweep) -> Rungs:
             raise InputError(f"stage {stage} needs {lacking[0]}: give --encoders DIR, or sweep over {lacking[0]}, too")
         # Checkpoints of earlier stages of the sweep do not exist yet.
         given = {need: existing[need] for need in needs if need not in sweep.stages[:index]}
-        job = TrainJob(stage, sweep.config, sweep.data, unused, given)
-        check_job(job)
-    if job is None:
+        run = open_run(TrainJob(stage, sweep.config, sweep.data, unused, given))
+    if run is None:
         raise InputError("a sweep has at least one stage")
-    return Rungs(job.training.checkpoint_every, job.total_steps(len(job.reader("train"))))
+    return Rungs(run.job.training.checkpoint_every, run.steps)
 
 
 def trial_settings(sweep: Sweep, settings: Mapping[str, Any]) -> Config:

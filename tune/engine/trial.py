@@ -13,7 +13,7 @@ import queue
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from pipelines.storage.checkpoints import CheckpointStore
 from pipelines.storage.lease import Lease
 from pipelines.storage.storage import Storage
 from pipelines.training.driver import train
-from pipelines.training.job import TrainJob, needed_stages
+from pipelines.training.job import OpenRun, TrainJob, needed_stages, open_run
 from tune.engine.preflight import trial_settings
 from tune.engine.trial_log import TrialLog
 from tune.sweep.checkpoint_lineage import CheckpointLineage
@@ -251,7 +251,7 @@ class TrialWork(threading.Thread):
             Lease.acquire(store, who=f"trial {trial['trial']}", wait=_LEASE_S, log=_quiet) as lease,
             trial_run(self._sweep, trial["trial"], trial["number"], job.stage, trial["settings"], store) as tracking,
         ):
-            return train(replace(job, tracking=tracking), _quiet, lease, self).checkpoint
+            return train(open_run(job), _quiet, lease, self, tracking).checkpoint
 
     def _config(self) -> Config:
         config = trial_settings(self._sweep, self._settings)
@@ -260,7 +260,7 @@ class TrialWork(threading.Thread):
 
     def _recover(self, job: TrainJob) -> None:
         """Report what an earlier process measured, if the sweep has not recorded it."""
-        self._steps = job.total_steps(len(job.reader("train")))
+        self._steps = OpenRun(job).steps
         training, stage = job.training, self._sweep.stage
         checkpoints = CheckpointStore(self._lineage.run(stage), training.keep_checkpoints, stage_class(stage).objective)
         self._trial_log.recover(checkpoints, self._settings, self._sweep.goal.metric)

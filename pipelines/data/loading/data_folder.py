@@ -42,6 +42,8 @@ def is_remote(location: Path | str) -> bool:
 class DataFolder:
     """A prepared folder on this machine."""
 
+    location: Path | str
+    """What `open_data` opens it from."""
     manifest: dict[str, Any]
 
     def __init__(self, folder: Path) -> None:
@@ -50,7 +52,7 @@ class DataFolder:
         Raises:
             InputError: not a prepared folder, or a file is missing or cut short.
         """
-        self._folder = folder
+        self.location = self._folder = folder
         self.manifest = load_manifest(folder)
 
     def __str__(self) -> str:
@@ -114,7 +116,7 @@ class RemoteFolder(DataFolder):
         Raises:
             InputError: not a prepared folder.
         """
-        self._storage, self._cache = storage, cache
+        self.location, self._storage, self._cache = storage.uri, storage, cache
         manifest = storage.json(MANIFEST, LIMITS)
         if manifest is None:
             raise InputError(

@@ -26,7 +26,7 @@ from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.stated_captions import StatedWords
 from pipelines.data.loading.batch_plan import BatchPlan, ShardOrder
-from pipelines.data.loading.data_folder import open_data
+from pipelines.data.loading.data_folder import DataFolder, open_data
 from pipelines.data.shards.format import read_shard
 from pipelines.data.shards.index import Index, RowList
 from pipelines.data.shards.manifest import MANIFEST, SPLITS
@@ -43,14 +43,14 @@ class ShardReader:
 
     def __init__(
         self,
-        data: Path | str,
+        data: DataFolder | Path | str,
         split: str,
         columns: frozenset[str],
         config: Config,
         max_words: int,
         stated_captions: float = 0.0,
     ) -> None:
-        """`data`: a prepared folder or its URI. `columns`: of "image", "boxes", "masks", "attributes".
+        """`data`: a prepared folder, its path or its URI. `columns`: of "image", "boxes", "masks", "attributes".
 
         Of longer captions, `max_words` words stay, in order. `stated_captions`: the share of samples whose caption is
         replaced by one made from the layout.
@@ -63,8 +63,8 @@ class ShardReader:
         """
         if split not in SPLITS:
             raise InputError(f"data: no split {split!r}; there are {', '.join(SPLITS)}")
-        self._arguments = (data, split, columns, config, max_words, stated_captions)
-        self._data = folder = open_data(data, config.compute)
+        self._data = folder = data if isinstance(data, DataFolder) else open_data(data, config.compute)
+        self._arguments = (folder.location, split, columns, config, max_words, stated_captions)
         folder.check_columns(columns, config)
         self._shards = folder.shards(split)
         self._starts = [0, *itertools.accumulate(shard.rows for shard in self._shards)]

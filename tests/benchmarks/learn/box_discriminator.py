@@ -9,10 +9,9 @@ from torch import Tensor
 
 from objgan.checkpoint import load_inference
 from objgan.metrics.bootstrap import mean_interval, paired_difference
-from objgan.stages import build_stage
 from pipelines.data.loading.reader import evaluation_batches
 from pipelines.recipes import resolve
-from pipelines.training.job import VALIDATION_BATCH, TrainJob
+from pipelines.training.job import VALIDATION_BATCH, OpenRun, TrainJob
 from tests.benchmarks.learn.fit import fit
 from tests.benchmarks.learn.rows import Cell, Log, Options, Row
 from tests.benchmarks.learn.sample_runs import SampleRuns
@@ -76,18 +75,18 @@ def _values(rows: list[Row], name: str) -> Tensor:
 def _run(options: Options, weight: float, seed: int, folder: Path, log: Log) -> Row:
     data = SampleRuns(options.out).data(log)
     config = resolve("tiny", None, [*SETTINGS, f"boxes.training.adversarial_weight={weight}", f"seed={seed}"])
-    job = TrainJob("boxes", config, data, folder)
-    fitted = fit(job, log)
-    found = _measure(job, fitted.checkpoint)
+    run = OpenRun(TrainJob("boxes", config, data, folder))
+    fitted = fit(run, log)
+    found = _measure(run, fitted.checkpoint)
     by_image = {name: [None if math.isnan(v) else round(v, 5) for v in values] for name, values in found.items()}
     return {"weight": weight, "seed": seed, "by_image": by_image, "seconds": fitted.seconds, "step": fitted.step}
 
 
 @torch.no_grad()
-def _measure(job: TrainJob, checkpoint: Path) -> dict[str, list[float]]:
-    stage = build_stage("boxes", job.config, job.domain(), job.helpers())
+def _measure(run: OpenRun, checkpoint: Path) -> dict[str, list[float]]:
+    stage = run.new_stage()
     stage.networks.update(load_inference(checkpoint))
     stage.eval()
-    reader = job.reader("test")
+    reader = run.reader("test")
     batches = [stage.measure(b) for b in evaluation_batches(reader, VALIDATION_BATCH, 0, len(reader))]
     return {name: torch.cat([batch[name] for batch in batches]).tolist() for name in _MEASURES}

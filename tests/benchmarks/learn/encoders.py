@@ -18,9 +18,9 @@ from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.recipes import resolve
-from pipelines.training.job import TrainJob
+from pipelines.training.job import OpenRun, TrainJob
 from tests.benchmarks.learn.fit import fit
-from tests.benchmarks.learn.image_folds import FOLDS, FoldJob
+from tests.benchmarks.learn.image_folds import FOLDS, FoldRun
 from tests.benchmarks.learn.rows import Cell, Log, Options, Row
 from tests.benchmarks.learn.sample_runs import SampleRuns
 
@@ -79,7 +79,7 @@ def _sample(options: Options, seed: int, folder: Path, log: Log) -> Row:
     config = runs.config.model_copy(update={"seed": seed})
     # Seed 0 is the training that the image stage builds on.
     where = folder if seed else runs.folder("encoders")
-    return _measure(TrainJob("encoders", config, runs.data(log), where), log)
+    return _measure(OpenRun(TrainJob("encoders", config, runs.data(log), where)), log)
 
 
 def _fold(options: Options, fold: int, folder: Path, log: Log) -> Row:
@@ -87,16 +87,16 @@ def _fold(options: Options, fold: int, folder: Path, log: Log) -> Row:
     source = CocoSource(options.coco / "images", annotations / "instances.json", annotations / "captions.json")
     data = options.out / NAME / "coco"
     prepare(source, data, config, log, run_here)
-    return _measure(FoldJob("encoders", config, data, folder, fold=fold), log)
+    return _measure(FoldRun(TrainJob("encoders", config, data, folder), fold), log)
 
 
-def _measure(job: TrainJob, log: Log) -> Row:
-    fitted = fit(job, log)
-    scores = _scores(job, fitted.checkpoint)
+def _measure(run: OpenRun, log: Log) -> Row:
+    fitted = fit(run, log)
+    scores = _scores(run, fitted.checkpoint)
     found = {kind: {str(k): _recall(table, k) for k in _RANKS} for kind, table in scores.items()}
     log(", ".join(f"{kind} R@1 {sum(of['1']) / len(of['1']):.3f}" for kind, of in found.items()))
     pool = len(next(iter(scores.values())))
-    return {"recall": found, "pool": pool, "seconds": fitted.seconds, "step": fitted.step, "seed": job.config.seed}
+    return {"recall": found, "pool": pool, "seconds": fitted.seconds, "step": fitted.step, "seed": run.job.config.seed}
 
 
 def _recall(scores: Tensor, k: int) -> list[float]:
@@ -106,9 +106,9 @@ def _recall(scores: Tensor, k: int) -> list[float]:
 
 
 @torch.no_grad()
-def _scores(job: TrainJob, checkpoint: Path) -> dict[str, Tensor]:
+def _scores(run: OpenRun, checkpoint: Path) -> dict[str, Tensor]:
     """[N, N], image by caption, over the held-out part: every image once, with one fixed caption."""
-    networks, reader, config = load_inference(checkpoint), job.reader("test"), job.config
+    networks, reader, config = load_inference(checkpoint), run.reader("test"), run.job.config
     samples = [reader.evaluation_sample(index, 0) for index in range(len(reader))]
     batch = collate(samples, reader.max_words, config.data.max_objects)
     text: TextFeatures = networks["text_encoder"](batch.words, batch.word_count)

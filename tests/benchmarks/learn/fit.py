@@ -13,13 +13,12 @@ import torch
 
 from objgan.checkpoint import read_state, resume, save_checkpoint
 from objgan.files import read_json, write_atomically
-from objgan.stages import build_stage
 from objgan.stages.base import Stage
 from objgan.train_state import TrainState
 from objgan.training import StepContext, StepRecord, step_seed, train_step
 from pipelines.data.loading.batch_plan import BatchPlan
 from pipelines.data.loading.reader import evaluation_batches, loader
-from pipelines.training.job import VALIDATION_BATCH, TrainJob, check_folder, claim_folder
+from pipelines.training.job import VALIDATION_BATCH, OpenRun, claim_folder
 
 _SAVE_EVERY_S = 60.0
 
@@ -34,7 +33,7 @@ class Fitted:
 
 
 def fit(
-    job: TrainJob,
+    run: OpenRun,
     log: Callable[[str], None],
     minutes: float | None = None,
     adapt: Callable[[Stage], None] = lambda stage: None,
@@ -49,15 +48,15 @@ def fit(
     Raises:
         InputError: the folder holds a run of other settings.
     """
-    check_folder(job)
+    claim_folder(run)
+    job = run.job
     done = job.folder / "fitted.json"
     if done.exists():
         facts = read_json(done, "finished fit")
         return Fitted(job.folder / facts["checkpoint"], facts["step"], facts["seconds"])
-    claim_folder(job)
-    run = _Run(job, log, minutes, adapt)
-    run.go()
-    facts = {"checkpoint": run.best or "last", "step": run.best_step, "seconds": run.seconds}
+    loop = _Run(run, log, minutes, adapt)
+    loop.go()
+    facts = {"checkpoint": loop.best or "last", "step": loop.best_step, "seconds": loop.seconds}
     write_atomically(done, json.dumps(facts) + "\n")
     return Fitted(job.folder / facts["checkpoint"], facts["step"], facts["seconds"])
 
@@ -66,17 +65,18 @@ class _Run:
     """The loop's state between steps."""
 
     def __init__(
-        self, job: TrainJob, log: Callable[[str], None], minutes: float | None, adapt: Callable[[Stage], None]
+        self, run: OpenRun, log: Callable[[str], None], minutes: float | None, adapt: Callable[[Stage], None]
     ) -> None:
+        job = run.job
         self.job, self.log, self.budget = job, log, None if minutes is None else 60 * minutes
         self.training = getattr(job.config, job.stage).training
         torch.set_num_threads(job.config.compute.threads or torch.get_num_threads())
         torch.manual_seed(step_seed(job.config.seed, 0, -1))
-        stage = build_stage(job.stage, job.config, job.domain(), job.helpers())
+        stage = run.new_stage()
         adapt(stage)
         self.state = TrainState(stage)
-        self.reader, self.validation = job.reader("train"), job.reader("validation")
-        self.seconds, self.steps = 0.0, job.total_steps(len(self.reader))
+        self.reader, self.validation = run.reader("train"), run.reader("validation")
+        self.seconds, self.steps = 0.0, run.steps
         self.best: str | None = None
         self.best_step, self.best_value = 0, float("nan")
         if (job.folder / "last" / "state.json").exists():

@@ -2,17 +2,15 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from objgan.batch import Sample, collate
 from objgan.layout import Layout
-from objgan.stages import stage_class
 from pipelines.data.loading.reader import ShardReader
 from pipelines.data.shards.manifest import SPLITS
-from pipelines.training.job import TrainJob
+from pipelines.training.job import OpenRun, TrainJob
 
 FOLDS = 5
 _VALIDATION_SHARE = 8
@@ -41,30 +39,30 @@ class SubsetReader(ShardReader):
         return self._readers[reader].evaluation_sample(at, seed, number)
 
 
-@dataclass(frozen=True)
-class FoldJob(TrainJob):
+class FoldRun(OpenRun):
     """Training without the images of `fold`; "test" is the fold, "validation" a part of the rest.
 
     The vocabulary and layout statistics stay those of the prepared training split: for stages that use neither.
     """
 
-    fold: int = 0
+    def __init__(self, job: TrainJob, fold: int) -> None:
+        super().__init__(job)
+        self.fold = fold
 
     def reader(self, split: str) -> ShardReader:
         """The samples of a split of this fold."""
-        words = getattr(self.config, self.stage).training.max_words
-        columns = stage_class(self.stage).columns
-        readers = [ShardReader(self.data, name, columns, self.config, words) for name in SPLITS]
+        readers = [super(FoldRun, self).reader(name) for name in SPLITS]
         every = ((number, index) for number, reader in enumerate(readers) for index in range(len(reader)))
-        kept = [at for at in every if self.split_of(readers[at[0]].sample(at[1], 0, 0).image_id) == split]
+        kept = [at for at in every if split_of(readers[at[0]].sample(at[1], 0, 0).image_id, self.fold) == split]
         return SubsetReader(readers, kept)
 
-    def split_of(self, image_id: int) -> str:
-        """Where an image belongs in this fold."""
-        draw = int.from_bytes(hashlib.sha256(str(image_id).encode()).digest())
-        if draw % FOLDS == self.fold:
-            return "test"
-        return "validation" if draw // FOLDS % _VALIDATION_SHARE == 0 else "train"
+
+def split_of(image_id: int, fold: int) -> str:
+    """The split of an image in a fold."""
+    draw = int.from_bytes(hashlib.sha256(str(image_id).encode()).digest())
+    if draw % FOLDS == fold:
+        return "test"
+    return "validation" if draw // FOLDS % _VALIDATION_SHARE == 0 else "train"
 
 
 def whole_layout(reader: ShardReader, seed: int = 0) -> tuple[Tensor, Layout]:

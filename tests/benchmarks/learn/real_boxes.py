@@ -23,7 +23,7 @@ from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.recipes import resolve
-from pipelines.training.job import TrainJob
+from pipelines.training.job import OpenRun, TrainJob
 from tests.benchmarks.learn.baselines import LabelRegression, captioned, marginal_layouts, nearest_layouts, set_f1
 from tests.benchmarks.learn.fit import fit
 from tests.benchmarks.learn.rows import Cell, Log, Options, Row
@@ -115,26 +115,26 @@ def _text(figure: Interval, signed: bool = False) -> str:
     return f"{figure.value:{sign}.3f} [{figure.low:{sign}.3f}, {figure.high:{sign}.3f}]"
 
 
-def _job(options: Options, seed: int, folder: Path, log: Log) -> TrainJob:
+def _open(options: Options, seed: int, folder: Path, log: Log) -> OpenRun:
     annotations, data = options.coco / "annotations", options.out / NAME / "data"
     config = resolve("tiny", None, [*SETTINGS, f"seed={seed}"])
     source = CocoSource(None, annotations / "boxes.json", annotations / "boxes_captions.json")
     prepare(source, data, config, log, run_here)
-    return TrainJob("boxes", config, data, folder)
+    return OpenRun(TrainJob("boxes", config, data, folder))
 
 
-def _test_batch(job: TrainJob) -> Batch:
+def _test_batch(run: OpenRun) -> Batch:
     """The test split with the captions of evaluation seed 0, whatever the seed of training."""
-    reader = job.reader("test")
+    reader = run.reader("test")
     return evaluation_batch(reader, 0, len(reader), 0, len(reader))
 
 
 def _baseline(options: Options, key: str, folder: Path, log: Log) -> Row:
-    job = _job(options, 0, folder, log)
+    run = _open(options, 0, folder, log)
     began = perf_counter()
-    test, domain = _test_batch(job), job.domain()
+    test, domain = _test_batch(run), run.domain()
     words = [ids[ids != PAD].numpy() for ids in test.words]
-    train = captioned(job.reader("train"), 0, every_caption=True)
+    train = captioned(run.reader("train"), 0, every_caption=True)
     vocabulary, classes = len(domain.vocabulary), len(domain.classes)
     if key == "marginals":
         found = _measure(marginal_layouts(train.layout, len(words), 0), test.layout, classes)
@@ -142,20 +142,20 @@ def _baseline(options: Options, key: str, folder: Path, log: Log) -> Row:
         found = _measure(nearest_layouts(train, words, vocabulary), test.layout, classes)
     else:
         model = LabelRegression(train, vocabulary, classes)
-        model.tune(captioned(job.reader("validation"), 0, every_caption=False))
+        model.tune(captioned(run.reader("validation"), 0, every_caption=False))
         found = {"label_f1": set_f1(model.label_sets(words), model.true_sets(test.layout))}
-    return _row(found, perf_counter() - began, job.config, log)
+    return _row(found, perf_counter() - began, run.job.config, log)
 
 
 def _ours(options: Options, seed: int, folder: Path, log: Log) -> Row:
-    job = _job(options, seed, folder, log)
-    fitted = fit(job, log)
+    run = _open(options, seed, folder, log)
+    fitted = fit(run, log)
     generator = load_inference(fitted.checkpoint)["box_generator"]
     assert isinstance(generator, BoxGenerator)
-    test = _test_batch(job)
+    test = _test_batch(run)
     layout = _draw(generator.eval(), test)
     found = _measure(layout, test.layout, generator.classes)
-    return _row(found, fitted.seconds, job.config, log) | {"step": fitted.step}
+    return _row(found, fitted.seconds, run.job.config, log) | {"step": fitted.step}
 
 
 @torch.no_grad()

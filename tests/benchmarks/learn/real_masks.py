@@ -21,10 +21,10 @@ from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.data.sample import make_sample
 from pipelines.recipes import resolve
-from pipelines.training.job import TrainJob
+from pipelines.training.job import OpenRun, TrainJob
 from pipelines.workflow.run import sample_source
 from tests.benchmarks.learn.fit import fit
-from tests.benchmarks.learn.image_folds import FOLDS, FoldJob, whole_layout
+from tests.benchmarks.learn.image_folds import FOLDS, FoldRun, whole_layout
 from tests.benchmarks.learn.rows import Cell, Log, Options, Row
 
 NAME = "real_masks"
@@ -92,7 +92,7 @@ def _fold(options: Options, fold: int, folder: Path, log: Log) -> Row:
     source = CocoSource(coco / "images", annotations / "instances.json", annotations / "captions.json")
     data = options.out / NAME / "coco"
     prepare(source, data, config, log, run_here)
-    return _measure(FoldJob("shapes", config, data, folder, fold=fold), log)
+    return _measure(FoldRun(TrainJob("shapes", config, data, folder), fold), log)
 
 
 def _sample(options: Options, folder: Path, log: Log) -> Row:
@@ -101,24 +101,24 @@ def _sample(options: Options, folder: Path, log: Log) -> Row:
     if not (data / "manifest.json").exists():
         make_sample(drawn, _SAMPLE_IMAGES, 0)
         prepare(sample_source(drawn), data, config, log, run_here)
-    return _measure(TrainJob("shapes", config, data, folder), log)
+    return _measure(OpenRun(TrainJob("shapes", config, data, folder)), log)
 
 
-def _measure(job: TrainJob, log: Log) -> Row:
-    fitted = fit(job, log)
+def _measure(run: OpenRun, log: Log) -> Row:
+    fitted = fit(run, log)
     generator = load_inference(fitted.checkpoint)["shape_generator"]
     assert isinstance(generator, ShapeGenerator)
-    ids, layout = whole_layout(job.reader("test"))
-    _, seen = whole_layout(job.reader("train"))
-    means = ClassMeanMasks(len(job.domain().classes))
+    ids, layout = whole_layout(run.reader("test"))
+    _, seen = whole_layout(run.reader("train"))
+    means = ClassMeanMasks(len(run.domain().classes))
     means.add(seen)
     found = {
         "network": mask_iou(_draw(generator.eval(), ids, layout), layout),
-        "ellipse": mask_iou(ellipses(layout.boxes, job.config.data.mask_size).float(), layout),
-        "class_mean": mask_iou(means.paste(layout.boxes, layout.labels, job.config.data.mask_size), layout),
+        "ellipse": mask_iou(ellipses(layout.boxes, run.job.config.data.mask_size).float(), layout),
+        "class_mean": mask_iou(means.paste(layout.boxes, layout.labels, run.job.config.data.mask_size), layout),
     }
     log(", ".join(f"{name} {values.nanmean():.4f}" for name, values in found.items()))
-    return _row(found, fitted.seconds, fitted.step, job.config) | {"image_ids": ids.tolist()}
+    return _row(found, fitted.seconds, fitted.step, run.job.config) | {"image_ids": ids.tolist()}
 
 
 def _row(found: Mapping[str, Tensor], seconds: float, step: int, config: Config) -> dict[str, Any]:

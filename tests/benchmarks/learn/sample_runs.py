@@ -24,7 +24,7 @@ from pipelines.evaluation.protocols import PROTOCOLS, Protocol
 from pipelines.evaluation.worker import Evaluation, OpenEvaluation
 from pipelines.models.registry import assemble
 from pipelines.recipes import resolve
-from pipelines.training.job import TrainJob, needed_stages
+from pipelines.training.job import OpenRun, TrainJob, needed_stages
 from pipelines.workflow.run import sample_source
 from tests.benchmarks.learn.fit import Fitted, fit
 from tests.benchmarks.learn.rows import Log, Row
@@ -89,19 +89,19 @@ class SampleRuns:
 
     def stage(self, name: str, log: Log) -> Fitted:
         """One of the stages before the images, trained."""
-        return fit(self.job(name, self.config, self.folder(name), log), log)
+        return fit(self.run(name, self.config, self.folder(name), log), log)
 
-    def job(self, name: str, config: Config, folder: Path, log: Log) -> TrainJob:
+    def run(self, name: str, config: Config, folder: Path, log: Log) -> OpenRun:
         """A stage's training, with the earlier stages that it needs trained."""
         needs = {earlier: self.stage(earlier, log).checkpoint for earlier in needed_stages(config, name)}
-        return TrainJob(name, config, self.data(log), folder, needs)
+        return OpenRun(TrainJob(name, config, self.data(log), folder, needs))
 
     def judge(self, name: str, log: Log) -> Fitted:
         """One of the judges (`pipelines.evaluation.judges`), trained, and kept where the evaluation looks for it."""
         jobs, skipped = judge_jobs(self.config, self.data(log), self.judges)
         if name not in jobs:
             raise RuntimeError(f"{name}: {skipped}")
-        fitted = fit(jobs[name], log)
+        fitted = fit(OpenRun(jobs[name]), log)
         if not (self.judges / name).is_dir():
             keep(fitted.checkpoint, self.judges / name)
         return fitted
@@ -113,7 +113,7 @@ class SampleRuns:
 
     def images(self, config: Config, folder: Path, minutes: float | None, log: Log) -> Fitted:
         """The image stage at these settings, for so many minutes of steps (None: for its steps)."""
-        return fit(self.job("images", config, folder, log), log, minutes)
+        return fit(self.run("images", config, folder, log), log, minutes)
 
     def measure(self, config: Config, images: Path, folder: Path, log: Log) -> EvaluationResult:
         """Evaluate the model made of an image stage's checkpoint and the other stages; keeps both in `folder`."""

@@ -12,13 +12,12 @@ import torch
 from objgan.checkpoint import load_inference
 from objgan.config import Config, build_config
 from objgan.metrics.distances import frechet_distance
-from objgan.stages import build_stage
 from objgan.stages.base import Stage
 from objgan.stages.images import ImagesStage
 from objgan.training import step_seed
 from pipelines.data.loading.reader import evaluation_batches
 from pipelines.evaluation.judges import SECOND_ENCODERS
-from pipelines.training.job import VALIDATION_BATCH, TrainJob
+from pipelines.training.job import VALIDATION_BATCH, OpenRun
 from tests.benchmarks.learn.fit import fit
 from tests.benchmarks.learn.rows import Cell, Log, Options, Row
 from tests.benchmarks.learn.sample_runs import SampleRuns, timed
@@ -72,10 +71,10 @@ def cells(options: Options) -> list[Cell]:
 def run(runs: SampleRuns, name: str, seed: int, steps: int, folder: Path, log: Log) -> Row:
     """Train a design, then measure its images."""
     design, config = DESIGNS[name], design_config(runs.config, name, seed, steps)
-    job = runs.job("images", config, folder, log)
-    fitted = fit(job, log, adapt=design.adapt)
+    run = runs.run("images", config, folder, log)
+    fitted = fit(run, log, adapt=design.adapt)
     judge = runs.judge(SECOND_ENCODERS, log).checkpoint
-    return timed(fitted) | {"design": name, "seed": seed, "figures": measure(job, fitted.checkpoint, judge)}
+    return timed(fitted) | {"design": name, "seed": seed, "figures": measure(run, fitted.checkpoint, judge)}
 
 
 def design_config(config: Config, name: str, seed: int, steps: int) -> Config:
@@ -92,15 +91,15 @@ def design_config(config: Config, name: str, seed: int, steps: int) -> Config:
 
 
 @torch.no_grad()
-def measure(job: TrainJob, checkpoint: Path, judge: Path) -> dict[str, float]:
+def measure(run: OpenRun, checkpoint: Path, judge: Path) -> dict[str, float]:
     """Means over the test split of the stage's own measures, and the Fréchet distance of the judge's features."""
-    stage = build_stage("images", job.config, job.domain(), job.helpers())
+    stage = run.new_stage()
     assert isinstance(stage, ImagesStage)
     stage.networks.update(load_inference(checkpoint))
     eye = load_inference(judge)["image_encoder"].eval()
     stage.eval()
     found: dict[str, list[torch.Tensor]] = {name: [] for name in (*MEASURES, "real", "fake")}
-    reader = job.reader("test")
+    reader = run.reader("test")
     for number, batch in enumerate(evaluation_batches(reader, VALIDATION_BATCH, 0, len(reader))):
         torch.manual_seed(step_seed(0, number, -2))
         for name, value in stage.measure(batch).items():

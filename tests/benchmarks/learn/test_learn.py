@@ -77,13 +77,13 @@ _FIT = """
 import sys
 from pathlib import Path
 import tests.benchmarks.learn.fit as fit
-from pipelines.training.job import TrainJob
+from pipelines.training.job import OpenRun, TrainJob
 from pipelines.recipes import resolve
 fit._SAVE_EVERY_S = 0.0
 settings = ["boxes.training.steps=40", "boxes.training.batch_size=8", "boxes.training.cooldown=0.5",
             "boxes.training.checkpoint_every=20", "boxes.training.log_every=1"]
 job = TrainJob("boxes", resolve("tiny", None, settings), Path(sys.argv[1]), Path(sys.argv[2]))
-print(fit.fit(job, lambda line: print(line, flush=True)).step, flush=True)
+print(fit.fit(OpenRun(job), lambda line: print(line, flush=True)).step, flush=True)
 """
 
 

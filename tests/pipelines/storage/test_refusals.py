@@ -24,7 +24,7 @@ from pipelines.runtime.exit_codes import ended, run_command
 from pipelines.storage.retry import StorageAway, StorageLost, StorageRefused, Work, settled
 from pipelines.storage.storage import Storage
 from pipelines.training.driver import train
-from pipelines.training.job import TrainJob
+from pipelines.training.job import OpenRun, TrainJob, open_run
 from tests.tools.refusing_server import Refusing, refusing_server
 from tests.tools.training import Command, small_config, wait_until
 
@@ -214,22 +214,22 @@ def test_credentials_that_expire_in_a_run_are_no_wrong_input(
     said: list[str] = []
 
     def expire() -> None:
-        wait_until(lambda: job.store().exists("step_00000010/state.json"))
+        wait_until(lambda: Storage(place).exists("step_00000010/state.json"))
         endpoint.refuse = refusal
 
     thread = threading.Thread(target=expire, daemon=True)
     thread.start()
     with pytest.raises(StorageLost, match="it worked before") as caught:
-        train(job, said.append)
+        train(open_run(job), said.append)
     thread.join(10)
     assert ended(caught.value) == 1
     assert any("cannot remove" in line and ".ray" in line for line in said), "the clean-up fails, too, and is logged"
     # The same command, given while storage still refuses: nothing was done yet, so it is wrong input.
     with pytest.raises(StorageRefused) as refused:
-        train(job, said.append)
+        train(open_run(job), said.append)
     assert ended(refused.value) == 2
     endpoint.refuse = None
-    assert (found := job.checkpoints().newest()) is not None and int(found[0][-8:]) >= 10
+    assert (found := OpenRun(job).checkpoints.newest()) is not None and int(found[0][-8:]) >= 10
 
 
 @pytest.mark.ray

@@ -19,8 +19,8 @@ from pipelines.data.shards.format import load_manifest
 from pipelines.runs.listing import describe, find_runs
 from pipelines.runs.status import RunStatus
 from pipelines.storage.storage import Storage
-from pipelines.training.driver import TrainingStopped, check_job, train
-from pipelines.training.job import TrainJob
+from pipelines.training.driver import TrainingStopped, train
+from pipelines.training.job import OpenRun, TrainJob, claim_folder, open_run
 from pipelines.training.replay import replay
 from tests.tools.training import (
     STEPS,
@@ -46,7 +46,7 @@ def _silent(text: str) -> None:
 def undisturbed(prepared: Path, data_config: Config, tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
     """A run of the small job by one worker that nothing happened to."""
     folder = tmp_path_factory.mktemp("undisturbed") / "shapes"
-    done = train(TrainJob("shapes", small_config(data_config), prepared, folder), _silent)
+    done = train(open_run(TrainJob("shapes", small_config(data_config), prepared, folder)), _silent)
     assert done.step <= STEPS
     return folder
 
@@ -58,7 +58,7 @@ def test_a_worker_killed_on_the_way_changes_nothing_in_the_end(
     folder, said = tmp_path / "killed", []
     config = small_config(data_config)
     killer = kill_a_worker_after(folder, 10)
-    killed = train(TrainJob("shapes", config, prepared, folder), said.append)
+    killed = train(open_run(TrainJob("shapes", config, prepared, folder)), said.append)
     killer.join(1)
     assert not killer.is_alive(), "the worker was not killed"
     (death,) = [line for line in said if "worker 0 failed" in line and "restarted" not in line]
@@ -76,7 +76,7 @@ def test_a_worker_killed_on_the_way_changes_nothing_in_the_end(
     assert last(folder).name == f"step_{STEPS:08d}"
     assert same_weights(last(folder), last(undisturbed))
     assert set(killed.measures) >= {"mask_iou"}
-    again = train(TrainJob("shapes", config, prepared, folder), said.append)
+    again = train(open_run(TrainJob("shapes", config, prepared, folder)), said.append)
     assert again == killed
     assert "finished before" in said[-1]
 
@@ -86,7 +86,7 @@ def test_two_workers_learn_what_one_does(
     prepared: Path, data_config: Config, tmp_path: Path, undisturbed: Path
 ) -> None:
     config = small_config(data_config, compute={"workers": 2}, steps=2)
-    train(TrainJob("shapes", config, prepared, tmp_path / "two"), _silent)
+    train(open_run(TrainJob("shapes", config, prepared, tmp_path / "two")), _silent)
     told = [line for line in lines(tmp_path / "two") if "values" in line]
     alone = [line for line in lines(undisturbed) if "values" in line]
     assert [line["step"] for line in told] == [1, 2]
@@ -105,7 +105,7 @@ def test_a_driver_that_is_stopped_or_killed_goes_on_bit_for_bit(
     """SIGTERM: a checkpoint at once, and exit code 143. SIGKILL: from the last checkpoint. One run in MLflow."""
     config = small_config(data_config, steps=_LONG, checkpoint_every=60)
     whole = tmp_path / "whole"
-    train(TrainJob("shapes", config, prepared, whole), _silent)
+    train(open_run(TrainJob("shapes", config, prepared, whole)), _silent)
     broken = Command(tmp_path / "broken", repository, config, prepared)
     process = broken.start()
     wait_until(lambda: (broken.folder / "lease.json").exists())
@@ -173,7 +173,7 @@ def test_a_poisoned_batch_stops_the_run_and_can_be_looked_into(
     config = small_config(data_config, max_skipped=2)
     folder, said = tmp_path / "nan", []
     with pytest.raises(TrainingStopped, match=r"stage shapes, phase discriminators, step 2: \w+ is not finite") as stop:
-        train(TrainJob("shapes", config, data, folder), said.append)
+        train(open_run(TrainJob("shapes", config, data, folder)), said.append)
     assert "--replay" in str(stop.value)
     assert "(3 steps were left out, 2 are allowed)" in str(stop.value)
     findings = replay(folder / "replay_00000002", said.append)
@@ -216,7 +216,7 @@ def test_a_new_run_can_begin_with_the_weights_of_another(
     source = last(undisturbed)
     config = small_config(data_config, steps=2, generator_lr=1e-9, discriminator_lr=1e-9)
     job = TrainJob("shapes", config, prepared, tmp_path / "tuned", init_from=source)
-    train(job, _silent)
+    train(open_run(job), _silent)
     done = last(tmp_path / "tuned")
     assert read_state(done)["step"] == 2
     from tests.tools.training import weights
@@ -225,7 +225,7 @@ def test_a_new_run_can_begin_with_the_weights_of_another(
     for name in (name for name in ours if name.startswith("networks/shape_generator") and "running" not in name):
         assert np.allclose(ours[name].numpy(), theirs[name].numpy(), atol=1e-6), name
     with pytest.raises(InputError, match="init_from"):
-        check_job(TrainJob("shapes", config, prepared, tmp_path / "tuned"))
+        open_run(TrainJob("shapes", config, prepared, tmp_path / "tuned"))
 
 
 @pytest.mark.slow
@@ -237,21 +237,21 @@ def test_a_run_in_a_bucket_waits_while_the_bucket_is_silent(
     (server,) = (one for one in psutil.process_iter() if s3_server.rsplit(":", 1)[-1] in _words(one))
 
     def silence() -> None:
-        wait_until(lambda: job.store().exists("step_00000010/state.json"))
+        wait_until(lambda: Storage(s3).exists("step_00000010/state.json"))
         server.suspend()
         time.sleep(5)
         server.resume()
 
     thread = threading.Thread(target=silence, daemon=True)
     thread.start()
-    done = train(job, _silent)
+    done = train(open_run(job), _silent)
     thread.join(10)
     assert done.checkpoint.parent == tmp_path / "shapes", "the best one is fetched"
-    assert same_weights(job.checkpoints().fetch(f"step_{STEPS:08d}"), last(undisturbed))
-    status = RunStatus.load(job.store())
+    assert same_weights(OpenRun(job).checkpoints.fetch(f"step_{STEPS:08d}"), last(undisturbed))
+    status = RunStatus.load(Storage(s3))
     assert status is not None
     assert (status.state, status.step, status.steps) == ("finished", STEPS, STEPS)
-    assert job.store().exists(f"pictures/shapes_{STEPS:07d}.png")
+    assert Storage(s3).exists(f"pictures/shapes_{STEPS:07d}.png")
 
 
 def _words(process: psutil.Process) -> list[str]:
@@ -272,9 +272,9 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(
     try:
         config = small_config(data_config, steps=200, checkpoint_every=1, keep_checkpoints=100, picture_every=200)
         with pytest.raises(OSError, match="no space left for checkpoint") as full:
-            train(TrainJob("shapes", config, prepared, disk / "run"), _silent)
+            train(open_run(TrainJob("shapes", config, prepared, disk / "run")), _silent)
         assert full.value.errno == 28
-        found = TrainJob("shapes", config, prepared, disk / "run").checkpoints().newest()
+        found = OpenRun(TrainJob("shapes", config, prepared, disk / "run")).checkpoints.newest()
         assert found is not None
         assert read_state(found[1])["step"] > 0
     finally:
@@ -287,26 +287,24 @@ def test_what_does_not_fit_is_refused_before_any_worker_starts(
     folder = tmp_path / "odd"
     config = small_config(data_config, compute={"workers": 3})
     with pytest.raises(InputError, match=r"3 workers share 2 groups of 2 samples.*shapes.training.group=1"):
-        check_job(TrainJob("shapes", config, prepared, folder))
+        open_run(TrainJob("shapes", config, prepared, folder))
     elastic = small_config(data_config, compute={"workers": 1, "max_workers": 3})
     with pytest.raises(InputError, match="3 workers share"):
-        check_job(TrainJob("shapes", elastic, prepared, folder))
+        open_run(TrainJob("shapes", elastic, prepared, folder))
     values = small_config(data_config).model_dump(mode="json")
     values["encoders"]["training"] |= {"batch_size": 4, "group": 1}
     with pytest.raises(InputError, match=r"encoders.training.group=1 is under 2"):
-        check_job(TrainJob("encoders", build_config(values), prepared, folder))
+        open_run(TrainJob("encoders", build_config(values), prepared, folder))
     assert not (folder / "settings.json").exists(), "a refused run does not bind its folder to wrong settings"
 
 
 def test_a_run_of_other_data_or_settings_is_refused(
     prepared: Path, prepared_boxes: Path, data_config: Config, tmp_path: Path
 ) -> None:
-    from pipelines.training.job import claim_folder
-
     job = TrainJob("boxes", small_config(data_config, "boxes"), prepared_boxes, tmp_path / "run")
-    claim_folder(job)
-    check_job(job)
+    claim_folder(OpenRun(job))
+    open_run(job)
     with pytest.raises(InputError, match="data: "):
-        check_job(TrainJob("boxes", job.config, prepared, tmp_path / "run"))
+        open_run(TrainJob("boxes", job.config, prepared, tmp_path / "run"))
     with pytest.raises(InputError, match=r"boxes.training.lr: 0.001 -> 0.01"):
-        check_job(TrainJob("boxes", small_config(data_config, "boxes", lr=0.01), prepared_boxes, tmp_path / "run"))
+        open_run(TrainJob("boxes", small_config(data_config, "boxes", lr=0.01), prepared_boxes, tmp_path / "run"))

@@ -13,7 +13,7 @@ import torch
 from objgan.checkpoint import read_state
 from objgan.config import Config
 from pipelines.training.driver import train
-from pipelines.training.job import TrainJob
+from pipelines.training.job import TrainJob, open_run
 from tests.tools.training import STEPS, kill_a_worker_after, last, lines, same_weights, small_config
 
 DEVICE, BACKEND = "cuda", "nccl"
@@ -37,7 +37,7 @@ def _silent(text: str) -> None:
 
 def _train(prepared: Path, folder: Path, config: Config) -> list[dict]:
     """What the run told of its steps."""
-    train(TrainJob("shapes", config, prepared, folder), _silent)
+    train(open_run(TrainJob("shapes", config, prepared, folder)), _silent)
     return [line for line in lines(folder) if "values" in line]
 
 

@@ -6,10 +6,9 @@ import torch
 
 from objgan.checkpoint import save_checkpoint
 from objgan.config import Config
-from objgan.stages import build_stage
 from objgan.train_state import TrainState
 from pipelines.storage.storage import Storage
-from pipelines.training.job import TrainJob
+from pipelines.training.job import OpenRun, TrainJob
 from tests.pipelines.conftest import s3, s3_server
 from tests.tools.sweeps import LR, small_sweep
 from tests.tools.training import same_weights
@@ -27,7 +26,7 @@ def test_a_sweep_lives_in_a_bucket(s3: str, data_config: Config, prepared: Path,
     sweep = type(sweep)(**{**vars(sweep), "storage": s3})
     donor, taker = trial_id(0, 0), trial_id(0, 1)
     torch.manual_seed(0)
-    stage = build_stage("boxes", sweep.config, TrainJob("boxes", sweep.config, prepared, tmp_path).domain(), {})
+    stage = OpenRun(TrainJob("boxes", sweep.config, prepared, tmp_path)).new_stage()
     save_checkpoint(tmp_path / "step_00000000", TrainState(stage), {"measures": {"label_nll": 2.0}})
     store = sweep.store()
     place = store.child(f"trials/{donor}/boxes")
@@ -37,9 +36,8 @@ def test_a_sweep_lives_in_a_bucket(s3: str, data_config: Config, prepared: Path,
     copied = lineage.run("boxes").download("step_00000000", tmp_path / "copied")
     assert same_weights(copied, tmp_path / "step_00000000")
     measured = TrialLog(store, donor, CheckpointLineage(store, donor, "boxes"))
-    measured.recover(
-        TrainJob("boxes", sweep.config, prepared, tmp_path, storage=place.uri).checkpoints(), {}, "label_nll"
-    )
+    run = OpenRun(TrainJob("boxes", sweep.config, prepared, tmp_path, storage=place.uri))
+    measured.recover(run.checkpoints, {}, "label_nll")
     assert [point["name"] for point in TrialLog(store, donor, lineage).points] == ["step_00000000"]
     rows = open_sweep(sweep, resume=False)
     row = Trial(taker, 1, {LR: 1.0}, "finished", (Point(0, 1.0, {"label_nll": 2.0}),), "step_00000000", segment=1)

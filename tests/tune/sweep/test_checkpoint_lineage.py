@@ -9,12 +9,11 @@ import torch
 
 from objgan.checkpoint import resume, save_checkpoint
 from objgan.config import Config
-from objgan.stages import build_stage
 from objgan.train_state import TrainState
 from objgan.training import StepContext, train_step
 from pipelines.data.loading.reader import loader
 from pipelines.storage.storage import Storage
-from pipelines.training.job import TrainJob
+from pipelines.training.job import OpenRun, TrainJob
 from tests.tools.sweeps import LR, WEIGHT, small_sweep
 from tests.tools.training import same_weights
 from tune.engine.trial_log import TrialLog
@@ -28,21 +27,21 @@ from tune.sweep.trial_store import trial_folder
 def sweep(data_config: Config, prepared: Path, tmp_path: Path) -> Sweep:
     """A donor with a checkpoint after one step."""
     made = small_sweep(data_config, prepared, tmp_path)
-    _step(_job(made, made.config), _state(made, made.config), made.store(), "donor")
+    _step(_open(made, made.config), _state(made, made.config), made.store(), "donor")
     return made
 
 
-def _job(sweep: Sweep, config: Config) -> TrainJob:
-    return TrainJob("boxes", config, sweep.data, Path("nowhere"))
+def _open(sweep: Sweep, config: Config, folder: str = "nowhere") -> OpenRun:
+    return OpenRun(TrainJob("boxes", config, sweep.data, Path(folder)))
 
 
 def _state(sweep: Sweep, config: Config) -> TrainState:
     torch.manual_seed(0)
-    return TrainState(build_stage("boxes", config, _job(sweep, config).domain(), {}))
+    return TrainState(_open(sweep, config).new_stage())
 
 
-def _step(job: TrainJob, state: TrainState, store: Storage, trial: str) -> Path:
-    parts = next(iter(loader(job.reader("train"), job.plan(len(job.reader("train")), state.step))))
+def _step(run: OpenRun, state: TrainState, store: Storage, trial: str) -> Path:
+    parts = next(iter(loader(run.reader("train"), run.job.plan(len(run.reader("train")), state.step))))
     train_step(state, parts, StepContext(0, groups=len(parts)))
     assert store.local is not None
     folder = store.local / trial_folder(trial) / "boxes" / f"step_{state.step:08d}"
@@ -97,7 +96,7 @@ def test_the_trials_own_settings_are_in_force_and_the_optimiser_continues(sweep:
         (moments, *_) = next(iter(state.optimisers.values())).state_dict()["state"].values()
         assert moments["step"] == 1 and moments["exp_avg"].abs().sum() > 0
         before = {name: value.clone() for name, value in state.stage.state_dict().items() if value.is_floating_point()}
-        _step(_job(sweep, config), state, sweep.store(), f"own-{config.boxes.training.lr}")
+        _step(_open(sweep, config), state, sweep.store(), f"own-{config.boxes.training.lr}")
         assert set(state.learning_rates().values()) == {config.boxes.training.lr}
         after = state.stage.state_dict()
         moved[config.boxes.training.lr] = sum(
@@ -120,24 +119,24 @@ def test_discarded_measures_are_gone_and_lost_ones_are_recovered(sweep: Sweep) -
     assert [point["step"] for point in taken.points] == [1], "what came after the donor's step led nowhere"
     assert taken.seconds >= 9.0
     found = TrialLog(store, "donor", CheckpointLineage(store, "donor", "boxes"))
-    job = TrainJob("boxes", sweep.config, sweep.data, Path(str(store)) / "trials/donor/boxes")
-    found.recover(job.checkpoints(), {LR: 1.0}, "label_nll")
+    run = _open(sweep, sweep.config, f"{store}/trials/donor/boxes")
+    found.recover(run.checkpoints, {LR: 1.0}, "label_nll")
     assert [(point["step"], point["name"]) for point in found.points] == [(1, "step_00000001")]
     assert found.best(sweep, found.points) == found.points[0]
     assert not found.add(1, "step_00000001", {"label_nll": 0.0}, {}), "known already"
 
 
 def test_pinned_checkpoints_stay(sweep: Sweep) -> None:
-    job = TrainJob("boxes", sweep.config, sweep.data, Path(str(sweep.store())) / "trials/donor/boxes")
+    run = _open(sweep, sweep.config, f"{sweep.store()}/trials/donor/boxes")
     state = _state(sweep, sweep.config)
     for _ in range(4):
-        _step(job, state, sweep.store(), "donor")
+        _step(run, state, sweep.store(), "donor")
     measured = TrialLog(sweep.store(), "donor", CheckpointLineage(sweep.store(), "donor", "boxes"))
-    measured.recover(job.checkpoints(), {}, "label_nll")
+    measured.recover(run.checkpoints, {}, "label_nll")
     measured.pin(sweep, "step_00000002")
-    job.checkpoints().prune()
-    assert job.checkpoints().names() == [f"step_{step:08d}" for step in (1, 2, 3, 4)], "best, pinned, two newest"
+    run.checkpoints.prune()
+    assert run.checkpoints.names() == [f"step_{step:08d}" for step in (1, 2, 3, 4)], "best, pinned, two newest"
     measured.pin(sweep, "step_00000003")
     measured.pin(sweep, "step_00000004")
-    job.checkpoints().prune()
-    assert "step_00000002" not in job.checkpoints().names(), "only the last two that were pointed to"
+    run.checkpoints.prune()
+    assert "step_00000002" not in run.checkpoints.names(), "only the last two that were pointed to"

@@ -28,8 +28,8 @@ from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.prepare import prepare
 from pipelines.data.shards.format import load_manifest, shards_of
 from pipelines.storage.storage import Storage
-from pipelines.training.driver import check_job, train
-from pipelines.training.job import TrainJob
+from pipelines.training.driver import train
+from pipelines.training.job import TrainJob, open_run
 from tests.tools.training import last, same_weights, small_config
 
 ALL = frozenset({"image", "boxes", "masks"})
@@ -206,11 +206,11 @@ def test_a_cache_that_cannot_hold_a_window_is_refused_before_anything_starts(uri
         compute = {"cache": str(tmp_path / "cache"), "cache_gb": _room(local, shards)}
         return TrainJob("shapes", small_config(data_config, compute=compute, window=window), uri, tmp_path / "run")
 
-    check_job(job(3.5, 3))
+    open_run(job(3.5, 3))
     with pytest.raises(InputError, match=r"compute\.cache_gb: 4 shards .* lower training\.window"):
-        check_job(job(3.5, 4))
+        open_run(job(3.5, 4))
     with pytest.raises(InputError, match=r"compute\.cache_gb"):
-        check_job(job(3.5, None))
+        open_run(job(3.5, None))
 
 
 def test_the_window_is_part_of_what_a_run_is(uri, local, data_config, tmp_path) -> None:
@@ -232,7 +232,7 @@ def test_training_from_a_bucket_is_training_from_the_folder(ray_local, uri, loca
     compute = {"cache": str(tmp_path / "cache"), "cache_gb": _room(local, 3.5)}
     config = small_config(data_config, compute=compute, window=2, steps=4, checkpoint_every=4)
     for name, data in (("here", local), ("there", uri)):
-        train(TrainJob("shapes", config, data, tmp_path / name), str)
+        train(open_run(TrainJob("shapes", config, data, tmp_path / name)), str)
     assert same_weights(last(tmp_path / "here"), last(tmp_path / "there"))
 
 
