@@ -10,7 +10,8 @@ import pyarrow as pa
 from objgan.attributes import COLOURS, SCENES
 from objgan.errors import shown
 from objgan.vocabulary import LONGEST_CAPTION, normalise
-from pipelines.data.prepare.record_values import Unusable, kind_of, number
+from pipelines.data.prepare.record_values import kind_of, number
+from pipelines.data.shards.rejected import Unusable
 
 Record = dict[str, Any]
 Row = dict[str, Any]

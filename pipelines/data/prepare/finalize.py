@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 import objgan
@@ -26,12 +25,19 @@ from pipelines.data.prepare import coverage
 from pipelines.data.prepare.convert import WORK, read_receipt
 from pipelines.data.prepare.ingest import UNREAD, Ingested
 from pipelines.data.shards.concerns import contradictions
-from pipelines.data.shards.format import SCHEMA_VERSION, Shard, dataset_digest, index_name, read_shard, write_shard
+from pipelines.data.shards.format import (
+    COUNTED,
+    SCHEMA_VERSION,
+    Shard,
+    count_rows,
+    dataset_digest,
+    index_name,
+    read_shard,
+    write_shard,
+)
 from pipelines.data.shards.index import INDEX_SCHEMA, build_index
-from pipelines.data.shards.manifest import REJECTED, SPLITS
+from pipelines.data.shards.manifest import ACCOUNTS, COUNTS, REJECTED, SPLITS
 from pipelines.data.shards.rejected import Reject, RejectCounts, read_rejects, write_rejects
-
-_COUNTED = ["captions", "masks", "crowds", "colours", "scene"]
 
 NO_OBJECTS = ((0.5, 0.5, 0.5, 1.0), (1.0, 1.0, 1.0, 1.0))
 SMALLEST_STD = 1e-3
@@ -87,7 +93,8 @@ def finish(
     domain.save(result.out / "domain")
     files = {path.name: objgan.files.sha256(path) for path in sorted((result.out / "domain").glob("[!.]*"))}
     indices = [_write_index(result, split, domain) for split in SPLITS]
-    counts = _counts(result)
+    total = sum((count_rows(table) for split in SPLITS for table in result.tables(split, COUNTED)), Counter[str]())
+    counts = {name: total[name] for name in COUNTS}
     _check_accounts(result.data.totals, counts, rejected)
     path = result.out / REJECTED
     facts = {"file": REJECTED, "bytes": path.stat().st_size, "sha256": objgan.files.sha256(path)}
@@ -112,7 +119,7 @@ def finish(
 
 
 def _check_accounts(totals: Mapping[str, int], counts: Mapping[str, int], rejected: RejectCounts) -> None:
-    for kind, name in (("image", "images"), ("caption", "captions"), ("annotation", "objects")):
+    for kind, name in ACCOUNTS:
         if totals[kind] != counts[name] + rejected.kinds[kind]:
             raise RuntimeError(
                 f"prepare lost count of {kind}s: {totals[kind]} came in, {counts[name]} are in shards, "
@@ -184,21 +191,6 @@ def _columns(result: Result, counts: Mapping[str, int]) -> dict[str, bool]:
     attributes = counts["colours"] + counts["scenes"] > 0
     pixels = first["image"].null_count < len(first)
     return {"image": pixels, "boxes": True, "masks": counts["masks"] > 0, "attributes": attributes}
-
-
-def _counts(result: Result) -> dict[str, int]:
-    """What all shards hold."""
-    counts: Counter[str] = Counter()
-    for table in (table for split in SPLITS for table in result.tables(split, _COUNTED)):
-        masks, crowds, colours = (pc.list_flatten(table[name]) for name in ("masks", "crowds", "colours"))
-        counts["images"] += len(table)
-        counts["captions"] += len(pc.list_flatten(table["captions"]))
-        counts["objects"] += len(masks)
-        counts["masks"] += len(masks) - masks.null_count
-        counts["crowds"] += int(np.count_nonzero(crowds))
-        counts["colours"] += len(colours) - colours.null_count
-        counts["scenes"] += len(table) - table["scene"].null_count
-    return {name: counts[name] for name in ("images", "captions", "objects", "masks", "crowds", "colours", "scenes")}
 
 
 def layout_statistics(tables: Iterable[pa.Table], classes: int, max_objects: int) -> LayoutStatistics:

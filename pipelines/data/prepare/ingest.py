@@ -25,11 +25,11 @@ from pipelines.data.prepare.coco_records import (
 )
 from pipelines.data.prepare.external_sort import Clash, ExternalSort, drop_repeats, scan
 from pipelines.data.prepare.json_stream import first_record, records
-from pipelines.data.prepare.record_values import Unusable, whole_or_none
+from pipelines.data.prepare.record_values import whole_or_none
 from pipelines.data.prepare.source import CocoPart, CocoSource, Sizes
 from pipelines.data.shards.concerns import refuse_lost
 from pipelines.data.shards.manifest import LONGEST_NAME
-from pipelines.data.shards.rejected import Reject, write_rejects
+from pipelines.data.shards.rejected import Reject, Unusable, write_rejects
 
 UNREAD = "rejected-unread.jsonl"
 Log = Callable[[str], None]

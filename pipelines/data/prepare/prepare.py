@@ -8,7 +8,7 @@ The JSON is read as a stream into sorted runs aside (`pipelines.data.prepare.ing
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -92,14 +92,11 @@ def prepare(
     check_language(config.data.language)
     sizes = source.sizes()
     facts, vectors = _facts(source, sizes, config, options)
-    if (out / MANIFEST).exists():
-        manifest = load_manifest(out)
-        facts.check(manifest, out, options)
-        if not options.retry:
-            _refuse_rejects_of(manifest, options)
-            clean(out, manifest)
-            log(f"prepare: {out} is finished, with these inputs and settings; nothing to do")
-            return manifest
+    manifest = _finished(out, facts, options, log)
+    if manifest is not None and not options.retry:
+        clean(out, manifest)
+        return manifest
+    if manifest is not None:
         reopen(out, manifest, log)
     elif options.retry:
         forget_rejects(out)
@@ -128,16 +125,28 @@ def check(source: CocoSource, out: Path, config: Config, log: Log = print, optio
     """
     sizes = source.sizes()
     facts, _ = _facts(source, sizes, config, options)
-    if (out / MANIFEST).exists():
-        manifest = load_manifest(out)
-        facts.check(manifest, out, options)
-        if not options.retry:
-            _refuse_rejects_of(manifest, options)
-            log(f"prepare: {out} is finished, with these inputs and settings; nothing to do")
-            return
+    if _finished(out, facts, options, log) is not None and not options.retry:
+        return
     with tempfile.TemporaryDirectory(prefix="objgan-") as scratch:
         data = _read(source, sizes, Path(scratch), options, log)
     source.split.divide(_origins(data), config.data)
+
+
+def _finished(out: Path, facts: "_Facts", options: Options, log: Log) -> dict[str, Any] | None:
+    """The manifest of a finished folder; without `retry`, nothing is left to do. None: the folder is not finished.
+
+    Raises:
+        InputError: `out` was prepared from other inputs or settings, or it has rejects that `strict` forbids.
+    """
+    if not (out / MANIFEST).exists():
+        return None
+    manifest = load_manifest(out)
+    facts.check(manifest, out, options)
+    if not options.retry:
+        if options.strict and (rows := manifest["rejected"]["rows"]):
+            raise InputError(f"--strict: {rows} rejected, listed in {manifest['rejected']['file']}")
+        log(f"prepare: {out} is finished, with these inputs and settings; nothing to do")
+    return manifest
 
 
 def _facts(
@@ -156,7 +165,7 @@ def _read(source: CocoSource, sizes: Sizes, work: Path, options: Options, log: L
     check_folder(source, sizes, data.images)
     log(f"prepare: {len(data.images)} images with captions, {len(data.classes)} classes")
     if options.strict:
-        _refuse_rejects(read_rejects(work / UNREAD))
+        _refuse(RejectCounts(read_rejects(work / UNREAD)))
     return data
 
 
@@ -239,9 +248,7 @@ class _Work:
         if usable >= len(SPLITS):
             return
         unread = self.out / WORK / UNREAD
-        lost = RejectCounts()
-        for one in chain(read_rejects(unread), *excluded.values()):
-            lost.add(one)
+        lost = RejectCounts(chain(read_rejects(unread), *excluded.values()))
         reason = f": {why(lost, 'image')}; see {unread}" if lost.kinds["image"] else ""
         raise InputError(
             f"prepare: {usable} of {data.totals['image']} images can be used, and training, validation and test need "
@@ -306,13 +313,6 @@ class _Work:
         return found
 
 
-def _refuse_rejects(rejects: Iterator[Reject]) -> None:
-    counts = RejectCounts()
-    for one in rejects:
-        counts.add(one)
-    _refuse(counts)
-
-
 def _refuse(rejected: RejectCounts) -> None:
     if rejected.first is not None:
         raise InputError(
@@ -320,19 +320,10 @@ def _refuse(rejected: RejectCounts) -> None:
         )
 
 
-def _refuse_rejects_of(manifest: Mapping[str, Any], options: Options) -> None:
-    if options.strict and manifest["rejected"]["rows"]:
-        raise InputError(f"--strict: {manifest['rejected']['rows']} rejected, listed in {manifest['rejected']['file']}")
-
-
 def _warn_of_val2014(source: CocoSource, result: Result, log: Log) -> None:
     """COCO 2017's training images contain most of those that published results of 2014 are measured on."""
-    images = result.data.images
-    of_2014 = {
-        image_id
-        for image_id, origin in zip(images["image_id"].to_pylist(), images["origin"].to_pylist(), strict=True)
-        if origin == "val2014" or image_id in source.val2014
-    }
+    origins = _origins(result.data).items()
+    of_2014 = {image_id for image_id, origin in origins if origin == "val2014" or image_id in source.val2014}
     trained = sum(
         image_id in of_2014
         for table in result.tables("train", ["image_id"])

@@ -6,19 +6,12 @@ from decimal import Decimal
 from typing import Literal, overload
 
 from objgan.errors import shown
+from pipelines.data.shards.rejected import Unusable
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,6})?")
 _MOST_DIGITS = 400
 _EXACT = 2**53
 _KINDS = {str: "text", bool: "true or false", list: "a list", dict: "an object", type(None): "null"}
-
-
-class Unusable(ValueError):
-    """This one record cannot be used: the reason, in the same words for all of a sort, and what is particular to it."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason} ({detail})" if detail else reason)
-        self.reason, self.detail = reason, detail
 
 
 @overload

@@ -16,6 +16,7 @@ from pipelines.data.report.contact_sheet import card, css_colour
 from pipelines.data.report.counts import AREA_EDGES, SIZES, Survey
 from pipelines.data.report.table import pairs, quantiles
 from pipelines.data.shards.concerns import concerns, doubts
+from pipelines.data.shards.manifest import ACCOUNTS
 
 _IN_HEAT, _LEAST_BINS, _FREQUENT = 22, 10, 70
 
@@ -44,7 +45,7 @@ def page(survey: Survey, drawn: str) -> str:
                 [manifest["totals"][kind], manifest["counts"][kept], manifest["rejected"]["kinds"][kind]],
                 None,
             )
-            for kind, kept in (("image", "images"), ("caption", "captions"), ("annotation", "objects"))
+            for kind, kept in ACCOUNTS
         ],
         rejected=_rejected(manifest["rejected"]),
         warnings=list(concerns(manifest)),

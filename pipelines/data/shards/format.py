@@ -2,21 +2,24 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from objgan.errors import InputError
 from objgan.files import file_aside, read_json, write_atomically
 from pipelines.data.shards.concerns import concerns, doubts
-from pipelines.data.shards.manifest import MANIFEST, SPLITS, validate_manifest
+from pipelines.data.shards.manifest import ACCOUNTS, MANIFEST, SPLITS, validate_manifest
 
 SCHEMA_VERSION = 3
 ROWS_PER_SHARD = 256
+COUNTED = ["captions", "masks", "crowds", "colours", "scene"]
 
 SCHEMA = pa.schema(
     [
@@ -145,6 +148,20 @@ def read_split(
     return (read_shard(folder / shard.name, columns) for shard in shards_of(manifest, split))
 
 
+def count_rows(table: pa.Table) -> Counter[str]:
+    """The counts of the manifest, over rows with at least the columns `COUNTED`."""
+    masks, crowds, colours = (pc.list_flatten(table[name]) for name in ("masks", "crowds", "colours"))
+    return Counter(
+        images=len(table),
+        captions=len(pc.list_flatten(table["captions"])),
+        objects=len(masks),
+        masks=len(masks) - masks.null_count,
+        crowds=pc.sum(crowds).as_py() or 0,
+        colours=len(colours) - colours.null_count,
+        scenes=len(table) - table["scene"].null_count,
+    )
+
+
 def dataset_digest(shards: list[Shard], domain: Mapping[str, str]) -> str:
     """sha256 over the digests of all shards, indices and domain files: what later steps depend on, wherever it lies."""
     parts = [[shard.name, shard.sha256] for shard in shards] + sorted([name, text] for name, text in domain.items())
@@ -228,7 +245,7 @@ def summary(manifest: Mapping[str, Any]) -> str:
 def _accounts(manifest: Mapping[str, Any]) -> Iterator[str]:
     """Where everything went that came in, and why it did not come out."""
     counts, rejected = manifest["counts"], manifest["rejected"]
-    for kind, kept in (("image", "images"), ("caption", "captions"), ("annotation", "objects")):
+    for kind, kept in ACCOUNTS:
         lost = rejected["kinds"][kind]
         yield f"input:    {manifest['totals'][kind]} {kind}s = {counts[kept]} in shards + {lost} rejected"
     for reason, number in rejected["reasons"].items():

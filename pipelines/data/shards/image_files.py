@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import pyarrow.fs
 
+from pipelines.data.shards.rejected import Unusable
 from pipelines.storage.retry import brief, retry
 from pipelines.storage.storage import Storage
 
@@ -26,12 +27,8 @@ _UNFIT = {
 _SHOWN = 120
 
 
-class Unreadable(ValueError):
-    """This one image cannot be used: the reason, in the same words for all of a sort, and what is particular to it."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason} ({detail})" if detail else reason)
-        self.reason, self.detail = reason, detail
+class Unreadable(Unusable):
+    """An image cannot be used."""
 
 
 def inside(name: str) -> str:

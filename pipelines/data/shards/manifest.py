@@ -20,6 +20,9 @@ FORMATS = ("arrow", "parquet")
 REJECTED = "rejected.jsonl"
 DOMAIN = frozenset({"vocabulary.json", "vectors.safetensors", "classes.json", "layout_statistics.json"})
 SYNONYMS = "synonyms.json"
+ACCOUNTS = (("image", "images"), ("caption", "captions"), ("annotation", "objects"))
+"""Kind of an input record, and the name of its count in shards."""
+COUNTS = ("images", "captions", "objects", "masks", "crowds", "colours", "scenes")
 CONTRADICTIONS = ("boxes", "masks", "areas", "outside", "oversized", "tiny", "cut")
 """First of how many, then how many contradict each other (see `pipelines.data.shards.concerns`)."""
 SHARD = re.compile(rf"({'|'.join(SPLITS)})-[0-9]{{5,9}}\.({'|'.join(FORMATS)})")

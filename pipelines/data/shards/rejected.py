@@ -44,14 +44,24 @@ class Reject:
         return f"{what}, {self.reason}{f' ({self.detail})' if self.detail else ''}"
 
 
+class Unusable(ValueError):
+    """A record cannot be used. reason: the same text for all records of a sort; detail: what is particular to this."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason} ({detail})" if detail else reason)
+        self.reason, self.detail = reason, detail
+
+
 class RejectCounts:
     """How many of which kind, and why; the first of all, and of each reason."""
 
-    def __init__(self) -> None:
+    def __init__(self, rejects: Iterable[Reject] = ()) -> None:
         self.kinds: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.first: Reject | None = None
         self.examples: dict[tuple[str, str], Reject] = {}
+        for reject in rejects:
+            self.add(reject)
 
     def __len__(self) -> int:
         return self.kinds.total()

@@ -12,15 +12,13 @@ from objgan.errors import InputError
 from objgan.json_input import parse_json
 from pipelines.data.shards.concerns import contradictions
 from pipelines.data.shards.format import Shard, dataset_digest
-from pipelines.data.shards.manifest import INDEX, MANIFEST, SHARD, SPLITS
+from pipelines.data.shards.manifest import ACCOUNTS, COUNTS, INDEX, MANIFEST, SHARD, SPLITS
 from pipelines.data.shards.rejected import Reject, RejectCounts
 from pipelines.data.shards.remote import read_bytes
 from pipelines.data.verify.shard_checks import CheckReport, Fault, cannot, wrong_bytes
 from pipelines.storage.retry import StorageAway
 from pipelines.storage.storage import Storage
 
-_COUNTED = ("images", "captions", "objects", "masks", "crowds", "colours", "scenes")
-_ACCOUNTS = (("image", "images"), ("caption", "captions"), ("annotation", "objects"))
 _MOST_TWICE = 10
 
 
@@ -133,11 +131,11 @@ def _joined(reports: Iterator[CheckReport]) -> np.ndarray:
 
 def _count_faults(manifest: Mapping[str, Any], counts: Counter[str]) -> Iterator[Fault]:
     """Whether all shards hold what the manifest says, and with the rejected ones all that came in."""
-    for name in _COUNTED:
+    for name in COUNTS:
         if manifest["counts"].get(name) != counts[name]:
             told = manifest["counts"].get(name)
             yield Fault(MANIFEST, f"counts.{name} says {told}, the shards hold {counts[name]}")
-    for kind, name in _ACCOUNTS:
+    for kind, name in ACCOUNTS:
         came, lost = manifest["totals"].get(kind), manifest["rejected"]["kinds"].get(kind)
         if came != counts[name] + (lost or 0):
             yield Fault(MANIFEST, f"totals.{kind} says {came}, but {counts[name]} are in shards, {lost} rejected")

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
 from objgan.run_lengths import BadMask, read_runs
-from pipelines.data.shards.format import SCHEMA, SCHEMA_VERSION, Shard
+from pipelines.data.shards.format import SCHEMA, SCHEMA_VERSION, Shard, count_rows
 from pipelines.data.shards.index import INDEX_SCHEMA
 from pipelines.data.shards.manifest import MANIFEST
 from pipelines.data.shards.remote import read_bytes, read_table
@@ -231,7 +230,7 @@ def _check_table(table: pa.Table, task: CheckTask, report: CheckReport) -> None:
     report.image_ids = None if ids.null_count else ids.to_numpy().copy()
     if task.rules is None:
         return
-    report.counts = _counts(table)
+    report.counts = count_rows(table)
     for row, text in row_faults(table, task.rules):
         report.blame(text, row)
 
@@ -243,17 +242,3 @@ def _other_columns(found: pa.Schema, expected: pa.Schema) -> str:
         if found.field(column.name).type != column.type:
             return f"column {column.name} is {found.field(column.name).type} instead of {column.type}"
     return f"not the schema of version {SCHEMA_VERSION}: its columns are {', '.join(found.names)}"
-
-
-def _counts(table: pa.Table) -> Counter[str]:
-    """What the manifest counts, by its names."""
-    masks, crowds, colours = (pc.list_flatten(table[name]) for name in ("masks", "crowds", "colours"))
-    return Counter(
-        images=len(table),
-        captions=len(pc.list_flatten(table["captions"])),
-        objects=len(masks),
-        masks=len(masks) - masks.null_count,
-        crowds=pc.sum(crowds).as_py() or 0,
-        colours=len(colours) - colours.null_count,
-        scenes=len(table) - table["scene"].null_count,
-    )

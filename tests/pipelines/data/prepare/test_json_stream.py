@@ -12,7 +12,7 @@ from objgan.vocabulary import normalise
 from pipelines.data.prepare import json_stream
 from pipelines.data.prepare.coco_records import caption_row, object_row
 from pipelines.data.prepare.json_stream import records
-from pipelines.data.prepare.record_values import Unusable
+from pipelines.data.shards.rejected import Unusable
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",))) | st.sampled_from(
     ['NaN, "NaN" \\', 'a\\" NaN ]', "-Infinity,é☃", '\\\\"', "NaNny"]

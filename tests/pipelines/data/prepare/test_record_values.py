@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from objgan.errors import shown
 from pipelines.data.prepare.coco_records import caption_row, image_row, object_row
-from pipelines.data.prepare.record_values import Unusable, number, whole_or_none
+from pipelines.data.prepare.record_values import number, whole_or_none
+from pipelines.data.shards.rejected import Unusable
 
 HUGE = pytest.param(10**400, id="401 digits")
 IMAGE = {"id": 7, "file_name": "7.png", "width": 60, "height": 40}
