@@ -116,8 +116,8 @@ class BatchPlan:
             raise InputError(f"training: {self.groups} groups do not divide a batch of {self.batch_size} samples")
         if self.world > self.groups:
             raise InputError(
-                f"training: {self.world} workers, but a batch has {self.groups} group(s) and none is divided: "
-                f"fewer workers, or a training.group of at most {self.batch_size // self.world}"
+                f"training: {self.world} workers, but a batch has {self.groups} group(s), which are not divided: use "
+                f"fewer workers, or training.group of at most {self.batch_size // self.world}"
             )
 
     @property

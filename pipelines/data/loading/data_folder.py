@@ -118,7 +118,7 @@ class RemoteFolder(DataFolder):
         manifest = storage.json(MANIFEST, LIMITS)
         if manifest is None:
             raise InputError(
-                f"data: {storage} is not a prepared folder (it has no {MANIFEST}); upload what prepare wrote"
+                f"data: {storage} is not a prepared folder (it has no {MANIFEST}); upload the output of prepare"
             )
         self.manifest = check_manifest(manifest, str(storage))
 
@@ -131,7 +131,7 @@ class RemoteFolder(DataFolder):
         try:
             return self._cache.open(Wanted(shard.name, shard.sha256, shard.bytes, fetch), read)
         except FileNotFoundError:
-            raise InputError(f"data: {self.name(shard)} is missing; upload what prepare wrote again") from None
+            raise InputError(f"data: {self.name(shard)} is missing; upload the output of prepare again") from None
 
     def most_open(self, asked: int) -> int:
         """As many as the cache can hold: what is mapped keeps its room, even when it is removed."""
@@ -170,7 +170,7 @@ class RemoteFolder(DataFolder):
             with path.open("wb") as file:
                 self._storage.fetch(f"domain/{name}", file, _MOST_DOMAIN)
         except FileNotFoundError:
-            raise InputError(f"data: {self}/domain/{name} is missing; upload what prepare wrote again") from None
+            raise InputError(f"data: {self}/domain/{name} is missing; upload the output of prepare again") from None
         if path.stat().st_size > _MOST_DOMAIN:
             raise InputError(f"data: {self}/domain/{name} has more than {_MOST_DOMAIN >> 30} GiB; upload it again")
 

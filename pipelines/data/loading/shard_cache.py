@@ -49,8 +49,8 @@ class Wanted:
     def __post_init__(self) -> None:
         if not is_sha256(self.sha256) or not 0 < self.bytes <= MOST_BYTES or Path(self.name).suffix[1:] not in FORMATS:
             raise InputError(
-                f"data: {shown(self.name)} of {shown(self.bytes)} bytes with sha256 {shown(self.sha256)} is no shard; "
-                f"prepare the data again"
+                f"data: {shown(self.name)} of {shown(self.bytes)} bytes with sha256 {shown(self.sha256)} is not a "
+                "shard; prepare the data again"
             )
 
     @property

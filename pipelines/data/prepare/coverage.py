@@ -55,13 +55,13 @@ def reason(found: HeldOut, training: Iterable[str], language: str, min_count: in
     """
     suggested = unspaced(found.unknown)
     if suggested is not None and suggested != language:
-        return f"the captions are in a script without blanks between words; set data.language={suggested}"
+        return f"the captions are in a script without spaces between words; set data.language={suggested}"
     total, seen = found.unknown.total(), set(training)
     rare = sum(number for word, number in found.unknown.items() if word in seen)
     if 2 * rare > total:
-        return f"data.min_count={min_count} leaves out words that the training captions have; lower it"
+        return f"data.min_count={min_count} excludes words that occur in the training captions; lower it"
     return (
-        f"{total - rare} of the unknown ones never occur in the training captions, which are too few or in another "
+        f"{total - rare} of the unknown words never occur in the training captions, which are too few or in another "
         f"language; the tokenizer is that of data.language={language}"
     )
 

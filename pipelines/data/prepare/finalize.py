@@ -73,7 +73,7 @@ def _all_rejects(result: Result) -> Iterator[Reject]:
     for name in result.blocks:
         report = read_receipt(result.out, name)
         if report is None:
-            raise RuntimeError(f"the receipt of {name} went missing from {result.out / WORK}: run prepare again")
+            raise RuntimeError(f"the receipt of {name} is missing in {result.out / WORK}: run prepare again")
         yield from report.rejected
 
 
@@ -122,7 +122,7 @@ def _check_accounts(totals: Mapping[str, int], counts: Mapping[str, int], reject
     for kind, name in ACCOUNTS:
         if totals[kind] != counts[name] + rejected.kinds[kind]:
             raise RuntimeError(
-                f"prepare lost count of {kind}s: {totals[kind]} came in, {counts[name]} are in shards, "
+                f"prepare: the counts of {kind}s differ: {totals[kind]} in the input, {counts[name]} in shards, "
                 f"{rejected.kinds[kind]} rejected"
             )
 

@@ -81,8 +81,8 @@ def ingest(source: CocoSource, work: Path, sizes: Sizes | None = None, log: Log 
     refuse_lost(reading.totals, rejected, work / UNREAD)
     if reading.repeats:
         log(
-            f"prepare: {reading.repeats} records are in several parts of the data set, in the same words; each counts "
-            f"once"
+            f"prepare: {reading.repeats} records occur identically in several parts of the data set; each is counted "
+            "once"
         )
     return Ingested(reading.images, classes, categories, reading.totals, source.synonyms)
 
@@ -133,7 +133,7 @@ class _Reading:
             row, before = ({name: table[name][at].as_py() for name in table.column_names} for at in (index, leader))
             if row["part"] == before["part"]:
                 number, name = row["image_id"], row["file_name"]
-                yield Reject("image", number, number, "read", "an image record with this id came before", name)
+                yield Reject("image", number, number, "read", "an earlier image record has the same id", name)
             else:
                 self._check_same(before, row)
                 self.totals["image"] -= 1
@@ -175,7 +175,7 @@ class _Reading:
         ids = np.unique(np.array([one for one in found if one is not None], np.int64))
         for number in np.setdiff1d(ids, known, assume_unique=True).tolist():
             self.totals["image"] += 1
-            yield Reject("image", number, number, "join", "in the captions JSON alone, the instances JSON lacks it")
+            yield Reject("image", number, number, "join", "only in the captions JSON, not in the instances JSON")
 
     def _spill(self, kind: str, schema: pa.Schema, parse: _Parse) -> Iterator[Reject]:
         sorter, ends = ExternalSort(self._work, kind, schema), [0] * len(self._source.parts)
@@ -226,7 +226,7 @@ class _Reading:
             lost = ~_among(image_ids, kept)
             there = _among(image_ids, known)
             for index in np.flatnonzero(lost).tolist():
-                reason = "its image was rejected" if there[index] else "of an image that the instances JSON lacks"
+                reason = "its image was rejected" if there[index] else "its image is not in the instances JSON"
                 yield Reject(kind, known_number(numbers[index]), int(image_ids[index]), "join", reason)
 
 
@@ -245,7 +245,7 @@ def read_all_classes(paths: Sequence[Path]) -> tuple[tuple[str, ...], tuple[int,
             if names.get(number, name) != name:
                 raise InputError(
                     f"instances: {path} calls category {number} {name!r}, {paths[0]} {names[number]!r}: parts of a "
-                    f"data set have the same categories"
+                    "data set must have the same categories"
                 )
             names[number] = name
     if len(set(names.values())) < len(names):

@@ -94,7 +94,7 @@ class _Apart:
             if pipe.poll(_START_S):
                 pipe.recv()
                 return
-        raise WorkerDied(f"prepare: a process for the records of a shard does not start ({self._death()})")
+        raise WorkerDied(f"prepare: the process that converts a shard's records does not start ({self._death()})")
 
     def _death(self) -> str:
         """What the process died of; the next call starts another one."""

@@ -233,7 +233,7 @@ def _explained(path: Path, what: str) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{what}: cannot read {path} ({error.strerror or error})") from None
     except _TooDeep as error:
-        raise InputError(f"{what}: {path} has {error}, which is no COCO JSON") from None
+        raise InputError(f"{what}: {path} has {error}, which is not COCO JSON") from None
     except (ijson.JSONError, UnicodeDecodeError) as error:
         raise InputError(f"{what}: {path} is not JSON ({_first_line(error)}); fetch or write it again") from None
 

@@ -145,7 +145,7 @@ def _finished(out: Path, facts: "_Facts", options: Options, log: Log) -> dict[st
     if not options.retry:
         if options.strict and (rows := manifest["rejected"]["rows"]):
             raise InputError(f"--strict: {rows} rejected, listed in {manifest['rejected']['file']}")
-        log(f"prepare: {out} is finished, with these inputs and settings; nothing to do")
+        log(f"prepare: {out} is already prepared with these inputs and settings; nothing to do")
     return manifest
 
 
@@ -209,7 +209,7 @@ class _Facts:
         if changed:
             hint = ""
             if changed == ["other images"] and manifest["rejected"]["kinds"]["image"]:
-                hint = ", or --retry-rejected to take the images again that were rejected"
+                hint = ", or use --retry-rejected to retry the rejected images"
             raise InputError(
                 f"prepare: {out} was prepared differently ({'; '.join(changed)}); give another --out{hint}"
             )
@@ -316,7 +316,7 @@ class _Work:
 def _refuse(rejected: RejectCounts) -> None:
     if rejected.first is not None:
         raise InputError(
-            f"--strict: {len(rejected)} rejected, the first: {rejected.first.name()}; mend it or go without"
+            f"--strict: {len(rejected)} rejected, the first: {rejected.first.name()}; fix it, or run without --strict"
         )
 
 
@@ -349,7 +349,7 @@ def reopen(out: Path, manifest: Mapping[str, Any], log: Log) -> None:
         else:
             write_receipt(out, shard.name, ConversionReport(shard, shard.inputs, tuple(lost)))
     (out / MANIFEST).unlink()
-    log(f"prepare: taking the {manifest['rejected']['kinds']['image']} rejected images again")
+    log(f"prepare: retrying the {manifest['rejected']['kinds']['image']} rejected images")
 
 
 def forget_rejects(out: Path) -> None:

@@ -131,8 +131,8 @@ def _picture(record: Row, how: Conversion) -> tuple[bytes | None, int, int]:
     if width is None:
         return squash(picture.image, how.size), picture.width, picture.height
     if abs(picture.width * height / (picture.height * width) - 1) > ASPECT_TOLERANCE:
-        told = f"{record['file_name']}: {picture.width} x {picture.height}, the record says {width} x {height}"
-        raise Unreadable("pixels of another shape than the record says", told)
+        told = f"{record['file_name']}: {picture.width} x {picture.height}, the record has {width} x {height}"
+        raise Unreadable("the aspect ratio differs from the record's", told)
     return squash(picture.image, how.size), width, height
 
 
@@ -144,9 +144,9 @@ def _kept(
     for index, one in enumerate(objects):
         box = _box(one["box"], *sides)
         if one["category"] not in how.labels:
-            lost.append(_reject("annotation", one, "of a category that the JSON lacks", str(one["category"])))
+            lost.append(_reject("annotation", one, "its category is not in the JSON", str(one["category"])))
         elif box is None:
-            lost.append(_reject("annotation", one, "its box is empty or outside the picture", str(one["box"])))
+            lost.append(_reject("annotation", one, "its box is empty or outside the image", str(one["box"])))
         else:
             # Rounded, so that boxes of one size are ties wherever they lie.
             found.append((-round(box[2] * box[3], 9), one["id"], index, box))

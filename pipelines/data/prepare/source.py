@@ -92,7 +92,7 @@ def load_split(text: str) -> Split:
         for value, split in pairs:
             image_id = whole_or_none(value)
             if image_id is None or ids.get(image_id, split) != split:
-                raise InputError(f"--split: {path} has {shown(value)} twice, or it is no image id; mend the list")
+                raise InputError(f"--split: {path} has {shown(value)} twice, or it is not an image id; fix the list")
             ids[image_id] = split
     except (TypeError, KeyError, AttributeError) as error:
         raise InputError(

@@ -26,7 +26,7 @@ _DOUBTS = {
     ),
     "cut": (
         "boxes",
-        "boxes reach over the picture's border",
+        "boxes extend beyond the image border",
         "are they corners [x1, y1, x2, y2]? COCO's boxes are [x, y, width, height]",
     ),
 }
@@ -70,7 +70,7 @@ def concerns(manifest: Mapping[str, Any]) -> Iterator[str]:
     """Warnings: what most likely is a mistake in the data, a sentence each."""
     yield from _rejected(manifest)
     if not manifest["totals"]["annotation"]:
-        yield "no objects came in: only the stage encoders can be trained"
+        yield "the input has no objects: only the stage encoders can be trained"
     if manifest["coverage"]["reason"]:
         yield _little_known(**manifest["coverage"])
     for share, text, hint in _doubtful(manifest):

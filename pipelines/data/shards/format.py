@@ -235,7 +235,7 @@ def summary(manifest: Mapping[str, Any]) -> str:
     if vectors.get("source") == "pipeline":
         lines.append(
             f"vectors:  {vectors['channels']} channels; {vectors['found']} of {vectors['words']} words have one in the "
-            f"pipeline, {vectors['derived']} get one from the words near them, the rest zeros"
+            f"pipeline, {vectors['derived']} get one from neighbouring words, the others zeros"
         )
     if manifest["columns"]["attributes"]:
         lines.append(f"known:    the colours of {counts['colours']} objects, the scenes of {counts['scenes']} images")

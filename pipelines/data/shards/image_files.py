@@ -40,10 +40,10 @@ def inside(name: str) -> str:
     if not name:
         raise Unreadable("the record has no file name")
     if "\0" in name:
-        raise Unreadable("a file name with a NUL character", repr(name)[:_SHOWN])
+        raise Unreadable("the file name contains a NUL character", repr(name)[:_SHOWN])
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts:
-        raise Unreadable("a file name that leads out of the image folder", name[:_SHOWN])
+        raise Unreadable("the file name points outside the image folder", name[:_SHOWN])
     if not parts:
         raise Unreadable("cannot read the file", f"{name[:_SHOWN]}: the image folder itself")
     return "/".join(parts)

@@ -164,7 +164,7 @@ def _check_names(where: str, kind: str, files: Iterable[_File], pattern: re.Patt
     for file in files:
         match = pattern.fullmatch(file.name)
         if match is None or match[1] != file.split:
-            raise _damaged(where, f"{kind}: {shown(file.name)} is no name of a file of split {file.split}")
+            raise _damaged(where, f"{kind}: {shown(file.name)} is not a file name of split {file.split}")
         if file.name in known:
             raise _damaged(where, f"{kind}: {file.name} is listed twice")
         known.add(file.name)

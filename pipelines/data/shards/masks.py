@@ -130,7 +130,7 @@ def _run_length(segmentation: dict[str, Any], width: int, height: int) -> np.nda
     """uint8 [height, width] from COCO RLE, compressed (text) or not (list)."""
     sides = segmentation.get("size")
     if sides != [height, width]:
-        raise BadMask("run lengths of a picture of another size", f"of {sides!r:.40} instead of {[height, width]}")
+        raise BadMask("run lengths of an image of another size", f"of {sides!r:.40} instead of {[height, width]}")
     return run_lengths.decode(segmentation.get("counts"), height, width)
 
 

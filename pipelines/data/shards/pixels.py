@@ -171,7 +171,7 @@ def _unknown(data: bytes) -> Unreadable:
         tags = None
     if tags is None:
         return Unreadable("not an image, or of an unknown format")
-    return Unreadable(f"pixels of a type that is not read: {_tiff_type(tags)}")
+    return Unreadable(f"unsupported pixel type: {_tiff_type(tags)}")
 
 
 def _tiff_tags(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2 | None:
@@ -236,11 +236,11 @@ def _white(opened: Image.Image) -> tuple[int, int]:
     if isinstance(opened, TiffImagePlugin.TiffImageFile):
         tags = opened.tag_v2
         if opened.mode in ("I", "F") or set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) != {1}:
-            raise Unreadable(f"pixels of a type that is not read: {_tiff_type(tags)}")
+            raise Unreadable(f"unsupported pixel type: {_tiff_type(tags)}")
         white = (1 << tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]) - 1
         return (white, 0) if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO else (0, white)
     if opened.mode == "F":
-        raise Unreadable(f"pixels of a type that is not read: {opened.format} with 32-bit floating point")
+        raise Unreadable(f"unsupported pixel type: {opened.format} with 32-bit floating point")
     return 0, 65535
 
 

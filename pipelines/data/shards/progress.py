@@ -55,7 +55,7 @@ class ShardProgress:
         rate = self._rate(now)
         parts = [f"{self._name}: {self._done}/{self._shards} shards", f"{self._seen}/{self._images} images"]
         if self._kept:
-            parts.append(f"{self._kept} of them there before")
+            parts.append(f"{self._kept} of them already converted")
         if rate:
             parts.append(f"{rate:.0f} images/s")
             if self._done < self._shards:

@@ -27,7 +27,7 @@ def extra_files(storage: Storage, manifest: Mapping[str, Any]) -> Iterator[Fault
     known = {one["name"] for one in (*manifest["shards"], *manifest["indices"])}
     for name in storage.names():
         if (SHARD.fullmatch(name) or INDEX.fullmatch(name)) and name not in known:
-            yield Fault(name, f"not listed in {MANIFEST}: of another preparation, move it away")
+            yield Fault(name, f"not listed in {MANIFEST}: it belongs to another preparation, move it away")
 
 
 def domain_faults(storage: Storage, manifest: Mapping[str, Any]) -> Iterator[Fault]:
@@ -46,7 +46,7 @@ def domain_faults(storage: Storage, manifest: Mapping[str, Any]) -> Iterator[Fau
     try:
         classes, words = (parse_json(bytes(contents[name])) for name in ("classes.json", "vocabulary.json"))
         if classes != manifest["classes"]:
-            yield Fault("domain/classes.json", "other classes than the manifest's")
+            yield Fault("domain/classes.json", "its classes differ from the manifest's")
         if len(words["words"]) != manifest["counts"].get("words"):
             told = f"{len(words['words'])} words, the manifest says {manifest['counts'].get('words')}"
             yield Fault("domain/vocabulary.json", told)
@@ -69,7 +69,7 @@ def rejected_faults(storage: Storage, manifest: Mapping[str, Any]) -> Iterator[F
         for line in io.BytesIO(data):
             counts.add(Reject(**parse_json(line)))
     except (TypeError, ValueError) as error:
-        yield Fault(told["file"], f"line {len(counts) + 1} is none of a list of rejects ({error})")
+        yield Fault(told["file"], f"line {len(counts) + 1} is not a rejected record ({error})")
         return
     for name, value in counts.facts().items():
         if told[name] != value:
@@ -89,7 +89,7 @@ def own_faults(manifest: Mapping[str, Any]) -> Iterator[Fault]:
     """Whether the manifest agrees with itself."""
     files = [Shard(**facts) for facts in (*manifest["shards"], *manifest["indices"])]
     if manifest["digest"] != dataset_digest(files, manifest["domain"]):
-        yield Fault(MANIFEST, "its digest is not the one of the files that it lists: it was changed")
+        yield Fault(MANIFEST, "its digest does not match the files that it lists: the manifest was changed")
     disagree = contradictions(facts["contradictions"] for facts in manifest["shards"])
     if manifest["contradictions"] != disagree:
         yield Fault(MANIFEST, f"contradictions says {manifest['contradictions']}, its shards {disagree}")
@@ -116,9 +116,9 @@ def joint_faults(manifest: Mapping[str, Any], reports: Mapping[str, CheckReport]
     twice = known[times > 1]
     for image_id in twice[:_MOST_TWICE].tolist():
         where = [report.shard.name for report in shards if image_id in _ids(report)]
-        yield Fault(MANIFEST, f"image {image_id} is there more than once, in {', '.join(where)}")
+        yield Fault(MANIFEST, f"image {image_id} occurs more than once, in {', '.join(where)}")
     if len(twice) > _MOST_TWICE:
-        yield Fault(MANIFEST, f"and {len(twice) - _MOST_TWICE} more images are there more than once")
+        yield Fault(MANIFEST, f"{len(twice) - _MOST_TWICE} more images occur more than once")
 
 
 def _ids(report: CheckReport) -> np.ndarray:

@@ -60,7 +60,7 @@ def _faults(row: Mapping[str, Any], rules: RowRules) -> Iterator[str]:
     if row["split"] != rules.split:
         yield f"split {row['split']!r} in a shard of split {rules.split}"
     if min(row["width"] or 0, row["height"] or 0) < 1:
-        yield f"the original is {row['width']} x {row['height']} pixels large"
+        yield f"the original has {row['width']} x {row['height']} pixels"
     if len(row["captions"]) != len(row["tokens"]):
         yield f"{len(row['captions'])} captions, {len(row['tokens'])} lists of words"
     if any(text is None for text in (*row["captions"], *row["tokens"])):
@@ -86,9 +86,9 @@ def _object_faults(row: Mapping[str, Any], rules: RowRules) -> Iterator[str]:
         if label is None or not 0 <= label < rules.classes:
             yield f"object {number}: label {label}, but there are {rules.classes} classes"
         if area is None or not 0 <= area <= 1 + SLACK:  # NaN is neither
-            yield f"object {number}: its area is {area} of the picture"
+            yield f"object {number}: its area is {area} of the image"
         if crowd is None:
-            yield f"object {number}: crowd or not is null"
+            yield f"object {number}: its crowd flag is null"
         if fault := _box_fault(row["boxes"][4 * number : 4 * number + 4]):
             yield f"object {number}: {fault}"
 
@@ -102,16 +102,16 @@ def _box_fault(box: list[float | None]) -> str | None:
     if w <= 0 or h <= 0:
         return f"box ({shown}) is empty"
     if min(x, y) < 0 or max(x + w, y + h) > 1 + SLACK:
-        return f"box ({shown}) leads out of the picture"
+        return f"box ({shown}) reaches outside the image"
     return None
 
 
 def _picture_faults(data: bytes | None, rules: RowRules) -> Iterator[str]:
     if data is None or not rules.pixels:
         if rules.pixels:
-            yield "no picture"
+            yield "no image"
         elif data is not None:
-            yield "a picture, but the manifest says that there are none"
+            yield "an image, but the manifest says that there are none"
         return
     try:
         # Pillow alone, as `pipelines.data.shards.pixels` waits for torch, in each process.
@@ -121,10 +121,10 @@ def _picture_faults(data: bytes | None, rules: RowRules) -> Iterator[str]:
                 picture.load()
     except Exception as error:  # Pillow's decoders raise a dozen kinds on broken bytes; none may hide the other faults
         text = " ".join(str(error).split()).partition(" <")[0]
-        yield f"the picture does not decode ({text})"
+        yield f"the image does not decode ({text})"
         return
     if (width, height) != (rules.size, rules.size):
-        yield f"the picture has {width} x {height} pixels instead of {rules.size} x {rules.size}"
+        yield f"the image has {width} x {height} pixels instead of {rules.size} x {rules.size}"
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def wrong_bytes(data: pa.Buffer | bytes, size: int | None, digest: str) -> str |
     if size is not None and length != size:
         return f"cut short: {length} bytes instead of {size}" if length < size else f"{length} bytes instead of {size}"
     if hashlib.sha256(data).hexdigest() != digest:
-        return f"its sha256 is not the one in {MANIFEST}: some byte changed"
+        return f"its sha256 differs from the one in {MANIFEST}: its content changed"
     return None
 
 

@@ -41,7 +41,7 @@ class Verified:
         """One line."""
         read = f"{self.rows} rows in {_many(self.files, 'shard')}, {self.bytes / 1e6:.1f} MB"
         if not self.faults:
-            return f"whole: {read}; every sum, count, row, picture and mask is as it should be"
+            return f"intact: {read}; all checksums, counts, rows, images and masks are correct"
         names = sorted({fault.file for fault in self.faults})
         shown = ", ".join([*names[:8], *(["..."] if len(names) > 8 else [])])
         faults = _many(len(self.faults) + self.more, "fault")
@@ -156,5 +156,5 @@ def _alone(task: CheckTask) -> CheckReport:
         return next(_pooled({0: task}, 1))
     except BrokenProcessPool:
         report = CheckReport(task.shard)
-        report.blame("the process that read it died: memory is short, or it is damaged so that its decoder crashes")
+        report.blame("the process that read it died: out of memory, or damaged data crashed the decoder")
         return report

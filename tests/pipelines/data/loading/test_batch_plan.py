@@ -67,7 +67,7 @@ def test_orders_look_random() -> None:
 def test_groups_of_all_workers_are_those_of_one(size, groups, world, length, step) -> None:
     alone = BatchPlan(size * groups, 5, 0, 1, groups=groups)
     if world > groups:
-        with pytest.raises(InputError, match="none is divided"):
+        with pytest.raises(InputError, match="which are not divided"):
             replace(alone, world=world)
         return
     plans = [replace(alone, rank=rank, world=world) for rank in range(world)]

@@ -61,7 +61,7 @@ def test_the_language_divides_them_and_nothing_is_mirrored(made, tmp_path) -> No
 
 def test_rare_words_left_out_by_a_setting_are_named(made) -> None:
     (warning,) = concerns(made(lambda number: f"kite word{number % 7} thing{number % 5}", min_count=30))
-    assert warning.endswith("data.min_count=30 leaves out words that the training captions have; lower it")
+    assert warning.endswith("data.min_count=30 excludes words that occur in the training captions; lower it")
 
 
 def test_words_that_training_never_saw_are_named(made) -> None:

@@ -242,7 +242,7 @@ def test_real_boxes_without_pixels(shared_coco, tmp_path, data_config) -> None:
     small.write_text(json.dumps(content))
     manifest, _ = _go(CocoSource(None, small, annotations / "boxes_captions.json"), tmp_path / "data", data_config)
     assert manifest["counts"]["images"] == len(kept)
-    assert manifest["rejected"]["reasons"]["annotation: its box is empty or outside the picture"] == 1
+    assert manifest["rejected"]["reasons"]["annotation: its box is empty or outside the image"] == 1
     assert manifest["counts"]["objects"] == len(content["annotations"]) - 1
     assert manifest["columns"]["image"] is False
 

@@ -75,7 +75,7 @@ def test_finished_shards_are_kept_and_a_damaged_one_is_made_again(tmp_path, sour
     assert _files(out) == _files(tmp_path / "whole") and not (out / WORK).exists()
     again = {name for name, then in times.items() if (out / name).stat().st_mtime_ns != then}
     assert again == {shards[1].name}
-    assert any("12 of them there before" in line for line in lines), lines
+    assert any("12 of them already converted" in line for line in lines), lines
 
 
 def test_shards_of_other_inputs_are_not_kept(tmp_path, source, data_config) -> None:
@@ -275,7 +275,7 @@ def test_names_that_lead_out_of_the_folder_are_rejected(tmp_path, write_coco, sc
     source.instances.write_text(json.dumps(content))
     _go(source, tmp_path / "data", data_config)
     lost = [one.reason for one in read_rejects(tmp_path / "data" / "rejected.jsonl") if one.kind == "image"]
-    assert sorted(lost) == ["a file name that leads out of the image folder"] * 2 + ["the record has no file name"]
+    assert sorted(lost) == ["the file name points outside the image folder"] * 2 + ["the record has no file name"]
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])

@@ -72,7 +72,7 @@ def test_boxes_are_cut_at_the_border_and_degenerate_ones_counted() -> None:
         ("annotation", 14),
         ("annotation", 15),
     ]
-    assert {one.reason for one in result.rejected} == {"its box is empty or outside the picture"}
+    assert {one.reason for one in result.rejected} == {"its box is empty or outside the image"}
 
 
 def test_equal_boxes_are_ordered_by_annotation_id() -> None:
@@ -123,7 +123,7 @@ def test_the_size_is_taken_from_the_pixels(tmp_path) -> None:
         (lambda path: path.write_bytes(b""), "not an image"),
         (lambda path: path.write_bytes(b"PK\x03\x04 a zip"), "not an image"),
         (lambda path: _truncated(path), "cannot decode"),
-        (lambda path: Image.new("RGB", (50, 100)).save(path, "PNG"), "pixels of another shape than the record says"),
+        (lambda path: Image.new("RGB", (50, 100)).save(path, "PNG"), "the aspect ratio differs from the record's"),
     ],
 )
 def test_pictures_that_cannot_be_used_are_rejected_by_name(tmp_path, write, reason) -> None:

@@ -131,13 +131,13 @@ def test_what_does_not_belong_together_is_dropped_and_counted(tmp_path, write_co
     read = _read(source)
     assert [record.image["image_id"] for record in read.records] == [7]
     assert read.reasons == [
-        ("image", 7, "an image record with this id came before"),
-        ("image", 99, "in the captions JSON alone, the instances JSON lacks it"),
+        ("image", 7, "an earlier image record has the same id"),
+        ("image", 99, "only in the captions JSON, not in the instances JSON"),
         ("annotation", 3, "bbox has null, not a number"),
         ("annotation", 3, "bbox is a list of another length, not a list of four numbers"),
         ("image", 8, "without a caption"),
-        ("caption", 1, "of an image that the instances JSON lacks"),
-        ("annotation", 3, "of an image that the instances JSON lacks"),
+        ("caption", 1, "its image is not in the instances JSON"),
+        ("annotation", 3, "its image is not in the instances JSON"),
     ]
     assert read.data.totals == {"image": 4, "annotation": 4, "caption": 2}
 
@@ -243,9 +243,9 @@ def test_empty_data_sets(tmp_path, write_coco) -> None:
         ({"images": {"id": "x"}}, "none of the 4 images can be used: 2 of them: id is text, not a whole number"),
         ({"captions": {"image_id": "x"}}, "none of the 3 captions can be used: 3 of them: image_id is text"),
         ({"captions": {"caption": "\u2003\n"}}, "none of the 3 captions can be used: 3 of them: empty caption"),
-        ({"captions": {"image_id": 99}}, "none of the 3 captions can be used: 3 of them: of an image that the"),
+        ({"captions": {"image_id": 99}}, "none of the 3 captions can be used: 3 of them: its image is not in the"),
         ({"objects": {"bbox": [1, 2, 3]}}, "none of the 2 objects can be used: 2 of them: bbox is a list of another"),
-        ({"objects": {"image_id": 99}}, "none of the 2 objects can be used: 2 of them: of an image that the"),
+        ({"objects": {"image_id": 99}}, "none of the 2 objects can be used: 2 of them: its image is not in the"),
     ],
 )
 def test_a_set_that_lost_everything_of_a_kind_is_refused_with_the_commonest_reason(

@@ -187,8 +187,8 @@ def test_rejects_are_shown_with_their_reasons(tmp_path: Path, write_coco, scenes
     rejecting = survey(out, 1)
     assert numbers(rejecting)["rejected"]["rows"] == 2
     text = "".join(_Tags(page(rejecting, "")).text)
-    assert "its box is empty or outside the picture" in text and "of a category that the JSON lacks" in text
-    assert any("of a category that the JSON lacks" in line for line in lines(rejecting))
+    assert "its box is empty or outside the image" in text and "its category is not in the JSON" in text
+    assert any("its category is not in the JSON" in line for line in lines(rejecting))
 
 
 def test_pictures_have_the_shape_of_the_original(counted: Survey) -> None:

@@ -144,7 +144,7 @@ def test_rejected_masks_are_a_kind(made) -> None:
 
 def test_data_without_objects_are_prepared_with_a_warning(made) -> None:
     manifest = made(lambda images, objects, captions: objects.clear())
-    assert list(concerns(manifest)) == ["no objects came in: only the stage encoders can be trained"]
+    assert list(concerns(manifest)) == ["the input has no objects: only the stage encoders can be trained"]
 
 
 def test_objects_that_are_all_lost_among_the_pixels_are_refused(made, tmp_path) -> None:

@@ -46,7 +46,7 @@ def test_names_of_one_file_in_other_words_are_found(coco: CocoSource, tmp_path: 
     os.link(coco.images / "000005.png", coco.images / "below" / "5.png")
     names = {1: "./000001.png", 2: ".//./000002.png", 3: "below/../000003.png", 5: "below//5.png", 6: "./below/./5.png"}
     lost = _go(_rename(coco, names), tmp_path / "out", data_config)
-    assert [(one.id, one.reason) for one in lost] == [(3, "a file name that leads out of the image folder")]
+    assert [(one.id, one.reason) for one in lost] == [(3, "the file name points outside the image folder")]
 
 
 def test_files_below_linked_folders_and_hidden_ones_are_found(
@@ -111,7 +111,7 @@ def _odd_files(folder: Path) -> dict[str, str]:
     with (folder / "huge.png").open("wb") as file:
         file.truncate(1 << 42)
     absent, unfit = "no such file in the image folder", "cannot read the file"
-    outside = "a file name that leads out of the image folder"
+    outside = "the file name points outside the image folder"
     return {
         "folder.png": unfit,
         "folder.png/below.png": absent,
@@ -125,8 +125,8 @@ def _odd_files(folder: Path) -> dict[str, str]:
         "pipe.png": "not a regular file",
         "socket.png": unfit,
         "huge.png": "the file is too large",
-        "a\0b.png": "a file name with a NUL character",
-        "\0": "a file name with a NUL character",
+        "a\0b.png": "the file name contains a NUL character",
+        "\0": "the file name contains a NUL character",
         "x" * 300: unfit,
         "x/" * 3000: unfit,
         "é" * 200 + ".png": unfit,

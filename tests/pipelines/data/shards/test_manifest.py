@@ -198,7 +198,7 @@ def test_the_cache_removes_no_file_that_it_did_not_make(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("digest", ["/home/me/precious", "../x", "", "A" * 64, HEX + "\n"])
 def test_the_cache_itself_refuses_what_is_no_sum(digest: str) -> None:
-    with pytest.raises(InputError, match="is no shard"):
+    with pytest.raises(InputError, match="is not a shard"):
         Wanted("train-00000.arrow", digest, 10, lambda file: None)
 
 

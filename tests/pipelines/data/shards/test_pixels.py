@@ -165,7 +165,7 @@ def test_pixels_of_one_bit_are_black_and_white(form: str) -> None:
 def test_pixels_without_a_known_white_are_refused_by_their_type(data: bytes, kind: str) -> None:
     with pytest.raises(Unreadable) as caught:
         read_image(data)
-    assert caught.value.reason.startswith(f"pixels of a type that is not read: {kind}")
+    assert caught.value.reason.startswith(f"unsupported pixel type: {kind}")
 
 
 def test_large_pictures_of_16_bits_are_read_right() -> None:

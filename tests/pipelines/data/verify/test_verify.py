@@ -65,7 +65,7 @@ def test_whole_data_have_no_fault(prepared: Path, prepared_boxes: Path, processe
     for folder, rows in ((prepared, 40), (prepared_boxes, 20)):
         found, lines = _verify(folder, processes)
         assert found.faults == [] and found.rows == rows and found.files == 3
-        assert f"whole: {rows} rows in 3 shards" in found.summary()
+        assert f"intact: {rows} rows in 3 shards" in found.summary()
         assert lines[-1].startswith(f"verify: 3/3 shards, {rows}/{rows} images")
 
 
@@ -96,7 +96,7 @@ def test_all_faults_are_told_not_only_the_first(copy: Path) -> None:
     assert f"{first}: its sha256" in told
     table = read_shard(copy / first)
     row = next(n for n, image in enumerate(table["image"].to_pylist()) if image[:2] != b"\xff\xd8")
-    assert f"{first}, row {row}: image {table['image_id'][row]}: the picture does not decode" in told
+    assert f"{first}, row {row}: image {table['image_id'][row]}: the image does not decode" in told
     assert f"{second}: cut short: " in told and "bytes instead of" in told
     assert f"{third}: missing" in told
     assert "domain/classes.json: its sha256" in told
@@ -111,14 +111,17 @@ def test_one_flipped_bit_is_told(copy: Path) -> None:
     data = bytearray((copy / name).read_bytes())
     data[data.index(b"\xff\xd8", len(data) // 2) + 300] ^= 0b100
     (copy / name).write_bytes(data)
-    assert str(_verify(copy)[0].faults[0]) == f"{name}: its sha256 is not the one in manifest.json: some byte changed"
+    assert (
+        str(_verify(copy)[0].faults[0])
+        == f"{name}: its sha256 differs from the one in manifest.json: its content changed"
+    )
 
 
 def test_shards_that_nobody_lists_are_faults(copy: Path) -> None:
     shutil.copy(copy / _names(copy)[0], copy / "train-00007.arrow")
     (copy / "notes.txt").write_text("mine")
     assert [str(fault) for fault in _verify(copy)[0].faults] == [
-        "train-00007.arrow: not listed in manifest.json: of another preparation, move it away"
+        "train-00007.arrow: not listed in manifest.json: it belongs to another preparation, move it away"
     ]
 
 
@@ -162,7 +165,7 @@ def test_a_row_that_is_gone_and_one_that_is_there_twice(copy: Path) -> None:
     name = _names(copy)[0]
     _rewrite(copy, name, lambda rows: [rows[0], rows[0], *rows[2:]])
     told = [str(fault) for fault in _verify(copy)[0].faults]
-    assert any(f"is there more than once, in {name}" in text for text in told)
+    assert any(f"occurs more than once, in {name}" in text for text in told)
     assert any("train-index.arrow, row 1: image " in text and "in its place" in text for text in told)
     _rewrite(copy, name, lambda rows: rows[1:])
     told = [str(fault) for fault in _verify(copy)[0].faults]
@@ -264,7 +267,7 @@ def test_a_bucket_is_verified_like_a_folder(prepared: Path, s3: str) -> None:
 def test_the_command_says_it_with_its_exit_code(copy: Path, repository: Path) -> None:
     command = [sys.executable, "-m", "pipelines", "verify", str(copy), "--processes", "1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=repository)
-    assert done.returncode == 0 and "whole: 40 rows in 3 shards" in done.stdout
+    assert done.returncode == 0 and "intact: 40 rows in 3 shards" in done.stdout
     _flip(copy / _names(copy)[1], 5000)
     done = subprocess.run(command, capture_output=True, text=True, cwd=repository)
     assert done.returncode == 2 and "damaged: " in done.stdout and f"{_names(copy)[1]}: its sha256" in done.stdout
