@@ -1,7 +1,7 @@
-"""`prepare`: COCO to Arrow shards, vocabulary and statistics; resumes where it was killed.
+"""`prepare`: COCO to Arrow shards, vocabulary and statistics; resumes after it was killed.
 
-The JSON is read as a stream into sorted runs aside (`pipelines.data.prepare.ingest`,
-`pipelines.data.prepare.external_sort`); the plan says which images make which shard; workers join, convert and write
+The JSON is read as a stream into sorted runs on disk (`pipelines.data.prepare.ingest`,
+`pipelines.data.prepare.external_sort`); the plan assigns images to shards; workers join, convert and write
 (`pipelines.data.prepare.convert`); the manifest comes last (`pipelines.data.prepare.finalize`).
 """
 
@@ -49,12 +49,13 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """How to go about it.
+    """Options of `prepare` that are not settings of the data.
 
     format: of the shards, "arrow" or "parquet"
     strict: refuse if anything is rejected
-    retry:  take what was rejected again
+    retry:  convert rejected images again
     vectors: folder of a spaCy pipeline that has word vectors; None: they are fitted on the captions
+    job_status: receives the progress
     """
 
     format: str = "arrow"
@@ -62,7 +63,6 @@ class Options:
     retry: bool = False
     vectors: Path | None = None
     job_status: JobStatus | None = None
-    """Hears how far it is."""
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -82,12 +82,12 @@ def prepare(
 ) -> dict[str, Any]:
     """Turn COCO files into shards in `out`. Returns the manifest, which is written last.
 
-    The same inputs and settings give the same bytes, whatever happened on the way. A folder that was finished with them
-    is left as it is; one that was not is gone on with.
+    The same inputs and settings give the same bytes, also after interruptions. A folder that is finished with them is
+    left as it is; an unfinished one is completed.
 
     Raises:
         InputError: wrong input (see `ingest`), no usable image, object or caption is left, `out` was prepared from
-            other inputs or settings, or something was rejected and `options.strict` forbids it.
+            other inputs or settings, or a record was rejected and `options.strict` forbids it.
     """
     check_language(config.data.language)
     sizes = source.sizes()
@@ -108,7 +108,7 @@ def prepare(
     if options.strict:
         _refuse(rejected)
     log("prepare: vocabulary, statistics and indices")
-    manifest = {**finish(result, config.data, rejected, vectors), **facts.told()}
+    manifest = {**finish(result, config.data, rejected, vectors), **facts.for_manifest()}
     remove_leftovers(out, {shard.name for shard in result.shards})
     save_manifest(out, manifest)
     clean(out, manifest)
@@ -118,7 +118,7 @@ def prepare(
 
 
 def check(source: CocoSource, out: Path, config: Config, log: Log = print, options: Options = DEFAULTS) -> None:
-    """All that `prepare` would refuse before it reads pixels, without leaving anything.
+    """Check what `prepare` checks before it reads pixels. Writes nothing that stays.
 
     Raises:
         InputError: as `prepare`.
@@ -152,14 +152,14 @@ def _finished(out: Path, facts: "_Facts", options: Options, log: Log) -> dict[st
 def _facts(
     source: CocoSource, sizes: Sizes, config: Config, options: Options
 ) -> tuple["_Facts", PipelineVectors | None]:
-    """What the result depends on, and the word vectors that are given."""
+    """The facts that the result depends on, and the given word vectors."""
     vectors = None if options.vectors is None else PipelineVectors(options.vectors)
     settings, digest = config.data.model_dump(mode="json"), None if vectors is None else vectors.digest
     return _Facts(source.digests(sizes), settings, source.split.kind, options.format, digest), vectors
 
 
 def _read(source: CocoSource, sizes: Sizes, work: Path, options: Options, log: Log) -> Ingested:
-    """The JSON, into the folder `work`."""
+    """Read the JSON into the folder `work`."""
     log("prepare: reading the JSON")
     data = ingest(source, work, sizes, log)
     check_folder(source, sizes, data.images)
@@ -170,13 +170,13 @@ def _read(source: CocoSource, sizes: Sizes, work: Path, options: Options, log: L
 
 
 def _origins(data: Ingested) -> dict[int, str | None]:
-    """The part of the data set that each image is of, by image id."""
+    """Image id -> part of COCO that the image belongs to."""
     return dict(zip(data.images["image_id"].to_pylist(), data.images["origin"].to_pylist(), strict=True))
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """What the result depends on, but for the code."""
+    """The facts that the result depends on, except the code."""
 
     source: dict[str, str]
     settings: dict[str, Any]
@@ -185,12 +185,12 @@ class _Facts:
     vectors: str | None
     """sha256 of a pipeline's word vectors, None of fitted ones."""
 
-    def told(self) -> dict[str, Any]:
-        """For the manifest, beside the settings and the vectors."""
+    def for_manifest(self) -> dict[str, Any]:
+        """The facts as the manifest has them, without settings and vectors."""
         return {"source": self.source, "split": self.split, "format": self.format}
 
     def check(self, manifest: Mapping[str, Any], out: Path, options: Options) -> None:
-        """See that the folder was prepared from the same; images may differ where rejected ones are tried again."""
+        """Refuse a folder that was prepared from other facts; images may differ if rejected ones are retried."""
         before, now = manifest["settings"], self.settings
         changed = [
             f"data.{key}: {before.get(key)} -> {now.get(key)}"
@@ -229,7 +229,7 @@ class _Work:
     job_status: JobStatus | None = None
 
     def convert(self, data: Ingested) -> Result:
-        """All shards. Where rejected images leave a split empty, the rest is divided again without them."""
+        """Convert all shards. If rejected images leave a split empty, the other images are divided again."""
         excluded: dict[int, list[Reject]] = {}
         origins = _origins(data)
         while True:
@@ -239,12 +239,12 @@ class _Work:
             names = [block["shard"][0].as_py() for block in planned]
             shards, lost = self._collect(planned, data)
             if {shard.split for shard in shards} == set(SPLITS):
-                rejects = [one for image_id in sorted(excluded) for one in excluded[image_id]]
+                rejects = [reject for image_id in sorted(excluded) for reject in excluded[image_id]]
                 return Result(self.out, data, names, shards, rejects)
             excluded |= self._rejects_of(names, lost)
 
     def _check_enough(self, usable: int, data: Ingested, excluded: Mapping[int, list[Reject]]) -> None:
-        """Refuse fewer images than there are splits, and say what became of the others."""
+        """Refuse fewer images than there are splits; the message has the reasons of the rejected images."""
         if usable >= len(SPLITS):
             return
         unread = self.out / WORK / UNREAD
@@ -256,7 +256,7 @@ class _Work:
         )
 
     def _plan(self, data: Ingested, splits: Mapping[str, list[int]]) -> list[pa.Table]:
-        """The blocks, in order, each of the images of one shard."""
+        """The blocks, in order, each with the images of one shard."""
         planned = []
         for split, image_ids in splits.items():
             places = pc.index_in(pa.array(image_ids, pa.int64()), value_set=data.images["image_id"])
@@ -276,7 +276,7 @@ class _Work:
         return inputs_of(images, sizes, {"common": common})
 
     def _collect(self, planned: list[pa.Table], data: Ingested) -> tuple[list[Shard], list[int]]:
-        """The shards, and the ids of images that turned out unusable."""
+        """The shards, and the ids of unusable images."""
         places = [part.images for part in self.source.parts if part.images is not None]
         arguments = {
             "images": [str(place.resolve() if isinstance(place, Path) else place) for place in places] or None,
@@ -291,12 +291,13 @@ class _Work:
             for done, (block, text) in enumerate(zip(planned, self.run(planned, arguments), strict=True), 1):
                 report = read_report(text)
                 progress.add(len(block), kept=report.kept)
-                self._tell(done, len(planned), report, len(block))
+                self._report(done, len(planned), report, len(block))
                 shards += [] if report.shard is None else [report.shard]
-                lost += [one.image_id for one in report.rejected if one.kind == "image" and one.image_id is not None]
+                images = (reject.image_id for reject in report.rejected if reject.kind == "image")
+                lost += [image_id for image_id in images if image_id is not None]
         return shards, lost
 
-    def _tell(self, done: int, total: int, report: ConversionReport, images: int) -> None:
+    def _report(self, done: int, total: int, report: ConversionReport, images: int) -> None:
         if self.job_status is None:
             return
         self.job_status.progress(done, total, 0 if report.kept else images)
@@ -304,13 +305,13 @@ class _Work:
             self.job_status.rejected(len(report.rejected))
 
     def _rejects_of(self, names: list[str], lost: list[int]) -> dict[int, list[Reject]]:
-        """What was rejected of the images that will be left out of the next plan, and so belong to no shard."""
-        found: dict[int, list[Reject]] = {image_id: [] for image_id in lost}
+        """Rejects of the images that the next plan leaves out; they belong to no shard."""
+        rejects: dict[int, list[Reject]] = {image_id: [] for image_id in lost}
         for report in (read_receipt(self.out, name) for name in names):
-            for one in report.rejected if report else ():
-                if one.image_id in found:
-                    found[one.image_id].append(replace(one, shard=None))
-        return found
+            for reject in report.rejected if report else ():
+                if reject.image_id in rejects:
+                    rejects[reject.image_id].append(replace(reject, shard=None))
+        return rejects
 
 
 def _refuse(rejected: RejectCounts) -> None:
@@ -321,7 +322,7 @@ def _refuse(rejected: RejectCounts) -> None:
 
 
 def _warn_of_val2014(source: CocoSource, result: Result, log: Log) -> None:
-    """COCO 2017's training images contain most of those that published results of 2014 are measured on."""
+    """Most images that published results of 2014 are measured on are among COCO 2017's training images."""
     origins = _origins(result.data).items()
     of_2014 = {image_id for image_id, origin in origins if origin == "val2014" or image_id in source.val2014}
     trained = sum(
@@ -337,14 +338,14 @@ def _warn_of_val2014(source: CocoSource, result: Result, log: Log) -> None:
 
 
 def reopen(out: Path, manifest: Mapping[str, Any], log: Log) -> None:
-    """Make a finished folder an unfinished one that lacks the shards of which any image was rejected."""
+    """Turn a finished folder into an unfinished one, without the shards that have a rejected image."""
     rejects: dict[str, list[Reject]] = {}
-    for one in read_rejects(out / manifest["rejected"]["file"]):
-        if one.shard is not None:
-            rejects.setdefault(one.shard, []).append(one)
+    for reject in read_rejects(out / manifest["rejected"]["file"]):
+        if reject.shard is not None:
+            rejects.setdefault(reject.shard, []).append(reject)
     for shard in (Shard(**facts) for facts in manifest["shards"]):
         lost = rejects.get(shard.name, [])
-        if any(one.kind == "image" for one in lost):
+        if any(reject.kind == "image" for reject in lost):
             receipt_path(out, shard.name).unlink(missing_ok=True)
         else:
             write_receipt(out, shard.name, ConversionReport(shard, shard.inputs, tuple(lost)))
@@ -353,15 +354,15 @@ def reopen(out: Path, manifest: Mapping[str, Any], log: Log) -> None:
 
 
 def forget_rejects(out: Path) -> None:
-    """Of an unfinished folder: have shards made again of which any image was rejected."""
+    """Delete the receipts of an unfinished folder's shards with a rejected image: they are converted again."""
     for path in (out / WORK / "receipts").glob("*.json"):
         report = read_receipt(out, path.name.removesuffix(".json"))
-        if report is None or any(one.kind == "image" for one in report.rejected):
+        if report is None or any(reject.kind == "image" for reject in report.rejected):
             path.unlink()
 
 
 def remove_leftovers(out: Path, kept: set[str]) -> None:
-    """Shards of an earlier, unfinished try with other inputs, and what a killed writer left half done."""
+    """Remove shards of an earlier, unfinished attempt with other inputs, and files that a killed writer left."""
     for split in SPLITS:
         for ending in FORMATS:
             for path in out.glob(f"{split}-[0-9]*.{ending}"):
@@ -374,6 +375,6 @@ def remove_leftovers(out: Path, kept: set[str]) -> None:
 
 
 def clean(out: Path, manifest: Mapping[str, Any]) -> None:
-    """Remove what nobody needs any more."""
+    """Remove everything that a finished folder does not need."""
     remove_leftovers(out, {shard["name"] for shard in manifest["shards"]})
     shutil.rmtree(out / WORK, ignore_errors=True)

@@ -194,7 +194,7 @@ def test_rows_with_an_object_without_a_mask_are_left_out_and_counted(prepared_bo
 
 def test_larger_pictures_than_the_stored_ones_are_refused(prepared, data_config) -> None:
     config = data_config.model_copy(update={"data": data_config.data.model_copy(update={"image_size": 128})})
-    with pytest.raises(InputError, match=r"pictures of 64 pixels, data\.image_size asks for 128"):
+    with pytest.raises(InputError, match=r"images of 64 pixels, data\.image_size is 128"):
         ShardReader(prepared, "train", ALL, config, 8)
     with pytest.raises(InputError, match="no split 'dev'"):
         ShardReader(prepared, "dev", ALL, data_config, 8)

@@ -86,6 +86,6 @@ def test_a_tokenizer_that_lacks_a_package_is_refused_before_anything_starts(tmp_
         pytest.skip("spaCy's Thai tokenizer works here")
     where = [] if command[0] == "train" else ["--out", str(tmp_path / "out")]
     assert main([*command, *where, "--set", "data.language=th", "--dry-run"]) == 2
-    told = capsys.readouterr().err
-    assert "data.language: spaCy lacks a package for 'th'" in told and "Traceback" not in told
+    error = capsys.readouterr().err
+    assert "data.language: spaCy lacks a package for 'th'" in error and "Traceback" not in error
     assert not (tmp_path / "out").exists()

@@ -125,7 +125,7 @@ def test_one_folder_of_images_for_all_parts(coco: Coco2017, tmp_path: Path, data
     words = coco.options("train2017", "val2017")
     del words[words.index("--images", 1) : words.index("--images", 1) + 2]
     _go(_source(*words, "--split", "coco"), tmp_path / "out", data_config)
-    assert load_manifest(tmp_path / "out")["rows"]["train"] == 12, "the names of the JSON files tell the parts"
+    assert load_manifest(tmp_path / "out")["rows"]["train"] == 12, "the names of the JSON files name the parts"
 
 
 def test_boxes_alone(coco: Coco2017, tmp_path: Path, data_config: Config) -> None:

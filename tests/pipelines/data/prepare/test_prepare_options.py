@@ -223,8 +223,8 @@ def test_validation_images_of_2014_are_known_from_a_list(tmp_path, source, data_
 def test_synonyms_of_other_classes_than_cocos(tmp_path, source, data_config) -> None:
     path = tmp_path / "synonyms.json"
     path.write_text('{"kite": ["paper dragon"], "bottle": []}')
-    told = replace(source, synonyms=read_synonyms(path))
-    manifest = _go(told, tmp_path / "data", data_config)
+    synonymous = replace(source, synonyms=read_synonyms(path))
+    manifest = _go(synonymous, tmp_path / "data", data_config)
     domain = Domain.load(tmp_path / "data" / "domain")
     assert "synonyms.json" in manifest["domain"] and domain.classes == ("person", "kite", "bottle")
     named = NamedClasses(domain.classes, domain.synonyms)

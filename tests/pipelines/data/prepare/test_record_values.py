@@ -89,8 +89,8 @@ def test_every_number_of_every_record_follows_the_rule(spell) -> None:
     caption = CAPTION | {name: spell(CAPTION[name]) for name in ("id", "image_id")}
     assert caption_row(caption, 0) == caption_row(CAPTION, 0)
     triangle = [[0, 0, 9, 0, 9, 9]]
-    told = object_row(KITE | {"segmentation": [[spell(side) for side in triangle[0]]]}, 0)
-    assert told["polygons"] == triangle and told["flaw"] is None
+    row = object_row(KITE | {"segmentation": [[spell(side) for side in triangle[0]]]}, 0)
+    assert row["polygons"] == triangle and row["flaw"] is None
     lengths = {"size": [spell(40), spell(60)], "counts": [spell(2400)]}
     assert object_row(KITE | {"segmentation": lengths}, 0)["other"] == '{"size": [40, 60], "counts": [2400]}'
 

@@ -238,7 +238,7 @@ def test_empty_data_sets(tmp_path, write_coco) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         ({"images": {"id": "x"}}, "none of the 4 images can be used: 2 of them: id is text, not a whole number"),
         ({"captions": {"image_id": "x"}}, "none of the 3 captions can be used: 3 of them: image_id is text"),
@@ -249,7 +249,7 @@ def test_empty_data_sets(tmp_path, write_coco) -> None:
     ],
 )
 def test_a_set_that_lost_everything_of_a_kind_is_refused_with_the_commonest_reason(
-    tmp_path, write_coco, change, told
+    tmp_path, write_coco, change, reason
 ) -> None:
     parts = {"images": [IMAGE, IMAGE | {"id": 8}], "objects": [KITE, KITE], "captions": [CAPTION] * 3}
     source = write_coco(tmp_path, **parts)
@@ -258,7 +258,7 @@ def test_a_set_that_lost_everything_of_a_kind_is_refused_with_the_commonest_reas
     key = "annotations" if name == "objects" else key
     _edit(file, **{key: [one | values for one in parts[name]]})
     refusal = _refusal(source)
-    assert told in refusal and refusal.count("none of the") == 1 and UNREAD in refusal
+    assert reason in refusal and refusal.count("none of the") == 1 and UNREAD in refusal
 
 
 def test_the_commonest_of_several_reasons_is_named_with_its_count(tmp_path, write_coco) -> None:

@@ -99,13 +99,13 @@ HOSTILE: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_manifest_is_refused_in_one_short_line(prepared: Path, name: str) -> None:
-    change, told = HOSTILE[name]
+    change, fault = HOSTILE[name]
     manifest = copy.deepcopy(load_manifest(prepared))
     change(manifest)
     with pytest.raises(InputError) as caught:
         check_manifest(manifest, "s3://bucket/data")
     message = str(caught.value)
-    assert told in message and MANIFEST in message and "\n" not in message and len(message) < 500, message[:1000]
+    assert fault in message and MANIFEST in message and "\n" not in message and len(message) < 500, message[:1000]
 
 
 def test_what_prepare_writes_is_a_manifest(prepared: Path, prepared_boxes: Path) -> None:

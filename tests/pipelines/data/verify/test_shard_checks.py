@@ -48,7 +48,7 @@ def _faults(rules: RowRules = RULES, **changes) -> list[tuple[int, str]]:
     return list(row_faults(pa.Table.from_pylist([_row(), _row(**changes)], schema=SCHEMA), rules))
 
 
-def test_whole_rows_have_no_faults() -> None:
+def test_intact_rows_have_no_faults() -> None:
     assert _faults() == []
     bare = pa.Table.from_pylist([_row(image=None)], schema=SCHEMA)
     assert list(row_faults(bare, replace(RULES, pixels=False))) == []
@@ -58,7 +58,7 @@ def test_whole_rows_have_no_faults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "fault"),
     [
         ({"image": None}, "no image"),
         ({"image": b"no jpeg"}, "does not decode"),
@@ -85,15 +85,15 @@ def test_whole_rows_have_no_faults() -> None:
         ({"colours": []}, "2 labels, but 0 colours"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_row(changes: dict, told: str) -> None:
+def test_a_fault_is_reported_with_its_row(changes: dict, fault: str) -> None:
     faults = _faults(**changes)
     assert {row for row, _ in faults} == {1}
-    assert any(told in text for _, text in faults), faults
+    assert any(fault in text for _, text in faults), faults
 
 
 def test_pixels_where_there_are_none() -> None:
     assert [row for row, text in _faults(replace(RULES, pixels=False)) if "there are none" in text] == [0, 1]
 
 
-def test_a_row_with_several_faults_tells_them_all() -> None:
+def test_all_faults_of_a_row_are_reported() -> None:
     assert len(_faults(image=b"", masks=["04", "04"], labels=[0, 9])) == 4

@@ -1,4 +1,4 @@
-"""Folders that are whole, and folders that were damaged on purpose: every fault is told, with its file and row."""
+"""Folders that are whole, and folders that were damaged on purpose: every fault is reported, with its file and row."""
 
 import contextlib
 import hashlib
@@ -21,7 +21,7 @@ from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.prepare import Options, prepare
 from pipelines.data.shards.format import Shard, dataset_digest, read_shard, write_shard
 from pipelines.data.shards.manifest import MANIFEST
-from pipelines.data.verify.shard_checks import MOST_TOLD
+from pipelines.data.verify.shard_checks import MOST_LISTED
 from pipelines.data.verify.verify import Verified, verify
 from pipelines.storage.storage import Storage
 
@@ -77,9 +77,9 @@ def test_parquet_is_verified_like_arrow(write_coco, scenes, data_config, tmp_pat
     shard = out / "train-00000.parquet"
     _flip(shard, shard.stat().st_size // 2)
     (out / "test-00000.parquet").write_bytes((out / "test-00000.parquet").read_bytes()[:-100])
-    told = [str(fault) for fault in _verify(out)[0].faults]
-    assert any(text.startswith("train-00000.parquet: its sha256") for text in told)
-    assert any(text.startswith("test-00000.parquet: cut short: ") for text in told)
+    texts = [str(fault) for fault in _verify(out)[0].faults]
+    assert any(text.startswith("train-00000.parquet: its sha256") for text in texts)
+    assert any(text.startswith("test-00000.parquet: cut short: ") for text in texts)
 
 
 def test_all_faults_are_told_not_only_the_first(copy: Path) -> None:
@@ -92,15 +92,15 @@ def test_all_faults_are_told_not_only_the_first(copy: Path) -> None:
     (copy / "domain" / "classes.json").write_text("[]")
     _flip(copy / "train-index.arrow", 1000)
     found, lines = _verify(copy, 2)
-    told = "\n".join(map(str, found.faults))
-    assert f"{first}: its sha256" in told
+    texts = "\n".join(map(str, found.faults))
+    assert f"{first}: its sha256" in texts
     table = read_shard(copy / first)
     row = next(n for n, image in enumerate(table["image"].to_pylist()) if image[:2] != b"\xff\xd8")
-    assert f"{first}, row {row}: image {table['image_id'][row]}: the image does not decode" in told
-    assert f"{second}: cut short: " in told and "bytes instead of" in told
-    assert f"{third}: missing" in told
-    assert "domain/classes.json: its sha256" in told
-    assert "train-index.arrow: its sha256" in told
+    assert f"{first}, row {row}: image {table['image_id'][row]}: the image does not decode" in texts
+    assert f"{second}: cut short: " in texts and "bytes instead of" in texts
+    assert f"{third}: missing" in texts
+    assert "domain/classes.json: its sha256" in texts
+    assert "train-index.arrow: its sha256" in texts
     assert "faults in 5 files" in found.summary()
     assert set(map(str, found.faults)) <= set(lines)
     assert found.faults == _verify(copy, 1)[0].faults, "the same, in the same order, from any number of processes"
@@ -137,9 +137,9 @@ def test_rejects_are_counted(write_coco, scenes, data_config, tmp_path: Path) ->
     manifest["rejected"] |= {"bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}
     manifest["totals"]["annotation"] += 1
     (out / MANIFEST).write_text(json.dumps(manifest))
-    told = "\n".join(map(str, _verify(out)[0].faults))
-    assert "manifest.json: rejected.rows says 1, rejected.jsonl has 0" in told
-    assert "manifest.json: totals.annotation says" in told
+    texts = "\n".join(map(str, _verify(out)[0].faults))
+    assert "manifest.json: rejected.rows says 1, rejected.jsonl has 0" in texts
+    assert "manifest.json: totals.annotation says" in texts
 
 
 def test_many_faults_of_a_file_are_counted_and_the_first_are_told(copy: Path) -> None:
@@ -147,8 +147,8 @@ def test_many_faults_of_a_file_are_counted_and_the_first_are_told(copy: Path) ->
     _rewrite(copy, name, lambda rows: [row | {"image": b"", "masks": ["04"] * 3} for row in rows])
     rows = len(read_shard(copy / name))
     found, lines = _verify(copy)
-    told = [fault for fault in found.faults if fault.file == name]
-    assert len(told) == MOST_TOLD and found.more == 4 * rows - MOST_TOLD
+    texts = [fault for fault in found.faults if fault.file == name]
+    assert len(texts) == MOST_LISTED and found.more == 4 * rows - MOST_LISTED
     assert f"{name}: and {found.more} more" in lines
     assert f"{len(found.faults) + found.more} faults in 1 file " in found.summary()
 
@@ -164,13 +164,13 @@ def test_rows_whose_sums_agree_are_looked_at(copy: Path) -> None:
 def test_a_row_that_is_gone_and_one_that_is_there_twice(copy: Path) -> None:
     name = _names(copy)[0]
     _rewrite(copy, name, lambda rows: [rows[0], rows[0], *rows[2:]])
-    told = [str(fault) for fault in _verify(copy)[0].faults]
-    assert any(f"occurs more than once, in {name}" in text for text in told)
-    assert any("train-index.arrow, row 1: image " in text and "in its place" in text for text in told)
+    texts = [str(fault) for fault in _verify(copy)[0].faults]
+    assert any(f"occurs more than once, in {name}" in text for text in texts)
+    assert any("train-index.arrow, row 1: image " in text and "in its place" in text for text in texts)
     _rewrite(copy, name, lambda rows: rows[1:])
-    told = [str(fault) for fault in _verify(copy)[0].faults]
-    assert any(f"{name}: " in text and "rows, the manifest says" in text for text in told)
-    assert any("counts.images says 40, the shards hold 39" in text for text in told)
+    texts = [str(fault) for fault in _verify(copy)[0].faults]
+    assert any(f"{name}: " in text and "rows, the manifest says" in text for text in texts)
+    assert any("counts.images says 40, the shards hold 39" in text for text in texts)
 
 
 def test_a_changed_manifest_is_seen(copy: Path) -> None:
@@ -178,8 +178,8 @@ def test_a_changed_manifest_is_seen(copy: Path) -> None:
     manifest["digest"] = "0" * 64
     manifest["counts"]["masks"] += 1
     (copy / MANIFEST).write_text(json.dumps(manifest))
-    told = [str(fault) for fault in _verify(copy)[0].faults]
-    assert len(told) == 2 and "its digest" in told[0] and "counts.masks says" in told[1]
+    texts = [str(fault) for fault in _verify(copy)[0].faults]
+    assert len(texts) == 2 and "its digest" in texts[0] and "counts.masks says" in texts[1]
     (copy / MANIFEST).write_text(json.dumps(manifest | {"rejected": {}}))
     with pytest.raises(InputError, match=r"manifest\.json is damaged"):
         verify(copy, print)
@@ -230,9 +230,9 @@ def test_empty_and_foreign_files_are_faults(copy: Path) -> None:
     first, second, _ = _names(copy)
     (copy / first).write_bytes(b"")
     (copy / second).write_bytes(b"\x00" * (copy / second).stat().st_size)
-    told = [str(fault) for fault in _verify(copy)[0].faults]
-    assert any(text.startswith(f"{first}: cut short: 0 bytes instead of") for text in told)
-    assert any(text.startswith(f"{second}: its content cannot be read") for text in told)
+    texts = [str(fault) for fault in _verify(copy)[0].faults]
+    assert any(text.startswith(f"{first}: cut short: 0 bytes instead of") for text in texts)
+    assert any(text.startswith(f"{second}: its content cannot be read") for text in texts)
 
 
 def test_no_manifest_is_one_line(tmp_path: Path) -> None:
@@ -260,8 +260,8 @@ def test_a_bucket_is_verified_like_a_folder(prepared: Path, s3: str) -> None:
     storage.write(f"data/{name}", bytes(data))
     storage.delete("data/train-index.arrow")
     found, _ = _verify(location, 2)
-    told = [str(fault) for fault in found.faults]
-    assert "train-index.arrow: missing" in told and any(text.startswith(f"{name}: its sha256") for text in told)
+    texts = [str(fault) for fault in found.faults]
+    assert "train-index.arrow: missing" in texts and any(text.startswith(f"{name}: its sha256") for text in texts)
 
 
 def test_the_command_says_it_with_its_exit_code(copy: Path, repository: Path) -> None:
