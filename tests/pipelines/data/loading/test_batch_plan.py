@@ -107,7 +107,7 @@ def test_groups_that_do_not_fit_are_refused() -> None:
         BatchPlan(16, 0, 0, 1, world=4, groups=2)
 
 
-def test_where_a_run_goes_on() -> None:
+def test_the_position_of_a_resumed_run() -> None:
     assert epoch_position(0, 16, 100) == (0, 0) and epoch_position(7, 16, 100) == (1, 12)
     order = BatchPlan(16, 2, 0, 1)
     epoch, place = epoch_position(7, 16, 100)

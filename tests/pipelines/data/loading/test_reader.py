@@ -63,7 +63,7 @@ def test_at_most_max_objects(prepared, data_config) -> None:
     assert sample.labels.tolist() == [1] and sample.masks.shape == (1, 32, 32)
 
 
-def test_every_caption_is_its_own_image_s_and_all_are_drawn(reader, prepared) -> None:
+def test_every_caption_belongs_to_its_image_and_all_are_drawn(reader, prepared) -> None:
     """The published loader draws one too far: one caption in six is the next image's."""
     tables = list(read_split(prepared, load_manifest(prepared), "train"))
     captions = {row["image_id"]: row["captions"] for table in tables for row in table.to_pylist()}
@@ -117,7 +117,7 @@ def test_flips_mirror_everything_and_spare_captions_that_name_a_side(reader) -> 
     assert 6 <= mirrored <= 26
 
 
-def test_columns_that_were_not_asked_for_are_not_there(prepared, data_config) -> None:
+def test_columns_that_were_not_asked_for_are_absent(prepared, data_config) -> None:
     reader = ShardReader(prepared, "train", frozenset({"boxes"}), data_config, 8)
     batch = read_parts(reader, BatchPlan(4, 0, 0, 1), 0)[0].batch
     assert batch.images is None and batch.layout.masks is None and not reader.flips

@@ -36,7 +36,7 @@ def case(tmp_path) -> Case:
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_local")
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_are_told_and_the_rest_is_kept(case, name) -> None:
+def test_faults_are_reported_and_the_rest_is_kept(case, name) -> None:
     assert check_fault(name, case) == ""
 
 
@@ -68,7 +68,7 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.parametrize("trace", ["*-00000.arrow", "domain/vectors.safetensors"])
-def test_a_killed_driver_is_gone_on_with_to_the_same_bytes(tmp_path, undisturbed, trace) -> None:
+def test_a_killed_driver_is_resumed_with_the_same_bytes(tmp_path, undisturbed, trace) -> None:
     """Killed after its first shard, and after its last, before the manifest."""
     coco, expected = undisturbed
     case = Case(coco, tmp_path / "out")

@@ -41,7 +41,7 @@ def _chinese(number: int) -> str:
     return "".join(WORDS[number * step % 8] for step in (1, 3, 5, 7)) + WORDS[number // 8 % 8]
 
 
-def test_captions_without_blanks_are_warned_of_with_the_language_to_set(made, tmp_path) -> None:
+def test_a_warning_for_captions_without_spaces_names_the_language_to_set(made, tmp_path) -> None:
     manifest = made(_chinese)
     (warning,) = concerns(manifest)
     assert warning.startswith("only ") and warning.endswith("set data.language=zh")

@@ -89,7 +89,7 @@ def test_layout_statistics_are_those_of_training_objects_without_crowds(prepared
     assert np.allclose(statistics.std, [v.std() for v in (x, y, w, r)], atol=1e-5)
 
 
-def test_manifest_says_what_it_was_made_of(prepared, data_config) -> None:
+def test_the_manifest_lists_the_inputs(prepared, data_config) -> None:
     manifest = load_manifest(prepared)
     assert manifest["settings"] == data_config.data.model_dump(mode="json")
     assert sorted(manifest["source"]) == ["captions", "images", "instances"]
@@ -166,9 +166,7 @@ def test_unusable_images_are_listed_and_the_rest_is_kept(tmp_path, write_coco, s
     assert "rejected: 1 image: not an image, or of an unknown format" in lines[-1]
 
 
-def test_run_lengths_that_do_not_fill_the_picture_cost_the_mask_alone(
-    tmp_path, write_coco, scenes, data_config
-) -> None:
+def test_run_lengths_that_do_not_fill_the_image_reject_only_the_mask(tmp_path, write_coco, scenes, data_config) -> None:
     """Their decoder would return what happened to be in memory, which two runs see differently."""
     images, objects, captions = scenes(8)
     text = run_lengths.encode(np.eye(50, 100, dtype=np.uint8))
@@ -185,7 +183,7 @@ def test_run_lengths_that_do_not_fill_the_picture_cost_the_mask_alone(
     assert not verify(tmp_path / "one", lambda line: None, processes=1).faults
 
 
-def test_sizes_that_fit_no_memory_cost_the_masks_alone(tmp_path, write_coco, scenes, data_config) -> None:
+def test_sizes_beyond_memory_reject_only_the_masks(tmp_path, write_coco, scenes, data_config) -> None:
     """Two thousand million pixels a side end a decoder in C; 40,000 a side as a list of counts would take 12 GiB."""
     images, objects, captions = scenes(8)
     for image, side in zip(images, (2_000_000_000, 40_000, 2_147_483_647, 13_378), strict=False):

@@ -105,7 +105,7 @@ def test_strict_refuses_what_the_json_and_what_the_pixels_lack(tmp_path, source,
         _go(source, tmp_path / "other", data_config, strict=True)
 
 
-def test_rejected_images_taken_again_give_what_a_fresh_run_gives(tmp_path, source, data_config) -> None:
+def test_retried_images_give_the_bytes_of_a_fresh_run(tmp_path, source, data_config) -> None:
     out, names = tmp_path / "data", ("000003.png", "000004.png")
     whole = {name: (source.images / name).read_bytes() for name in names}
     (source.images / names[0]).unlink()
@@ -124,7 +124,7 @@ def test_rejected_images_taken_again_give_what_a_fresh_run_gives(tmp_path, sourc
     assert 1 <= len(again) <= 2, "the other shards stay as they are"
 
 
-def test_another_try_that_is_stopped_is_gone_on_with(tmp_path, source, data_config) -> None:
+def test_an_interrupted_retry_is_resumed(tmp_path, source, data_config) -> None:
     out, place = tmp_path / "data", source.images / "000003.png"
     whole = place.read_bytes()
     place.write_bytes(bytes(len(whole)))
@@ -265,7 +265,7 @@ def test_images_come_from_a_bucket(tmp_path, source, data_config, monkeypatch) -
     assert _files(tmp_path / "bucket") == _files(tmp_path / "folder")
 
 
-def test_names_that_lead_out_of_the_folder_are_rejected(tmp_path, write_coco, scenes, data_config) -> None:
+def test_names_that_point_outside_the_folder_are_rejected(tmp_path, write_coco, scenes, data_config) -> None:
     images, objects, captions = scenes(8)
     source = write_coco(tmp_path / "coco", images, objects, captions)
     content = json.loads(source.instances.read_text())

@@ -53,7 +53,7 @@ def test_the_pipeline_s_vectors_are_the_vocabulary_s(source, data_config, vector
     assert facts["derived"] == of_captions - 7, "every other word of the captions stands near one that is known"
 
 
-def test_vectors_are_part_of_the_inputs_wherever_they_lie(source, data_config, vectors, tmp_path) -> None:
+def test_vectors_are_part_of_the_inputs_at_any_location(source, data_config, vectors, tmp_path) -> None:
     out, lines = tmp_path / "out", []
     _go(source, out, data_config, vectors)
     shutil.copytree(vectors, tmp_path / "elsewhere")

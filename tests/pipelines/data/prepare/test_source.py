@@ -123,7 +123,7 @@ def test_captions_are_cleaned_ordered_by_id_and_empty_ones_counted(tmp_path, wri
     assert read.reasons == [("caption", 6, "empty caption")]
 
 
-def test_what_does_not_belong_together_is_dropped_and_counted(tmp_path, write_coco) -> None:
+def test_records_that_do_not_join_are_rejected_and_counted(tmp_path, write_coco) -> None:
     images = [IMAGE, {**IMAGE, "id": 8}, IMAGE]
     objects = [KITE, {**KITE, "image_id": 99}, {**KITE, "bbox": [1, 2, None, 4]}, {**KITE, "bbox": [1, 2, 3]}]
     source = write_coco(tmp_path, images, objects, [CAPTION, {**CAPTION, "image_id": 99}])
@@ -142,7 +142,7 @@ def test_what_does_not_belong_together_is_dropped_and_counted(tmp_path, write_co
     assert read.data.totals == {"image": 4, "annotation": 4, "caption": 2}
 
 
-def test_not_a_number_is_no_box(tmp_path, write_coco) -> None:
+def test_nan_is_not_a_box(tmp_path, write_coco) -> None:
     read = _read(write_coco(tmp_path, [IMAGE], [{**KITE, "bbox": [1, float("nan"), 3, 4]}, KITE], [CAPTION]))
     assert read.reasons == [("annotation", 3, "bbox has null, not a number")]
     assert len(read.records[0].objects) == 1
@@ -174,7 +174,7 @@ def test_missing_unreadable_and_other_files(good, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("what", ["instances", "captions", "images"])
-def test_what_is_not_there_is_told_before_anything_is_read(tmp_path, write_coco, what) -> None:
+def test_missing_inputs_are_refused_before_anything_is_read(tmp_path, write_coco, what) -> None:
     source = write_coco(tmp_path, [IMAGE], [KITE], [CAPTION])
     source.check()
     (tmp_path / "broken.json").write_text("{")
@@ -248,7 +248,7 @@ def test_empty_data_sets(tmp_path, write_coco) -> None:
         ({"objects": {"image_id": 99}}, "none of the 2 objects can be used: 2 of them: its image is not in the"),
     ],
 )
-def test_a_set_that_lost_everything_of_a_kind_is_refused_with_the_commonest_reason(
+def test_a_data_set_without_usable_records_of_a_kind_is_refused_with_the_most_frequent_reason(
     tmp_path, write_coco, change, reason
 ) -> None:
     parts = {"images": [IMAGE, IMAGE | {"id": 8}], "objects": [KITE, KITE], "captions": [CAPTION] * 3}
@@ -261,7 +261,7 @@ def test_a_set_that_lost_everything_of_a_kind_is_refused_with_the_commonest_reas
     assert reason in refusal and refusal.count("none of the") == 1 and UNREAD in refusal
 
 
-def test_the_commonest_of_several_reasons_is_named_with_its_count(tmp_path, write_coco) -> None:
+def test_the_most_frequent_reason_is_named_with_its_count(tmp_path, write_coco) -> None:
     wrong = [{"bbox": None}, {"area": "big"}, {"area": "huge"}]
     source = write_coco(tmp_path, [IMAGE], [KITE | one for one in wrong], [CAPTION])
     assert "none of the 3 objects can be used: 2 of them: area is text, not a number (for example area: 'big')" in (
@@ -289,7 +289,7 @@ def test_numbers_as_text_join_with_numbers(tmp_path, write_coco) -> None:
 
 
 @pytest.mark.parametrize("image_id", [10**30, 1e300, "kite", [7], {"id": 7}])
-def test_an_id_that_is_no_number_costs_its_record_alone(tmp_path, write_coco, image_id) -> None:
+def test_an_id_that_is_not_a_number_rejects_only_its_record(tmp_path, write_coco, image_id) -> None:
     read = _read(write_coco(tmp_path, [IMAGE], [{**KITE, "image_id": image_id}, KITE], [CAPTION]))
     assert len(read.records[0].objects) == 1
     (reject,) = read.rejects
@@ -314,7 +314,7 @@ def test_image_folder_missing_or_of_other_images(good, tmp_path) -> None:
         check_folder(others, others.sizes(), _read(good).data.images)
 
 
-def test_digests_do_not_depend_on_where_the_files_lie(good, tmp_path) -> None:
+def test_digests_do_not_depend_on_the_location(good, tmp_path) -> None:
     before = good.digests()
     assert sorted(before) == ["captions", "images", "instances"]
     moved = good.instances.parent.rename(tmp_path / "moved")
@@ -352,7 +352,7 @@ def test_shares_are_those_of_the_settings() -> None:
     assert {name: round(len(ids) / 200) for name, ids in splits.items()} == {"train": 70, "validation": 10, "test": 20}
 
 
-def test_an_image_keeps_its_split_whatever_the_others() -> None:
+def test_an_image_keeps_its_split_among_any_others() -> None:
     everyone, some = split_images(range(2000), CONFIG), split_images(range(0, 2000, 7), CONFIG)
     assert all(set(some[name]) <= set(everyone[name]) for name in everyone)
     # Pinned: another hash would mix the splits of data that were prepared before.

@@ -67,7 +67,7 @@ def test_records_that_kill_workers_are_rejected_by_name_and_the_rest_is_prepared
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_shard_that_kills_too_many_workers_is_named_and_the_next_command_goes_on(
+def test_a_shard_that_kills_too_many_workers_is_named_and_the_next_command_resumes(
     tmp_path, write_coco, scenes
 ) -> None:
     source = write_coco(tmp_path / "coco", *scenes(30))
@@ -85,7 +85,7 @@ def test_a_shard_that_kills_too_many_workers_is_named_and_the_next_command_goes_
     assert sorted(_images(tmp_path / "out")) == killers
 
 
-def test_records_are_converted_apart_one_by_one(tmp_path, monkeypatch, write_coco, scenes) -> None:
+def test_records_are_converted_one_by_one_in_a_separate_process(tmp_path, monkeypatch, write_coco, scenes) -> None:
     source = write_coco(tmp_path / "coco", *scenes(12))
     assert isinstance(source.images, Path)
     data = ingest(source, tmp_path / "work")
@@ -107,7 +107,7 @@ def test_records_are_converted_apart_one_by_one(tmp_path, monkeypatch, write_coc
     assert found.rows == convert([one for one in records if one.image["image_id"] not in (2, 3, 7)], how).rows
 
 
-def test_what_is_not_the_records_fault_is_raised_from_apart(tmp_path, write_coco, scenes) -> None:
+def test_other_errors_are_raised_from_the_separate_process(tmp_path, write_coco, scenes) -> None:
     source = write_coco(tmp_path / "coco", *scenes(3))
     data = ingest(source, tmp_path / "work")
     records = records_of(block_of(data.images, "train", "x", ""), tmp_path / "work")
@@ -174,7 +174,7 @@ with Attempts(Path(folder), "train-00000.arrow", "digest", run) as attempts:
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[]", '["inputs"]', '["inputs", "digest"]\n["image", 5]\n', "[1"])
-def test_a_broken_list_of_attempts_is_begun_anew(tmp_path, text: str) -> None:
+def test_a_broken_list_of_attempts_is_replaced(tmp_path, text: str) -> None:
     (tmp_path / "attempts").mkdir()
     (tmp_path / "attempts" / "x").write_text(text)
     with Attempts(tmp_path, "x", "digest", "a") as attempts:

@@ -61,9 +61,7 @@ def test_files_below_linked_folders_and_hidden_ones_are_found(
     assert _go(_rename(coco, names), tmp_path / "out", data_config) == []
 
 
-def test_a_change_of_size_is_noticed_wherever_the_file_lies(
-    coco: CocoSource, tmp_path: Path, data_config: Config
-) -> None:
+def test_a_change_of_size_is_noticed_at_any_location(coco: CocoSource, tmp_path: Path, data_config: Config) -> None:
     there = tmp_path / "elsewhere"
     there.mkdir()
     (coco.images / "linked").symlink_to(there)
@@ -161,7 +159,7 @@ def test_odd_names_and_files_are_rejects(
     assert {one.id: one.reason for one in again} == lost
 
 
-def test_a_file_that_nobody_may_read_is_a_reject(coco: CocoSource) -> None:
+def test_a_file_without_read_permission_is_a_reject(coco: CocoSource) -> None:
     place = Storage(coco.images)
     (coco.images / "000001.png").chmod(0)
     assert set(sizes_of(place, ["000001.png", "none.png"])) == {"000001.png"}
@@ -192,7 +190,7 @@ def test_json_from_a_pipe_is_refused_before_anything_waits(coco: CocoSource, tmp
 @pytest.mark.parametrize(
     ("name", "meant"), [("a.png", "a.png"), ("./a//b.png", "a/b.png"), ("a/./.b", "a/.b"), ("...", "..."), ("~", "~")]
 )
-def test_names_are_told_in_one_way(name: str, meant: str) -> None:
+def test_names_are_normalised(name: str, meant: str) -> None:
     assert inside(name) == meant
 
 

@@ -108,7 +108,7 @@ def test_a_hostile_manifest_is_refused_in_one_short_line(prepared: Path, name: s
     assert fault in message and MANIFEST in message and "\n" not in message and len(message) < 500, message[:1000]
 
 
-def test_what_prepare_writes_is_a_manifest(prepared: Path, prepared_boxes: Path) -> None:
+def test_the_output_of_prepare_is_a_manifest(prepared: Path, prepared_boxes: Path) -> None:
     for folder in (prepared, prepared_boxes):
         assert check_manifest(json.loads((folder / MANIFEST).read_text()), "x") == load_manifest(folder)
 
@@ -197,7 +197,7 @@ def test_the_cache_removes_no_file_that_it_did_not_make(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("digest", ["/home/me/precious", "../x", "", "A" * 64, HEX + "\n"])
-def test_the_cache_itself_refuses_what_is_no_sum(digest: str) -> None:
+def test_the_cache_refuses_a_wrong_sha256(digest: str) -> None:
     with pytest.raises(InputError, match="is not a shard"):
         Wanted("train-00000.arrow", digest, 10, lambda file: None)
 
@@ -224,7 +224,7 @@ def test_a_file_that_is_larger_than_the_manifest_says_is_not_fetched_whole(prepa
     assert written < 32 << 20 and not [path for path in (tmp_path / "cache").iterdir() if path.is_file()]
 
 
-def test_keys_of_a_bucket_that_lead_out_of_the_folder_are_not_copied(s3: str, tmp_path: Path) -> None:
+def test_keys_of_a_bucket_that_point_outside_the_folder_are_not_copied(s3: str, tmp_path: Path) -> None:
     storage = Storage(s3)
     storage.write("step/state.json", "{}")
     bucket = storage.path.partition("/")[0]

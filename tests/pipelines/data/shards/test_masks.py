@@ -24,7 +24,7 @@ def _extent(mask: np.ndarray) -> list[int]:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(20, 700), st.integers(20, 700), st.lists(st.floats(0, 1), min_size=4, max_size=4))
-def test_mask_and_box_agree_to_a_pixel_whatever_the_aspect(width, height, fractions) -> None:
+def test_mask_and_box_agree_to_a_pixel_at_any_aspect_ratio(width, height, fractions) -> None:
     left, right = sorted(f * width for f in fractions[:2])
     top, bottom = sorted(f * height for f in fractions[2:])
     box = [left / width, top / height, (right - left) / width, (bottom - top) / height]
@@ -80,7 +80,7 @@ def test_unusable_segmentations_are_refused_with_the_reason(segmentation, reason
     assert reason in str(caught.value)
 
 
-def test_one_bad_polygon_does_not_cost_the_others() -> None:
+def test_a_bad_polygon_does_not_affect_the_others() -> None:
     square = [0, 0, 50, 0, 50, 50, 0, 50]
     alone = squash_segmentation([square], 100, 50, [0, 0, 0.5, 1], SIZE)
     for bad in (None, 3, "abcdef", [1, 2, 3, 4, 5, "x"], [1e400, 0, 1, 1, 2, 2], [[1], [2, 3], 4, 5, 6, 7]):

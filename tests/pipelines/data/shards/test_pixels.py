@@ -199,7 +199,7 @@ BROKEN_CHUNKS = {
 
 @pytest.mark.parametrize("name", BROKEN_CHUNKS)
 @pytest.mark.parametrize("where", ["before", "after"])
-def test_broken_metadata_of_a_png_do_not_cost_its_pixels(name: str, where: str) -> None:
+def test_a_png_with_broken_metadata_is_read(name: str, where: str) -> None:
     whole = _saved(Image.fromarray(GREY8).convert("RGB"), "PNG")
     at = 33 if where == "before" else len(whole) - 12
     for content in BROKEN_CHUNKS[name]:
@@ -207,7 +207,7 @@ def test_broken_metadata_of_a_png_do_not_cost_its_pixels(name: str, where: str) 
     _check_ramp(whole[:at] + _chunk(name.encode(), b"ab", sum_=0) + whole[at:])
 
 
-def test_many_comments_of_a_png_do_not_cost_its_pixels() -> None:
+def test_a_png_with_many_comments_is_read() -> None:
     whole = _saved(Image.fromarray(GREY8), "PNG")
     texts = b"".join(_chunk(b"zTXt", b"a%d\0\0" % n + zlib.compress(b"\0" * (1 << 20))) for n in range(70))
     _check_ramp(whole[:33] + texts + whole[33:])
@@ -264,7 +264,7 @@ ENTRY = st.tuples(st.sampled_from(TAGS), st.integers(0, 16), st.sampled_from([0,
     ],
     True,
 )
-def test_broken_metadata_of_a_tiff_do_not_cost_its_pixels(entries, swapped: bool) -> None:
+def test_a_tiff_with_broken_metadata_is_read(entries, swapped: bool) -> None:
     order = ">" if swapped else "<"
     extra = b"".join(struct.pack(f"{order}HHI", *entry) + value for entry, value in entries)
     data = _tiff(GREY16.astype(f"{order}u2"), 16)
@@ -293,7 +293,7 @@ SEGMENTS = [
 
 @settings(deadline=None, max_examples=300)
 @given(st.sampled_from(SEGMENTS), st.binary(max_size=40) | st.lists(st.sampled_from([0, 1, 2, 255])).map(bytes))
-def test_broken_metadata_of_a_jpeg_do_not_cost_its_pixels(segment: tuple[int, bytes], content: bytes) -> None:
+def test_a_jpeg_with_broken_metadata_is_read(segment: tuple[int, bytes], content: bytes) -> None:
     whole = _saved(Image.fromarray(GREY8).convert("RGB"), "JPEG", quality=95)
     body = segment[1] + content
     picture = read_image(whole[:2] + struct.pack(">BBH", 0xFF, segment[0], len(body) + 2) + body + whole[2:])
@@ -326,7 +326,7 @@ def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch) -> None:
     assert not (tmp_path / "started").exists()
 
 
-def test_what_is_no_regular_file_is_refused_at_once(tmp_path) -> None:
+def test_other_than_regular_files_are_refused_at_once(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "folder.jpg").mkdir()
     with (tmp_path / "huge.jpg").open("wb") as file:

@@ -61,7 +61,7 @@ def _rewrite(folder: Path, name: str, change) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_whole_data_have_no_fault(prepared: Path, prepared_boxes: Path, processes: int) -> None:
+def test_intact_data_have_no_fault(prepared: Path, prepared_boxes: Path, processes: int) -> None:
     for folder, rows in ((prepared, 40), (prepared_boxes, 20)):
         found, lines = _verify(folder, processes)
         assert found.faults == [] and found.rows == rows and found.files == 3
@@ -82,7 +82,7 @@ def test_parquet_is_verified_like_arrow(write_coco, scenes, data_config, tmp_pat
     assert any(text.startswith("test-00000.parquet: cut short: ") for text in texts)
 
 
-def test_all_faults_are_told_not_only_the_first(copy: Path) -> None:
+def test_all_faults_are_reported_not_only_the_first(copy: Path) -> None:
     first, second, third = _names(copy)
     data = (copy / first).read_bytes()
     at = data.index(b"\xff\xd8", len(data) // 2)  # a picture's first bytes
@@ -106,7 +106,7 @@ def test_all_faults_are_told_not_only_the_first(copy: Path) -> None:
     assert found.faults == _verify(copy, 1)[0].faults, "the same, in the same order, from any number of processes"
 
 
-def test_one_flipped_bit_is_told(copy: Path) -> None:
+def test_a_flipped_bit_is_reported(copy: Path) -> None:
     name = _names(copy)[0]
     data = bytearray((copy / name).read_bytes())
     data[data.index(b"\xff\xd8", len(data) // 2) + 300] ^= 0b100
@@ -117,7 +117,7 @@ def test_one_flipped_bit_is_told(copy: Path) -> None:
     )
 
 
-def test_shards_that_nobody_lists_are_faults(copy: Path) -> None:
+def test_unlisted_shards_are_faults(copy: Path) -> None:
     shutil.copy(copy / _names(copy)[0], copy / "train-00007.arrow")
     (copy / "notes.txt").write_text("mine")
     assert [str(fault) for fault in _verify(copy)[0].faults] == [
@@ -142,7 +142,7 @@ def test_rejects_are_counted(write_coco, scenes, data_config, tmp_path: Path) ->
     assert "manifest.json: totals.annotation says" in texts
 
 
-def test_many_faults_of_a_file_are_counted_and_the_first_are_told(copy: Path) -> None:
+def test_many_faults_of_a_file_are_counted_and_the_first_are_listed(copy: Path) -> None:
     name = _names(copy)[0]
     _rewrite(copy, name, lambda rows: [row | {"image": b"", "masks": ["04"] * 3} for row in rows])
     rows = len(read_shard(copy / name))
@@ -153,7 +153,7 @@ def test_many_faults_of_a_file_are_counted_and_the_first_are_told(copy: Path) ->
     assert f"{len(found.faults) + found.more} faults in 1 file " in found.summary()
 
 
-def test_rows_whose_sums_agree_are_looked_at(copy: Path) -> None:
+def test_rows_are_checked_even_if_checksums_agree(copy: Path) -> None:
     name = _names(copy)[0]
     _rewrite(copy, name, lambda rows: [row | ({"masks": ["04"] * 3} if n == 2 else {}) for n, row in enumerate(rows)])
     found, _ = _verify(copy)
@@ -161,7 +161,7 @@ def test_rows_whose_sums_agree_are_looked_at(copy: Path) -> None:
     assert len(found.faults) == 3
 
 
-def test_a_row_that_is_gone_and_one_that_is_there_twice(copy: Path) -> None:
+def test_a_missing_row_and_a_repeated_row(copy: Path) -> None:
     name = _names(copy)[0]
     _rewrite(copy, name, lambda rows: [rows[0], rows[0], *rows[2:]])
     texts = [str(fault) for fault in _verify(copy)[0].faults]
@@ -186,7 +186,7 @@ def test_a_changed_manifest_is_seen(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_no_flipped_byte_is_missed_whatever_it_hits(copy: Path, seed: int) -> None:
+def test_every_flipped_byte_is_noticed(copy: Path, seed: int) -> None:
     generator = np.random.default_rng(seed)
     damaged = set()
     for path in [*copy.glob("*.arrow")]:
@@ -210,7 +210,7 @@ def _kill_idle_readers(stop: threading.Event) -> None:
                         child.kill()
 
 
-def test_a_file_whose_reader_dies_is_told_and_the_others_are_read(copy: Path) -> None:
+def test_a_file_whose_reader_dies_is_reported_and_the_others_are_read(copy: Path) -> None:
     name = _names(copy)[0]
     (copy / name).unlink()
     os.mkfifo(copy / name)  # whoever opens it waits for ever
@@ -235,7 +235,7 @@ def test_empty_and_foreign_files_are_faults(copy: Path) -> None:
     assert any(text.startswith(f"{second}: its content cannot be read") for text in texts)
 
 
-def test_no_manifest_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_manifest_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a prepared folder"):
         verify(tmp_path, print)
     with pytest.raises(InputError, match="not a prepared folder"):
@@ -264,7 +264,7 @@ def test_a_bucket_is_verified_like_a_folder(prepared: Path, s3: str) -> None:
     assert "train-index.arrow: missing" in texts and any(text.startswith(f"{name}: its sha256") for text in texts)
 
 
-def test_the_command_says_it_with_its_exit_code(copy: Path, repository: Path) -> None:
+def test_the_exit_code_of_the_command(copy: Path, repository: Path) -> None:
     command = [sys.executable, "-m", "pipelines", "verify", str(copy), "--processes", "1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=repository)
     assert done.returncode == 0 and "intact: 40 rows in 3 shards" in done.stdout
