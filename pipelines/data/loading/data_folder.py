@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 from objgan.config import Config
 from objgan.errors import InputError
 from objgan.files import folder_aside, sha256
-from objgan.json_input import LIMITS
 from objgan.sections import ComputeConfig
 from pipelines.data.loading.shard_cache import ShardCache, Wanted
-from pipelines.data.shards.format import Shard, check_manifest, index_name, load_manifest, shards_of
+from pipelines.data.shards.format import Shard, index_name, load_manifest, shards_of
 from pipelines.data.shards.manifest import MANIFEST
+from pipelines.data.shards.remote import read_manifest
 from pipelines.storage.file_lock import waiting
 from pipelines.storage.storage import Storage
 
@@ -100,9 +100,9 @@ class DataFolder:
             if not manifest["columns"].get(name, False):
                 needed, advice = _NEEDS.get(name, name), _ADVICE.get(name, "prepare again")
                 raise InputError(f"data: this stage needs {needed}, {self} has none: {advice}")
-        stored, needed = manifest["settings"]["image_size"], config.data.image_size
-        if "image" in columns and stored < needed:
-            raise InputError(f"data: {self} has images of {stored} pixels, data.image_size is {needed}")
+        stored, wanted = manifest["settings"]["image_size"], config.data.image_size
+        if "image" in columns and stored < wanted:
+            raise InputError(f"data: {self} has images of {stored} pixels, data.image_size is {wanted}")
 
 
 class RemoteFolder(DataFolder):
@@ -115,12 +115,7 @@ class RemoteFolder(DataFolder):
             InputError: it is not a prepared folder.
         """
         self._storage, self._cache = storage, cache
-        manifest = storage.json(MANIFEST, LIMITS)
-        if manifest is None:
-            raise InputError(
-                f"data: {storage} is not a prepared folder (it has no {MANIFEST}); upload the output of prepare"
-            )
-        self.manifest = check_manifest(manifest, str(storage))
+        self.manifest = read_manifest(storage)
 
     def __str__(self) -> str:
         return str(self._storage)

@@ -293,9 +293,9 @@ def _check_swapped(source: CocoPart) -> None:
             f"instances and captions are swapped: {source.instances} holds captions, {source.captions} holds instances"
         )
     if is_caption(boxes):
-        raise _no_instances(source)
+        raise _wrong_file(source, "instances", "captions")
     if is_object(texts) and not is_caption(texts):
-        raise _no_captions(source)
+        raise _wrong_file(source, "captions", "instances")
 
 
 def _check_one_file(source: CocoPart) -> None:
@@ -307,17 +307,13 @@ def _check_one_file(source: CocoPart) -> None:
             return
     captions = captions or next(source.annotations("captions"), None) is not None
     if objects and not captions:
-        raise _no_captions(source)
+        raise _wrong_file(source, "captions", "instances")
     if captions and not objects:
-        raise _no_instances(source)
+        raise _wrong_file(source, "instances", "captions")
 
 
-def _no_instances(source: CocoPart) -> InputError:
-    return InputError(f"instances: {source.instances} holds captions, not instances; give the instances JSON")
-
-
-def _no_captions(source: CocoPart) -> InputError:
-    return InputError(f"captions: {source.captions} holds instances, not captions; give the captions JSON")
+def _wrong_file(source: CocoPart, role: str, other: str) -> InputError:
+    return InputError(f"{role}: {getattr(source, role)} holds {other}, not {role}; give the {role} JSON")
 
 
 def check_folder(source: CocoSource, sizes: Sizes, images: pa.Table) -> None:

@@ -104,9 +104,8 @@ def _row(record: Record, conversion: Conversion, lost: list[Reject], contradicti
     kept = _kept(record.objects, (width, height), conversion, lost)
     masks = [_mask(annotation, box, (width, height), conversion.size, lost) for annotation, box in kept]
     for (annotation, box), mask in zip(kept, masks, strict=True):
-        contradictions.update(
-            _contradictions(annotation, (width, height), None if mask is None else (mask, box, conversion.size))
-        )
+        measured = None if mask is None else (mask, box, conversion.size)
+        contradictions.update(_contradictions(annotation, (width, height), measured))
     return row | {
         "annotation_ids": [annotation["id"] for annotation, _ in kept],
         "labels": [conversion.labels[annotation["category"]] for annotation, _ in kept],
@@ -144,15 +143,12 @@ def _kept(
     """The objects that can be used, with their boxes (xywh, fractions), largest box first, ties by annotation id."""
     usable = []
     for index, annotation in enumerate(objects):
-        box = _box(annotation["box"], *sides)
-        if annotation["category"] not in conversion.labels:
-            lost.append(
-                _reject("annotation", annotation, "its category is not in the JSON", str(annotation["category"]))
-            )
+        category, box = annotation["category"], _box(annotation["box"], *sides)
+        if category not in conversion.labels:
+            lost.append(_reject("annotation", annotation, "its category is not in the JSON", str(category)))
         elif box is None:
-            lost.append(
-                _reject("annotation", annotation, "its box is empty or outside the image", str(annotation["box"]))
-            )
+            reason = "its box is empty or outside the image"
+            lost.append(_reject("annotation", annotation, reason, str(annotation["box"])))
         else:
             # Rounded, so that boxes of equal size are ties at all positions.
             usable.append((-round(box[2] * box[3], 9), annotation["id"], index, box))

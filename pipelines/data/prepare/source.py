@@ -212,8 +212,8 @@ class CocoPart:
         """
         for role, path in (("instances", self.instances), ("captions", self.captions)):
             _readable(role, path, lambda file: file.open("rb").close())
-        if self.images is not None and _is_no_folder(storage := Storage(self.images)):
-            raise _no_folder(storage)
+        if self.images is not None:
+            _image_folder(self.images)
 
     def sizes(self) -> Mapping[str, int]:
         """Bytes of the existing images of the instances JSON; empty without images.
@@ -223,9 +223,7 @@ class CocoPart:
         """
         if self.images is None:
             return {}
-        storage = Storage(self.images)
-        if _is_no_folder(storage):
-            raise _no_folder(storage)
+        storage = _image_folder(self.images)
         _readable("instances", self.instances, lambda file: None)
         names = (file_name_of(image) for image in records(self.instances, "instances", "images"))
         sizes = sizes_of(storage, names)
@@ -324,9 +322,12 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _is_no_folder(storage: Storage) -> bool:
-    """Whether it is known, without a request to a server, that there is no such folder."""
-    return storage.local is not None and not storage.local.is_dir()
+def _image_folder(location: Path | str) -> Storage:
+    """The storage of the images; whether a remote folder exists is not checked."""
+    storage = Storage(location)
+    if storage.local is not None and not storage.local.is_dir():
+        raise _no_folder(storage)
+    return storage
 
 
 def _no_folder(storage: Storage) -> InputError:

@@ -23,7 +23,9 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
     except (NotADirectoryError, IsADirectoryError):
         content = None
     if content is None:
-        raise InputError(f"data: {storage} is not a prepared folder (it has no {MANIFEST}); run prepare first")
+        raise InputError(
+            f"data: {storage} is not a prepared folder (it has no {MANIFEST}): run prepare, or upload its output"
+        )
     return check_manifest(content, str(storage))
 
 
