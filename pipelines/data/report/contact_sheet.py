@@ -32,7 +32,7 @@ def card(sample: Sample, classes: Sequence[str], size: int) -> dict[str, Any]:
         "shape": _shape(sample),
         "picture": _data(sample.image, "jpeg") if sample.image is not None else None,
         "masks": _masks(sample, names, colours, size),
-        # Largest first, as they are stored: the small ones lie above and can be pointed at.
+        # Largest first, as they are stored: the small ones are on top, where a mouse reaches them.
         "boxes": [
             (*box, name, css_colour(colours[name]), crowd)
             for box, name, crowd in zip(boxes, names, sample.crowds, strict=True)
@@ -56,9 +56,9 @@ def _shape(sample: Sample) -> str:
 
 
 def _masks(sample: Sample, names: Sequence[str], colours: Mapping[str, Colour], size: int) -> str | None:
-    """All masks in their classes' colours, outlined, as one transparent picture; the largest objects lie lowest.
+    """All masks in their classes' colours, outlined, as one transparent picture; the largest objects are at the bottom.
 
-    Crowds, which may cover whole pictures, lie lower still.
+    Crowds, which may cover whole images, are below all of them.
     """
     parts = [
         (name, counts)

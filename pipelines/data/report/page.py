@@ -27,7 +27,7 @@ def page(survey: Survey, drawn: str) -> str:
     Raises:
         InputError: a mask is damaged.
     """
-    manifest = survey.manifest
+    manifest, rejected = survey.manifest, survey.manifest["rejected"]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, undefined=StrictUndefined
     )
@@ -40,14 +40,10 @@ def page(survey: Survey, drawn: str) -> str:
         classes=_classes(survey),
         together=_together(survey),
         records=[
-            (
-                f"{kind}s",
-                [manifest["totals"][kind], manifest["counts"][kept], manifest["rejected"]["kinds"][kind]],
-                None,
-            )
+            (f"{kind}s", [manifest["totals"][kind], manifest["counts"][kept], rejected["kinds"][kind]], None)
             for kind, kept in ACCOUNTS
         ],
-        rejected=_rejected(manifest["rejected"]),
+        rejected=_rejected(rejected),
         warnings=list(concerns(manifest)),
         doubts=list(doubts(manifest)),
         samples=[card(sample, survey.classes, int(manifest["settings"]["image_size"])) for sample in survey.samples],

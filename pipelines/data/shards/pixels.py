@@ -60,8 +60,8 @@ class Picture:
 def read_image(file: Path | bytes, annotated: tuple[int, int] | None = None, size: int | None = None) -> Picture:
     """The picture upright in RGB, as its EXIF data turn it. Broken metadata are ignored.
 
-    Where `annotated`, the width and height that the boxes refer to, are those of the file as it lies and not of the
-    turned picture, it stays as it lies: boxes and pixels must agree.
+    If `annotated`, the width and height that the boxes refer to, are those of the unturned picture, it is not turned:
+    boxes and pixels must agree.
 
     size: side of the square that it is for. A picture of at least eight times that is decoded, or made, smaller, and
     never less than four times as large.
@@ -215,7 +215,7 @@ def _read(opened: Image.Image, annotated: tuple[int, int] | None, size: int | No
 
 
 def _orientation(opened: Image.Image) -> int:
-    """EXIF's, 1 to 8; 1, as it lies, where the metadata are broken."""
+    """EXIF's orientation, 1 to 8; 1 (not turned) if the metadata are broken."""
     if opened.format == "PNG":
         opened.load()  # as `getexif` would, but here its errors are the pixels'
     try:
