@@ -42,7 +42,7 @@ def test_one_place_is_the_same_as_in_the_whole_order() -> None:
 
 
 def test_orders_look_random() -> None:
-    """Each place sees each sample as often as chance would have it, and neighbours do not stay neighbours."""
+    """Each sample is at each place as often as by chance, and neighbours are separated."""
     length, epochs = 20, 4000
     orders = np.stack([epoch_order(7, epoch, length, np.arange(length)) for epoch in range(epochs)])
     counts = np.stack([np.bincount(column, minlength=length) for column in orders.T])

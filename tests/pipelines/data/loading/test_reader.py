@@ -1,4 +1,4 @@
-"""What a sample holds, and in which order samples come."""
+"""The content of samples, and their order."""
 
 import itertools
 import random
@@ -41,7 +41,7 @@ def _tensors(batch) -> list[torch.Tensor]:
 
 
 def _same(a: list[Part], b: list[Part]) -> bool:
-    """Whether the parts are the same groups with the same content."""
+    """Whether the parts have the same groups with the same content."""
     groups = [part.group for part in a] == [part.group for part in b]
     return groups and all(_equal(x.batch, y.batch) for x, y in zip(a, b, strict=True))
 

@@ -1,4 +1,4 @@
-"""Prepared data in a bucket, read by way of a node's cache."""
+"""Prepared data in a bucket, read through a node's cache."""
 
 import contextlib
 import fcntl
@@ -86,7 +86,7 @@ def road(s3_server: str) -> Road:
 
 @pytest.fixture
 def uri(s3: str, s3_server: str, road: Road, local: Path) -> str:
-    """Where the data are in a bucket, by that road."""
+    """The URI of the data in the bucket, through the forwarder."""
     Storage(s3).upload(local, "prepared", last="manifest.json")
     return Storage(s3).child("prepared").uri.replace(s3_server, road.address)
 
@@ -289,7 +289,7 @@ def test_files_of_a_killed_process_are_removed(repository, tmp_path) -> None:
 
 
 class _File:
-    """A file that can be had from memory, and how often it was."""
+    """A file that is fetched from memory, with a count of the fetches."""
 
     def __init__(self, content: bytes) -> None:
         self.content, self.fetched = content, 0

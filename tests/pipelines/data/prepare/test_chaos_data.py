@@ -59,7 +59,7 @@ def test_the_second_of_two_at_once_is_refused(case) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """A data set, and the bytes that an undisturbed run makes of it."""
+    """A data set, and the bytes of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_coco(folder / "coco", KILLED_IMAGES)
     whole = Case(folder / "coco", folder / "whole")

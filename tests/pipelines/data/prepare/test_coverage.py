@@ -1,4 +1,4 @@
-"""Captions that the vocabulary hardly covers: a warning that says why, and `data.language` for other tokenizers."""
+"""Captions with few known words: a warning with the cause, and `data.language` for other tokenizers."""
 
 import importlib.util
 

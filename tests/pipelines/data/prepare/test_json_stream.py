@@ -27,7 +27,7 @@ def whole_chunks(monkeypatch):
 
 
 def _plain(value):
-    """As JSON has it: no NaN."""
+    """A value as in JSON: no NaN."""
     if isinstance(value, list):
         return [_plain(one) for one in value]
     if isinstance(value, dict):

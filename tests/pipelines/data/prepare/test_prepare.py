@@ -167,7 +167,7 @@ def test_unusable_images_are_listed_and_the_rest_is_kept(tmp_path, write_coco, s
 
 
 def test_run_lengths_that_do_not_fill_the_image_reject_only_the_mask(tmp_path, write_coco, scenes, data_config) -> None:
-    """Their decoder would return what happened to be in memory, which two runs see differently."""
+    """Their decoder would return uninitialised memory, which differs between two runs."""
     images, objects, captions = scenes(8)
     text = run_lengths.encode(np.eye(50, 100, dtype=np.uint8))
     bad = ["1", "", text[:-3], text + "1", [40, 10], [5000, 1], [2**31, 2**31], [], None, {"a": 1}, "0" * 9, 5000]

@@ -1,4 +1,4 @@
-"""What `prepare` can be asked for: splits, formats, strictness, another try; and that it goes on where it was."""
+"""Options of `prepare`: splits, formats, strictness, retry; and that it resumes."""
 
 import json
 from dataclasses import replace
@@ -49,7 +49,7 @@ def _go(source, out, config, lines=None, run=run_here, **options):
 
 
 class Killed(Exception):
-    """Where a test stops a run."""
+    """Raised to stop a run."""
 
 
 def _stop_after(number):

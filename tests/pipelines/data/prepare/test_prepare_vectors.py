@@ -1,4 +1,4 @@
-"""`prepare --vectors`: what it writes, and what counts as the same inputs."""
+"""`prepare --vectors`: its output, and which inputs count as the same."""
 
 import shutil
 from pathlib import Path

@@ -35,7 +35,7 @@ def _record(objects=(), **changes):
 
 
 def _objects(*boxes, **columns):
-    """One object a box, ids from 10 on, categories from 100 on, so labels too."""
+    """One object per box, ids from 10, categories from 100, and so the labels."""
     base = {"image_id": 1, "area": None, "crowd": False, "polygons": None, "other": None, "colour": None}
     rows = [
         base | {"id": 10 + n, "place": n, "category": 100 + n, "box": [float(side) for side in box]}
@@ -185,7 +185,7 @@ def test_squashing_never_crops(tmp_path) -> None:
 
 @pytest.mark.parametrize("sides", [(300, 200), (2500, 1700)])
 def test_squashing_is_the_lanczos_filter_however_pillow_keeps_the_picture(sides) -> None:
-    """Of over four million pixels it keeps several pieces."""
+    """Pillow stores images of over four million pixels in several pieces."""
     across, down = np.meshgrid(np.linspace(0, 255, sides[0]), np.linspace(0, 255, sides[1]))
     picture = Image.fromarray(np.stack([across, down, 255 - across], -1).astype(np.uint8))
     expected = np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS), int)

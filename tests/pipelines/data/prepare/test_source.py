@@ -31,7 +31,7 @@ CONFIG = DataConfig(validation_percent=10, test_percent=20)
 
 @dataclass
 class Read:
-    """What came of the JSON: rows by image id, and what was rejected."""
+    """Result of the JSON: rows by image id, and rejects."""
 
     data: Ingested
     rejects: list[Reject]

@@ -1,4 +1,4 @@
-"""Records that really kill the process that reads them: they are named, the rest is prepared, retries end."""
+"""Records that kill the process that reads them: they are named, the rest is prepared, retries are bounded."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def _images(folder: Path, name: str = "image") -> dict[int, Reject]:
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    """What was prepared; the state of the command that did it is another one each time."""
+    """The prepared files, without the status of the command, which differs each time."""
     files = [
         path for path in folder.rglob("*") if path.is_file() and path.name not in (".lease", ".lock", "status.json")
     ]

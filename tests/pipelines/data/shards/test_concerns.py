@@ -1,4 +1,4 @@
-"""Boxes, masks and areas that contradict each other, and much that was rejected: counted, shown, warned of."""
+"""Boxes, masks and areas that contradict each other, and many rejects: counts, page, warnings."""
 
 import json
 
@@ -38,7 +38,7 @@ def _each(part: int, **values):
 
 
 def _first(number: int, **values):
-    """Of the objects, the first `number` ones."""
+    """The first `number` objects."""
 
     def change(images, objects, captions) -> None:
         for one in objects[:number]:
@@ -97,7 +97,7 @@ def test_boxes_that_are_rounded_at_the_border_or_thin_are_no_contradiction(made,
 
 
 def test_boxes_and_masks_of_a_pixel_are_no_contradiction(made) -> None:
-    """At the stored size, a mask of a pixel lies up to a pixel off."""
+    """At the stored size, a mask of one pixel is displaced by up to a pixel."""
     corners = [50.4, 20.4, 52.4, 20.4, 52.4, 22.4, 50.4, 22.4]
     tiny = {"bbox": [50.4, 20.4, 2, 2], "segmentation": [corners], "area": 4}
     assert made(_first(30, **tiny))["contradictions"]["outside"] == 0

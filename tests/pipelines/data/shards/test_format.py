@@ -35,7 +35,7 @@ def _table(*rows) -> pa.Table:
 
 @pytest.fixture
 def copy(prepared, tmp_path):
-    """A prepared folder to spoil."""
+    """A copy of a prepared folder that a test may damage."""
     for path in prepared.rglob("*"):
         if path.is_file():
             target = tmp_path / "data" / path.relative_to(prepared)

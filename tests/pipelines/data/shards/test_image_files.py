@@ -1,4 +1,4 @@
-"""Images are found by opening them: odd names and odd files are rejects, and changes are noticed wherever they lie."""
+"""Images are found by opening them: odd names and odd files are rejects, and changes are noticed at any location."""
 
 import errno
 import json
@@ -52,7 +52,7 @@ def test_names_of_one_file_in_other_words_are_found(coco: CocoSource, tmp_path: 
 def test_files_below_linked_folders_and_hidden_ones_are_found(
     coco: CocoSource, tmp_path: Path, data_config: Config
 ) -> None:
-    """Also where all of them are."""
+    """Also if all of them are."""
     coco.images.rename(tmp_path / "elsewhere")
     coco.images.mkdir()
     (coco.images / "linked").symlink_to(tmp_path / "elsewhere")
@@ -92,7 +92,7 @@ def test_files_that_the_json_does_not_name_change_nothing(
 
 
 def _odd_files(folder: Path) -> dict[str, str]:
-    """Files and names that are no images, and the reasons of their rejects."""
+    """Files and names that are not images, and the reasons of their rejects."""
     (folder / "folder.png").mkdir()
     (folder / "itself.png").symlink_to("itself.png")
     (folder / "one.png").symlink_to("other.png")
@@ -218,7 +218,7 @@ def test_names_in_a_bucket(s3: str, coco: CocoSource, tmp_path: Path, data_confi
 
 
 def test_a_broken_disk_is_no_reject(coco: CocoSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No disk here can be made to fail so."""
+    """A disk cannot be made to fail like this in a test."""
 
     def fail(path: str, flags: int, *rest: int) -> int:
         raise OSError(errno.EIO, "Input/output error")

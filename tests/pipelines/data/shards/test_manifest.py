@@ -1,4 +1,4 @@
-"""Manifests that somebody else wrote: refused as a whole, before any path is made of a part of them."""
+"""Hostile manifests: refused as a whole, before any part of them becomes a path."""
 
 import contextlib
 import copy
@@ -30,7 +30,7 @@ Change = Callable[[dict[str, Any]], Any]
 
 
 def _set(*place: Any) -> Change:
-    """Puts the last of `place` where the others lead."""
+    """Sets a value in the manifest. place: the keys, then the value."""
     *way, last, value = place
 
     def change(manifest: dict[str, Any]) -> None:
@@ -115,7 +115,7 @@ def test_the_output_of_prepare_is_a_manifest(prepared: Path, prepared_boxes: Pat
 
 @pytest.fixture
 def precious(tmp_path: Path) -> Path:
-    """A file that a manifest names in place of a sum."""
+    """A file that a manifest names instead of a sha256."""
     path = tmp_path / "precious.arrow"
     path.write_text("the only copy")
     return path
@@ -235,7 +235,7 @@ def test_keys_of_a_bucket_that_point_outside_the_folder_are_not_copied(s3: str, 
 
 
 def _put_key(s3: str, bucket: str, key: str) -> None:
-    """A key as it is, without a client that makes it a tidy path."""
+    """Puts a raw key, without a client that normalises its path."""
     address = s3.partition("endpoint_override=")[2].partition("&")[0]
     connection = http.client.HTTPConnection(address)
     connection.request("PUT", f"/{bucket}/{key}".replace("..", "%2E%2E"), body=b"x", headers={"Host": address})

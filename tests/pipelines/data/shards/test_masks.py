@@ -17,7 +17,7 @@ def _binary(counts: str, size: int = SIZE) -> np.ndarray:
 
 
 def _extent(mask: np.ndarray) -> list[int]:
-    """Left, top, right, bottom edges of what is covered."""
+    """Left, top, right and bottom edges of the covered area."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
 

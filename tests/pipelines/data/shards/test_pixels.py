@@ -26,7 +26,7 @@ def _ramp(white: float, kind: str) -> np.ndarray:
 
 
 def _check_ramp(data: bytes, most: float = 1.2) -> None:
-    """RGB, and no pixel is further from the ramp than rounding explains."""
+    """RGB, with all pixels equal to the ramp except for rounding."""
     picture = read_image(data)
     assert picture.image.mode == "RGB" and (picture.width, picture.height) == (WIDTH, HEIGHT)
     assert np.abs(np.asarray(picture.image, float) - 255 * RAMP[..., None]).max() <= most
@@ -169,7 +169,7 @@ def test_pixels_without_a_known_white_are_refused_by_their_type(data: bytes, kin
 
 
 def test_large_pictures_of_16_bits_are_read_right() -> None:
-    """Those that are made smaller first, where the filter takes the type."""
+    """Images that are reduced first, if the filter supports the type."""
     wide = np.repeat(np.linspace(0, 65535, 800).astype(np.uint16)[None], 600, 0)
     for data in (_saved(Image.fromarray(wide), "PNG"), _saved(Image.fromarray(wide), "TIFF")):
         found = np.asarray(read_image(data, size=64).image, float)
@@ -227,7 +227,7 @@ def test_a_png_with_a_broken_comment_is_turned_by_its_exif_data() -> None:
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF", "MPO"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_format_is_turned_by_its_exif_data_once(form: str, orientation: int) -> None:
-    """Pillow turns TIFF itself, and the others not."""
+    """Pillow turns TIFF itself, but not the other formats."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     grey = np.repeat(np.repeat(_ramp(255, "u1")[::5, ::8], 8, 0), 8, 1)  # 64 x 64, coarse enough for JPEG
@@ -236,7 +236,7 @@ def test_every_format_is_turned_by_its_exif_data_once(form: str, orientation: in
     data = _saved(Image.fromarray(grey).convert("RGB"), form, exif=exif, **options)
     turned = {1: grey, 2: grey[:, ::-1], 3: grey[::-1, ::-1], 4: grey[::-1], 5: grey.T, 8: np.rot90(grey)}
     upright = (turned | {6: np.rot90(grey, -1), 7: grey[::-1, ::-1].T})[orientation]
-    # The boxes of the second refer to the picture as it lies.
+    # The boxes of the second refer to the unturned picture.
     for annotated, expected in ((None, upright), ((48, 64), grey if orientation > 4 else upright)):
         picture = read_image(data, annotated)
         assert (picture.height, picture.width) == expected.shape
@@ -302,7 +302,7 @@ def test_a_jpeg_with_broken_metadata_is_read(segment: tuple[int, bytes], content
 
 
 def test_the_colours_of_a_jpeg_with_a_broken_comment_are_right() -> None:
-    """The segment that says how CMYK is stored stays."""
+    """The segment that describes how CMYK is stored is kept."""
     for mode in ("CMYK", "RGB"):
         whole = _saved(Image.fromarray(GREY8).convert(mode), "JPEG", quality=95)
         _check_ramp(whole[:2] + b"\xff\xed\0\x14Photoshop 3.0\0\0\0\0\0" + whole[2:], most=6)
@@ -316,7 +316,7 @@ def test_formats_that_are_not_listed_are_refused(form: str) -> None:
 
 
 def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch) -> None:
-    """A Ghostscript that would leave a trace is found first on PATH."""
+    """A fake Ghostscript that would leave a trace is first on PATH."""
     program = tmp_path / "gs"
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nexit 1\n")
     program.chmod(0o755)

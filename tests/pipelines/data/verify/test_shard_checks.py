@@ -1,4 +1,4 @@
-"""Rows that are whole, and rows with one thing wrong each."""
+"""Intact rows, and rows with one fault each."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Folders that are whole, and folders that were damaged on purpose: every fault is reported, with its file and row."""
+"""Intact folders, and folders that were damaged on purpose: every fault is reported, with its file and row."""
 
 import contextlib
 import hashlib
@@ -28,7 +28,7 @@ from pipelines.storage.storage import Storage
 
 @pytest.fixture
 def copy(prepared: Path, tmp_path: Path) -> Path:
-    """A prepared folder to spoil."""
+    """A copy of a prepared folder that a test may damage."""
     return Path(shutil.copytree(prepared, tmp_path / "data"))
 
 
@@ -48,7 +48,7 @@ def _flip(path: Path, at: int) -> None:
 
 
 def _rewrite(folder: Path, name: str, change) -> None:
-    """Other rows in a shard, whose sum in the manifest is made to agree: the content alone is wrong."""
+    """Replace rows in a shard and update its sha256 in the manifest: only the content is wrong."""
     table = read_shard(folder / name)
     rows = change(table.to_pylist())
     manifest = json.loads((folder / MANIFEST).read_text())
@@ -197,7 +197,7 @@ def test_every_flipped_byte_is_noticed(copy: Path, seed: int) -> None:
 
 
 def _kill_idle_readers(stop: threading.Event) -> None:
-    """Kill every process of a pool that has done nothing for two seconds, as the kernel does where memory is short."""
+    """Kill every process of a pool that was idle for two seconds, as the kernel does if memory runs out."""
     last: dict[int, tuple[float, float]] = {}
     while not stop.wait(0.2):
         for child in psutil.Process().children():
