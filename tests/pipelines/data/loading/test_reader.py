@@ -178,7 +178,7 @@ def test_data_without_a_needed_column_are_refused(prepared_boxes, data_config, t
     with pytest.raises(InputError, match=r"needs pixels, .* has none"):
         ShardReader(prepared_boxes, "train", ALL, data_config, 8)
     images, objects, captions = scenes(6)
-    bare = [{k: v for k, v in one.items() if k != "segmentation"} for one in objects]
+    bare = [{k: v for k, v in record.items() if k != "segmentation"} for record in objects]
     prepare(write_coco(tmp_path / "coco", images, bare, captions), tmp_path / "data", data_config, str, run_here)
     with pytest.raises(InputError, match=r"needs masks, .* has none"):
         ShardReader(tmp_path / "data", "train", ALL, data_config, 8)
@@ -332,7 +332,7 @@ def test_an_index_of_other_rows_is_refused(prepared, data_config, tmp_path) -> N
     folder, _ = _copy(prepared, tmp_path)
     manifest = load_manifest(folder)
     manifest["indices"] = [
-        {**one, "bytes": (folder / "test-index.arrow").stat().st_size} for one in manifest["indices"]
+        {**file, "bytes": (folder / "test-index.arrow").stat().st_size} for file in manifest["indices"]
     ]
     for split in ("train", "validation"):
         shutil.copyfile(folder / "test-index.arrow", folder / f"{split}-index.arrow")

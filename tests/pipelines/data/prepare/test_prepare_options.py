@@ -161,8 +161,10 @@ def test_a_list_of_ids_splits_and_the_rest_is_rejected(tmp_path, source, data_co
     manifest = _go(replace(source, split=load_split(str(path))), tmp_path / "data", data_config)
     assert (_ids(tmp_path / "data", "train"), _ids(tmp_path / "data", "validation")) == (list(range(1, 15)), [15, 16])
     assert manifest["split"] == "ids" and manifest["source"]["split"]
-    lost = [one for one in read_rejects(tmp_path / "data" / "rejected.jsonl") if one.kind == "image"]
-    assert [(one.id, one.stage, one.reason) for one in lost] == [(n, "split", "in no split") for n in (18, 19, 20)]
+    lost = [reject for reject in read_rejects(tmp_path / "data" / "rejected.jsonl") if reject.kind == "image"]
+    assert [(reject.id, reject.stage, reject.reason) for reject in lost] == [
+        (n, "split", "in no split") for n in (18, 19, 20)
+    ]
     path.write_text(json.dumps({"train": list(range(1, 15)), "val": [15, 16], "test": [17, 18]}))
     with pytest.raises(InputError, match="other split"):
         _go(replace(source, split=load_split(str(path))), tmp_path / "data", data_config)
@@ -274,7 +276,7 @@ def test_names_that_point_outside_the_folder_are_rejected(tmp_path, write_coco, 
     content["images"][2]["file_name"] = ""
     source.instances.write_text(json.dumps(content))
     _go(source, tmp_path / "data", data_config)
-    lost = [one.reason for one in read_rejects(tmp_path / "data" / "rejected.jsonl") if one.kind == "image"]
+    lost = [reject.reason for reject in read_rejects(tmp_path / "data" / "rejected.jsonl") if reject.kind == "image"]
     assert sorted(lost) == ["the file name points outside the image folder"] * 2 + ["the record has no file name"]
 
 

@@ -39,7 +39,7 @@ class Read:
 
     @property
     def reasons(self) -> list[tuple[str, int | None, str]]:
-        return [(one.kind, one.id, one.reason) for one in self.rejects]
+        return [(reject.kind, reject.id, reject.reason) for reject in self.rejects]
 
 
 def _read(source: CocoSource) -> Read:
@@ -73,7 +73,9 @@ def test_records_are_joined_by_image_and_labels_follow_the_category_ids(good) ->
     (record,) = read.records
     assert {**record.image, "origin": None} == {**IMAGE_ROW, "image_id": 7}
     assert [caption["text"] for caption in record.captions] == ["a kite"]
-    assert [(one["category"], one["box"], one["id"]) for one in record.objects] == [(38, [1, 2, 30, 20], 3)]
+    assert [(annotation["category"], annotation["box"], annotation["id"]) for annotation in record.objects] == [
+        (38, [1, 2, 30, 20], 3)
+    ]
     assert read.rejects == [] and read.data.totals == {"image": 1, "annotation": 1, "caption": 1}
 
 
@@ -102,7 +104,7 @@ def test_attributes_are_optional_and_ill_typed_or_unknown_ones_are_ignored(tmp_p
     captions = [{**CAPTION, "id": image["id"], "image_id": image["id"]} for image in images]
     source = write_coco(tmp_path, images, [*kites, {**KITE, "id": len(said)}], captions)
     records = _read(source).records
-    assert [one["colour"] for one in records[0].objects] == ["red"] + [None] * len(said)
+    assert [record["colour"] for record in records[0].objects] == ["red"] + [None] * len(said)
     assert [record.image["scene"] for record in records] == ["snow", None, None, None, None]
 
 
@@ -215,9 +217,9 @@ def test_one_file_for_both_options_is_read_where_it_holds_both(good, tmp_path, n
     for captions in (good.instances, link):
         read = _read(replace(good, captions=captions))
         assert read.data.totals == {"image": 1, "annotation": 1, "caption": 1} and not read.rejects
-        assert [one["text"] for one in read.records[0].captions] == ["a kite"]
+        assert [caption["text"] for caption in read.records[0].captions] == ["a kite"]
         assert read.records[0].objects == apart.records[0].objects or name != "in a list of their own"
-        assert [one["box"] for one in read.records[0].objects] == [[1, 2, 30, 20]]
+        assert [record["box"] for record in read.records[0].objects] == [[1, 2, 30, 20]]
 
 
 def test_every_record_of_one_file_for_both_is_accounted_for(good) -> None:
@@ -263,7 +265,7 @@ def test_a_data_set_without_usable_records_of_a_kind_is_refused_with_the_most_fr
 
 def test_the_most_frequent_reason_is_named_with_its_count(tmp_path, write_coco) -> None:
     wrong = [{"bbox": None}, {"area": "big"}, {"area": "huge"}]
-    source = write_coco(tmp_path, [IMAGE], [KITE | one for one in wrong], [CAPTION])
+    source = write_coco(tmp_path, [IMAGE], [KITE | record for record in wrong], [CAPTION])
     assert "none of the 3 objects can be used: 2 of them: area is text, not a number (for example area: 'big')" in (
         _refusal(source)
     )
@@ -272,7 +274,7 @@ def test_the_most_frequent_reason_is_named_with_its_count(tmp_path, write_coco) 
 def test_unknown_category(tmp_path, write_coco) -> None:
     objects = [{**KITE, "category_id": category} for category in (12, "kite", None, 44, "44")]
     read = _read(write_coco(tmp_path, [IMAGE], objects, [CAPTION]))
-    assert [one["category"] for one in read.records[0].objects] == [12, 44, 44], "the workers know the categories"
+    assert [record["category"] for record in read.records[0].objects] == [12, 44, 44], "the workers know the categories"
     assert read.reasons == [
         ("annotation", 3, "category_id is text, not a whole number"),
         ("annotation", 3, "category_id is missing"),
@@ -284,7 +286,7 @@ def test_numbers_as_text_join_with_numbers(tmp_path, write_coco) -> None:
     source = write_coco(tmp_path, [IMAGE], objects, [{**CAPTION, "image_id": "7.0"}])
     _edit(source.instances, categories=[{"id": "1", "name": "person"}, {"id": 38.0, "name": "kite"}])
     read = _read(source)
-    assert [one["crowd"] for one in read.records[0].objects] == [False, True]
+    assert [record["crowd"] for record in read.records[0].objects] == [False, True]
     assert len(read.records[0].captions) == 1 and read.data.categories == (1, 38) and not read.rejects
 
 
@@ -342,7 +344,7 @@ def test_real_coco(shared_coco, images, instances, captions, rows, objects) -> N
     assert sum(len(record.objects) for record in read.records) == objects
     texts = [caption["text"] for record in read.records for caption in record.captions]
     assert not any(text != text.strip() or "\n" in text for text in texts)
-    lost = Counter(one.kind for one in read.rejects)
+    lost = Counter(reject.kind for reject in read.rejects)
     there = {"image": rows, "annotation": objects, "caption": len(texts)}
     assert {kind: lost[kind] + n for kind, n in there.items()} == read.data.totals
 

@@ -24,7 +24,7 @@ from tests.tools.crashes import crashing, run_crashing
 
 
 def _images(folder: Path, name: str = "image") -> dict[int, Reject]:
-    return {one.image_id: one for one in read_rejects(folder / "rejected.jsonl") if one.kind == name}
+    return {reject.image_id: reject for reject in read_rejects(folder / "rejected.jsonl") if reject.kind == name}
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -57,7 +57,7 @@ def test_records_that_kill_workers_are_rejected_by_name_and_the_rest_is_prepared
     assert {one.reason for number, one in lost.items() if number != 11} == {"its conversion kills the worker"}
     assert (lost[3].detail, lost[12].detail, lost[8].detail) == ("SIGSEGV", "SIGKILL", "SIGABRT")
     assert lost[11].reason == "its conversion needs too much memory"
-    assert all(one.shard for one in lost.values())
+    assert all(reject.shard for reject in lost.values())
     manifest = load_manifest(tmp_path / "one")
     assert manifest["totals"] == {"image": 30, "annotation": 90, "caption": 60}
     assert sum(manifest["rows"].values()) == 25
@@ -97,8 +97,8 @@ def test_records_are_converted_one_by_one_in_a_separate_process(tmp_path, monkey
         monkeypatch.setenv(name, value)
     with Attempts(tmp_path, "x", "", "a") as attempts:
         found = convert_apart(records, how, attempts)
-    lost = [one for one in found.rejected if one.kind == "image"]
-    assert [(one.id, one.reason, one.detail) for one in lost] == [
+    lost = [reject for reject in found.rejected if reject.kind == "image"]
+    assert [(reject.id, reject.reason, reject.detail) for reject in lost] == [
         (2, "its conversion kills the worker", "SIGSEGV"),
         (3, "its conversion kills the worker", "SIGKILL"),
         (7, "its conversion needs too much memory", "over 8 GiB"),

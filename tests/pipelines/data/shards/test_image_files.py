@@ -38,7 +38,7 @@ def _rename(source: CocoSource, names: dict[int, str | None]) -> CocoSource:
 
 def _go(source: CocoSource, out: Path, config: Config) -> list[Reject]:
     prepare(source, out, config, lambda line: None, run_here)
-    return [one for one in read_rejects(out / "rejected.jsonl") if one.kind == "image"]
+    return [reject for reject in read_rejects(out / "rejected.jsonl") if reject.kind == "image"]
 
 
 def test_names_of_one_file_in_other_words_are_found(coco: CocoSource, tmp_path: Path, data_config: Config) -> None:
@@ -46,7 +46,7 @@ def test_names_of_one_file_in_other_words_are_found(coco: CocoSource, tmp_path: 
     os.link(coco.images / "000005.png", coco.images / "below" / "5.png")
     names = {1: "./000001.png", 2: ".//./000002.png", 3: "below/../000003.png", 5: "below//5.png", 6: "./below/./5.png"}
     lost = _go(_rename(coco, names), tmp_path / "out", data_config)
-    assert [(one.id, one.reason) for one in lost] == [(3, "the file name points outside the image folder")]
+    assert [(reject.id, reject.reason) for reject in lost] == [(3, "the file name points outside the image folder")]
 
 
 def test_files_below_linked_folders_and_hidden_ones_are_found(
@@ -153,10 +153,10 @@ def test_odd_names_and_files_are_rejects(
     source = write_coco(tmp_path / "coco", *scenes(60))
     expected = _odd_files(source.images)
     names = dict(enumerate(expected, 20))
-    lost = {one.id: one.reason for one in _go(_rename(source, names), tmp_path / "out", data_config)}
+    lost = {reject.id: reject.reason for reject in _go(_rename(source, names), tmp_path / "out", data_config)}
     assert lost == {number: expected[name] for number, name in names.items() if expected[name]}
     again = _go(source, tmp_path / "again", data_config)
-    assert {one.id: one.reason for one in again} == lost
+    assert {reject.id: reject.reason for reject in again} == lost
 
 
 def test_a_file_without_read_permission_is_a_reject(coco: CocoSource) -> None:
@@ -210,7 +210,7 @@ def test_names_in_a_bucket(s3: str, coco: CocoSource, tmp_path: Path, data_confi
     }
     bucket.write("images/below/a.png", b"x")
     source = replace(_rename(coco, names), images=bucket.child("images").uri)
-    lost = {one.id: one.reason for one in _go(source, tmp_path / "out", data_config)}
+    lost = {reject.id: reject.reason for reject in _go(source, tmp_path / "out", data_config)}
     assert set(lost) == {2, 3, 4, 5, 7, 8}
     bucket.write("images/000001.png", b"x")
     with pytest.raises(InputError, match="other images"):

@@ -52,10 +52,10 @@ def _rewrite(folder: Path, name: str, change) -> None:
     table = read_shard(folder / name)
     rows = change(table.to_pylist())
     manifest = json.loads((folder / MANIFEST).read_text())
-    shard = next(one for one in manifest["shards"] if one["name"] == name)
+    shard = next(file for file in manifest["shards"] if file["name"] == name)
     written = write_shard(folder, name, shard["split"], pa.Table.from_pylist(rows, schema=table.schema))
     shard |= {"bytes": written.bytes, "sha256": written.sha256}
-    shards = [Shard(**one) for one in [*manifest["shards"], *manifest["indices"]]]
+    shards = [Shard(**file) for file in [*manifest["shards"], *manifest["indices"]]]
     manifest["digest"] = dataset_digest(shards, manifest["domain"])
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
