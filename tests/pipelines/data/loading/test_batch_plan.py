@@ -148,7 +148,7 @@ def test_workers_together_take_the_places_of_one_in_windows_too() -> None:
     order, alone = ShardOrder(SIZES), BatchPlan(10, 3, 0, 9, groups=5, window=2)
     for step in range(9):
         parts = [replace(alone, rank=rank, world=3).places(step, 28, order) for rank in range(3)]
-        assert {group: there for part in parts for group, there in part.items()} == alone.places(step, 28, order)
+        assert {group: places for part in parts for group, places in part.items()} == alone.places(step, 28, order)
 
 
 def test_without_a_window_the_shards_do_not_matter() -> None:

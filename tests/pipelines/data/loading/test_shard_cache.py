@@ -130,14 +130,14 @@ def _bytes(folder: Path) -> int:
 def test_a_bucket_gives_the_samples_of_the_folder_with_a_cache_of_three_shards(
     uri, road, local, data_config, tmp_path
 ) -> None:
-    here = ShardReader(local, "train", ALL, data_config, 8)
+    local_reader = ShardReader(local, "train", ALL, data_config, 8)
     config = _with_cache(data_config, tmp_path, _room(local, 3.5))
-    there = ShardReader(uri, "train", ALL, config, 8)
+    remote = ShardReader(uri, "train", ALL, config, 8)
     shards = len(shards_of(load_manifest(local), "train"))
     assert shards >= 9
     epochs = 3
-    order = BatchPlan(6, 1, 0, epochs * len(here) // 6, groups=2, window=2)
-    for a, b in zip(loader(here, order), loader(there, order), strict=True):
+    order = BatchPlan(6, 1, 0, epochs * len(local_reader) // 6, groups=2, window=2)
+    for a, b in zip(loader(local_reader, order), loader(remote, order), strict=True):
         assert _equal(a, b)
         assert _bytes(tmp_path) <= config.compute.cache_gb * 1e9
     assert shards * (epochs - 1) <= road.gets <= shards * (epochs + 1)
@@ -192,9 +192,9 @@ def test_faults_of_a_bucket_are_one_line_without_secrets(uri, s3, local, data_co
     assert "hush" not in str(caught.value)
     reader = ShardReader(uri, "train", ALL, config, 8)
     first, second = (shard.name for shard in shards_of(load_manifest(local), "train")[:2])
-    there = Storage(s3).child("prepared")
-    there.delete(first)
-    there.write(second, (local / second).read_bytes()[:-1] + b"?")
+    bucket = Storage(s3).child("prepared")
+    bucket.delete(first)
+    bucket.write(second, (local / second).read_bytes()[:-1] + b"?")
     with pytest.raises(InputError, match=rf"{first} is missing"):
         reader.sample(0, 0, 0)
     with pytest.raises(InputError, match=rf"{second} is not what the manifest says"):

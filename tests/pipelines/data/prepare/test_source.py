@@ -320,10 +320,10 @@ def test_digests_do_not_depend_on_the_location(good, tmp_path) -> None:
     before = good.digests()
     assert sorted(before) == ["captions", "images", "instances"]
     moved = good.instances.parent.rename(tmp_path / "moved")
-    there = CocoSource(moved / "images", moved / "instances.json", moved / "captions.json")
-    assert there.digests() == before
+    moved_source = CocoSource(moved / "images", moved / "instances.json", moved / "captions.json")
+    assert moved_source.digests() == before
     (moved / "images" / "7.png").write_bytes(b"other")
-    assert there.digests()["images"] != before["images"]
+    assert moved_source.digests()["images"] != before["images"]
     with pytest.raises(InputError, match="no file"):
         good.digests()
 
@@ -345,8 +345,8 @@ def test_real_coco(shared_coco, images, instances, captions, rows, objects) -> N
     texts = [caption["text"] for record in read.records for caption in record.captions]
     assert not any(text != text.strip() or "\n" in text for text in texts)
     lost = Counter(reject.kind for reject in read.rejects)
-    there = {"image": rows, "annotation": objects, "caption": len(texts)}
-    assert {kind: lost[kind] + n for kind, n in there.items()} == read.data.totals
+    kept = {"image": rows, "annotation": objects, "caption": len(texts)}
+    assert {kind: lost[kind] + n for kind, n in kept.items()} == read.data.totals
 
 
 def test_shares_are_those_of_the_settings() -> None:

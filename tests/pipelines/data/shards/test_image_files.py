@@ -62,22 +62,22 @@ def test_files_below_linked_folders_and_hidden_ones_are_found(
 
 
 def test_a_change_of_size_is_noticed_at_any_location(coco: CocoSource, tmp_path: Path, data_config: Config) -> None:
-    there = tmp_path / "elsewhere"
-    there.mkdir()
-    (coco.images / "linked").symlink_to(there)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (coco.images / "linked").symlink_to(elsewhere)
     for number, name in ((1, "000001.png"), (2, ".2.png"), (3, "000003.png")):
-        (coco.images / f"{number:06d}.png").rename(there / name)
-    (coco.images / "000003.png").symlink_to(there / "000003.png")
+        (coco.images / f"{number:06d}.png").rename(elsewhere / name)
+    (coco.images / "000003.png").symlink_to(elsewhere / "000003.png")
     source = _rename(coco, {1: "./linked/000001.png", 2: "linked/.2.png"})
     out = tmp_path / "out"
     assert _go(source, out, data_config) == []
     assert _go(source, out, data_config) == [], "nothing has changed"
     for name in ("000001.png", ".2.png", "000003.png"):
-        whole = (there / name).read_bytes()
-        (there / name).write_bytes(whole + b"x")
+        whole = (elsewhere / name).read_bytes()
+        (elsewhere / name).write_bytes(whole + b"x")
         with pytest.raises(InputError, match="other images"):
             _go(source, out, data_config)
-        (there / name).write_bytes(whole)
+        (elsewhere / name).write_bytes(whole)
     assert _go(source, out, data_config) == []
 
 

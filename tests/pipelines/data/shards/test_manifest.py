@@ -122,12 +122,12 @@ def precious(tmp_path: Path) -> Path:
 
 
 def _upload(prepared: Path, s3: str, change: Change) -> str:
-    there = Storage(s3).child("prepared")
+    bucket = Storage(s3).child("prepared")
     manifest = json.loads((prepared / MANIFEST).read_text())
     change(manifest)
     Storage(s3).upload(prepared, "prepared", last=MANIFEST)
-    there.write(MANIFEST, json.dumps(manifest))
-    return there.uri
+    bucket.write(MANIFEST, json.dumps(manifest))
+    return bucket.uri
 
 
 @pytest.mark.parametrize("part", ["sha256", "name", "digest", "domain"])
