@@ -212,12 +212,14 @@ FAULTS: dict[str, Fault] = {
     "1 x 1 image": Fault(lambda case: _resize_first(case, 1, 1), rejected={"annotation": 2}),
     "12,000 x 9,000 image": Fault(lambda case: _resize_first(case, 12000, 9000)),
     "decompression bomb": Fault(lambda case: case.picture(bomb()), words="far too large", rejected=_LOST),
-    "image id twice": Fault(lambda case: case.edit("instances", _twice), words="came before", rejected={"image": 1}),
+    "image id twice": Fault(
+        lambda case: case.edit("instances", _twice), words="an earlier image record has", rejected={"image": 1}
+    ),
     "annotation for no image": Fault(
-        lambda case: case.object(image_id=999), words="the instances JSON lacks", rejected={"annotation": 1}
+        lambda case: case.object(image_id=999), words="not in the instances JSON", rejected={"annotation": 1}
     ),
     "unknown category": Fault(
-        lambda case: case.object(category_id=12), words="of a category that the JSON lacks", rejected={"annotation": 1}
+        lambda case: case.object(category_id=12), words="its category is not in the JSON", rejected={"annotation": 1}
     ),
     "NaN in a box": Fault(
         lambda case: case.object(bbox=[float("nan"), 1, 2, 3]),
@@ -240,7 +242,7 @@ FAULTS: dict[str, Fault] = {
         lambda case: _each(case, "instances", "images", id="one"), 2, "24 of them: id is text, not a whole number"
     ),
     "every category unknown": Fault(
-        lambda case: _each(case, "instances", "annotations", category_id=12), 2, "of a category that the JSON lacks"
+        lambda case: _each(case, "instances", "annotations", category_id=12), 2, "its category is not in the JSON"
     ),
     "every box outside": Fault(
         lambda case: _each(case, "instances", "annotations", bbox=[500, 500, 9, 9]), 2, "48 of them: its box is empty"

@@ -1,8 +1,8 @@
-"""The plan of a run: which sample stands at which place, worked out place by place, with nothing kept in memory.
+"""The plan of a run: which sample is at which place, computed place by place, without a list in memory.
 
 Place p of a run lies in epoch p // length. The order of an epoch is a keyed permutation: a Feistel network over the
-next power of two, walked along its cycle until it is back inside (Black and Rogaway 2002, "Ciphers with Arbitrary
-Finite Domains"). So a run resumes anywhere at once, and the plan of a billion rows costs no more than that of ten.
+next power of two, followed along its cycle until it is back inside (Black and Rogaway 2002, "Ciphers with Arbitrary
+Finite Domains"). So a run resumes anywhere at once, and a plan needs no more memory for a billion rows than for ten.
 """
 
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ _ROUNDS = 6
 def epoch_order(seed: int, epoch: int, length: int, places: np.ndarray, stream: tuple[int, ...] = ()) -> np.ndarray:
     """int64 [n]: the samples at `places` (int64 [n], 0 to length - 1) of an epoch's order; all places: all samples.
 
-    stream: numbers that distinguish further orders of the same epoch; the last is not 0
+    stream: numbers that select another order of the same epoch; the last is not 0
     """
-    # A tag keeps this stream apart from the samples' own (seed, epoch, image id).
+    # The tag separates this stream from the samples' own (seed, epoch, image id).
     keys = np.random.SeedSequence((seed, epoch, length, 0x0BDE, *stream)).generate_state(_ROUNDS, np.uint64)
     bits = max(2, (length - 1).bit_length())
-    found = _encipher(places.astype(np.uint64), keys, bits)
-    while (outside := found >= length).any():
-        found[outside] = _encipher(found[outside], keys, bits)
-    return found.astype(np.int64)
+    order = _encipher(places.astype(np.uint64), keys, bits)
+    while (outside := order >= length).any():
+        order[outside] = _encipher(order[outside], keys, bits)
+    return order.astype(np.int64)
 
 
 def _encipher(values: np.ndarray, keys: np.ndarray, bits: int) -> np.ndarray:
@@ -34,7 +34,7 @@ def _encipher(values: np.ndarray, keys: np.ndarray, bits: int) -> np.ndarray:
     low, high = bits // 2, bits - bits // 2
     left, right = values >> np.uint64(low), values & np.uint64((1 << low) - 1)
     for key in keys:
-        # The halves differ by at most one bit and take turns: after an even number of rounds each is where it was.
+        # The halves differ by at most one bit and are swapped: after an even number of rounds each has its own size.
         left, right = right, left ^ (_mix(right ^ key) & np.uint64((1 << high) - 1))
         low, high = high, low
     joined: np.ndarray = (left << np.uint64(low)) | right
@@ -50,41 +50,41 @@ def _mix(values: np.ndarray) -> np.ndarray:
 
 
 class ShardOrder:
-    """The order of an epoch that goes through the shards a window at a time, for data that are fetched when needed.
+    """The order of an epoch that reads the shards a window at a time, for data that are fetched when needed.
 
-    The shards are permuted, cut into windows of this length, and the samples of a window are permuted among themselves.
-    As without windows, an order is a function of (seed, epoch) alone, and any place of it can be asked for.
+    The shards are permuted and divided into windows; the samples of each window are permuted.
+    As without windows, an order depends only on (seed, epoch), and each place is computed by itself.
     """
 
     def __init__(self, sizes: np.ndarray) -> None:
         """`sizes`: int64 [S], samples of each shard; samples are numbered through all shards."""
         self.sizes = sizes
         self._first = np.cumsum(sizes) - sizes
-        # Two epochs meet in a step; the plan of one has as many numbers as there are shards.
+        # A step may contain two epochs; the plan of one has a number per shard.
         self._plan = lru_cache(4)(self._make_plan)
 
     def places(self, seed: int, epoch: int, window: int, places: np.ndarray) -> np.ndarray:
         """int64 [n]: the samples at `places` (int64 [n]) of the epoch's order in windows of `window` shards."""
         shards, starts = self._plan(seed, epoch)
-        # starts[k]: the place at which the k-th shard would begin were its window not shuffled.
+        # starts[k]: the place at which the k-th shard would begin if its window were not shuffled.
         bounds = starts[np.minimum(np.arange(0, len(shards) + window, window), len(shards))]
         windows = np.searchsorted(bounds, places, side="right") - 1
-        found = np.empty(len(places), np.int64)
+        samples = np.empty(len(places), np.int64)
         for number in np.unique(windows).tolist():
             inside, first, end = windows == number, bounds[number], bounds[number + 1]
             shuffled = first + epoch_order(seed, epoch, int(end - first), places[inside] - first, (2, number + 1))
             at = np.searchsorted(starts, shuffled, side="right") - 1
-            found[inside] = self._first[shards[at]] + shuffled - starts[at]
-        return found
+            samples[inside] = self._first[shards[at]] + shuffled - starts[at]
+        return samples
 
     def _make_plan(self, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The shards in their order int64 [S], and how many samples come before each, and in all, int64 [S + 1]."""
+        """The shards in their order int64 [S]; the number of samples before each, and the total, int64 [S + 1]."""
         shards = epoch_order(seed, epoch, len(self.sizes), np.arange(len(self.sizes)), (1,))
         return shards, np.concatenate([[0], np.cumsum(self.sizes[shards])])
 
 
 def epoch_position(step: int, batch_size: int, length: int) -> tuple[int, int]:
-    """(epoch, place in its order) of the first sample of a step: where a run that did `step` steps goes on."""
+    """(epoch, place in its order) of the first sample of a step, at which a run of `step` steps resumes."""
     return divmod(step * batch_size, length)
 
 
@@ -93,13 +93,13 @@ class BatchPlan:
     """Steps `start` to `stop` - 1 of an endless run over the data, as worker `rank` of `world` sees them.
 
     Step k takes places k * batch_size to (k + 1) * batch_size - 1 of all epochs' orders, one after the other; no
-    sample is dropped. Its batch is cut into `groups` groups of neighbours, and each worker has a contiguous run of
-    whole groups: what a group holds does not depend on the number of workers.
+    sample is dropped. Its batch is divided into `groups` groups of neighbours, and each worker has a contiguous range
+    of whole groups: the content of a group does not depend on the number of workers.
 
     window: shards whose samples are shuffled together; None: all samples
 
     Raises:
-        InputError: batch_size is no multiple of groups, or there are more workers than groups.
+        InputError: batch_size is not a multiple of groups, or there are more workers than groups.
     """
 
     batch_size: int
@@ -116,8 +116,8 @@ class BatchPlan:
             raise InputError(f"training: {self.groups} groups do not divide a batch of {self.batch_size} samples")
         if self.world > self.groups:
             raise InputError(
-                f"training: {self.world} workers, but a batch has {self.groups} group(s) and none is divided: "
-                f"fewer workers, or a training.group of at most {self.batch_size // self.world}"
+                f"training: {self.world} workers, but a batch has {self.groups} group(s), which are not divided: use "
+                f"fewer workers, or training.group of at most {self.batch_size // self.world}"
             )
 
     @property
@@ -133,11 +133,11 @@ class BatchPlan:
         size, own = self.batch_size // self.groups, self.own_groups
         first = step * self.batch_size
         epochs, places = np.divmod(np.arange(first + own.start * size, first + own.stop * size), length)
-        found: list[tuple[int, int]] = []
+        samples: list[tuple[int, int]] = []
         for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
             order = self._order(epoch, length, places[epochs == epoch], shards)
-            found += [(epoch, index) for index in order.tolist()]
-        return {group: found[at * size : (at + 1) * size] for at, group in enumerate(own)}
+            samples += [(epoch, index) for index in order.tolist()]
+        return {group: samples[at * size : (at + 1) * size] for at, group in enumerate(own)}
 
     def _order(self, epoch: int, length: int, places: np.ndarray, shards: ShardOrder | None) -> np.ndarray:
         if self.window is None:

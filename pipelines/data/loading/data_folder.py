@@ -1,6 +1,6 @@
-"""Prepared data, wherever they lie: a folder is read where it is, a URI by way of the node's cache.
+"""Prepared data at any location: a local folder is read in place, a URI through the node's cache.
 
-Whoever reads them asks for files by name and never knows the difference.
+Readers ask for files by name and do not see the difference.
 """
 
 from collections.abc import Callable
@@ -11,20 +11,20 @@ from typing import Any, TypeVar
 from objgan.config import Config
 from objgan.errors import InputError
 from objgan.files import folder_aside, sha256
-from objgan.json_input import LIMITS
 from objgan.sections import ComputeConfig
 from pipelines.data.loading.shard_cache import ShardCache, Wanted
-from pipelines.data.shards.format import Shard, check_manifest, index_name, load_manifest, shards_of
+from pipelines.data.shards.format import Shard, index_name, load_manifest, shards_of
 from pipelines.data.shards.manifest import MANIFEST
+from pipelines.data.shards.remote import read_manifest
 from pipelines.storage.file_lock import waiting
 from pipelines.storage.storage import Storage
 
 Result = TypeVar("Result")
 
 REMOTE_WINDOW = 64
-"""Shards whose samples are shuffled together where the data are remote and `training.window` says nothing."""
+"""Shards whose samples are shuffled together if the data are remote and `training.window` is not set."""
 _MOST_DOMAIN = 4 << 30
-"""Bytes of one file of the domain: the vectors of a million words are about one GiB."""
+"""Bytes of one domain file: the vectors of a million words have about one GiB."""
 
 _ADVICE = {
     "image": "prepare with --images",
@@ -35,7 +35,7 @@ _NEEDS = {"image": "pixels", "masks": "masks", "attributes": "attributes"}
 
 
 def is_remote(location: Path | str) -> bool:
-    """Whether it is a URI of another machine's files."""
+    """Whether it is a URI of remote files."""
     return isinstance(location, str) and "://" in location and not location.startswith("file:")
 
 
@@ -50,7 +50,7 @@ class DataFolder:
         """Open it.
 
         Raises:
-            InputError: not a prepared folder, or a file is missing or cut short.
+            InputError: it is not a prepared folder, or a file is missing or cut short.
         """
         self.location = self._folder = folder
         self.manifest = load_manifest(folder)
@@ -59,15 +59,15 @@ class DataFolder:
         return str(self._folder)
 
     def name(self, shard: Shard) -> str:
-        """The shard's place, for people."""
+        """The shard's location, for messages."""
         return f"{self}/{shard.name}"
 
     def read(self, shard: Shard, read: Callable[[Path], Result]) -> Result:
-        """What `read` makes of a shard's or an index's local path."""
+        """The result of `read` for the local path of a shard or an index."""
         return read(self._folder / shard.name)
 
     def most_open(self, asked: int) -> int:
-        """How many of `asked` shards a reader may keep open."""
+        """The number of shards, at most `asked`, that a reader may keep open."""
         return asked
 
     def domain(self) -> Path:
@@ -75,7 +75,7 @@ class DataFolder:
         return self._folder / "domain"
 
     def check_room(self, window: int | None) -> None:
-        """Check that this many shards can be open at a time.
+        """Check that the shards of a window can be local at the same time.
 
         Raises:
             InputError: they cannot.
@@ -87,10 +87,10 @@ class DataFolder:
 
     def index(self, split: str) -> Shard:
         """The file of a split's index."""
-        return next(Shard(**one) for one in self.manifest["indices"] if one["name"] == index_name(split))
+        return next(Shard(**file) for file in self.manifest["indices"] if file["name"] == index_name(split))
 
     def check_columns(self, columns: frozenset[str], config: Config) -> None:
-        """See that a stage can be trained on them.
+        """Check that a stage can be trained on the data.
 
         Raises:
             InputError: a column is missing, or they were not prepared for training.
@@ -102,45 +102,40 @@ class DataFolder:
             if not manifest["columns"].get(name, False):
                 needed, advice = _NEEDS.get(name, name), _ADVICE.get(name, "prepare again")
                 raise InputError(f"data: this stage needs {needed}, {self} has none: {advice}")
-        there, asked = manifest["settings"]["image_size"], config.data.image_size
-        if "image" in columns and there < asked:
-            raise InputError(f"data: {self} holds pictures of {there} pixels, data.image_size asks for {asked}")
+        stored, wanted = manifest["settings"]["image_size"], config.data.image_size
+        if "image" in columns and stored < wanted:
+            raise InputError(f"data: {self} has images of {stored} pixels, data.image_size is {wanted}")
 
 
 class RemoteFolder(DataFolder):
-    """A prepared folder elsewhere: manifest and domain are fetched first, shards when their turn comes."""
+    """A remote prepared folder: manifest and domain are fetched first, shards when they are needed."""
 
     def __init__(self, storage: Storage, cache: ShardCache) -> None:
         """Open it.
 
         Raises:
-            InputError: not a prepared folder.
+            InputError: it is not a prepared folder.
         """
-        self.location, self._storage, self._cache = storage.uri, storage, cache
-        manifest = storage.json(MANIFEST, LIMITS)
-        if manifest is None:
-            raise InputError(
-                f"data: {storage} is not a prepared folder (it has no {MANIFEST}); upload what prepare wrote"
-            )
-        self.manifest = check_manifest(manifest, str(storage))
+        self._storage, self._cache = storage, cache
+        self.manifest = read_manifest(storage)
 
     def __str__(self) -> str:
         return str(self._storage)
 
     def read(self, shard: Shard, read: Callable[[Path], Result]) -> Result:
-        """What `read` makes of a shard's or an index's copy in the cache."""
+        """The result of `read` for the copy of a shard or an index in the cache."""
         fetch = partial(self._storage.fetch, shard.name, most=shard.bytes)
         try:
             return self._cache.open(Wanted(shard.name, shard.sha256, shard.bytes, fetch), read)
         except FileNotFoundError:
-            raise InputError(f"data: {self.name(shard)} is missing; upload what prepare wrote again") from None
+            raise InputError(f"data: {self.name(shard)} is missing; upload the output of prepare again") from None
 
     def most_open(self, asked: int) -> int:
-        """As many as the cache can hold: what is mapped keeps its room, even when it is removed."""
+        """As many as fit into the cache: a mapped file keeps its space even after it is removed."""
         return max(1, min(asked, self._cache.limit // self._largest()))
 
     def check_room(self, window: int | None) -> None:
-        """See that the shards of a window fit into the cache: otherwise each would be fetched again and again.
+        """Check that the shards of a window fit into the cache: otherwise each would be fetched repeatedly.
 
         Raises:
             InputError: they do not.
@@ -153,7 +148,7 @@ class RemoteFolder(DataFolder):
             )
 
     def domain(self) -> Path:
-        """A copy beside the cache, checked against the manifest."""
+        """A copy next to the cache, checked against the manifest."""
         digest = self.manifest["digest"]
         place = self._cache.domains / digest
         with waiting(self._cache.locks / f"domain-{digest}"):
@@ -172,7 +167,7 @@ class RemoteFolder(DataFolder):
             with path.open("wb") as file:
                 self._storage.fetch(f"domain/{name}", file, _MOST_DOMAIN)
         except FileNotFoundError:
-            raise InputError(f"data: {self}/domain/{name} is missing; upload what prepare wrote again") from None
+            raise InputError(f"data: {self}/domain/{name} is missing; upload the output of prepare again") from None
         if path.stat().st_size > _MOST_DOMAIN:
             raise InputError(f"data: {self}/domain/{name} has more than {_MOST_DOMAIN >> 30} GiB; upload it again")
 
@@ -190,7 +185,7 @@ def open_data(location: Path | str, compute: ComputeConfig) -> DataFolder:
     """Prepared data in a folder or at a URI.
 
     Raises:
-        InputError: there are none.
+        InputError: there are no prepared data.
     """
     if not is_remote(location):
         place = Storage(location).local if isinstance(location, str) else location

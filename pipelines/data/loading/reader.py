@@ -1,6 +1,6 @@
-"""The training reader: memory-mapped shards, a plan of every epoch, and batches that depend on their number alone.
+"""The training reader: memory-mapped shards, a plan of every epoch, and batches that depend only on their number.
 
-What a sample is, is a function of (seed, epoch, image id); which samples a batch holds, of (seed, number of the step).
+A sample is a function of (seed, epoch, image id); the samples of a batch are a function of (seed, step number).
 So a run resumes exactly at any step, on any number of workers. No Ray here.
 """
 
@@ -35,7 +35,7 @@ from pipelines.data.shards.pixels import decode
 
 Columns = dict[str, pa.Array]
 OPEN_SHARDS = 128
-"""Shards of a split that a reader keeps open, those it used last: its memory does not grow with their number."""
+"""Most recently used shards that a reader keeps open: its memory does not grow with the number of shards."""
 
 
 class ShardReader:
@@ -52,11 +52,10 @@ class ShardReader:
     ) -> None:
         """`data`: a prepared folder, its path or its URI. `columns`: of "image", "boxes", "masks", "attributes".
 
-        Of longer captions, `max_words` words stay, in order. `stated_captions`: the share of samples whose caption is
-        replaced by one made from the layout.
+        Of longer captions, `max_words` words are kept, in order.
 
-        Rows without a caption of known words, or with an object without a mask where masks are asked for, are left
-        out, and counted in `left_out`.
+        Rows without a caption of known words are left out and counted in `left_out`; so are rows with an object
+        without a mask, if masks are asked for.
 
         Raises:
             InputError: not a prepared folder, a column that it lacks, too small pictures, or no row left.
@@ -100,11 +99,11 @@ class ShardReader:
         return ShardOrder(np.array(usable, np.int64))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Loader processes open the shards themselves instead of being sent their content.
+        # Loader processes open the shards themselves instead of receiving their content.
         return ShardReader, self._arguments
 
     def sample(self, index: int, seed: int, epoch: int, flip: bool = False) -> Sample:
-        """Sample `index` as this epoch sees it. `flip`: mirror it half of the time, unless its caption names a side."""
+        """Sample `index` as in this epoch. flip: mirror it with probability 1/2, unless its caption names a side."""
         row = self._rows[index]
         number, mirrored, words = self._draw(row, seed, epoch)
         sample = self._sample(row, words, mirrored and flip and not self._index.is_sided(row, number))
@@ -124,8 +123,8 @@ class ShardReader:
     def evaluation_sample(self, index: int, seed: int, number: int = 0) -> Sample:
         """Sample `index` with a fixed caption, never mirrored.
 
-        `number` 0: the caption of epoch 0. 1, 2, ...: those that follow it, in a circle, so that `caption_count`
-        numbers in a row are all of them.
+        `number` 0: the caption of epoch 0. 1, 2, ...: the next ones, cyclically, so that `caption_count` consecutive
+        numbers give all captions.
         """
         row = self._rows[index]
         _, _, words = self._draw(row, seed, 0, number)
@@ -139,7 +138,7 @@ class ShardReader:
         return str(table["captions"][at][self._index.place(row, number)].as_py())
 
     def _draw(self, row: int, seed: int, epoch: int, further: int = 0) -> tuple[int, bool, np.ndarray]:
-        """Number of the caption (`further` after the drawn one), whether a mirrored picture is due, int64 [n] words."""
+        """Number of the caption (`further` after the drawn one), whether to mirror, int64 [n] words."""
         generator = np.random.default_rng((seed, epoch, self._index.image_id(row) % 2**64))
         count = self._index.count(row)
         number = (int(generator.integers(count)) + further) % count
@@ -154,7 +153,7 @@ class ShardReader:
             return self._read(row, words, mirrored)
         except InputError:
             raise
-        except (OSError, ValueError, SyntaxError) as error:  # what Pillow, pycocotools and Arrow raise on broken bytes
+        except (OSError, ValueError, SyntaxError) as error:  # raised by Pillow, pycocotools and Arrow on broken bytes
             raise InputError(
                 f"data: image {self._index.image_id(row)} of split {self.split} in {self._data} is damaged "
                 f"({' '.join(str(error).split())}); prepare the data again"
@@ -181,7 +180,7 @@ class ShardReader:
         return np.array(colours, np.int64), scene_index(table["scene"][at].as_py())
 
     def _objects(self, table: Columns, at: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """labels int64 [r], boxes float32 [r, 4], masks uint8 [r, M, M] or None: no crowds, largest first."""
+        """labels int64 [r], boxes float32 [r, 4], masks uint8 [r, M, M] or None: without crowds, largest first."""
         kept = self._kept(table["crowds"][at].as_py())
         labels = np.array(table["labels"][at].as_py(), np.int64)[kept]
         boxes = np.array(table["boxes"][at].as_py(), np.float32).reshape(-1, 4)[kept]
@@ -202,7 +201,7 @@ class ShardReader:
         return usable
 
     def _count_left_out(self) -> None:
-        """Only where there are any does it look at all rows."""
+        """Reads all rows only if any are left out."""
         left = len(self._index) - len(self._rows)
         if left:
             wordless = int(np.count_nonzero(~self._index.has_caption(slice(0, len(self._index)))))
@@ -221,28 +220,28 @@ class ShardReader:
                 f"shard: {self._data.name(shard)} has {len(table)} rows, {MANIFEST} says {shard.rows}; prepare the "
                 f"data again"
             )
-        # A table looks a column up by name every time, which takes as long as the value itself.
+        # A table looks up a column by name each time, which takes as long as reading the value.
         return {name: table[name].chunk(0) for name in table.column_names}
 
 
 def read_parts(reader: ShardReader, order: BatchPlan, step: int) -> list[Part]:
     """This worker's groups of one step's batch."""
     places = order.places(step, len(reader), None if order.window is None else reader.shard_order)
-    return [Part(group, _read_batch(reader, order.seed, there)) for group, there in places.items()]
+    return [Part(group, _read_batch(reader, order.seed, samples)) for group, samples in places.items()]
 
 
 def _read_batch(reader: ShardReader, seed: int, places: list[tuple[int, int]]) -> Batch:
     samples = []
     for epoch, index in places:
-        time.sleep(0)  # where a thread reads ahead, the step that is computed gets Python's lock after every sample
+        time.sleep(0)  # releases the GIL after every sample, if a thread reads ahead of the current step
         samples.append(reader.sample(index, seed, epoch, reader.flips))
     return collate(samples, reader.max_words, reader.config.data.max_objects)
 
 
 def loader(reader: ShardReader, order: BatchPlan) -> Iterator[list[Part]]:
-    """This worker's parts of each of the steps `order.start` to `order.stop` - 1, in locked pages where there is a GPU.
+    """This worker's parts of each of the steps `order.start` to `order.stop` - 1, in pinned memory if there is a GPU.
 
-    `compute.loader_processes` processes make them ahead; 0: a thread of this one does.
+    `compute.loader_processes` processes make them in advance; 0: a thread of this process.
     """
     compute = reader.config.compute
     pin = compute.device != "cpu" and torch.cuda.is_available()
@@ -254,28 +253,28 @@ def loader(reader: ShardReader, order: BatchPlan) -> Iterator[list[Part]]:
             batch_size=None,
             num_workers=compute.loader_processes,
             pin_memory=pin,
-            # A forked copy of a process that runs Ray's and CUDA's threads may hang.
+            # A fork of a process with Ray's and CUDA's threads may hang.
             multiprocessing_context="spawn",
         )
     )
 
 
 def _read_ahead(reader: ShardReader, order: BatchPlan, pin: bool) -> Iterator[list[Part]]:
-    """While a step is computed, a thread reads the next one: decoders and the step's operators leave Python's lock."""
+    """A thread reads the next step during the current one: decoders and the step's operators release the GIL."""
 
     def make(step: int) -> list[Part]:
         parts = read_parts(reader, order, step)
         return [Part(group, batch.pin_memory()) for group, batch in parts] if pin else parts
 
     with ThreadPoolExecutor(1, "reader") as thread:
-        coming: Future[list[Part]] | None = None
+        pending: Future[list[Part]] | None = None
         for step in range(order.start, order.stop):
             following = thread.submit(make, step)
-            if coming is not None:
-                yield coming.result()
-            coming = following
-        if coming is not None:
-            yield coming.result()
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()
 
 
 class _Steps(Dataset[list[Part]]):
@@ -306,6 +305,6 @@ def evaluation_batch(reader: ShardReader, number: int, batch_size: int, seed: in
 
 
 def evaluation_batches(reader: ShardReader, batch_size: int, seed: int, limit: int) -> Iterator[Batch]:
-    """All of them; the last one may be smaller."""
+    """All evaluation batches; the last one may be smaller."""
     number = -(-min(limit, len(reader)) // batch_size)
     return (evaluation_batch(reader, index, batch_size, seed, limit) for index in range(number))

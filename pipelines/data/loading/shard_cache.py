@@ -1,11 +1,11 @@
-"""A bounded folder of fetched files, shared by all processes of a machine; no file in it is believed unseen.
+"""A bounded folder of fetched files, shared by all processes of a machine; every file is checked before use.
 
-Files are named by the sha256 of what they hold, which is checked whenever one is opened. A process that fetches, opens
-or removes a file holds its lock, so two processes never fetch the same one; the kernel releases a lock when its holder
-dies. Those used longest ago make room for others. A file that is still mapped when it is removed stays readable there.
+Files are named by the sha256 of their content, which is checked each time a file is opened. A process that fetches,
+opens or removes a file holds its lock, so two processes never fetch the same file; the kernel releases a lock when its
+holder dies. The least recently used files are removed first. A removed file stays readable where it is mapped.
 
-Nothing outside of the folder is opened, written or removed, whatever a manifest says and whatever links lie in the
-folder; nor is a file in it that the cache did not make.
+Nothing outside the folder is opened, written or removed, for any manifest and any links in the folder; nor is a file
+in it that the cache did not make.
 """
 
 import contextlib
@@ -26,19 +26,19 @@ from pipelines.storage.file_lock import open_lock
 
 Result = TypeVar("Result")
 
-_Bytes = bytes  # `Wanted` has a field of that name
+_Bytes = bytes  # `Wanted` has a field `bytes`
 _FETCHES = 3
-"""Times that a file is fetched before what the storage holds counts as damaged."""
+"""Number of fetches after which a file in the storage counts as damaged."""
 _OURS = re.compile(rf"\.?({SHA256.pattern})\.({'|'.join(FORMATS)})(\.[a-z0-9_]+)?")
 """A file of the cache, or one that is being fetched."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file: its name in the storage, what it should be, and what writes it, from the beginning, into an open file.
+    """A file: its name in the storage, its expected content, and a function that writes it into an open file.
 
     Raises:
-        InputError: no name, sum or size that a file of prepared data can have.
+        InputError: a file of prepared data cannot have this name, sha256 or size.
     """
 
     name: str
@@ -49,8 +49,8 @@ class Wanted:
     def __post_init__(self) -> None:
         if not is_sha256(self.sha256) or not 0 < self.bytes <= MOST_BYTES or Path(self.name).suffix[1:] not in FORMATS:
             raise InputError(
-                f"data: {shown(self.name)} of {shown(self.bytes)} bytes with sha256 {shown(self.sha256)} is no shard; "
-                f"prepare the data again"
+                f"data: {shown(self.name)} of {shown(self.bytes)} bytes with sha256 {shown(self.sha256)} is not a "
+                "shard; prepare the data again"
             )
 
     @property
@@ -60,7 +60,7 @@ class Wanted:
 
 
 class ShardCache:
-    """At most `limit` bytes in `folder`, but for a file more for every process that is just fetching one.
+    """At most `limit` bytes in `folder`, plus one file for every process that is fetching.
 
     Raises:
         InputError: the folder cannot be written.
@@ -78,10 +78,10 @@ class ShardCache:
             raise InputError(f"compute.cache: cannot write to {folder} ({reason}): set another one") from None
 
     def open(self, wanted: Wanted, read: Callable[[Path], Result]) -> Result:
-        """What `read` makes of the file, fetched first unless it is there and whole.
+        """The result of `read` for the file, which is fetched first unless an intact copy exists.
 
         Raises:
-            InputError: larger than the cache, or not in the storage as it should be.
+            InputError: the file is larger than the cache, or damaged in the storage.
         """
         path = self.folder / wanted.file
         with self._locked(wanted.sha256):
@@ -101,7 +101,7 @@ class ShardCache:
             with self._locked("room"):
                 self._make_room(wanted.bytes)
                 file = stack.enter_context(file_aside(path))
-                # The space counts as taken from now on, also for other processes.
+                # From now on the space counts as used for other processes.
                 file.truncate(wanted.bytes)
             for _ in range(_FETCHES):
                 wanted.fetch(file)
@@ -113,19 +113,19 @@ class ShardCache:
             )
 
     def _make_room(self, size: int) -> None:
-        """Remove what was used longest ago until `size` more bytes fit in; what others are just using stays."""
-        files = sorted(self._files(), key=lambda found: found[1].st_mtime_ns)
+        """Remove the least recently used files until `size` more bytes fit; files in use stay."""
+        files = sorted(self._files(), key=lambda file: file[1].st_mtime_ns)
         total = sum(status.st_size for _, status in files) + size
         for path, status in files:
             if total <= self.limit:
                 return
-            with self._locked(path.name.lstrip(".").partition(".")[0], wait=False) as held:  # its sum
+            with self._locked(path.name.lstrip(".").partition(".")[0], wait=False) as held:  # its sha256
                 if held:
                     path.unlink(missing_ok=True)
                     total -= status.st_size
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """The files of the cache, also those that a killed process left half-fetched. Others are not ours to remove."""
+        """The files of the cache, including those that a killed process left incomplete. Other files are ignored."""
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
@@ -134,7 +134,7 @@ class ShardCache:
 
     @contextlib.contextmanager
     def _locked(self, name: str, wait: bool = True) -> Iterator[bool]:
-        """Hold the lock of a name; without `wait`, say whether it could be had."""
+        """Hold the lock of a name. Yields whether it was acquired, which may fail only without `wait`."""
         with open_lock(self.locks / name) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -145,7 +145,7 @@ class ShardCache:
 
 
 def _own_folder(path: Path) -> Path:
-    """A folder of the cache, made where it is not there.
+    """A folder of the cache, created if it is missing.
 
     Raises:
         OSError: it cannot be made, or a link or a file is in its place.

@@ -1,4 +1,4 @@
-"""Records of COCO JSON, one by one, checked: what is usable becomes a row, what is not says why."""
+"""Checks records of COCO JSON one by one: usable ones become rows, the others raise `Unusable`."""
 
 import json
 import re
@@ -10,7 +10,8 @@ import pyarrow as pa
 from objgan.attributes import COLOURS, SCENES
 from objgan.errors import shown
 from objgan.vocabulary import LONGEST_CAPTION, normalise
-from pipelines.data.prepare.record_values import Unusable, kind_of, number
+from pipelines.data.prepare.record_values import kind_of, number
+from pipelines.data.shards.rejected import Unusable
 
 Record = dict[str, Any]
 Row = dict[str, Any]
@@ -26,9 +27,9 @@ IMAGES = pa.schema(
         ("part", pa.int32()),
     ]
 )
-"""width, height: null where unknown. scene: an image's `scene`, which is not COCO's own; null where missing or not a
-name of `objgan.attributes`. origin: COCO's own part, such as "val2014", taken from the file's name or its address,
-or null. part: of the data set, from 0."""
+"""width, height: null where unknown. scene: an image's `scene`, which COCO does not have; null if missing or not a
+name of `objgan.attributes`. origin: COCO's own part, such as "val2014", as the file's name or its URL says, or
+null. part: of the data set, from 0."""
 
 OBJECTS = pa.schema(
     [
@@ -45,10 +46,10 @@ OBJECTS = pa.schema(
         ("colour", pa.string()),
     ]
 )
-"""id: -1 where the record has none. place: in the file. box: xywh, pixels. area: square pixels or null.
+"""id: -1 if the record has none. place: in the file. box: xywh, pixels. area: square pixels or null.
 The segmentation is in `polygons`, flat lists of x and y, or, run lengths, in `other` as JSON; both null without one.
-One that is neither is shown in `other`, and `flaw` says why. colour: an annotation's `attributes.colour`, which is not
-COCO's own, null as `scene`."""
+One that is neither is shown in `other`, and `flaw` says why. colour: an annotation's `attributes.colour`, which COCO
+does not have, null as `scene`."""
 
 CAPTIONS = pa.schema([("image_id", pa.int64()), ("id", pa.int64()), ("place", pa.int64()), ("text", pa.string())])
 
@@ -62,7 +63,7 @@ def image_row(image: Record) -> Row:
     """An image of schema `IMAGES`.
 
     Raises:
-        Unusable: it has no id, or a number that is none.
+        Unusable: it has no id, or a field is not a number.
     """
     image_id = _needed(image, "id")
     name, width, height = file_name_of(image), _optional(image, "width"), _optional(image, "height")
@@ -78,7 +79,7 @@ def image_row(image: Record) -> Row:
 
 
 def file_name_of(image: Record) -> str:
-    """The name of the file; empty where the record has none. Half of a pair of surrogates is in no file's name."""
+    """The name of the file; empty if the record has none. Half of a surrogate pair occurs in no file name."""
     name = image.get("file_name")
     return _HALF.sub("\ufffd", name) if isinstance(name, str) else ""
 
@@ -87,7 +88,7 @@ def object_row(annotation: Record, place: int) -> Row:
     """An annotation of schema `OBJECTS`.
 
     Raises:
-        Unusable: it names no image or no category, has no box of four numbers, or a number that is none.
+        Unusable: it names no image or no category, has no box of four numbers, or a field is not a number.
     """
     image_id, box = _needed(annotation, "image_id"), _box(annotation)
     area, attributes = annotation.get("area"), annotation.get("attributes")
@@ -109,7 +110,7 @@ def caption_row(annotation: Record, place: int) -> Row:
     """A caption of schema `CAPTIONS`, normalised.
 
     Raises:
-        Unusable: it names no image, says nothing, or has a number that is none.
+        Unusable: it names no image, has no text, or a field is not a number.
     """
     image_id, text = _needed(annotation, "image_id"), annotation.get("caption")
     if not isinstance(text, str):
@@ -123,39 +124,39 @@ def caption_row(annotation: Record, place: int) -> Row:
 
 
 def is_caption(annotation: Record) -> bool:
-    """Whether an annotation is meant as a caption, usable or not."""
+    """Whether an annotation is a caption, usable or not."""
     return "caption" in annotation
 
 
 def is_object(annotation: Record) -> bool:
-    """Whether an annotation is meant as an object, usable or not."""
+    """Whether an annotation is an object, usable or not."""
     return not {"bbox", "category_id", "segmentation"}.isdisjoint(annotation)
 
 
 def number_of(record: Record) -> int:
-    """The id; -1 where it has none.
+    """The id; -1 if it has none.
 
     Raises:
-        Unusable: it is no whole number.
+        Unusable: it is not a whole number.
     """
-    found = _optional(record, "id")
-    return -1 if found is None else found
+    value = _optional(record, "id")
+    return -1 if value is None else value
 
 
 def known_number(number: int) -> int | None:
-    """The id of a row; None where its record had none."""
+    """The id of a row; None if its record had none."""
     return None if number == -1 else int(number)
 
 
 def _needed(record: Record, field: str) -> int:
-    found = _optional(record, field)
-    if found is None:
+    value = _optional(record, field)
+    if value is None:
         raise Unusable(f"{field} is missing")
-    return found
+    return value
 
 
 def _optional(record: Record, field: str) -> int | None:
-    """A whole number; None where the record does not have it."""
+    """A whole number; None if the record does not have it."""
     value = record.get(field)
     return None if value is None else number(value, field, whole=True)
 
@@ -180,29 +181,29 @@ def _numbers(values: list[Any], field: str) -> list[float]:
 def _crowd(value: object) -> bool:
     if isinstance(value, bool):
         return value
-    found = 0 if value is None else number(value, "iscrowd")
-    if found not in (0, 1):
+    crowd = 0 if value is None else number(value, "iscrowd")
+    if crowd not in (0, 1):
         raise Unusable("iscrowd is neither 0 nor 1", f"iscrowd: {shown(value)}")
-    return found == 1
+    return crowd == 1
 
 
 def _segmentation(value: object) -> Row:
     """The columns `polygons`, `other` and `flaw`."""
-    found: Row = {"polygons": None, "other": None, "flaw": None}
+    columns: Row = {"polygons": None, "other": None, "flaw": None}
     if value is None or value == [] or value == {}:
-        return found
+        return columns
     try:
         if isinstance(value, list):
-            return found | {"polygons": _polygons(value)}
+            return columns | {"polygons": _polygons(value)}
         if isinstance(value, dict):
-            return found | {"other": json.dumps(_run_lengths(value))}
+            return columns | {"other": json.dumps(_run_lengths(value))}
         raise Unusable(f"segmentation is {kind_of(value)}, not polygons or run lengths")
     except Unusable as error:
-        return found | {"other": json.dumps(error.detail or shown(value)), "flaw": error.reason}
+        return columns | {"other": json.dumps(error.detail or shown(value)), "flaw": error.reason}
 
 
 def _polygons(value: list[Any]) -> list[list[float]]:
-    """Flat lists of x and y, whichever way the points are nested.
+    """Flat lists of x and y, for every nesting of the points.
 
     COCO's own [[x, y, x, y, ...], ...], one polygon of pairs [[x, y], [x, y], ...], several of them, or one flat list.
     """
@@ -214,34 +215,34 @@ def _polygons(value: list[Any]) -> list[list[float]]:
 
 
 def _coordinates(values: list[Any]) -> list[float]:
-    """A polygon's numbers, also where they are in pairs."""
+    """A polygon's numbers, also if they are in pairs."""
     if values and all(isinstance(pair, list) and len(pair) == 2 for pair in values):
         values = [side for pair in values for side in pair]
     kinds = set(map(type, values))
-    # Nearly all of the numbers that a data set has: they need no further look.
+    # The fast path for nearly all numbers of a data set.
     if kinds <= {float} or (kinds <= {float, int} and max(map(abs, values)) <= 2**53):
         return values
     return _numbers(values, "segmentation")
 
 
 def _run_lengths(value: Record) -> Record:
-    """`size` and `counts`, their numbers as such."""
-    found: Record = {}
+    """`size` and `counts`, as numbers."""
+    lengths: Record = {}
     for field in ("size", "counts"):
         part = value.get(field)
         if isinstance(part, list):
-            part = part if set(map(type, part)) <= {int} else [number(one, field, whole=True) for one in part]
+            part = part if set(map(type, part)) <= {int} else [number(length, field, whole=True) for length in part]
         elif field == "size" or not isinstance(part, str):
             raise Unusable(f"segmentation.{field} is {'missing' if part is None else kind_of(part)}", shown(value))
-        found[field] = part
-    return found
+        lengths[field] = part
+    return lengths
 
 
 def _name(value: object, names: Sequence[str]) -> str | None:
-    """The value where it is one of the names."""
+    """The value if it is one of the names."""
     return value if isinstance(value, str) and value in names else None
 
 
 def _origin(text: object) -> str | None:
-    found = _ORIGIN.search(text) if isinstance(text, str) else None
-    return found[1] if found else None
+    match = _ORIGIN.search(text) if isinstance(text, str) else None
+    return match[1] if match else None

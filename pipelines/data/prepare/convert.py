@@ -1,7 +1,7 @@
 """A block of input is the planned images of one shard; the worker that converts it writes the shard.
 
-No picture passes through the object store, and what a shard holds does not depend on how many workers there are. Beside
-the shard, the worker leaves a receipt: with it, a command that was killed finds out what is finished.
+No image passes through the object store, and the content of a shard does not depend on the number of workers. The
+worker also writes a receipt: from the receipts, a resumed command knows which shards are finished.
 """
 
 import contextlib
@@ -35,15 +35,15 @@ Runner = Callable[[list[pa.Table], dict[str, Any]], Iterator[str]]
 """Calls `write_block(block, **arguments)` for every block and yields the reports in the blocks' order."""
 
 _READERS = 8
-"""Images that a worker fetches at once from a remote storage."""
+"""Images that a worker fetches at the same time from remote storage."""
 _RETRIES = 2 * MOST_ATTEMPTS
-"""Of a task, by Ray: enough that `Attempts`, which names the shard, comes first, also where a task is counted that only
-waited for a worker that died."""
+"""Ray's retries of a task: enough that `Attempts`, which names the shard, gives up first, even if Ray counts tasks that
+only waited for a worker that died."""
 
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What became of a block: its shard, if any row came out; what did not; whether it was there already."""
+    """Result of a block: its shard, if it has any row; its rejects; kept: whether the shard existed already."""
 
     shard: Shard | None
     inputs: str
@@ -52,31 +52,31 @@ class ConversionReport:
 
 
 def run_on_ray(blocks: list[pa.Table], arguments: dict[str, Any]) -> Iterator[str]:
-    """One call of a Ray Data worker a block. Ray must be running.
+    """One call of a Ray Data worker per block. Ray must be running.
 
-    Workers that stay get the next block before they have finished the one at hand; tasks would idle an eighth of the
-    time until the next arrives, but of few blocks any idle worker that Ray has already may take one.
+    Actors receive the next block before they have finished the current one; tasks would idle an eighth of the time
+    between two blocks, but a few blocks are faster on workers that Ray has started already.
     """
     context = ray.data.DataContext.get_current()
     before = context.execution_options.preserve_order, context.enable_progress_bars
     context.execution_options.preserve_order, context.enable_progress_bars = True, False
     cpus = int(ray.cluster_resources().get("CPU", 1))
     pool = ray.data.ActorPoolStrategy(min_size=1, initial_size=max(1, min(cpus, len(blocks))))
-    # Ray's own default is to retry for ever. Each shard may cost a worker once or twice.
+    # Ray's default is to retry without end. Each shard may kill a worker once or twice.
     bounds = {"max_restarts": _RETRIES * len(blocks), "max_task_retries": _RETRIES}
-    stay: dict[str, Any] = {"fn_constructor_kwargs": arguments, "compute": pool, **bounds}
-    come_and_go = {"fn_kwargs": arguments, "max_retries": _RETRIES}
-    how = (_Stays, stay) if len(blocks) > 2 * cpus else (write_block, come_and_go)
+    as_actors: dict[str, Any] = {"fn_constructor_kwargs": arguments, "compute": pool, **bounds}
+    as_tasks = {"fn_kwargs": arguments, "max_retries": _RETRIES}
+    function, options = (_Converter, as_actors) if len(blocks) > 2 * cpus else (write_block, as_tasks)
     try:
-        # from_arrow makes a block of each table: the blocks are the shards, whatever number Ray would choose.
-        rows = ray.data.from_arrow(blocks).map_batches(how[0], batch_size=None, batch_format="pyarrow", **how[1])
+        # from_arrow makes one block of each table: the blocks are the shards, not a number that Ray chooses.
+        rows = ray.data.from_arrow(blocks).map_batches(function, batch_size=None, batch_format="pyarrow", **options)
         yield from (row["report"] for row in rows.iter_rows())
     finally:
         context.execution_options.preserve_order, context.enable_progress_bars = before
 
 
-class _Stays:
-    """A worker of many blocks."""
+class _Converter:
+    """An actor that converts many blocks."""
 
     def __init__(self, **arguments: Any) -> None:
         self._arguments = arguments
@@ -86,7 +86,7 @@ class _Stays:
 
 
 def run_here(blocks: list[pa.Table], arguments: dict[str, Any]) -> Iterator[str]:
-    """One block after the other in this process: the same shards without Ray."""
+    """Convert one block after the other in this process: the same shards without Ray."""
     return (write_block(block, **arguments)["report"][0].as_py() for block in blocks)
 
 
@@ -98,15 +98,15 @@ def block_of(images: pa.Table, split: str, shard: str, inputs: str) -> pa.Table:
 
 
 def inputs_of(images: pa.Table, sizes: Sequence[int], facts: dict[str, Any]) -> str:
-    """sha256 of all that a shard is made of: its images, the bytes of their files, and what is common to all shards."""
-    facts_of_block = [SCHEMA_VERSION, objgan.__version__, facts, images.to_pylist(), list(sizes)]
-    return hashlib.sha256(json.dumps(facts_of_block, sort_keys=True).encode()).hexdigest()
+    """sha256 of the inputs of a shard: its images, the sizes of their files, and the facts common to all shards."""
+    inputs = [SCHEMA_VERSION, objgan.__version__, facts, images.to_pylist(), list(sizes)]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def write_block(block: pa.Table, **arguments: Any) -> pa.Table:
-    """In a worker: see whether a block's shard is there, or make it; report as one row of JSON.
+    """In a worker: convert a block unless its shard exists; return the report as one row of JSON.
 
-    Faults of storage and wrong inputs are part of the report: they reach the driver as they are, whatever lies between.
+    Faults of storage and wrong inputs are part of the report, so that they reach the driver unchanged.
     """
     try:
         report = asdict(finished(block, Path(arguments["out"])) or _make(block, **arguments))
@@ -123,7 +123,7 @@ def read_report(text: str) -> ConversionReport:
     """The report of a worker.
 
     Raises:
-        InputError, OSError, WorkerDied: what the worker met.
+        InputError, OSError, WorkerDied: as the worker raised it.
     """
     facts = json.loads(text)
     if "died" in facts:
@@ -137,36 +137,36 @@ def read_report(text: str) -> ConversionReport:
 
 
 def receipt_path(out: Path, shard: str) -> Path:
-    """Where the receipt of a shard lies."""
+    """The path of a shard's receipt."""
     return out / WORK / "receipts" / f"{shard}.json"
 
 
 def write_receipt(out: Path, name: str, report: ConversionReport) -> None:
-    """Note that a shard is finished."""
+    """Record that a shard is finished."""
     objgan.files.write_atomically(receipt_path(out, name), json.dumps(asdict(report)))
 
 
 def read_receipt(out: Path, name: str) -> ConversionReport | None:
-    """What was noted of a shard; None: nothing, or nothing legible."""
+    """The receipt of a shard; None: there is none, or it is not readable."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         return _report(json.loads(receipt_path(out, name).read_text()))
     return None
 
 
 def finished(block: pa.Table, out: Path) -> ConversionReport | None:
-    """The report of a block that was made before, from the same inputs, and whose shard is still what it was."""
-    noted = read_receipt(out, block["shard"][0].as_py())
-    if noted is None or noted.inputs != block["inputs"][0].as_py():
+    """The report of a block that was converted before from the same inputs, if its shard is unchanged."""
+    receipt = read_receipt(out, block["shard"][0].as_py())
+    if receipt is None or receipt.inputs != block["inputs"][0].as_py():
         return None
-    if noted.shard is not None:
-        path = out / noted.shard.name
-        if not path.is_file() or objgan.files.sha256(path) != noted.shard.sha256:
+    if receipt.shard is not None:
+        path = out / receipt.shard.name
+        if not path.is_file() or objgan.files.sha256(path) != receipt.shard.sha256:
             return None
-    return ConversionReport(noted.shard, noted.inputs, noted.rejected, kept=True)
+    return ConversionReport(receipt.shard, receipt.inputs, receipt.rejected, kept=True)
 
 
 WORK = ".work"
-"""Folder in the prepared one, of what is needed until it is finished."""
+"""Folder in the prepared one, for files that are needed until it is finished."""
 
 
 def _make(block: pa.Table, images: list[str] | None, out: str, run: str, **settings: Any) -> ConversionReport:
@@ -178,7 +178,7 @@ def _make(block: pa.Table, images: list[str] | None, out: str, run: str, **setti
         if converted.rows:
             shard = write_shard(Path(out), name, split, converted.table())
             shard = replace(shard, inputs=inputs, contradictions=dict(sorted(converted.contradictions.items())))
-        rejected = tuple(Reject(**{**asdict(one), "shard": name}) for one in converted.rejected)
+        rejected = tuple(replace(reject, shard=name) for reject in converted.rejected)
         report = ConversionReport(shard, inputs, rejected)
         write_receipt(Path(out), name, report)
     return report
@@ -188,19 +188,23 @@ def _conversion(split: str, size: int, categories: list[int], language: str = "e
     return Conversion(split, None, size, {category: label for label, category in enumerate(categories)}, language)
 
 
-def _converted(records: list[Record], how: Conversion, images: list[str] | None, attempts: Attempts) -> Converted:
-    """Rows from records and the images of each part; where a worker died of it before, in a process aside."""
+def _converted(
+    records: list[Record], conversion: Conversion, images: list[str] | None, attempts: Attempts
+) -> Converted:
+    """Rows from records and the images of each part; if a worker died of them before, in a separate process."""
     places = None if images is None else [open_place(location) for location in images]
     if not attempts.is_suspect:
-        # For want of memory, the record that takes it is found as one that kills a worker is.
+        # If memory runs out, the record that takes it is found in the same way as one that kills a worker.
         with contextlib.suppress(MemoryError), _fetcher(places, [record.image for record in records]) as fetch:
-            return convert(records, replace(how, fetch=fetch))
-    return convert_apart(records, replace(how, fetch=None if places is None else partial(_read, places)), attempts)
+            return convert(records, replace(conversion, fetch=fetch))
+    return convert_apart(
+        records, replace(conversion, fetch=None if places is None else partial(_read, places)), attempts
+    )
 
 
 @contextlib.contextmanager
 def _fetcher(places: list[Storage] | None, wanted: Sequence[Row]) -> Iterator[Callable[[Row], bytes] | None]:
-    """Reads an image file by its record; of a remote storage, several are on their way at a time.
+    """Reads an image file by its record; from remote storage, several at the same time.
 
     places: of each part of the data set
     """
@@ -208,14 +212,14 @@ def _fetcher(places: list[Storage] | None, wanted: Sequence[Row]) -> Iterator[Ca
         yield None
         return
     with ThreadPoolExecutor(_READERS) as pool:
-        coming = {
+        futures = {
             image["image_id"]: pool.submit(_read, places, image)
             for image in wanted
             if places[image["part"]].local is None
         }
 
         def fetch(image: Row) -> bytes:
-            return coming[image["image_id"]].result() if image["image_id"] in coming else _read(places, image)
+            return futures[image["image_id"]].result() if image["image_id"] in futures else _read(places, image)
 
         try:
             yield fetch
@@ -230,18 +234,20 @@ def _read(places: list[Storage], image: Row) -> bytes:
 def records_of(block: pa.Table, work: Path) -> list[Record]:
     """The block's images with their objects and captions."""
     records = {image["image_id"]: Record(image) for image in block.select(IMAGES.names).to_pylist()}
-    for one in take(work, "annotation", list(records)):
-        records[one["image_id"]].objects.append(one)
-    for one in take(work, "caption", list(records)):
-        records[one["image_id"]].captions.append(one)
+    for row in take(work, "annotation", list(records)):
+        records[row["image_id"]].objects.append(row)
+    for row in take(work, "caption", list(records)):
+        records[row["image_id"]].captions.append(row)
     return list(records.values())
 
 
 def _report(facts: dict[str, Any]) -> ConversionReport:
     shard = None if facts["shard"] is None else Shard(**facts["shard"])
-    return ConversionReport(shard, facts["inputs"], tuple(Reject(**one) for one in facts["rejected"]), facts["kept"])
+    return ConversionReport(
+        shard, facts["inputs"], tuple(Reject(**reject) for reject in facts["rejected"]), facts["kept"]
+    )
 
 
 def _name(error: OSError) -> str | None:
-    """The file's name alone would not say on which disk."""
+    """The whole path, which also names the disk."""
     return str(error.filename) if error.filename else None

@@ -1,4 +1,4 @@
-"""How much of the held-out captions the vocabulary covers, and where it is little, why."""
+"""Vocabulary coverage of the held-out captions, and the likely cause if it is low."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from objgan.vocabulary import UNK, Vocabulary
 
 LITTLE = 0.5
-# Scripts that set no blanks between words, and the language whose tokenizer divides them.
+# Scripts without spaces between words, and the language whose tokenizer splits them.
 _SCRIPTS = {
     "ja": "\u3041-\u30ff",
     "zh": "\u3400-\u4dbf\u4e00-\u9fff",
@@ -26,7 +26,7 @@ _SCRIPTS = {
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Words of the held-out captions, and how often each occurs that the vocabulary lacks."""
+    """Number of words in the held-out captions, and counts of those that the vocabulary lacks."""
 
     words: int
     unknown: Counter[str]
@@ -48,36 +48,36 @@ def held_out(tables: Iterable[pa.Table], vocabulary: Vocabulary) -> HeldOut:
     return HeldOut(words, unknown)
 
 
-def reason(found: HeldOut, training: Iterable[str], language: str, min_count: int) -> str:
-    """Why many words of the held-out captions are unknown.
+def reason(captions: HeldOut, training: Iterable[str], language: str, min_count: int) -> str:
+    """The likely cause of many unknown words in the held-out captions.
 
-    training: words of the training captions, each as often as it occurs
+    training: words of the training captions, with repetitions
     """
-    suggested = unspaced(found.unknown)
+    suggested = unspaced(captions.unknown)
     if suggested is not None and suggested != language:
-        return f"the captions are in a script without blanks between words; set data.language={suggested}"
-    total, seen = found.unknown.total(), set(training)
-    rare = sum(number for word, number in found.unknown.items() if word in seen)
+        return f"the captions are in a script without spaces between words; set data.language={suggested}"
+    total, seen = captions.unknown.total(), set(training)
+    rare = sum(number for word, number in captions.unknown.items() if word in seen)
     if 2 * rare > total:
-        return f"data.min_count={min_count} leaves out words that the training captions have; lower it"
+        return f"data.min_count={min_count} excludes words that occur in the training captions; lower it"
     return (
-        f"{total - rare} of the unknown ones never occur in the training captions, which are too few or in another "
+        f"{total - rare} of the unknown words never occur in the training captions, which are too few or in another "
         f"language; the tokenizer is that of data.language={language}"
     )
 
 
 def unspaced(words: Mapping[str, int]) -> str | None:
-    """The language whose tokenizer divides most of the words, which are of a script without blanks; None: of others."""
+    """The language for whose tokenizer most words are written, in a script without spaces; None: other scripts."""
     total = sum(words.values())
     for language, letters in _SCRIPTS.items():
         of_script = re.compile(f"[{letters}]")
-        # Among Japanese words, many are in Chinese letters alone.
+        # Many Japanese words have only Chinese characters.
         share = 0.2 if language == "ja" else 0.5
         if sum(number for word, number in words.items() if of_script.search(word)) > share * total:
             return language
     return None
 
 
-def facts(found: HeldOut, why: str) -> dict[str, Any]:
+def facts(captions: HeldOut, why: str) -> dict[str, Any]:
     """For the manifest."""
-    return {"words": found.words, "known": found.words - found.unknown.total(), "reason": why}
+    return {"words": captions.words, "known": captions.words - captions.unknown.total(), "reason": why}

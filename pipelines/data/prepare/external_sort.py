@@ -1,7 +1,7 @@
-"""Rows aside on the disk, sorted by image: a join in memory that does not grow with the number of rows.
+"""Rows on disk, sorted by image: a join whose memory does not grow with the number of rows.
 
-Rows are sorted a run at a time. Who wants those of a few images reads, of every run, the small batches that hold them:
-nothing is mapped, so no page of the files stays in anybody's memory.
+Rows are sorted in runs. To get those of a few images, the small batches that contain them are read from every run.
+Nothing is memory-mapped, so no page of the files stays in memory.
 """
 
 import hashlib
@@ -32,13 +32,13 @@ class ExternalSort:
         self._runs: list[dict[str, Any]] = []
 
     def add(self, row: Row) -> None:
-        """Take one row."""
+        """Add a row."""
         self._rows.append(row)
         if len(self._rows) >= _PENDING_ROWS:
             self._pack()
 
     def close(self) -> None:
-        """Write what is left, and the list of runs."""
+        """Write the remaining rows and the list of runs."""
         self._pack()
         self._write_run()
         write_atomically(self._folder / f"{self._name}.json", json.dumps(self._runs))
@@ -72,24 +72,24 @@ def _save_run(folder: Path, name: str, table: pa.Table) -> dict[str, Any]:
 def take(folder: Path, name: str, image_ids: Sequence[int]) -> list[Row]:
     """The rows of these images, sorted by image, id and place; lists of lists of numbers are lists of arrays."""
     wanted = np.sort(np.asarray(image_ids, np.int64))
-    found = []
+    batches = []
     for run in json.loads((folder / f"{name}.json").read_text()):
         firsts, lasts = np.array(run["firsts"], np.int64), np.array(run["lasts"], np.int64)
-        # A batch is of interest where a wanted id lies between its first and its last one.
-        there = np.searchsorted(wanted, firsts, "left") < np.searchsorted(wanted, lasts, "right")
-        if not there.any():
+        # Batches with a wanted id between their first and their last one.
+        relevant = np.searchsorted(wanted, firsts, "left") < np.searchsorted(wanted, lasts, "right")
+        if not relevant.any():
             continue
         with pa.OSFile(str(folder / run["file"]), "rb") as file, pa.ipc.open_file(file) as reader:
-            for number in np.flatnonzero(there):
+            for number in np.flatnonzero(relevant):
                 batch = reader.get_batch(int(number))
                 kept = np.isin(batch["image_id"].to_numpy(), wanted)
                 if kept.any():
-                    found.append(batch.filter(pa.array(kept)))
-    return _rows(pa.Table.from_batches(found).sort_by(_ORDER).combine_chunks()) if found else []
+                    batches.append(batch.filter(pa.array(kept)))
+    return _rows(pa.Table.from_batches(batches).sort_by(_ORDER).combine_chunks()) if batches else []
 
 
 def _rows(table: pa.Table) -> list[Row]:
-    """As `to_pylist`, but a picture's thousand coordinates become no Python numbers."""
+    """As `to_pylist`, but coordinates, a thousand per image, do not become Python numbers."""
     nested = [field.name for field in table.schema if field.type == _NESTED]
     rows: list[Row] = table.drop_columns(nested).to_pylist()
     for name in nested:
@@ -122,13 +122,13 @@ class Clash(ValueError):
 
 
 def drop_repeats(folder: Path, name: str, ends: np.ndarray, images: Collection[int]) -> int:
-    """Remove rows that an earlier part of the input holds in the same words; their number.
+    """Remove rows that occur identically in an earlier part of the input. Returns their number.
 
     ends:   int64 [parts], the place after the last row of each part
-    images: ids of images that several parts hold: rows of theirs without an id may be repeats, too
+    images: ids of images in several parts: their rows without an id may also be repeats
 
     Raises:
-        Clash: a part uses the id of an earlier part's row for another one.
+        Clash: two parts use one id for different rows.
     """
     shared, images = _shared_ids(folder, name, ends), np.sort(np.fromiter(images, np.int64, len(images)))
     if not len(shared) and not len(images):
@@ -159,8 +159,8 @@ def _shared_ids(folder: Path, name: str, ends: np.ndarray) -> np.ndarray:
     ids, parts = ids[order], np.searchsorted(ends, places[order], side="right")
     starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
     several = np.minimum.reduceat(parts, starts) < np.maximum.reduceat(parts, starts)
-    found: np.ndarray = ids[starts][several & (ids[starts] != -1)]
-    return found
+    shared: np.ndarray = ids[starts][several & (ids[starts] != -1)]
+    return shared
 
 
 def _digests(
@@ -176,7 +176,7 @@ def _digests(
 
 
 def _remove(folder: Path, name: str, places: np.ndarray) -> None:
-    """Write the runs anew without the rows of these places."""
+    """Rewrite the runs without the rows of these places."""
     runs = []
     for run in json.loads((folder / f"{name}.json").read_text()):
         with pa.OSFile(str(folder / run["file"]), "rb") as file, pa.ipc.open_file(file) as reader:

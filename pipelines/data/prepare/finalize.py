@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 import objgan
@@ -26,12 +25,19 @@ from pipelines.data.prepare import coverage
 from pipelines.data.prepare.convert import WORK, read_receipt
 from pipelines.data.prepare.ingest import UNREAD, Ingested
 from pipelines.data.shards.concerns import contradictions
-from pipelines.data.shards.format import SCHEMA_VERSION, Shard, dataset_digest, index_name, read_shard, write_shard
+from pipelines.data.shards.format import (
+    COUNTED,
+    SCHEMA_VERSION,
+    Shard,
+    count_rows,
+    dataset_digest,
+    index_name,
+    read_shard,
+    write_shard,
+)
 from pipelines.data.shards.index import INDEX_SCHEMA, build_index
-from pipelines.data.shards.manifest import REJECTED, SPLITS
+from pipelines.data.shards.manifest import ACCOUNTS, COUNTS, REJECTED, SPLITS
 from pipelines.data.shards.rejected import Reject, RejectCounts, read_rejects, write_rejects
-
-_COUNTED = ["captions", "masks", "crowds", "colours", "scene"]
 
 NO_OBJECTS = ((0.5, 0.5, 0.5, 1.0), (1.0, 1.0, 1.0, 1.0))
 SMALLEST_STD = 1e-3
@@ -40,9 +46,9 @@ COLUMNS = ["labels", "boxes", "crowds"]
 
 @dataclass(frozen=True)
 class Result:
-    """What all blocks came to. blocks: names of the planned shards, in order; shards: those that have rows.
+    """Result of all blocks. blocks: names of the planned shards, in order; shards: those that have rows.
 
-    excluded: rejects of images that the last plan left out, because without them a split would have been empty
+    excluded: rejects of images that the last plan left out, because a split had only unusable images
     """
 
     out: Path
@@ -52,7 +58,7 @@ class Result:
     excluded: list[Reject]
 
     def tables(self, split: str, columns: list[str]) -> Iterator[pa.Table]:
-        """Some columns of the split's shards, one after the other."""
+        """Some columns of the split's shards, shard by shard."""
         return (read_shard(self.out / shard.name, columns) for shard in self.shards if shard.split == split)
 
 
@@ -67,27 +73,28 @@ def _all_rejects(result: Result) -> Iterator[Reject]:
     for name in result.blocks:
         report = read_receipt(result.out, name)
         if report is None:
-            raise RuntimeError(f"the receipt of {name} went missing from {result.out / WORK}: run prepare again")
+            raise RuntimeError(f"the receipt of {name} is missing in {result.out / WORK}: run prepare again")
         yield from report.rejected
 
 
 def finish(
     result: Result, config: DataConfig, rejected: RejectCounts, vectors: PipelineVectors | None = None
 ) -> dict[str, Any]:
-    """Write vocabulary, statistics and indices; the manifest, which is for the caller to write.
+    """Write vocabulary, statistics and indices. Returns the manifest, which the caller writes.
 
     vectors: of the words; None: fitted on the captions
 
     Raises:
         InputError: no caption of the training split has a word.
-        RuntimeError: what came in is not what is in shards and rejects together.
+        RuntimeError: the input is not the sum of shards and rejects.
     """
     vocabulary, vector_facts = _vocabulary(result, config, vectors)
     domain = _domain(result, config, vocabulary)
     domain.save(result.out / "domain")
     files = {path.name: objgan.files.sha256(path) for path in sorted((result.out / "domain").glob("[!.]*"))}
     indices = [_write_index(result, split, domain) for split in SPLITS]
-    counts = _counts(result)
+    total = sum((count_rows(table) for split in SPLITS for table in result.tables(split, COUNTED)), Counter[str]())
+    counts = {name: total[name] for name in COUNTS}
     _check_accounts(result.data.totals, counts, rejected)
     path = result.out / REJECTED
     facts = {"file": REJECTED, "bytes": path.stat().st_size, "sha256": objgan.files.sha256(path)}
@@ -112,16 +119,16 @@ def finish(
 
 
 def _check_accounts(totals: Mapping[str, int], counts: Mapping[str, int], rejected: RejectCounts) -> None:
-    for kind, name in (("image", "images"), ("caption", "captions"), ("annotation", "objects")):
+    for kind, name in ACCOUNTS:
         if totals[kind] != counts[name] + rejected.kinds[kind]:
             raise RuntimeError(
-                f"prepare lost count of {kind}s: {totals[kind]} came in, {counts[name]} are in shards, "
+                f"prepare: the counts of {kind}s differ: {totals[kind]} in the input, {counts[name]} in shards, "
                 f"{rejected.kinds[kind]} rejected"
             )
 
 
 class _Tokens(Iterable[list[str]]):
-    """The words of every caption of the training split, read from the shards whenever somebody goes through them."""
+    """The words of every caption of the training split, read from the shards at each iteration."""
 
     def __init__(self, result: Result) -> None:
         self._result = result
@@ -157,11 +164,11 @@ def _vocabulary(
 def _coverage(result: Result, config: DataConfig, vocabulary: Vocabulary) -> dict[str, Any]:
     """How many words of the held-out captions are known, and why, where they are few."""
     tables = (table for split in SPLITS if split != "train" for table in result.tables(split, ["tokens"]))
-    found, why = coverage.held_out(tables, vocabulary), ""
-    if found.little:
+    held_out, why = coverage.held_out(tables, vocabulary), ""
+    if held_out.little:
         training = chain.from_iterable(_Tokens(result))
-        why = coverage.reason(found, training, config.language, config.min_count)
-    return coverage.facts(found, why)
+        why = coverage.reason(held_out, training, config.language, config.min_count)
+    return coverage.facts(held_out, why)
 
 
 def _domain(result: Result, config: DataConfig, vocabulary: Vocabulary) -> Domain:
@@ -179,38 +186,23 @@ def _write_index(result: Result, split: str, domain: Domain) -> Shard:
 
 
 def _columns(result: Result, counts: Mapping[str, int]) -> dict[str, bool]:
-    """What a stage may ask for; attributes: whether any colour or scene is known."""
+    """The columns that stages may ask for; attributes: whether any colour or scene is known."""
     first = next(result.tables("train", ["image"]))
     attributes = counts["colours"] + counts["scenes"] > 0
     pixels = first["image"].null_count < len(first)
     return {"image": pixels, "boxes": True, "masks": counts["masks"] > 0, "attributes": attributes}
 
 
-def _counts(result: Result) -> dict[str, int]:
-    """What all shards hold."""
-    counts: Counter[str] = Counter()
-    for table in (table for split in SPLITS for table in result.tables(split, _COUNTED)):
-        masks, crowds, colours = (pc.list_flatten(table[name]) for name in ("masks", "crowds", "colours"))
-        counts["images"] += len(table)
-        counts["captions"] += len(pc.list_flatten(table["captions"]))
-        counts["objects"] += len(masks)
-        counts["masks"] += len(masks) - masks.null_count
-        counts["crowds"] += int(np.count_nonzero(crowds))
-        counts["colours"] += len(colours) - colours.null_count
-        counts["scenes"] += len(table) - table["scene"].null_count
-    return {name: counts[name] for name in ("images", "captions", "objects", "masks", "crowds", "colours", "scenes")}
-
-
 def layout_statistics(tables: Iterable[pa.Table], classes: int, max_objects: int) -> LayoutStatistics:
-    """Statistics of shards: of each image, its `max_objects` largest objects that are no crowds.
+    """Statistics of shards: of each image, its `max_objects` largest objects that are not crowds.
 
-    `tables` need the columns `COLUMNS`, and are gone through once.
+    `tables` need the columns `COLUMNS`, and are read once.
     """
     boxes, counts = [np.zeros((0, 4), np.float32)], [np.zeros((0, classes), np.uint16)]
     for table in tables:
         layouts = list(_layouts(table, max_objects))
         boxes.append(np.concatenate([boxes[0], *(sides for _, sides in layouts)]))
-        # At most max_objects in an image: two bytes are plenty, and there are as many as images x classes.
+        # An image has at most max_objects: two bytes suffice for each of the images x classes values.
         rows = [np.bincount(labels, minlength=classes) for labels, _ in layouts]
         counts.append(np.array(rows, np.uint16).reshape(-1, classes))
     each = np.concatenate(counts)
@@ -227,7 +219,7 @@ def layout_statistics(tables: Iterable[pa.Table], classes: int, max_objects: int
 
 
 def _layouts(table: pa.Table, max_objects: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Of each row: labels int64 [r] and boxes float32 [r, 4], xywh fractions."""
+    """For each row: labels int64 [r] and boxes float32 [r, 4], xywh fractions."""
     columns = (table[name].to_pylist() for name in COLUMNS)
     for labels, boxes, crowds in zip(*columns, strict=True):
         kept = [index for index, crowd in enumerate(crowds) if not crowd][:max_objects]
@@ -250,5 +242,5 @@ def _moments(boxes: np.ndarray) -> Moments:
 
 
 def _cap(counts: np.ndarray) -> int:
-    """The 99th percentile of a class's count in images that have it, at least 2."""
+    """The 99th percentile of a class's count in the images that have it, at least 2."""
     return max(2, int(np.ceil(np.percentile(counts, 99)))) if len(counts) else 2

@@ -1,4 +1,4 @@
-"""The JSON of a COCO data set, read as a stream, to rows aside on the disk that are ready to be joined by image."""
+"""Reads the JSON of a COCO data set as a stream into sorted rows on disk, ready to be joined by image."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ from pipelines.data.prepare.coco_records import (
 )
 from pipelines.data.prepare.external_sort import Clash, ExternalSort, drop_repeats, scan
 from pipelines.data.prepare.json_stream import first_record, records
-from pipelines.data.prepare.record_values import Unusable, whole_or_none
+from pipelines.data.prepare.record_values import whole_or_none
 from pipelines.data.prepare.source import CocoPart, CocoSource, Sizes
 from pipelines.data.shards.concerns import refuse_lost
 from pipelines.data.shards.manifest import LONGEST_NAME
-from pipelines.data.shards.rejected import Reject, write_rejects
+from pipelines.data.shards.rejected import Reject, Unusable, write_rejects
 
 UNREAD = "rejected-unread.jsonl"
 Log = Callable[[str], None]
@@ -38,12 +38,12 @@ _Parse = Callable[[Record, int], Row]
 
 @dataclass(frozen=True)
 class Ingested:
-    """What the JSON says, before any pixel is read. Objects and captions lie in spills beside it.
+    """The content of the JSON, before any pixel is read. Objects and captions are in external sorts on disk.
 
     images:     table of schema `IMAGES`, sorted by id: those that can become rows
     classes:    names by label; label = place of the category among all, sorted by category id
     categories: category ids by label
-    totals:     what there was: "image", "annotation" and "caption"
+    totals:     records in the input: "image", "annotation" and "caption"
     synonyms:   class -> words by which captions name it
     """
 
@@ -55,11 +55,11 @@ class Ingested:
 
 
 def ingest(source: CocoSource, work: Path, sizes: Sizes | None = None, log: Log = lambda text: None) -> Ingested:
-    """Read all JSON into `work`, and what of it cannot become part of any row into `work`'s file `UNREAD`.
+    """Read all JSON into `work`; records that cannot become part of a row go into its file `UNREAD`.
 
-    A record that several parts of the data set hold in the same words counts once.
+    A record that occurs identically in several parts of the data set counts once.
 
-    sizes: of the image files, where they are known: files of one image that differ are not the same image
+    sizes: of the image files, if known: files of different sizes are not the same image
 
     Raises:
         InputError: a file is missing, unreadable, not JSON, not COCO JSON, swapped with the other one, or empty; no
@@ -70,9 +70,9 @@ def ingest(source: CocoSource, work: Path, sizes: Sizes | None = None, log: Log 
             raise InputError(f'instances: {part.instances} is an empty data set: its list "images" has no entry')
         _check_swapped(part)
     classes, categories = read_all_classes([part.instances for part in source.parts])
-    strange = sorted(source.synonyms.keys() - set(classes))
-    if strange:
-        raise unknown("class", strange[0], classes, f"--synonyms: {source.named('instances')}: ")
+    foreign = sorted(source.synonyms.keys() - set(classes))
+    if foreign:
+        raise unknown("class", foreign[0], classes, f"--synonyms: {source.named('instances')}: ")
     work.mkdir(parents=True, exist_ok=True)
     reading = _Reading(source, work, sizes)
     rejected = write_rejects(work / UNREAD, reading.all())
@@ -81,26 +81,26 @@ def ingest(source: CocoSource, work: Path, sizes: Sizes | None = None, log: Log 
     refuse_lost(reading.totals, rejected, work / UNREAD)
     if reading.repeats:
         log(
-            f"prepare: {reading.repeats} records are in several parts of the data set, in the same words; each counts "
-            f"once"
+            f"prepare: {reading.repeats} records occur identically in several parts of the data set; each is counted "
+            "once"
         )
     return Ingested(reading.images, classes, categories, reading.totals, source.synonyms)
 
 
 class _Reading:
-    """Reads one file after the other; `all` yields what is rejected on the way."""
+    """Reads one file after the other; `all` yields the rejects."""
 
     def __init__(self, source: CocoSource, work: Path, sizes: Sizes | None) -> None:
         self._source, self._work, self._sizes = source, work, sizes
         self.totals = {"image": 0, "annotation": 0, "caption": 0}
         self.images = IMAGES.empty_table()
         self.repeats = 0
-        """Records that an earlier part holds in the same words."""
+        """Records that occur identically in an earlier part."""
         self._shared: set[int] = set()
 
     def all(self) -> Iterator[Reject]:
         yield from self._images()
-        yield from self._strangers()
+        yield from self._captions_only()
         yield from self._spill("caption", CAPTIONS, caption_row)
         yield from self._spill("annotation", OBJECTS, object_row)
         known = self.images["image_id"].to_numpy()
@@ -109,7 +109,7 @@ class _Reading:
             yield from self._orphans(kind, known)
 
     def _images(self) -> Iterator[Reject]:
-        """All images of the instances JSON, those with an id seen before apart."""
+        """All images of the instances JSON, one for each id."""
         batches, rows = [], []
         for part, image in self._each("instances", "images"):
             self.totals["image"] += 1
@@ -133,7 +133,7 @@ class _Reading:
             row, before = ({name: table[name][at].as_py() for name in table.column_names} for at in (index, leader))
             if row["part"] == before["part"]:
                 number, name = row["image_id"], row["file_name"]
-                yield Reject("image", number, number, "read", "an image record with this id came before", name)
+                yield Reject("image", number, number, "read", "an earlier image record has the same id", name)
             else:
                 self._check_same(before, row)
                 self.totals["image"] -= 1
@@ -141,45 +141,45 @@ class _Reading:
                 self._shared.add(row["image_id"])
 
     def _check_same(self, before: Row, row: Row) -> None:
-        """See that an image which two parts hold is one image."""
-        parts = [self._source.parts[one["part"]] for one in (before, row)]
-        fields = [{name: value for name, value in one.items() if name != "part"} for one in (before, row)]
+        """Refuse an image id that two parts use for different images."""
+        parts = [self._source.parts[image["part"]] for image in (before, row)]
+        facts = [{name: value for name, value in image.items() if name != "part"} for image in (before, row)]
         if self._sizes is not None and parts[0].images is not None:
-            for one, facts in zip((before, row), fields, strict=True):
-                facts["bytes"] = self._sizes[one["part"]].get(one["file_name"])
-        for name in fields[0]:
-            # Which of COCO's parts an image belongs to may be known of one record alone.
-            known = name != "origin" or None not in (fields[0][name], fields[1][name])
-            if known and fields[0][name] != fields[1][name]:
+            for image, fact in zip((before, row), facts, strict=True):
+                fact["bytes"] = self._sizes[image["part"]].get(image["file_name"])
+        for name in facts[0]:
+            # The part of COCO may be known of only one of the records.
+            known = name != "origin" or None not in (facts[0][name], facts[1][name])
+            if known and facts[0][name] != facts[1][name]:
                 raise InputError(
                     f"instances: {parts[0].instances} and {parts[1].instances} use image id {row['image_id']} for "
-                    f"different images ({name}: {fields[0][name]}, {fields[1][name]}): change the ids of one file"
+                    f"different images ({name}: {facts[0][name]}, {facts[1][name]}): change the ids of one file"
                 )
 
-    def _each(self, what: str, key: str, optional: bool = False) -> Iterator[tuple[int, Record]]:
+    def _each(self, file: str, key: str, optional: bool = False) -> Iterator[tuple[int, Record]]:
         """(part, record) of a list of all parts' `instances` or `captions`."""
         for number, part in enumerate(self._source.parts):
-            found = records(getattr(part, what), what, key, optional=optional)
-            yield from ((number, record) for record in found)
+            for record in records(getattr(part, file), file, key, optional=optional):
+                yield number, record
 
-    def _annotations(self, what: str) -> Iterator[tuple[int, Record]]:
+    def _annotations(self, file: str) -> Iterator[tuple[int, Record]]:
         """(part, record) of all parts' objects or captions."""
         for number, part in enumerate(self._source.parts):
-            yield from ((number, record) for record in part.annotations(what))
+            yield from ((number, record) for record in part.annotations(file))
 
-    def _strangers(self) -> Iterator[Reject]:
-        """Images that only the captions know: whether they show any object is not known."""
+    def _captions_only(self) -> Iterator[Reject]:
+        """Images that only the captions JSON has: whether they show objects is unknown."""
         known = self.images["image_id"].to_numpy()
         images = self._each("captions", "images", optional=True)
-        found = (whole_or_none(image.get("id")) for _, image in images)
-        ids = np.unique(np.array([one for one in found if one is not None], np.int64))
+        numbers = (whole_or_none(image.get("id")) for _, image in images)
+        ids = np.unique(np.array([number for number in numbers if number is not None], np.int64))
         for number in np.setdiff1d(ids, known, assume_unique=True).tolist():
             self.totals["image"] += 1
-            yield Reject("image", number, number, "join", "in the captions JSON alone, the instances JSON lacks it")
+            yield Reject("image", number, number, "join", "only in the captions JSON, not in the instances JSON")
 
     def _spill(self, kind: str, schema: pa.Schema, parse: _Parse) -> Iterator[Reject]:
         sorter, ends = ExternalSort(self._work, kind, schema), [0] * len(self._source.parts)
-        for place, (part, annotation) in enumerate(self._annotations(_WHAT[kind])):
+        for place, (part, annotation) in enumerate(self._annotations(_FILE[kind])):
             self.totals[kind] += 1
             ends[part] = place + 1
             try:
@@ -195,22 +195,23 @@ class _Reading:
         try:
             dropped = drop_repeats(self._work, kind, ends, self._shared)
         except Clash as clash:
-            what = _WHAT[kind]
-            one, other = (getattr(self._source.parts[part], what) for part in clash.parts)
+            name = _FILE[kind]
+            first, second = (getattr(self._source.parts[part], name) for part in clash.parts)
             raise InputError(
-                f"{what}: {one} and {other} use {kind} id {clash.id} for different records: change the ids of one file"
+                f"{name}: {first} and {second} use {kind} id {clash.id} for different records: "
+                "change the ids of one file"
             ) from None
         self.totals[kind] -= dropped
         self.repeats += dropped
 
     def _keep(self) -> Iterator[Reject]:
-        """Leave the images that have a caption and belong to a split."""
+        """Reject the images that have no caption or belong to no split."""
         ids = self.images["image_id"].to_numpy()
         captioned = np.zeros(len(ids), bool)
         for image_ids, _ in scan(self._work, "caption"):
             captioned[np.searchsorted(ids, image_ids[_among(image_ids, ids)])] = True
         split, origins = self._source.split, self.images["origin"].to_pylist()
-        accepted = np.array([split.accepts(*one) for one in zip(ids.tolist(), origins, strict=True)], bool)
+        accepted = np.array([split.accepts(*image) for image in zip(ids.tolist(), origins, strict=True)], bool)
         for index in np.flatnonzero(~(captioned & accepted)).tolist():
             number = int(ids[index])
             if captioned[index]:
@@ -220,17 +221,17 @@ class _Reading:
         self.images = self.images.filter(pa.array(captioned & accepted)).combine_chunks()
 
     def _orphans(self, kind: str, known: np.ndarray) -> Iterator[Reject]:
-        """What belongs to no image that is kept."""
+        """Objects or captions whose image is not kept."""
         kept = self.images["image_id"].to_numpy()
         for image_ids, numbers in scan(self._work, kind):
             lost = ~_among(image_ids, kept)
-            there = _among(image_ids, known)
+            has_image = _among(image_ids, known)
             for index in np.flatnonzero(lost).tolist():
-                reason = "its image was rejected" if there[index] else "of an image that the instances JSON lacks"
+                reason = "its image was rejected" if has_image[index] else "its image is not in the instances JSON"
                 yield Reject(kind, known_number(numbers[index]), int(image_ids[index]), "join", reason)
 
 
-_WHAT = {"annotation": "instances", "caption": "captions"}
+_FILE = {"annotation": "instances", "caption": "captions"}
 
 
 def read_all_classes(paths: Sequence[Path]) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -245,7 +246,7 @@ def read_all_classes(paths: Sequence[Path]) -> tuple[tuple[str, ...], tuple[int,
             if names.get(number, name) != name:
                 raise InputError(
                     f"instances: {path} calls category {number} {name!r}, {paths[0]} {names[number]!r}: parts of a "
-                    f"data set have the same categories"
+                    "data set must have the same categories"
                 )
             names[number] = name
     if len(set(names.values())) < len(names):
@@ -272,8 +273,8 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
         if len(name) > LONGEST_NAME:
             raise InputError(f"instances: {path} has a category of {len(name):,} characters, {shown(name)}: shorten it")
         if category_id in names or name in names.values():
-            what = f"id {category_id}" if category_id in names else f"name {name!r}"
-            raise InputError(f"instances: {path} has category {what} twice; leave one out")
+            repeated = f"id {category_id}" if category_id in names else f"name {name!r}"
+            raise InputError(f"instances: {path} has category {repeated} twice; remove one")
         names[category_id] = name
     if not names:
         raise InputError(f'instances: {path} is not COCO instances JSON: it has no list "categories"')
@@ -292,13 +293,13 @@ def _check_swapped(source: CocoPart) -> None:
             f"instances and captions are swapped: {source.instances} holds captions, {source.captions} holds instances"
         )
     if is_caption(boxes):
-        raise _no_instances(source)
+        raise _wrong_file(source, "instances", "captions")
     if is_object(texts) and not is_caption(texts):
-        raise _no_captions(source)
+        raise _wrong_file(source, "captions", "instances")
 
 
 def _check_one_file(source: CocoPart) -> None:
-    """See that one file for both holds both; it is read until both were seen."""
+    """Refuse a single file without captions or without objects; reads until it has seen both."""
     objects = captions = False
     for record in records(source.instances, "instances", "annotations"):
         objects, captions = objects or is_object(record), captions or is_caption(record)
@@ -306,26 +307,22 @@ def _check_one_file(source: CocoPart) -> None:
             return
     captions = captions or next(source.annotations("captions"), None) is not None
     if objects and not captions:
-        raise _no_captions(source)
+        raise _wrong_file(source, "captions", "instances")
     if captions and not objects:
-        raise _no_instances(source)
+        raise _wrong_file(source, "instances", "captions")
 
 
-def _no_instances(source: CocoPart) -> InputError:
-    return InputError(f"instances: {source.instances} holds captions, not instances; give the instances JSON")
-
-
-def _no_captions(source: CocoPart) -> InputError:
-    return InputError(f"captions: {source.captions} holds instances, not captions; give the captions JSON")
+def _wrong_file(source: CocoPart, role: str, other: str) -> InputError:
+    return InputError(f"{role}: {getattr(source, role)} holds {other}, not {role}; give the {role} JSON")
 
 
 def check_folder(source: CocoSource, sizes: Sizes, images: pa.Table) -> None:
-    """See that every image folder is the right one.
+    """Refuse a wrong image folder.
 
     images: of schema `coco_records.IMAGES`
 
     Raises:
-        InputError: none of the images of a part is there.
+        InputError: a part has none of its images.
     """
     for number, part in enumerate(source.parts):
         names = images.filter(pc.equal(images["part"], number))["file_name"].to_pylist()
@@ -337,8 +334,8 @@ def check_folder(source: CocoSource, sizes: Sizes, images: pa.Table) -> None:
 
 
 def _among(wanted: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """bool [n]: which are in the sorted `ids`, of which there may be very many more than are wanted."""
+    """bool [n]: which of `wanted` are in the sorted `ids`, which may be many more."""
     if not len(ids):
         return np.zeros(len(wanted), bool)
-    found: np.ndarray = ids[np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)] == wanted
-    return found
+    present: np.ndarray = ids[np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)] == wanted
+    return present

@@ -1,4 +1,4 @@
-"""Records converted in a process aside, one at a time: a record that kills the process is rejected by name."""
+"""Converts records in a separate process, one at a time: a record that kills the process is rejected."""
 
 import contextlib
 import multiprocessing
@@ -14,31 +14,31 @@ from pipelines.data.shards.image_files import Unreadable
 from pipelines.storage.attempts import Attempts, WorkerDied
 
 MOST_MEMORY = 8 << 30
-"""Bytes that one record may take: several times as much as the largest picture and its masks."""
+"""Bytes that one record may take: several times the largest image and its masks."""
 _SPAWN = multiprocessing.get_context("spawn")  # a forked copy of a process that runs threads may hang
 _START_S = 300.0
 
 
-def convert_apart(records: Iterable[Record], how: Conversion, attempts: Attempts) -> Converted:
+def convert_apart(records: Iterable[Record], conversion: Conversion, attempts: Attempts) -> Converted:
     """As `rows.convert`; a record whose conversion kills its process twice, or takes too much memory, is rejected.
 
-    `how` must be picklable. Records at which workers died twice in earlier attempts are not tried again.
+    `conversion` must be picklable. Records at which workers died twice in earlier attempts are not retried.
 
     Raises:
         WorkerDied: the process does not start.
         StorageAway, InputError, OSError: as the conversion raised it.
     """
     result, killers = Converted(), attempts.killers()
-    with contextlib.closing(_Apart(how)) as apart:
+    with contextlib.closing(_Apart(conversion)) as apart:
         for record in records:
             if record.image["image_id"] in killers:
-                one = Converted(rejected=lost_image(record, _killer("the worker")))
+                converted = Converted(rejected=lost_image(record, _killer("the worker")))
             else:
                 attempts.note(record.image["image_id"])
-                one = apart.convert(record)
-            result.rows += one.rows
-            result.rejected += one.rejected
-            result.contradictions += one.contradictions
+                converted = apart.convert(record)
+            result.rows += converted.rows
+            result.rejected += converted.rejected
+            result.contradictions += converted.contradictions
     return result
 
 
@@ -47,15 +47,15 @@ def _killer(detail: str) -> Unreadable:
 
 
 class _Apart:
-    """A process that converts; started when it is needed, and again after its death."""
+    """A process that converts; started when needed, and again after its death."""
 
-    def __init__(self, how: Conversion) -> None:
-        self._how = how
+    def __init__(self, conversion: Conversion) -> None:
+        self._conversion = conversion
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
 
     def convert(self, record: Record) -> Converted:
-        """One record. It is tried twice: the system may have ended the process for another one's sake."""
+        """Convert one record. It is tried twice: the system may have killed the process for another reason."""
         for _ in range(2):
             try:
                 pipe = self._started()
@@ -83,7 +83,7 @@ class _Apart:
     def _started(self) -> Connection:
         if self._pipe is None:
             self._pipe, theirs = _SPAWN.Pipe()
-            self._process = _SPAWN.Process(target=_serve, args=(theirs, self._how), daemon=True)
+            self._process = _SPAWN.Process(target=_serve, args=(theirs, self._conversion), daemon=True)
             self._process.start()
             theirs.close()
             self._await_start(self._pipe)
@@ -94,10 +94,10 @@ class _Apart:
             if pipe.poll(_START_S):
                 pipe.recv()
                 return
-        raise WorkerDied(f"prepare: a process for the records of a shard does not start ({self._death()})")
+        raise WorkerDied(f"prepare: the process that converts a shard's records does not start ({self._death()})")
 
     def _death(self) -> str:
-        """What the process died of; the next call starts another one."""
+        """Why the process died; the next call starts another one."""
         process = self._process
         self.close()
         code = None if process is None else process.exitcode
@@ -108,16 +108,16 @@ class _Apart:
         return f"signal {-code}"
 
 
-def _serve(pipe: Connection, how: Conversion) -> None:
-    """In the process: convert what comes, until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption is for those who started it
+def _serve(pipe: Connection, conversion: Conversion) -> None:
+    """In the process: convert records until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     limit = psutil.Process().memory_info().data + MOST_MEMORY
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     with contextlib.suppress(EOFError, ConnectionError):
         pipe.send("ready")
         for record in _received(pipe):
-            pipe.send(_answer(record, how))
+            pipe.send(_answer(record, conversion))
 
 
 def _received(pipe: Connection) -> Iterator[Record]:
@@ -125,9 +125,9 @@ def _received(pipe: Connection) -> Iterator[Record]:
         yield pipe.recv()
 
 
-def _answer(record: Record, how: Conversion) -> Converted | Exception:
+def _answer(record: Record, conversion: Conversion) -> Converted | Exception:
     try:
-        return convert([record], how)
+        return convert([record], conversion)
     except MemoryError:
         error = Unreadable("its conversion needs too much memory", f"over {MOST_MEMORY >> 30} GiB")
         return Converted(rejected=lost_image(record, error))

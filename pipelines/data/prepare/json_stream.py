@@ -1,4 +1,4 @@
-"""COCO's JSON as a stream: one object of one list after the other, whatever the size of the file."""
+"""Reads COCO's JSON as a stream: the objects of one list, one by one, for files of any size."""
 
 import contextlib
 import gzip
@@ -19,10 +19,10 @@ Record = dict[str, Any]
 _CHUNK = 1 << 18
 _BOM = b"\xef\xbb\xbf"
 MOST_NESTED = 64
-"""Lists and objects in one another. The parser's memory grows with the square of it."""
+"""Depth of nested lists and objects. The parser's memory grows with its square."""
 
-# A whole text; a text that the end of the chunk cuts; what Python's json writes for numbers that JSON does not have;
-# numbers that may not fit into 64 bits, of which the parser would refuse the whole file.
+# A whole text; a text that the end of the chunk cuts; NaN and infinities as Python's json writes them; numbers that may
+# not fit into 64 bits, for which the parser would refuse the whole file.
 _TOKEN = re.compile(
     rb'"(?:[^"\\]|\\.)*+"|"(?:[^"\\]|\\.)*+\\?\Z|-?\b(?:NaN|Infinity)\b'
     rb"|(?<![\d.eE+-])-?(?:\d{19,}(?:\.\d+)?(?:[eE][+-]?\d+)?|\d+(?:\.\d+)?[eE]\+?\d{3,})",
@@ -36,21 +36,21 @@ _CUT_WORD = re.compile(rb"[-+.A-Za-z0-9]*\Z")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-def records(path: Path, what: str, key: str, *, optional: bool = False) -> Iterator[Record]:
-    """The objects of the list `key`, in order; numbers are int or float, and null where the file says NaN.
+def records(path: Path, role: str, key: str, *, optional: bool = False) -> Iterator[Record]:
+    """The objects of the list `key`, in order; numbers are int or float; NaN becomes null.
 
     Numbers beyond 64 bits are texts.
 
     path:     JSON, gzip'd or not
-    what:     names the file in errors
-    optional: a file without the list gives nothing
+    role:     names the file in errors
+    optional: a file without the list yields nothing
 
     Raises:
         InputError: the file is missing, unreadable, cut short, nested too deeply or not JSON, or has no such list of
             objects.
     """
     empty = True
-    with _explained(path, what):
+    with _explained(path, role):
         for record in _items(path, key):
             empty = False
             if not isinstance(record, dict):
@@ -59,16 +59,16 @@ def records(path: Path, what: str, key: str, *, optional: bool = False) -> Itera
         else:
             if not empty or _has_list(path, key) or (optional and not _has_key(path, key)):
                 return
-    raise InputError(f'{what}: {path} is not COCO JSON: it has no list of objects "{key}"')
+    raise InputError(f'{role}: {path} is not COCO JSON: it has no list of objects "{key}"')
 
 
-def first_record(path: Path, what: str, key: str) -> Record | None:
-    """The first object of the list `key`, without reading on; None of an empty list.
+def first_record(path: Path, role: str, key: str) -> Record | None:
+    """The first object of the list `key`, without reading further; None for an empty list.
 
     Raises:
         InputError: as `records`.
     """
-    return next(records(path, what, key), None)
+    return next(records(path, role, key), None)
 
 
 def _items(path: Path, key: str) -> Iterator[Any]:
@@ -80,7 +80,7 @@ def _items(path: Path, key: str) -> Iterator[Any]:
                 yield item
             return
     except UnicodeDecodeError:
-        pass  # half of a pair of surrogates in a key; if it is no UTF-8, it is raised again
+        pass  # half of a surrogate pair in a key; if the file is not UTF-8, it is raised again
     except ijson.JSONError as error:
         if "overflow" not in str(error) and not _mentions_nan(path):
             raise
@@ -91,14 +91,14 @@ def _items(path: Path, key: str) -> Iterator[Any]:
 
 
 def _has_list(path: Path, key: str) -> bool:
-    """Only called for lists without entries: it is slow."""
+    """Slow: only called for lists without entries."""
     with _open(path) as file:
         events = ijson.parse(_Mended(file), use_float=True, buf_size=_CHUNK)
         return any(prefix == key and event == "start_array" for prefix, event, _ in events)
 
 
 def _has_key(path: Path, key: str) -> bool:
-    """Whether the file is an object with this key, or no object at all."""
+    """Whether the file is an object with this key, or not an object."""
     with _open(path) as file:
         events = ijson.parse(_Mended(file), use_float=True, buf_size=_CHUNK)
         top = next(events, ("", "", None))
@@ -116,7 +116,7 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
 
 
 class _Joined(io.RawIOBase):
-    """Bytes that were read already, then the rest of the file; refuses JSON that is nested too deeply."""
+    """Bytes that were read before, then the rest of the file; refuses JSON that is nested too deeply."""
 
     def __init__(self, start: bytes, rest: Any) -> None:
         self._start, self._rest, self._depth = start, rest, _Depth()
@@ -137,7 +137,7 @@ class _TooDeep(ValueError):
 
 
 class _Depth:
-    """How many brackets are open, counted chunk by chunk, without those in texts."""
+    """The number of open brackets, counted chunk by chunk, without those in texts."""
 
     def __init__(self) -> None:
         self._open, self._in_text, self._kept = 0, False, b""
@@ -148,7 +148,7 @@ class _Depth:
         Raises:
             _TooDeep: over `MOST_NESTED` are open at once.
         """
-        # Without escaped characters, every quote that is left begins or ends a text.
+        # Without escaped characters, every remaining quote begins or ends a text.
         plain = (self._kept + data).replace(b"\\\\", b"")
         self._kept = b"\\" if plain.endswith(b"\\") else b""
         parts = plain.replace(b'\\"', b"").split(b'"')
@@ -156,7 +156,7 @@ class _Depth:
         self._in_text ^= len(parts) % 2 == 0
         brackets = np.frombuffer(outside.translate(None, _NOT_BRACKETS), np.uint8)
         if len(brackets):
-            # In ASCII, "]" and "}" have the bit 4, "[" and "{" do not.
+            # In ASCII, "]" and "}" have bit 4 set, "[" and "{" do not.
             depths = self._open + np.where(brackets & 4, -1, 1).cumsum()
             if depths.max() > MOST_NESTED:
                 raise _TooDeep(f"lists and objects nested over {MOST_NESTED} levels deep")
@@ -180,7 +180,7 @@ class _Mended:
                 return _TOKEN.sub(_mend, data)
 
     def _hold_back(self, data: bytes) -> bytes:
-        """Keep a text or a word that is cut by the end for the next chunk."""
+        """Keep a text or a word that the end cuts for the next chunk."""
         cut = len(data)
         for match in _TOKEN.finditer(data):
             token = match[0]
@@ -196,7 +196,7 @@ class _Mended:
 def _mend(token: re.Match[bytes]) -> bytes:
     text = token[0]
     if text.startswith(b'"'):
-        return _SURROGATE.sub(lambda found: b"?" if found.lastgroup == "half" else found[0], text)
+        return _SURROGATE.sub(lambda match: b"?" if match.lastgroup == "half" else match[0], text)
     if not text.lstrip(b"-")[:1].isdigit():
         return b"null"
     if text.lstrip(b"-").isdigit():
@@ -223,23 +223,23 @@ def _mentions_nan(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _explained(path: Path, what: str) -> Iterator[None]:
+def _explained(path: Path, role: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise InputError(f"{what}: no file {path}; check the path") from None
+        raise InputError(f"{role}: no file {path}; check the path") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{what}: {path} is a broken gzip file ({error})") from None
+        raise InputError(f"{role}: {path} is a broken gzip file ({error})") from None
     except OSError as error:
-        raise InputError(f"{what}: cannot read {path} ({error.strerror or error})") from None
+        raise InputError(f"{role}: cannot read {path} ({error.strerror or error})") from None
     except _TooDeep as error:
-        raise InputError(f"{what}: {path} has {error}, which is no COCO JSON") from None
+        raise InputError(f"{role}: {path} has {error}, which is not COCO JSON") from None
     except (ijson.JSONError, UnicodeDecodeError) as error:
-        raise InputError(f"{what}: {path} is not JSON ({_first_line(error)}); fetch or write it again") from None
+        raise InputError(f"{role}: {path} is not JSON ({_first_line(error)}); fetch or write it again") from None
 
 
 def _first_line(error: Exception) -> str:
-    """The parser's message, without the drawing of the place."""
+    """The parser's message, without its picture of the position."""
     message = error.args[0] if error.args else error
     text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(message)
     return (text.strip().splitlines() or [type(error).__name__])[0].strip()[:120]

@@ -1,14 +1,14 @@
-"""`prepare`: COCO to Arrow shards, vocabulary and statistics; resumes where it was killed.
+"""`prepare`: COCO to Arrow shards, vocabulary and statistics; resumes after it was killed.
 
-The JSON is read as a stream into sorted runs aside (`pipelines.data.prepare.ingest`,
-`pipelines.data.prepare.external_sort`); the plan says which images make which shard; workers join, convert and write
+The JSON is read as a stream into sorted runs on disk (`pipelines.data.prepare.ingest`,
+`pipelines.data.prepare.external_sort`); the plan assigns images to shards; workers join, convert and write
 (`pipelines.data.prepare.convert`); the manifest comes last (`pipelines.data.prepare.finalize`).
 """
 
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -49,12 +49,13 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """How to go about it.
+    """Options of `prepare` that are not settings of the data.
 
     format: of the shards, "arrow" or "parquet"
     strict: refuse if anything is rejected
-    retry:  take what was rejected again
+    retry:  convert rejected images again
     vectors: folder of a spaCy pipeline that has word vectors; None: they are fitted on the captions
+    job_status: receives the progress
     """
 
     format: str = "arrow"
@@ -62,7 +63,6 @@ class Options:
     retry: bool = False
     vectors: Path | None = None
     job_status: JobStatus | None = None
-    """Hears how far it is."""
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -82,24 +82,21 @@ def prepare(
 ) -> dict[str, Any]:
     """Turn COCO files into shards in `out`. Returns the manifest, which is written last.
 
-    The same inputs and settings give the same bytes, whatever happened on the way. A folder that was finished with them
-    is left as it is; one that was not is gone on with.
+    The same inputs and settings give the same bytes, also after interruptions. A folder that is finished with them is
+    left as it is; an unfinished one is completed.
 
     Raises:
         InputError: wrong input (see `ingest`), no usable image, object or caption is left, `out` was prepared from
-            other inputs or settings, or something was rejected and `options.strict` forbids it.
+            other inputs or settings, or a record was rejected and `options.strict` forbids it.
     """
     check_language(config.data.language)
     sizes = source.sizes()
     facts, vectors = _facts(source, sizes, config, options)
-    if (out / MANIFEST).exists():
-        manifest = load_manifest(out)
-        facts.check(manifest, out, options)
-        if not options.retry:
-            _refuse_rejects_of(manifest, options)
-            clean(out, manifest)
-            log(f"prepare: {out} is finished, with these inputs and settings; nothing to do")
-            return manifest
+    manifest = _finished(out, facts, options, log)
+    if manifest is not None and not options.retry:
+        clean(out, manifest)
+        return manifest
+    if manifest is not None:
         reopen(out, manifest, log)
     elif options.retry:
         forget_rejects(out)
@@ -121,53 +118,65 @@ def prepare(
 
 
 def check(source: CocoSource, out: Path, config: Config, log: Log = print, options: Options = DEFAULTS) -> None:
-    """All that `prepare` would refuse before it reads pixels, without leaving anything.
+    """Check what `prepare` checks before it reads pixels. Writes nothing that stays.
 
     Raises:
         InputError: as `prepare`.
     """
     sizes = source.sizes()
     facts, _ = _facts(source, sizes, config, options)
-    if (out / MANIFEST).exists():
-        manifest = load_manifest(out)
-        facts.check(manifest, out, options)
-        if not options.retry:
-            _refuse_rejects_of(manifest, options)
-            log(f"prepare: {out} is finished, with these inputs and settings; nothing to do")
-            return
+    if _finished(out, facts, options, log) is not None and not options.retry:
+        return
     with tempfile.TemporaryDirectory(prefix="objgan-") as scratch:
         data = _read(source, sizes, Path(scratch), options, log)
     source.split.divide(_origins(data), config.data)
 
 
+def _finished(out: Path, facts: "_Facts", options: Options, log: Log) -> dict[str, Any] | None:
+    """The manifest of a finished folder; without `retry`, nothing is left to do. None: the folder is not finished.
+
+    Raises:
+        InputError: `out` was prepared from other inputs or settings, or it has rejects that `strict` forbids.
+    """
+    if not (out / MANIFEST).exists():
+        return None
+    manifest = load_manifest(out)
+    facts.check(manifest, out, options)
+    if not options.retry:
+        if options.strict and (rows := manifest["rejected"]["rows"]):
+            raise InputError(f"--strict: {rows} rejected, listed in {manifest['rejected']['file']}")
+        log(f"prepare: {out} is already prepared with these inputs and settings; nothing to do")
+    return manifest
+
+
 def _facts(
     source: CocoSource, sizes: Sizes, config: Config, options: Options
 ) -> tuple["_Facts", PipelineVectors | None]:
-    """What the result depends on, and the word vectors that are given."""
+    """The facts that the result depends on, and the given word vectors."""
     vectors = None if options.vectors is None else PipelineVectors(options.vectors)
     settings, digest = config.data.model_dump(mode="json"), None if vectors is None else vectors.digest
     return _Facts(source.digests(sizes), settings, source.split.kind, options.format, digest), vectors
 
 
 def _read(source: CocoSource, sizes: Sizes, work: Path, options: Options, log: Log) -> Ingested:
-    """The JSON, into the folder `work`."""
+    """Read the JSON into the folder `work`."""
     log("prepare: reading the JSON")
     data = ingest(source, work, sizes, log)
     check_folder(source, sizes, data.images)
     log(f"prepare: {len(data.images)} images with captions, {len(data.classes)} classes")
     if options.strict:
-        _refuse_rejects(read_rejects(work / UNREAD))
+        _refuse(RejectCounts(read_rejects(work / UNREAD)))
     return data
 
 
 def _origins(data: Ingested) -> dict[int, str | None]:
-    """The part of the data set that each image is of, by image id."""
+    """Image id -> part of COCO that the image belongs to."""
     return dict(zip(data.images["image_id"].to_pylist(), data.images["origin"].to_pylist(), strict=True))
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """What the result depends on, but for the code."""
+    """The facts that the result depends on, except the code."""
 
     source: dict[str, str]
     settings: dict[str, Any]
@@ -177,11 +186,11 @@ class _Facts:
     """sha256 of a pipeline's word vectors, None of fitted ones."""
 
     def for_manifest(self) -> dict[str, Any]:
-        """For the manifest, beside the settings and the vectors."""
+        """The facts as the manifest has them, without settings and vectors."""
         return {"source": self.source, "split": self.split, "format": self.format}
 
     def check(self, manifest: Mapping[str, Any], out: Path, options: Options) -> None:
-        """See that the folder was prepared from the same; images may differ where rejected ones are tried again."""
+        """Refuse a folder that was prepared from other facts; images may differ if rejected ones are retried."""
         before, now = manifest["settings"], self.settings
         changed = [
             f"data.{key}: {before.get(key)} -> {now.get(key)}"
@@ -200,7 +209,7 @@ class _Facts:
         if changed:
             hint = ""
             if changed == ["other images"] and manifest["rejected"]["kinds"]["image"]:
-                hint = ", or --retry-rejected to take the images again that were rejected"
+                hint = ", or use --retry-rejected to retry the rejected images"
             raise InputError(
                 f"prepare: {out} was prepared differently ({'; '.join(changed)}); give another --out{hint}"
             )
@@ -220,7 +229,7 @@ class _Work:
     job_status: JobStatus | None = None
 
     def convert(self, data: Ingested) -> Result:
-        """All shards. Where rejected images leave a split empty, the rest is divided again without them."""
+        """Convert all shards. If rejected images leave a split empty, the other images are divided again."""
         excluded: dict[int, list[Reject]] = {}
         origins = _origins(data)
         while True:
@@ -230,18 +239,16 @@ class _Work:
             names = [block["shard"][0].as_py() for block in planned]
             shards, lost = self._collect(planned, data)
             if {shard.split for shard in shards} == set(SPLITS):
-                rejects = [one for image_id in sorted(excluded) for one in excluded[image_id]]
+                rejects = [reject for image_id in sorted(excluded) for reject in excluded[image_id]]
                 return Result(self.out, data, names, shards, rejects)
             excluded |= self._rejects_of(names, lost)
 
     def _check_enough(self, usable: int, data: Ingested, excluded: Mapping[int, list[Reject]]) -> None:
-        """Refuse fewer images than there are splits, and say what became of the others."""
+        """Refuse fewer images than there are splits; the message has the reasons of the rejected images."""
         if usable >= len(SPLITS):
             return
         unread = self.out / WORK / UNREAD
-        lost = RejectCounts()
-        for one in chain(read_rejects(unread), *excluded.values()):
-            lost.add(one)
+        lost = RejectCounts(chain(read_rejects(unread), *excluded.values()))
         reason = f": {why(lost, 'image')}; see {unread}" if lost.kinds["image"] else ""
         raise InputError(
             f"prepare: {usable} of {data.totals['image']} images can be used, and training, validation and test need "
@@ -249,7 +256,7 @@ class _Work:
         )
 
     def _plan(self, data: Ingested, splits: Mapping[str, list[int]]) -> list[pa.Table]:
-        """The blocks, in order, each of the images of one shard."""
+        """The blocks, in order, each with the images of one shard."""
         planned = []
         for split, image_ids in splits.items():
             places = pc.index_in(pa.array(image_ids, pa.int64()), value_set=data.images["image_id"])
@@ -269,7 +276,7 @@ class _Work:
         return inputs_of(images, sizes, {"common": common})
 
     def _collect(self, planned: list[pa.Table], data: Ingested) -> tuple[list[Shard], list[int]]:
-        """The shards, and the ids of images that turned out unusable."""
+        """The shards, and the ids of unusable images."""
         places = [part.images for part in self.source.parts if part.images is not None]
         arguments = {
             "images": [str(place.resolve() if isinstance(place, Path) else place) for place in places] or None,
@@ -284,12 +291,13 @@ class _Work:
             for done, (block, text) in enumerate(zip(planned, self.run(planned, arguments), strict=True), 1):
                 report = read_report(text)
                 progress.add(len(block), kept=report.kept)
-                self._tell(done, len(planned), report, len(block))
+                self._report(done, len(planned), report, len(block))
                 shards += [] if report.shard is None else [report.shard]
-                lost += [one.image_id for one in report.rejected if one.kind == "image" and one.image_id is not None]
+                images = (reject.image_id for reject in report.rejected if reject.kind == "image")
+                lost += [image_id for image_id in images if image_id is not None]
         return shards, lost
 
-    def _tell(self, done: int, total: int, report: ConversionReport, images: int) -> None:
+    def _report(self, done: int, total: int, report: ConversionReport, images: int) -> None:
         if self.job_status is None:
             return
         self.job_status.progress(done, total, 0 if report.kept else images)
@@ -297,42 +305,26 @@ class _Work:
             self.job_status.rejected(len(report.rejected))
 
     def _rejects_of(self, names: list[str], lost: list[int]) -> dict[int, list[Reject]]:
-        """What was rejected of the images that will be left out of the next plan, and so belong to no shard."""
-        found: dict[int, list[Reject]] = {image_id: [] for image_id in lost}
+        """Rejects of the images that the next plan leaves out; they belong to no shard."""
+        rejects: dict[int, list[Reject]] = {image_id: [] for image_id in lost}
         for report in (read_receipt(self.out, name) for name in names):
-            for one in report.rejected if report else ():
-                if one.image_id in found:
-                    found[one.image_id].append(replace(one, shard=None))
-        return found
-
-
-def _refuse_rejects(rejects: Iterator[Reject]) -> None:
-    counts = RejectCounts()
-    for one in rejects:
-        counts.add(one)
-    _refuse(counts)
+            for reject in report.rejected if report else ():
+                if reject.image_id in rejects:
+                    rejects[reject.image_id].append(replace(reject, shard=None))
+        return rejects
 
 
 def _refuse(rejected: RejectCounts) -> None:
     if rejected.first is not None:
         raise InputError(
-            f"--strict: {len(rejected)} rejected, the first: {rejected.first.name()}; mend it or go without"
+            f"--strict: {len(rejected)} rejected, the first: {rejected.first.name()}; fix it, or run without --strict"
         )
 
 
-def _refuse_rejects_of(manifest: Mapping[str, Any], options: Options) -> None:
-    if options.strict and manifest["rejected"]["rows"]:
-        raise InputError(f"--strict: {manifest['rejected']['rows']} rejected, listed in {manifest['rejected']['file']}")
-
-
 def _warn_of_val2014(source: CocoSource, result: Result, log: Log) -> None:
-    """COCO 2017's training images contain most of those that published results of 2014 are measured on."""
-    images = result.data.images
-    of_2014 = {
-        image_id
-        for image_id, origin in zip(images["image_id"].to_pylist(), images["origin"].to_pylist(), strict=True)
-        if origin == "val2014" or image_id in source.val2014
-    }
+    """Most images that published results of 2014 are measured on are among COCO 2017's training images."""
+    origins = _origins(result.data).items()
+    of_2014 = {image_id for image_id, origin in origins if origin == "val2014" or image_id in source.val2014}
     trained = sum(
         image_id in of_2014
         for table in result.tables("train", ["image_id"])
@@ -346,31 +338,31 @@ def _warn_of_val2014(source: CocoSource, result: Result, log: Log) -> None:
 
 
 def reopen(out: Path, manifest: Mapping[str, Any], log: Log) -> None:
-    """Make a finished folder an unfinished one that lacks the shards of which any image was rejected."""
+    """Turn a finished folder into an unfinished one, without the shards that have a rejected image."""
     rejects: dict[str, list[Reject]] = {}
-    for one in read_rejects(out / manifest["rejected"]["file"]):
-        if one.shard is not None:
-            rejects.setdefault(one.shard, []).append(one)
+    for reject in read_rejects(out / manifest["rejected"]["file"]):
+        if reject.shard is not None:
+            rejects.setdefault(reject.shard, []).append(reject)
     for shard in (Shard(**facts) for facts in manifest["shards"]):
         lost = rejects.get(shard.name, [])
-        if any(one.kind == "image" for one in lost):
+        if any(reject.kind == "image" for reject in lost):
             receipt_path(out, shard.name).unlink(missing_ok=True)
         else:
             write_receipt(out, shard.name, ConversionReport(shard, shard.inputs, tuple(lost)))
     (out / MANIFEST).unlink()
-    log(f"prepare: taking the {manifest['rejected']['kinds']['image']} rejected images again")
+    log(f"prepare: retrying the {manifest['rejected']['kinds']['image']} rejected images")
 
 
 def forget_rejects(out: Path) -> None:
-    """Of an unfinished folder: have shards made again of which any image was rejected."""
+    """Delete the receipts of an unfinished folder's shards with a rejected image: they are converted again."""
     for path in (out / WORK / "receipts").glob("*.json"):
         report = read_receipt(out, path.name.removesuffix(".json"))
-        if report is None or any(one.kind == "image" for one in report.rejected):
+        if report is None or any(reject.kind == "image" for reject in report.rejected):
             path.unlink()
 
 
 def remove_leftovers(out: Path, kept: set[str]) -> None:
-    """Shards of an earlier, unfinished try with other inputs, and what a killed writer left half done."""
+    """Remove shards of an earlier, unfinished attempt with other inputs, and files that a killed writer left."""
     for split in SPLITS:
         for ending in FORMATS:
             for path in out.glob(f"{split}-[0-9]*.{ending}"):
@@ -383,6 +375,6 @@ def remove_leftovers(out: Path, kept: set[str]) -> None:
 
 
 def clean(out: Path, manifest: Mapping[str, Any]) -> None:
-    """Remove what nobody needs any more."""
+    """Remove everything that a finished folder does not need."""
     remove_leftovers(out, {shard["name"] for shard in manifest["shards"]})
     shutil.rmtree(out / WORK, ignore_errors=True)

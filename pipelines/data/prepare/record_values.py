@@ -6,19 +6,12 @@ from decimal import Decimal
 from typing import Literal, overload
 
 from objgan.errors import shown
+from pipelines.data.shards.rejected import Unusable
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,6})?")
 _MOST_DIGITS = 400
 _EXACT = 2**53
 _KINDS = {str: "text", bool: "true or false", list: "a list", dict: "an object", type(None): "null"}
-
-
-class Unusable(ValueError):
-    """This one record cannot be used: the reason, in the same words for all of a sort, and what is particular to it."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason} ({detail})" if detail else reason)
-        self.reason, self.detail = reason, detail
 
 
 @overload
@@ -28,29 +21,29 @@ def number(value: object, field: str, whole: Literal[False] = False) -> float: .
 def number(value: object, field: str, whole: bool = False) -> int | float:
     """The one rule for every number of a record: 1, 1.0 and "1" are 1.
 
-    value: as JSON has it
+    value: from the JSON
     field: of the record, for the message
-    whole: an int of 64 bits is asked for; otherwise a finite float
+    whole: return an int of 64 bits; otherwise a finite float
 
     Raises:
-        Unusable: it is no such number; the reason names the field and what the value is, the detail the value.
+        Unusable: it is not such a number; the reason names the field and the kind of value, the detail the value.
     """
     exact = _exact(value)
     try:
-        found = None if exact is None else _whole(exact) if whole else float(exact)
+        result = None if exact is None else _whole(exact) if whole else float(exact)
     except OverflowError:
-        found = math.inf
-    if found is not None and math.isfinite(found):
-        return found
+        result = math.inf
+    if result is not None and math.isfinite(result):
+        return result
     detail = f"{field}: {shown(value)}"
-    if found is not None:
+    if result is not None:
         raise Unusable(f"{field} is a number that is too large", detail)
     kind = kind_of(value) if exact is None else "a fraction"
     raise Unusable(f"{field} is {kind}, not a {'whole ' * whole}number", detail)
 
 
 def whole_or_none(value: object) -> int | None:
-    """The whole number; None where it is none."""
+    """The whole number; None if it is not one."""
     try:
         return number(value, "", whole=True)
     except Unusable:
@@ -58,12 +51,12 @@ def whole_or_none(value: object) -> int | None:
 
 
 def kind_of(value: object) -> str:
-    """What a value is, for people: "text", "a list", "null", ..."""
+    """The kind of a value, for messages: "text", "a list", "null", ..."""
     return _KINDS.get(type(value), "NaN" if value != value else "a number")
 
 
 def _exact(value: object) -> int | float | Decimal | None:
-    """The number as it is written; None where it is none."""
+    """The number as it is written; None if it is not a number."""
     if isinstance(value, str):
         text = value.strip()
         if not _NUMBER.fullmatch(text):
@@ -76,12 +69,12 @@ def _exact(value: object) -> int | float | Decimal | None:
 
 
 def _whole(exact: int | float | Decimal) -> int | float | None:
-    """An int of 64 bits, infinity where it is larger, None of a fraction."""
-    # A float that large has lost digits: which id it was is unknown.
+    """An int of 64 bits, infinity if it is larger, None for a fraction."""
+    # A float of this size has lost digits: the id is unknown.
     if isinstance(exact, float) and abs(exact) > _EXACT:
         return math.inf
     if isinstance(exact, Decimal) and exact and exact.adjusted() > 19:
         return math.inf
-    if exact != (found := int(exact)):
+    if exact != (result := int(exact)):
         return None
-    return found if -(2**63) <= found < 2**63 else math.inf
+    return result if -(2**63) <= result < 2**63 else math.inf

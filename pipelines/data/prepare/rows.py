@@ -1,4 +1,4 @@
-"""One COCO image with all that is known of it -> one row of a shard. What Ray's workers run, and tests call."""
+"""Converts one COCO image with its objects and captions into one row of a shard. Runs in Ray's workers."""
 
 import json
 from collections import Counter
@@ -20,9 +20,9 @@ from pipelines.data.shards.rejected import Reject
 Row = dict[str, Any]
 ASPECT_TOLERANCE = 0.02
 _TINY, _BORDER = 2.0, 1.0
-"""Pixels of the original: sides of a box that hardly covers one; how far a box may reach over the border."""
+"""Pixels of the original: a box with smaller sides is tiny; how far a box may extend beyond the border."""
 _OVERSIZED, _OUTSIDE = 1.2, 0.2
-"""Area by that of the box; share of a mask outside its box."""
+"""Area divided by the area of the box; share of a mask outside its box."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Record:
 class Conversion:
     """How records become rows.
 
-    split:  that all of them belong to
+    split:  of all records
     fetch:  the bytes of an image's file, by its record (see `image_files.read_bytes`); None: no pixels
     size:   side of the stored picture and masks
     labels: category id -> label
@@ -54,7 +54,7 @@ class Conversion:
 
 @dataclass
 class Converted:
-    """Rows that came out, and what did not, in the order of the records; and what in the rows disagrees."""
+    """Rows and rejects, in the order of the records, and counts of contradictory values in the rows."""
 
     rows: list[Row] = field(default_factory=list)
     rejected: list[Reject] = field(default_factory=list)
@@ -66,13 +66,13 @@ class Converted:
         return pa.Table.from_pylist(self.rows, schema=SCHEMA)
 
 
-def convert(records: Iterable[Record], how: Conversion) -> Converted:
+def convert(records: Iterable[Record], conversion: Conversion) -> Converted:
     """Records -> rows of schema `shards.SCHEMA`; every image, object and caption is in a row or rejected."""
     result = Converted()
     for record in records:
         lost: list[Reject] = []
         try:
-            result.rows.append(_row(record, how, lost, result.contradictions))
+            result.rows.append(_row(record, conversion, lost, result.contradictions))
         except Unreadable as error:
             lost = lost_image(record, error)
         result.rejected += lost
@@ -80,94 +80,98 @@ def convert(records: Iterable[Record], how: Conversion) -> Converted:
 
 
 def lost_image(record: Record, error: Unreadable) -> list[Reject]:
-    """An image that cannot be used takes its objects and captions with it."""
+    """The rejects of an unusable image: the image, its objects and its captions."""
     image_id = record.image["image_id"]
-    parts = [("annotation", one) for one in record.objects] + [("caption", one) for one in record.captions]
-    lost = (Reject(kind, known_number(one["id"]), image_id, "pixels", "its image was rejected") for kind, one in parts)
+    parts = [("annotation", row) for row in record.objects] + [("caption", row) for row in record.captions]
+    lost = (Reject(kind, known_number(row["id"]), image_id, "pixels", "its image was rejected") for kind, row in parts)
     return [Reject("image", image_id, image_id, "pixels", error.reason, error.detail), *lost]
 
 
-def _row(record: Record, how: Conversion, lost: list[Reject], contradictions: Counter[str]) -> Row:
-    image, width, height = _picture(record.image, how)
+def _row(record: Record, conversion: Conversion, lost: list[Reject], contradictions: Counter[str]) -> Row:
+    image, width, height = _picture(record.image, conversion)
     captions = [caption["text"] for caption in record.captions]
     row = {
         "image_id": record.image["image_id"],
         "file_name": record.image["file_name"],
         "width": width,
         "height": height,
-        "split": how.split,
+        "split": conversion.split,
         "image": image,
         "captions": captions,
-        "tokens": [" ".join(tokenize(caption, how.language)) for caption in captions],
+        "tokens": [" ".join(tokenize(caption, conversion.language)) for caption in captions],
         "scene": record.image["scene"],
     }
-    kept = _kept(record.objects, (width, height), how, lost)
-    masks = [_mask(one, box, (width, height), how.size, lost) for one, box in kept]
-    for (one, box), mask in zip(kept, masks, strict=True):
-        contradictions.update(_contradictions(one, (width, height), None if mask is None else (mask, box, how.size)))
+    kept = _kept(record.objects, (width, height), conversion, lost)
+    masks = [_mask(annotation, box, (width, height), conversion.size, lost) for annotation, box in kept]
+    for (annotation, box), mask in zip(kept, masks, strict=True):
+        measured = None if mask is None else (mask, box, conversion.size)
+        contradictions.update(_contradictions(annotation, (width, height), measured))
     return row | {
-        "annotation_ids": [one["id"] for one, _ in kept],
-        "labels": [how.labels[one["category"]] for one, _ in kept],
+        "annotation_ids": [annotation["id"] for annotation, _ in kept],
+        "labels": [conversion.labels[annotation["category"]] for annotation, _ in kept],
         "boxes": [side for _, box in kept for side in box],
-        "areas": [_area(one["area"], (width, height), box) for one, box in kept],
-        "crowds": [one["crowd"] for one, _ in kept],
+        "areas": [_area(annotation["area"], (width, height), box) for annotation, box in kept],
+        "crowds": [annotation["crowd"] for annotation, _ in kept],
         "masks": masks,
-        "colours": [one["colour"] for one, _ in kept],
+        "colours": [annotation["colour"] for annotation, _ in kept],
     }
 
 
-def _picture(record: Row, how: Conversion) -> tuple[bytes | None, int, int]:
-    """The squashed picture, and the width and height that the record's boxes refer to."""
+def _picture(record: Row, conversion: Conversion) -> tuple[bytes | None, int, int]:
+    """The squashed image, and the width and height that the record's boxes refer to."""
     width, height = record["width"], record["height"]
-    if how.fetch is None:
+    if conversion.fetch is None:
         if width is None:
             raise Unreadable("the record has no width and height, and there are no pixels to take them from")
         return None, width, height
-    data = how.fetch(record)
+    data = conversion.fetch(record)
     try:
-        picture = read_image(data, None if width is None else (width, height), how.size)
+        picture = read_image(data, None if width is None else (width, height), conversion.size)
     except Unreadable as error:
         raise Unreadable(error.reason, f"{record['file_name']}{f': {error.detail}' if error.detail else ''}") from None
     if width is None:
-        return squash(picture.image, how.size), picture.width, picture.height
+        return squash(picture.image, conversion.size), picture.width, picture.height
     if abs(picture.width * height / (picture.height * width) - 1) > ASPECT_TOLERANCE:
-        sizes = f"{record['file_name']}: {picture.width} x {picture.height}, the record says {width} x {height}"
-        raise Unreadable("pixels of another shape than the record says", sizes)
-    return squash(picture.image, how.size), width, height
+        detail = f"{record['file_name']}: {picture.width} x {picture.height}, the record has {width} x {height}"
+        raise Unreadable("the aspect ratio differs from the record's", detail)
+    return squash(picture.image, conversion.size), width, height
 
 
 def _kept(
-    objects: list[Row], sides: tuple[int, int], how: Conversion, lost: list[Reject]
+    objects: list[Row], sides: tuple[int, int], conversion: Conversion, lost: list[Reject]
 ) -> list[tuple[Row, list[float]]]:
     """The objects that can be used, with their boxes (xywh, fractions), largest box first, ties by annotation id."""
-    found = []
-    for index, one in enumerate(objects):
-        box = _box(one["box"], *sides)
-        if one["category"] not in how.labels:
-            lost.append(_reject("annotation", one, "of a category that the JSON lacks", str(one["category"])))
+    usable = []
+    for index, annotation in enumerate(objects):
+        category, box = annotation["category"], _box(annotation["box"], *sides)
+        if category not in conversion.labels:
+            lost.append(_reject("annotation", annotation, "its category is not in the JSON", str(category)))
         elif box is None:
-            lost.append(_reject("annotation", one, "its box is empty or outside the picture", str(one["box"])))
+            reason = "its box is empty or outside the image"
+            lost.append(_reject("annotation", annotation, reason, str(annotation["box"])))
         else:
-            # Rounded, so that boxes of one size are ties wherever they lie.
-            found.append((-round(box[2] * box[3], 9), one["id"], index, box))
-    found.sort()
-    return [(objects[index], box) for *_, index, box in found]
+            # Rounded, so that boxes of equal size are ties at all positions.
+            usable.append((-round(box[2] * box[3], 9), annotation["id"], index, box))
+    usable.sort()
+    return [(objects[index], box) for *_, index, box in usable]
 
 
-def _contradictions(one: Row, sides: tuple[int, int], mask: tuple[str, list[float], int] | None) -> Iterator[str]:
-    """What an object counts as, by the names `manifest.CONTRADICTIONS`.
+def _contradictions(
+    annotation: Row, sides: tuple[int, int], mask: tuple[str, list[float], int] | None
+) -> Iterator[str]:
+    """The counts that an object belongs to, by the names `manifest.CONTRADICTIONS`.
 
-    mask: what `share_outside` takes; None without one
+    mask: arguments of `share_outside`; None without a mask
     """
-    x, y, w, h = one["box"]
+    x, y, w, h = annotation["box"]
     yield "boxes"
     if max(w, h) < _TINY:
         yield "tiny"
     if min(x, y) < -_BORDER or x + w > sides[0] + _BORDER or y + h > sides[1] + _BORDER:
         yield "cut"
-    if one["area"] is not None:
+    if annotation["area"] is not None:
         yield "areas"
-        if one["area"] > _OVERSIZED * w * h:
+        if annotation["area"] > _OVERSIZED * w * h:
             yield "oversized"
     if mask is not None:
         yield "masks"
@@ -175,16 +179,16 @@ def _contradictions(one: Row, sides: tuple[int, int], mask: tuple[str, list[floa
             yield "outside"
 
 
-def _reject(kind: str, one: Row, reason: str, detail: str) -> Reject:
-    return Reject(kind, known_number(one["id"]), one["image_id"], "objects", reason, detail)
+def _reject(kind: str, annotation: Row, reason: str, detail: str) -> Reject:
+    return Reject(kind, known_number(annotation["id"]), annotation["image_id"], "objects", reason, detail)
 
 
 _ZERO = 2.0**-150
-"""A side of a box that is not larger is 0 in single precision, as shards hold it."""
+"""A side of a box up to this is 0 in the single precision of shards."""
 
 
 def _box(box: list[float], width: int, height: int) -> list[float] | None:
-    """xywh in pixels -> xywh fractions, cut at the border; None where nothing is left."""
+    """xywh in pixels -> xywh fractions, cut at the border; None if nothing is left."""
     x, y, w, h = box
     left, right = (min(max(edge / width, 0.0), 1.0) for edge in (x, x + w))
     top, bottom = (min(max(edge / height, 0.0), 1.0) for edge in (y, y + h))
@@ -193,21 +197,22 @@ def _box(box: list[float], width: int, height: int) -> list[float] | None:
 
 
 def _area(area: float | None, sides: tuple[int, int], box: list[float]) -> float:
-    """Fraction of the picture: the segment's area where the record knows it, the box's otherwise."""
+    """Fraction of the image: the segment's area if the record has it, otherwise the box's."""
     return box[2] * box[3] if area is None else min(area / (sides[0] * sides[1]), 1.0)
 
 
-def _mask(one: Row, box: list[float], sides: tuple[int, int], size: int, lost: list[Reject]) -> str | None:
-    segmentation = one["polygons"]
-    if segmentation is None and one["other"] is not None:
-        segmentation = json.loads(one["other"])
+def _mask(annotation: Row, box: list[float], sides: tuple[int, int], size: int, lost: list[Reject]) -> str | None:
+    segmentation = annotation["polygons"]
+    if segmentation is None and annotation["other"] is not None:
+        segmentation = json.loads(annotation["other"])
     if segmentation is None:
         return None
-    if one.get("flaw") is not None:
-        lost.append(_reject("mask", one, f"{one['flaw']}; the object is kept without a mask", segmentation))
+    if annotation.get("flaw") is not None:
+        reason = f"{annotation['flaw']}; the object is kept without a mask"
+        lost.append(_reject("mask", annotation, reason, segmentation))
         return None
     try:
         return squash_segmentation(segmentation, *sides, box, size)
     except BadMask as error:
-        lost.append(_reject("mask", one, f"{error.reason}; the object is kept without a mask", error.detail))
+        lost.append(_reject("mask", annotation, f"{error.reason}; the object is kept without a mask", error.detail))
         return None

@@ -1,6 +1,6 @@
-"""A COCO data set: where it lies, its digests, and which image belongs to which split.
+"""A COCO data set: its location, its digests, and the split of each image.
 
-By hash it is a function of the id alone, so that all parts of a data set agree.
+A split by hash depends only on the id, so that all parts of a data set agree.
 """
 
 import contextlib
@@ -26,23 +26,23 @@ from pipelines.storage.retry import brief
 from pipelines.storage.storage import Storage
 
 NAMED = ("hash", "coco")
-"""Ways to divide that need no file."""
-# Karpathy's list says restval for what COCO calls validation and everybody trains on.
+"""Splits that need no file."""
+# Karpathy's "restval" is the part of COCO's validation set that is used for training.
 _NAMES = {"train": "train", "restval": "train", "val": "validation", "validation": "validation", "test": "test"}
 
 Result = TypeVar("Result")
 Sizes = Sequence[Mapping[str, int]]
-"""Of every part of a data set: bytes of the image files that are there, by the names that the JSON gives them."""
+"""For every part of a data set: bytes of the existing image files, by their names in the JSON."""
 
 _ORIGIN = re.compile(r"(?<![A-Za-z])(?:train|val|test)20\d\d(?!\d)")
 
 
 @dataclass(frozen=True)
 class Split:
-    """A way to divide images; get one from `load_split`.
+    """A way to divide images, made by `load_split`.
 
     kind:   "hash", "coco" or "ids"
-    digest: sha256 of the list of ids; empty without one
+    digest: sha256 of the list of ids; empty without a list
     """
 
     kind: str = "hash"
@@ -59,7 +59,7 @@ class Split:
         """Split -> its image ids, sorted; `images`: id -> COCO's part, all of them accepted.
 
         Raises:
-            InputError: too few images, or a split that nothing belongs to.
+            InputError: too few images, or an empty split.
         """
         if self.kind == "hash":
             return split_images(list(images), config)
@@ -80,7 +80,7 @@ def load_split(text: str) -> Split:
     """`hash`, `coco`, or a JSON file: {"train": [ids], "validation": [...], "test": [...]}, or Karpathy's list.
 
     Raises:
-        InputError: no such file, or another content.
+        InputError: there is no such file, or it has other content.
     """
     if text in NAMED:
         return Split(text)
@@ -92,7 +92,7 @@ def load_split(text: str) -> Split:
         for value, split in pairs:
             image_id = whole_or_none(value)
             if image_id is None or ids.get(image_id, split) != split:
-                raise InputError(f"--split: {path} has {shown(value)} twice, or it is no image id; mend the list")
+                raise InputError(f"--split: {path} has {shown(value)} twice, or it is not an image id; fix the list")
             ids[image_id] = split
     except (TypeError, KeyError, AttributeError) as error:
         raise InputError(
@@ -106,13 +106,15 @@ def load_ids(path: Path) -> frozenset[int]:
     """Image ids of a JSON file: a list of them, or COCO JSON with "images".
 
     Raises:
-        InputError: no such file, or another content.
+        InputError: there is no such file, or it has other content.
     """
     content = read_json(path, "--val2014")
     images = content.get("images") if isinstance(content, dict) else content
-    values = [one.get("id") if isinstance(one, dict) else one for one in images] if isinstance(images, list) else []
+    values = (
+        [image.get("id") if isinstance(image, dict) else image for image in images] if isinstance(images, list) else []
+    )
     ids = [whole_or_none(value) for value in values]
-    known = frozenset(one for one in ids if one is not None)
+    known = frozenset(image_id for image_id in ids if image_id is not None)
     if not ids or None in ids:
         raise InputError(f"--val2014: {path} is neither a list of image ids nor COCO JSON; give one of them")
     return known
@@ -127,7 +129,7 @@ def _karpathy(images: Any) -> Iterable[tuple[int, str]]:
 
 
 def _of_coco(image_id: int, origin: str, tested: bool, config: DataConfig) -> str:
-    """COCO has no captions of its test images: where there are none, its validation images are shared by hash."""
+    """COCO publishes no captions of its test images: without them, its validation images are divided by hash."""
     if not origin.startswith("val"):
         return "train" if origin.startswith("train") else "test"
     share = config.validation_percent / (config.validation_percent + config.test_percent)
@@ -148,7 +150,7 @@ def split_of(image_id: int, config: DataConfig) -> str:
 
 
 def split_images(image_ids: Sequence[int], config: DataConfig) -> dict[str, list[int]]:
-    """Split by hash -> its image ids, sorted. A split that chance left empty gets one image of the largest split.
+    """Split by hash -> its image ids, sorted. A split that is empty by chance gets one image of the largest split.
 
     Raises:
         InputError: fewer than three images.
@@ -184,47 +186,45 @@ class CocoPart:
             return self.instances.samefile(self.captions)
         return self.instances == self.captions
 
-    def annotations(self, what: str) -> Iterator[Record]:
-        """The objects (`what` "instances") or the captions (`what` "captions"), in order.
+    def annotations(self, role: str) -> Iterator[Record]:
+        """The objects (`role` "instances") or the captions (`role` "captions"), in order.
 
-        In one file for both, records with a caption are captions, all others and those with a box, too, are objects;
-        its list "captions", if it has one, holds further captions.
+        In one file for both, records with a caption are captions; all others, and those that also have a box, are
+        objects; its list "captions", if it has one, has further captions.
 
         Raises:
             InputError: as `json_stream.records`.
         """
-        found = records(getattr(self, what), what, "annotations")
+        annotations = records(getattr(self, role), role, "annotations")
         if not self.in_one_file:
-            yield from found
-        elif what == "instances":
-            yield from (record for record in found if is_object(record) or not is_caption(record))
+            yield from annotations
+        elif role == "instances":
+            yield from (record for record in annotations if is_object(record) or not is_caption(record))
         else:
-            yield from filter(is_caption, found)
-            yield from records(self.captions, what, "captions", optional=True)
+            yield from filter(is_caption, annotations)
+            yield from records(self.captions, role, "captions", optional=True)
 
     def check(self) -> None:
-        """See that the files and the folder are there, without reading them.
+        """Check that the files and the folder exist, without reading them.
 
         Raises:
-            InputError: one is not.
+            InputError: one does not.
         """
-        for what, path in (("instances", self.instances), ("captions", self.captions)):
-            _readable(what, path, lambda found: found.open("rb").close())
-        if self.images is not None and _is_no_folder(storage := Storage(self.images)):
-            raise _no_folder(storage)
+        for role, path in (("instances", self.instances), ("captions", self.captions)):
+            _readable(role, path, lambda file: file.open("rb").close())
+        if self.images is not None:
+            _image_folder(self.images)
 
     def sizes(self) -> Mapping[str, int]:
-        """Bytes of the images that the instances JSON names and that are there; empty without images.
+        """Bytes of the existing images of the instances JSON; empty without images.
 
         Raises:
             InputError: there is no such folder, or the JSON cannot be read.
         """
         if self.images is None:
             return {}
-        storage = Storage(self.images)
-        if _is_no_folder(storage):
-            raise _no_folder(storage)
-        _readable("instances", self.instances, lambda found: None)
+        storage = _image_folder(self.images)
+        _readable("instances", self.instances, lambda file: None)
         names = (file_name_of(image) for image in records(self.instances, "instances", "images"))
         sizes = sizes_of(storage, names)
         if not sizes and storage.local is None and not storage.exists():
@@ -232,15 +232,15 @@ class CocoPart:
         return sizes
 
     def origin(self) -> str | None:
-        """COCO's own part, such as "val2017", as the name of the instances JSON or of the folder says."""
+        """COCO's own part, such as "val2017", from the name of the instances JSON or of the folder."""
         folder = "" if self.images is None else place_of(str(self.images)).rstrip("/").rpartition("/")[2]
         for text in (self.instances.name, folder):
-            if found := _ORIGIN.search(text):
-                return found[0]
+            if match := _ORIGIN.search(text):
+                return match[0]
         return None
 
     def where(self) -> str:
-        """The place of the images, fit to be shown."""
+        """The location of the images, without secrets."""
         return place_of(str(self.images))
 
 
@@ -249,7 +249,7 @@ class CocoSource:
     """The files of a COCO data set; `images` None: boxes and captions without pixels.
 
     images:    a folder or a URI (see `pipelines.storage.storage`)
-    instances, captions: JSON, gzip'd or not
+    instances, captions: JSON, also gzip-compressed
     split:     how the images are divided
     synonyms:  class -> words by which captions name it, beside its name and `named_classes.SYNONYMS`
     val2014:   ids of COCO 2014's validation images, to warn of them in the training split
@@ -269,15 +269,15 @@ class CocoSource:
         """All parts, in order."""
         return CocoPart(self.images, self.instances, self.captions), *self.more
 
-    def named(self, what: str) -> str:
+    def named(self, role: str) -> str:
         """The JSON files `instances` or `captions` of all parts, for messages."""
-        return ", ".join(str(getattr(part, what)) for part in self.parts)
+        return ", ".join(str(getattr(part, role)) for part in self.parts)
 
     def check(self) -> None:
-        """See that the files and the folders are there, without reading them.
+        """Check that the files and the folders exist, without reading them.
 
         Raises:
-            InputError: one is not.
+            InputError: one does not.
         """
         for part in self.parts:
             part.check()
@@ -291,19 +291,19 @@ class CocoSource:
         return [part.sizes() for part in self.parts]
 
     def digests(self, sizes: Sizes | None = None) -> dict[str, str]:
-        """What the inputs are, wherever they lie: sha256 of each JSON file, and of the image files' names and sizes.
+        """Identity of the inputs at any location: sha256 of each JSON file, and of the image files' names and sizes.
 
-        sizes: what `sizes` gave, where that is known
+        sizes: result of `sizes`, if known
 
         Raises:
             InputError: a file or the image folder is missing or unreadable.
         """
         digests = {
-            what: _joined([_readable(what, getattr(part, what), sha256) for part in self.parts])
-            for what in ("instances", "captions")
+            role: _joined([_readable(role, getattr(part, role), sha256) for part in self.parts])
+            for role in ("instances", "captions")
         }
         if self.images is not None:
-            digests["images"] = _joined([_listing(one) for one in (self.sizes() if sizes is None else sizes)])
+            digests["images"] = _joined([_listing(part) for part in (self.sizes() if sizes is None else sizes)])
         if self.synonyms:
             text = json.dumps({name: list(words) for name, words in self.synonyms.items()}, sort_keys=True)
             digests["synonyms"] = _sha256(text)
@@ -322,23 +322,26 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _is_no_folder(storage: Storage) -> bool:
-    """Whether it is known without asking a server."""
-    return storage.local is not None and not storage.local.is_dir()
+def _image_folder(location: Path | str) -> Storage:
+    """The storage of the images; whether a remote folder exists is not checked."""
+    storage = Storage(location)
+    if storage.local is not None and not storage.local.is_dir():
+        raise _no_folder(storage)
+    return storage
 
 
 def _no_folder(storage: Storage) -> InputError:
     return InputError(f"images: no folder {storage}; check the path")
 
 
-def _readable(what: str, path: Path, read: Callable[[Path], Result]) -> Result:
+def _readable(role: str, path: Path, read: Callable[[Path], Result]) -> Result:
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
-            raise InputError(f"{what}: {path} is {kind}: give a regular file, because it is read several times")
+            raise InputError(f"{role}: {path} is {kind}: give a regular file, because it is read several times")
         return read(path)
     except FileNotFoundError:
-        raise InputError(f"{what}: no file {path}; check the path") from None
+        raise InputError(f"{role}: no file {path}; check the path") from None
     except OSError as error:
-        raise InputError(f"{what}: cannot read {path} ({brief(error)})") from None
+        raise InputError(f"{role}: cannot read {path} ({brief(error)})") from None

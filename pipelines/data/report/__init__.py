@@ -1,1 +1,1 @@
-"""What prepared data hold, for people: a table on the terminal, and one page that needs nothing but a browser."""
+"""Statistics of prepared data: a table on the terminal, and one page that needs only a browser."""

@@ -1,4 +1,4 @@
-"""Prepared data, gone through once, wherever they lie."""
+"""Reads prepared data once, from a folder or a URI, and counts them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from objgan.errors import InputError
-from pipelines.data.report.counts import Shown, SplitCounts, Survey, add_shard
+from pipelines.data.report.counts import Sample, SplitCounts, Survey, add_shard
 from pipelines.data.shards.format import SCHEMA, Shard, shards_of
 from pipelines.data.shards.manifest import SPLITS
 from pipelines.data.shards.progress import ShardProgress
@@ -22,16 +22,16 @@ Log = Callable[[str], None]
 def survey(
     location: Path | str, samples: int, seed: int = 0, splits: Sequence[str] = SPLITS, log: Log = lambda line: None
 ) -> Survey:
-    """Count all rows of some splits, and keep `samples` of them, drawn by `seed`; `log` is told how far it is.
+    """Count all rows of some splits, and keep `samples` of them, drawn by `seed`; `log` receives the progress.
 
-    One shard is looked at at a time: of a folder it is mapped, and pictures that are not shown are not read.
+    One shard is read at a time. Shards of a folder are memory-mapped, so pictures that are not shown are not read.
 
     Raises:
-        InputError: no prepared data, or a file that cannot be read.
+        InputError: there are no prepared data, or a file cannot be read.
     """
     storage = Storage(location, log=log)
-    found = _empty(storage, splits)
-    shards = [shard for split in splits for shard in shards_of(found.manifest, split)]
+    result = _empty(storage, splits)
+    shards = [shard for split in splits for shard in shards_of(result.manifest, split)]
     rows = sum(shard.rows for shard in shards)
     start = 0
     drawn = np.sort(np.random.default_rng(seed).choice(rows, min(samples, rows), replace=False))
@@ -39,9 +39,9 @@ def survey(
         for shard in shards:
             try:
                 table = _read(storage, shard)
-                add_shard(table, found, found.splits[shard.split])
-                here = drawn[(drawn >= start) & (drawn < start + len(table))] - start
-                found.samples += [_shown(table.slice(row, 1).to_pylist()[0]) for row in here.tolist()]
+                add_shard(table, result, result.splits[shard.split])
+                chosen = drawn[(drawn >= start) & (drawn < start + len(table))] - start
+                result.samples += [_sample(table.slice(row, 1).to_pylist()[0]) for row in chosen.tolist()]
             except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
                 if isinstance(error, StorageAway):
                     raise
@@ -49,7 +49,7 @@ def survey(
                 raise InputError(f"data: cannot read {storage}/{shard.name} ({text}): see verify {storage}") from None
             start += len(table)
             progress.add(len(table), kept=False)
-    return found
+    return result
 
 
 def _empty(storage: Storage, splits: Sequence[str]) -> Survey:
@@ -67,13 +67,13 @@ def _empty(storage: Storage, splits: Sequence[str]) -> Survey:
 def _read(storage: Storage, shard: Shard) -> pa.Table:
     table = read_table(shard.name, read_bytes(storage, shard.name))
     if not table.schema.equals(SCHEMA):
-        raise ValueError("other columns than a shard has")
+        raise ValueError("its columns are not those of a shard")
     if len(table) != shard.rows:
         raise ValueError(f"{len(table)} rows instead of {shard.rows}")
     return table
 
 
-def _shown(row: Mapping[str, Any]) -> Shown:
+def _sample(row: Mapping[str, Any]) -> Sample:
     boxes = np.array(row["boxes"], np.float64).reshape(-1, 4)
     names = ("image_id", "width", "height", "split", "image", "captions", "labels", "crowds", "masks")
-    return Shown(PurePosixPath(row["file_name"] or "").name, boxes=boxes, **{name: row[name] for name in names})
+    return Sample(PurePosixPath(row["file_name"] or "").name, boxes=boxes, **{name: row[name] for name in names})

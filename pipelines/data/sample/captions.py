@@ -145,14 +145,14 @@ def _caption(scene: Scene, held: Sequence[Relation], rng: Generator) -> str:
     speaker = _Speaker(scene, rng)
     if not scene.groups:
         return _sentence(speaker.emptiness())
-    stated = [int(g) for g in rng.permutation(len(scene.groups))]
-    if len(stated) > 1 and rng.random() < _PARTIAL:
-        stated.pop()
-    usable = [r for r in held if r.subject in stated and r.other in stated]
+    named = [int(g) for g in rng.permutation(len(scene.groups))]
+    if len(named) > 1 and rng.random() < _PARTIAL:
+        named.pop()
+    usable = [r for r in held if r.subject in named and r.other in named]
     if usable and rng.random() < _RELATE:
-        text = speaker.relate(usable[rng.integers(len(usable))], stated)
+        text = speaker.relate(usable[rng.integers(len(usable))], named)
     else:
-        text = speaker.alone(stated[0]) if len(stated) == 1 else speaker.enumerate(stated)
+        text = speaker.alone(named[0]) if len(named) == 1 else speaker.enumerate(named)
     return _sentence(text + speaker.sky())
 
 
@@ -179,7 +179,7 @@ class _Speaker:
         )
         return forms[self.rng.integers(len(forms))]()
 
-    def relate(self, relation: Relation, stated: list[int]) -> str:
+    def relate(self, relation: Relation, named: list[int]) -> str:
         """A sentence around a relation of two groups, the others after it."""
         subject, other = self.scene.groups[relation.subject], self.scene.groups[relation.other]
         phrase, word = self.phrase(subject), self.pick(RELATIONS[relation.word])
@@ -191,14 +191,14 @@ class _Speaker:
             opening = f"there {_be(phrase, subject)} " if self.rng.random() < 0.5 else f"{self.pick(OPENINGS)} "
         place = self.place(other) if self.rng.random() < 0.6 else self.surroundings([subject, other])
         text = f"{opening}{phrase}{verb} {word} {self.phrase(other)} {place}"
-        rest = [self.scene.groups[g] for g in stated if g not in (relation.subject, relation.other)]
+        rest = [self.scene.groups[g] for g in named if g not in (relation.subject, relation.other)]
         if rest:
             text += ", with " + _listing([self.phrase(g) + self.maybe_verb(g) for g in rest])
         return text
 
-    def enumerate(self, stated: list[int]) -> str:
+    def enumerate(self, named: list[int]) -> str:
         """A sentence that lists groups without relating them."""
-        groups = [self.scene.groups[g] for g in stated]
+        groups = [self.scene.groups[g] for g in named]
         phrases = [self.phrase(g) for g in groups]
         scene = self.scene
         forms: tuple[Callable[[], str], ...] = (

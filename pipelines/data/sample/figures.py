@@ -194,7 +194,7 @@ def draw_pizza(pen: Pen, _colour: Colour, rng: Generator) -> None:
 
 
 def draw_clock(pen: Pen, colour: Colour, rng: Generator) -> None:
-    """A coloured rim, a white face with twelve ticks and two hands at some time."""
+    """A coloured rim, a white face with twelve ticks and two hands."""
     _disc(pen, 0.5, colour)
     _disc(pen, 0.385, _DISC_WHITE)
     for hour in range(12):

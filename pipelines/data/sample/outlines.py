@@ -81,15 +81,15 @@ def _trace(mask: Mask) -> list[list[Corner]]:
 def _edges(mask: Mask) -> dict[Corner, list[int]]:
     """From every corner on the boundary, the directions (numbers in _TURNS) that keep the mask on the right."""
     padded = np.pad(mask, 1).astype(np.int8)
-    found: dict[Corner, list[int]] = {}
+    directions: dict[Corner, list[int]] = {}
     across, down = np.diff(padded, axis=0)[:, 1:-1], np.diff(padded, axis=1)[1:-1]
     for number, (edges, sign, shift) in enumerate(
         ((across, 1, (0, 0)), (down, -1, (0, 0)), (across, -1, (1, 0)), (down, 1, (0, 1)))
     ):
         rows, columns = np.nonzero(edges == sign)
         for y, x in zip(rows.tolist(), columns.tolist(), strict=True):
-            found.setdefault((x + shift[0], y + shift[1]), []).append(number)
-    return found
+            directions.setdefault((x + shift[0], y + shift[1]), []).append(number)
+    return directions
 
 
 def _area(loop: list[Corner]) -> float:

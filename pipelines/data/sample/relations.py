@@ -40,14 +40,14 @@ def hull(masks: list[NDArray[np.bool_]]) -> Hull:
 def relations(scene: Scene) -> list[Relation]:
     """Every relation that holds between two groups, both ways."""
     hulls = [hull([scene.masks[i] for i in scene.members(g)]) for g in range(len(scene.groups))]
-    found = []
+    result = []
     for a in range(len(hulls)):
         for b in range(len(hulls)):
             if a != b:
-                found += [Relation(a, word, b) for word in _words(scene, hulls[a], hulls[b])]
+                result += [Relation(a, word, b) for word in _words(scene, hulls[a], hulls[b])]
                 if _hides(scene, a, b):
-                    found += [Relation(a, "front", b), Relation(b, "behind", a)]
-    return found
+                    result += [Relation(a, "front", b), Relation(b, "behind", a)]
+    return result
 
 
 def _words(scene: Scene, a: Hull, b: Hull) -> list[str]:

@@ -147,18 +147,18 @@ def _check(images: int, seed: int, side: int) -> None:
 
 
 def _finished(out: Path, wanted: Json) -> bool:
-    """Whether `out` already holds the sample; refuses a folder that holds anything but a (part of a) sample."""
+    """Whether `out` has the sample already; refuses a folder with other content than (a part of) a sample."""
     if out.exists() and not out.is_dir():
         raise InputError(f"sample: {out} is a file; give a folder")
     if (out / "sample.json").exists():
-        found = _read(out / "sample.json")
-        if found != wanted:
-            other = f"({_listed(found)}; wanted {_listed(wanted)})"
+        content = _read(out / "sample.json")
+        if content != wanted:
+            other = f"({_listed(content)}; wanted {_listed(wanted)})"
             raise InputError(f"sample: {out} holds another sample {other}; remove it or choose another folder")
         return True
     if not out.exists() or not any(out.iterdir()) or _marker(out).exists():
         return False
-    # Pictures of somebody else's would be overwritten: COCO's are named as ours are.
+    # It would overwrite the images of another data set: COCO's files have the same names.
     if _read(out / "annotations" / "instances.json").get("info", {}).get("description") != _DESCRIPTION:
         raise InputError(f"sample: {out} is not empty and holds no sample; choose another folder")
     return False
@@ -166,10 +166,10 @@ def _finished(out: Path, wanted: Json) -> bool:
 
 def _read(path: Path) -> Json:
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _listed(parameters: Json) -> str:
@@ -177,7 +177,7 @@ def _listed(parameters: Json) -> str:
 
 
 def _marker(out: Path) -> Path:
-    """There while a sample is being written."""
+    """Exists while a sample is being written."""
     return out / "sample.unfinished.json"
 
 
@@ -216,11 +216,11 @@ class _Records:
             masks = [scene.masks[i] for i in scene.members(number)]
             if group.crowd:
                 masks = [np.logical_or.reduce(masks)]
-            what: Json = {"image_id": image_id, "category_id": CATEGORY_IDS[group.kind]}
+            reference: Json = {"image_id": image_id, "category_id": CATEGORY_IDS[group.kind]}
             known = {} if group.colour is None else {"attributes": {"colour": group.colour}}
             for mask in masks:
                 shape = _shape(mask, group.crowd)
-                self._objects.append({"id": len(self._objects) + 1, **what, **shape, **known})
+                self._objects.append({"id": len(self._objects) + 1, **reference, **shape, **known})
 
     def instances(self) -> Json:
         return {**_header(), "images": self._images, "annotations": self._objects, "categories": CATEGORIES}

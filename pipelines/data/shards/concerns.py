@@ -1,4 +1,4 @@
-"""What about a data set deserves a word: a kind that lost everything, much that was rejected, values that disagree."""
+"""Warnings about a data set: a kind without usable records, many rejects, values that contradict each other."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,10 +12,10 @@ from pipelines.data.shards.rejected import RejectCounts
 NOUNS = {"image": "images", "caption": "captions", "annotation": "objects", "mask": "masks"}
 _MANY_REJECTED, _MANY_DOUBTFUL, _MOST = 0.2, 0.05, 0.5
 
-# Why it was really lost stands at another record.
+# Reasons whose cause is another rejected record.
 _CONSEQUENCES = ("its image was rejected", "without a caption")
 
-# What is counted, of which kind, how it reads, and what it means where most are like that.
+# Name of the count -> the kind it counts, its text, and the likely cause if most are like that.
 _DOUBTS = {
     "outside": ("masks", "masks have over 20 % of their pixels outside their box", ""),
     "oversized": ("areas", "areas are over 1.2 x their box", ""),
@@ -26,31 +26,31 @@ _DOUBTS = {
     ),
     "cut": (
         "boxes",
-        "boxes reach over the picture's border",
+        "boxes extend beyond the image border",
         "are they corners [x1, y1, x2, y2]? COCO's boxes are [x, y, width, height]",
     ),
 }
 
 
 def contradictions(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The counts of all shards together, by the names `CONTRADICTIONS`."""
+    """The sum of the counts of all shards, by the names `CONTRADICTIONS`."""
     total = sum((Counter(part) for part in parts), Counter[str]())
     return {name: total[name] for name in CONTRADICTIONS}
 
 
 def refuse_lost(totals: Mapping[str, int], rejected: RejectCounts, listed: Path) -> None:
-    """See that something is left of every kind that came in.
+    """Refuse a data set that lost all records of a kind.
 
-    totals: what came in: "image", "caption", "annotation"
+    totals: records of the input: "image", "caption", "annotation"
     listed: file that lists all rejects, for the message
 
     Raises:
-        InputError: every record of a kind was rejected; it names the commonest reason and its count.
+        InputError: every record of a kind was rejected; it names the most frequent reason and its count.
     """
-    lost = [kind for kind, came in totals.items() if came and rejected.kinds[kind] >= came]
+    lost = [kind for kind, total in totals.items() if total and rejected.kinds[kind] >= total]
     causes = [kind for kind in lost if rejected.commonest(kind)[0] not in _CONSEQUENCES] or lost
     if "image" in causes:
-        causes = ["image"]  # captions and objects of no image are its consequence
+        causes = ["image"]  # rejected captions and objects are a consequence
     if causes:
         lines = "; ".join(
             f"none of the {totals[kind]} {NOUNS[kind]} can be used: {why(rejected, kind)}" for kind in causes
@@ -59,7 +59,7 @@ def refuse_lost(totals: Mapping[str, int], rejected: RejectCounts, listed: Path)
 
 
 def why(rejected: RejectCounts, kind: str) -> str:
-    """The commonest reason of a kind, its count, and an example."""
+    """The most frequent reason of a kind, its count, and an example."""
     reason, number = rejected.commonest(kind)
     example = rejected.examples[kind, reason]
     shown = f" (for example {example.detail})" if example.detail else ""
@@ -67,10 +67,10 @@ def why(rejected: RejectCounts, kind: str) -> str:
 
 
 def concerns(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Warnings: what most likely is a mistake in the data, a sentence each."""
+    """Warnings about likely mistakes in the data, one sentence each."""
     yield from _rejected(manifest)
     if not manifest["totals"]["annotation"]:
-        yield "no objects came in: only the stage encoders can be trained"
+        yield "the input has no objects: only the stage encoders can be trained"
     if manifest["coverage"]["reason"]:
         yield _little_known(**manifest["coverage"])
     for share, text, hint in _doubtful(manifest):
@@ -86,7 +86,7 @@ def doubts(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _doubtful(manifest: Mapping[str, Any]) -> Iterator[tuple[float, str, str]]:
-    """(share, sentence, what it may mean) of each kind that was found at all."""
+    """(share, sentence, likely cause) of each kind of contradiction that occurs."""
     counts = manifest["contradictions"]
     for name, (of, text, hint) in _DOUBTS.items():
         if counts[name]:
@@ -101,11 +101,11 @@ def _little_known(words: int, known: int, reason: str) -> str:
 
 def _rejected(manifest: Mapping[str, Any]) -> Iterator[str]:
     totals, rejected = manifest["totals"], manifest["rejected"]
-    came = {**totals, "mask": manifest["counts"]["masks"] + rejected["kinds"]["mask"]}
+    total = {**totals, "mask": manifest["counts"]["masks"] + rejected["kinds"]["mask"]}
     for kind, noun in NOUNS.items():
         lost = rejected["kinds"][kind]
-        if lost > _MANY_REJECTED * came[kind]:
+        if lost > _MANY_REJECTED * total[kind]:
             reasons = {key: n for key, n in rejected["reasons"].items() if key.startswith(f"{kind}: ")}
-            key, number = max(reasons.items(), key=lambda one: one[1])
+            key, number = max(reasons.items(), key=lambda item: item[1])
             reason = key.removeprefix(f"{kind}: ")
-            yield f"{lost} of {came[kind]} {noun} ({lost / came[kind]:.0%}) were rejected, {number} of them: {reason}"
+            yield f"{lost} of {total[kind]} {noun} ({lost / total[kind]:.0%}) were rejected, {number} of them: {reason}"

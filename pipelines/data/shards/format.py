@@ -1,22 +1,25 @@
-"""Prepared data: Arrow shards of flat columns, one row an image, and the manifest that vouches for them."""
+"""Prepared data: Arrow shards of flat columns, one row per image, and the manifest that lists them."""
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from objgan.errors import InputError
 from objgan.files import file_aside, read_json, write_atomically
 from pipelines.data.shards.concerns import concerns, doubts
-from pipelines.data.shards.manifest import MANIFEST, SPLITS, validate_manifest
+from pipelines.data.shards.manifest import ACCOUNTS, MANIFEST, SPLITS, validate_manifest
 
 SCHEMA_VERSION = 3
 ROWS_PER_SHARD = 256
+COUNTED = ["captions", "masks", "crowds", "colours", "scene"]
 
 SCHEMA = pa.schema(
     [
@@ -39,18 +42,18 @@ SCHEMA = pa.schema(
     ],
     metadata={"objgan.schema_version": str(SCHEMA_VERSION)},
 )
-"""width, height: of the original, pixels. image: JPEG of the whole picture pressed into a square, null without pixels.
-tokens: one string a caption, its words joined by blanks. Objects: largest box first; boxes: 4 an object, (x, y, w, h),
-fractions; areas: fractions of the picture; masks: COCO's compressed run lengths in the stored square, or null; colours:
-one name an object, null where unknown. scene: a name, null where unknown. The names are those of `objgan.attributes`.
-What a reader must know of all rows at once stands in a file beside the shards, the split's index
+"""width, height: of the original, pixels. image: JPEG of the whole image scaled to a square, null without pixels.
+tokens: one string per caption, its words joined by spaces. Objects: largest box first; boxes: 4 numbers per object,
+xywh, fractions; areas: fractions of the image; masks: COCO's compressed run lengths in the stored square, or null;
+colours: one name per object, null if unknown. scene: a name, null if unknown. The names are those of
+`objgan.attributes`. Facts that a reader needs of all rows at once are in a separate file, the split's index
 (`pipelines.data.shards.index`).
 """
 
 
 @dataclass(frozen=True)
 class Shard:
-    """What the manifest says of one file."""
+    """A shard or an index, as the manifest lists it."""
 
     name: str
     split: str
@@ -58,9 +61,9 @@ class Shard:
     bytes: int
     sha256: str
     inputs: str = ""
-    """sha256 over what it was made of; empty of an index."""
+    """sha256 of the inputs that it was made from; empty for an index."""
     contradictions: Mapping[str, int] = field(default_factory=dict)
-    """Of its objects, by the names `manifest.CONTRADICTIONS`; empty of an index."""
+    """Of its objects, by the names `manifest.CONTRADICTIONS`; empty for an index."""
 
 
 def shard_name(split: str, number: int, suffix: str = "arrow") -> str:
@@ -74,7 +77,7 @@ def index_name(split: str) -> str:
 
 
 class _Hashed:
-    """A file that knows the digest and the number of the bytes that were written to it."""
+    """A file that computes the digest and the number of the bytes written to it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.closed = file, False
@@ -93,11 +96,11 @@ class _Hashed:
         self._file.flush()
 
     def close(self) -> None:
-        """The caller that opened the file closes it."""
+        """Does nothing: the code that opened the file closes it."""
 
 
 def write_shard(folder: Path, name: str, split: str, table: pa.Table, schema: pa.Schema = SCHEMA) -> Shard:
-    """Write rows of schema `schema`; the file appears whole.
+    """Write rows of schema `schema`; the file appears complete or not at all.
 
     `NAME.arrow`: an uncompressed Arrow IPC file of one record batch, to be mapped. `NAME.parquet`: for other tools.
     """
@@ -115,7 +118,7 @@ def write_shard(folder: Path, name: str, split: str, table: pa.Table, schema: pa
 
 
 def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """The rows of a shard, or some of their columns. Arrow is memory-mapped: nothing is read before it is looked at.
+    """The rows of a shard, or some of their columns. Arrow is memory-mapped: data are read when they are used.
 
     Raises:
         InputError: missing, not a shard, or of another schema version.
@@ -145,8 +148,22 @@ def read_split(
     return (read_shard(folder / shard.name, columns) for shard in shards_of(manifest, split))
 
 
+def count_rows(table: pa.Table) -> Counter[str]:
+    """The counts of the manifest, over rows with at least the columns `COUNTED`."""
+    masks, crowds, colours = (pc.list_flatten(table[name]) for name in ("masks", "crowds", "colours"))
+    return Counter(
+        images=len(table),
+        captions=len(pc.list_flatten(table["captions"])),
+        objects=len(masks),
+        masks=len(masks) - masks.null_count,
+        crowds=pc.sum(crowds).as_py() or 0,
+        colours=len(colours) - colours.null_count,
+        scenes=len(table) - table["scene"].null_count,
+    )
+
+
 def dataset_digest(shards: list[Shard], domain: Mapping[str, str]) -> str:
-    """sha256 over the digests of all shards, indices and domain files: what later steps depend on, wherever it lies."""
+    """sha256 of the digests of all shards, indices and domain files: the identity of the data at any location."""
     parts = [[shard.name, shard.sha256] for shard in shards] + sorted([name, text] for name, text in domain.items())
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -157,7 +174,7 @@ def save_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def load_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a prepared folder whose shards are all there, as long as they should be.
+    """The manifest of a prepared folder; checks that all its files exist with the right size.
 
     Raises:
         InputError: not a prepared folder, written by a newer version, or a shard is missing or cut short.
@@ -175,7 +192,7 @@ def load_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_manifest(manifest: Any, folder: str) -> dict[str, Any]:
-    """A manifest that this code can read, checked as a whole; `folder`: where it was found, for people.
+    """A manifest that this code can read, checked as a whole. folder: its location, for messages.
 
     Raises:
         InputError: not a manifest, of another schema version, or with anything in it that `prepare` does not write.
@@ -203,7 +220,7 @@ def _check_file(path: Path, size: int | None) -> None:
 
 
 def summary(manifest: Mapping[str, Any]) -> str:
-    """A few lines for people: what is there, and what was left out and why."""
+    """A few lines: the contents, and the rejected records by reason."""
     counts, settings = manifest["counts"], manifest["settings"]
     rows = ", ".join(f"{split} {manifest['rows'][split]}" for split in SPLITS)
     lines = [
@@ -218,7 +235,7 @@ def summary(manifest: Mapping[str, Any]) -> str:
     if vectors.get("source") == "pipeline":
         lines.append(
             f"vectors:  {vectors['channels']} channels; {vectors['found']} of {vectors['words']} words have one in the "
-            f"pipeline, {vectors['derived']} get one from the words near them, the rest zeros"
+            f"pipeline, {vectors['derived']} get one from neighbouring words, the others zeros"
         )
     if manifest["columns"]["attributes"]:
         lines.append(f"known:    the colours of {counts['colours']} objects, the scenes of {counts['scenes']} images")
@@ -226,9 +243,9 @@ def summary(manifest: Mapping[str, Any]) -> str:
 
 
 def _accounts(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Where everything went that came in, and why it did not come out."""
+    """Input, rows in shards and rejects of each kind; reasons; warnings."""
     counts, rejected = manifest["counts"], manifest["rejected"]
-    for kind, kept in (("image", "images"), ("caption", "captions"), ("annotation", "objects")):
+    for kind, kept in ACCOUNTS:
         lost = rejected["kinds"][kind]
         yield f"input:    {manifest['totals'][kind]} {kind}s = {counts[kept]} in shards + {lost} rejected"
     for reason, number in rejected["reasons"].items():

@@ -1,6 +1,6 @@
-"""Image files, by the names that a JSON gives them. A file is there if it can be opened, wherever links lead to.
+"""Image files, by their names in the JSON. A file exists if it can be opened, also through links.
 
-No name leads out of the image folder by `..` or by a path from the root.
+Names with `..` and absolute paths are refused: they would leave the image folder.
 """
 
 import errno
@@ -11,13 +11,14 @@ from functools import lru_cache
 
 import pyarrow.fs
 
+from pipelines.data.shards.rejected import Unusable
 from pipelines.storage.retry import brief, retry
 from pipelines.storage.storage import Storage
 
 MOST_BYTES = 2 << 30
-"""Of an image file: as large as the largest picture of 16-bit RGBA, uncompressed."""
+"""Largest image file: the largest image as uncompressed 16-bit RGBA."""
 
-# The name or the file is at fault; other errors are faults of the disk or the network.
+# Faults of the name or the file; other errors are faults of the disk or the network.
 _ABSENT = {errno.ENOENT, errno.ENOTDIR}
 _UNFIT = {
     *(errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO),
@@ -26,34 +27,30 @@ _UNFIT = {
 _SHOWN = 120
 
 
-class Unreadable(ValueError):
-    """This one image cannot be used: the reason, in the same words for all of a sort, and what is particular to it."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason} ({detail})" if detail else reason)
-        self.reason, self.detail = reason, detail
+class Unreadable(Unusable):
+    """An image cannot be used."""
 
 
 def inside(name: str) -> str:
     """A name relative to the image folder, without empty parts and `.`.
 
     Raises:
-        Unreadable: no name, one that leads out of the folder, or one that no file can have.
+        Unreadable: there is no name, it points outside the folder, or no file can have it.
     """
     if not name:
         raise Unreadable("the record has no file name")
     if "\0" in name:
-        raise Unreadable("a file name with a NUL character", repr(name)[:_SHOWN])
+        raise Unreadable("the file name contains a NUL character", repr(name)[:_SHOWN])
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts:
-        raise Unreadable("a file name that leads out of the image folder", name[:_SHOWN])
+        raise Unreadable("the file name points outside the image folder", name[:_SHOWN])
     if not parts:
         raise Unreadable("cannot read the file", f"{name[:_SHOWN]}: the image folder itself")
     return "/".join(parts)
 
 
 def sizes_of(place: Storage, names: Iterable[str]) -> dict[str, int]:
-    """Bytes of the files that are there, by the names that were asked for."""
+    """Bytes of the files that exist, by the given names."""
     wanted = {}
     for name in names:
         try:
@@ -62,18 +59,18 @@ def sizes_of(place: Storage, names: Iterable[str]) -> dict[str, int]:
             continue
     if place.local is None:
         listed = _listed(place)
-        found = {name: listed.get(file) for name, file in wanted.items()}
+        sizes = {name: listed.get(file) for name, file in wanted.items()}
     else:
-        found = {name: _size(place, f"{place.local}/{file}") for name, file in wanted.items()}
-    return {name: size for name, size in found.items() if size is not None}
+        sizes = {name: _size(place, f"{place.local}/{file}") for name, file in wanted.items()}
+    return {name: size for name, size in sizes.items() if size is not None}
 
 
 def read_bytes(place: Storage, name: str) -> bytes:
     """An image file's bytes.
 
     Raises:
-        Unreadable: there is no such file, it is a folder, a pipe or the like, or it cannot be read.
-        StorageAway: storage did not answer; that is not the image's fault.
+        Unreadable: there is no such file, it is not a regular file, or it cannot be read.
+        StorageAway: storage did not answer, which is not a fault of the image.
         InputError: as a remote storage raises it.
     """
     file = inside(name)
@@ -84,7 +81,7 @@ def read_bytes(place: Storage, name: str) -> bytes:
         except OSError as error:
             if error.errno in _ABSENT or isinstance(error, FileNotFoundError):
                 raise Unreadable("no such file in the image folder", name[:_SHOWN]) from None
-            # What pyarrow says, without an errno, of a name that is a folder of a bucket.
+            # pyarrow's message, without an errno, for a name that is a folder of a bucket.
             if error.errno in _UNFIT or (error.errno is None and "Not a regular file" in str(error)):
                 raise Unreadable("cannot read the file", f"{name[:_SHOWN]}: {brief(error)}") from None
             raise
@@ -94,7 +91,7 @@ def read_bytes(place: Storage, name: str) -> bytes:
 
 @lru_cache(64)
 def open_place(location: str) -> Storage:
-    """The storage of the images, once a process."""
+    """The storage of the images, opened once per process."""
     return Storage(location)
 
 
@@ -108,7 +105,7 @@ def _local_bytes(path: str, name: str) -> bytes:
 
 
 def _opener(path: str, flags: int) -> int:
-    # Opening a pipe that nobody writes to would wait for ever.
+    # Opening a pipe without a writer would block.
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
@@ -125,7 +122,7 @@ def _check_size(size: int, name: str) -> None:
 
 
 def _size(place: Storage, path: str) -> int | None:
-    """Bytes of a regular file; None: there is none of that name."""
+    """Bytes of a regular file; None: there is none with this name."""
 
     def look() -> int | None:
         try:

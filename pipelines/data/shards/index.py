@@ -1,6 +1,6 @@
-"""The index of a split: what the reader must know of every row, found once by `prepare`, and mapped, not read.
+"""The index of a split: facts that the reader needs of every row, computed once by `prepare` and memory-mapped.
 
-With it a reader opens at once however many rows there are: it tokenises nothing and opens no shard before its turn.
+So a reader opens at once for any number of rows: it tokenises nothing and opens a shard only when it is needed.
 """
 
 import itertools
@@ -15,19 +15,19 @@ import pyarrow.compute as pc
 from objgan.vocabulary import UNK, Vocabulary
 from pipelines.data.shards.format import SCHEMA, read_shard
 
-# Mirroring a picture would make such a caption untrue. A few harmless words match too ("leftover").
+# Mirroring the image would make such a caption wrong. A few harmless words match too ("leftover").
 SIDED = r"(^| )(left|right)"
 ANY = ""
-"""Of captions in other languages nobody knows which say left or right: none of their pictures is mirrored."""
+"""In other languages it is unknown which captions name a side: none of their images is mirrored."""
 ALL_MASKED = 2**31 - 1
 
 _CAPTION = pa.struct([("place", pa.int32()), ("sided", pa.bool_()), ("words", pa.list_(pa.int32()))])
 INDEX_SCHEMA = pa.schema(
     [("image_id", pa.int64()), ("masked", pa.int32()), ("captions", pa.list_(_CAPTION))], metadata=SCHEMA.metadata
 )
-"""One row a row of the split, in order. masked: how many of its objects, the largest first and without crowds, have
-masks before one that has none; `ALL_MASKED` where none lacks one. captions: those that have a word of the vocabulary;
-place: where the caption stands in the shard's list; sided: it says left or right; words: ids, `UNK` where unknown."""
+"""One row per row of the split, in order. masked: how many of its objects, the largest first and without crowds, have
+masks before one that has none; `ALL_MASKED` if all have one. captions: those that have a word of the vocabulary;
+place: of the caption in the shard's list; sided: it names left or right; words: ids, `UNK` if unknown."""
 
 Flags = Callable[[slice], np.ndarray]
 
@@ -45,9 +45,9 @@ def _index_shard(table: pa.Table, known: pa.Array, sided: str) -> pa.Table:
 
 
 def _captions(tokens: pa.ChunkedArray, known: pa.Array, sided: str) -> pa.Array:
-    """The column `captions` from a shard's `tokens`, one string a caption, its words joined by blanks.
+    """The column `captions` from a shard's `tokens`, one string per caption, its words joined by spaces.
 
-    sided: regular expression that captions match which say left or right
+    sided: regular expression of captions that name left or right
     """
     texts = pc.list_flatten(tokens).combine_chunks()
     row_of = pc.list_parent_indices(tokens).to_numpy()
@@ -74,15 +74,15 @@ def _offsets(lengths: np.ndarray) -> pa.Array:
 
 def _masked(table: pa.Table) -> list[int]:
     """The column `masked`."""
-    found = []
+    masked = []
     for masks, crowds in zip(table["masks"], table["crowds"].to_pylist(), strict=True):
         missing = [not mask.is_valid for mask, crowd in zip(masks, crowds, strict=True) if not crowd]
-        found.append(missing.index(True) if True in missing else ALL_MASKED)
-    return found
+        masked.append(missing.index(True) if True in missing else ALL_MASKED)
+    return masked
 
 
 class Index:
-    """A split's index, mapped: a look at a row costs no parsing, and what is not looked at is not read."""
+    """A split's memory-mapped index: rows need no parsing, and unused rows are not read."""
 
     def __init__(self, path: Path) -> None:
         """Open it.
@@ -124,21 +124,21 @@ class Index:
         return self._words[self._starts[caption] : self._starts[caption + 1]].astype(np.int64)
 
     def is_sided(self, row: int, number: int) -> bool:
-        """Whether the caption says left or right."""
+        """Whether the caption names left or right."""
         return bool(self._sided[int(self._rows[row]) + number].as_py())
 
     def place(self, row: int, number: int) -> int:
-        """Where the usable caption stands in the shard's list of the row's captions."""
+        """Place of the usable caption in the shard's list of the row's captions."""
         return int(self._places[self._rows[row] + number])
 
 
 class RowList:
-    """The rows that `usable` flags, in order, without a list of them: their number in every block is enough."""
+    """The rows that `usable` flags, in order, stored only as their number in every block."""
 
     BLOCK = 4096
 
     def __init__(self, usable: Flags, total: int) -> None:
-        """`usable`: bool [n] for a slice of the `total` rows; asked again for a block that it does not flag whole."""
+        """`usable`: bool [n] for a slice of the `total` rows; called again for a block that it flags in part."""
         self._usable, self._total = usable, total
         counts = [int(np.count_nonzero(usable(self._block(start)))) for start in range(0, total, self.BLOCK)]
         self._starts = [0, *itertools.accumulate(counts)]

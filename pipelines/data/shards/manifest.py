@@ -1,7 +1,7 @@
-"""What a manifest may hold, checked as a whole before anything is made of a part of it, above all a path.
+"""The schema of a manifest, which is checked as a whole before any part of it is used, above all as a path.
 
-A manifest may come from a bucket that somebody else writes to. Its names become files of this machine, its sums become
-names in the cache, and its sizes become space.
+A manifest may come from a bucket that others write to. Its names become files of this machine, its sha256 values
+become names in the cache, and its sizes are reserved on disk.
 """
 
 import re
@@ -20,17 +20,20 @@ FORMATS = ("arrow", "parquet")
 REJECTED = "rejected.jsonl"
 DOMAIN = frozenset({"vocabulary.json", "vectors.safetensors", "classes.json", "layout_statistics.json"})
 SYNONYMS = "synonyms.json"
+ACCOUNTS = (("image", "images"), ("caption", "captions"), ("annotation", "objects"))
+"""Kind of an input record, and the name of its count in shards."""
+COUNTS = ("images", "captions", "objects", "masks", "crowds", "colours", "scenes")
 CONTRADICTIONS = ("boxes", "masks", "areas", "outside", "oversized", "tiny", "cut")
-"""First of how many, then how many contradict each other (see `pipelines.data.shards.concerns`)."""
+"""Three totals, then counts of contradictions (see `pipelines.data.shards.concerns`)."""
 SHARD = re.compile(rf"({'|'.join(SPLITS)})-[0-9]{{5,9}}\.({'|'.join(FORMATS)})")
 INDEX = re.compile(rf"({'|'.join(SPLITS)})-index\.arrow")
 MOST_BYTES = 1 << 40
-"""Of one file."""
+"""Largest file."""
 _MOST = 10**15
 
 
 def is_sha256(text: object) -> bool:
-    """Whether it is a sum as `objgan.files.sha256` writes it: 64 hexadecimal digits, letters in lower case."""
+    """Whether it is a sha256 as `objgan.files.sha256` writes it: 64 hexadecimal digits, letters in lower case."""
     return isinstance(text, str) and SHA256.fullmatch(text) is not None
 
 
@@ -42,7 +45,7 @@ def _sum(text: str) -> str:
 
 def _domain_files(files: dict[str, str]) -> dict[str, str]:
     if not DOMAIN <= files.keys() <= DOMAIN | {SYNONYMS}:
-        raise ValueError(f"its files are {', '.join(sorted(DOMAIN))} and, where there is one, {SYNONYMS}")
+        raise ValueError(f"its files are {', '.join(sorted(DOMAIN))} and optionally {SYNONYMS}")
     return files
 
 
@@ -114,7 +117,7 @@ class _Coverage(_Facts):
 
 
 class _Manifest(_Facts):
-    """All of it. What `prepare` writes beside these is to be added here."""
+    """The whole manifest. Add new fields of `prepare` here."""
 
     schema_version: int
     code_version: Text
@@ -138,9 +141,9 @@ class _Manifest(_Facts):
 
 
 def validate_manifest(content: Mapping[str, Any], where: str) -> None:
-    """See that a manifest of this schema version holds what `prepare` writes, and nothing else.
+    """Check that a manifest of this schema version has the fields that `prepare` writes, and no others.
 
-    where: it was found, for people
+    where: its location, for messages
 
     Raises:
         InputError: it does not; the first fault is named.
@@ -161,7 +164,7 @@ def _check_names(where: str, kind: str, files: Iterable[_File], pattern: re.Patt
     for file in files:
         match = pattern.fullmatch(file.name)
         if match is None or match[1] != file.split:
-            raise _damaged(where, f"{kind}: {shown(file.name)} is no name of a file of split {file.split}")
+            raise _damaged(where, f"{kind}: {shown(file.name)} is not a file name of split {file.split}")
         if file.name in known:
             raise _damaged(where, f"{kind}: {file.name} is listed twice")
         known.add(file.name)

@@ -17,7 +17,7 @@ _WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 def squash_segmentation(segmentation: Any, width: int, height: int, box: Box, size: int) -> str:
-    """COCO polygons or RLE of a width x height picture -> compressed RLE counts of the size x size square.
+    """COCO polygons or RLE of a width x height image -> compressed RLE counts of the size x size square.
 
     Polygons are scaled, then rasterised, so nothing is sampled twice; RLE is averaged and cut at one half. A mask too
     thin to cover any pixel becomes a line one pixel wide along its `box` (xywh, fractions).
@@ -37,7 +37,7 @@ def squash_segmentation(segmentation: Any, width: int, height: int, box: Box, si
 
 
 def share_outside(counts: str, box: Box, size: int) -> float:
-    """How much of a mask (compressed counts at size x size, not empty) lies over a pixel outside its box.
+    """Share of a mask (compressed counts at size x size, not empty) that is over a pixel outside its box.
 
     box: xywh, fractions
     """
@@ -94,17 +94,17 @@ def _polygons(polygons: list[Any], width: int, height: int, size: int) -> dict[s
     """Run lengths of the union of the polygons (flat lists of x, y in pixels of the original), at size x size."""
     scale = np.array([size / width, size / height])
     scaled = [part * scale for part in map(_points, polygons) if part is not None]
-    # Far outside, pycocotools would walk every pixel of the way; NaN would never come back.
+    # pycocotools would visit every pixel up to distant points, and would not return for NaN.
     within = [np.clip(part, -size, 2.0 * size).ravel() for part in scaled if np.isfinite(part).all()]
     if not within:
-        there = [part.tolist() if isinstance(part, np.ndarray) else part for part in polygons]
-        raise BadMask("no polygon of at least three points", shown(there))
+        values = [part.tolist() if isinstance(part, np.ndarray) else part for part in polygons]
+        raise BadMask("no polygon of at least three points", shown(values))
     runs: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(within, size, size))
     return runs
 
 
 def _points(part: Any) -> np.ndarray | None:
-    """float64 [n, 2], at least three points; None: it is no such polygon."""
+    """float64 [n, 2], at least three points; None: it is not such a polygon."""
     try:
         return np.asarray(part, np.float64).reshape(-1, 2) if len(part) >= 6 and len(part) % 2 == 0 else None
     except (ValueError, TypeError, OverflowError):
@@ -130,7 +130,7 @@ def _run_length(segmentation: dict[str, Any], width: int, height: int) -> np.nda
     """uint8 [height, width] from COCO RLE, compressed (text) or not (list)."""
     sides = segmentation.get("size")
     if sides != [height, width]:
-        raise BadMask("run lengths of a picture of another size", f"of {sides!r:.40} instead of {[height, width]}")
+        raise BadMask("run lengths of an image of another size", f"of {sides!r:.40} instead of {[height, width]}")
     return run_lengths.decode(segmentation.get("counts"), height, width)
 
 

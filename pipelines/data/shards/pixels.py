@@ -19,7 +19,7 @@ from pipelines.data.shards.image_files import Unreadable
 
 QUALITY = 95
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "TGA")
-"""All that Pillow may try (MPO is JPEG to it). Others start a program (EPS: Ghostscript), or are no pictures.
+"""Formats that Pillow may try (it reads MPO as JPEG). Others start a program (EPS: Ghostscript), or are not images.
 
 TGA comes last: it has no signature."""
 _TURNS = {
@@ -60,8 +60,8 @@ class Picture:
 def read_image(file: Path | bytes, annotated: tuple[int, int] | None = None, size: int | None = None) -> Picture:
     """The picture upright in RGB, as its EXIF data turn it. Broken metadata are ignored.
 
-    Where `annotated`, the width and height that the boxes refer to, are those of the file as it lies and not of the
-    turned picture, it stays as it lies: boxes and pixels must agree.
+    If `annotated`, the width and height that the boxes refer to, are those of the unturned picture, it is not turned:
+    boxes and pixels must agree.
 
     size: side of the square that it is for. A picture of at least eight times that is decoded, or made, smaller, and
     never less than four times as large.
@@ -74,7 +74,7 @@ def read_image(file: Path | bytes, annotated: tuple[int, int] | None = None, siz
     except FileNotFoundError:
         raise Unreadable("no such file in the image folder") from None
     with warnings.catch_warnings():
-        # Of pictures that are large, but not too large for us, and of metadata.
+        # Warnings about large images below our limit, and about metadata.
         warnings.simplefilter("ignore")
         try:
             return _open(data, annotated, size)
@@ -84,7 +84,7 @@ def read_image(file: Path | bytes, annotated: tuple[int, int] | None = None, siz
             raise _unknown(data) from None
         except Image.DecompressionBombError:
             raise Unreadable("far too large", f"over {MOST_PIXELS:,} pixels") from None
-        except Exception as error:  # Pillow's decoders raise a dozen kinds on a broken file; none may stop the others
+        except Exception as error:  # Pillow raises a dozen types on a broken file; none may stop the other images
             raise Unreadable("cannot decode", " ".join(str(error).split())) from None
 
 
@@ -95,7 +95,7 @@ def _open(data: bytes, annotated: tuple[int, int] | None, size: int | None) -> P
     except (Unreadable, MemoryError, Image.DecompressionBombError):
         raise
     except Exception:
-        # Pillow gives a file up for the sake of a comment that is too long, or of a broken colour profile.
+        # Pillow refuses a whole file for a comment that is too long, or for a broken colour profile.
         bare = b"".join(_pixel_parts(data))
         if bare == data:
             raise
@@ -171,7 +171,7 @@ def _unknown(data: bytes) -> Unreadable:
         tags = None
     if tags is None:
         return Unreadable("not an image, or of an unknown format")
-    return Unreadable(f"pixels of a type that is not read: {_tiff_type(tags)}")
+    return Unreadable(f"unsupported pixel type: {_tiff_type(tags)}")
 
 
 def _tiff_tags(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2 | None:
@@ -187,9 +187,9 @@ def _tiff_tags(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2 | None:
 def _tiff_type(tags: TiffImagePlugin.ImageFileDirectory_v2) -> str:
     """For people: "16-bit signed integers"."""
     bits, formats = (tags.get(tag, (1,)) for tag in (TiffImagePlugin.BITSPERSAMPLE, TiffImagePlugin.SAMPLEFORMAT))
-    kinds = ", ".join(_SAMPLE_FORMATS.get(one, f"format {one}") for one in dict.fromkeys(formats))
+    kinds = ", ".join(_SAMPLE_FORMATS.get(code, f"format {code}") for code in dict.fromkeys(formats))
     channels = "" if len(bits) == 1 else f"{len(bits)} channels of "
-    return f"TIFF with {channels}{'/'.join(str(one) for one in dict.fromkeys(bits))}-bit {kinds}"
+    return f"TIFF with {channels}{'/'.join(str(bit) for bit in dict.fromkeys(bits))}-bit {kinds}"
 
 
 def _read(opened: Image.Image, annotated: tuple[int, int] | None, size: int | None) -> Picture:
@@ -215,15 +215,15 @@ def _read(opened: Image.Image, annotated: tuple[int, int] | None, size: int | No
 
 
 def _orientation(opened: Image.Image) -> int:
-    """EXIF's, 1 to 8; 1, as it lies, where the metadata are broken."""
+    """EXIF's orientation, 1 to 8; 1 (not turned) if the metadata are broken."""
     if opened.format == "PNG":
         opened.load()  # as `getexif` would, but here its errors are the pixels'
     try:
-        found = opened.getexif().get(ExifTags.Base.Orientation)
-        return found if found in _TURNS else 1
+        orientation = opened.getexif().get(ExifTags.Base.Orientation)
+        return orientation if orientation in _TURNS else 1
     except MemoryError:
         raise
-    except Exception:  # Pillow raises half a dozen kinds
+    except Exception:  # Pillow raises half a dozen types
         return 1
 
 
@@ -236,11 +236,11 @@ def _white(opened: Image.Image) -> tuple[int, int]:
     if isinstance(opened, TiffImagePlugin.TiffImageFile):
         tags = opened.tag_v2
         if opened.mode in ("I", "F") or set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) != {1}:
-            raise Unreadable(f"pixels of a type that is not read: {_tiff_type(tags)}")
+            raise Unreadable(f"unsupported pixel type: {_tiff_type(tags)}")
         white = (1 << tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]) - 1
         return (white, 0) if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO else (0, white)
     if opened.mode == "F":
-        raise Unreadable(f"pixels of a type that is not read: {opened.format} with 32-bit floating point")
+        raise Unreadable(f"unsupported pixel type: {opened.format} with 32-bit floating point")
     return 0, 65535
 
 
@@ -277,9 +277,9 @@ def _pixels(image: Image.Image) -> torch.Tensor:
 
 
 def decode(data: bytes) -> np.ndarray:
-    """JPEG bytes of a shard -> uint8 [3, S, S], a view of rows of pixels; the batch copies it anyway.
+    """JPEG bytes of a shard -> uint8 [3, S, S], a view of rows of pixels, which `collate` copies anyway.
 
-    torchvision's decoder gives the same pixels and is not worth a second one: nine tenths of the time is libjpeg's own.
+    torchvision's decoder gives the same pixels and is not faster: nine tenths of the time are spent in libjpeg.
 
     Raises:
         OSError: not an image, or cut short.

@@ -1,4 +1,4 @@
-"""Progress of `prepare` and other passes over shards: a bar on a terminal, plain lines elsewhere."""
+"""Progress of commands that go through shards: a bar on a terminal, log lines elsewhere."""
 
 import sys
 import time
@@ -11,17 +11,17 @@ from tqdm import tqdm
 
 _SECONDS = 10.0
 _LEAST_SECONDS = 0.5
-"""A rate over a shorter time means nothing."""
+"""No rate is shown for a shorter time."""
 
 
 class ShardProgress:
-    """Told of every shard. A line comes every tenth of the way, or after ten seconds, whichever is later."""
+    """Counts finished shards. Logs a line after each tenth of them, but at most one in ten seconds."""
 
     def __init__(self, shards: int, images: int, log: Callable[[str], None], name: str = "prepare") -> None:
         self._name = name
         self._shards, self._images, self._log = shards, images, log
         self._done, self._seen, self._kept = 0, 0, 0
-        self._told = time.monotonic()
+        self._logged = time.monotonic()
         self._first: tuple[float, int] | None = None
         self._bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
@@ -37,7 +37,7 @@ class ShardProgress:
             self._bar.close()
 
     def add(self, images: int, kept: bool) -> None:
-        """A shard of that many images is there; kept: it was before."""
+        """Count a finished shard of `images` images; kept: it existed before this run."""
         self._done += 1
         self._seen += images
         self._kept += images if kept else 0
@@ -46,8 +46,8 @@ class ShardProgress:
         now, last = time.monotonic(), self._done == self._shards
         if self._first is None and not kept:
             self._first = now, images
-        if last or (self._done % -(-self._shards // 10) == 0 and now - self._told >= _SECONDS):
-            self._told = now
+        if last or (self._done % -(-self._shards // 10) == 0 and now - self._logged >= _SECONDS):
+            self._logged = now
             if last or self._bar is None:
                 self._log(self._line(now))
 
@@ -55,7 +55,7 @@ class ShardProgress:
         rate = self._rate(now)
         parts = [f"{self._name}: {self._done}/{self._shards} shards", f"{self._seen}/{self._images} images"]
         if self._kept:
-            parts.append(f"{self._kept} of them there before")
+            parts.append(f"{self._kept} of them already converted")
         if rate:
             parts.append(f"{rate:.0f} images/s")
             if self._done < self._shards:
@@ -63,7 +63,7 @@ class ShardProgress:
         return ", ".join(parts)
 
     def _rate(self, now: float) -> float:
-        """Images a second since the first shard: what came before it was the start of the workers."""
+        """Images per second since the first shard; the time before it was the start of the workers."""
         if self._first is None or now < self._first[0] + _LEAST_SECONDS:
             return 0.0
         return (self._seen - self._kept - self._first[1]) / (now - self._first[0])

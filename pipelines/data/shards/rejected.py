@@ -1,4 +1,4 @@
-"""What could not be used, one line of JSON each: nothing of the input is left out in silence."""
+"""Input records that are in no shard, one line of JSON each."""
 
 import json
 from collections import Counter
@@ -15,15 +15,15 @@ KINDS = ("image", "annotation", "caption", "mask")
 
 @dataclass(frozen=True)
 class Reject:
-    """One thing that is not in the shards.
+    """One input record that is not in the shards.
 
-    kind:     "image", "annotation", "caption"; or "mask": the object is there, its segmentation is not
-    id:       of the image, the annotation or the caption; null where the record has none
-    image_id: the image that it is of
+    kind:     "image", "annotation", "caption"; or "mask": the object is in a shard without its segmentation
+    id:       of the image, the annotation or the caption; null if the record has none
+    image_id: the image that it belongs to
     stage:    "read" (the record itself), "join" (what belongs together), "split", "pixels" or "objects"
-    reason:   in the same words for all of a sort
-    detail:   what is particular to this one
-    shard:    the file that would hold it; null where it never came so far
+    reason:   the same text for all rejects of a sort
+    detail:   particular to this record
+    shard:    the file that would hold it; null if it was rejected before
     """
 
     kind: str
@@ -35,38 +35,48 @@ class Reject:
     shard: str | None = None
 
     def line(self) -> str:
-        """As it stands in the file."""
+        """The line in the file."""
         return json.dumps(asdict(self), ensure_ascii=False) + "\n"
 
     def name(self) -> str:
         """For a message."""
-        what = self.kind if self.id is None else f"{self.kind} {self.id}"
-        return f"{what}, {self.reason}{f' ({self.detail})' if self.detail else ''}"
+        name = self.kind if self.id is None else f"{self.kind} {self.id}"
+        return f"{name}, {self.reason}{f' ({self.detail})' if self.detail else ''}"
+
+
+class Unusable(ValueError):
+    """A record cannot be used. reason: the same text for all records of a sort; detail: what is particular to this."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason} ({detail})" if detail else reason)
+        self.reason, self.detail = reason, detail
 
 
 class RejectCounts:
-    """How many of which kind, and why; the first of all, and of each reason."""
+    """Counts of rejects by kind and reason, the first reject, and an example of each reason."""
 
-    def __init__(self) -> None:
+    def __init__(self, rejects: Iterable[Reject] = ()) -> None:
         self.kinds: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.first: Reject | None = None
         self.examples: dict[tuple[str, str], Reject] = {}
+        for reject in rejects:
+            self.add(reject)
 
     def __len__(self) -> int:
         return self.kinds.total()
 
     def add(self, reject: Reject) -> None:
-        """Count one."""
+        """Count a reject."""
         self.first = self.first or reject
         self.kinds[reject.kind] += 1
         self.reasons[f"{reject.kind}: {reject.reason}"] += 1
         self.examples.setdefault((reject.kind, reject.reason), reject)
 
     def commonest(self, kind: str) -> tuple[str, int]:
-        """The reason that most rejects of a kind have, and how many; of equal ones, the first."""
+        """The most frequent reason of a kind, and its count; of equal ones, the first."""
         numbers = {reason: self.reasons[f"{kind}: {reason}"] for of, reason in self.examples if of == kind}
-        return max(numbers.items(), key=lambda one: one[1])
+        return max(numbers.items(), key=lambda item: item[1])
 
     def facts(self) -> dict[str, Any]:
         """For the manifest."""
@@ -85,7 +95,7 @@ def read_rejects(path: Path) -> Iterator[Reject]:
 
 
 def write_rejects(path: Path, rejects: Iterable[Reject]) -> RejectCounts:
-    """Write a file of rejects, whole, and count them."""
+    """Write a file of rejects atomically, and count them."""
     counts = RejectCounts()
     with file_aside(path) as file:
         for reject in rejects:

@@ -1,4 +1,4 @@
-"""The files of prepared data, read where they lie, one at a time: what looks at everything once needs no cache."""
+"""Reads the files of prepared data one at a time, without a cache, for commands that read everything once."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from pipelines.storage.storage import Storage
 
 
 def read_manifest(storage: Storage) -> dict[str, Any]:
-    """The manifest of the prepared data in a storage; whether its files are there is not looked at.
+    """The manifest of the prepared data in a storage; does not check whether its files exist.
 
     Raises:
         InputError: there is none, it is one of another version, or parts of it are missing.
@@ -23,12 +23,14 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
     except (NotADirectoryError, IsADirectoryError):
         content = None
     if content is None:
-        raise InputError(f"data: {storage} is not a prepared folder (it has no {MANIFEST}); run prepare first")
+        raise InputError(
+            f"data: {storage} is not a prepared folder (it has no {MANIFEST}): run prepare, or upload its output"
+        )
     return check_manifest(content, str(storage))
 
 
 def read_bytes(storage: Storage, name: str) -> pa.Buffer:
-    """A file's content; of a local one mapped, so that its size does not matter.
+    """A file's content; a local file is memory-mapped, so its size does not matter.
 
     Raises:
         OSError: missing, or it cannot be read.
@@ -36,7 +38,7 @@ def read_bytes(storage: Storage, name: str) -> pa.Buffer:
     if storage.local is None:
         return pa.py_buffer(storage.read(name))
     path = storage.local / name
-    if not path.stat().st_size and path.is_file():  # nothing cannot be mapped
+    if not path.stat().st_size and path.is_file():  # an empty file cannot be mapped
         return pa.py_buffer(b"")
     return pa.memory_map(str(path)).read_buffer()
 

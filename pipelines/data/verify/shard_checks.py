@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
 from objgan.run_lengths import BadMask, read_runs
-from pipelines.data.shards.format import SCHEMA, SCHEMA_VERSION, Shard
+from pipelines.data.shards.format import SCHEMA, SCHEMA_VERSION, Shard, count_rows
 from pipelines.data.shards.index import INDEX_SCHEMA
 from pipelines.data.shards.manifest import MANIFEST
 from pipelines.data.shards.remote import read_bytes, read_table
@@ -24,19 +23,19 @@ from pipelines.storage.storage import Storage
 _OBJECT_LISTS = ("annotation_ids", "areas", "crowds", "masks", "colours")
 _NEVER_NULL = ("image_id", "split", "captions", "tokens", "labels", "boxes", *_OBJECT_LISTS)
 SLACK = 1e-5
-"""Boxes are float32 fractions: the far side of one that touches the border may lie a rounding error outside."""
+"""Boxes are float32 fractions: rounding may put the far side of a box at the border slightly outside."""
 
-MOST_TOLD = 50
-"""Most faults of one file that are reported; the others are counted."""
+MOST_LISTED = 50
+"""Faults listed per file; further ones are only counted."""
 
 
 @dataclass(frozen=True)
 class RowRules:
-    """What the manifest says that holds for every row.
+    """The facts of the manifest that every row must agree with.
 
-    size:    side of the stored pictures and masks, pixels
+    size:    side of the stored images and masks, pixels
     classes: number of classes; labels are below it
-    pixels:  whether every row has a picture
+    pixels:  whether every row has an image
     """
 
     split: str
@@ -46,9 +45,9 @@ class RowRules:
 
 
 def row_faults(table: pa.Table, rules: RowRules) -> Iterator[tuple[int, str]]:
-    """(row, what is wrong with it) of a table of the shards' schema; one row may have several."""
+    """(row, fault) of a table of the shards' schema; a row may have several faults."""
     for at in range(len(table)):
-        # As Python objects rows are many times as large: one at a time.
+        # Rows are many times larger as Python objects: convert one at a time.
         row = table.slice(at, 1).to_pylist()[0]
         missing = [name for name in _NEVER_NULL if row[name] is None]
         if missing:
@@ -61,7 +60,7 @@ def _faults(row: Mapping[str, Any], rules: RowRules) -> Iterator[str]:
     if row["split"] != rules.split:
         yield f"split {row['split']!r} in a shard of split {rules.split}"
     if min(row["width"] or 0, row["height"] or 0) < 1:
-        yield f"the original is {row['width']} x {row['height']} pixels large"
+        yield f"the original has {row['width']} x {row['height']} pixels"
     if len(row["captions"]) != len(row["tokens"]):
         yield f"{len(row['captions'])} captions, {len(row['tokens'])} lists of words"
     if any(text is None for text in (*row["captions"], *row["tokens"])):
@@ -86,10 +85,10 @@ def _object_faults(row: Mapping[str, Any], rules: RowRules) -> Iterator[str]:
     for number, (label, area, crowd) in enumerate(zip(row["labels"], row["areas"], row["crowds"], strict=True)):
         if label is None or not 0 <= label < rules.classes:
             yield f"object {number}: label {label}, but there are {rules.classes} classes"
-        if area is None or not 0 <= area <= 1 + SLACK:  # NaN is neither
-            yield f"object {number}: its area is {area} of the picture"
+        if area is None or not 0 <= area <= 1 + SLACK:  # also NaN
+            yield f"object {number}: its area is {area} of the image"
         if crowd is None:
-            yield f"object {number}: crowd or not is null"
+            yield f"object {number}: its crowd flag is null"
         if fault := _box_fault(row["boxes"][4 * number : 4 * number + 4]):
             yield f"object {number}: {fault}"
 
@@ -103,34 +102,34 @@ def _box_fault(box: list[float | None]) -> str | None:
     if w <= 0 or h <= 0:
         return f"box ({shown}) is empty"
     if min(x, y) < 0 or max(x + w, y + h) > 1 + SLACK:
-        return f"box ({shown}) leads out of the picture"
+        return f"box ({shown}) reaches outside the image"
     return None
 
 
 def _picture_faults(data: bytes | None, rules: RowRules) -> Iterator[str]:
     if data is None or not rules.pixels:
         if rules.pixels:
-            yield "no picture"
+            yield "no image"
         elif data is not None:
-            yield "a picture, but the manifest says that there are none"
+            yield "an image, but the manifest says that there are none"
         return
     try:
-        # Pillow alone, as `pipelines.data.shards.pixels` waits for torch, in each process.
+        # Only Pillow, because `pipelines.data.shards.pixels` imports torch, in each process.
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
             width, height = picture.size
             if (width, height) == (rules.size, rules.size):
                 picture.load()
-    except Exception as error:  # Pillow's decoders raise a dozen kinds on broken bytes; none may hide the other faults
+    except Exception as error:  # Pillow raises a dozen types on broken bytes; none may hide the other faults
         text = " ".join(str(error).split()).partition(" <")[0]
-        yield f"the picture does not decode ({text})"
+        yield f"the image does not decode ({text})"
         return
     if (width, height) != (rules.size, rules.size):
-        yield f"the picture has {width} x {height} pixels instead of {rules.size} x {rules.size}"
+        yield f"the image has {width} x {height} pixels instead of {rules.size} x {rules.size}"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong, in which file; in which row, from 0, if it is one row's."""
+    """A fault of a file, or of one of its rows (from 0)."""
 
     file: str
     text: str
@@ -142,7 +141,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class CheckTask:
-    """One file to read; rules: of its rows, None of an index."""
+    """One file to read. rules: for its rows; None for an index."""
 
     storage: Storage
     shard: Shard
@@ -151,7 +150,7 @@ class CheckTask:
 
 @dataclass
 class CheckReport:
-    """What came of one file; image_ids: of its rows, in order, None where they cannot be read; more: faults untold."""
+    """Result of one file. image_ids: of its rows, in order, None if unreadable; more: faults not listed."""
 
     shard: Shard
     bytes: int = 0
@@ -160,16 +159,16 @@ class CheckReport:
     faults: list[Fault] = field(default_factory=list)
     more: int = 0
 
-    def blame(self, text: str, row: int | None = None) -> None:
-        """Note a fault of this file."""
-        if len(self.faults) < MOST_TOLD:
+    def add_fault(self, text: str, row: int | None = None) -> None:
+        """Add a fault of this file."""
+        if len(self.faults) < MOST_LISTED:
             self.faults.append(Fault(self.shard.name, text, row))
         else:
             self.more += 1
 
 
 def check_file(task: CheckTask) -> CheckReport:
-    """Read one file, all of it. Its faults are reported, never raised.
+    """Read a whole file. Its faults are reported, never raised.
 
     Raises:
         StorageAway: storage did not answer, which is not the file's fault.
@@ -181,34 +180,33 @@ def check_file(task: CheckTask) -> CheckReport:
     except StorageAway:
         raise
     except (OSError, pa.ArrowException) as error:
-        report.blame(cannot(error))
+        report.add_fault(cannot(error))
         return report
     report.bytes = data.size
-    wrong = wrong_bytes(data, task.shard.bytes, task.shard.sha256)
-    if wrong is not None:
-        report.blame(wrong)
+    if fault := wrong_bytes(data, task.shard.bytes, task.shard.sha256):
+        report.add_fault(fault)
     try:
         table = read_table(task.shard.name, data)
-        # A broken offset would lead a reader of the rows out of the file.
+        # A broken offset would make readers of the rows leave the file.
         table.validate(full=True)
         _check_table(table, task, report)
-    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: names that are no text
-        report.blame(f"its content cannot be read ({_in_a_line(error)})")
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: column names that are not text
+        report.add_fault(f"its content cannot be read ({_in_a_line(error)})")
     return report
 
 
 def wrong_bytes(data: pa.Buffer | bytes, size: int | None, digest: str) -> str | None:
-    """What is wrong with a file's bytes; None: they are those that the manifest vouches for."""
+    """The fault of a file's bytes; None: they are those of the manifest."""
     length = len(memoryview(data))
     if size is not None and length != size:
         return f"cut short: {length} bytes instead of {size}" if length < size else f"{length} bytes instead of {size}"
     if hashlib.sha256(data).hexdigest() != digest:
-        return f"its sha256 is not the one in {MANIFEST}: some byte changed"
+        return f"its sha256 differs from the one in {MANIFEST}: its content changed"
     return None
 
 
 def cannot(error: BaseException) -> str:
-    """Why a file could not be read, for people."""
+    """Why a file could not be read, for a message."""
     return "missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({_in_a_line(error)})"
 
 
@@ -221,39 +219,25 @@ def _check_table(table: pa.Table, task: CheckTask, report: CheckReport) -> None:
     expected = INDEX_SCHEMA if task.rules is None else SCHEMA
     version = (table.schema.metadata or {}).get(b"objgan.schema_version", b"none").decode(errors="replace")
     if version != str(SCHEMA_VERSION):
-        report.blame(f"schema version {version} instead of {SCHEMA_VERSION}")
+        report.add_fault(f"schema version {version} instead of {SCHEMA_VERSION}")
     if not table.schema.equals(expected):
-        report.blame(_other_columns(table.schema, expected))
+        report.add_fault(_other_columns(table.schema, expected))
         return
     if len(table) != task.shard.rows:
-        report.blame(f"{len(table)} rows, the manifest says {task.shard.rows}")
+        report.add_fault(f"{len(table)} rows, the manifest says {task.shard.rows}")
     ids = table["image_id"]
     report.image_ids = None if ids.null_count else ids.to_numpy().copy()
     if task.rules is None:
         return
-    report.counts = _counts(table)
+    report.counts = count_rows(table)
     for row, text in row_faults(table, task.rules):
-        report.blame(text, row)
+        report.add_fault(text, row)
 
 
-def _other_columns(found: pa.Schema, expected: pa.Schema) -> str:
+def _other_columns(schema: pa.Schema, expected: pa.Schema) -> str:
     for column in expected:
-        if column.name not in found.names:
+        if column.name not in schema.names:
             return f"column {column.name} is missing"
-        if found.field(column.name).type != column.type:
-            return f"column {column.name} is {found.field(column.name).type} instead of {column.type}"
-    return f"not the schema of version {SCHEMA_VERSION}: its columns are {', '.join(found.names)}"
-
-
-def _counts(table: pa.Table) -> Counter[str]:
-    """What the manifest counts, by its names."""
-    masks, crowds, colours = (pc.list_flatten(table[name]) for name in ("masks", "crowds", "colours"))
-    return Counter(
-        images=len(table),
-        captions=len(pc.list_flatten(table["captions"])),
-        objects=len(masks),
-        masks=len(masks) - masks.null_count,
-        crowds=pc.sum(crowds).as_py() or 0,
-        colours=len(colours) - colours.null_count,
-        scenes=len(table) - table["scene"].null_count,
-    )
+        if schema.field(column.name).type != column.type:
+            return f"column {column.name} is {schema.field(column.name).type} instead of {column.type}"
+    return f"not the schema of version {SCHEMA_VERSION}: its columns are {', '.join(schema.names)}"

@@ -1,4 +1,4 @@
-"""`verify`: every file of prepared data is read again, and every fault is reported, not only the first."""
+"""`verify`: reads every file of prepared data again and reports every fault, not only the first."""
 
 import contextlib
 import multiprocessing
@@ -23,12 +23,12 @@ from pipelines.data.verify.shard_checks import CheckReport, CheckTask, Fault, Ro
 from pipelines.storage.storage import Storage
 
 Log = Callable[[str], None]
-_SPAWN = multiprocessing.get_context("spawn")  # a forked copy of a process that runs threads may hang
+_SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
 
 
 @dataclass
 class Verified:
-    """What was read, and what is wrong with it; more: faults that are counted but not reported."""
+    """Result of `verify`. more: faults that are counted, but not listed."""
 
     where: str
     files: int = 0
@@ -38,10 +38,10 @@ class Verified:
     more: int = 0
 
     def summary(self) -> str:
-        """One line."""
+        """The result in one line."""
         read = f"{self.rows} rows in {_many(self.files, 'shard')}, {self.bytes / 1e6:.1f} MB"
         if not self.faults:
-            return f"whole: {read}; every sum, count, row, picture and mask is as it should be"
+            return f"intact: {read}; all checksums, counts, rows, images and masks are correct"
         names = sorted({fault.file for fault in self.faults})
         shown = ", ".join([*names[:8], *(["..."] if len(names) > 8 else [])])
         faults = _many(len(self.faults) + self.more, "fault")
@@ -53,28 +53,28 @@ def _many(number: int, noun: str) -> str:
 
 
 def verify(location: str | Path, log: Log, processes: int | None = None) -> Verified:
-    """Read all that the manifest of `location` (a folder or a URI) names, in several processes; log every fault.
+    """Read all files in the manifest of `location` (a folder or a URI), in several processes; log every fault.
 
-    processes: None: one for each core that this process may use
+    processes: None: one per core that this process may use
 
     Raises:
-        InputError: no prepared data, or data of another version: there is nothing to compare with.
+        InputError: there are no prepared data, or they have another version.
         StorageAway: storage does not answer.
     """
     storage = Storage(location, log=log)
     manifest = read_manifest(storage)
-    found, reports = Verified(str(storage)), dict[str, CheckReport]()
+    result, reports = Verified(str(storage)), dict[str, CheckReport]()
 
     def report_faults(faults: Iterable[Fault]) -> None:
         for fault in faults:
-            found.faults.append(fault)
+            result.faults.append(fault)
             log(str(fault))
 
     for report in _reports(storage, manifest, log, processes or available_cores()):
         reports[report.shard.name] = report
         report_faults(report.faults)
         if report.more:
-            found.more += report.more
+            result.more += report.more
             log(f"{report.shard.name}: and {report.more} more")
     report_faults(
         chain(
@@ -86,17 +86,17 @@ def verify(location: str | Path, log: Log, processes: int | None = None) -> Veri
         )
     )
     shards = [reports[facts["name"]] for facts in manifest["shards"]]
-    found.files, found.bytes = sum(one.bytes > 0 for one in shards), sum(one.bytes for one in shards)
-    found.rows = sum(one.counts["images"] for one in shards)
-    return found
+    result.files, result.bytes = sum(shard.bytes > 0 for shard in shards), sum(shard.bytes for shard in shards)
+    result.rows = sum(shard.counts["images"] for shard in shards)
+    return result
 
 
 def _reports(storage: Storage, manifest: Mapping[str, Any], log: Log, processes: int) -> Iterator[CheckReport]:
-    """One a shard and one an index."""
+    """One report per shard and per index."""
     size, classes = int(manifest["settings"]["image_size"]), len(manifest["classes"])
     pixels = bool(manifest["columns"]["image"])
     shards = [Shard(**facts) for facts in manifest["shards"]]
-    tasks = [CheckTask(storage, one, RowRules(one.split, size, classes, pixels)) for one in shards]
+    tasks = [CheckTask(storage, shard, RowRules(shard.split, size, classes, pixels)) for shard in shards]
     tasks += [CheckTask(storage, Shard(**facts), None) for facts in manifest["indices"]]
     listed = {shard.name for shard in shards}
     with ShardProgress(len(shards), sum(shard.rows for shard in shards), log, "verify") as progress:
@@ -107,19 +107,19 @@ def _reports(storage: Storage, manifest: Mapping[str, Any], log: Log, processes:
 
 
 def _read_all(tasks: list[CheckTask], processes: int) -> Iterator[CheckReport]:
-    """Every file's report, in order; a file that kills the process that reads it is reported as such."""
+    """Every file's report, in order; a file that kills the process that reads it gets a fault."""
     left = dict(enumerate(tasks))
     while left:
         try:
             yield from _pooled(left, min(processes, len(left)))
         except BrokenProcessPool:
-            # It was one of those that were being read, the first that are left: they get a process each.
+            # The culprit is among the files that were being read, the first of those left: each gets its own process.
             for number in list(left)[:processes]:
                 yield _alone(left.pop(number))
 
 
 def _pooled(left: dict[int, CheckTask], processes: int) -> Iterator[CheckReport]:
-    """Reports on the tasks of `left`, each of which is taken out of it when it is done."""
+    """Reports on the tasks of `left`; a finished task is removed from it."""
     alive, ours = _SPAWN.Pipe(duplex=False)
     pool = ProcessPoolExecutor(processes, _SPAWN, _begin, (alive,))
     futures = {number: pool.submit(check_file, task) for number, task in left.items()}
@@ -140,7 +140,7 @@ def _pooled(left: dict[int, CheckTask], processes: int) -> Iterator[CheckReport]
 
 
 def _begin(alive: Connection) -> None:
-    """In each process: interruptions are for its starter; when that one closes the pipe, or dies, it ends."""
+    """In each process: ignore interrupts, which the parent handles; exit when the parent closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
@@ -156,5 +156,5 @@ def _alone(task: CheckTask) -> CheckReport:
         return next(_pooled({0: task}, 1))
     except BrokenProcessPool:
         report = CheckReport(task.shard)
-        report.blame("the process that read it died: memory is short, or it is damaged so that its decoder crashes")
+        report.add_fault("the process that read it died: out of memory, or damaged data crashed the decoder")
         return report

@@ -42,7 +42,7 @@ def test_one_place_is_the_same_as_in_the_whole_order() -> None:
 
 
 def test_orders_look_random() -> None:
-    """Each place sees each sample as often as chance would have it, and neighbours do not stay neighbours."""
+    """Each sample is at each place as often as by chance, and neighbours are separated."""
     length, epochs = 20, 4000
     orders = np.stack([epoch_order(7, epoch, length, np.arange(length)) for epoch in range(epochs)])
     counts = np.stack([np.bincount(column, minlength=length) for column in orders.T])
@@ -67,7 +67,7 @@ def test_orders_look_random() -> None:
 def test_groups_of_all_workers_are_those_of_one(size, groups, world, length, step) -> None:
     alone = BatchPlan(size * groups, 5, 0, 1, groups=groups)
     if world > groups:
-        with pytest.raises(InputError, match="none is divided"):
+        with pytest.raises(InputError, match="which are not divided"):
             replace(alone, world=world)
         return
     plans = [replace(alone, rank=rank, world=world) for rank in range(world)]
@@ -107,7 +107,7 @@ def test_groups_that_do_not_fit_are_refused() -> None:
         BatchPlan(16, 0, 0, 1, world=4, groups=2)
 
 
-def test_where_a_run_goes_on() -> None:
+def test_the_position_of_a_resumed_run() -> None:
     assert epoch_position(0, 16, 100) == (0, 0) and epoch_position(7, 16, 100) == (1, 12)
     order = BatchPlan(16, 2, 0, 1)
     epoch, place = epoch_position(7, 16, 100)
@@ -148,7 +148,7 @@ def test_workers_together_take_the_places_of_one_in_windows_too() -> None:
     order, alone = ShardOrder(SIZES), BatchPlan(10, 3, 0, 9, groups=5, window=2)
     for step in range(9):
         parts = [replace(alone, rank=rank, world=3).places(step, 28, order) for rank in range(3)]
-        assert {group: there for part in parts for group, there in part.items()} == alone.places(step, 28, order)
+        assert {group: places for part in parts for group, places in part.items()} == alone.places(step, 28, order)
 
 
 def test_without_a_window_the_shards_do_not_matter() -> None:

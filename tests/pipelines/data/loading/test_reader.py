@@ -1,4 +1,4 @@
-"""What a sample holds, and in which order samples come."""
+"""The content of samples, and their order."""
 
 import itertools
 import random
@@ -41,7 +41,7 @@ def _tensors(batch) -> list[torch.Tensor]:
 
 
 def _same(a: list[Part], b: list[Part]) -> bool:
-    """Whether the parts are the same groups with the same content."""
+    """Whether the parts have the same groups with the same content."""
     groups = [part.group for part in a] == [part.group for part in b]
     return groups and all(_equal(x.batch, y.batch) for x, y in zip(a, b, strict=True))
 
@@ -63,7 +63,7 @@ def test_at_most_max_objects(prepared, data_config) -> None:
     assert sample.labels.tolist() == [1] and sample.masks.shape == (1, 32, 32)
 
 
-def test_every_caption_is_its_own_image_s_and_all_are_drawn(reader, prepared) -> None:
+def test_every_caption_belongs_to_its_image_and_all_are_drawn(reader, prepared) -> None:
     """The published loader draws one too far: one caption in six is the next image's."""
     tables = list(read_split(prepared, load_manifest(prepared), "train"))
     captions = {row["image_id"]: row["captions"] for table in tables for row in table.to_pylist()}
@@ -117,7 +117,7 @@ def test_flips_mirror_everything_and_spare_captions_that_name_a_side(reader) -> 
     assert 6 <= mirrored <= 26
 
 
-def test_columns_that_were_not_asked_for_are_not_there(prepared, data_config) -> None:
+def test_columns_that_were_not_asked_for_are_absent(prepared, data_config) -> None:
     reader = ShardReader(prepared, "train", frozenset({"boxes"}), data_config, 8)
     batch = read_parts(reader, BatchPlan(4, 0, 0, 1), 0)[0].batch
     assert batch.images is None and batch.layout.masks is None and not reader.flips
@@ -178,7 +178,7 @@ def test_data_without_a_needed_column_are_refused(prepared_boxes, data_config, t
     with pytest.raises(InputError, match=r"needs pixels, .* has none"):
         ShardReader(prepared_boxes, "train", ALL, data_config, 8)
     images, objects, captions = scenes(6)
-    bare = [{k: v for k, v in one.items() if k != "segmentation"} for one in objects]
+    bare = [{k: v for k, v in record.items() if k != "segmentation"} for record in objects]
     prepare(write_coco(tmp_path / "coco", images, bare, captions), tmp_path / "data", data_config, str, run_here)
     with pytest.raises(InputError, match=r"needs masks, .* has none"):
         ShardReader(tmp_path / "data", "train", ALL, data_config, 8)
@@ -194,7 +194,7 @@ def test_rows_with_an_object_without_a_mask_are_left_out_and_counted(prepared_bo
 
 def test_larger_pictures_than_the_stored_ones_are_refused(prepared, data_config) -> None:
     config = data_config.model_copy(update={"data": data_config.data.model_copy(update={"image_size": 128})})
-    with pytest.raises(InputError, match=r"pictures of 64 pixels, data\.image_size asks for 128"):
+    with pytest.raises(InputError, match=r"images of 64 pixels, data\.image_size is 128"):
         ShardReader(prepared, "train", ALL, config, 8)
     with pytest.raises(InputError, match="no split 'dev'"):
         ShardReader(prepared, "dev", ALL, data_config, 8)
@@ -342,7 +342,7 @@ def test_an_index_of_other_rows_is_refused(prepared, data_config, tmp_path) -> N
     folder, _ = _copy(prepared, tmp_path)
     manifest = load_manifest(folder)
     manifest["indices"] = [
-        {**one, "bytes": (folder / "test-index.arrow").stat().st_size} for one in manifest["indices"]
+        {**file, "bytes": (folder / "test-index.arrow").stat().st_size} for file in manifest["indices"]
     ]
     for split in ("train", "validation"):
         shutil.copyfile(folder / "test-index.arrow", folder / f"{split}-index.arrow")

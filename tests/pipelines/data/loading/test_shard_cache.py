@@ -1,4 +1,4 @@
-"""Prepared data in a bucket, read by way of a node's cache."""
+"""Prepared data in a bucket, read through a node's cache."""
 
 import contextlib
 import fcntl
@@ -86,7 +86,7 @@ def road(s3_server: str) -> Road:
 
 @pytest.fixture
 def uri(s3: str, s3_server: str, road: Road, local: Path) -> str:
-    """Where the data are in a bucket, by that road."""
+    """The URI of the data in the bucket, through the forwarder."""
     Storage(s3).upload(local, "prepared", last="manifest.json")
     return Storage(s3).child("prepared").uri.replace(s3_server, road.address)
 
@@ -130,14 +130,14 @@ def _bytes(folder: Path) -> int:
 def test_a_bucket_gives_the_samples_of_the_folder_with_a_cache_of_three_shards(
     uri, road, local, data_config, tmp_path
 ) -> None:
-    here = ShardReader(local, "train", ALL, data_config, 8)
+    local_reader = ShardReader(local, "train", ALL, data_config, 8)
     config = _with_cache(data_config, tmp_path, _room(local, 3.5))
-    there = ShardReader(uri, "train", ALL, config, 8)
+    remote = ShardReader(uri, "train", ALL, config, 8)
     shards = len(shards_of(load_manifest(local), "train"))
     assert shards >= 9
     epochs = 3
-    order = BatchPlan(6, 1, 0, epochs * len(here) // 6, groups=2, window=2)
-    for a, b in zip(loader(here, order), loader(there, order), strict=True):
+    order = BatchPlan(6, 1, 0, epochs * len(local_reader) // 6, groups=2, window=2)
+    for a, b in zip(loader(local_reader, order), loader(remote, order), strict=True):
         assert _equal(a, b)
         assert _bytes(tmp_path) <= config.compute.cache_gb * 1e9
     assert shards * (epochs - 1) <= road.gets <= shards * (epochs + 1)
@@ -152,7 +152,7 @@ def test_a_large_cache_fetches_each_shard_once_for_all_readers(uri, road, local,
 
 
 @pytest.mark.parametrize("harm", ["cut", "flip", "empty"])
-def test_harmed_files_in_the_cache_are_fetched_again(uri, local, data_config, tmp_path, harm) -> None:
+def test_damaged_files_in_the_cache_are_fetched_again(uri, local, data_config, tmp_path, harm) -> None:
     config = _with_cache(data_config, tmp_path)
     whole = [ShardReader(uri, "train", ALL, config, 8).sample(index, 0, 0).image for index in range(12)]
     before = {path.name for path in _cached(tmp_path)}
@@ -166,7 +166,7 @@ def test_harmed_files_in_the_cache_are_fetched_again(uri, local, data_config, tm
     assert all(sha256(path) == path.name.partition(".")[0] for path in _cached(tmp_path))
 
 
-def test_a_server_that_is_away_for_a_moment_is_waited_for(uri, road, data_config, tmp_path) -> None:
+def test_a_server_that_is_briefly_away_is_retried(uri, road, data_config, tmp_path) -> None:
     reader = ShardReader(uri, "train", ALL, _with_cache(data_config, tmp_path), 8)
     road.open = False
     back = threading.Timer(2.0, setattr, (road, "open", True))
@@ -185,16 +185,16 @@ def test_domain_and_manifest_come_from_the_bucket(uri, local, data_config, tmp_p
     assert Domain.load(data.domain()).classes == Domain.load(local / "domain").classes
 
 
-def test_what_is_wrong_in_the_bucket_is_told_in_a_line_without_secrets(uri, s3, local, data_config, tmp_path) -> None:
+def test_faults_of_a_bucket_are_one_line_without_secrets(uri, s3, local, data_config, tmp_path) -> None:
     config = _with_cache(data_config, tmp_path)
     with pytest.raises(InputError, match=r"s3://bucket-\d+/runs/one/nothing is not a prepared folder") as caught:
         ShardReader(Storage(s3).child("nothing").uri, "train", ALL, config, 8)
     assert "hush" not in str(caught.value)
     reader = ShardReader(uri, "train", ALL, config, 8)
     first, second = (shard.name for shard in shards_of(load_manifest(local), "train")[:2])
-    there = Storage(s3).child("prepared")
-    there.delete(first)
-    there.write(second, (local / second).read_bytes()[:-1] + b"?")
+    bucket = Storage(s3).child("prepared")
+    bucket.delete(first)
+    bucket.write(second, (local / second).read_bytes()[:-1] + b"?")
     with pytest.raises(InputError, match=rf"{first} is missing"):
         reader.sample(0, 0, 0)
     with pytest.raises(InputError, match=rf"{second} is not what the manifest says"):
@@ -213,7 +213,7 @@ def test_a_cache_that_cannot_hold_a_window_is_refused_before_anything_starts(uri
         open_run(job(3.5, None))
 
 
-def test_the_window_is_part_of_what_a_run_is(uri, local, data_config, tmp_path) -> None:
+def test_the_window_is_part_of_a_runs_identity(uri, local, data_config, tmp_path) -> None:
     config = small_config(_with_cache(data_config, tmp_path))
     assert TrainJob("shapes", config, local, tmp_path).window is None
     assert TrainJob("shapes", config, uri, tmp_path).window == REMOTE_WINDOW
@@ -275,7 +275,7 @@ def test_processes_at_once_fetch_every_file_once(repository, tmp_path) -> None:
     assert sorted(log.read_text().split()) == [f"shard-{number}.arrow" for number in range(6)]
 
 
-def test_what_a_killed_process_left_makes_room(repository, tmp_path) -> None:
+def test_files_of_a_killed_process_are_removed(repository, tmp_path) -> None:
     folder, log = tmp_path / "cache", tmp_path / "log"
     process = _start(repository, folder, log, 10_000, 60)
     while not log.exists():
@@ -289,7 +289,7 @@ def test_what_a_killed_process_left_makes_room(repository, tmp_path) -> None:
 
 
 class _File:
-    """A file that can be had from memory, and how often it was."""
+    """A file that is fetched from memory, with a count of the fetches."""
 
     def __init__(self, content: bytes) -> None:
         self.content, self.fetched = content, 0
@@ -309,7 +309,7 @@ def _wanted(letter: bytes, size: int) -> _File:
     return _File(letter * size)
 
 
-def test_the_file_used_longest_ago_makes_room(tmp_path) -> None:
+def test_the_least_recently_used_file_is_removed(tmp_path) -> None:
     cache, files = ShardCache(tmp_path, 3000), [_wanted(letter, 1000) for letter in (b"a", b"b", b"c", b"d")]
     for number in (0, 1, 2, 0, 3, 0, 2):
         files[number].open_in(cache)
@@ -325,7 +325,7 @@ def test_a_file_larger_than_the_cache_is_refused(tmp_path) -> None:
         _wanted(b"a", 1001).open_in(ShardCache(tmp_path, 1000))
 
 
-def test_a_file_that_is_never_right_is_given_up_and_leaves_nothing(tmp_path) -> None:
+def test_a_file_that_stays_damaged_is_refused_and_leaves_nothing(tmp_path) -> None:
     file = _wanted(b"a", 1000)
     file.wanted = replace(file.wanted, sha256="0" * 64)
     with pytest.raises(InputError, match="fetched 3 times"):

@@ -36,7 +36,7 @@ def case(tmp_path) -> Case:
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_local")
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_are_told_and_the_rest_is_kept(case, name) -> None:
+def test_faults_are_reported_and_the_rest_is_kept(case, name) -> None:
     assert check_fault(name, case) == ""
 
 
@@ -59,7 +59,7 @@ def test_the_second_of_two_at_once_is_refused(case) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """A data set, and the bytes that an undisturbed run makes of it."""
+    """A data set, and the bytes of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_coco(folder / "coco", KILLED_IMAGES)
     whole = Case(folder / "coco", folder / "whole")
@@ -68,7 +68,7 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.parametrize("trace", ["*-00000.arrow", "domain/vectors.safetensors"])
-def test_a_killed_driver_is_gone_on_with_to_the_same_bytes(tmp_path, undisturbed, trace) -> None:
+def test_a_killed_driver_is_resumed_with_the_same_bytes(tmp_path, undisturbed, trace) -> None:
     """Killed after its first shard, and after its last, before the manifest."""
     coco, expected = undisturbed
     case = Case(coco, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Captions that the vocabulary hardly covers: a warning that says why, and `data.language` for other tokenizers."""
+"""Captions with few known words: a warning with the cause, and `data.language` for other tokenizers."""
 
 import importlib.util
 
@@ -41,7 +41,7 @@ def _chinese(number: int) -> str:
     return "".join(WORDS[number * step % 8] for step in (1, 3, 5, 7)) + WORDS[number // 8 % 8]
 
 
-def test_captions_without_blanks_are_warned_of_with_the_language_to_set(made, tmp_path) -> None:
+def test_a_warning_for_captions_without_spaces_names_the_language_to_set(made, tmp_path) -> None:
     manifest = made(_chinese)
     (warning,) = concerns(manifest)
     assert warning.startswith("only ") and warning.endswith("set data.language=zh")
@@ -61,7 +61,7 @@ def test_the_language_divides_them_and_nothing_is_mirrored(made, tmp_path) -> No
 
 def test_rare_words_left_out_by_a_setting_are_named(made) -> None:
     (warning,) = concerns(made(lambda number: f"kite word{number % 7} thing{number % 5}", min_count=30))
-    assert warning.endswith("data.min_count=30 leaves out words that the training captions have; lower it")
+    assert warning.endswith("data.min_count=30 excludes words that occur in the training captions; lower it")
 
 
 def test_words_that_training_never_saw_are_named(made) -> None:
@@ -86,6 +86,6 @@ def test_a_tokenizer_that_lacks_a_package_is_refused_before_anything_starts(tmp_
         pytest.skip("spaCy's Thai tokenizer works here")
     where = [] if command[0] == "train" else ["--out", str(tmp_path / "out")]
     assert main([*command, *where, "--set", "data.language=th", "--dry-run"]) == 2
-    told = capsys.readouterr().err
-    assert "data.language: spaCy lacks a package for 'th'" in told and "Traceback" not in told
+    error = capsys.readouterr().err
+    assert "data.language: spaCy lacks a package for 'th'" in error and "Traceback" not in error
     assert not (tmp_path / "out").exists()

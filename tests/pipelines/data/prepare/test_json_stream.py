@@ -12,7 +12,7 @@ from objgan.vocabulary import normalise
 from pipelines.data.prepare import json_stream
 from pipelines.data.prepare.coco_records import caption_row, object_row
 from pipelines.data.prepare.json_stream import records
-from pipelines.data.prepare.record_values import Unusable
+from pipelines.data.shards.rejected import Unusable
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",))) | st.sampled_from(
     ['NaN, "NaN" \\', 'a\\" NaN ]', "-Infinity,é☃", '\\\\"', "NaNny"]
@@ -27,7 +27,7 @@ def whole_chunks(monkeypatch):
 
 
 def _plain(value):
-    """As JSON has it: no NaN."""
+    """A value as in JSON: no NaN."""
     if isinstance(value, list):
         return [_plain(one) for one in value]
     if isinstance(value, dict):
@@ -59,7 +59,7 @@ def test_a_byte_order_mark_is_passed_over(tmp_path) -> None:
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b'{"images": [{}', b'{"images": [{"a": "\xff"}]}', b'{"images": [{}]} x', b"\x1f\x8b\x08broken"]
 )
-def test_what_is_cut_or_is_no_json_is_refused_in_one_line(tmp_path, raw) -> None:
+def test_broken_json_is_refused_in_one_line(tmp_path, raw) -> None:
     (tmp_path / "a.json").write_bytes(raw)
     with pytest.raises(InputError, match=r"^instances: .*(is not JSON|broken gzip)") as caught:
         list(records(tmp_path / "a.json", "instances", "images"))
@@ -70,7 +70,7 @@ def test_what_is_cut_or_is_no_json_is_refused_in_one_line(tmp_path, raw) -> None
 @pytest.mark.parametrize(
     "text", ["1000000000000000000000", "-9223372036854775809", "1" + "0" * 5000, "1e999", "-1.5E+400", "1.25e1000"]
 )
-def test_numbers_beyond_64_bits_come_as_texts_and_cost_no_other_record(tmp_path, monkeypatch, chunk, text) -> None:
+def test_numbers_beyond_64_bits_become_texts_and_harm_no_other_record(tmp_path, monkeypatch, chunk, text) -> None:
     monkeypatch.setattr(json_stream, "_CHUNK", chunk)
     others = '{"id": 9223372036854775807, "x": 0.12345678901234567890, "y": "1e999, 10000000000000000000"}'
     (tmp_path / "a.json").write_text(f'{{"images": [{others}, {{"id": {text}}}, {others}]}}')
@@ -134,7 +134,7 @@ def test_any_caption_becomes_a_line_or_says_why_not(text) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 18])
-def test_half_of_a_pair_of_surrogates_in_a_key_costs_no_record(tmp_path, monkeypatch, chunk) -> None:
+def test_half_of_a_surrogate_pair_in_a_key_rejects_no_record(tmp_path, monkeypatch, chunk) -> None:
     monkeypatch.setattr(json_stream, "_CHUNK", chunk)
     text = r'{"images": [{"a\ud800b": 1}, {"\udc00": {}}, {"\ud83d\ude00": "\\ud800"}, {"id": 2}]}'
     (tmp_path / "a.json").write_text(text)

@@ -89,7 +89,7 @@ def test_train_and_val_with_the_split_of_coco(coco: Coco2017, tmp_path: Path, da
 
 
 def test_pixels_come_from_the_folder_of_their_own_part(coco: Coco2017, tmp_path: Path, data_config: Config) -> None:
-    """Also where two folders have files of the same name."""
+    """Also if two folders have files of the same name."""
     for part, first in (("train2017", 1), ("val2017", 100)):
         for number in range(8):
             (coco.files(part)["images"] / f"{first + number:06d}.png").rename(
@@ -125,7 +125,7 @@ def test_one_folder_of_images_for_all_parts(coco: Coco2017, tmp_path: Path, data
     words = coco.options("train2017", "val2017")
     del words[words.index("--images", 1) : words.index("--images", 1) + 2]
     _go(_source(*words, "--split", "coco"), tmp_path / "out", data_config)
-    assert load_manifest(tmp_path / "out")["rows"]["train"] == 12, "the names of the JSON files tell the parts"
+    assert load_manifest(tmp_path / "out")["rows"]["train"] == 12, "the names of the JSON files name the parts"
 
 
 def test_boxes_alone(coco: Coco2017, tmp_path: Path, data_config: Config) -> None:
@@ -220,7 +220,7 @@ def _of_three(record: dict[str, Any], key: str) -> bool:
 def test_other_pixels_under_the_same_id_and_name_are_refused(
     coco: Coco2017, tmp_path: Path, data_config: Config
 ) -> None:
-    """Two sets that both count from 1 are no repeats, however alike their records are."""
+    """Two sets with ids from 1 are not repeats, even if their records are similar."""
     for what in ("instances", "captions"):
         shutil.copy(coco.files("train2017")[what], coco.files("val2017")[what].with_name(f"{what}_copy.json"))
     other = coco.folder / "copy"

@@ -28,7 +28,7 @@ def _go(source, out, config):
 
 
 def _rejects(folder, kind):
-    return [one for one in read_rejects(folder / "rejected.jsonl") if one.kind == kind]
+    return [reject for reject in read_rejects(folder / "rejected.jsonl") if reject.kind == kind]
 
 
 def _column(folder, split, name):
@@ -47,7 +47,7 @@ def test_ray_and_one_process_write_the_same_bytes(
     _go(source, tmp_path / "here", data_config)
     assert _files(tmp_path / "ray") == _files(tmp_path / "here")
     assert len(manifest["shards"]) > 6 and any("shards" in line for line in lines)
-    assert [one.id for one in _rejects(tmp_path / "ray", "image")] == [7]
+    assert [reject.id for reject in _rejects(tmp_path / "ray", "image")] == [7]
     assert manifest["totals"] == {"image": 30, "annotation": 90, "caption": 60}
     assert manifest["rejected"]["kinds"] == {"image": 1, "annotation": 3, "caption": 2, "mask": 0}
 
@@ -89,7 +89,7 @@ def test_layout_statistics_are_those_of_training_objects_without_crowds(prepared
     assert np.allclose(statistics.std, [v.std() for v in (x, y, w, r)], atol=1e-5)
 
 
-def test_manifest_says_what_it_was_made_of(prepared, data_config) -> None:
+def test_the_manifest_lists_the_inputs(prepared, data_config) -> None:
     manifest = load_manifest(prepared)
     assert manifest["settings"] == data_config.data.model_dump(mode="json")
     assert sorted(manifest["source"]) == ["captions", "images", "instances"]
@@ -156,7 +156,9 @@ def test_unusable_images_are_listed_and_the_rest_is_kept(tmp_path, write_coco, s
     (source.images / "000003.png").write_bytes(b"no picture")
     (source.images / "000005.png").unlink()
     manifest, lines = _go(source, tmp_path / "data", data_config)
-    assert sorted((one.id, one.stage, one.reason, one.detail) for one in _rejects(tmp_path / "data", "image")) == [
+    assert sorted(
+        (reject.id, reject.stage, reject.reason, reject.detail) for reject in _rejects(tmp_path / "data", "image")
+    ) == [
         (3, "pixels", "not an image, or of an unknown format", "000003.png"),
         (5, "pixels", "no such file in the image folder", "000005.png"),
     ]
@@ -166,10 +168,8 @@ def test_unusable_images_are_listed_and_the_rest_is_kept(tmp_path, write_coco, s
     assert "rejected: 1 image: not an image, or of an unknown format" in lines[-1]
 
 
-def test_run_lengths_that_do_not_fill_the_picture_cost_the_mask_alone(
-    tmp_path, write_coco, scenes, data_config
-) -> None:
-    """Their decoder would return what happened to be in memory, which two runs see differently."""
+def test_run_lengths_that_do_not_fill_the_image_reject_only_the_mask(tmp_path, write_coco, scenes, data_config) -> None:
+    """Their decoder would return uninitialised memory, which differs between two runs."""
     images, objects, captions = scenes(8)
     text = run_lengths.encode(np.eye(50, 100, dtype=np.uint8))
     bad = ["1", "", text[:-3], text + "1", [40, 10], [5000, 1], [2**31, 2**31], [], None, {"a": 1}, "0" * 9, 5000]
@@ -181,11 +181,11 @@ def test_run_lengths_that_do_not_fill_the_picture_cost_the_mask_alone(
     _go(source, tmp_path / "two", data_config)
     assert _files(tmp_path / "one") == _files(tmp_path / "two")
     assert manifest["counts"]["objects"] == 24 and manifest["counts"]["masks"] == 24 - len(bad)
-    assert sorted(one.id for one in _rejects(tmp_path / "one", "mask")) == list(range(len(bad)))
+    assert sorted(reject.id for reject in _rejects(tmp_path / "one", "mask")) == list(range(len(bad)))
     assert not verify(tmp_path / "one", lambda line: None, processes=1).faults
 
 
-def test_sizes_that_fit_no_memory_cost_the_masks_alone(tmp_path, write_coco, scenes, data_config) -> None:
+def test_sizes_beyond_memory_reject_only_the_masks(tmp_path, write_coco, scenes, data_config) -> None:
     """Two thousand million pixels a side end a decoder in C; 40,000 a side as a list of counts would take 12 GiB."""
     images, objects, captions = scenes(8)
     for image, side in zip(images, (2_000_000_000, 40_000, 2_147_483_647, 13_378), strict=False):
@@ -197,7 +197,7 @@ def test_sizes_that_fit_no_memory_cost_the_masks_alone(tmp_path, write_coco, sce
     source = write_coco(tmp_path / "coco", images, objects, captions, pixels=False)
     manifest, _ = _go(source, tmp_path / "data", data_config)
     assert manifest["counts"]["objects"] == 24 and manifest["counts"]["masks"] == 24 - 4 * 3
-    reasons = {one.reason for one in _rejects(tmp_path / "data", "mask")}
+    reasons = {reject.reason for reject in _rejects(tmp_path / "data", "mask")}
     assert reasons == {"run lengths of a picture that is too large; the object is kept without a mask"}
 
 
@@ -235,14 +235,14 @@ def test_real_boxes_without_pixels(shared_coco, tmp_path, data_config) -> None:
     small = tmp_path / "boxes.json"
     content = json.loads((annotations / "boxes.json").read_text())
     # The box of height 0 and 200 more images: the whole file takes a while.
-    flat = next(one for one in content["annotations"] if one["bbox"][3] == 0)["image_id"]
+    flat = next(record for record in content["annotations"] if record["bbox"][3] == 0)["image_id"]
     kept = {image["id"] for image in content["images"][:200]} | {flat}
     content["images"] = [image for image in content["images"] if image["id"] in kept]
-    content["annotations"] = [one for one in content["annotations"] if one["image_id"] in kept]
+    content["annotations"] = [record for record in content["annotations"] if record["image_id"] in kept]
     small.write_text(json.dumps(content))
     manifest, _ = _go(CocoSource(None, small, annotations / "boxes_captions.json"), tmp_path / "data", data_config)
     assert manifest["counts"]["images"] == len(kept)
-    assert manifest["rejected"]["reasons"]["annotation: its box is empty or outside the picture"] == 1
+    assert manifest["rejected"]["reasons"]["annotation: its box is empty or outside the image"] == 1
     assert manifest["counts"]["objects"] == len(content["annotations"]) - 1
     assert manifest["columns"]["image"] is False
 

@@ -1,4 +1,4 @@
-"""What `prepare` can be asked for: splits, formats, strictness, another try; and that it goes on where it was."""
+"""Options of `prepare`: splits, formats, strictness, retry; and that it resumes."""
 
 import json
 from dataclasses import replace
@@ -49,7 +49,7 @@ def _go(source, out, config, lines=None, run=run_here, **options):
 
 
 class Killed(Exception):
-    """Where a test stops a run."""
+    """Raised to stop a run."""
 
 
 def _stop_after(number):
@@ -75,7 +75,7 @@ def test_finished_shards_are_kept_and_a_damaged_one_is_made_again(tmp_path, sour
     assert _files(out) == _files(tmp_path / "whole") and not (out / WORK).exists()
     again = {name for name, then in times.items() if (out / name).stat().st_mtime_ns != then}
     assert again == {shards[1].name}
-    assert any("12 of them there before" in line for line in lines), lines
+    assert any("12 of them already converted" in line for line in lines), lines
 
 
 def test_shards_of_other_inputs_are_not_kept(tmp_path, source, data_config) -> None:
@@ -105,7 +105,7 @@ def test_strict_refuses_what_the_json_and_what_the_pixels_lack(tmp_path, source,
         _go(source, tmp_path / "other", data_config, strict=True)
 
 
-def test_rejected_images_taken_again_give_what_a_fresh_run_gives(tmp_path, source, data_config) -> None:
+def test_retried_images_give_the_bytes_of_a_fresh_run(tmp_path, source, data_config) -> None:
     out, names = tmp_path / "data", ("000003.png", "000004.png")
     whole = {name: (source.images / name).read_bytes() for name in names}
     (source.images / names[0]).unlink()
@@ -124,7 +124,7 @@ def test_rejected_images_taken_again_give_what_a_fresh_run_gives(tmp_path, sourc
     assert 1 <= len(again) <= 2, "the other shards stay as they are"
 
 
-def test_another_try_that_is_stopped_is_gone_on_with(tmp_path, source, data_config) -> None:
+def test_an_interrupted_retry_is_resumed(tmp_path, source, data_config) -> None:
     out, place = tmp_path / "data", source.images / "000003.png"
     whole = place.read_bytes()
     place.write_bytes(bytes(len(whole)))
@@ -161,8 +161,10 @@ def test_a_list_of_ids_splits_and_the_rest_is_rejected(tmp_path, source, data_co
     manifest = _go(replace(source, split=load_split(str(path))), tmp_path / "data", data_config)
     assert (_ids(tmp_path / "data", "train"), _ids(tmp_path / "data", "validation")) == (list(range(1, 15)), [15, 16])
     assert manifest["split"] == "ids" and manifest["source"]["split"]
-    lost = [one for one in read_rejects(tmp_path / "data" / "rejected.jsonl") if one.kind == "image"]
-    assert [(one.id, one.stage, one.reason) for one in lost] == [(n, "split", "in no split") for n in (18, 19, 20)]
+    lost = [reject for reject in read_rejects(tmp_path / "data" / "rejected.jsonl") if reject.kind == "image"]
+    assert [(reject.id, reject.stage, reject.reason) for reject in lost] == [
+        (n, "split", "in no split") for n in (18, 19, 20)
+    ]
     path.write_text(json.dumps({"train": list(range(1, 15)), "val": [15, 16], "test": [17, 18]}))
     with pytest.raises(InputError, match="other split"):
         _go(replace(source, split=load_split(str(path))), tmp_path / "data", data_config)
@@ -223,8 +225,8 @@ def test_validation_images_of_2014_are_known_from_a_list(tmp_path, source, data_
 def test_synonyms_of_other_classes_than_cocos(tmp_path, source, data_config) -> None:
     path = tmp_path / "synonyms.json"
     path.write_text('{"kite": ["paper dragon"], "bottle": []}')
-    told = replace(source, synonyms=read_synonyms(path))
-    manifest = _go(told, tmp_path / "data", data_config)
+    synonymous = replace(source, synonyms=read_synonyms(path))
+    manifest = _go(synonymous, tmp_path / "data", data_config)
     domain = Domain.load(tmp_path / "data" / "domain")
     assert "synonyms.json" in manifest["domain"] and domain.classes == ("person", "kite", "bottle")
     named = NamedClasses(domain.classes, domain.synonyms)
@@ -265,7 +267,7 @@ def test_images_come_from_a_bucket(tmp_path, source, data_config, monkeypatch) -
     assert _files(tmp_path / "bucket") == _files(tmp_path / "folder")
 
 
-def test_names_that_lead_out_of_the_folder_are_rejected(tmp_path, write_coco, scenes, data_config) -> None:
+def test_names_that_point_outside_the_folder_are_rejected(tmp_path, write_coco, scenes, data_config) -> None:
     images, objects, captions = scenes(8)
     source = write_coco(tmp_path / "coco", images, objects, captions)
     content = json.loads(source.instances.read_text())
@@ -274,8 +276,8 @@ def test_names_that_lead_out_of_the_folder_are_rejected(tmp_path, write_coco, sc
     content["images"][2]["file_name"] = ""
     source.instances.write_text(json.dumps(content))
     _go(source, tmp_path / "data", data_config)
-    lost = [one.reason for one in read_rejects(tmp_path / "data" / "rejected.jsonl") if one.kind == "image"]
-    assert sorted(lost) == ["a file name that leads out of the image folder"] * 2 + ["the record has no file name"]
+    lost = [reject.reason for reject in read_rejects(tmp_path / "data" / "rejected.jsonl") if reject.kind == "image"]
+    assert sorted(lost) == ["the file name points outside the image folder"] * 2 + ["the record has no file name"]
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])

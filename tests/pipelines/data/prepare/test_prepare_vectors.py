@@ -1,4 +1,4 @@
-"""`prepare --vectors`: what it writes, and what counts as the same inputs."""
+"""`prepare --vectors`: its output, and which inputs count as the same."""
 
 import shutil
 from pathlib import Path
@@ -41,19 +41,19 @@ def _go(source, out, config, vectors, lines=None):
 def test_the_pipeline_s_vectors_are_the_vocabulary_s(source, data_config, vectors, tmp_path) -> None:
     manifest = _go(source, tmp_path / "out", data_config, vectors)
     vocabulary = Vocabulary.load(tmp_path / "out" / "domain")
-    told = manifest["vectors"]
-    assert vocabulary.vectors.shape == (len(vocabulary), 5) and told["channels"] == 5
-    assert told["source"] == "pipeline" and told["found"] == 7 and told["words"] == len(vocabulary) - 2
-    assert f"7 of {told['words']} words have one in the pipeline" in summary(manifest)
+    facts = manifest["vectors"]
+    assert vocabulary.vectors.shape == (len(vocabulary), 5) and facts["channels"] == 5
+    assert facts["source"] == "pipeline" and facts["found"] == 7 and facts["words"] == len(vocabulary) - 2
+    assert f"7 of {facts['words']} words have one in the pipeline" in summary(manifest)
     assert str(vectors) not in (tmp_path / "out" / "manifest.json").read_text()
     fitted = _go(source, tmp_path / "fitted", data_config, None)
     assert fitted["vectors"] == {"source": "captions", "sha256": None, "channels": 6}
     assert fitted["digest"] != manifest["digest"]
     of_captions = int(Vocabulary.load(tmp_path / "fitted" / "domain").vectors.any(1).sum())
-    assert told["derived"] == of_captions - 7, "every other word of the captions stands near one that is known"
+    assert facts["derived"] == of_captions - 7, "every other word of the captions stands near one that is known"
 
 
-def test_vectors_are_part_of_the_inputs_wherever_they_lie(source, data_config, vectors, tmp_path) -> None:
+def test_vectors_are_part_of_the_inputs_at_any_location(source, data_config, vectors, tmp_path) -> None:
     out, lines = tmp_path / "out", []
     _go(source, out, data_config, vectors)
     shutil.copytree(vectors, tmp_path / "elsewhere")

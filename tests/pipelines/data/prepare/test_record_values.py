@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from objgan.errors import shown
 from pipelines.data.prepare.coco_records import caption_row, image_row, object_row
-from pipelines.data.prepare.record_values import Unusable, number, whole_or_none
+from pipelines.data.prepare.record_values import number, whole_or_none
+from pipelines.data.shards.rejected import Unusable
 
 HUGE = pytest.param(10**400, id="401 digits")
 IMAGE = {"id": 7, "file_name": "7.png", "width": 60, "height": 40}
@@ -17,7 +18,7 @@ CAPTION = {"id": 1, "image_id": 7, "caption": "a kite"}
 
 
 @pytest.mark.parametrize("value", [1, 1.0, "1", "1.0", " 1 ", "+1", "1e0", "10E-1", "01", "1."])
-def test_one_is_one_however_it_is_written(value) -> None:
+def test_every_spelling_of_one_is_one(value) -> None:
     assert number(value, "id", whole=True) == 1 and type(number(value, "id", whole=True)) is int
     assert number(value, "area") == 1 and type(number(value, "area")) is float
 
@@ -47,7 +48,7 @@ def test_one_is_one_however_it_is_written(value) -> None:
         (2.0**53 + 2, "id is a number that is too large"),  # as a float it may have been another id
     ],
 )
-def test_what_is_no_whole_number_is_refused_by_field_type_and_value(value, reason) -> None:
+def test_other_values_than_whole_numbers_are_refused_by_field_type_and_value(value, reason) -> None:
     with pytest.raises(Unusable) as caught:
         number(value, "id", whole=True)
     assert caught.value.reason == reason and caught.value.detail == f"id: {shown(value)}"
@@ -55,7 +56,7 @@ def test_what_is_no_whole_number_is_refused_by_field_type_and_value(value, reaso
 
 
 @pytest.mark.parametrize("value", ["x", None, False, [], {}, math.nan, math.inf, HUGE, "1e999", "NaN"])
-def test_what_is_no_number_is_refused(value) -> None:
+def test_other_values_than_numbers_are_refused(value) -> None:
     with pytest.raises(Unusable, match=r"^area is "):
         number(value, "area")
 
@@ -88,22 +89,22 @@ def test_every_number_of_every_record_follows_the_rule(spell) -> None:
     caption = CAPTION | {name: spell(CAPTION[name]) for name in ("id", "image_id")}
     assert caption_row(caption, 0) == caption_row(CAPTION, 0)
     triangle = [[0, 0, 9, 0, 9, 9]]
-    told = object_row(KITE | {"segmentation": [[spell(side) for side in triangle[0]]]}, 0)
-    assert told["polygons"] == triangle and told["flaw"] is None
+    row = object_row(KITE | {"segmentation": [[spell(side) for side in triangle[0]]]}, 0)
+    assert row["polygons"] == triangle and row["flaw"] is None
     lengths = {"size": [spell(40), spell(60)], "counts": [spell(2400)]}
     assert object_row(KITE | {"segmentation": lengths}, 0)["other"] == '{"size": [40, 60], "counts": [2400]}'
 
 
 @pytest.mark.parametrize("field", ["id", "image_id", "category_id", "area", "iscrowd", "bbox"])
 @pytest.mark.parametrize("value", ["kite", [1, 2], {"x": 1}, HUGE, "1e999"])
-def test_an_object_with_a_number_that_is_none_is_refused_by_field_and_value(field, value) -> None:
+def test_an_object_with_a_wrong_number_is_refused_by_field_and_value(field, value) -> None:
     with pytest.raises(Unusable) as caught:
         object_row(KITE | {field: value}, 0)
     assert caught.value.reason.startswith(f"{field} is ") and shown(value) in caught.value.detail
 
 
 @pytest.mark.parametrize("field", ["id", "width", "height"])
-def test_an_image_with_a_number_that_is_none_is_refused(field) -> None:
+def test_an_image_with_a_wrong_number_is_refused(field) -> None:
     with pytest.raises(Unusable, match=f"^{field} is text, not a whole number .*wide"):
         image_row(IMAGE | {field: "wide"})
 
@@ -137,7 +138,7 @@ def test_a_crowd_flag_of_another_number_is_refused(value) -> None:
         (7, "segmentation is a number, not polygons or run lengths"),
     ],
 )
-def test_a_segmentation_with_a_wrong_value_costs_the_mask_alone(segmentation, reason) -> None:
+def test_a_segmentation_with_a_wrong_value_rejects_only_the_mask(segmentation, reason) -> None:
     row = object_row(KITE | {"segmentation": segmentation}, 0)
     assert row["flaw"] == reason and row["polygons"] is None and row["other"]
 
@@ -159,7 +160,7 @@ PAIRS = [[10, 10], [20, 10], [20, 20], [10, 20]]
         ([[10.5, 10], [20, 10], [20, 20]], [[10.5, 10, 20, 10, 20, 20]]),
     ],
 )
-def test_polygons_are_read_however_their_points_are_nested(segmentation, polygons) -> None:
+def test_polygons_are_read_for_every_nesting_of_their_points(segmentation, polygons) -> None:
     assert object_row(KITE | {"segmentation": segmentation}, 0)["polygons"] == polygons
 
 

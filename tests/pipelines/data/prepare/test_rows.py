@@ -35,7 +35,7 @@ def _record(objects=(), **changes):
 
 
 def _objects(*boxes, **columns):
-    """One object a box, ids from 10 on, categories from 100 on, so labels too."""
+    """One object per box, ids from 10, categories from 100, and so the labels."""
     base = {"image_id": 1, "area": None, "crowd": False, "polygons": None, "other": None, "colour": None}
     rows = [
         base | {"id": 10 + n, "place": n, "category": 100 + n, "box": [float(side) for side in box]}
@@ -66,13 +66,13 @@ def test_boxes_are_cut_at_the_border_and_degenerate_ones_counted() -> None:
     row = result.rows[0]
     assert np.allclose(row["boxes"], [0, 0, 0.1, 0.2, 0.9, 0.8, 0.1, 0.2])
     assert row["annotation_ids"] == [10, 11]
-    assert [(one.kind, one.id) for one in result.rejected] == [
+    assert [(reject.kind, reject.id) for reject in result.rejected] == [
         ("annotation", 12),
         ("annotation", 13),
         ("annotation", 14),
         ("annotation", 15),
     ]
-    assert {one.reason for one in result.rejected} == {"its box is empty or outside the picture"}
+    assert {reject.reason for reject in result.rejected} == {"its box is empty or outside the image"}
 
 
 def test_equal_boxes_are_ordered_by_annotation_id() -> None:
@@ -92,21 +92,25 @@ def test_unusable_masks_are_null_and_counted() -> None:
     objects = _objects(*[(0, 0, 10, 10)] * 7, other=[*others, None, None], polygons=[None] * 5 + [[[1, 2, 3, 4]], [[]]])
     result = _convert(_record(objects))
     assert result.rows[0]["masks"] == [None] * 7
-    assert [(one.kind, one.id) for one in result.rejected] == [("mask", 10 + n) for n in range(7)]
+    assert [(reject.kind, reject.id) for reject in result.rejected] == [("mask", 10 + n) for n in range(7)]
     assert result.rejected[0].detail == "of [1, 1] instead of [50, 100]"
-    assert all(one.reason.endswith("; the object is kept without a mask") for one in result.rejected)
+    assert all(reject.reason.endswith("; the object is kept without a mask") for reject in result.rejected)
 
 
 def test_objects_of_unknown_categories_are_rejected_and_the_row_is_kept() -> None:
     result = _convert(_record(_objects((0, 0, 9, 9), (0, 0, 5, 5), (0, 0, 1, 1), category=[7, 38, None])))
     assert result.rows[0]["labels"] == [1]
-    assert [(one.id, one.detail) for one in result.rejected] == [(10, "7"), (12, "None")]
+    assert [(reject.id, reject.detail) for reject in result.rejected] == [(10, "7"), (12, "None")]
 
 
 def test_without_pixels_the_size_must_be_known() -> None:
     result = _convert(_record(_objects((0, 0, 9, 9)), width=None, height=None), _record(image_id=2))
     assert [row["image_id"] for row in result.rows] == [2] and result.rows[0]["image"] is None
-    assert [(one.kind, one.id) for one in result.rejected] == [("image", 1), ("annotation", 10), ("caption", 5)]
+    assert [(reject.kind, reject.id) for reject in result.rejected] == [
+        ("image", 1),
+        ("annotation", 10),
+        ("caption", 5),
+    ]
     assert "no width and height" in result.rejected[0].reason
 
 
@@ -123,7 +127,7 @@ def test_the_size_is_taken_from_the_pixels(tmp_path) -> None:
         (lambda path: path.write_bytes(b""), "not an image"),
         (lambda path: path.write_bytes(b"PK\x03\x04 a zip"), "not an image"),
         (lambda path: _truncated(path), "cannot decode"),
-        (lambda path: Image.new("RGB", (50, 100)).save(path, "PNG"), "pixels of another shape than the record says"),
+        (lambda path: Image.new("RGB", (50, 100)).save(path, "PNG"), "the aspect ratio differs from the record's"),
     ],
 )
 def test_pictures_that_cannot_be_used_are_rejected_by_name(tmp_path, write, reason) -> None:
@@ -185,7 +189,7 @@ def test_squashing_never_crops(tmp_path) -> None:
 
 @pytest.mark.parametrize("sides", [(300, 200), (2500, 1700)])
 def test_squashing_is_the_lanczos_filter_however_pillow_keeps_the_picture(sides) -> None:
-    """Of over four million pixels it keeps several pieces."""
+    """Pillow stores images of over four million pixels in several pieces."""
     across, down = np.meshgrid(np.linspace(0, 255, sides[0]), np.linspace(0, 255, sides[1]))
     picture = Image.fromarray(np.stack([across, down, 255 - across], -1).astype(np.uint8))
     expected = np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS), int)

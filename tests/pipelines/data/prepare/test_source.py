@@ -31,7 +31,7 @@ CONFIG = DataConfig(validation_percent=10, test_percent=20)
 
 @dataclass
 class Read:
-    """What came of the JSON: rows by image id, and what was rejected."""
+    """Result of the JSON: rows by image id, and rejects."""
 
     data: Ingested
     rejects: list[Reject]
@@ -39,7 +39,7 @@ class Read:
 
     @property
     def reasons(self) -> list[tuple[str, int | None, str]]:
-        return [(one.kind, one.id, one.reason) for one in self.rejects]
+        return [(reject.kind, reject.id, reject.reason) for reject in self.rejects]
 
 
 def _read(source: CocoSource) -> Read:
@@ -73,7 +73,9 @@ def test_records_are_joined_by_image_and_labels_follow_the_category_ids(good) ->
     (record,) = read.records
     assert {**record.image, "origin": None} == {**IMAGE_ROW, "image_id": 7}
     assert [caption["text"] for caption in record.captions] == ["a kite"]
-    assert [(one["category"], one["box"], one["id"]) for one in record.objects] == [(38, [1, 2, 30, 20], 3)]
+    assert [(annotation["category"], annotation["box"], annotation["id"]) for annotation in record.objects] == [
+        (38, [1, 2, 30, 20], 3)
+    ]
     assert read.rejects == [] and read.data.totals == {"image": 1, "annotation": 1, "caption": 1}
 
 
@@ -102,7 +104,7 @@ def test_attributes_are_optional_and_ill_typed_or_unknown_ones_are_ignored(tmp_p
     captions = [{**CAPTION, "id": image["id"], "image_id": image["id"]} for image in images]
     source = write_coco(tmp_path, images, [*kites, {**KITE, "id": len(said)}], captions)
     records = _read(source).records
-    assert [one["colour"] for one in records[0].objects] == ["red"] + [None] * len(said)
+    assert [record["colour"] for record in records[0].objects] == ["red"] + [None] * len(said)
     assert [record.image["scene"] for record in records] == ["snow", None, None, None, None]
 
 
@@ -123,7 +125,7 @@ def test_captions_are_cleaned_ordered_by_id_and_empty_ones_counted(tmp_path, wri
     assert read.reasons == [("caption", 6, "empty caption")]
 
 
-def test_what_does_not_belong_together_is_dropped_and_counted(tmp_path, write_coco) -> None:
+def test_records_that_do_not_join_are_rejected_and_counted(tmp_path, write_coco) -> None:
     images = [IMAGE, {**IMAGE, "id": 8}, IMAGE]
     objects = [KITE, {**KITE, "image_id": 99}, {**KITE, "bbox": [1, 2, None, 4]}, {**KITE, "bbox": [1, 2, 3]}]
     source = write_coco(tmp_path, images, objects, [CAPTION, {**CAPTION, "image_id": 99}])
@@ -131,18 +133,18 @@ def test_what_does_not_belong_together_is_dropped_and_counted(tmp_path, write_co
     read = _read(source)
     assert [record.image["image_id"] for record in read.records] == [7]
     assert read.reasons == [
-        ("image", 7, "an image record with this id came before"),
-        ("image", 99, "in the captions JSON alone, the instances JSON lacks it"),
+        ("image", 7, "an earlier image record has the same id"),
+        ("image", 99, "only in the captions JSON, not in the instances JSON"),
         ("annotation", 3, "bbox has null, not a number"),
         ("annotation", 3, "bbox is a list of another length, not a list of four numbers"),
         ("image", 8, "without a caption"),
-        ("caption", 1, "of an image that the instances JSON lacks"),
-        ("annotation", 3, "of an image that the instances JSON lacks"),
+        ("caption", 1, "its image is not in the instances JSON"),
+        ("annotation", 3, "its image is not in the instances JSON"),
     ]
     assert read.data.totals == {"image": 4, "annotation": 4, "caption": 2}
 
 
-def test_not_a_number_is_no_box(tmp_path, write_coco) -> None:
+def test_nan_is_not_a_box(tmp_path, write_coco) -> None:
     read = _read(write_coco(tmp_path, [IMAGE], [{**KITE, "bbox": [1, float("nan"), 3, 4]}, KITE], [CAPTION]))
     assert read.reasons == [("annotation", 3, "bbox has null, not a number")]
     assert len(read.records[0].objects) == 1
@@ -174,7 +176,7 @@ def test_missing_unreadable_and_other_files(good, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("what", ["instances", "captions", "images"])
-def test_what_is_not_there_is_told_before_anything_is_read(tmp_path, write_coco, what) -> None:
+def test_missing_inputs_are_refused_before_anything_is_read(tmp_path, write_coco, what) -> None:
     source = write_coco(tmp_path, [IMAGE], [KITE], [CAPTION])
     source.check()
     (tmp_path / "broken.json").write_text("{")
@@ -215,9 +217,9 @@ def test_one_file_for_both_options_is_read_where_it_holds_both(good, tmp_path, n
     for captions in (good.instances, link):
         read = _read(replace(good, captions=captions))
         assert read.data.totals == {"image": 1, "annotation": 1, "caption": 1} and not read.rejects
-        assert [one["text"] for one in read.records[0].captions] == ["a kite"]
+        assert [caption["text"] for caption in read.records[0].captions] == ["a kite"]
         assert read.records[0].objects == apart.records[0].objects or name != "in a list of their own"
-        assert [one["box"] for one in read.records[0].objects] == [[1, 2, 30, 20]]
+        assert [record["box"] for record in read.records[0].objects] == [[1, 2, 30, 20]]
 
 
 def test_every_record_of_one_file_for_both_is_accounted_for(good) -> None:
@@ -238,18 +240,18 @@ def test_empty_data_sets(tmp_path, write_coco) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         ({"images": {"id": "x"}}, "none of the 4 images can be used: 2 of them: id is text, not a whole number"),
         ({"captions": {"image_id": "x"}}, "none of the 3 captions can be used: 3 of them: image_id is text"),
         ({"captions": {"caption": "\u2003\n"}}, "none of the 3 captions can be used: 3 of them: empty caption"),
-        ({"captions": {"image_id": 99}}, "none of the 3 captions can be used: 3 of them: of an image that the"),
+        ({"captions": {"image_id": 99}}, "none of the 3 captions can be used: 3 of them: its image is not in the"),
         ({"objects": {"bbox": [1, 2, 3]}}, "none of the 2 objects can be used: 2 of them: bbox is a list of another"),
-        ({"objects": {"image_id": 99}}, "none of the 2 objects can be used: 2 of them: of an image that the"),
+        ({"objects": {"image_id": 99}}, "none of the 2 objects can be used: 2 of them: its image is not in the"),
     ],
 )
-def test_a_set_that_lost_everything_of_a_kind_is_refused_with_the_commonest_reason(
-    tmp_path, write_coco, change, told
+def test_a_data_set_without_usable_records_of_a_kind_is_refused_with_the_most_frequent_reason(
+    tmp_path, write_coco, change, reason
 ) -> None:
     parts = {"images": [IMAGE, IMAGE | {"id": 8}], "objects": [KITE, KITE], "captions": [CAPTION] * 3}
     source = write_coco(tmp_path, **parts)
@@ -258,12 +260,12 @@ def test_a_set_that_lost_everything_of_a_kind_is_refused_with_the_commonest_reas
     key = "annotations" if name == "objects" else key
     _edit(file, **{key: [one | values for one in parts[name]]})
     refusal = _refusal(source)
-    assert told in refusal and refusal.count("none of the") == 1 and UNREAD in refusal
+    assert reason in refusal and refusal.count("none of the") == 1 and UNREAD in refusal
 
 
-def test_the_commonest_of_several_reasons_is_named_with_its_count(tmp_path, write_coco) -> None:
+def test_the_most_frequent_reason_is_named_with_its_count(tmp_path, write_coco) -> None:
     wrong = [{"bbox": None}, {"area": "big"}, {"area": "huge"}]
-    source = write_coco(tmp_path, [IMAGE], [KITE | one for one in wrong], [CAPTION])
+    source = write_coco(tmp_path, [IMAGE], [KITE | record for record in wrong], [CAPTION])
     assert "none of the 3 objects can be used: 2 of them: area is text, not a number (for example area: 'big')" in (
         _refusal(source)
     )
@@ -272,7 +274,7 @@ def test_the_commonest_of_several_reasons_is_named_with_its_count(tmp_path, writ
 def test_unknown_category(tmp_path, write_coco) -> None:
     objects = [{**KITE, "category_id": category} for category in (12, "kite", None, 44, "44")]
     read = _read(write_coco(tmp_path, [IMAGE], objects, [CAPTION]))
-    assert [one["category"] for one in read.records[0].objects] == [12, 44, 44], "the workers know the categories"
+    assert [record["category"] for record in read.records[0].objects] == [12, 44, 44], "the workers know the categories"
     assert read.reasons == [
         ("annotation", 3, "category_id is text, not a whole number"),
         ("annotation", 3, "category_id is missing"),
@@ -284,12 +286,12 @@ def test_numbers_as_text_join_with_numbers(tmp_path, write_coco) -> None:
     source = write_coco(tmp_path, [IMAGE], objects, [{**CAPTION, "image_id": "7.0"}])
     _edit(source.instances, categories=[{"id": "1", "name": "person"}, {"id": 38.0, "name": "kite"}])
     read = _read(source)
-    assert [one["crowd"] for one in read.records[0].objects] == [False, True]
+    assert [record["crowd"] for record in read.records[0].objects] == [False, True]
     assert len(read.records[0].captions) == 1 and read.data.categories == (1, 38) and not read.rejects
 
 
 @pytest.mark.parametrize("image_id", [10**30, 1e300, "kite", [7], {"id": 7}])
-def test_an_id_that_is_no_number_costs_its_record_alone(tmp_path, write_coco, image_id) -> None:
+def test_an_id_that_is_not_a_number_rejects_only_its_record(tmp_path, write_coco, image_id) -> None:
     read = _read(write_coco(tmp_path, [IMAGE], [{**KITE, "image_id": image_id}, KITE], [CAPTION]))
     assert len(read.records[0].objects) == 1
     (reject,) = read.rejects
@@ -314,14 +316,14 @@ def test_image_folder_missing_or_of_other_images(good, tmp_path) -> None:
         check_folder(others, others.sizes(), _read(good).data.images)
 
 
-def test_digests_do_not_depend_on_where_the_files_lie(good, tmp_path) -> None:
+def test_digests_do_not_depend_on_the_location(good, tmp_path) -> None:
     before = good.digests()
     assert sorted(before) == ["captions", "images", "instances"]
     moved = good.instances.parent.rename(tmp_path / "moved")
-    there = CocoSource(moved / "images", moved / "instances.json", moved / "captions.json")
-    assert there.digests() == before
+    moved_source = CocoSource(moved / "images", moved / "instances.json", moved / "captions.json")
+    assert moved_source.digests() == before
     (moved / "images" / "7.png").write_bytes(b"other")
-    assert there.digests()["images"] != before["images"]
+    assert moved_source.digests()["images"] != before["images"]
     with pytest.raises(InputError, match="no file"):
         good.digests()
 
@@ -342,9 +344,9 @@ def test_real_coco(shared_coco, images, instances, captions, rows, objects) -> N
     assert sum(len(record.objects) for record in read.records) == objects
     texts = [caption["text"] for record in read.records for caption in record.captions]
     assert not any(text != text.strip() or "\n" in text for text in texts)
-    lost = Counter(one.kind for one in read.rejects)
-    there = {"image": rows, "annotation": objects, "caption": len(texts)}
-    assert {kind: lost[kind] + n for kind, n in there.items()} == read.data.totals
+    lost = Counter(reject.kind for reject in read.rejects)
+    kept = {"image": rows, "annotation": objects, "caption": len(texts)}
+    assert {kind: lost[kind] + n for kind, n in kept.items()} == read.data.totals
 
 
 def test_shares_are_those_of_the_settings() -> None:
@@ -352,7 +354,7 @@ def test_shares_are_those_of_the_settings() -> None:
     assert {name: round(len(ids) / 200) for name, ids in splits.items()} == {"train": 70, "validation": 10, "test": 20}
 
 
-def test_an_image_keeps_its_split_whatever_the_others() -> None:
+def test_an_image_keeps_its_split_among_any_others() -> None:
     everyone, some = split_images(range(2000), CONFIG), split_images(range(0, 2000, 7), CONFIG)
     assert all(set(some[name]) <= set(everyone[name]) for name in everyone)
     # Pinned: another hash would mix the splits of data that were prepared before.

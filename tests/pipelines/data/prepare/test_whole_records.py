@@ -1,4 +1,4 @@
-"""Data sets whose every field may be anything: a few of those that tests.tools.chaos_data tries by the thousand."""
+"""Data sets with arbitrary values in every field: a few of the thousands that tests.tools.chaos_data tries."""
 
 import pytest
 

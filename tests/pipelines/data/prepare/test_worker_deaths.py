@@ -1,4 +1,4 @@
-"""Records that really kill the process that reads them: they are named, the rest is prepared, retries end."""
+"""Records that kill the process that reads them: they are named, the rest is prepared, retries are bounded."""
 
 import subprocess
 import sys
@@ -24,11 +24,11 @@ from tests.tools.crashes import crashing, run_crashing
 
 
 def _images(folder: Path, name: str = "image") -> dict[int, Reject]:
-    return {one.image_id: one for one in read_rejects(folder / "rejected.jsonl") if one.kind == name}
+    return {reject.image_id: reject for reject in read_rejects(folder / "rejected.jsonl") if reject.kind == name}
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    """What was prepared; the state of the command that did it is another one each time."""
+    """The prepared files, without the status of the command, which differs each time."""
     files = [
         path for path in folder.rglob("*") if path.is_file() and path.name not in (".lease", ".lock", "status.json")
     ]
@@ -57,7 +57,7 @@ def test_records_that_kill_workers_are_rejected_by_name_and_the_rest_is_prepared
     assert {one.reason for number, one in lost.items() if number != 11} == {"its conversion kills the worker"}
     assert (lost[3].detail, lost[12].detail, lost[8].detail) == ("SIGSEGV", "SIGKILL", "SIGABRT")
     assert lost[11].reason == "its conversion needs too much memory"
-    assert all(one.shard for one in lost.values())
+    assert all(reject.shard for reject in lost.values())
     manifest = load_manifest(tmp_path / "one")
     assert manifest["totals"] == {"image": 30, "annotation": 90, "caption": 60}
     assert sum(manifest["rows"].values()) == 25
@@ -67,7 +67,7 @@ def test_records_that_kill_workers_are_rejected_by_name_and_the_rest_is_prepared
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_shard_that_kills_too_many_workers_is_named_and_the_next_command_goes_on(
+def test_a_shard_that_kills_too_many_workers_is_named_and_the_next_command_resumes(
     tmp_path, write_coco, scenes
 ) -> None:
     source = write_coco(tmp_path / "coco", *scenes(30))
@@ -85,7 +85,7 @@ def test_a_shard_that_kills_too_many_workers_is_named_and_the_next_command_goes_
     assert sorted(_images(tmp_path / "out")) == killers
 
 
-def test_records_are_converted_apart_one_by_one(tmp_path, monkeypatch, write_coco, scenes) -> None:
+def test_records_are_converted_one_by_one_in_a_separate_process(tmp_path, monkeypatch, write_coco, scenes) -> None:
     source = write_coco(tmp_path / "coco", *scenes(12))
     assert isinstance(source.images, Path)
     data = ingest(source, tmp_path / "work")
@@ -97,8 +97,8 @@ def test_records_are_converted_apart_one_by_one(tmp_path, monkeypatch, write_coc
         monkeypatch.setenv(name, value)
     with Attempts(tmp_path, "x", "", "a") as attempts:
         found = convert_apart(records, how, attempts)
-    lost = [one for one in found.rejected if one.kind == "image"]
-    assert [(one.id, one.reason, one.detail) for one in lost] == [
+    lost = [reject for reject in found.rejected if reject.kind == "image"]
+    assert [(reject.id, reject.reason, reject.detail) for reject in lost] == [
         (2, "its conversion kills the worker", "SIGSEGV"),
         (3, "its conversion kills the worker", "SIGKILL"),
         (7, "its conversion needs too much memory", "over 8 GiB"),
@@ -107,7 +107,7 @@ def test_records_are_converted_apart_one_by_one(tmp_path, monkeypatch, write_coc
     assert found.rows == convert([one for one in records if one.image["image_id"] not in (2, 3, 7)], how).rows
 
 
-def test_what_is_not_the_records_fault_is_raised_from_apart(tmp_path, write_coco, scenes) -> None:
+def test_other_errors_are_raised_from_the_separate_process(tmp_path, write_coco, scenes) -> None:
     source = write_coco(tmp_path / "coco", *scenes(3))
     data = ingest(source, tmp_path / "work")
     records = records_of(block_of(data.images, "train", "x", ""), tmp_path / "work")
@@ -174,7 +174,7 @@ with Attempts(Path(folder), "train-00000.arrow", "digest", run) as attempts:
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[]", '["inputs"]', '["inputs", "digest"]\n["image", 5]\n', "[1"])
-def test_a_broken_list_of_attempts_is_begun_anew(tmp_path, text: str) -> None:
+def test_a_broken_list_of_attempts_is_replaced(tmp_path, text: str) -> None:
     (tmp_path / "attempts").mkdir()
     (tmp_path / "attempts" / "x").write_text(text)
     with Attempts(tmp_path, "x", "digest", "a") as attempts:

@@ -1,4 +1,4 @@
-"""Statistics counted by hand, and the page that shows them: self-contained, and safe with any text."""
+"""Statistics compared with hand counts, and their page: one file that fetches nothing and escapes all text."""
 
 import html.parser
 import json
@@ -15,7 +15,7 @@ from objgan.errors import InputError
 from pipelines.__main__ import main
 from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.prepare import Options, prepare
-from pipelines.data.report.contact_sheet import sheet
+from pipelines.data.report.contact_sheet import card
 from pipelines.data.report.counts import Survey
 from pipelines.data.report.page import page
 from pipelines.data.report.survey import survey
@@ -27,7 +27,7 @@ EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)> & "quoted" \'too
 
 
 class _Tags(html.parser.HTMLParser):
-    """What a browser makes of it: tags, and every attribute."""
+    """Tags, attributes and text of a page, as a browser reads them."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -45,61 +45,61 @@ class _Tags(html.parser.HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def found(prepared: Path) -> Survey:
+def counted(prepared: Path) -> Survey:
     return survey(prepared, 12)
 
 
-def test_counts_are_those_of_a_slow_walk(prepared: Path, found: Survey) -> None:
+def test_counts_equal_a_count_row_by_row(prepared: Path, counted: Survey) -> None:
     manifest = load_manifest(prepared)
     rows = [
-        row for split in found.splits for table in read_split(prepared, manifest, split) for row in table.to_pylist()
+        row for split in counted.splits for table in read_split(prepared, manifest, split) for row in table.to_pylist()
     ]
     kept = [[n for n, crowd in enumerate(row["crowds"]) if not crowd] for row in rows]
-    assert found.total.images == 40 and found.total.captions == 80
-    assert found.total.crowds == 40 and found.total.objects == 80 == found.total.masks
-    assert {n: int(c) for n, c in enumerate(found.objects) if c} == Counter(len(one) for one in kept)
-    labels = [[row["labels"][n] for n in one] for row, one in zip(rows, kept, strict=True)]
-    assert found.class_objects.tolist() == [sum(one.count(label) for one in labels) for label in range(3)]
+    assert counted.total.images == 40 and counted.total.captions == 80
+    assert counted.total.crowds == 40 and counted.total.objects == 80 == counted.total.masks
+    assert {n: int(c) for n, c in enumerate(counted.objects) if c} == Counter(map(len, kept))
+    labels = [[row["labels"][n] for n in objects] for row, objects in zip(rows, kept, strict=True)]
+    assert counted.class_objects.tolist() == [sum(image.count(label) for image in labels) for label in range(3)]
     together = np.zeros((3, 3), int)
-    for one in labels:
-        for a in set(one):
-            for b in set(one):
+    for image in labels:
+        for a in set(image):
+            for b in set(image):
                 together[a, b] += 1
-    assert found.together.tolist() == together.tolist()
-    assert found.class_images.tolist() == together.diagonal().tolist()
+    assert counted.together.tolist() == together.tolist()
+    assert counted.class_images.tolist() == together.diagonal().tolist()
     words = [text.split() for row in rows for text in row["tokens"]]
-    assert {n: int(c) for n, c in enumerate(found.words) if c} == Counter(map(len, words))
-    known = set(found.words_known)
-    assert found.total.unknown == sum(word not in known for text in words for word in text)
-    assert found.total.told == sum(known.issuperset(text) for text in words) < 80
-    assert found.vocabulary[found.words_known.index("kite")] == sum(text.count("kite") for text in words)
-    assert found.areas.sum() == found.places.sum() == 80 and sum(found.sizes.values()) == 80
+    assert {n: int(c) for n, c in enumerate(counted.words) if c} == Counter(map(len, words))
+    known = set(counted.words_known)
+    assert counted.total.unknown == sum(word not in known for text in words for word in text)
+    assert counted.total.fully_known == sum(known.issuperset(text) for text in words) < 80
+    assert counted.vocabulary[counted.words_known.index("kite")] == sum(text.count("kite") for text in words)
+    assert counted.areas.sum() == counted.places.sum() == 80 and sum(counted.sizes.values()) == 80
 
 
-def test_one_split_alone(prepared: Path, found: Survey) -> None:
-    one = survey(prepared, 100, splits=("validation",))
-    assert one.total.images == found.splits["validation"].images == len(one.samples)
-    assert {sample.split for sample in one.samples} == {"validation"}
+def test_one_split_alone(prepared: Path, counted: Survey) -> None:
+    validation = survey(prepared, 100, splits=("validation",))
+    assert validation.total.images == counted.splits["validation"].images == len(validation.samples)
+    assert {sample.split for sample in validation.samples} == {"validation"}
 
 
-def test_samples_are_drawn_by_the_seed(prepared: Path, found: Survey) -> None:
-    ids = [sample.image_id for sample in found.samples]
+def test_the_seed_decides_which_samples_are_drawn(prepared: Path, counted: Survey) -> None:
+    ids = [sample.image_id for sample in counted.samples]
     assert len(set(ids)) == 12 and ids == [sample.image_id for sample in survey(prepared, 12).samples]
     assert ids != [sample.image_id for sample in survey(prepared, 12, seed=1).samples]
     assert survey(prepared, 0).samples == []
 
 
-def test_numbers_for_people(found: Survey) -> None:
+def test_means_medians_bars_and_pairs(counted: Survey) -> None:
     assert quantiles(np.array([0, 1, 2, 1])) == (2.0, 2, 3)
     assert quantiles(np.zeros(4, int)) == (0.0, 0, 0)
     assert sparks(np.array([0, 1, 4, 8, 0])) == " ▁▄█" and sparks(np.zeros(3, int)) == ""
-    assert pairs(found, 5) == [("kite", "person", 40)] or pairs(found, 5) == [("person", "kite", 40)]
-    text = "\n".join(lines(found))
+    assert pairs(counted, 5) == [("kite", "person", 40)] or pairs(counted, 5) == [("person", "kite", 40)]
+    text = "\n".join(lines(counted))
     assert re.search(r"all +40 +80 +80 +80 +40 ", text) and "median   2" in text
 
 
-def test_the_page_is_whole_and_fetches_nothing(found: Survey) -> None:
-    text = page(found, "drawn")
+def test_the_page_is_one_file_and_fetches_nothing(counted: Survey) -> None:
+    text = page(counted, "drawn")
     seen = _Tags(text)
     assert not seen.tags["script"] and not seen.tags["link"] and not seen.tags["iframe"]
     assert seen.tags["article"] == 12 and seen.tags["svg"] >= 6 + 12
@@ -123,7 +123,7 @@ def test_data_without_pixels_masks_or_objects(prepared_boxes: Path, tmp_path: Pa
 
 def test_no_text_of_the_data_becomes_markup(tmp_path: Path, write_coco, scenes, data_config) -> None:
     images, objects, captions = scenes(30)
-    captions = [one | {"caption": f"{EVIL} {one['caption']}"} for one in captions]
+    captions = [record | {"caption": f"{EVIL} {record['caption']}"} for record in captions]
     out = tmp_path / "data"
     prepare(write_coco(tmp_path / "coco", images, objects, captions), out, data_config, lambda line: None, run_here)
     evil = survey(out, 30)
@@ -137,17 +137,17 @@ def test_no_text_of_the_data_becomes_markup(tmp_path: Path, write_coco, scenes, 
     assert any('<script>alert("x")</script>' in text for text in seen.text), "it is shown as it is"
 
 
-def test_a_bucket_is_surveyed_like_a_folder(prepared: Path, found: Survey, s3: str) -> None:
+def test_a_bucket_is_surveyed_like_a_folder(prepared: Path, counted: Survey, s3: str) -> None:
     storage = Storage(s3)
     storage.upload(prepared, "data", last="manifest.json")
-    there = survey(storage.child("data").uri, 12)
-    assert [one.image_id for one in there.samples] == [one.image_id for one in found.samples]
-    assert there.together.tolist() == found.together.tolist()
-    assert "hush" not in page(there, "drawn")
+    in_bucket = survey(storage.child("data").uri, 12)
+    assert [sample.image_id for sample in in_bucket.samples] == [sample.image_id for sample in counted.samples]
+    assert in_bucket.together.tolist() == counted.together.tolist()
+    assert "hush" not in page(in_bucket, "drawn")
 
 
 @pytest.mark.parametrize("content", [b"no shard", b"", None])
-def test_broken_data_are_one_line(prepared: Path, tmp_path: Path, content: bytes | None) -> None:
+def test_unreadable_data_are_refused_in_one_line(prepared: Path, tmp_path: Path, content: bytes | None) -> None:
     folder = Path(shutil.copytree(prepared, tmp_path / "data"))
     shard = next(folder.glob("train-0*.arrow"))
     shard.unlink() if content is None else shard.write_bytes(content)
@@ -157,14 +157,14 @@ def test_broken_data_are_one_line(prepared: Path, tmp_path: Path, content: bytes
 
 
 @pytest.mark.parametrize("counts", ["", "1", "nonsense"])
-def test_a_damaged_mask_is_one_line(found: Survey, counts: str) -> None:
-    one = found.samples[0]
-    damaged = replace(one, masks=[counts, *one.masks[1:]])
-    with pytest.raises(InputError, match=f"image {one.image_id} of split {one.split} has a damaged mask"):
-        sheet([damaged], found.manifest["classes"], 64, "as they come")
+def test_a_damaged_mask_is_refused_in_one_line(counted: Survey, counts: str) -> None:
+    sample = counted.samples[0]
+    damaged = replace(sample, masks=[counts, *sample.masks[1:]])
+    with pytest.raises(InputError, match=f"image {sample.image_id} of split {sample.split} has a damaged mask"):
+        card(damaged, counted.manifest["classes"], 64)
 
 
-def test_labels_that_there_are_not_are_one_line(prepared: Path, tmp_path: Path) -> None:
+def test_unknown_labels_are_refused_in_one_line(prepared: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(prepared, tmp_path / "data"))
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"classes": manifest["classes"][:1]}))
@@ -172,11 +172,11 @@ def test_labels_that_there_are_not_are_one_line(prepared: Path, tmp_path: Path) 
         survey(folder, 1)
 
 
-def test_parquet_is_surveyed_like_arrow(found: Survey, tmp_path: Path, write_coco, scenes, data_config) -> None:
+def test_parquet_is_surveyed_like_arrow(counted: Survey, tmp_path: Path, write_coco, scenes, data_config) -> None:
     source, out = write_coco(tmp_path / "coco", *scenes(40)), tmp_path / "data"
     prepare(source, out, data_config, str, run_here, Options(format="parquet"))
-    there = {**numbers(survey(out, 12)), "data": "", "digest": ""}
-    assert there == {**numbers(found), "data": "", "digest": ""}
+    of_parquet = {**numbers(survey(out, 12)), "data": "", "digest": ""}
+    assert of_parquet == {**numbers(counted), "data": "", "digest": ""}
 
 
 def test_rejects_are_shown_with_their_reasons(tmp_path: Path, write_coco, scenes, data_config) -> None:
@@ -187,37 +187,39 @@ def test_rejects_are_shown_with_their_reasons(tmp_path: Path, write_coco, scenes
     rejecting = survey(out, 1)
     assert numbers(rejecting)["rejected"]["rows"] == 2
     text = "".join(_Tags(page(rejecting, "")).text)
-    assert "its box is empty or outside the picture" in text and "of a category that the JSON lacks" in text
-    assert any("of a category that the JSON lacks" in line for line in lines(rejecting))
+    assert "its box is empty or outside the image" in text and "its category is not in the JSON" in text
+    assert any("its category is not in the JSON" in line for line in lines(rejecting))
 
 
-def test_pictures_have_the_shape_of_the_original(found: Survey) -> None:
-    one = found.samples[0]
-    assert one.width != one.height
-    wide = one.width > one.height
-    share = f"{100 * min(one.width, one.height) / max(one.width, one.height):.2f}%"
+def test_pictures_have_the_shape_of_the_original(counted: Survey) -> None:
+    sample = counted.samples[0]
+    assert sample.width != sample.height
+    wide = sample.width > sample.height
+    share = f"{100 * min(sample.width, sample.height) / max(sample.width, sample.height):.2f}%"
     shape = f"width:100.00%;height:{share}" if wide else f"width:{share};height:100.00%"
-    assert f'class="picture" style="{shape}"' in page(found, "")
+    assert f'class="picture" style="{shape}"' in page(counted, "")
 
 
 def test_the_command_writes_the_same_bytes_twice(prepared: Path, tmp_path: Path, capsys) -> None:
     pages = [tmp_path / "new" / name for name in ("a.html", "b.html")]
     for path in pages:
         assert main(["inspect", str(prepared), "--out", str(path), "--samples", "3"]) == 0
-    told = capsys.readouterr().out
-    assert "together: " in told and f"page: {pages[1]}" in told
+    output = capsys.readouterr().out
+    assert "together: " in output and f"page: {pages[1]}" in output
     assert pages[0].read_bytes() == pages[1].read_bytes()
 
 
-def test_json_is_all_that_is_written_to_stdout(prepared: Path, tmp_path: Path, capsys) -> None:
+def test_stdout_has_only_the_json(prepared: Path, tmp_path: Path, capsys) -> None:
     command = ["inspect", str(prepared), "--out", str(tmp_path / "a.html"), "--samples", "0", "--json"]
     assert main([*command, "--split", "train"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert list(told["splits"]) == ["train"] and told["samples"] == [] and told["page"].endswith("a.html")
-    assert told["objects_per_image"]["mean"] == 2.0 and sum(told["areas"]["counts"]) == sum(told["sizes"].values())
+    result = json.loads(capsys.readouterr().out)
+    assert list(result["splits"]) == ["train"] and result["samples"] == [] and result["page"].endswith("a.html")
+    assert result["objects_per_image"]["mean"] == 2.0 and sum(result["areas"]["counts"]) == sum(
+        result["sizes"].values()
+    )
 
 
-def test_a_page_that_cannot_be_written_is_one_line(prepared: Path, tmp_path: Path, capsys) -> None:
+def test_a_page_that_cannot_be_written_is_refused_in_one_line(prepared: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "file").write_text("")
     assert main(["inspect", str(prepared), "--out", str(tmp_path / "file" / "a.html")]) == 2
     assert capsys.readouterr().err.startswith("error: --out: cannot write")

@@ -1,4 +1,4 @@
-"""The captions are read back by a small grammar of the test's own and held against the scene."""
+"""The test reads the captions with its own small grammar and compares them with the scene."""
 
 import itertools
 import re
@@ -63,7 +63,7 @@ PHRASE = (
 
 
 def _fitting(scene: Scene, found: re.Match[str]) -> list[int]:
-    """The groups a noun phrase is true of."""
+    """The groups that a noun phrase describes."""
     kind, many = NOUNS[found["noun"]]
     fitting = []
     for number, group in enumerate(scene.groups):

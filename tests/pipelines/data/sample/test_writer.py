@@ -37,7 +37,7 @@ def test_same_arguments_same_bytes(sample: Path, tmp_path: Path) -> None:
     assert _bytes(tmp_path / "again") == _bytes(sample)
 
 
-def test_an_image_is_the_same_whatever_the_count(sample: Path, tmp_path: Path) -> None:
+def test_an_image_does_not_depend_on_the_count(sample: Path, tmp_path: Path) -> None:
     make_sample(tmp_path / "few", 7, SEED, side=SIDE)
     many = _bytes(sample)
     few = _bytes(tmp_path / "few")
@@ -157,7 +157,7 @@ def test_another_sample_is_refused(sample: Path) -> None:
         make_sample(sample, 3, 9, side=SIDE)
 
 
-def test_other_peoples_files_are_left_alone(tmp_path: Path) -> None:
+def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     theirs = tmp_path / "images" / "000000000001.jpg"
     theirs.parent.mkdir()
     theirs.write_bytes(b"precious")

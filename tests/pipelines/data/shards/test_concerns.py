@@ -1,4 +1,4 @@
-"""Boxes, masks and areas that contradict each other, and much that was rejected: counted, shown, warned of."""
+"""Boxes, masks and areas that contradict each other, and many rejects: counts, page, warnings."""
 
 import json
 
@@ -38,7 +38,7 @@ def _each(part: int, **values):
 
 
 def _first(number: int, **values):
-    """Of the objects, the first `number` ones."""
+    """The first `number` objects."""
 
     def change(images, objects, captions) -> None:
         for one in objects[:number]:
@@ -75,7 +75,7 @@ def test_each_kind_is_counted_and_over_five_percent_is_a_warning(made, name) -> 
     assert warning.startswith("2 of ") and f"warning:  {warning}" in summary(manifest).splitlines()
 
 
-def test_one_in_thirty_is_a_doubt_and_no_warning(made) -> None:
+def test_one_in_thirty_is_doubtful_without_a_warning(made) -> None:
     manifest = made(_first(1, area=5000))
     assert not list(concerns(manifest))
     (doubt,) = doubts(manifest)
@@ -85,7 +85,7 @@ def test_one_in_thirty_is_a_doubt_and_no_warning(made) -> None:
 @pytest.mark.parametrize(
     ("box", "hint"), [([0.1, 0.2, 0.5, 0.5], "are they fractions?"), ([60, 30, 90, 45], "are they corners [x1")]
 )
-def test_where_most_boxes_are_like_that_the_warning_says_what_they_may_be(made, box, hint) -> None:
+def test_if_most_boxes_contradict_the_warning_names_a_likely_cause(made, box, hint) -> None:
     manifest = made(_each(1, bbox=box, area=None, segmentation=None))
     assert any(hint in text for text in concerns(manifest))
 
@@ -97,7 +97,7 @@ def test_boxes_that_are_rounded_at_the_border_or_thin_are_no_contradiction(made,
 
 
 def test_boxes_and_masks_of_a_pixel_are_no_contradiction(made) -> None:
-    """At the stored size, a mask of a pixel lies up to a pixel off."""
+    """At the stored size, a mask of one pixel is displaced by up to a pixel."""
     corners = [50.4, 20.4, 52.4, 20.4, 52.4, 22.4, 50.4, 22.4]
     tiny = {"bbox": [50.4, 20.4, 2, 2], "segmentation": [corners], "area": 4}
     assert made(_first(30, **tiny))["contradictions"]["outside"] == 0
@@ -117,7 +117,7 @@ def test_they_are_in_the_manifest_in_inspect_and_seen_by_verify(made, tmp_path) 
     assert any("contradictions says" in str(fault) for fault in faults)
 
 
-def test_another_try_keeps_the_counts(made, tmp_path, write_coco, scenes, data_config) -> None:
+def test_a_retry_keeps_the_counts(made, tmp_path, write_coco, scenes, data_config) -> None:
     first = made(_first(6, area=5000))
     images, objects, captions = scenes(10)
     _first(6, area=5000)(images, objects, captions)
@@ -132,7 +132,7 @@ def test_over_a_fifth_of_a_kind_rejected_is_a_warning(made) -> None:
     assert list(concerns(manifest)) == [text] and f"warning:  {text}" in summary(manifest)
 
 
-def test_a_fifth_of_a_kind_rejected_is_none(made) -> None:
+def test_a_fifth_of_a_kind_rejected_is_no_warning(made) -> None:
     assert not list(concerns(made(_first(6, area="large"))))
 
 
@@ -144,7 +144,7 @@ def test_rejected_masks_are_a_kind(made) -> None:
 
 def test_data_without_objects_are_prepared_with_a_warning(made) -> None:
     manifest = made(lambda images, objects, captions: objects.clear())
-    assert list(concerns(manifest)) == ["no objects came in: only the stage encoders can be trained"]
+    assert list(concerns(manifest)) == ["the input has no objects: only the stage encoders can be trained"]
 
 
 def test_objects_that_are_all_lost_among_the_pixels_are_refused(made, tmp_path) -> None:

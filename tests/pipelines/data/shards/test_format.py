@@ -35,7 +35,7 @@ def _table(*rows) -> pa.Table:
 
 @pytest.fixture
 def copy(prepared, tmp_path):
-    """A prepared folder to spoil."""
+    """A copy of a prepared folder that a test may damage."""
     for path in prepared.rglob("*"):
         if path.is_file():
             target = tmp_path / "data" / path.relative_to(prepared)
@@ -91,7 +91,7 @@ def test_the_digest_follows_content_not_place(prepared, copy) -> None:
     assert dataset_digest([], manifest["domain"]) != dataset_digest([], changed)
 
 
-def test_folders_that_are_not_whole_are_refused(copy, tmp_path) -> None:
+def test_incomplete_folders_are_refused(copy, tmp_path) -> None:
     assert "not a prepared folder" in _refusal(tmp_path)
     manifest = json.loads((copy / MANIFEST).read_text())
     name = manifest["shards"][0]["name"]

@@ -1,4 +1,4 @@
-"""Images are found by opening them: odd names and odd files are rejects, and changes are noticed wherever they lie."""
+"""Images are found by opening them: odd names and odd files are rejects, and changes are noticed at any location."""
 
 import errno
 import json
@@ -38,7 +38,7 @@ def _rename(source: CocoSource, names: dict[int, str | None]) -> CocoSource:
 
 def _go(source: CocoSource, out: Path, config: Config) -> list[Reject]:
     prepare(source, out, config, lambda line: None, run_here)
-    return [one for one in read_rejects(out / "rejected.jsonl") if one.kind == "image"]
+    return [reject for reject in read_rejects(out / "rejected.jsonl") if reject.kind == "image"]
 
 
 def test_names_of_one_file_in_other_words_are_found(coco: CocoSource, tmp_path: Path, data_config: Config) -> None:
@@ -46,13 +46,13 @@ def test_names_of_one_file_in_other_words_are_found(coco: CocoSource, tmp_path: 
     os.link(coco.images / "000005.png", coco.images / "below" / "5.png")
     names = {1: "./000001.png", 2: ".//./000002.png", 3: "below/../000003.png", 5: "below//5.png", 6: "./below/./5.png"}
     lost = _go(_rename(coco, names), tmp_path / "out", data_config)
-    assert [(one.id, one.reason) for one in lost] == [(3, "a file name that leads out of the image folder")]
+    assert [(reject.id, reject.reason) for reject in lost] == [(3, "the file name points outside the image folder")]
 
 
 def test_files_below_linked_folders_and_hidden_ones_are_found(
     coco: CocoSource, tmp_path: Path, data_config: Config
 ) -> None:
-    """Also where all of them are."""
+    """Also if all of them are."""
     coco.images.rename(tmp_path / "elsewhere")
     coco.images.mkdir()
     (coco.images / "linked").symlink_to(tmp_path / "elsewhere")
@@ -61,25 +61,23 @@ def test_files_below_linked_folders_and_hidden_ones_are_found(
     assert _go(_rename(coco, names), tmp_path / "out", data_config) == []
 
 
-def test_a_change_of_size_is_noticed_wherever_the_file_lies(
-    coco: CocoSource, tmp_path: Path, data_config: Config
-) -> None:
-    there = tmp_path / "elsewhere"
-    there.mkdir()
-    (coco.images / "linked").symlink_to(there)
+def test_a_change_of_size_is_noticed_at_any_location(coco: CocoSource, tmp_path: Path, data_config: Config) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (coco.images / "linked").symlink_to(elsewhere)
     for number, name in ((1, "000001.png"), (2, ".2.png"), (3, "000003.png")):
-        (coco.images / f"{number:06d}.png").rename(there / name)
-    (coco.images / "000003.png").symlink_to(there / "000003.png")
+        (coco.images / f"{number:06d}.png").rename(elsewhere / name)
+    (coco.images / "000003.png").symlink_to(elsewhere / "000003.png")
     source = _rename(coco, {1: "./linked/000001.png", 2: "linked/.2.png"})
     out = tmp_path / "out"
     assert _go(source, out, data_config) == []
     assert _go(source, out, data_config) == [], "nothing has changed"
     for name in ("000001.png", ".2.png", "000003.png"):
-        whole = (there / name).read_bytes()
-        (there / name).write_bytes(whole + b"x")
+        whole = (elsewhere / name).read_bytes()
+        (elsewhere / name).write_bytes(whole + b"x")
         with pytest.raises(InputError, match="other images"):
             _go(source, out, data_config)
-        (there / name).write_bytes(whole)
+        (elsewhere / name).write_bytes(whole)
     assert _go(source, out, data_config) == []
 
 
@@ -94,7 +92,7 @@ def test_files_that_the_json_does_not_name_change_nothing(
 
 
 def _odd_files(folder: Path) -> dict[str, str]:
-    """Files and names that are no images, and the reasons of their rejects."""
+    """Files and names that are not images, and the reasons of their rejects."""
     (folder / "folder.png").mkdir()
     (folder / "itself.png").symlink_to("itself.png")
     (folder / "one.png").symlink_to("other.png")
@@ -111,7 +109,7 @@ def _odd_files(folder: Path) -> dict[str, str]:
     with (folder / "huge.png").open("wb") as file:
         file.truncate(1 << 42)
     absent, unfit = "no such file in the image folder", "cannot read the file"
-    outside = "a file name that leads out of the image folder"
+    outside = "the file name points outside the image folder"
     return {
         "folder.png": unfit,
         "folder.png/below.png": absent,
@@ -125,8 +123,8 @@ def _odd_files(folder: Path) -> dict[str, str]:
         "pipe.png": "not a regular file",
         "socket.png": unfit,
         "huge.png": "the file is too large",
-        "a\0b.png": "a file name with a NUL character",
-        "\0": "a file name with a NUL character",
+        "a\0b.png": "the file name contains a NUL character",
+        "\0": "the file name contains a NUL character",
         "x" * 300: unfit,
         "x/" * 3000: unfit,
         "é" * 200 + ".png": unfit,
@@ -155,13 +153,13 @@ def test_odd_names_and_files_are_rejects(
     source = write_coco(tmp_path / "coco", *scenes(60))
     expected = _odd_files(source.images)
     names = dict(enumerate(expected, 20))
-    lost = {one.id: one.reason for one in _go(_rename(source, names), tmp_path / "out", data_config)}
+    lost = {reject.id: reject.reason for reject in _go(_rename(source, names), tmp_path / "out", data_config)}
     assert lost == {number: expected[name] for number, name in names.items() if expected[name]}
     again = _go(source, tmp_path / "again", data_config)
-    assert {one.id: one.reason for one in again} == lost
+    assert {reject.id: reject.reason for reject in again} == lost
 
 
-def test_a_file_that_nobody_may_read_is_a_reject(coco: CocoSource) -> None:
+def test_a_file_without_read_permission_is_a_reject(coco: CocoSource) -> None:
     place = Storage(coco.images)
     (coco.images / "000001.png").chmod(0)
     assert set(sizes_of(place, ["000001.png", "none.png"])) == {"000001.png"}
@@ -192,7 +190,7 @@ def test_json_from_a_pipe_is_refused_before_anything_waits(coco: CocoSource, tmp
 @pytest.mark.parametrize(
     ("name", "meant"), [("a.png", "a.png"), ("./a//b.png", "a/b.png"), ("a/./.b", "a/.b"), ("...", "..."), ("~", "~")]
 )
-def test_names_are_told_in_one_way(name: str, meant: str) -> None:
+def test_names_are_normalised(name: str, meant: str) -> None:
     assert inside(name) == meant
 
 
@@ -212,7 +210,7 @@ def test_names_in_a_bucket(s3: str, coco: CocoSource, tmp_path: Path, data_confi
     }
     bucket.write("images/below/a.png", b"x")
     source = replace(_rename(coco, names), images=bucket.child("images").uri)
-    lost = {one.id: one.reason for one in _go(source, tmp_path / "out", data_config)}
+    lost = {reject.id: reject.reason for reject in _go(source, tmp_path / "out", data_config)}
     assert set(lost) == {2, 3, 4, 5, 7, 8}
     bucket.write("images/000001.png", b"x")
     with pytest.raises(InputError, match="other images"):
@@ -220,7 +218,7 @@ def test_names_in_a_bucket(s3: str, coco: CocoSource, tmp_path: Path, data_confi
 
 
 def test_a_broken_disk_is_no_reject(coco: CocoSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No disk here can be made to fail so."""
+    """A disk cannot be made to fail like this in a test."""
 
     def fail(path: str, flags: int, *rest: int) -> int:
         raise OSError(errno.EIO, "Input/output error")

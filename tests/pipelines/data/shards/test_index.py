@@ -1,4 +1,4 @@
-"""What `prepare` notes of every row, and how the reader finds its rows with it."""
+"""The index that `prepare` writes of every row, and how the reader uses it."""
 
 import numpy as np
 import pyarrow as pa

@@ -81,7 +81,7 @@ print(json.dumps([rows["image_id"][:], rows["captions"][:], rows["boxes"][:], ro
 
 @pytest.mark.parametrize("kind", ["arrow", "parquet"])
 def test_datasets_of_hugging_face_reads_both(request, tmp_path, kind) -> None:
-    """In a process of its own that knows no network: the library reads its settings when it is imported."""
+    """In a separate process without network: the library reads its settings when it is imported."""
     pytest.importorskip("datasets", reason="no datasets: install the `dev` extra")
     folder = request.getfixturevalue({"arrow": "prepared", "parquet": "parquet"}[kind])
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path)}

@@ -1,4 +1,4 @@
-"""Manifests that somebody else wrote: refused as a whole, before any path is made of a part of them."""
+"""Hostile manifests: refused as a whole, before any part of them becomes a path."""
 
 import contextlib
 import copy
@@ -30,7 +30,7 @@ Change = Callable[[dict[str, Any]], Any]
 
 
 def _set(*place: Any) -> Change:
-    """Puts the last of `place` where the others lead."""
+    """Sets a value in the manifest. place: the keys, then the value."""
     *way, last, value = place
 
     def change(manifest: dict[str, Any]) -> None:
@@ -99,35 +99,35 @@ HOSTILE: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_manifest_is_refused_in_one_short_line(prepared: Path, name: str) -> None:
-    change, told = HOSTILE[name]
+    change, fault = HOSTILE[name]
     manifest = copy.deepcopy(load_manifest(prepared))
     change(manifest)
     with pytest.raises(InputError) as caught:
         check_manifest(manifest, "s3://bucket/data")
     message = str(caught.value)
-    assert told in message and MANIFEST in message and "\n" not in message and len(message) < 500, message[:1000]
+    assert fault in message and MANIFEST in message and "\n" not in message and len(message) < 500, message[:1000]
 
 
-def test_what_prepare_writes_is_a_manifest(prepared: Path, prepared_boxes: Path) -> None:
+def test_the_output_of_prepare_is_a_manifest(prepared: Path, prepared_boxes: Path) -> None:
     for folder in (prepared, prepared_boxes):
         assert check_manifest(json.loads((folder / MANIFEST).read_text()), "x") == load_manifest(folder)
 
 
 @pytest.fixture
 def precious(tmp_path: Path) -> Path:
-    """A file that a manifest names in place of a sum."""
+    """A file that a manifest names instead of a sha256."""
     path = tmp_path / "precious.arrow"
     path.write_text("the only copy")
     return path
 
 
 def _upload(prepared: Path, s3: str, change: Change) -> str:
-    there = Storage(s3).child("prepared")
+    bucket = Storage(s3).child("prepared")
     manifest = json.loads((prepared / MANIFEST).read_text())
     change(manifest)
     Storage(s3).upload(prepared, "prepared", last=MANIFEST)
-    there.write(MANIFEST, json.dumps(manifest))
-    return there.uri
+    bucket.write(MANIFEST, json.dumps(manifest))
+    return bucket.uri
 
 
 @pytest.mark.parametrize("part", ["sha256", "name", "digest", "domain"])
@@ -197,8 +197,8 @@ def test_the_cache_removes_no_file_that_it_did_not_make(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("digest", ["/home/me/precious", "../x", "", "A" * 64, HEX + "\n"])
-def test_the_cache_itself_refuses_what_is_no_sum(digest: str) -> None:
-    with pytest.raises(InputError, match="is no shard"):
+def test_the_cache_refuses_a_wrong_sha256(digest: str) -> None:
+    with pytest.raises(InputError, match="is not a shard"):
         Wanted("train-00000.arrow", digest, 10, lambda file: None)
 
 
@@ -224,7 +224,7 @@ def test_a_file_that_is_larger_than_the_manifest_says_is_not_fetched_whole(prepa
     assert written < 32 << 20 and not [path for path in (tmp_path / "cache").iterdir() if path.is_file()]
 
 
-def test_keys_of_a_bucket_that_lead_out_of_the_folder_are_not_copied(s3: str, tmp_path: Path) -> None:
+def test_keys_of_a_bucket_that_point_outside_the_folder_are_not_copied(s3: str, tmp_path: Path) -> None:
     storage = Storage(s3)
     storage.write("step/state.json", "{}")
     bucket = storage.path.partition("/")[0]
@@ -235,7 +235,7 @@ def test_keys_of_a_bucket_that_lead_out_of_the_folder_are_not_copied(s3: str, tm
 
 
 def _put_key(s3: str, bucket: str, key: str) -> None:
-    """A key as it is, without a client that makes it a tidy path."""
+    """Puts a raw key, without a client that normalises its path."""
     address = s3.partition("endpoint_override=")[2].partition("&")[0]
     connection = http.client.HTTPConnection(address)
     connection.request("PUT", f"/{bucket}/{key}".replace("..", "%2E%2E"), body=b"x", headers={"Host": address})

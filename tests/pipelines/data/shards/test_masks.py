@@ -17,14 +17,14 @@ def _binary(counts: str, size: int = SIZE) -> np.ndarray:
 
 
 def _extent(mask: np.ndarray) -> list[int]:
-    """Left, top, right, bottom edges of what is covered."""
+    """Left, top, right and bottom edges of the covered area."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(20, 700), st.integers(20, 700), st.lists(st.floats(0, 1), min_size=4, max_size=4))
-def test_mask_and_box_agree_to_a_pixel_whatever_the_aspect(width, height, fractions) -> None:
+def test_mask_and_box_agree_to_a_pixel_at_any_aspect_ratio(width, height, fractions) -> None:
     left, right = sorted(f * width for f in fractions[:2])
     top, bottom = sorted(f * height for f in fractions[2:])
     box = [left / width, top / height, (right - left) / width, (bottom - top) / height]
@@ -65,9 +65,9 @@ def test_run_lengths_compressed_or_not_give_the_same_mask() -> None:
         ({"size": [50, 100], "counts": ""}, "cut short"),
         ({"size": [50, 100], "counts": "nonsense"}, "cut short"),
         ({"size": [50, 100], "counts": "é"}, "cut short"),
-        ({"size": [100, 50], "counts": [5000]}, "of a picture of another size (of [100, 50] instead of [50, 100])"),
+        ({"size": [100, 50], "counts": [5000]}, "of an image of another size (of [100, 50] instead of [50, 100])"),
         ({"size": [50, 100]}, "neither a text nor a list (NoneType)"),
-        ({"counts": [5000]}, "of a picture of another size"),
+        ({"counts": [5000]}, "of an image of another size"),
         ("polygon", "neither polygons nor run lengths"),
         ([[float("nan"), 1, 2, 3, 4, 5]], "no polygon of at least three points"),
         ([[1, 2, 3, 4, 5, "x"]], "no polygon of at least three points"),
@@ -80,7 +80,7 @@ def test_unusable_segmentations_are_refused_with_the_reason(segmentation, reason
     assert reason in str(caught.value)
 
 
-def test_one_bad_polygon_does_not_cost_the_others() -> None:
+def test_a_bad_polygon_does_not_affect_the_others() -> None:
     square = [0, 0, 50, 0, 50, 50, 0, 50]
     alone = squash_segmentation([square], 100, 50, [0, 0, 0.5, 1], SIZE)
     for bad in (None, 3, "abcdef", [1, 2, 3, 4, 5, "x"], [1e400, 0, 1, 1, 2, 2], [[1], [2, 3], 4, 5, 6, 7]):

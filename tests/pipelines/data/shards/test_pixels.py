@@ -26,7 +26,7 @@ def _ramp(white: float, kind: str) -> np.ndarray:
 
 
 def _check_ramp(data: bytes, most: float = 1.2) -> None:
-    """RGB, and no pixel is further from the ramp than rounding explains."""
+    """RGB, with all pixels equal to the ramp except for rounding."""
     picture = read_image(data)
     assert picture.image.mode == "RGB" and (picture.width, picture.height) == (WIDTH, HEIGHT)
     assert np.abs(np.asarray(picture.image, float) - 255 * RAMP[..., None]).max() <= most
@@ -165,11 +165,11 @@ def test_pixels_of_one_bit_are_black_and_white(form: str) -> None:
 def test_pixels_without_a_known_white_are_refused_by_their_type(data: bytes, kind: str) -> None:
     with pytest.raises(Unreadable) as caught:
         read_image(data)
-    assert caught.value.reason.startswith(f"pixels of a type that is not read: {kind}")
+    assert caught.value.reason.startswith(f"unsupported pixel type: {kind}")
 
 
 def test_large_pictures_of_16_bits_are_read_right() -> None:
-    """Those that are made smaller first, where the filter takes the type."""
+    """Images that are reduced first, if the filter supports the type."""
     wide = np.repeat(np.linspace(0, 65535, 800).astype(np.uint16)[None], 600, 0)
     for data in (_saved(Image.fromarray(wide), "PNG"), _saved(Image.fromarray(wide), "TIFF")):
         found = np.asarray(read_image(data, size=64).image, float)
@@ -199,7 +199,7 @@ BROKEN_CHUNKS = {
 
 @pytest.mark.parametrize("name", BROKEN_CHUNKS)
 @pytest.mark.parametrize("where", ["before", "after"])
-def test_broken_metadata_of_a_png_do_not_cost_its_pixels(name: str, where: str) -> None:
+def test_a_png_with_broken_metadata_is_read(name: str, where: str) -> None:
     whole = _saved(Image.fromarray(GREY8).convert("RGB"), "PNG")
     at = 33 if where == "before" else len(whole) - 12
     for content in BROKEN_CHUNKS[name]:
@@ -207,7 +207,7 @@ def test_broken_metadata_of_a_png_do_not_cost_its_pixels(name: str, where: str) 
     _check_ramp(whole[:at] + _chunk(name.encode(), b"ab", sum_=0) + whole[at:])
 
 
-def test_many_comments_of_a_png_do_not_cost_its_pixels() -> None:
+def test_a_png_with_many_comments_is_read() -> None:
     whole = _saved(Image.fromarray(GREY8), "PNG")
     texts = b"".join(_chunk(b"zTXt", b"a%d\0\0" % n + zlib.compress(b"\0" * (1 << 20))) for n in range(70))
     _check_ramp(whole[:33] + texts + whole[33:])
@@ -227,7 +227,7 @@ def test_a_png_with_a_broken_comment_is_turned_by_its_exif_data() -> None:
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF", "MPO"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_format_is_turned_by_its_exif_data_once(form: str, orientation: int) -> None:
-    """Pillow turns TIFF itself, and the others not."""
+    """Pillow turns TIFF itself, but not the other formats."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     grey = np.repeat(np.repeat(_ramp(255, "u1")[::5, ::8], 8, 0), 8, 1)  # 64 x 64, coarse enough for JPEG
@@ -236,7 +236,7 @@ def test_every_format_is_turned_by_its_exif_data_once(form: str, orientation: in
     data = _saved(Image.fromarray(grey).convert("RGB"), form, exif=exif, **options)
     turned = {1: grey, 2: grey[:, ::-1], 3: grey[::-1, ::-1], 4: grey[::-1], 5: grey.T, 8: np.rot90(grey)}
     upright = (turned | {6: np.rot90(grey, -1), 7: grey[::-1, ::-1].T})[orientation]
-    # The boxes of the second refer to the picture as it lies.
+    # The boxes of the second refer to the unturned picture.
     for annotated, expected in ((None, upright), ((48, 64), grey if orientation > 4 else upright)):
         picture = read_image(data, annotated)
         assert (picture.height, picture.width) == expected.shape
@@ -264,7 +264,7 @@ ENTRY = st.tuples(st.sampled_from(TAGS), st.integers(0, 16), st.sampled_from([0,
     ],
     True,
 )
-def test_broken_metadata_of_a_tiff_do_not_cost_its_pixels(entries, swapped: bool) -> None:
+def test_a_tiff_with_broken_metadata_is_read(entries, swapped: bool) -> None:
     order = ">" if swapped else "<"
     extra = b"".join(struct.pack(f"{order}HHI", *entry) + value for entry, value in entries)
     data = _tiff(GREY16.astype(f"{order}u2"), 16)
@@ -293,7 +293,7 @@ SEGMENTS = [
 
 @settings(deadline=None, max_examples=300)
 @given(st.sampled_from(SEGMENTS), st.binary(max_size=40) | st.lists(st.sampled_from([0, 1, 2, 255])).map(bytes))
-def test_broken_metadata_of_a_jpeg_do_not_cost_its_pixels(segment: tuple[int, bytes], content: bytes) -> None:
+def test_a_jpeg_with_broken_metadata_is_read(segment: tuple[int, bytes], content: bytes) -> None:
     whole = _saved(Image.fromarray(GREY8).convert("RGB"), "JPEG", quality=95)
     body = segment[1] + content
     picture = read_image(whole[:2] + struct.pack(">BBH", 0xFF, segment[0], len(body) + 2) + body + whole[2:])
@@ -302,7 +302,7 @@ def test_broken_metadata_of_a_jpeg_do_not_cost_its_pixels(segment: tuple[int, by
 
 
 def test_the_colours_of_a_jpeg_with_a_broken_comment_are_right() -> None:
-    """The segment that says how CMYK is stored stays."""
+    """The segment that describes how CMYK is stored is kept."""
     for mode in ("CMYK", "RGB"):
         whole = _saved(Image.fromarray(GREY8).convert(mode), "JPEG", quality=95)
         _check_ramp(whole[:2] + b"\xff\xed\0\x14Photoshop 3.0\0\0\0\0\0" + whole[2:], most=6)
@@ -316,7 +316,7 @@ def test_formats_that_are_not_listed_are_refused(form: str) -> None:
 
 
 def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch) -> None:
-    """A Ghostscript that would leave a trace is found first on PATH."""
+    """A fake Ghostscript that would leave a trace is first on PATH."""
     program = tmp_path / "gs"
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nexit 1\n")
     program.chmod(0o755)
@@ -326,7 +326,7 @@ def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch) -> None:
     assert not (tmp_path / "started").exists()
 
 
-def test_what_is_no_regular_file_is_refused_at_once(tmp_path) -> None:
+def test_other_than_regular_files_are_refused_at_once(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "folder.jpg").mkdir()
     with (tmp_path / "huge.jpg").open("wb") as file:

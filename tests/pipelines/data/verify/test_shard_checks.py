@@ -1,4 +1,4 @@
-"""Rows that are whole, and rows with one thing wrong each."""
+"""Intact rows, and rows with one fault each."""
 
 from dataclasses import replace
 
@@ -48,7 +48,7 @@ def _faults(rules: RowRules = RULES, **changes) -> list[tuple[int, str]]:
     return list(row_faults(pa.Table.from_pylist([_row(), _row(**changes)], schema=SCHEMA), rules))
 
 
-def test_whole_rows_have_no_faults() -> None:
+def test_intact_rows_have_no_faults() -> None:
     assert _faults() == []
     bare = pa.Table.from_pylist([_row(image=None)], schema=SCHEMA)
     assert list(row_faults(bare, replace(RULES, pixels=False))) == []
@@ -58,9 +58,9 @@ def test_whole_rows_have_no_faults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "fault"),
     [
-        ({"image": None}, "no picture"),
+        ({"image": None}, "no image"),
         ({"image": b"no jpeg"}, "does not decode"),
         ({"image": _row()["image"][:200]}, "does not decode"),
         ({"image": squash(Image.new("RGB", (9, 9)), 8)}, "8 x 8 pixels instead of 16 x 16"),
@@ -72,28 +72,28 @@ def test_whole_rows_have_no_faults() -> None:
         ({"labels": [0]}, "1 labels, but 8 boxes, 2 annotation_ids"),
         ({"boxes": [0.0, 0.0, 1.0]}, "2 labels, but 3 boxes"),
         ({"boxes": [0.0, 0.0, 1.0, 1.0, 0.5, float("nan"), 0.25, 0.25]}, "object 1: box (0.5, nan, 0.25, 0.25) is not"),
-        ({"boxes": [0.0, 0.0, 1.0, 1.5, 0.5, 0.5, 0.25, 0.25]}, "object 0: box (0, 0, 1, 1.5) leads out"),
+        ({"boxes": [0.0, 0.0, 1.0, 1.5, 0.5, 0.5, 0.25, 0.25]}, "object 0: box (0, 0, 1, 1.5) reaches outside"),
         ({"boxes": [0.0, 0.0, 1.0, 1.0, 0.5, 0.5, 0.0, 0.25]}, "object 1: box (0.5, 0.5, 0, 0.25) is empty"),
         ({"areas": [1.0, -1.0]}, "object 1: its area is -1.0"),
         ({"areas": [float("nan"), 0.5]}, "object 0: its area is nan"),
-        ({"crowds": [None, True]}, "object 0: crowd or not is null"),
+        ({"crowds": [None, True]}, "object 0: its crowd flag is null"),
         ({"captions": ["A kite.", None]}, "a caption is null"),
-        ({"width": 0}, "the original is 0 x 20"),
+        ({"width": 0}, "the original has 0 x 20"),
         ({"tokens": ["a kite"]}, "2 captions, 1 lists of words"),
         ({"split": "test"}, "split 'test' in a shard of split train"),
         ({"crowds": None}, "null in crowds"),
         ({"colours": []}, "2 labels, but 0 colours"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_row(changes: dict, told: str) -> None:
+def test_a_fault_is_reported_with_its_row(changes: dict, fault: str) -> None:
     faults = _faults(**changes)
     assert {row for row, _ in faults} == {1}
-    assert any(told in text for _, text in faults), faults
+    assert any(fault in text for _, text in faults), faults
 
 
 def test_pixels_where_there_are_none() -> None:
     assert [row for row, text in _faults(replace(RULES, pixels=False)) if "there are none" in text] == [0, 1]
 
 
-def test_a_row_with_several_faults_tells_them_all() -> None:
+def test_all_faults_of_a_row_are_reported() -> None:
     assert len(_faults(image=b"", masks=["04", "04"], labels=[0, 9])) == 4

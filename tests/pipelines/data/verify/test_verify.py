@@ -1,4 +1,4 @@
-"""Folders that are whole, and folders that were damaged on purpose: every fault is told, with its file and row."""
+"""Intact folders, and folders that were damaged on purpose: every fault is reported, with its file and row."""
 
 import contextlib
 import hashlib
@@ -21,14 +21,14 @@ from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.prepare import Options, prepare
 from pipelines.data.shards.format import Shard, dataset_digest, read_shard, write_shard
 from pipelines.data.shards.manifest import MANIFEST
-from pipelines.data.verify.shard_checks import MOST_TOLD
+from pipelines.data.verify.shard_checks import MOST_LISTED
 from pipelines.data.verify.verify import Verified, verify
 from pipelines.storage.storage import Storage
 
 
 @pytest.fixture
 def copy(prepared: Path, tmp_path: Path) -> Path:
-    """A prepared folder to spoil."""
+    """A copy of a prepared folder that a test may damage."""
     return Path(shutil.copytree(prepared, tmp_path / "data"))
 
 
@@ -48,24 +48,24 @@ def _flip(path: Path, at: int) -> None:
 
 
 def _rewrite(folder: Path, name: str, change) -> None:
-    """Other rows in a shard, whose sum in the manifest is made to agree: the content alone is wrong."""
+    """Replace rows in a shard and update its sha256 in the manifest: only the content is wrong."""
     table = read_shard(folder / name)
     rows = change(table.to_pylist())
     manifest = json.loads((folder / MANIFEST).read_text())
-    shard = next(one for one in manifest["shards"] if one["name"] == name)
+    shard = next(file for file in manifest["shards"] if file["name"] == name)
     written = write_shard(folder, name, shard["split"], pa.Table.from_pylist(rows, schema=table.schema))
     shard |= {"bytes": written.bytes, "sha256": written.sha256}
-    shards = [Shard(**one) for one in [*manifest["shards"], *manifest["indices"]]]
+    shards = [Shard(**file) for file in [*manifest["shards"], *manifest["indices"]]]
     manifest["digest"] = dataset_digest(shards, manifest["domain"])
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_whole_data_have_no_fault(prepared: Path, prepared_boxes: Path, processes: int) -> None:
+def test_intact_data_have_no_fault(prepared: Path, prepared_boxes: Path, processes: int) -> None:
     for folder, rows in ((prepared, 40), (prepared_boxes, 20)):
         found, lines = _verify(folder, processes)
         assert found.faults == [] and found.rows == rows and found.files == 3
-        assert f"whole: {rows} rows in 3 shards" in found.summary()
+        assert f"intact: {rows} rows in 3 shards" in found.summary()
         assert lines[-1].startswith(f"verify: 3/3 shards, {rows}/{rows} images")
 
 
@@ -77,12 +77,12 @@ def test_parquet_is_verified_like_arrow(write_coco, scenes, data_config, tmp_pat
     shard = out / "train-00000.parquet"
     _flip(shard, shard.stat().st_size // 2)
     (out / "test-00000.parquet").write_bytes((out / "test-00000.parquet").read_bytes()[:-100])
-    told = [str(fault) for fault in _verify(out)[0].faults]
-    assert any(text.startswith("train-00000.parquet: its sha256") for text in told)
-    assert any(text.startswith("test-00000.parquet: cut short: ") for text in told)
+    texts = [str(fault) for fault in _verify(out)[0].faults]
+    assert any(text.startswith("train-00000.parquet: its sha256") for text in texts)
+    assert any(text.startswith("test-00000.parquet: cut short: ") for text in texts)
 
 
-def test_all_faults_are_told_not_only_the_first(copy: Path) -> None:
+def test_all_faults_are_reported_not_only_the_first(copy: Path) -> None:
     first, second, third = _names(copy)
     data = (copy / first).read_bytes()
     at = data.index(b"\xff\xd8", len(data) // 2)  # a picture's first bytes
@@ -92,33 +92,36 @@ def test_all_faults_are_told_not_only_the_first(copy: Path) -> None:
     (copy / "domain" / "classes.json").write_text("[]")
     _flip(copy / "train-index.arrow", 1000)
     found, lines = _verify(copy, 2)
-    told = "\n".join(map(str, found.faults))
-    assert f"{first}: its sha256" in told
+    texts = "\n".join(map(str, found.faults))
+    assert f"{first}: its sha256" in texts
     table = read_shard(copy / first)
     row = next(n for n, image in enumerate(table["image"].to_pylist()) if image[:2] != b"\xff\xd8")
-    assert f"{first}, row {row}: image {table['image_id'][row]}: the picture does not decode" in told
-    assert f"{second}: cut short: " in told and "bytes instead of" in told
-    assert f"{third}: missing" in told
-    assert "domain/classes.json: its sha256" in told
-    assert "train-index.arrow: its sha256" in told
+    assert f"{first}, row {row}: image {table['image_id'][row]}: the image does not decode" in texts
+    assert f"{second}: cut short: " in texts and "bytes instead of" in texts
+    assert f"{third}: missing" in texts
+    assert "domain/classes.json: its sha256" in texts
+    assert "train-index.arrow: its sha256" in texts
     assert "faults in 5 files" in found.summary()
     assert set(map(str, found.faults)) <= set(lines)
     assert found.faults == _verify(copy, 1)[0].faults, "the same, in the same order, from any number of processes"
 
 
-def test_one_flipped_bit_is_told(copy: Path) -> None:
+def test_a_flipped_bit_is_reported(copy: Path) -> None:
     name = _names(copy)[0]
     data = bytearray((copy / name).read_bytes())
     data[data.index(b"\xff\xd8", len(data) // 2) + 300] ^= 0b100
     (copy / name).write_bytes(data)
-    assert str(_verify(copy)[0].faults[0]) == f"{name}: its sha256 is not the one in manifest.json: some byte changed"
+    assert (
+        str(_verify(copy)[0].faults[0])
+        == f"{name}: its sha256 differs from the one in manifest.json: its content changed"
+    )
 
 
-def test_shards_that_nobody_lists_are_faults(copy: Path) -> None:
+def test_unlisted_shards_are_faults(copy: Path) -> None:
     shutil.copy(copy / _names(copy)[0], copy / "train-00007.arrow")
     (copy / "notes.txt").write_text("mine")
     assert [str(fault) for fault in _verify(copy)[0].faults] == [
-        "train-00007.arrow: not listed in manifest.json: of another preparation, move it away"
+        "train-00007.arrow: not listed in manifest.json: it belongs to another preparation, move it away"
     ]
 
 
@@ -134,23 +137,23 @@ def test_rejects_are_counted(write_coco, scenes, data_config, tmp_path: Path) ->
     manifest["rejected"] |= {"bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}
     manifest["totals"]["annotation"] += 1
     (out / MANIFEST).write_text(json.dumps(manifest))
-    told = "\n".join(map(str, _verify(out)[0].faults))
-    assert "manifest.json: rejected.rows says 1, rejected.jsonl has 0" in told
-    assert "manifest.json: totals.annotation says" in told
+    texts = "\n".join(map(str, _verify(out)[0].faults))
+    assert "manifest.json: rejected.rows says 1, rejected.jsonl has 0" in texts
+    assert "manifest.json: totals.annotation says" in texts
 
 
-def test_many_faults_of_a_file_are_counted_and_the_first_are_told(copy: Path) -> None:
+def test_many_faults_of_a_file_are_counted_and_the_first_are_listed(copy: Path) -> None:
     name = _names(copy)[0]
     _rewrite(copy, name, lambda rows: [row | {"image": b"", "masks": ["04"] * 3} for row in rows])
     rows = len(read_shard(copy / name))
     found, lines = _verify(copy)
-    told = [fault for fault in found.faults if fault.file == name]
-    assert len(told) == MOST_TOLD and found.more == 4 * rows - MOST_TOLD
+    texts = [fault for fault in found.faults if fault.file == name]
+    assert len(texts) == MOST_LISTED and found.more == 4 * rows - MOST_LISTED
     assert f"{name}: and {found.more} more" in lines
     assert f"{len(found.faults) + found.more} faults in 1 file " in found.summary()
 
 
-def test_rows_whose_sums_agree_are_looked_at(copy: Path) -> None:
+def test_rows_are_checked_even_if_checksums_agree(copy: Path) -> None:
     name = _names(copy)[0]
     _rewrite(copy, name, lambda rows: [row | ({"masks": ["04"] * 3} if n == 2 else {}) for n, row in enumerate(rows)])
     found, _ = _verify(copy)
@@ -158,16 +161,16 @@ def test_rows_whose_sums_agree_are_looked_at(copy: Path) -> None:
     assert len(found.faults) == 3
 
 
-def test_a_row_that_is_gone_and_one_that_is_there_twice(copy: Path) -> None:
+def test_a_missing_row_and_a_repeated_row(copy: Path) -> None:
     name = _names(copy)[0]
     _rewrite(copy, name, lambda rows: [rows[0], rows[0], *rows[2:]])
-    told = [str(fault) for fault in _verify(copy)[0].faults]
-    assert any(f"is there more than once, in {name}" in text for text in told)
-    assert any("train-index.arrow, row 1: image " in text and "in its place" in text for text in told)
+    texts = [str(fault) for fault in _verify(copy)[0].faults]
+    assert any(f"occurs more than once, in {name}" in text for text in texts)
+    assert any("train-index.arrow, row 1: image " in text and "in its place" in text for text in texts)
     _rewrite(copy, name, lambda rows: rows[1:])
-    told = [str(fault) for fault in _verify(copy)[0].faults]
-    assert any(f"{name}: " in text and "rows, the manifest says" in text for text in told)
-    assert any("counts.images says 40, the shards hold 39" in text for text in told)
+    texts = [str(fault) for fault in _verify(copy)[0].faults]
+    assert any(f"{name}: " in text and "rows, the manifest says" in text for text in texts)
+    assert any("counts.images says 40, the shards hold 39" in text for text in texts)
 
 
 def test_a_changed_manifest_is_seen(copy: Path) -> None:
@@ -175,15 +178,15 @@ def test_a_changed_manifest_is_seen(copy: Path) -> None:
     manifest["digest"] = "0" * 64
     manifest["counts"]["masks"] += 1
     (copy / MANIFEST).write_text(json.dumps(manifest))
-    told = [str(fault) for fault in _verify(copy)[0].faults]
-    assert len(told) == 2 and "its digest" in told[0] and "counts.masks says" in told[1]
+    texts = [str(fault) for fault in _verify(copy)[0].faults]
+    assert len(texts) == 2 and "its digest" in texts[0] and "counts.masks says" in texts[1]
     (copy / MANIFEST).write_text(json.dumps(manifest | {"rejected": {}}))
     with pytest.raises(InputError, match=r"manifest\.json is damaged"):
         verify(copy, print)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_no_flipped_byte_is_missed_whatever_it_hits(copy: Path, seed: int) -> None:
+def test_every_flipped_byte_is_noticed(copy: Path, seed: int) -> None:
     generator = np.random.default_rng(seed)
     damaged = set()
     for path in [*copy.glob("*.arrow")]:
@@ -194,7 +197,7 @@ def test_no_flipped_byte_is_missed_whatever_it_hits(copy: Path, seed: int) -> No
 
 
 def _kill_idle_readers(stop: threading.Event) -> None:
-    """Kill every process of a pool that has done nothing for two seconds, as the kernel does where memory is short."""
+    """Kill every process of a pool that was idle for two seconds, as the kernel does if memory runs out."""
     last: dict[int, tuple[float, float]] = {}
     while not stop.wait(0.2):
         for child in psutil.Process().children():
@@ -207,7 +210,7 @@ def _kill_idle_readers(stop: threading.Event) -> None:
                         child.kill()
 
 
-def test_a_file_whose_reader_dies_is_told_and_the_others_are_read(copy: Path) -> None:
+def test_a_file_whose_reader_dies_is_reported_and_the_others_are_read(copy: Path) -> None:
     name = _names(copy)[0]
     (copy / name).unlink()
     os.mkfifo(copy / name)  # whoever opens it waits for ever
@@ -227,12 +230,12 @@ def test_empty_and_foreign_files_are_faults(copy: Path) -> None:
     first, second, _ = _names(copy)
     (copy / first).write_bytes(b"")
     (copy / second).write_bytes(b"\x00" * (copy / second).stat().st_size)
-    told = [str(fault) for fault in _verify(copy)[0].faults]
-    assert any(text.startswith(f"{first}: cut short: 0 bytes instead of") for text in told)
-    assert any(text.startswith(f"{second}: its content cannot be read") for text in told)
+    texts = [str(fault) for fault in _verify(copy)[0].faults]
+    assert any(text.startswith(f"{first}: cut short: 0 bytes instead of") for text in texts)
+    assert any(text.startswith(f"{second}: its content cannot be read") for text in texts)
 
 
-def test_no_manifest_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_manifest_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a prepared folder"):
         verify(tmp_path, print)
     with pytest.raises(InputError, match="not a prepared folder"):
@@ -257,14 +260,14 @@ def test_a_bucket_is_verified_like_a_folder(prepared: Path, s3: str) -> None:
     storage.write(f"data/{name}", bytes(data))
     storage.delete("data/train-index.arrow")
     found, _ = _verify(location, 2)
-    told = [str(fault) for fault in found.faults]
-    assert "train-index.arrow: missing" in told and any(text.startswith(f"{name}: its sha256") for text in told)
+    texts = [str(fault) for fault in found.faults]
+    assert "train-index.arrow: missing" in texts and any(text.startswith(f"{name}: its sha256") for text in texts)
 
 
-def test_the_command_says_it_with_its_exit_code(copy: Path, repository: Path) -> None:
+def test_the_exit_code_of_the_command(copy: Path, repository: Path) -> None:
     command = [sys.executable, "-m", "pipelines", "verify", str(copy), "--processes", "1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=repository)
-    assert done.returncode == 0 and "whole: 40 rows in 3 shards" in done.stdout
+    assert done.returncode == 0 and "intact: 40 rows in 3 shards" in done.stdout
     _flip(copy / _names(copy)[1], 5000)
     done = subprocess.run(command, capture_output=True, text=True, cwd=repository)
     assert done.returncode == 2 and "damaged: " in done.stdout and f"{_names(copy)[1]}: its sha256" in done.stdout
