@@ -28,8 +28,8 @@ def lines(survey: Survey) -> Iterator[str]:
         mean, median, largest = quantiles(counts)
         more = "+" if largest == len(counts) - 1 else ""
         yield f"{title:<18}mean {mean:5.1f}  median {median:3d}  most {largest}{more}  {sparks(counts)}"
-        mean, median, largest = quantiles(counts)
-    sizes = ", ".join(f"{name} {survey.sizes[name] / objects:.0%}" for name in SIZES)
+    total = max(1, survey.total.objects)
+    sizes = ", ".join(f"{name} {survey.sizes[name] / total:.0%}" for name in SIZES)
     yield f"{'object areas':<18}{sizes}  {sparks(survey.areas)}"
     used = int(np.count_nonzero(survey.vocabulary))
     yield f"{'vocabulary':<18}{len(survey.words_known) - UNK - 1} words, {used} of them in these captions"
