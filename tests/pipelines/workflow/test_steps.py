@@ -6,7 +6,7 @@ import pytest
 from objgan.config import STAGES
 from pipelines.recipes import resolve
 from pipelines.tracking.tracker import prepare_store
-from pipelines.training.driver import check_groups
+from pipelines.training.job import check_groups
 from pipelines.workflow.run import stage_config
 from pipelines.workflow.steps import Step, describe, plan, run_plan
 
