@@ -271,7 +271,7 @@ class TrainOptions(RayOptions, WorkersOptions, DryRunOptions, StorageOptions, Da
         None, "inputs", "re-run a skipped training step and report where it became non-finite (default: train)"
     )
     run: str = option("default", "outputs", "name of the run, stored as ID/STAGE; the same ID resumes it", metavar="ID")
-    profile: bool = option(False, "outputs", "run a few steps, write a trace, print the ten largest costs, and stop")
+    profile: bool = option(False, "outputs", "run a few steps, write a trace, print the ten most expensive operations, and stop")
 
 
 class JudgesOptions(HeldOptions, WorkersOptions, DryRunOptions, DataOptions):

@@ -17,7 +17,7 @@ from pipelines.storage.storage import RUNS, Storage
 from pipelines.tracking.tracker import check_store, prepare_store, tracked_run, tracking_uri
 from pipelines.training.driver import train as train_stage
 from pipelines.training.job import SETTINGS_FILE, OpenRun, TrainJob, best_checkpoint, needed_stages, open_run
-from pipelines.training.profiling import profile_steps, table
+from pipelines.training.profiling import profile_steps
 from pipelines.training.replay import check_replay, replay
 
 
@@ -38,7 +38,7 @@ def train(options: TrainOptions, config: Config) -> None:
     run = open_run(_job(options, config))
     if options.profile:
         trace = run.job.folder / "profile" / "trace.json"
-        say(table(profile_steps(run, trace, say)))
+        say(profile_steps(run, trace, say))
         say(f"trace: {trace} (open it in https://ui.perfetto.dev)")
         return
     _train(options, run)

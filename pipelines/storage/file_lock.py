@@ -38,15 +38,24 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def waiting(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` for the length of the block; waits until its holder releases it."""
-    with open_lock(path) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock file `path` during the block. Yields whether it was acquired, which may fail only without `wait`.
+
+    Raises:
+        InputError: `path` is a link.
+        OSError: it cannot be opened.
+    """
+    with _open_lock(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
-def open_lock(path: Path) -> IO[bytes]:
-    """A lock file, made where it is not there. A link in its place is not followed.
+def _open_lock(path: Path) -> IO[bytes]:
+    """The lock file, created if it is missing. A link in its place is not followed.
 
     Raises:
         InputError: it is a link.

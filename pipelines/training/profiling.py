@@ -1,7 +1,7 @@
 """`train STAGE --profile`: a few steps under torch's profiler, in this process, without touching the run."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,18 +18,8 @@ from pipelines.training.job import OpenRun
 WARM_UP, STEPS, ROWS = 2, 3, 10
 
 
-@dataclass(frozen=True)
-class Cost:
-    """An operation: its own seconds (without what it calls) over all steps, its share of them, and its calls."""
-
-    name: str
-    seconds: float
-    share: float
-    calls: int
-
-
-def profile_steps(run: OpenRun, trace: Path, log: Log) -> list[Cost]:
-    """The largest costs of a training step, and `trace` for chrome://tracing or https://ui.perfetto.dev."""
+def profile_steps(run: OpenRun, trace: Path, log: Log) -> str:
+    """A table of the most expensive operations of a training step; writes `trace` for chrome://tracing or https://ui.perfetto.dev."""
     job, compute = run.job, run.job.config.compute
     device = torch.device("cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu")
     if compute.threads:
@@ -54,17 +44,8 @@ def profile_steps(run: OpenRun, trace: Path, log: Log) -> list[Cost]:
     aside = trace.with_name(f".{trace.name}")
     profiler.export_chrome_trace(str(aside))
     aside.replace(trace)
-    return _costs(profiler, device.type == "cuda")
-
-
-def table(costs: list[Cost]) -> str:
-    """The ten largest costs, for people."""
-    lines = [f"{'operation':<44}{'ms a step':>12}{'share':>8}{'calls a step':>14}"]
-    for cost in costs[:ROWS]:
-        lines.append(
-            f"{cost.name[:43]:<44}{1e3 * cost.seconds / STEPS:>12.2f}{cost.share:>8.1%}{cost.calls / STEPS:>14.1f}"
-        )
-    return "\n".join(lines)
+    by = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    return str(profiler.key_averages().table(sort_by=by, row_limit=ROWS, max_name_column_width=44))
 
 
 def _parts(run: OpenRun, device: torch.device) -> Iterator[list[Part]]:
@@ -72,12 +53,3 @@ def _parts(run: OpenRun, device: torch.device) -> Iterator[list[Part]]:
     order = replace(run.job.plan(len(reader), 0), stop=WARM_UP + STEPS)
     for parts in loader(reader, order):
         yield [Part(part.group, part.batch.to(device, non_blocking=True)) for part in parts]
-
-
-def _costs(profiler: profile, on_gpu: bool) -> list[Cost]:
-    events = profiler.key_averages()
-    own = {event.key: (event.self_device_time_total if on_gpu else event.self_cpu_time_total) for event in events}
-    total = max(sum(own.values()), 1)
-    calls = {event.key: event.count for event in events}
-    costs = [Cost(name, time / 1e6, time / total, calls[name]) for name, time in own.items()]
-    return sorted(costs, key=lambda cost: cost.seconds, reverse=True)

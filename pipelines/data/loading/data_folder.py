@@ -16,7 +16,7 @@ from pipelines.data.loading.shard_cache import ShardCache, Wanted
 from pipelines.data.shards.format import Shard, index_name, load_manifest, shards_of
 from pipelines.data.shards.manifest import MANIFEST
 from pipelines.data.shards.remote import read_manifest
-from pipelines.storage.file_lock import waiting
+from pipelines.storage.file_lock import locked
 from pipelines.storage.storage import Storage
 
 Result = TypeVar("Result")
@@ -151,7 +151,7 @@ class RemoteFolder(DataFolder):
         """A copy next to the cache, checked against the manifest."""
         digest = self.manifest["digest"]
         place = self._cache.domains / digest
-        with waiting(self._cache.locks / f"domain-{digest}"):
+        with locked(self._cache.locks / f"domain-{digest}"):
             if place.is_symlink():
                 place.unlink()
             if not self._is_whole(place):

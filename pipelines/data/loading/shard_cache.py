@@ -10,7 +10,6 @@ in it that the cache did not make.
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import stat
@@ -22,7 +21,7 @@ from typing import IO, TypeVar
 from objgan.errors import InputError, shown
 from objgan.files import SHA256, file_aside, sha256
 from pipelines.data.shards.manifest import FORMATS, MOST_BYTES, is_sha256
-from pipelines.storage.file_lock import open_lock
+from pipelines.storage.file_lock import locked
 
 Result = TypeVar("Result")
 
@@ -71,7 +70,7 @@ class ShardCache:
         try:
             self.folder = folder.resolve()
             self.locks, self.domains = (_own_folder(self.folder / name) for name in ("locks", "domains"))
-            with self._locked("room", wait=False):
+            with locked(self.locks / "room", wait=False):
                 pass
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -84,7 +83,7 @@ class ShardCache:
             InputError: the file is larger than the cache, or damaged in the storage.
         """
         path = self.folder / wanted.file
-        with self._locked(wanted.sha256):
+        with locked(self.locks / wanted.sha256):
             if path.is_symlink() or not _is_whole(path, wanted):
                 self._fetch(wanted, path)
             os.utime(path, follow_symlinks=False)
@@ -98,7 +97,7 @@ class ShardCache:
             )
         path.unlink(missing_ok=True)
         with contextlib.ExitStack() as stack:
-            with self._locked("room"):
+            with locked(self.locks / "room"):
                 self._make_room(wanted.bytes)
                 file = stack.enter_context(file_aside(path))
                 # From now on the space counts as used for other processes.
@@ -119,7 +118,7 @@ class ShardCache:
         for path, status in files:
             if total <= self.limit:
                 return
-            with self._locked(path.name.lstrip(".").partition(".")[0], wait=False) as held:  # its sha256
+            with locked(self.locks / path.name.lstrip(".").partition(".")[0], wait=False) as held:  # its sha256
                 if held:
                     path.unlink(missing_ok=True)
                     total -= status.st_size
@@ -131,17 +130,6 @@ class ShardCache:
                 with contextlib.suppress(FileNotFoundError):
                     if _OURS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                         yield Path(entry.path), entry.stat(follow_symlinks=False)
-
-    @contextlib.contextmanager
-    def _locked(self, name: str, wait: bool = True) -> Iterator[bool]:
-        """Hold the lock of a name. Yields whether it was acquired, which may fail only without `wait`."""
-        with open_lock(self.locks / name) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
 
 
 def _own_folder(path: Path) -> Path:

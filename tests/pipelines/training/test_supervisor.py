@@ -5,16 +5,34 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import ray
 
 from objgan.sections import ComputeConfig
+from objgan.training import ATTENTION, SKIPPED
+from pipelines.runs.status import LiveStatus, RunStatus
 from pipelines.runtime.console import ProgressView
-from pipelines.runtime.events import Began, Recorder, Warned, WorkerFailed
+from pipelines.runtime.events import (
+    Began,
+    Event,
+    Logged,
+    Recorder,
+    Saved,
+    Skipped,
+    Stopping,
+    Validated,
+    Warned,
+    WorkerFailed,
+)
+from pipelines.runtime.prometheus import RunMetrics
+from pipelines.storage.storage import Storage
+from pipelines.tracking.mlflow_tracker import Tracker
+from pipelines.training.reporting import ProgressReporter, StepNumbers, ThroughputMeter
 from pipelines.training.supervisor import TERMINATED, Failure, Stalled, Supervisor, make_coordinator
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
@@ -45,6 +63,57 @@ def test_events_reach_every_listener_in_order(coordinator: Any, tmp_path: Path) 
     assert said == ["boxes: resuming from step 7 (checkpoint step_00000007)", "boxes: warning: one"]
     lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
     assert [line["event"] for line in lines] == ["began", "warning"]
+
+
+def test_what_a_worker_reports_arrives_in_all_that_listens(
+    coordinator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log interval as the worker measures it, and one event of every other kind, through the real coordinator."""
+    said: list[str] = []
+    status = LiveStatus(Storage(tmp_path), RunStatus("running", "boxes"), said.append)
+    metrics, sums = RunMetrics("r", "boxes", batch=4), Counter[str]()
+    monkeypatch.setattr(metrics, "add", lambda name, value: sums.update({name: value}))
+    monkeypatch.setattr(metrics, "set", lambda name, value: sums.update({name: value}))
+    monkeypatch.setattr(metrics, "observe", lambda name, value: sums.update({name: 1}))
+    view, record = ProgressView("boxes", said.append), Recorder(tmp_path / "progress.jsonl", said.append)
+
+    def work() -> None:
+        reporter = ProgressReporter(coordinator, Storage(tmp_path), Tracker(), Began(0, 9, workers=2), loud=True)
+        meter = ThroughputMeter(batch_size=4)
+        for step in (1, 2):
+            meter.count()
+            meter.add(StepNumbers(step, {"make/loss": float(step), SKIPPED: 0.0, ATTENTION: 0.0}))
+        pace = meter.pace()
+        reporter.report(Logged(2, 9, meter.finish(), 0, pace))
+        reporter.report(Validated(2, 9, {"iou": 0.5}))
+        reporter.report(Skipped(3, 1, "make/loss"))
+        reporter.report(Saved(4, "step_00000004", 0.5))
+        reporter.report(Warned("careful"))
+        reporter.report(WorkerFailed(1, "it died"))
+        reporter.report(Stopping(5, TERMINATED))
+        reporter.close()
+        ray.get(coordinator.beat.remote(5))  # all that was reported before it has arrived
+
+    Supervisor(coordinator, ComputeConfig(), threading.Event(), [status, metrics.take, view.show, record]).run(work)
+    status.end("stopped")
+    lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == [
+        kind.kind for kind in (Began, Logged, Validated, Skipped, Saved, Warned, WorkerFailed, Stopping)
+    ]
+    assert {kind.kind for kind in get_args(Event)} == {line["event"] for line in lines}, "a kind is not tested"
+    logged = lines[1]["values"]
+    assert logged["make/loss"] == 1.5 and set(logged) == {
+        "make/loss", "seconds_per_step", "samples_per_s", "data_wait_share"
+    }  # fmt: skip
+    left = RunStatus.load(Storage(tmp_path))
+    assert left is not None and left.checkpoint is not None
+    assert (left.step, left.steps, left.workers, left.skipped) == (4, 9, 2, 1)
+    assert (left.samples_per_s, left.checkpoint.name, left.error) == (
+        logged["samples_per_s"], "step_00000004", "worker 1 failed: it died"
+    )  # fmt: skip
+    assert sums["objgan_samples_total"] == 8 and sums["objgan_step_seconds"] == 2
+    assert sums["objgan_skipped_steps_total"] == sums["objgan_restarts_total"] == sums["objgan_checkpoint_seconds"] == 1
+    assert len(said) == 7 and not any(line in "\n".join(said) for line in ("cannot", "Traceback")), said
 
 
 def test_a_record_that_cannot_be_written_is_logged_once_and_ends_nothing(coordinator: Any, tmp_path: Path) -> None:
