@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,13 @@ def training(jobs: Jobs, bench: Bench, run: str, workers: str) -> tuple[subproce
     return job, lines
 
 
+def watched(cluster: LocalCluster) -> bool:
+    """Whether Ray Train watches for nodes that are about to go."""
+    answer = cluster.get("/api/v0/actors?limit=1000")
+    actors = answer["data"]["result"]["result"] if answer else []
+    return any(actor["class_name"] == "PreemptionWatcher" and actor["state"] == "ALIVE" for actor in actors)
+
+
 def test_sigterm_to_the_head_leaves_a_checkpoint_and_the_run_resumes(cluster: LocalCluster, bench: Bench) -> None:
     cluster.start(2)
     assert cluster.head is not None
@@ -84,6 +92,8 @@ def test_sigterm_to_a_worker_leaves_a_checkpoint_and_training_continues(cluster:
     cluster.start(2)
     jobs, folder = Jobs(cluster, bench.folder, {}), bench.run("preempted")
     job, said = training(jobs, bench, "preempted", "1-2")
+    # Ray Train announces the end of a node only once its watcher has started, seconds after the first step.
+    wait_until(partial(watched, cluster), 120, "Ray Train's watcher")
     before = checkpoints(folder)
     gone, moment = cluster.workers.pop(0), time.time()
     terminate(gone)
