@@ -129,8 +129,8 @@ def having(lines: list[str], word: str) -> list[str]:
 
 def is_whole(result: SweepResult, steps: int = 30) -> bool:
     (trial,) = result.trials
-    steps = [point.step for point in trial.points]
-    return (result.state, trial.state, trial.error, steps) == (
+    measured = [point.step for point in trial.points]
+    return (result.state, trial.state, trial.error, measured) == (
         "finished",
         "finished",
         None,
