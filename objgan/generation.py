@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from objgan.caption_parser import read_statements
 from objgan.config import Config
 from objgan.domain import Domain
 from objgan.errors import InputError, shown
@@ -20,7 +21,7 @@ from objgan.model_folder import ModelParts, read_model, write_model
 from objgan.networks.box_generator import Temperatures
 from objgan.networks.encoders import TextFeatures
 from objgan.stages import NETWORKS
-from objgan.statements import Statements, fact_text, kept, read_statements
+from objgan.statements import Statements, fact_text, kept
 from objgan.vocabulary import LONGEST_CAPTION, UNK
 
 _MOST_MASK_PIXELS = 1 << 19
@@ -241,7 +242,7 @@ class ObjGAN:
         labels = layout.labels[0, : int(layout.count[0])].tolist()
         names = tuple(self.domain.classes[label] for label in labels)
         stated = order.words.statements
-        held = kept(stated, layout.labels, layout.boxes, layout.valid)[0].tolist()
+        held = kept(stated, layout)[0].tolist()
         facts = tuple(
             StatedFact(fact_text(fact, self.domain.classes), keeps)
             for fact, keeps in zip(stated.facts, held, strict=True)

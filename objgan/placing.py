@@ -20,11 +20,12 @@ def place(layout: Layout, statements: Statements) -> Layout:
     room. "Between" is left alone.
     """
     for index, fact in enumerate(statements.facts):
-        held = _kept(statements, layout)
+        held = kept(statements, layout)[0]
         if not isinstance(fact, Relation) or fact.word == BETWEEN or held[index]:
             continue
         for moved in _moved(layout, fact):
-            if (_kept(statements, moved) >= held).all() and _kept(statements, moved)[index]:
+            now = kept(statements, moved)[0]
+            if (now >= held).all() and now[index]:
                 layout = moved
                 break
     return _largest_first(layout)
@@ -35,10 +36,6 @@ def _largest_first(layout: Layout) -> Layout:
     order = area.argsort(dim=1, descending=True, stable=True)
     boxes = layout.boxes.gather(1, order[..., None].expand_as(layout.boxes))
     return Layout(layout.labels.gather(1, order), boxes, layout.count)
-
-
-def _kept(statements: Statements, layout: Layout) -> Tensor:
-    return kept(statements, layout.labels, layout.boxes, layout.valid)[0]
 
 
 def _moved(layout: Layout, relation: Relation) -> list[Layout]:

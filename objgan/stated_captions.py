@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from objgan.batch import Sample
+from objgan.caption_parser import NUMBER_WORDS, PAIRED
 from objgan.domain import Domain
 from objgan.metrics.named_classes import IRREGULAR, SYNONYMS, plural
 from objgan.vocabulary import tokenize
 
-_DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_DIGITS = NUMBER_WORDS[:13]
 _PLACES: dict[str, tuple[str, ...]] = {
     "left": ("left of", "to the left of", "on the left of", "on the left side of"),
     "right": ("right of", "to the right of", "on the right of", "on the right side of"),
@@ -36,7 +37,6 @@ couple of pair dozen large big small little
 """
 _LARGE, _SMALL = 0.2, 0.02  # area of the picture from, or up to which an object is called large, or small
 _CLEAR = 1.2  # ratio of the two distances from which a relation is clear
-_PAIRED = frozenset({"skis", "scissors"})
 _SYNONYM_SHARE = 0.25
 
 
@@ -75,7 +75,7 @@ class StatedCaptions:
         self._longest = longest
         counts = np.array(domain.statistics.class_counts, float)
         self._shares = (counts / max(1.0, counts.sum())).tolist()
-        self._paired = {index for index, name in enumerate(domain.classes) if name in _PAIRED}
+        self._paired = {index for index, name in enumerate(domain.classes) if name in PAIRED}
 
     def write(self, labels: Sequence[int], boxes: np.ndarray, complete: bool, draw: random.Random) -> list[str]:
         """A caption of at most `longest` words; empty where there is no object.

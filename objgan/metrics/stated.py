@@ -19,8 +19,7 @@ def stated_accuracy(layout: Layout, statements: Sequence[Statements]) -> dict[st
     """
     numbers, places = [], []
     for row, stated in enumerate(statements):
-        picture = layout[row : row + 1]
-        held = kept(stated, picture.labels, picture.boxes, picture.valid)[0].float()
+        held = kept(stated, layout[row : row + 1])[0].float()
         split = sum(not isinstance(fact, Relation) for fact in stated.facts)
         # The mean of nothing is NaN.
         numbers.append(held[:split].mean())

@@ -280,36 +280,41 @@ class BoxGenerator(nn.Module):
             return self.sample(features, noise[:, 0], temperatures, self.caps)
         bounds = self._bounds(statements)
         layout = self.sample(features, noise[:, 0], temperatures, self.caps, bounds)
-        broken = [
-            row for row, stated in enumerate(statements) if not bool(self._kept(stated, layout[row : row + 1]).all())
-        ]
-        if not broken or self.candidates.most == 1:
+        broken = [int((~kept(stated, layout[row : row + 1])).sum()) for row, stated in enumerate(statements)]
+        if not any(broken) or self.candidates.most == 1:
             return layout
-        return self._better(layout, features, noise, statements, torch.tensor(broken, device=words.device))
+        return self._better(layout, broken, features, noise, statements, bounds)
 
     def _better(
-        self, layout: Layout, features: TextFeatures, noise: Tensor, statements: Sequence[Statements], rows: Tensor
+        self,
+        layout: Layout,
+        broken: Sequence[int],
+        features: TextFeatures,
+        noise: Tensor,
+        statements: Sequence[Statements],
+        bounds: tuple[Tensor, Tensor] | None,
     ) -> Layout:
-        """The same layouts, but in these rows the best of all candidates: fewest facts broken, then the likeliest."""
+        """The same layouts, but where facts are broken the best of all candidates: fewest broken, then the likeliest.
+
+        broken: facts of each caption that its layout breaks
+        """
         more = self.candidates.most - 1
+        rows = torch.tensor(broken, device=noise.device).nonzero()[:, 0]
         repeated = rows.repeat_interleave(more)
-        stated = [statements[row] for row in repeated.tolist()]
         text, noise = features[repeated], noise[rows, 1:].flatten(0, 1)
-        drawn = self.sample(text, noise, self.candidates.temperatures, self.caps, self._bounds(stated))
-        likely = self._likelihood(text, drawn)
-        drawn, likely = drawn.with_mirrored(), likely.repeat(2)
-        taken: list[int] = []
+        bounds = None if bounds is None else (bounds[0][repeated], bounds[1][repeated])
+        drawn = self.sample(text, noise, self.candidates.temperatures, self.caps, bounds)
+        likely = self._likelihood(text, drawn).repeat(2)
+        drawn = drawn.with_mirrored()
+        owned = torch.arange(2 * len(repeated), device=rows.device).view(2, len(rows), more)
         for number, row in enumerate(rows.tolist()):
-            own = torch.arange(number * more, (number + 1) * more, device=rows.device)
-            own = torch.cat([own, own + len(repeated)])
-            broken = (~self._kept(statements[row], drawn[own])).sum(1)
-            best = torch.where(broken == broken.min(), likely[own], -math.inf).argmax()
-            first = (~self._kept(statements[row], layout[row : row + 1])).sum()
-            taken.append(int(own[best]) if broken[best] < first else -1)
-        chosen = torch.tensor(taken, device=rows.device)
-        layout = layout.put(rows[chosen >= 0], drawn[chosen[chosen >= 0]])
-        for row in rows.tolist():
-            layout = layout.put(rows.new_tensor([row]), place(layout[row : row + 1], statements[row]))
+            own = owned[:, number].flatten()
+            faults = (~kept(statements[row], drawn[own])).sum(1)
+            best, fewest = torch.where(faults == faults.min(), likely[own], -math.inf).argmax(), int(faults.min())
+            chosen = drawn[own[best][None]] if fewest < broken[row] else layout[row : row + 1]
+            if min(fewest, broken[row]):
+                chosen = place(chosen, statements[row])
+            layout = layout.put(rows[number : number + 1], chosen)
         return layout
 
     def _likelihood(self, features: TextFeatures, layout: Layout) -> Tensor:
@@ -323,15 +328,11 @@ class BoxGenerator(nn.Module):
         return -total / (layout.count + 1)
 
     def _bounds(self, statements: Sequence[Statements]) -> tuple[Tensor, Tensor] | None:
-        """Fewest and most objects of each class, int64 [B, C] each, on the CPU; None: they are not obeyed."""
+        """Fewest and most objects of each class, int64 [B, C] each; None: they are not obeyed."""
         if not self.candidates.numbers:
             return None
         low, high = zip(*(stated.bounds(self.classes, self.max_objects) for stated in statements), strict=True)
-        return torch.stack(low), torch.stack(high)
-
-    @staticmethod
-    def _kept(statements: Statements, layout: Layout) -> Tensor:
-        return kept(statements, layout.labels, layout.boxes, layout.valid)
+        return torch.stack(low).to(self.mean.device), torch.stack(high).to(self.mean.device)
 
     def _start(self, text: TextFeatures) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         batch = len(text.sentence)

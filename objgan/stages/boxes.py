@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from objgan import drawing
 from objgan.batch import Batch
+from objgan.caption_parser import read_statements
 from objgan.config import Config
 from objgan.domain import Domain
 from objgan.layout import Layout
@@ -25,7 +26,7 @@ from objgan.networks.greedy_labels import GreedyRule
 from objgan.stages.base import Adam, Losses, Phase, Stage
 from objgan.stages.box_judges import BoxJudge
 from objgan.stages.encoders import build_text_encoder
-from objgan.statements import Statements, read_statements
+from objgan.statements import Statements
 from objgan.vocabulary import PAD
 
 

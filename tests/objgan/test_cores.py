@@ -9,39 +9,21 @@ from pathlib import Path
 import pytest
 
 from objgan.cores import available_cores
+from tests.tools.bound_process import one_of_several, under
 
 V2 = {"proc/self/cgroup": "0::/pod/container\n"}
 V1 = {"proc/self/cgroup": "3:memory:/x\n2:cpu,cpuacct:/docker/abc\n1:cpuset:/\n"}
 
 
-def under(cores: set[int], words: list[str], cwd: Path, repository: Path) -> str:
-    """Output of a Python process that may use these cores alone."""
-    done = subprocess.run(
-        [sys.executable, *words], cwd=cwd, env={**os.environ, "PYTHONPATH": str(repository)}, capture_output=True,
-        text=True, check=False, timeout=240, preexec_fn=lambda: os.sched_setaffinity(0, cores),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.fixture
-def one_of_several() -> set[int]:
-    """One core of this machine, where it has more."""
-    mine = os.sched_getaffinity(0)
-    if len(mine) < 2 or available_cores() < 2:
-        pytest.skip("one core is all there is")
-    return {max(mine)}
-
-
-def test_a_process_that_is_bound_to_one_core_counts_one(one_of_several, tmp_path, repository) -> None:
+def test_a_process_that_is_bound_to_one_core_counts_one(tmp_path, repository) -> None:
     code = "from objgan.cores import available_cores; print(available_cores())"
-    assert under(one_of_several, ["-c", code], tmp_path, repository).strip() == "1"
+    assert under(one_of_several(), ["-c", code], tmp_path, repository).strip() == "1"
     assert int(under(os.sched_getaffinity(0), ["-c", code], tmp_path, repository)) == available_cores()
 
 
-def test_taskset_is_heeded(one_of_several, tmp_path, repository) -> None:
+def test_taskset_is_heeded(tmp_path, repository) -> None:
     code = "from objgan.cores import available_cores; print(available_cores())"
-    words = ["taskset", "-c", str(max(one_of_several)), sys.executable, "-c", code]
+    words = ["taskset", "-c", str(max(one_of_several())), sys.executable, "-c", code]
     environment = {**os.environ, "PYTHONPATH": str(repository)}
     assert subprocess.check_output(words, text=True, cwd=tmp_path, env=environment).strip() == "1"
 

@@ -17,7 +17,7 @@ def layout(*objects: tuple[int, list[float]]) -> Layout:
 
 
 def holds(stated: Statements, found: Layout) -> list[bool]:
-    return kept(stated, found.labels, found.boxes, found.valid)[0].tolist()
+    return kept(stated, found)[0].tolist()
 
 
 @pytest.mark.parametrize("word", [LEFT, RIGHT, ABOVE, BELOW, NEXT_TO])

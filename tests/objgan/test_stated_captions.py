@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from objgan.batch import Sample
+from objgan.caption_parser import read_statements
 from objgan.domain import Domain, LayoutStatistics
+from objgan.layout import Layout
 from objgan.metrics.named_classes import NamedClasses
 from objgan.stated_captions import StatedCaptions, StatedWords
-from objgan.statements import Count, kept, read_statements
+from objgan.statements import Count, kept
 from objgan.vocabulary import SPECIAL, Vocabulary
 
 CLASSES = ("dog", "cat", "person", "orange", "scissors", "sheep")
@@ -63,7 +65,8 @@ def test_every_statement_is_true_and_read_by_the_parser(animals: Domain) -> None
         words = captions.write(labels, boxes, True, draw)
         assert 0 < len(words) <= LONGEST
         stated = read_statements(words, matcher)
-        held = kept(stated, torch.tensor([labels]), torch.from_numpy(boxes)[None], torch.ones(1, len(labels)) > 0)
+        layout = Layout(torch.tensor([labels]), torch.from_numpy(boxes)[None], torch.tensor([len(labels)]))
+        held = kept(stated, layout)
         assert held.all(), (" ".join(words), stated)
         kinds |= {type(fact).__name__ for fact in stated.facts} | {one.word for one in stated.relations}
         kinds |= {"absent" for count in stated.counts if count.high == 0}
