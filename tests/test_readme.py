@@ -63,8 +63,9 @@ SHORT: dict[str, str] = {
     # The whole run: tests/pipelines/workflow/test_other_data.py.
     "python -m pipelines run --images detection/images --instances detection/instances.json --captions-from classes "
     "--set data.shapes=ellipse --out runs/detection": (
-        "python -m pipelines run --images data/sample-coco/images --instances data/sample-coco/annotations/instances.json "
-        "--captions-from classes --set data.shapes=ellipse --out runs/detection --config quick.yaml --dry-run"
+        "python -m pipelines run --images data/sample-coco/images "
+        "--instances data/sample-coco/annotations/instances.json --captions-from classes "
+        "--set data.shapes=ellipse --out runs/detection --config quick.yaml --dry-run"
     ),
     "python -m pipelines verify data/prepared": "+",
     "python -m pipelines inspect data/prepared --out runs/inspect.html --samples 48": "+",
