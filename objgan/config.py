@@ -48,6 +48,11 @@ class Config(Section):
     judge: JudgeConfig = JudgeConfig()
     compute: ComputeConfig = ComputeConfig()
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that are trained: without `shapes` if `data.shapes` stands in for masks."""
+        return tuple(stage for stage in STAGES if stage != "shapes" or self.data.shapes == "masks")
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.data.image_size < self.images.sizes[-1]:

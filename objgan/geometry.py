@@ -78,6 +78,17 @@ def ellipses(boxes: Tensor, size: int) -> Tensor:
     return down[..., :, None] ** 2 + across[..., None, :] ** 2 <= 1
 
 
+def stand_in_masks(shapes: str, boxes: Tensor, size: int) -> Tensor:
+    """xywh [..., 4] -> [..., size, size]: the share of each pixel that a shape in the box covers.
+
+    shapes: "box", or "ellipse", which is sampled at 4 x 4 points a pixel
+    """
+    if shapes == "box":
+        return raster_boxes(boxes, size)
+    fine = ellipses(boxes, 4 * size).to(boxes.dtype)
+    return fine.reshape(*boxes.shape[:-1], size, 4, size, 4).mean((-3, -1))
+
+
 def to_rois(boxes: Tensor, valid: Tensor, feature_size: int) -> Tensor:
     """xywh fractions [B, R, 4], bool [B, R] -> float [N, 5]: (picture, x1, y1, x2, y2) in cells of the feature map.
 

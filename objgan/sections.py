@@ -34,6 +34,10 @@ class DataConfig(Section):
         1, ge=1, le=1_000_000, description="words that are rarer in the training captions become the unknown word"
     )
     vector_channels: int = Field(50, ge=4, le=4096, description="channels of the fitted word vectors")
+    shapes: Literal["masks", "ellipse", "box"] = Field(
+        "masks",
+        description="shapes of objects; ellipse, box: drawn in each box instead of masks, and stage shapes is skipped",
+    )
     validation_percent: int = Field(
         10, ge=1, le=45, description="share of images in the validation split, by hash of the id"
     )

@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def stated_words(classes: Sequence[str], synonyms: Mapping[str, Sequence[str]]) 
     """Every word that captions made from layouts of these classes may have, sorted; for the vocabulary."""
     texts = [*_BEGINNINGS, *_JOINTS, *_VERBS, _OTHERS, *_DIGITS, *map(str, range(len(_DIGITS)))]
     texts += [text for phrases in _PLACES.values() for text in phrases]
-    nouns = [noun for name in classes for noun in _nouns(name, synonyms.get(name, ()))]
+    nouns = [noun for name in classes for noun in _nouns(name, synonyms)]
     return sorted({word for text in texts for word in text.split()} | {w for n in nouns for w in (*n.one, *n.several)})
 
 
@@ -67,15 +68,31 @@ class _Scene:
 
 
 class StatedCaptions:
-    """Writes captions for the layouts of one domain, in English."""
+    """Writes captions for layouts of these classes, in English."""
 
-    def __init__(self, domain: Domain, longest: int) -> None:
-        """`longest`: words of a caption."""
-        self._nouns = [_nouns(name, domain.synonyms.get(name, ())) for name in domain.classes]
+    def __init__(
+        self,
+        classes: Sequence[str],
+        synonyms: Mapping[str, Sequence[str]] | None,
+        longest: int,
+        class_counts: Sequence[int] | None = None,
+    ) -> None:
+        """Of captions of at most `longest` words.
+
+        synonyms:     class -> other words for it, beside `named_classes.SYNONYMS`; None: only the classes' own names,
+                      because a person, for example, is not always a man
+        class_counts: how often each class occurs, so that captions deny frequent classes; None: all alike
+        """
+        self._nouns = [_nouns(name, synonyms) for name in classes]
         self._longest = longest
-        counts = np.array(domain.statistics.class_counts, float)
+        counts = np.ones(len(classes)) if class_counts is None else np.array(class_counts, float)
         self._shares = (counts / max(1.0, counts.sum())).tolist()
-        self._paired = {index for index, name in enumerate(domain.classes) if name in PAIRED}
+        self._paired = {index for index, name in enumerate(classes) if name in PAIRED}
+
+    @classmethod
+    def of(cls, domain: Domain, longest: int) -> Self:
+        """For the layouts of a domain."""
+        return cls(domain.classes, domain.synonyms, longest, domain.statistics.class_counts)
 
     def write(self, labels: Sequence[int], boxes: np.ndarray, complete: bool, draw: random.Random) -> list[str]:
         """A caption of at most `longest` words; empty where there is no object.
@@ -241,7 +258,7 @@ class StatedWords:
     """Puts stated captions in the place of a share of the captions, drawn from (seed, epoch, image)."""
 
     def __init__(self, domain: Domain, longest: int, share: float) -> None:
-        self._captions, self._vocabulary, self._share = StatedCaptions(domain, longest), domain.vocabulary, share
+        self._captions, self._vocabulary, self._share = StatedCaptions.of(domain, longest), domain.vocabulary, share
 
     def replace(self, sample: Sample, complete: bool, seed: int, epoch: int) -> Sample:
         """The sample, or the same with the words of a stated caption. `complete`: no object was left out of it."""
@@ -252,10 +269,10 @@ class StatedWords:
         return dataclasses.replace(sample, words=self._vocabulary.encode_tokens(tokens))
 
 
-def _nouns(name: str, synonyms: Sequence[str]) -> list[_Noun]:
+def _nouns(name: str, synonyms: Mapping[str, Sequence[str]] | None) -> list[_Noun]:
     """The class's own name first."""
-    nouns = []
-    for text in (name, *SYNONYMS.get(name, ()), *synonyms):
+    nouns, others = [], () if synonyms is None else (*SYNONYMS.get(name, ()), *synonyms.get(name, ()))
+    for text in (name, *others):
         words = tuple(tokenize(text))
         if words and (text == name or words[-1] not in IRREGULAR.values()):
             nouns.append(_Noun(words, (*words[:-1], plural(words[-1]))))

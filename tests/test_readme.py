@@ -60,6 +60,13 @@ SHORT: dict[str, str] = {
     "python -m pipelines prepare --images data/sample-coco/images "
     "--instances data/sample-coco/annotations/instances.json "
     "--captions data/sample-coco/annotations/captions.json --out data/prepared": QUICK,
+    # The whole run: tests/pipelines/workflow/test_other_data.py.
+    "python -m pipelines run --images detection/images --instances detection/instances.json --captions-from classes "
+    "--set data.shapes=ellipse --out runs/detection": (
+        "python -m pipelines run --images data/sample-coco/images "
+        "--instances data/sample-coco/annotations/instances.json --captions-from classes "
+        "--set data.shapes=ellipse --out runs/detection --config quick.yaml --dry-run"
+    ),
     "python -m pipelines verify data/prepared": "+",
     "python -m pipelines inspect data/prepared --out runs/inspect.html --samples 48": "+",
     "python -m pipelines train encoders --data data/prepared --run first": QUICK,

@@ -7,7 +7,6 @@ finished, so the sequence may be repeated.
 import shlex
 
 from cluster.render.settings import Settings
-from objgan.config import STAGES
 from pipelines.recipes import resolve
 
 CODE = "/opt/objgan"
@@ -31,7 +30,7 @@ def commands(settings: Settings) -> list[str]:
     prepare = [*PROGRAM, "prepare", *(coco if job.images else []), "--out", data, *common]
     train = [
         [*PROGRAM, "train", stage, "--data", data, "--run", run, "--workers", workers_of(settings, stage), *common]
-        for stage in STAGES
+        for stage in resolve(job.recipe, None, job.options).stages
     ]
     check = [*PROGRAM, "check-mlflow", "--run", run]
     return [shlex.join(words) for words in (check, prepare, *train, [*PROGRAM, "register", "--run", run])]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from objgan.geometry import raster_boxes
+from objgan.geometry import raster_boxes, stand_in_masks
 from objgan.layout import Layout
 from objgan.networks.box_templates import BoxTemplates
 from objgan.networks.class_maps import ClassBoxConv, box_coordinates
@@ -86,6 +86,19 @@ class ShapeGenerator(nn.Module):
     def masks(self, layout: Layout, logits: Tensor) -> Tensor:
         """Logits [B, R, M, M] -> masks [B, R, M, M]."""
         return logits.sigmoid() * raster_boxes(layout.boxes, self.mask_size) * layout.valid[..., None, None]
+
+
+class StandInShapes(nn.Module):
+    """Takes the place of a shape generator where data have no masks: ellipses or boxes; nothing is learned."""
+
+    def __init__(self, shapes: str, objects: int, mask_size: int) -> None:
+        """`shapes`: "ellipse" or "box"; R = `objects`, M = `mask_size`."""
+        super().__init__()
+        self.shapes, self.mask_size, self.noise_shape = shapes, mask_size, (objects, 1)
+
+    def forward(self, layout: Layout, noise: Tensor) -> Tensor:
+        """Layout of B x R -> masks [B, R, M, M] in [0, 1], 0 where padded; `noise` [B, R, 1] changes nothing."""
+        return stand_in_masks(self.shapes, layout.boxes, self.mask_size) * layout.valid[..., None, None]
 
 
 def _zero(layer: nn.Module) -> None:

@@ -18,7 +18,7 @@ from objgan.losses.adversarial import accuracy, discriminator_fake, discriminato
 from objgan.losses.shapes import VGGPerceptual, feature_matching, overlap_loss, pixel_loss, pooled_mask
 from objgan.metrics.masks import mask_iou
 from objgan.networks.shape_discriminators import GlobalDiscriminator, InstanceDiscriminator, PatchLogits
-from objgan.networks.shape_generator import ShapeGenerator, ShapeSizes
+from objgan.networks.shape_generator import ShapeGenerator, ShapeSizes, StandInShapes
 from objgan.sections import ShapesTraining
 from objgan.stages.base import Adam, Losses, Phase, Stage
 
@@ -31,16 +31,18 @@ class ShapeOutputs:
     masks: Tensor
 
 
-def build_shape_generator(config: Config, domain: Domain) -> ShapeGenerator:
+def build_shape_generator(config: Config, domain: Domain) -> ShapeGenerator | StandInShapes:
     """The generator of these settings."""
-    shapes = config.shapes
+    shapes, data = config.shapes, config.data
+    if data.shapes != "masks":
+        return StandInShapes(data.shapes, data.max_objects, data.mask_size)
     sizes = ShapeSizes(
         classes=len(domain.classes),
         class_embedding=shapes.class_embedding,
         width=shapes.width,
         noise=shapes.noise,
-        objects=config.data.max_objects,
-        mask_size=config.data.mask_size,
+        objects=data.max_objects,
+        mask_size=data.mask_size,
         template=shapes.template,
     )
     return ShapeGenerator(sizes)

@@ -234,23 +234,27 @@ def _check_run(options: cli.RunOptions | cli.DemoOptions, run_: Run) -> None:
     """Print the steps, and make all checks of `run` before its first step, without writing anything."""
     work, config = run_.plan(), run_.config
     say("\n".join(f"# {line}" for line in describe(work).splitlines()))
-    for stage in STAGES:
+    for stage in config.stages:
         check_groups(stage_config(config, stage), stage)
     _check_held(options, "config.json")
     check_without_work(config.compute, options.address)
     check_store(tracking_uri(RUNS), run_.out / "mlflow_run.txt")
     if not isinstance(run_.source, Sample) and work.result("prepare") is None:
-        check_prepare(run_.source, work.folder("prepare") / "data", config, lambda line: say(f"# {line}"))
+        how = Options(needs_masks=config.data.shapes == "masks")
+        check_prepare(run_.source, work.folder("prepare") / "data", config, lambda line: say(f"# {line}"), how)
 
 
 def _assemble_run(run_: str) -> Path:
-    advice = "train {name} --run " + run_
-    checkpoints = {name: best_checkpoint(Storage(RUNS), run_, name, advice.format(name=name)) for name in STAGES}
     from objgan.checkpoint import read_config
 
-    folder = RUNS / run_
+    def checkpoint(stage: str) -> Path:
+        return best_checkpoint(Storage(RUNS), run_, stage, f"train {stage} --run {run_}")
+
+    folder, last = RUNS / run_, checkpoint(STAGES[-1])
+    config = read_config(last)
+    checkpoints = {stage: checkpoint(stage) for stage in config.stages}
     with Lease.acquire(Storage(folder), log=say):
-        assemble(read_config(checkpoints["images"]), checkpoints["images"], checkpoints, folder)
+        assemble(config, last, checkpoints, folder)
     return folder / "model"
 
 

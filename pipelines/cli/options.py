@@ -10,7 +10,7 @@ from objgan.errors import InputError
 from objgan.files import read_json
 from pipelines import command_line
 from pipelines.command_line import Location, option, repeated
-from pipelines.data.prepare.source import NAMED, CocoPart, CocoSource, Split, load_ids, load_split
+from pipelines.data.prepare.source import FROM_CLASSES, NAMED, CocoPart, CocoSource, Split, load_ids, load_split
 from pipelines.data.shards.manifest import SPLITS
 from pipelines.runtime import console
 
@@ -108,6 +108,12 @@ class SourceOptions(Options):
     )
     captions: Sequence[Path] = repeated(
         "inputs", "COCO captions, .json or .json.gz (default: sample data)", command_line.local_path, metavar="FILE"
+    )
+    captions_from: str | None = option(
+        None,
+        "inputs",
+        "classes: write captions from the objects of each image (default: those of --captions)",
+        choices=(FROM_CLASSES,),
     )
     split: str = option(
         "hash",
@@ -271,7 +277,9 @@ class TrainOptions(RayOptions, WorkersOptions, DryRunOptions, StorageOptions, Da
         None, "inputs", "re-run a skipped training step and report where it became non-finite (default: train)"
     )
     run: str = option("default", "outputs", "name of the run, stored as ID/STAGE; the same ID resumes it", metavar="ID")
-    profile: bool = option(False, "outputs", "run a few steps, write a trace, print the ten most expensive operations, and stop")
+    profile: bool = option(
+        False, "outputs", "run a few steps, write a trace, print the ten most expensive operations, and stop"
+    )
 
 
 class JudgesOptions(HeldOptions, WorkersOptions, DryRunOptions, DataOptions):
@@ -408,10 +416,16 @@ def source_of(options: SourceOptions) -> CocoSource | None:
     Raises:
         InputError: a part is missing or invalid.
     """
-    if not (options.instances or options.captions or options.images):
+    if not (options.instances or options.captions or options.images or options.captions_from):
         return None
-    if not (options.instances and options.captions):
-        raise InputError("give both --instances FILE and --captions FILE, or neither for the sample data")
+    written = options.captions_from is not None
+    if written and options.captions:
+        raise InputError("--captions-from writes captions in place of those of --captions: give one of them")
+    if not options.instances or not (options.captions or written):
+        raise InputError(
+            "give both --instances FILE and --captions FILE, or neither for the sample data; for instances without "
+            "captions, --captions-from classes writes them"
+        )
     first, *more = _parts(options.images, options.instances, options.captions)
     split = load_split(options.split) if options.split != "hash" else Split()
     val2014 = load_ids(options.val2014) if options.val2014 else frozenset()
@@ -424,7 +438,7 @@ def source_of(options: SourceOptions) -> CocoSource | None:
 
 def _parts(images: Sequence[Location], instances: Sequence[Path], captions: Sequence[Path]) -> list[CocoPart]:
     """The parts of a data set, paired in order; they may share one folder of images."""
-    if len(instances) != len(captions):
+    if captions and len(instances) != len(captions):
         raise InputError(
             f"--instances and --captions are paired in order, but given {len(instances)} and {len(captions)} times: "
             f"give both for each part of the data set"
@@ -436,7 +450,8 @@ def _parts(images: Sequence[Location], instances: Sequence[Path], captions: Sequ
         )
     folders: list[Location | None] = [*images] if images else [None]
     folders *= len(instances) // len(folders)
-    return [CocoPart(*files) for files in zip(folders, instances, captions, strict=True)]
+    texts: list[Path | None] = [*captions] if captions else [None] * len(instances)
+    return [CocoPart(*files) for files in zip(folders, instances, texts, strict=True)]
 
 
 def read_synonyms(path: Path) -> dict[str, list[str]]:

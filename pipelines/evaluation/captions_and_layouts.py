@@ -37,6 +37,9 @@ def open_sources(data: Path | str, split: str, model: ObjGAN) -> Sources:
     stages, skipped = {}, {}
     for name, cls in STAGE_CLASSES.items():
         words = getattr(model.config, name).training.max_words
+        if name not in model.config.stages:
+            skipped[name] = f"not trained, because data.shapes={model.config.data.shapes} stands in for masks"
+            continue
         try:
             stages[name] = ShardReader(data, split, cls.columns, model.config, words)
         except InputError as error:

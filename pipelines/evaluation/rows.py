@@ -76,7 +76,8 @@ class RowMeasurer:
             metrics = self.judges.of_images(images, prompts)
             return self._of(row, {name.removeprefix("stated_"): value for name, value in metrics.items()})
         metrics = self.judges.of_images(images, prompts, layout)
-        if row == FROM_BOXES and prompts.batch.layout.masks is not None:
+        trained = "shapes" in self.synthesis.model.config.stages
+        if row == FROM_BOXES and trained and prompts.batch.layout.masks is not None:
             metrics["mask_iou"] = mask_iou(layout.soft_masks, prompts.batch.layout)
         return self._of(row, metrics)
 

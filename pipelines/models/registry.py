@@ -15,13 +15,14 @@ from typing import Any
 
 import objgan
 from objgan.checkpoint import load_inference
-from objgan.config import Config
+from objgan.config import STAGES, Config
 from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.files import sha256
 from objgan.generation import ObjGAN
 from objgan.json_input import parse_json
 from objgan.model_folder import read_facts
+from objgan.stages import build_network, stage_class
 from pipelines.redaction import in_a_line, redact_all
 from pipelines.storage.lease import LeaseInfo
 from pipelines.storage.retry import StorageRefused
@@ -202,9 +203,13 @@ def requirements() -> list[str]:
 
 
 def assemble(config: Config, data: Path, checkpoints: Mapping[str, Path], folder: Path) -> dict[str, Any]:
-    """Save the inference networks of all stages as one model folder."""
-    networks = {name: network for path in checkpoints.values() for name, network in load_inference(path).items()}
-    ObjGAN(config, Domain.load(data / "domain"), networks).save(folder / "model")
+    """Save the inference networks of all stages as one model folder; those of a stage that is not trained are new."""
+    domain = Domain.load(data / "domain")
+    untrained = [name for stage in set(STAGES) - set(config.stages) for name in stage_class(stage).inference]
+    networks = {name: build_network(name, config, domain) for name in untrained}
+    for path in checkpoints.values():
+        networks |= load_inference(path)
+    ObjGAN(config, domain, networks).save(folder / "model")
     return {"checkpoints": {name: str(path.name) for name, path in checkpoints.items()}}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from objgan.checkpoint import load_inference, read_state
-from objgan.config import Config, flatten
+from objgan.config import STAGES, Config, flatten
 from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.files import read_json
@@ -176,6 +176,8 @@ def open_run(job: TrainJob) -> OpenRun:
         InputError: data, settings, the run's place or earlier checkpoints do not fit.
     """
     check_groups(job.config, job.stage)
+    if job.stage in STAGES and job.stage not in job.config.stages:
+        raise InputError(f"{job.stage}: not trained, because data.shapes={job.config.data.shapes} stands in for masks")
     run = OpenRun(job)
     _check_folder(run)
     run.data.check_room(job.window)

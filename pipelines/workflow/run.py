@@ -8,6 +8,9 @@ from typing import Any
 
 from objgan.config import STAGES, Config, config_to_json
 from objgan.files import write_atomically
+from objgan.stages import stage_class
+from pipelines.data.loading.data_folder import open_data
+from pipelines.data.loading.reader import ShardReader
 from pipelines.data.prepare.prepare import Options, prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.data.sample import make_sample
@@ -53,7 +56,7 @@ class Run:
     def plan(self) -> Plan:
         """The steps and where their results lie. Reads the source's files to identify them."""
         steps = [*self._data_steps(), *self._training_steps()]
-        steps.append(Step("assemble", {}, ("prepare", *STAGES)))
+        steps.append(Step("assemble", {}, ("prepare", *self.config.stages)))
         judged = {} if self.judges is None else {"judges": identity(self.judges)}
         steps.append(Step("evaluate", {"seed": self.config.seed, **judged}, ("assemble", "prepare")))
         steps.append(Step("register", {"name": self.model_name, "alias": self.alias}, ("assemble", "evaluate")))
@@ -69,7 +72,7 @@ class Run:
     def _training_steps(self) -> list[Step]:
         return [
             Step(name, stage_settings(self.config, name), ("prepare", *needed_stages(self.config, name)))
-            for name in STAGES
+            for name in self.config.stages
         ]
 
 
@@ -81,10 +84,12 @@ def execute(run: Run, uri: str, log: Log, wait: float | None = None) -> Plan:
     Raises:
         InputError: wrong input, or another process works in the same folder.
     """
-    for stage in STAGES:
+    for stage in run.config.stages:
         check_groups(stage_config(run.config, stage, log), stage)
     work = run.plan()
     log(describe(work))
+    for stage in set(STAGES) - set(run.config.stages):
+        log(f"skipped  {stage:<10} data.shapes={run.config.data.shapes} stands in for masks")
     store = Storage(run.out)
     with Lease.acquire(store, wait=wait, log=log), contextlib.ExitStack() as stack:
         refuse_reuse(store, "config.json")
@@ -143,13 +148,14 @@ def _actions(run: Run, work: Plan, log: Log) -> Mapping[str, Action]:
         "sample": lambda step, folder, tracking: _sample(run, folder, log),
         "prepare": lambda step, folder, tracking: _prepare(run, work, folder, log),
         "assemble": lambda step, folder, tracking: assemble(
-            run.config, _data(work), _checkpoints(work, STAGES), folder
+            run.config, _data(work), _checkpoints(work, run.config.stages), folder
         ),
         "evaluate": lambda step, folder, tracking: _evaluate(run, work, folder, tracking, log),
         "register": lambda step, folder, tracking: _register(run, work, folder, tracking, log),
     }
     return actions | {
-        name: lambda step, folder, tracking: _train(run, work, step, folder, tracking, log) for name in STAGES
+        name: lambda step, folder, tracking: _train(run, work, step, folder, tracking, log)
+        for name in run.config.stages
     }
 
 
@@ -166,8 +172,23 @@ def _prepare(run: Run, work: Plan, folder: Path, log: Log) -> dict[str, Any]:
     if isinstance(source, Sample):
         source = sample_source(work.folder("sample") / "coco")
     with _job_status(run, folder, "prepare") as job_status:
-        manifest = prepare(source, folder / "data", run.config, log, options=Options(job_status=job_status))
+        options = Options(job_status=job_status, needs_masks=run.config.data.shapes == "masks")
+        manifest = prepare(source, folder / "data", run.config, log, options=options)
+    check_stages(run.config, folder / "data")
     return {"digest": manifest["digest"]}
+
+
+def check_stages(config: Config, data: Path) -> None:
+    """Check, before the first stage is trained, that all stages can be.
+
+    Raises:
+        InputError: the data lack a column, or no usable image is left in a split.
+    """
+    folder = open_data(data, config.compute)
+    for stage in config.stages:
+        for split in ("train", "validation"):
+            words = getattr(config, stage).training.max_words
+            ShardReader(folder, split, stage_class(stage).columns, config, words)
 
 
 def sample_source(folder: Path) -> CocoSource:

@@ -59,7 +59,7 @@ def scenes(number: int) -> list[tuple[list[int], np.ndarray]]:
 
 
 def test_every_statement_is_true_and_read_by_the_parser(animals: Domain) -> None:
-    captions, matcher, draw = StatedCaptions(animals, LONGEST), NamedClasses(CLASSES), random.Random(0)
+    captions, matcher, draw = StatedCaptions.of(animals, LONGEST), NamedClasses(CLASSES), random.Random(0)
     kinds = set()
     for labels, boxes in scenes(1500):
         words = captions.write(labels, boxes, True, draw)
@@ -75,7 +75,7 @@ def test_every_statement_is_true_and_read_by_the_parser(animals: Domain) -> None
 
 
 def test_captions_vary_and_are_grammatical(animals: Domain) -> None:
-    captions, draw = StatedCaptions(animals, LONGEST), random.Random(1)
+    captions, draw = StatedCaptions.of(animals, LONGEST), random.Random(1)
     texts = [" ".join(captions.write(labels, boxes, True, draw)) for labels, boxes in scenes(1500)]
     assert len(set(texts)) > 1200
     for text in texts:
@@ -96,7 +96,7 @@ def test_captions_vary_and_are_grammatical(animals: Domain) -> None:
 
 
 def test_where_objects_were_left_out_no_number_above_one_is_exact(animals: Domain) -> None:
-    captions, matcher, draw = StatedCaptions(animals, LONGEST), NamedClasses(CLASSES), random.Random(2)
+    captions, matcher, draw = StatedCaptions.of(animals, LONGEST), NamedClasses(CLASSES), random.Random(2)
     for labels, boxes in scenes(300):
         stated = read_statements(captions.write(labels, boxes, False, draw), matcher)
         assert not [count for count in stated.counts if count.high is not None and count.low > 1], stated
@@ -104,7 +104,7 @@ def test_where_objects_were_left_out_no_number_above_one_is_exact(animals: Domai
 
 
 def test_no_object_no_caption(animals: Domain) -> None:
-    assert StatedCaptions(animals, LONGEST).write([], np.zeros((0, 4), np.float32), True, random.Random(0)) == []
+    assert StatedCaptions.of(animals, LONGEST).write([], np.zeros((0, 4), np.float32), True, random.Random(0)) == []
 
 
 def test_a_share_of_the_captions_is_replaced_and_depends_on_seed_epoch_and_image(animals: Domain) -> None:

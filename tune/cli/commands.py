@@ -3,7 +3,6 @@
 import shlex
 from dataclasses import replace
 
-from objgan.config import STAGES
 from objgan.errors import InputError
 from pipelines.runs.sweeps import resume_command
 from pipelines.runtime.console import say
@@ -115,7 +114,7 @@ def _check_afterwards(options: SweepOptions, asked: Sweep) -> None:
     if options.register is None:
         raise InputError("--rest goes with --register NAME: it names the run with the other stages of the model")
     own = {*asked.stages, *(["encoders"] if asked.encoders is not None else [])}
-    for stage in STAGES:
+    for stage in asked.config.stages:
         if stage not in own:
             advice = f"train it first (train {stage} --run {options.rest}), or leave out --rest"
             best_checkpoint(Storage(asked.storage), options.rest, stage, advice)

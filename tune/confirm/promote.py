@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from objgan.checkpoint import read_config
-from objgan.config import STAGES, config_to_json
+from objgan.config import config_to_json
 from objgan.errors import InputError
 from objgan.files import read_json, sha256
 from pipelines.models.registry import DIGEST, Registered, assemble, mlflow_at, one_version, register, unfinished
@@ -41,7 +41,7 @@ class Candidate:
     @property
     def whole(self) -> bool:
         """Whether all stages of a model have a checkpoint."""
-        return all(stage in self.checkpoints for stage in STAGES)
+        return all(stage in self.checkpoints for stage in self.sweep.config.stages)
 
 
 def find_candidate(sweep: Sweep, trial: Trial, rest: str | None) -> Candidate:
@@ -60,7 +60,7 @@ def find_candidate(sweep: Sweep, trial: Trial, rest: str | None) -> Candidate:
     checkpoints[sweep.stage] = run.download(name, Path("runs") / sweep.run / "registered" / sweep.stage / name)
     if rest is not None:
         base = Storage(sweep.storage)
-        for stage in STAGES:
+        for stage in sweep.config.stages:
             if stage not in checkpoints:
                 advice = f"train it (train {stage} --run {rest}), or leave out --rest"
                 checkpoints[stage] = best_checkpoint(base, rest, stage, advice)
@@ -89,11 +89,12 @@ def whole_model(candidate: Candidate, folder: Path) -> Path:
     """
     _check_fit(candidate)
     config = trial_config(candidate.sweep, candidate.trial)
-    for stage in STAGES:
+    for stage in config.stages:
         if stage not in candidate.sweep.stages:
             # The network has the settings of its own run, not those of the sweep.
             config = config.model_copy(update={stage: getattr(read_config(candidate.checkpoints[stage]), stage)})
-    assemble(config, candidate.checkpoints["images"], {stage: candidate.checkpoints[stage] for stage in STAGES}, folder)
+    checkpoints = {stage: candidate.checkpoints[stage] for stage in config.stages}
+    assemble(config, candidate.checkpoints["images"], checkpoints, folder)
     return folder / "model"
 
 
@@ -104,7 +105,7 @@ def _check_fit(candidate: Candidate) -> None:
         if read_json(folder / "domain" / "vocabulary.json", f"vocabulary of stage {stage}") != words:
             raise InputError(f"--register: stage {stage} ({folder}) was trained on data with another vocabulary")
     if "encoders" in candidate.sweep.stages and (
-        others := [name for name in STAGES[1:] if name not in candidate.sweep.stages]
+        others := [name for name in candidate.sweep.config.stages[1:] if name not in candidate.sweep.stages]
     ):
         raise InputError(
             f"--register: the sweep trained encoders, and {' and '.join(others)} of --rest were trained with other "

@@ -28,7 +28,7 @@ _MOST_DOMAIN = 4 << 30
 
 _ADVICE = {
     "image": "prepare with --images",
-    "masks": "prepare instances that have segmentations",
+    "masks": "prepare instances that have segmentations, or with --set data.shapes=ellipse (or box) instead of masks",
     "attributes": "prepare instances that say colours or scenes, such as the sample's, into another folder",
 }
 _NEEDS = {"image": "pixels", "masks": "masks", "attributes": "attributes"}
@@ -102,6 +102,12 @@ class DataFolder:
             if not manifest["columns"].get(name, False):
                 needed, advice = _NEEDS.get(name, name), _ADVICE.get(name, "prepare again")
                 raise InputError(f"data: this stage needs {needed}, {self} has none: {advice}")
+        shapes = manifest["settings"]["shapes"]
+        if "masks" in columns and shapes != config.data.shapes:
+            raise InputError(
+                f"data: {self} was prepared with data.shapes={shapes}, the settings say {config.data.shapes}: "
+                f"add --set data.shapes={shapes}"
+            )
         stored, wanted = manifest["settings"]["image_size"], config.data.image_size
         if "image" in columns and stored < wanted:
             raise InputError(f"data: {self} has images of {stored} pixels, data.image_size is {wanted}")

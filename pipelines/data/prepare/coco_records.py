@@ -10,7 +10,7 @@ import pyarrow as pa
 from objgan.attributes import COLOURS, SCENES
 from objgan.errors import shown
 from objgan.vocabulary import LONGEST_CAPTION, normalise
-from pipelines.data.prepare.record_values import kind_of, number
+from pipelines.data.prepare.record_values import identity, kind_of, number
 from pipelines.data.shards.rejected import Unusable
 
 Record = dict[str, Any]
@@ -137,10 +137,10 @@ def number_of(record: Record) -> int:
     """The id; -1 if it has none.
 
     Raises:
-        Unusable: it is not a whole number.
+        Unusable: it is neither a whole number nor text.
     """
-    value = _optional(record, "id")
-    return -1 if value is None else value
+    value = record.get("id")
+    return -1 if value is None else identity(value, "id")
 
 
 def known_number(number: int) -> int | None:
@@ -149,10 +149,10 @@ def known_number(number: int) -> int | None:
 
 
 def _needed(record: Record, field: str) -> int:
-    value = _optional(record, field)
+    value = record.get(field)
     if value is None:
         raise Unusable(f"{field} is missing")
-    return value
+    return identity(value, field)
 
 
 def _optional(record: Record, field: str) -> int | None:

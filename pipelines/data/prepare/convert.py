@@ -20,10 +20,11 @@ import ray.data
 import objgan
 import objgan.files
 from objgan.errors import InputError
+from objgan.stated_captions import StatedCaptions
 from pipelines.data.prepare.coco_records import IMAGES, Row
 from pipelines.data.prepare.external_sort import take
 from pipelines.data.prepare.isolation import convert_apart
-from pipelines.data.prepare.rows import Conversion, Converted, Record, convert
+from pipelines.data.prepare.rows import CaptionWriter, Conversion, Converted, Record, convert
 from pipelines.data.shards.format import SCHEMA_VERSION, Shard, write_shard
 from pipelines.data.shards.image_files import open_place, read_bytes
 from pipelines.data.shards.rejected import Reject
@@ -184,8 +185,14 @@ def _make(block: pa.Table, images: list[str] | None, out: str, run: str, **setti
     return report
 
 
-def _conversion(split: str, size: int, categories: list[int], language: str = "en") -> Conversion:
-    return Conversion(split, None, size, {category: label for label, category in enumerate(categories)}, language)
+def _conversion(split: str, categories: list[int], written: dict[str, Any] | None, **settings: Any) -> Conversion:
+    """`written`: arguments of a `StatedCaptions` and `objects`; None: captions are not written."""
+    labels = {category: label for label, category in enumerate(categories)}
+    writer = None
+    if written is not None:
+        captions = StatedCaptions(written["classes"], None, written["longest"])
+        writer = CaptionWriter(captions, written["objects"])
+    return Conversion(split, None, labels=labels, writer=writer, **settings)
 
 
 def _converted(

@@ -36,7 +36,7 @@ from pipelines.data.shards.format import (
     write_shard,
 )
 from pipelines.data.shards.index import INDEX_SCHEMA, build_index
-from pipelines.data.shards.manifest import ACCOUNTS, COUNTS, REJECTED, SPLITS
+from pipelines.data.shards.manifest import ACCOUNTS, COUNTS, REJECTED, SPLITS, TEXT_IDS
 from pipelines.data.shards.rejected import Reject, RejectCounts, read_rejects, write_rejects
 
 NO_OBJECTS = ((0.5, 0.5, 0.5, 1.0), (1.0, 1.0, 1.0, 1.0))
@@ -49,6 +49,7 @@ class Result:
     """Result of all blocks. blocks: names of the planned shards, in order; shards: those that have rows.
 
     excluded: rejects of images that the last plan left out, because a split had only unusable images
+    written: the captions were written from the objects; those in shards count as the input
     """
 
     out: Path
@@ -56,6 +57,7 @@ class Result:
     blocks: list[str]
     shards: list[Shard]
     excluded: list[Reject]
+    written: bool = False
 
     def tables(self, split: str, columns: list[str]) -> Iterator[pa.Table]:
         """Some columns of the split's shards, shard by shard."""
@@ -95,7 +97,8 @@ def finish(
     indices = [_write_index(result, split, domain) for split in SPLITS]
     total = sum((count_rows(table) for split in SPLITS for table in result.tables(split, COUNTED)), Counter[str]())
     counts = {name: total[name] for name in COUNTS}
-    _check_accounts(result.data.totals, counts, rejected)
+    totals = result.data.totals | ({"caption": counts["captions"]} if result.written else {})
+    _check_accounts(totals, counts, rejected)
     path = result.out / REJECTED
     facts = {"file": REJECTED, "bytes": path.stat().st_size, "sha256": objgan.files.sha256(path)}
     return {
@@ -105,9 +108,10 @@ def finish(
         "settings": config.model_dump(mode="json"),
         "columns": _columns(result, counts),
         "rows": {split: sum(shard.rows for shard in result.shards if shard.split == split) for split in SPLITS},
-        "totals": result.data.totals,
+        "totals": totals,
         "counts": counts | {"words": len(domain.vocabulary)},
         "rejected": facts | rejected.facts(),
+        "text_ids": _list_text_ids(result.out),
         "contradictions": contradictions(shard.contradictions for shard in result.shards),
         "classes": list(result.data.classes),
         "vectors": vector_facts,
@@ -116,6 +120,17 @@ def finish(
         "shards": [asdict(shard) for shard in result.shards],
         "indices": [asdict(index) for index in indices],
     }
+
+
+def _list_text_ids(out: Path) -> dict[str, Any] | None:
+    """Move the list of ids that were texts into the folder; None: no id was."""
+    path = (out / WORK / TEXT_IDS).replace(out / TEXT_IDS)
+    if not path.stat().st_size:
+        path.unlink()
+        return None
+    with path.open("rb") as file:
+        rows = sum(1 for _ in file)
+    return {"file": TEXT_IDS, "bytes": path.stat().st_size, "sha256": objgan.files.sha256(path), "rows": rows}
 
 
 def _check_accounts(totals: Mapping[str, int], counts: Mapping[str, int], rejected: RejectCounts) -> None:

@@ -1,8 +1,10 @@
 """Reads the JSON of a COCO data set as a stream into sorted rows on disk, ready to be joined by image."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -25,10 +27,10 @@ from pipelines.data.prepare.coco_records import (
 )
 from pipelines.data.prepare.external_sort import Clash, ExternalSort, drop_repeats, scan
 from pipelines.data.prepare.json_stream import first_record, records
-from pipelines.data.prepare.record_values import whole_or_none
+from pipelines.data.prepare.record_values import identity_or_none, text_id
 from pipelines.data.prepare.source import CocoPart, CocoSource, Sizes
 from pipelines.data.shards.concerns import refuse_lost
-from pipelines.data.shards.manifest import LONGEST_NAME
+from pipelines.data.shards.manifest import LONGEST_NAME, TEXT_IDS
 from pipelines.data.shards.rejected import Reject, Unusable, write_rejects
 
 UNREAD = "rejected-unread.jsonl"
@@ -45,6 +47,7 @@ class Ingested:
     categories: category ids by label
     totals:     records in the input: "image", "annotation" and "caption"
     synonyms:   class -> words by which captions name it
+    segmented:  objects with a segmentation, usable or not
     """
 
     images: pa.Table
@@ -52,6 +55,7 @@ class Ingested:
     categories: tuple[int, ...]
     totals: dict[str, int]
     synonyms: Mapping[str, Sequence[str]]
+    segmented: int
 
 
 def ingest(source: CocoSource, work: Path, sizes: Sizes | None = None, log: Log = lambda text: None) -> Ingested:
@@ -69,33 +73,42 @@ def ingest(source: CocoSource, work: Path, sizes: Sizes | None = None, log: Log 
         if first_record(part.instances, "instances", "images") is None:
             raise InputError(f'instances: {part.instances} is an empty data set: its list "images" has no entry')
         _check_swapped(part)
-    classes, categories = read_all_classes([part.instances for part in source.parts])
+    work.mkdir(parents=True, exist_ok=True)
+    with TextIds(work) as texts:
+        return _ingest(source, work, sizes, log, texts)
+
+
+def _ingest(source: CocoSource, work: Path, sizes: Sizes | None, log: Log, texts: "TextIds") -> Ingested:
+    classes, categories = read_all_classes([part.instances for part in source.parts], texts)
     foreign = sorted(source.synonyms.keys() - set(classes))
     if foreign:
         raise unknown("class", foreign[0], classes, f"--synonyms: {source.named('instances')}: ")
-    work.mkdir(parents=True, exist_ok=True)
-    reading = _Reading(source, work, sizes)
+    reading = _Reading(source, work, sizes, texts)
     rejected = write_rejects(work / UNREAD, reading.all())
-    if not reading.totals["caption"]:
-        raise InputError(f"captions: {source.named('captions')} has no caption")
+    if source.captions is not None and not reading.totals["caption"]:
+        raise InputError(
+            f"captions: {source.named('captions')} has no caption; to write captions from the objects, use "
+            "--captions-from classes"
+        )
     refuse_lost(reading.totals, rejected, work / UNREAD)
     if reading.repeats:
         log(
             f"prepare: {reading.repeats} records occur identically in several parts of the data set; each is counted "
             "once"
         )
-    return Ingested(reading.images, classes, categories, reading.totals, source.synonyms)
+    return Ingested(reading.images, classes, categories, reading.totals, source.synonyms, reading.segmented)
 
 
 class _Reading:
     """Reads one file after the other; `all` yields the rejects."""
 
-    def __init__(self, source: CocoSource, work: Path, sizes: Sizes | None) -> None:
-        self._source, self._work, self._sizes = source, work, sizes
+    def __init__(self, source: CocoSource, work: Path, sizes: Sizes | None, texts: "TextIds") -> None:
+        self._source, self._work, self._sizes, self._texts = source, work, sizes, texts
         self.totals = {"image": 0, "annotation": 0, "caption": 0}
         self.images = IMAGES.empty_table()
         self.repeats = 0
         """Records that occur identically in an earlier part."""
+        self.segmented = 0
         self._shared: set[int] = set()
 
     def all(self) -> Iterator[Reject]:
@@ -115,6 +128,7 @@ class _Reading:
             self.totals["image"] += 1
             try:
                 row = image_row(image)
+                self._texts.add("image", image["id"], row["image_id"])
                 rows.append(row | {"part": part, "origin": row["origin"] or self._source.parts[part].origin()})
             except Unusable as error:
                 yield Reject("image", None, None, "read", error.reason, error.detail or shown(image))
@@ -159,7 +173,8 @@ class _Reading:
     def _each(self, file: str, key: str, optional: bool = False) -> Iterator[tuple[int, Record]]:
         """(part, record) of a list of all parts' `instances` or `captions`."""
         for number, part in enumerate(self._source.parts):
-            for record in records(getattr(part, file), file, key, optional=optional):
+            path = getattr(part, file)
+            for record in records(path, file, key, optional=optional) if path is not None else ():
                 yield number, record
 
     def _annotations(self, file: str) -> Iterator[tuple[int, Record]]:
@@ -171,7 +186,7 @@ class _Reading:
         """Images that only the captions JSON has: whether they show objects is unknown."""
         known = self.images["image_id"].to_numpy()
         images = self._each("captions", "images", optional=True)
-        numbers = (whole_or_none(image.get("id")) for _, image in images)
+        numbers = (identity_or_none(image.get("id")) for _, image in images)
         ids = np.unique(np.array([number for number in numbers if number is not None], np.int64))
         for number in np.setdiff1d(ids, known, assume_unique=True).tolist():
             self.totals["image"] += 1
@@ -183,9 +198,12 @@ class _Reading:
             self.totals[kind] += 1
             ends[part] = place + 1
             try:
-                sorter.add(parse(annotation, place))
+                row = parse(annotation, place)
+                self._texts.add(kind, annotation.get("id"), row["id"])
+                self.segmented += row.get("polygons") is not None or row.get("other") is not None
+                sorter.add(row)
             except Unusable as error:
-                own, image_id = (whole_or_none(annotation.get(name)) for name in ("id", "image_id"))
+                own, image_id = (identity_or_none(annotation.get(name)) for name in ("id", "image_id"))
                 yield Reject(kind, own, image_id, "read", error.reason, error.detail or shown(annotation))
         sorter.close()
         if len(ends) > 1:
@@ -205,10 +223,10 @@ class _Reading:
         self.repeats += dropped
 
     def _keep(self) -> Iterator[Reject]:
-        """Reject the images that have no caption or belong to no split."""
-        ids = self.images["image_id"].to_numpy()
+        """Reject the images that have no caption, or nothing to write one from, or belong to no split."""
+        ids, needed = self.images["image_id"].to_numpy(), "caption" if self._source.captions is not None else "object"
         captioned = np.zeros(len(ids), bool)
-        for image_ids, _ in scan(self._work, "caption"):
+        for image_ids, _ in scan(self._work, "annotation" if needed == "object" else needed):
             captioned[np.searchsorted(ids, image_ids[_among(image_ids, ids)])] = True
         split, origins = self._source.split, self.images["origin"].to_pylist()
         accepted = np.array([split.accepts(*image) for image in zip(ids.tolist(), origins, strict=True)], bool)
@@ -217,7 +235,7 @@ class _Reading:
             if captioned[index]:
                 yield Reject("image", number, number, "split", "in no split", f"--split {split.kind}")
             else:
-                yield Reject("image", number, number, "join", "without a caption")
+                yield Reject("image", number, number, "join", f"without {'an' if needed == 'object' else 'a'} {needed}")
         self.images = self.images.filter(pa.array(captioned & accepted)).combine_chunks()
 
     def _orphans(self, kind: str, known: np.ndarray) -> Iterator[Reject]:
@@ -234,7 +252,29 @@ class _Reading:
 _FILE = {"annotation": "instances", "caption": "captions"}
 
 
-def read_all_classes(paths: Sequence[Path]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+class TextIds:
+    """Writes a line for each id that is text and the number in its place: `{"kind": ..., "text": ..., "id": ...}`.
+
+    kind: "category", "image", "caption" or "annotation"
+    """
+
+    def __init__(self, work: Path) -> None:
+        self._path = work / TEXT_IDS
+
+    def __enter__(self) -> Self:
+        self._file = self._path.open("w", encoding="utf-8", errors="backslashreplace")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def add(self, kind: str, value: object, number: int) -> None:
+        """Write the line of an id, if it is text."""
+        if type(value) is str and (text := text_id(value)) is not None:
+            self._file.write(json.dumps({"kind": kind, "text": text, "id": number}, ensure_ascii=False) + "\n")
+
+
+def read_all_classes(paths: Sequence[Path], texts: TextIds) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Class names and category ids by label, of several files that may have categories in common.
 
     Raises:
@@ -242,7 +282,7 @@ def read_all_classes(paths: Sequence[Path]) -> tuple[tuple[str, ...], tuple[int,
     """
     names: dict[int, str] = {}
     for path in paths:
-        for name, number in zip(*read_classes(path), strict=True):
+        for name, number in zip(*read_classes(path, texts), strict=True):
             if names.get(number, name) != name:
                 raise InputError(
                     f"instances: {path} calls category {number} {name!r}, {paths[0]} {names[number]!r}: parts of a "
@@ -256,7 +296,7 @@ def read_all_classes(paths: Sequence[Path]) -> tuple[tuple[str, ...], tuple[int,
     return tuple(names[number] for number in ids), ids
 
 
-def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def read_classes(path: Path, texts: TextIds) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Class names and category ids by label.
 
     Raises:
@@ -264,17 +304,16 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """
     names: dict[int, str] = {}
     for category in records(path, "instances", "categories"):
-        category_id, name = whole_or_none(category.get("id")), category.get("name")
+        category_id, name = identity_or_none(category.get("id")), category.get("name")
         name = normalise(name) if isinstance(name, str) else ""
         if category_id is None or not name:
-            raise InputError(
-                f"instances: {path} has a category without a whole-number id and a name: {shown(category)}"
-            )
+            raise InputError(f"instances: {path} has a category without an id and a name: {shown(category)}")
         if len(name) > LONGEST_NAME:
             raise InputError(f"instances: {path} has a category of {len(name):,} characters, {shown(name)}: shorten it")
         if category_id in names or name in names.values():
             repeated = f"id {category_id}" if category_id in names else f"name {name!r}"
             raise InputError(f"instances: {path} has category {repeated} twice; remove one")
+        texts.add("category", category["id"], category_id)
         names[category_id] = name
     if not names:
         raise InputError(f'instances: {path} is not COCO instances JSON: it has no list "categories"')
@@ -283,6 +322,8 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
 
 
 def _check_swapped(source: CocoPart) -> None:
+    if source.captions is None:
+        return
     if source.in_one_file:
         _check_one_file(source)
         return

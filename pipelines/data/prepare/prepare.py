@@ -56,6 +56,7 @@ class Options:
     retry:  convert rejected images again
     vectors: folder of a spaCy pipeline that has word vectors; None: they are fitted on the captions
     job_status: receives the progress
+    needs_masks: refuse instances without any segmentation
     """
 
     format: str = "arrow"
@@ -63,6 +64,7 @@ class Options:
     retry: bool = False
     vectors: Path | None = None
     job_status: JobStatus | None = None
+    needs_masks: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -90,6 +92,7 @@ def prepare(
             other inputs or settings, or a record was rejected and `options.strict` forbids it.
     """
     check_language(config.data.language)
+    _check_written(source, config)
     sizes = source.sizes()
     facts, vectors = _facts(source, sizes, config, options)
     manifest = _finished(out, facts, options, log)
@@ -123,6 +126,7 @@ def check(source: CocoSource, out: Path, config: Config, log: Log = print, optio
     Raises:
         InputError: as `prepare`.
     """
+    _check_written(source, config)
     sizes = source.sizes()
     facts, _ = _facts(source, sizes, config, options)
     if _finished(out, facts, options, log) is not None and not options.retry:
@@ -130,6 +134,11 @@ def check(source: CocoSource, out: Path, config: Config, log: Log = print, optio
     with tempfile.TemporaryDirectory(prefix="objgan-") as scratch:
         data = _read(source, sizes, Path(scratch), options, log)
     source.split.divide(_origins(data), config.data)
+
+
+def _check_written(source: CocoSource, config: Config) -> None:
+    if source.captions is None and config.data.language != "en":
+        raise InputError(f"--captions-from: captions are written in English, data.language is {config.data.language}")
 
 
 def _finished(out: Path, facts: "_Facts", options: Options, log: Log) -> dict[str, Any] | None:
@@ -163,9 +172,15 @@ def _read(source: CocoSource, sizes: Sizes, work: Path, options: Options, log: L
     log("prepare: reading the JSON")
     data = ingest(source, work, sizes, log)
     check_folder(source, sizes, data.images)
-    log(f"prepare: {len(data.images)} images with captions, {len(data.classes)} classes")
+    which = "captions" if source.captions is not None else "objects"
+    log(f"prepare: {len(data.images)} images with {which}, {len(data.classes)} classes")
     if options.strict:
         _refuse(RejectCounts(read_rejects(work / UNREAD)))
+    if options.needs_masks and not data.segmented:
+        raise InputError(
+            f"instances: {source.named('instances')} has no segmentation, and the stages shapes and images need masks: "
+            "add --set data.shapes=ellipse (or box) to draw a shape in each box instead"
+        )
     return data
 
 
@@ -240,7 +255,7 @@ class _Work:
             shards, lost = self._collect(planned, data)
             if {shard.split for shard in shards} == set(SPLITS):
                 rejects = [reject for image_id in sorted(excluded) for reject in excluded[image_id]]
-                return Result(self.out, data, names, shards, rejects)
+                return Result(self.out, data, names, shards, rejects, self.source.captions is None)
             excluded |= self._rejects_of(names, lost)
 
     def _check_enough(self, usable: int, data: Ingested, excluded: Mapping[int, list[Reject]]) -> None:
@@ -272,8 +287,18 @@ class _Work:
         sizes = [self.sizes[part].get(file, -1) for part, file in files]
         json_files = {name: digest for name, digest in self.facts.source.items() if name in ("instances", "captions")}
         common = [split, name, self.config.image_size, data.categories, self.source.images is None, json_files]
-        common.append(self.config.language)
+        common += [self.config.language, self.config.shapes, self._written(data)]
         return inputs_of(images, sizes, {"common": common})
+
+    def _written(self, data: Ingested) -> dict[str, Any] | None:
+        """What captions are written from, if the data have none."""
+        if self.source.captions is not None:
+            return None
+        return {
+            "classes": list(data.classes),
+            "objects": self.config.max_objects,
+            "longest": self.config.max_words,
+        }
 
     def _collect(self, planned: list[pa.Table], data: Ingested) -> tuple[list[Shard], list[int]]:
         """The shards, and the ids of unusable images."""
@@ -284,6 +309,8 @@ class _Work:
             "size": self.config.image_size,
             "categories": list(data.categories),
             "language": self.config.language,
+            "shapes": self.config.shapes,
+            "written": self._written(data),
             "run": secrets.token_hex(8),
         }
         shards, lost = [], []

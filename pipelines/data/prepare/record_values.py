@@ -1,5 +1,6 @@
-"""Values of a COCO record: one rule for every number."""
+"""Values of a COCO record: one rule for every number, and one for ids."""
 
+import hashlib
 import math
 import re
 from decimal import Decimal
@@ -9,6 +10,8 @@ from objgan.errors import shown
 from pipelines.data.shards.rejected import Unusable
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,6})?")
+_TEXT_IDS = 1 << 62
+"""Ids that are texts become numbers from here up."""
 _MOST_DIGITS = 400
 _EXACT = 2**53
 _KINDS = {str: "text", bool: "true or false", list: "a list", dict: "an object", type(None): "null"}
@@ -42,12 +45,32 @@ def number(value: object, field: str, whole: bool = False) -> int | float:
     raise Unusable(f"{field} is {kind}, not a {'whole ' * whole}number", detail)
 
 
-def whole_or_none(value: object) -> int | None:
-    """The whole number; None if it is not one."""
+def identity(value: object, field: str) -> int:
+    """An id as an int of 64 bits: a whole number as `number` reads it; of any other text, its hash, from 2**62 up.
+
+    Raises:
+        Unusable: as `number`, also for blank text and for text that is a number but not a whole one.
+    """
+    return number(value, field, whole=True) if (text := text_id(value)) is None else _hashed(text)
+
+
+def text_id(value: object) -> str | None:
+    """The text of an id that is not a number, without surrounding blanks; None of other ids."""
+    text = value.strip() if isinstance(value, str) else ""
+    return text if text and not _NUMBER.fullmatch(text) else None
+
+
+def identity_or_none(value: object) -> int | None:
+    """The id; None if it is not one."""
     try:
-        return number(value, "", whole=True)
+        return identity(value, "")
     except Unusable:
         return None
+
+
+def _hashed(text: str) -> int:
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return _TEXT_IDS | int.from_bytes(digest, "big") >> 2
 
 
 def kind_of(value: object) -> str:

@@ -1,24 +1,29 @@
 """Converts one COCO image with its objects and captions into one row of a shard. Runs in Ray's workers."""
 
 import json
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from objgan.run_lengths import BadMask
+from objgan.stated_captions import StatedCaptions
 from objgan.vocabulary import tokenize
 from pipelines.data.prepare.coco_records import known_number
 from pipelines.data.shards.format import SCHEMA
 from pipelines.data.shards.image_files import Unreadable
-from pipelines.data.shards.masks import share_outside, squash_segmentation
+from pipelines.data.shards.masks import share_outside, squash_segmentation, stand_in
 from pipelines.data.shards.pixels import read_image, squash
 from pipelines.data.shards.rejected import Reject
 
 Row = dict[str, Any]
 ASPECT_TOLERANCE = 0.02
+WRITTEN = 5
+"""Captions that are written for an image; COCO has as many."""
 _TINY, _BORDER = 2.0, 1.0
 """Pixels of the original: a box with smaller sides is tiny; how far a box may extend beyond the border."""
 _OVERSIZED, _OUTSIDE = 1.2, 0.2
@@ -43,6 +48,8 @@ class Conversion:
     size:   side of the stored picture and masks
     labels: category id -> label
     language: of the captions (see `objgan.languages`)
+    shapes: "masks", or what stands in for them (see `masks.stand_in`)
+    writer: of captions from the objects; None: the records have captions
     """
 
     split: str
@@ -50,6 +57,33 @@ class Conversion:
     size: int
     labels: dict[int, int]
     language: str = "en"
+    shapes: str = "masks"
+    writer: "CaptionWriter | None" = None
+
+
+@dataclass(frozen=True)
+class CaptionWriter:
+    """Writes the captions of images that have none, from their largest objects; the same for every call.
+
+    objects: of an image that captions are about, the largest ones, without crowds
+    """
+
+    captions: StatedCaptions
+    objects: int
+
+    def write(self, image_id: int, labels: list[int], boxes: list[list[float]], crowds: list[bool]) -> list[str]:
+        """Up to `WRITTEN` different captions; boxes: xywh fractions, largest first.
+
+        Raises:
+            Unreadable: there is no object to write of.
+        """
+        kept = [index for index, crowd in enumerate(crowds) if not crowd]
+        if not kept:
+            raise Unreadable("without a usable object")
+        complete, kept = len(kept) == len(crowds) <= self.objects, kept[: self.objects]
+        draw, sides = random.Random(f"captions {image_id}"), np.array([boxes[index] for index in kept])
+        texts = [self.captions.write([labels[index] for index in kept], sides, complete, draw) for _ in range(WRITTEN)]
+        return list(dict.fromkeys(" ".join(words) for words in texts))
 
 
 @dataclass
@@ -89,7 +123,12 @@ def lost_image(record: Record, error: Unreadable) -> list[Reject]:
 
 def _row(record: Record, conversion: Conversion, lost: list[Reject], contradictions: Counter[str]) -> Row:
     image, width, height = _picture(record.image, conversion)
+    kept = _kept(record.objects, (width, height), conversion, lost)
+    labels, boxes = [conversion.labels[annotation["category"]] for annotation, _ in kept], [box for _, box in kept]
+    crowds = [annotation["crowd"] for annotation, _ in kept]
     captions = [caption["text"] for caption in record.captions]
+    if conversion.writer is not None:
+        captions = conversion.writer.write(record.image["image_id"], labels, boxes, crowds)
     row = {
         "image_id": record.image["image_id"],
         "file_name": record.image["file_name"],
@@ -101,17 +140,22 @@ def _row(record: Record, conversion: Conversion, lost: list[Reject], contradicti
         "tokens": [" ".join(tokenize(caption, conversion.language)) for caption in captions],
         "scene": record.image["scene"],
     }
-    kept = _kept(record.objects, (width, height), conversion, lost)
-    masks = [_mask(annotation, box, (width, height), conversion.size, lost) for annotation, box in kept]
+    given = conversion.shapes == "masks"
+    masks = [
+        _mask(annotation, box, (width, height), conversion.size, lost)
+        if given
+        else stand_in(conversion.shapes, box, conversion.size)
+        for annotation, box in kept
+    ]
     for (annotation, box), mask in zip(kept, masks, strict=True):
-        measured = None if mask is None else (mask, box, conversion.size)
+        measured = (mask, box, conversion.size) if given and mask is not None else None
         contradictions.update(_contradictions(annotation, (width, height), measured))
     return row | {
         "annotation_ids": [annotation["id"] for annotation, _ in kept],
-        "labels": [conversion.labels[annotation["category"]] for annotation, _ in kept],
-        "boxes": [side for _, box in kept for side in box],
+        "labels": labels,
+        "boxes": [side for box in boxes for side in box],
         "areas": [_area(annotation["area"], (width, height), box) for annotation, box in kept],
-        "crowds": [annotation["crowd"] for annotation, _ in kept],
+        "crowds": crowds,
         "masks": masks,
         "colours": [annotation["colour"] for annotation, _ in kept],
     }

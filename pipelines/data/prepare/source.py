@@ -18,13 +18,15 @@ from objgan.files import read_json, sha256
 from objgan.sections import DataConfig
 from pipelines.data.prepare.coco_records import Record, file_name_of, is_caption, is_object
 from pipelines.data.prepare.json_stream import records
-from pipelines.data.prepare.record_values import whole_or_none
+from pipelines.data.prepare.record_values import identity_or_none
 from pipelines.data.shards.image_files import inside, sizes_of
 from pipelines.data.shards.manifest import SPLITS
 from pipelines.redaction import place_of
 from pipelines.storage.retry import brief
 from pipelines.storage.storage import Storage
 
+FROM_CLASSES = "classes"
+"""Captions that `prepare` writes (see `objgan.stated_captions`)."""
 NAMED = ("hash", "coco")
 """Splits that need no file."""
 # Karpathy's "restval" is the part of COCO's validation set that is used for training.
@@ -90,7 +92,7 @@ def load_split(text: str) -> Split:
         pairs = _karpathy(content["images"]) if "images" in content else _listed(content)
         ids: dict[int, str] = {}
         for value, split in pairs:
-            image_id = whole_or_none(value)
+            image_id = identity_or_none(value)
             if image_id is None or ids.get(image_id, split) != split:
                 raise InputError(f"--split: {path} has {shown(value)} twice, or it is not an image id; fix the list")
             ids[image_id] = split
@@ -113,7 +115,7 @@ def load_ids(path: Path) -> frozenset[int]:
     values = (
         [image.get("id") if isinstance(image, dict) else image for image in images] if isinstance(images, list) else []
     )
-    ids = [whole_or_none(value) for value in values]
+    ids = [identity_or_none(value) for value in values]
     known = frozenset(image_id for image_id in ids if image_id is not None)
     if not ids or None in ids:
         raise InputError(f"--val2014: {path} is neither a list of image ids nor COCO JSON; give one of them")
@@ -177,11 +179,13 @@ class CocoPart:
 
     images: Path | str | None
     instances: Path
-    captions: Path
+    captions: Path | None
 
     @property
     def in_one_file(self) -> bool:
         """Whether objects and captions are in one file."""
+        if self.captions is None:
+            return False
         with contextlib.suppress(OSError):
             return self.instances.samefile(self.captions)
         return self.instances == self.captions
@@ -190,19 +194,23 @@ class CocoPart:
         """The objects (`role` "instances") or the captions (`role` "captions"), in order.
 
         In one file for both, records with a caption are captions; all others, and those that also have a box, are
-        objects; its list "captions", if it has one, has further captions.
+        objects; its list "captions", if it has one, has further captions. Without a captions file, captions among the
+        objects are ignored.
 
         Raises:
             InputError: as `json_stream.records`.
         """
-        annotations = records(getattr(self, role), role, "annotations")
-        if not self.in_one_file:
+        path = getattr(self, role)
+        if path is None:
+            return
+        annotations = records(path, role, "annotations")
+        if self.captions is not None and not self.in_one_file:
             yield from annotations
         elif role == "instances":
             yield from (record for record in annotations if is_object(record) or not is_caption(record))
         else:
             yield from filter(is_caption, annotations)
-            yield from records(self.captions, role, "captions", optional=True)
+            yield from records(path, role, "captions", optional=True)
 
     def check(self) -> None:
         """Check that the files and the folder exist, without reading them.
@@ -211,7 +219,8 @@ class CocoPart:
             InputError: one does not.
         """
         for role, path in (("instances", self.instances), ("captions", self.captions)):
-            _readable(role, path, lambda file: file.open("rb").close())
+            if path is not None:
+                _readable(role, path, lambda file: file.open("rb").close())
         if self.images is not None:
             _image_folder(self.images)
 
@@ -249,7 +258,7 @@ class CocoSource:
     """The files of a COCO data set; `images` None: boxes and captions without pixels.
 
     images:    a folder or a URI (see `pipelines.storage.storage`)
-    instances, captions: JSON, also gzip-compressed
+    instances, captions: JSON, also gzip-compressed; captions None, of all parts: `prepare` writes them from the objects
     split:     how the images are divided
     synonyms:  class -> words by which captions name it, beside its name and `named_classes.SYNONYMS`
     val2014:   ids of COCO 2014's validation images, to warn of them in the training split
@@ -258,7 +267,7 @@ class CocoSource:
 
     images: Path | str | None
     instances: Path
-    captions: Path
+    captions: Path | None
     split: Split = field(default_factory=Split)
     val2014: frozenset[int] = frozenset()
     synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -298,10 +307,12 @@ class CocoSource:
         Raises:
             InputError: a file or the image folder is missing or unreadable.
         """
+        roles = ("instances",) if self.captions is None else ("instances", "captions")
         digests = {
-            role: _joined([_readable(role, getattr(part, role), sha256) for part in self.parts])
-            for role in ("instances", "captions")
+            role: _joined([_readable(role, getattr(part, role), sha256) for part in self.parts]) for role in roles
         }
+        if self.captions is None:
+            digests["captions_from"] = FROM_CLASSES
         if self.images is not None:
             digests["images"] = _joined([_listing(part) for part in (self.sizes() if sizes is None else sizes)])
         if self.synonyms:

@@ -15,7 +15,7 @@ from objgan.vocabulary import UNK
 from pipelines.data.report.contact_sheet import card, css_colour
 from pipelines.data.report.counts import AREA_EDGES, SIZES, Survey
 from pipelines.data.report.table import pairs, quantiles
-from pipelines.data.shards.concerns import concerns, doubts
+from pipelines.data.shards.concerns import concerns, doubts, marks
 from pipelines.data.shards.manifest import ACCOUNTS
 
 _IN_HEAT, _LEAST_BINS, _FREQUENT = 22, 10, 70
@@ -44,6 +44,7 @@ def page(survey: Survey, drawn: str) -> str:
             for kind, kept in ACCOUNTS
         ],
         rejected=_rejected(rejected),
+        made=list(marks(manifest)),
         warnings=list(concerns(manifest)),
         doubts=list(doubts(manifest)),
         samples=[card(sample, survey.classes, int(manifest["settings"]["image_size"])) for sample in survey.samples],

@@ -8,7 +8,7 @@ import numpy as np
 
 from objgan.vocabulary import UNK
 from pipelines.data.report.counts import AREA_EDGES, SIZES, Survey
-from pipelines.data.shards.concerns import concerns
+from pipelines.data.shards.concerns import concerns, marks
 from pipelines.data.shards.format import summary
 
 _CLASSES, _PAIRS = 10, 3
@@ -78,6 +78,7 @@ def numbers(survey: Survey) -> dict[str, Any]:
         "input": manifest["totals"],
         "rejected": {name: manifest["rejected"][name] for name in ("rows", "kinds", "reasons")},
         "contradictions": manifest["contradictions"],
+        "made": list(marks(manifest)),
         "warnings": list(concerns(manifest)),
         "samples": [sample.image_id for sample in survey.samples],
     }

@@ -13,7 +13,7 @@ NOUNS = {"image": "images", "caption": "captions", "annotation": "objects", "mas
 _MANY_REJECTED, _MANY_DOUBTFUL, _MOST = 0.2, 0.05, 0.5
 
 # Reasons whose cause is another rejected record.
-_CONSEQUENCES = ("its image was rejected", "without a caption")
+_CONSEQUENCES = ("its image was rejected", "without a caption", "without an object")
 
 # Name of the count -> the kind it counts, its text, and the likely cause if most are like that.
 _DOUBTS = {
@@ -64,6 +64,20 @@ def why(rejected: RejectCounts, kind: str) -> str:
     example = rejected.examples[kind, reason]
     shown = f" (for example {example.detail})" if example.detail else ""
     return f"{number} of them: {reason}{shown}"
+
+
+def marks(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What in the data is no annotation but was made by `prepare`, one sentence each."""
+    shapes = manifest["settings"]["shapes"]
+    if shapes != "masks":
+        yield f"no mask is an annotation: each is the {shapes} of its object's box (data.shapes={shapes})"
+    if are_written(manifest):
+        yield "no caption is by a person: all are written from classes and boxes (--captions-from classes)"
+
+
+def are_written(manifest: Mapping[str, Any]) -> bool:
+    """Whether `prepare` wrote the captions; then those in shards count as input."""
+    return "captions_from" in manifest["source"]
 
 
 def concerns(manifest: Mapping[str, Any]) -> Iterator[str]:

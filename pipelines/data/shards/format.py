@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from objgan.errors import InputError
 from objgan.files import file_aside, read_json, write_atomically
-from pipelines.data.shards.concerns import concerns, doubts
+from pipelines.data.shards.concerns import are_written, concerns, doubts, marks
 from pipelines.data.shards.manifest import ACCOUNTS, MANIFEST, SPLITS, validate_manifest
 
 SCHEMA_VERSION = 3
@@ -185,7 +185,9 @@ def load_manifest(folder: Path) -> dict[str, Any]:
     manifest = check_manifest(read_json(path, "manifest"), str(folder))
     for shard in [*manifest["shards"], *manifest["indices"]]:
         _check_file(folder / shard["name"], shard["bytes"])
-    _check_file(folder / manifest["rejected"]["file"], manifest["rejected"]["bytes"])
+    for facts in (manifest["rejected"], manifest["text_ids"]):
+        if facts is not None:
+            _check_file(folder / facts["file"], facts["bytes"])
     for name in manifest["domain"]:
         _check_file(folder / "domain" / name, None)
     return manifest
@@ -231,6 +233,8 @@ def summary(manifest: Mapping[str, Any]) -> str:
         f"{counts['crowds']} crowds",
         f"shards:   {len(manifest['shards'])}, {sum(shard['bytes'] for shard in manifest['shards']) / 1e6:.1f} MB",
     ]
+    if manifest["columns"]["image"] and not manifest["columns"]["masks"]:
+        lines.append("masks:    none; to train the stage images, prepare with --set data.shapes=ellipse (or box)")
     vectors = manifest.get("vectors", {})
     if vectors.get("source") == "pipeline":
         lines.append(
@@ -239,6 +243,9 @@ def summary(manifest: Mapping[str, Any]) -> str:
         )
     if manifest["columns"]["attributes"]:
         lines.append(f"known:    the colours of {counts['colours']} objects, the scenes of {counts['scenes']} images")
+    if manifest["text_ids"]:
+        listed = manifest["text_ids"]
+        lines.append(f"ids:      {listed['rows']} texts became numbers, as listed in {listed['file']}")
     return "\n".join([*lines, *_accounts(manifest)])
 
 
@@ -247,10 +254,12 @@ def _accounts(manifest: Mapping[str, Any]) -> Iterator[str]:
     counts, rejected = manifest["counts"], manifest["rejected"]
     for kind, kept in ACCOUNTS:
         lost = rejected["kinds"][kind]
-        yield f"input:    {manifest['totals'][kind]} {kind}s = {counts[kept]} in shards + {lost} rejected"
+        origin = "written:" if kind == "caption" and are_written(manifest) else "input:"
+        yield f"{origin:<10}{manifest['totals'][kind]} {kind}s = {counts[kept]} in shards + {lost} rejected"
     for reason, number in rejected["reasons"].items():
         yield f"rejected: {number} {reason}"
     if rejected["rows"]:
         yield f"all of them are listed in {rejected['file']}"
+    yield from (f"made:     {text}" for text in marks(manifest))
     yield from (f"doubtful: {text}" for text in doubts(manifest))
     yield from (f"warning:  {text}" for text in concerns(manifest))

@@ -18,6 +18,7 @@ MANIFEST = "manifest.json"
 SPLITS = ("train", "validation", "test")
 FORMATS = ("arrow", "parquet")
 REJECTED = "rejected.jsonl"
+TEXT_IDS = "text_ids.jsonl"
 DOMAIN = frozenset({"vocabulary.json", "vectors.safetensors", "classes.json", "layout_statistics.json"})
 SYNONYMS = "synonyms.json"
 ACCOUNTS = (("image", "images"), ("caption", "captions"), ("annotation", "objects"))
@@ -101,6 +102,15 @@ class _Rejected(_Facts):
     reasons: Reasons
 
 
+class _TextIds(_Facts):
+    """Ids that were texts, one a line, with the numbers in their place."""
+
+    file: Literal["text_ids.jsonl"]
+    bytes: int = Field(ge=1, le=MOST_BYTES)
+    sha256: Sum
+    rows: int = Field(ge=1, le=_MOST)
+
+
 class _Vectors(_Facts):
     source: Literal["captions", "pipeline"]
     sha256: Sum | None
@@ -128,6 +138,7 @@ class _Manifest(_Facts):
     totals: Counts
     counts: Counts
     rejected: _Rejected
+    text_ids: _TextIds | None
     contradictions: Annotated[dict[Text, Count], AfterValidator(_all_contradictions)]
     classes: list[Text] = Field(min_length=1, max_length=100_000)
     vectors: _Vectors

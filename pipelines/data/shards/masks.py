@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pycocotools.mask as coco_mask
+import torch
 from PIL import Image
 
 from objgan import run_lengths
 from objgan.errors import shown
+from objgan.geometry import stand_in_masks
 from objgan.run_lengths import BadMask
 
 Box = Sequence[float]
@@ -34,6 +36,16 @@ def squash_segmentation(segmentation: Any, width: int, height: int, box: Box, si
     else:
         raise BadMask("neither polygons nor run lengths", type(segmentation).__name__)
     return run_lengths.encode(_thin(box, size)) if empty else counts
+
+
+def stand_in(shapes: str, box: Box, size: int) -> str:
+    """Compressed RLE counts, at size x size, of what stands in for an object's mask.
+
+    shapes: "ellipse" or "box" (see `objgan.geometry.stand_in_masks`); too thin to cover any pixel, it becomes a line
+    box: xywh, fractions
+    """
+    mask = (stand_in_masks(shapes, torch.tensor(box, dtype=torch.float64), size) >= 0.5).numpy().astype(np.uint8)
+    return run_lengths.encode(mask if mask.any() else _thin(box, size))
 
 
 def share_outside(counts: str, box: Box, size: int) -> float:

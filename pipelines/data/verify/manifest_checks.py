@@ -76,6 +76,18 @@ def rejected_faults(storage: Storage, manifest: Mapping[str, Any]) -> Iterator[F
             yield Fault(MANIFEST, f"rejected.{name} says {rejected[name]}, {rejected['file']} has {value}")
 
 
+def text_id_faults(storage: Storage, manifest: Mapping[str, Any]) -> Iterator[Fault]:
+    """Faults of the list of ids that were texts, if there is one."""
+    listed = manifest["text_ids"]
+    if listed is None:
+        return
+    data = _read(storage, listed["file"])
+    if isinstance(data, Fault):
+        yield data
+    elif wrong := wrong_bytes(data, listed["bytes"], listed["sha256"]):
+        yield Fault(listed["file"], wrong)
+
+
 def _read(storage: Storage, name: str) -> pa.Buffer | Fault:
     try:
         return read_bytes(storage, name)

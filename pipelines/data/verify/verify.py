@@ -18,7 +18,14 @@ from objgan.cores import available_cores
 from pipelines.data.shards.format import Shard
 from pipelines.data.shards.progress import ShardProgress
 from pipelines.data.shards.remote import read_manifest
-from pipelines.data.verify.manifest_checks import domain_faults, extra_files, joint_faults, own_faults, rejected_faults
+from pipelines.data.verify.manifest_checks import (
+    domain_faults,
+    extra_files,
+    joint_faults,
+    own_faults,
+    rejected_faults,
+    text_id_faults,
+)
 from pipelines.data.verify.shard_checks import CheckReport, CheckTask, Fault, RowRules, check_file
 from pipelines.storage.storage import Storage
 
@@ -81,6 +88,7 @@ def verify(location: str | Path, log: Log, processes: int | None = None) -> Veri
             extra_files(storage, manifest),
             domain_faults(storage, manifest),
             rejected_faults(storage, manifest),
+            text_id_faults(storage, manifest),
             own_faults(manifest),
             joint_faults(manifest, reports),
         )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from objgan.errors import shown
 from pipelines.data.prepare.coco_records import caption_row, image_row, object_row
-from pipelines.data.prepare.record_values import number, whole_or_none
+from pipelines.data.prepare.record_values import identity, identity_or_none, number, text_id
 from pipelines.data.shards.rejected import Unusable
 
 HUGE = pytest.param(10**400, id="401 digits")
@@ -52,7 +52,7 @@ def test_other_values_than_whole_numbers_are_refused_by_field_type_and_value(val
     with pytest.raises(Unusable) as caught:
         number(value, "id", whole=True)
     assert caught.value.reason == reason and caught.value.detail == f"id: {shown(value)}"
-    assert whole_or_none(value) is None
+    assert (identity_or_none(value) is None) == (text_id(value) is None), "texts that are no numbers are ids"
 
 
 @pytest.mark.parametrize("value", ["x", None, False, [], {}, math.nan, math.inf, HUGE, "1e999", "NaN"])
@@ -95,18 +95,36 @@ def test_every_number_of_every_record_follows_the_rule(spell) -> None:
     assert object_row(KITE | {"segmentation": lengths}, 0)["other"] == '{"size": [40, 60], "counts": [2400]}'
 
 
+@given(st.text())
+def test_an_id_that_is_text_is_one_number_beyond_all_others(value) -> None:
+    if text_id(value) is None:
+        assert not value.strip() or identity_or_none(value) in (None, *range(-(2**63), 2**62))
+        return
+    assert 2**62 <= identity(value, "id") < 2**63 and identity(f" {value}\n", "id") == identity(value, "id")
+    row = {"id": value, "image_id": value, "category_id": value}
+    assert image_row(IMAGE | {"id": value})["image_id"] == caption_row(CAPTION | row, 0)["image_id"]
+    assert len({object_row(KITE | row, 0)[name] for name in ("id", "image_id", "category")}) == 1
+
+
+def test_texts_keep_their_numbers_from_version_to_version() -> None:
+    assert identity("000a1249af2bc5f0", "id") == 7757272126708158507
+    assert len({identity(f"{number:016x}-", "id") for number in range(10_000)}) == 10_000
+
+
 @pytest.mark.parametrize("field", ["id", "image_id", "category_id", "area", "iscrowd", "bbox"])
-@pytest.mark.parametrize("value", ["kite", [1, 2], {"x": 1}, HUGE, "1e999"])
+@pytest.mark.parametrize("value", ["kite", " ", [1, 2], {"x": 1}, HUGE, "1e999"])
 def test_an_object_with_a_wrong_number_is_refused_by_field_and_value(field, value) -> None:
+    if value == "kite" and "id" in field:
+        return
     with pytest.raises(Unusable) as caught:
         object_row(KITE | {field: value}, 0)
     assert caught.value.reason.startswith(f"{field} is ") and shown(value) in caught.value.detail
 
 
-@pytest.mark.parametrize("field", ["id", "width", "height"])
-def test_an_image_with_a_wrong_number_is_refused(field) -> None:
-    with pytest.raises(Unusable, match=f"^{field} is text, not a whole number .*wide"):
-        image_row(IMAGE | {field: "wide"})
+@pytest.mark.parametrize(("field", "value"), [("id", " "), ("width", "wide"), ("height", "wide")])
+def test_an_image_with_a_wrong_number_is_refused(field, value) -> None:
+    with pytest.raises(Unusable, match=f"^{field} is text, not a whole number .*{value}"):
+        image_row(IMAGE | {field: value})
 
 
 @pytest.mark.parametrize(("value", "crowd"), [(0, False), ("0", False), (0.0, False), (False, False), (None, False),

@@ -19,6 +19,7 @@ from pipelines.data.prepare.convert import block_of, records_of
 from pipelines.data.prepare.ingest import UNREAD, Ingested, check_folder, ingest
 from pipelines.data.prepare.rows import Record
 from pipelines.data.prepare.source import CocoSource, split_images, split_of
+from pipelines.data.shards.manifest import TEXT_IDS
 from pipelines.data.shards.rejected import Reject, read_rejects
 
 IMAGE = {"id": 7, "file_name": "7.png", "width": 60, "height": 40}
@@ -31,11 +32,12 @@ CONFIG = DataConfig(validation_percent=10, test_percent=20)
 
 @dataclass
 class Read:
-    """Result of the JSON: rows by image id, and rejects."""
+    """Result of the JSON: rows by image id, rejects, and numbers of ids that are texts."""
 
     data: Ingested
     rejects: list[Reject]
     records: list[Record]
+    texts: dict[tuple[str, str], int]
 
     @property
     def reasons(self) -> list[tuple[str, int | None, str]]:
@@ -47,7 +49,9 @@ def _read(source: CocoSource) -> Read:
         work = Path(folder)
         data = ingest(source, work)
         records = records_of(block_of(data.images, "train", "x", ""), work)
-        return Read(data, list(read_rejects(work / UNREAD)), records)
+        lines = [json.loads(line) for line in (work / TEXT_IDS).read_text().split("\n")[:-1]]
+        texts = {(line["kind"], line["text"]): line["id"] for line in lines}
+        return Read(data, list(read_rejects(work / UNREAD)), records, texts)
 
 
 def _refusal(source: CocoSource) -> str:
@@ -242,8 +246,9 @@ def test_empty_data_sets(tmp_path, write_coco) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"images": {"id": "x"}}, "none of the 4 images can be used: 2 of them: id is text, not a whole number"),
-        ({"captions": {"image_id": "x"}}, "none of the 3 captions can be used: 3 of them: image_id is text"),
+        ({"images": {"id": " "}}, "none of the 4 images can be used: 2 of them: id is text, not a whole number"),
+        ({"captions": {"image_id": " "}}, "none of the 3 captions can be used: 3 of them: image_id is text"),
+        ({"captions": {"image_id": "x"}}, "none of the 3 captions can be used: 3 of them: its image is not in the"),
         ({"captions": {"caption": "\u2003\n"}}, "none of the 3 captions can be used: 3 of them: empty caption"),
         ({"captions": {"image_id": 99}}, "none of the 3 captions can be used: 3 of them: its image is not in the"),
         ({"objects": {"bbox": [1, 2, 3]}}, "none of the 2 objects can be used: 2 of them: bbox is a list of another"),
@@ -272,7 +277,7 @@ def test_the_most_frequent_reason_is_named_with_its_count(tmp_path, write_coco) 
 
 
 def test_unknown_category(tmp_path, write_coco) -> None:
-    objects = [{**KITE, "category_id": category} for category in (12, "kite", None, 44, "44")]
+    objects = [{**KITE, "category_id": category} for category in (12, "", None, 44, "44")]
     read = _read(write_coco(tmp_path, [IMAGE], objects, [CAPTION]))
     assert [record["category"] for record in read.records[0].objects] == [12, 44, 44], "the workers know the categories"
     assert read.reasons == [
@@ -290,7 +295,7 @@ def test_numbers_as_text_join_with_numbers(tmp_path, write_coco) -> None:
     assert len(read.records[0].captions) == 1 and read.data.categories == (1, 38) and not read.rejects
 
 
-@pytest.mark.parametrize("image_id", [10**30, 1e300, "kite", [7], {"id": 7}])
+@pytest.mark.parametrize("image_id", [10**30, 1e300, " ", [7], {"id": 7}])
 def test_an_id_that_is_not_a_number_rejects_only_its_record(tmp_path, write_coco, image_id) -> None:
     read = _read(write_coco(tmp_path, [IMAGE], [{**KITE, "image_id": image_id}, KITE], [CAPTION]))
     assert len(read.records[0].objects) == 1
@@ -371,3 +376,22 @@ def test_every_split_of_a_tiny_data_set_has_an_image() -> None:
         assert splits == split_images(list(range(number))[::-1], CONFIG)
     with pytest.raises(InputError, match=r"2 usable image\(s\)"):
         split_images([1, 2], CONFIG)
+
+
+def test_ids_that_are_texts_join_and_are_written_down(tmp_path, write_coco) -> None:
+    image, kite = {**IMAGE, "id": "street/a b.png"}, {**KITE, "id": "uuid-1", "category_id": "k"}
+    objects = [{**kite, "image_id": " street/a b.png "}, {**kite, "id": 5, "image_id": "street/a b.png"}]
+    source = write_coco(
+        tmp_path, [image], objects, [{**CAPTION, "id": "c\u2028d\n", "image_id": "street/a b.png"}], False
+    )
+    _edit(source.instances, categories=[{"id": 1, "name": "person"}, {"id": "k", "name": "kite"}])
+    read = _read(source)
+    (record,) = read.records
+    assert not read.rejects and len(record.objects) == 2 and len(record.captions) == 1
+    assert read.texts == {
+        ("category", "k"): record.objects[0]["category"],
+        ("image", "street/a b.png"): record.image["image_id"],
+        ("caption", "c\u2028d"): record.captions[0]["id"],
+        ("annotation", "uuid-1"): max(one["id"] for one in record.objects),
+    }
+    assert read.data.categories == (1, record.objects[0]["category"]) and read.data.classes == ("person", "kite")
