@@ -28,6 +28,26 @@ class ImagesTraining(TrainingConfig):
     text_weight: float = Field(0.1, ge=0, le=1e25, description="weight of the text discriminator's conditional term")
     layout_weight: float = Field(1.0, ge=0, le=1e25, description="weight of the layout discriminator's term")
     object_weight: float = Field(0.1, ge=0, le=1e25, description="weight of each object-wise discriminator's term")
+    damsm_ratio: float | None = Field(
+        None,
+        gt=0,
+        le=1e3,
+        description="size of DAMSM's gradient on the largest image, as a share of the discriminators'; null: by weight",
+    )
+    warmup: float = Field(
+        0.0, ge=0, lt=1, description="first share of the steps, in which the generator alone learns by reconstruction"
+    )
+    warmup_lr: float = Field(2e-4, gt=0, le=1e3, description="learning rate of the generator in the warm-up")
+    warmup_pixel_weight: float = Field(20.0, ge=0, le=1e25, description="pixel_weight in the warm-up")
+    pixel_weight: float = Field(
+        0.0, ge=0, le=1e25, description="weight of the absolute difference to the real images at each scale"
+    )
+    perceptual_weight: float = Field(
+        0.0,
+        ge=0,
+        le=1e25,
+        description="weight of the relative difference to the real image in the image encoder's activations",
+    )
     feature_weight: float = Field(
         0.0, ge=0, le=1e25, description="weight of feature matching on layout discriminator activations (pix2pixHD)"
     )
@@ -72,6 +92,43 @@ class ImagesConfig(Section):
     )
     object_attention: bool = Field(True, description="object-driven attention; false: c_obj is 0")
     object_discriminators: bool = Field(True, description="object-wise discriminators and their losses")
+    object_layers: tuple[int, int] = Field(
+        (3, 4),
+        description="stride-2 layers under the discriminators of small and of large objects: an object wants some 5 "
+        "cells a side",
+    )
+    roi_size: int = Field(5, ge=5, le=64, description="side of an object's region, in cells, with shared_trunk")
+    object_condition: Literal["context", "words"] = Field(
+        "context", description="what object-wise discriminators see of a caption: c_obj, or the attended words"
+    )
+    wrong_words: bool = Field(
+        False, description="object-wise discriminators are shown the words of another object of the class, too"
+    )
+    balanced: bool = Field(
+        False, description="real terms and the mean of the wrong ones weigh the same in each head; false: as published"
+    )
+    discriminator_layers: int = Field(
+        4, ge=1, le=8, description="stride-2 layers of text and layout discriminators at most"
+    )
+    patch_padding: int = Field(
+        0, ge=0, le=1, description="padding of the logits of text and layout discriminators; 1: several at 32 px"
+    )
+    condition_noise: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="noise around the normalised sentence; null: conditioning augmentation learns mean and variance",
+    )
+    class_channels: int = Field(
+        0, ge=0, le=4096, description="channels of a learned class embedding to paint; 0: label vectors are painted"
+    )
+    whiten: bool = Field(False, description="word vectors are whitened: each principal axis counts alike")
+    layout_norm: bool = Field(True, description="instance norm of the generator's layout code")
+    start_norm: bool = Field(True, description="batch norm of the generator's first linear layer")
+    modulation: bool = Field(
+        False,
+        description="class and words of the object on top modulate the generator's blocks, with one more at full size",
+    )
     shared_trunk: bool = Field(
         False, description="object-wise discriminators share the trunk of the largest layout discriminator"
     )
@@ -98,6 +155,19 @@ class ImagesConfig(Section):
                 f"half_resolution_blocks {self.half_resolution_blocks} is over next_blocks {self.next_blocks}, or "
                 f"there is one scale alone"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _layers_that_exist(self) -> Self:
+        most = self.discriminator_layers if self.shared_trunk else 8
+        if not all(1 <= layers <= most for layers in self.object_layers):
+            raise ValueError(f"object_layers {self.object_layers}: each is 1 to {most} (discriminator_layers)")
+        return self
+
+    @model_validator(mode="after")
+    def _styles_need_classes(self) -> Self:
+        if self.modulation and not self.class_channels:
+            raise ValueError("modulation needs a learned class embedding: set class_channels, for example 16")
         return self
 
     @model_validator(mode="after")

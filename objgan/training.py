@@ -29,7 +29,7 @@ class StepContext:
     """What a step needs beside the batch: all noise of it is a function of (seed, step, group, phase).
 
     groups: of the whole batch, over all workers
-    total_steps: length of the run, for the cooldown of the learning rates; 0: not known, no cooldown
+    total_steps: length of the run, for a warm-up and the cooldown of the learning rates; 0: not known, neither
     """
 
     seed: int
@@ -76,7 +76,8 @@ def train_step(
     stage.train()
     state.switch_gradients(None)
     step.forward()
-    phases = [phase for phase in stage.phases if state.step % phase.every == 0]
+    share = state.step / context.total_steps if context.total_steps else 1.0
+    phases = [phase for phase in stage.phases if state.step % phase.every == 0 and phase.active(share)]
     for phase in phases:
         step.run(phase, last=phase is phases[-1], attention=attention)
     step.statistics.undo_if(step.bad)

@@ -120,9 +120,9 @@ class Vocabulary:
                 vectors[row] = self.vectors[ids[ids != UNK]].mean(0)
         return vectors
 
-    def projected(self, channels: int) -> Self:
+    def projected(self, channels: int, whiten: bool = False) -> Self:
         """The same words with vectors of `channels` channels (see `project_vectors`)."""
-        return replace(self, vectors=project_vectors(self.vectors, channels))
+        return replace(self, vectors=project_vectors(self.vectors, channels, whiten))
 
     def save(self, folder: Path) -> None:
         """Write `vocabulary.json` and `vectors.safetensors` into `folder`."""
@@ -218,10 +218,11 @@ def fit_vectors(token_lists: Iterable[Sequence[str]], words: Sequence[str], chan
     return vectors
 
 
-def project_vectors(vectors: np.ndarray, channels: int) -> np.ndarray:
+def project_vectors(vectors: np.ndarray, channels: int, whiten: bool = False) -> np.ndarray:
     """float32 [N, V] -> [N, channels]: onto the principal axes about the origin, which keep inner products best.
 
-    Linear, so zero stays zero and means stay means. Vectors that are as wide already come back unchanged.
+    Linear, so zero stays zero and means stay means. Vectors that are as wide already come back unchanged, unless they
+    are whitened: then each axis that has anything has a mean square of 1, which tells apart words of like company.
 
     Raises:
         InputError: the vectors are narrower than that.
@@ -232,12 +233,16 @@ def project_vectors(vectors: np.ndarray, channels: int) -> np.ndarray:
             f"word vectors have {width} channels but images.word_channels asks for {channels}: lower it, or prepare "
             f"with data.vector_channels={channels} (or other --vectors)"
         )
-    if width == channels:
+    if width == channels and not whiten:
         return vectors
     wide = vectors.astype(np.float64)
     values, axes = np.linalg.eigh(wide.T @ wide)
     kept = np.argsort(-values, kind="stable")[:channels]
-    return np.round(_fix_signs(wide @ axes[:, kept]), 4).astype(np.float32)
+    projected = wide @ axes[:, kept]
+    if whiten:
+        size = np.sqrt(values[kept].clip(1e-9 * max(values.max(), 1e-300)) / len(wide))
+        projected = projected / size * (values[kept] > 1e-9 * values.max())
+    return np.round(_fix_signs(projected), 4).astype(np.float32)
 
 
 def cooccurrence(token_lists: Iterable[Sequence[str]], words: Sequence[str]) -> np.ndarray:

@@ -59,7 +59,7 @@ def tiny() -> Values:
     """32 -> 64 pixels: all four stages in minutes on two cores of a laptop."""
     return {
         "recipe": "tiny",
-        "data": {"image_size": 64, "max_objects": 8, "vector_channels": 16},
+        "data": {"image_size": 64, "max_objects": 8, "vector_channels": 50},
         "encoders": {
             "channels": 64,
             "embedding": 64,
@@ -145,23 +145,31 @@ def _tiny_images() -> Values:
         "discriminator_width": 16,
         "noise": 32,
         "condition": 32,
-        "word_channels": 16,
+        "word_channels": 50,
         "first_blocks": 2,
         "next_blocks": 1,
         **_newer_image_options(),
+        **_small_image_form(),
         # A few hundred steps see each picture a few times: discriminators do not overfit yet, and what shows is
         # how soon colours and places are right. Hence no augmentation, matched features, and larger rates.
         "augment": False,
         "training": _steps(
             460,
             batch_size=8,
+            max_words=20,
             ema_warmup=True,
             cooldown=0.4,
+            warmup=0.35,
+            warmup_lr=3e-3,
             generator_lr=1e-3,
-            discriminator_lr=1e-3,
+            discriminator_lr=3e-3,
             text_weight=1.0,
+            object_weight=0.15,
             feature_weight=20.0,
-            damsm_weight=2.0,
+            damsm_ratio=0.1,
+            kl_weight=0.0,
+            pixel_weight=8.0,
+            perceptual_weight=2.0,
         ),
     }
 
@@ -185,6 +193,29 @@ def _shape_losses() -> Values:
 
 def _newer_image_options() -> Values:
     return {"adversarial": "hinge", "discriminator_norm": "spectral", "augment": True}
+
+
+def _small_image_form() -> Values:
+    """What 64 px need in the place of figures that belong to 256 px: layers by resolution, balanced terms, and layouts
+    at full size.
+    """
+    return {
+        "shared_trunk": True,
+        "object_layers": (1, 2),
+        "roi_size": 8,
+        "object_condition": "words",
+        "wrong_words": True,
+        "balanced": True,
+        "discriminator_layers": 3,
+        "patch_padding": 1,
+        "condition_noise": 0.1,
+        "class_channels": 16,
+        "whiten": True,
+        "attention_temperature": 20.0,
+        "layout_norm": False,
+        "start_norm": False,
+        "modulation": True,
+    }
 
 
 def _steps(steps: int, checkpoints: int = 2, **others: Any) -> Values:

@@ -4,6 +4,8 @@ Each returns "loss", a float32 scalar, and the shares of right judgements "accur
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +16,12 @@ from objgan.networks.object_discriminator import ObjectLogits
 
 
 def text_loss(
-    real: TextLogits, fake: TextLogits, mismatched: Tensor, kind: Adversarial, weight: float
+    real: TextLogits, fake: TextLogits, mismatched: Tensor, kind: Adversarial, weight: float, balanced: bool = False
 ) -> dict[str, Tensor]:
     """(real + w cond) / 2 + (fake + w (cond of fake + mismatched caption)) / 3.
+
+    Balanced: each head's real term and the mean of its wrong ones weigh the same, or hinge's cheapest answer for a head
+    that cannot tell yet is to call everything real.
 
     real:       of real images, judged with [their sentence, another image's]
     fake:       of generated images, judged with [their sentence]
@@ -26,11 +31,11 @@ def text_loss(
     matched, other = real.conditional
     apart = mismatched[:, None, None]
     right = discriminator_real(real.unconditional, kind) + weight * discriminator_real(matched, kind)
-    wrong = discriminator_fake(fake.unconditional, kind) + weight * (
-        discriminator_fake(fake.conditional[0], kind) + discriminator_fake(other, kind, apart)
-    )
+    unconditional = discriminator_fake(fake.unconditional, kind)
+    conditional = discriminator_fake(fake.conditional[0], kind) + discriminator_fake(other, kind, apart)
+    published = right / 2 + (unconditional + weight * conditional) / 3
     return {
-        "loss": right / 2 + wrong / 3,
+        "loss": right + unconditional + weight * conditional / 2 if balanced else published,
         "accuracy_real": accuracy(real.unconditional, True),
         "accuracy_fake": accuracy(fake.unconditional, False),
         "accuracy_matched": accuracy(matched, True),
@@ -49,6 +54,39 @@ def layout_loss(real: Tensor, fake: Tensor, permuted: Tensor | None, kind: Adver
     return {"loss": loss} | accuracies | {"accuracy_permuted": accuracy(permuted, False)}
 
 
+def pixel_loss(fakes: Sequence[Tensor], reals: Sequence[Tensor]) -> Tensor:
+    """Mean absolute difference, the sum over the scales [B, 3, S, S]; a float32 scalar."""
+    return torch.stack([(one - other).abs().mean() for one, other in zip(fakes, reals, strict=True)]).sum()
+
+
+def perceptual_loss(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """Mean over an encoder's layers [B, K, h, w] of |difference| / |real|; a float32 scalar, no gradient to `real`."""
+    pairs = [(one.float(), other.detach().float()) for one, other in zip(fake, real, strict=True)]
+    return torch.stack([(one - other).abs().mean() / other.abs().mean().clamp_min(1e-8) for one, other in pairs]).mean()
+
+
+class AddedGradient(torch.autograd.Function):
+    """An image as it is; on the way back, `added` joins the gradient, scaled to `ratio` of the gradient's norm.
+
+    So a loss outside the graph has a fixed share in what the image learns (as the adversarial weight of VQGAN, Esser et
+    al. 2021, equation 7).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, added: Tensor, ratio: float) -> Tensor:
+        """image, added: one shape."""
+        ctx.save_for_backward(added)
+        ctx.ratio = ratio
+        return image.view_as(image)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+        """See the class."""
+        (added,) = ctx.saved_tensors
+        return slope + added * (ctx.ratio * slope.norm() / added.norm().clamp_min(1e-12)), None, None
+
+
 def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
     """Mean absolute difference of a discriminator's activations, averaged over its layers; a float32 scalar.
 
@@ -59,18 +97,31 @@ def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
     return torch.stack(terms).mean()
 
 
-def object_loss(
-    real: ObjectLogits, fake: ObjectLogits, permuted: ObjectLogits | None, kind: Adversarial
-) -> dict[str, Tensor]:
-    """(real + cond) / 2 + (fake + cond of fake + wrong label + permuted layout) / 4; without wrong classes, / 2.
+@dataclass(frozen=True)
+class ObjectJudgements:
+    """An object-wise discriminator's logits of the same N objects.
 
-    real:     real images, conditions [own, wrong label], the latter only with `permuted`
+    real:     real images, conditions [own, then wrong label (only with `permuted`), then wrong words (with `others`)]
     fake:     generated images, conditions [own]
     permuted: real images with wrong classes in the layout's code and the same wrong labels as condition. Code and
               label agree, so only the pixels decide: this ties the judgement to what the object looks like
+    others:   bool [N], the objects that have wrong words: those of another object of their class
     """
+
+    real: ObjectLogits
+    fake: ObjectLogits
+    permuted: ObjectLogits | None = None
+    others: Tensor | None = None
+
+
+def object_loss(judged: ObjectJudgements, kind: Adversarial, balanced: bool = False) -> dict[str, Tensor]:
+    """(real + cond) / 2 + (fake + cond of fake + wrong label + permuted layout + wrong words) / 5; or as many as exist.
+
+    Balanced: as in `text_loss`.
+    """
+    real, fake, permuted = judged.real, judged.fake, judged.permuted
     right = discriminator_real(real.unconditional, kind) + discriminator_real(real.conditional[0], kind)
-    wrong = [discriminator_fake(fake.unconditional, kind), discriminator_fake(fake.conditional[0], kind)]
+    unconditional, wrong = discriminator_fake(fake.unconditional, kind), [discriminator_fake(fake.conditional[0], kind)]
     metrics = {
         "accuracy_real": accuracy(real.unconditional, True),
         "accuracy_fake": accuracy(fake.unconditional, False),
@@ -79,4 +130,10 @@ def object_loss(
         wrong += [discriminator_fake(real.conditional[1], kind), discriminator_fake(permuted.conditional[0], kind)]
         metrics["accuracy_wrong_label"] = accuracy(real.conditional[1], False)
         metrics["accuracy_permuted"] = accuracy(permuted.conditional[0], False)
-    return {"loss": right / 2 + sum(wrong[1:], wrong[0]) / len(wrong)} | metrics
+    if judged.others is not None:
+        others, apart = real.conditional[-1], judged.others[:, None]
+        wrong.append(discriminator_fake(others, kind, apart))
+        metrics["accuracy_wrong_words"] = accuracy(others, False, apart)
+    conditional = torch.stack(wrong)
+    published = right / 2 + (unconditional + conditional.sum()) / (1 + len(wrong))
+    return {"loss": right + unconditional + conditional.mean() if balanced else published} | metrics

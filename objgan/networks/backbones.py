@@ -1,6 +1,7 @@
 """What an image encoder looks through: Inception-v3 (Szegedy et al. 2015), or a small network trained from scratch."""
 
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 
 import safetensors
@@ -19,6 +20,10 @@ class Backbone(nn.Module):
     region_channels: int
     vector_channels: int
     frozen: bool = False
+
+    def activations(self, images: Tensor) -> list[Tensor]:
+        """Of every layer in turn, what perceptual terms compare: [B, K, h, w] each."""
+        raise NotImplementedError
 
 
 class Inception(Backbone):
@@ -56,13 +61,13 @@ class Inception(Backbone):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Backbone`."""
+        activations = dict(zip(self.layers, self.activations(images), strict=True))
+        return activations["Mixed_6e"], activations["Mixed_7c"].mean((2, 3))
+
+    def activations(self, images: Tensor) -> list[Tensor]:
+        """See `Backbone`."""
         hidden = functional.interpolate(images, size=(self.side, self.side), mode="bilinear", align_corners=False)
-        regions = hidden
-        for name, layer in self.layers.items():
-            hidden = layer(hidden)
-            if name == "Mixed_6e":
-                regions = hidden
-        return regions, hidden.mean((2, 3))
+        return _in_turn(self.layers.values(), hidden)
 
     def load_weights(self, path: Path) -> None:
         """Read torchvision's Inception-v3 weights (`.pth` or `.safetensors`); the classifier's are left out.
@@ -102,8 +107,21 @@ class SmallBackbone(Backbone):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Backbone`; larger images are averaged down to 64 x 64."""
-        regions = self.to_regions(resize_images(images, self.side))
-        return regions, self.to_vector(regions).mean((2, 3))
+        *_, regions, last = self.activations(images)
+        return regions, last.mean((2, 3))
+
+    def activations(self, images: Tensor) -> list[Tensor]:
+        """See `Backbone`."""
+        return _in_turn([*self.to_regions, self.to_vector], resize_images(images, self.side))
+
+
+def _in_turn(layers: Iterable[nn.Module], hidden: Tensor) -> list[Tensor]:
+    """What each layer makes of the one before it."""
+    activations = []
+    for layer in layers:
+        hidden = layer(hidden)
+        activations.append(hidden)
+    return activations
 
 
 class _Residual(nn.Module):

@@ -17,6 +17,9 @@ from objgan.networks.layout_encoder import LayoutEncoder
 DiscriminatorNorm = Literal["batch", "spectral"]
 """Batch norm after every convolution but the first and the last, or spectral norm of every convolution instead."""
 
+CODE_CHANNELS = 12
+"""Channels of the layout's code beside an image."""
+
 
 class TextLogits(NamedTuple):
     """unconditional: [B, n, n], is this patch real?  conditional: one [B, n, n] per sentence, does it fit, too?"""
@@ -89,9 +92,9 @@ def hidden_convolution(inputs: int, outputs: int, kernel: int, norm: Discriminat
     return _normalised(nn.Conv2d(inputs, outputs, kernel, padding=1, bias=norm != "batch"), norm)
 
 
-def logit_convolution(channels: int, norm: DiscriminatorNorm, stride: int = 1) -> nn.Conv2d:
-    """A head's last layer: unpadded 4x4 convolution to one logit a place."""
-    return _normalised(nn.Conv2d(channels, 1, 4, stride), norm)
+def logit_convolution(channels: int, norm: DiscriminatorNorm, stride: int = 1, padding: int = 0) -> nn.Conv2d:
+    """A head's last layer: 4x4 convolution to one logit a place."""
+    return _normalised(nn.Conv2d(channels, 1, 4, stride, padding), norm)
 
 
 class SentenceHead(nn.Module):
@@ -101,12 +104,12 @@ class SentenceHead(nn.Module):
     any number of sentences, and the sentence's half is constant over the map up to the padded border.
     """
 
-    def __init__(self, channels: int, text_channels: int, norm: DiscriminatorNorm) -> None:
+    def __init__(self, channels: int, text_channels: int, norm: DiscriminatorNorm, padding: int = 0) -> None:
         super().__init__()
         self.image = hidden_convolution(channels, channels, 3, norm)
         self.text = hidden_convolution(text_channels, channels, 3, norm)
         self.norm = norm2d("batch" if norm == "batch" else "none", channels)
-        self.logits = logit_convolution(channels, norm, stride=2)
+        self.logits = logit_convolution(channels, norm, stride=2, padding=padding)
 
     def forward(self, features: Tensor, *sentences: Tensor) -> list[Tensor]:
         """features [B, C, h, h], h >= 4, sentences [B, D] each -> logits [B, n, n] for each sentence."""
@@ -123,33 +126,51 @@ class SentenceHead(nn.Module):
 
 
 class TextDiscriminator(nn.Module):
-    """Real or generated, and with its sentence or another's."""
+    """Real or generated, and with its sentence or another's.
 
-    def __init__(self, resolution: int, width: int, text_channels: int, norm: DiscriminatorNorm = "batch") -> None:
+    layers:  stride-2 layers at most
+    padding: of the logits' convolutions; 1 gives small images several logits
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        width: int,
+        text_channels: int,
+        norm: DiscriminatorNorm = "batch",
+        layers: int = 4,
+        padding: int = 0,
+    ) -> None:
         super().__init__()
-        self.trunk = Trunk(3, width, trunk_layers(resolution), norm)
-        self.unconditional = logit_convolution(self.trunk.channels, norm, stride=2)
-        self.conditional = SentenceHead(self.trunk.channels, text_channels, norm)
+        self.trunk = Trunk(3, width, trunk_layers(resolution, layers), norm)
+        self.unconditional = logit_convolution(self.trunk.channels, norm, 2, padding)
+        self.conditional = SentenceHead(self.trunk.channels, text_channels, norm, padding)
 
     def forward(self, images: Tensor, *sentences: Tensor) -> TextLogits:
         """images [B, 3, S, S] in [-1, 1], any number of sentences [B, D] to judge them with -> TextLogits.
 
-        n = 1, 3, 7 at S = 64, 128, 256.
+        n = 1, 3, 7 at S = 64, 128, 256 with 4 layers and without padding.
         """
         features = self.trunk(images)
         return TextLogits(self.unconditional(features)[:, 0], self.conditional(features, *sentences))
 
 
 class LayoutDiscriminator(nn.Module):
-    """Real image with its layout, or not: generated, or another layout."""
+    """Real image with its layout, or not: generated, or another layout; layers, padding: as in `TextDiscriminator`."""
 
     def __init__(
-        self, resolution: int, width: int, classes: int, norm: DiscriminatorNorm = "batch", code_channels: int = 12
+        self,
+        resolution: int,
+        width: int,
+        classes: int,
+        norm: DiscriminatorNorm = "batch",
+        layers: int = 4,
+        padding: int = 0,
     ) -> None:
         super().__init__()
-        self.encoder = LayoutEncoder(classes, code_channels)
-        self.trunk = LayoutTrunk(code_channels, width, trunk_layers(resolution), norm)
-        self.logits = logit_convolution(self.trunk.channels, norm, stride=2)
+        self.encoder = LayoutEncoder(classes, CODE_CHANNELS)
+        self.trunk = LayoutTrunk(CODE_CHANNELS, width, trunk_layers(resolution, layers), norm)
+        self.logits = logit_convolution(self.trunk.channels, norm, 2, padding)
         self.resolution = resolution
 
     def encode(self, layout: Layout) -> Tensor:

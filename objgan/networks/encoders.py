@@ -79,6 +79,10 @@ class ImageEncoder(nn.Module):
         self.backbone.requires_grad_(requires_grad)
         return self
 
+    def activations(self, images: Tensor) -> list[Tensor]:
+        """[B, 3, S, S] in [-1, 1], any S -> [B, K, h, w] of each layer of the backbone."""
+        return self.backbone.activations(images)
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, S, S] in [-1, 1], any S -> regions [B, D, N] (row by row, N a square), vector [B, D]."""
         regions, pooled = self.backbone(images)

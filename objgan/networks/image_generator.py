@@ -64,12 +64,16 @@ class ImageGenerator(nn.Module):
                 f"word vectors {word_vectors.shape} and label vectors {label_vectors.shape} differ in width"
             )
         classes, word_channels = label_vectors.shape
-        trunks = (sizes.width, 2 * sizes.width) if not sizes.layout else (3 * sizes.width + word_channels,) * 2
+        trunks = (sizes.width, 2 * sizes.width)
+        if sizes.layout:
+            painted = sizes.class_channels or word_channels
+            trunks = (3 * sizes.width + painted + (3 if sizes.modulation else 0),) * 2
         self.sizes = sizes
         self.noise_shape = (sizes.noise + sizes.condition,)
         self.register_buffer("word_vectors", word_vectors.detach().float().clone())
         self.register_buffer("label_vectors", label_vectors.detach().float().clone())
-        self.augmentation = ConditioningAugmentation(sizes.text_channels, sizes.condition)
+        self.classes = nn.Embedding(classes, sizes.class_channels) if sizes.class_channels and sizes.layout else None
+        self.augmentation = ConditioningAugmentation(sizes.text_channels, sizes.condition, sizes.condition_noise)
         self.scenes = nn.ModuleList(SceneEncoder(sizes, size, classes) for size in sizes.sizes if sizes.layout)
         self.first = FirstScale(sizes, trunks[0])
         last = sizes.sizes[-1]
@@ -78,6 +82,10 @@ class ImageGenerator(nn.Module):
         )
         self.to_image = nn.ModuleList(ToImage(sizes.width) for _ in sizes.sizes)
         orthogonal_(self)
+        if sizes.modulation:
+            # The last residual adds a deviation of 1 to what an image is made from: without this, tanh saturates.
+            for to_image in self.to_image:
+                nn.init.orthogonal_(cast(ToImage, to_image).convolution.weight, gain=0.3)
 
     def forward(self, text: TextFeatures, words: Tensor, layout: Layout, noise: Tensor) -> ImageOutputs:
         """Images for captions and layouts; an empty layout is legal. Without `sizes.layout` it changes nothing.
@@ -95,7 +103,7 @@ class ImageGenerator(nn.Module):
         noise = noise.to(self.label_vectors.dtype)
         condition, mean, log_variance = self.augmentation(text.sentence, noise[:, self.sizes.noise :])
         code = torch.cat([noise[:, : self.sizes.noise], condition], 1)
-        codes = [cast(SceneCode, encode(scene)) for encode in self.scenes]
+        codes = [cast(SceneCode, encode(scene, code)) for encode in self.scenes]
         features, word_maps = self._features(code, text, codes or [None] * len(self.sizes.sizes))
         context, weights = (codes[-1].context, codes[-1].weights) if codes else no_attention(scene, self.sizes.width)
         return ImageOutputs(
@@ -110,9 +118,11 @@ class ImageGenerator(nn.Module):
 
     def _scene(self, text: TextFeatures, words: Tensor, layout: Layout) -> Scene:
         valid = layout.valid
-        labels = self.label_vectors[layout.labels.masked_fill(~valid, 0)].masked_fill(~valid[..., None], 0.0)
+        known, padded = layout.labels.masked_fill(~valid, 0), ~valid[..., None]
+        labels = self.label_vectors[known].masked_fill(padded, 0.0)
         keys = self.word_vectors[words.masked_fill(~text.mask, 0)]
-        return Scene(text, keys, layout, labels)
+        painted = labels if self.classes is None else self.classes(known).masked_fill(padded, 0.0)
+        return Scene(text, keys, layout, labels, painted)
 
     def _features(
         self, code: Tensor, text: TextFeatures, codes: Sequence[SceneCode | None]

@@ -1,17 +1,20 @@
 """The parts of the image generator: conditioning augmentation, one encoder of the scene and one generator per scale."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from objgan.batch import resize_images
 from objgan.layout import Layout
 from objgan.networks.attention import GridAttention, ObjectAttention, Similarity
+from objgan.networks.class_maps import box_coordinates
 from objgan.networks.encoders import TextFeatures
-from objgan.networks.layers import GLU, ResidualBlock, UpBlock, conv3x3
+from objgan.networks.layers import GLU, ResidualBlock, Styles, UpBlock, conv3x3
 from objgan.networks.layout_encoder import LayoutEncoder
-from objgan.networks.painting import paint
+from objgan.networks.painting import owner_shares, paint, paint_owners
 
 START = 8
 """Side of the first feature map."""
@@ -28,6 +31,12 @@ class GeneratorSizes:
     object_attention: False: c_obj is 0 (the paper's ablation); the trunk keeps its channels
     half_blocks: number of residual blocks of the last of several scales, the first ones, that work at half resolution
     layout:      False: neither layout code nor c_obj nor label vectors; trunks of ngf and 2 ngf channels (AttnGAN's)
+    condition_noise: of the code around a normalised sentence; None: a learned Gaussian
+    class_channels: of a learned class embedding that is painted; 0: the labels' word vectors are
+    layout_norm: instance norm of the layout code
+    start_norm:  batch norm of the first linear layer
+    modulation:  the object on top owns a cell, and its class and words modulate each residual block there; one more
+                 such block at each scale's full side
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -45,6 +54,18 @@ class GeneratorSizes:
     temperature: float = 10.0
     object_attention: bool = True
     layout: bool = True
+    condition_noise: float | None = None
+    class_channels: int = 0
+    layout_norm: bool = True
+    start_norm: bool = True
+    modulation: bool = False
+
+    @property
+    def style_channels(self) -> int | None:
+        """Channels of an object's style: attended words, class embedding and code; None without modulation."""
+        if not (self.modulation and self.layout):
+            return None
+        return self.text_channels + self.class_channels + self.noise + self.condition
 
     def __post_init__(self) -> None:
         first = self.sizes[0] if self.sizes else 0
@@ -62,12 +83,14 @@ class Scene:
     keys:   [B, T, W], word vectors of the same words
     layout: with masks
     labels: [B, R, W], word vectors of the objects' labels, 0 where padded
+    classes: [B, R, E], what is painted for the objects' classes: those vectors or a learned embedding, 0 where padded
     """
 
     text: TextFeatures
     keys: Tensor
     layout: Layout
     labels: Tensor
+    classes: Tensor
 
 
 @dataclass(frozen=True)
@@ -75,28 +98,40 @@ class SceneCode:
     """A scene as one scale sees it, on a grid of half the scale's image side.
 
     layout:  [B, ngf, S/2, S/2], encoded class map
-    painted: [B, ngf + W, S/2, S/2], c_obj and label vectors in the objects' masks
+    painted: [B, ngf + E, S/2, S/2], c_obj and class vectors in the objects' masks; with modulation three more: place
+             in the box across and down, and whether an object is there
     context: [B, R, ngf], c_obj; 0 where padded
     weights: [B, R, T], what c_obj took from each word
+    styles:  of the background and of the objects, at the image's side; None without modulation
     """
 
     layout: Tensor
     painted: Tensor
     context: Tensor
     weights: Tensor
+    styles: Styles | None
 
 
 class ConditioningAugmentation(nn.Module):
-    """A Gaussian around the sentence, sampled with given noise (StackGAN, section 3.2)."""
+    """A Gaussian around the sentence, sampled with given noise (StackGAN, section 3.2).
 
-    def __init__(self, text_channels: int, condition: int) -> None:
+    spread: its deviation around a mean that is normalised over its channels; None: mean and variance are learned
+    """
+
+    def __init__(self, text_channels: int, condition: int, spread: float | None = None) -> None:
         super().__init__()
-        self.project = nn.Linear(text_channels, 4 * condition)
+        self.spread = spread
+        self.project = nn.Linear(text_channels, (4 if spread is None else 2) * condition)
         self.glu = GLU()
 
     def forward(self, sentence: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """sentence [B, D], noise [B, condition] -> code, mean, log-variance: float32 [B, condition] each."""
-        mean, log_variance = self.glu(self.project(sentence)).float().chunk(2, 1)
+        coded = self.glu(self.project(sentence)).float()
+        if self.spread is None:
+            mean, log_variance = coded.chunk(2, 1)
+        else:
+            mean = functional.layer_norm(coded, coded.shape[1:])
+            log_variance = torch.full_like(mean, 2 * math.log(self.spread))
         return mean + (0.5 * log_variance).exp() * noise, mean, log_variance
 
 
@@ -106,20 +141,38 @@ class SceneEncoder(nn.Module):
     def __init__(self, sizes: GeneratorSizes, size: int, classes: int) -> None:
         super().__init__()
         self.size = size
-        self.layout = LayoutEncoder(classes, CLASS_WIDTH, sizes.width)
-        self.width = sizes.width
+        self.layout = LayoutEncoder(classes, CLASS_WIDTH, sizes.width, "instance" if sizes.layout_norm else "none")
+        self.width, self.modulation = sizes.width, sizes.modulation
         self.attention = None
         if sizes.object_attention:
             self.attention = ObjectAttention(sizes.text_channels, sizes.width, sizes.attention, sizes.temperature)
 
-    def forward(self, scene: Scene) -> SceneCode:
-        """Scene of B captions and layouts -> its code at this scale."""
+    def forward(self, scene: Scene, code: Tensor) -> SceneCode:
+        """Scene of B captions and layouts, code [B, z + condition] of the whole -> the scene's code at this scale."""
         context, weights = self._attend(scene)
         padded = ~scene.layout.valid[..., None]
         context, weights = context.masked_fill(padded, 0.0), weights.masked_fill(padded, 0.0)
-        masks = resize_images(scene.layout.soft_masks, self.size // 2)
-        painted = paint(torch.cat([context, scene.labels.to(context.dtype)], 2), masks)
-        return SceneCode(self.layout(scene.layout, self.size), painted, context, weights)
+        values, styles = torch.cat([context, scene.classes.to(context.dtype)], 2), None
+        if self.modulation:
+            attended = weights.to(context.dtype) @ scene.text.words.to(context.dtype).transpose(1, 2)
+            styles = self._styles(scene, torch.cat([attended, scene.classes.to(context.dtype)], 2), code)
+            painted = self._paint_owned(scene.layout, values, resize_images(styles.shares, self.size // 2))
+        else:
+            painted = paint(values, resize_images(scene.layout.soft_masks, self.size // 2))
+        return SceneCode(self.layout(scene.layout, self.size), painted, context, weights, styles)
+
+    def _styles(self, scene: Scene, values: Tensor, code: Tensor) -> Styles:
+        """The background has the code alone."""
+        shares = owner_shares(resize_images(scene.layout.soft_masks, self.size))
+        values = functional.pad(values, (0, 0, 1, 0))
+        return Styles(shares, torch.cat([values, code.to(values.dtype)[:, None].expand(-1, values.shape[1], -1)], 2))
+
+    def _paint_owned(self, layout: Layout, values: Tensor, shares: Tensor) -> Tensor:
+        """values [B, R, C], shares [B, R + 1, h, w] -> [B, C + 3, h, w]."""
+        side, shares = shares.shape[-1], shares[:, 1:]
+        places = box_coordinates(layout.boxes.flatten(0, 1), side).view(*layout.boxes.shape[:2], 2, side, side)
+        across = torch.einsum("brchw,brhw->bchw", places, shares)
+        return torch.cat([paint_owners(values, shares), across.to(values.dtype), shares.sum(1, keepdim=True)], 1)
 
     def _attend(self, scene: Scene) -> tuple[Tensor, Tensor]:
         """c_obj [B, R, ngf], and its weights of the words [B, R, T]."""
@@ -135,6 +188,23 @@ def no_attention(scene: Scene, width: int) -> tuple[Tensor, Tensor]:
     return scene.labels.new_zeros(*objects, width), scene.labels.new_zeros(*objects, words)
 
 
+class ScaleTrunk(nn.ModuleList):
+    """Residual blocks at half a scale's side and an up-block; with modulation one more residual block behind it."""
+
+    def __init__(self, channels: int, blocks: int, sizes: GeneratorSizes, half_blocks: int = 0) -> None:
+        style, width = sizes.style_channels, sizes.width
+        super().__init__(ResidualBlock(channels, n < half_blocks, style) for n in range(blocks))
+        self.append(UpBlock(channels, width))
+        if style is not None:
+            self.append(ResidualBlock(width, style_channels=style))
+
+    def forward(self, x: Tensor, styles: Styles | None) -> Tensor:
+        """[B, channels, S/2, S/2] -> [B, ngf, S, S]."""
+        for layer in self:
+            x = layer(x, styles) if isinstance(layer, ResidualBlock) else layer(x)
+        return x
+
+
 class FirstScale(nn.Module):
     """Code -> 8 x 8 -> up-blocks to half the side; joined with the scene; residual blocks; up-block."""
 
@@ -145,16 +215,19 @@ class FirstScale(nn.Module):
         cells = START * START
         self.start = nn.Sequential(
             nn.Linear(sizes.noise + sizes.condition, 2 * self.channels * cells, bias=False),
-            nn.BatchNorm1d(2 * self.channels * cells),
+            nn.BatchNorm1d(2 * self.channels * cells) if sizes.start_norm else nn.Identity(),
             GLU(),
         )
         self.up = nn.Sequential(*(UpBlock(width << (k + 1), width << k) for k in reversed(range(doublings))))
-        self.blocks = _trunk(trunk, sizes.first_blocks, width)
+        self.blocks = ScaleTrunk(trunk, sizes.first_blocks, sizes)
 
     def forward(self, code: Tensor, scene: SceneCode | None) -> Tensor:
         """code [B, z + condition] -> [B, ngf, sizes[0], sizes[0]]."""
         h = self.up(self.start(code).view(-1, self.channels, START, START))
-        features: Tensor = self.blocks(h if scene is None else _join(h, scene.layout, scene.painted))
+        if scene is None:
+            features: Tensor = self.blocks(h, None)
+        else:
+            features = self.blocks(_join(h, scene.layout, scene.painted), scene.styles)
         return features
 
 
@@ -164,14 +237,14 @@ class NextScale(nn.Module):
     def __init__(self, sizes: GeneratorSizes, trunk: int, half_blocks: int = 0) -> None:
         super().__init__()
         self.attention = GridAttention(sizes.text_channels, sizes.width)
-        self.blocks = _trunk(trunk, sizes.next_blocks, sizes.width, half_blocks)
+        self.blocks = ScaleTrunk(trunk, sizes.next_blocks, sizes, half_blocks)
 
     def forward(self, features: Tensor, text: TextFeatures, scene: SceneCode | None) -> tuple[Tensor, Tensor]:
         """[B, ngf, S, S] -> features [B, ngf, 2S, 2S], attention over the words [B, T, S, S]."""
         context, weights = self.attention(features, text.words, text.mask)
         if scene is None:
-            return self.blocks(_join(features, context)), weights
-        return self.blocks(_join(features + scene.layout, context, scene.painted)), weights
+            return self.blocks(_join(features, context), None), weights
+        return self.blocks(_join(features + scene.layout, context, scene.painted), scene.styles), weights
 
 
 class ToImage(nn.Module):
@@ -184,10 +257,6 @@ class ToImage(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[B, ngf, S, S] -> [B, 3, S, S]."""
         return torch.tanh(self.convolution(features).float())
-
-
-def _trunk(channels: int, blocks: int, width: int, half_blocks: int = 0) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(channels, n < half_blocks) for n in range(blocks)), UpBlock(channels, width))
 
 
 def _join(h: Tensor, *others: Tensor) -> Tensor:

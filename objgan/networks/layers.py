@@ -1,11 +1,14 @@
 """Layers that several networks share (Xu et al. 2018; Li et al. 2019); tensors are [B, C, H, W], any memory format."""
 
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize
+
+from objgan.batch import resize_images
+from objgan.networks.painting import paint_owners
 
 Norm = Literal["batch", "instance", "none"]
 Module = TypeVar("Module", bound=nn.Module)
@@ -125,15 +128,41 @@ class UpBlock(nn.Sequential):
         )
 
 
+class Styles(NamedTuple):
+    """What changes a feature map where: shares [B, N, H, W] of the cells' owners, and a vector [B, N, K] for each."""
+
+    shares: Tensor
+    vectors: Tensor
+
+
+class Modulation(nn.Module):
+    """Scale and shift of a map by the style of the object that owns a cell (Sun & Wu 2019, LostGAN, section 3.2).
+
+    At any resolution: the owners' shares are brought to the map's side by area average.
+    """
+
+    def __init__(self, style_channels: int, channels: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(style_channels, 2 * channels)
+
+    def forward(self, x: Tensor, styles: Styles) -> Tensor:
+        """[B, C, h, w] -> the same."""
+        shares = resize_images(styles.shares, x.shape[-1])
+        scale, shift = paint_owners(self.project(styles.vectors), shares).to(x.dtype).chunk(2, 1)
+        return x * (1 + scale) + shift
+
+
 class ResidualBlock(nn.Module):
     """[B, C, H, W] -> the same: x + (reflected 3x3, instance norm, GLU, reflected 3x3, instance norm)(x).
 
     coarse: what is added is computed at half the resolution: from averages of 2 x 2 cells, brought back bilinearly
+    style_channels: K of the styles that modulate the first norm's result; None: no modulation
     """
 
-    def __init__(self, channels: int, coarse: bool = False) -> None:
+    def __init__(self, channels: int, coarse: bool = False, style_channels: int | None = None) -> None:
         super().__init__()
         self.coarse = coarse
+        self.modulation = None if style_channels is None else Modulation(style_channels, 2 * channels)
         self.block = nn.Sequential(
             conv3x3(channels, 2 * channels, reflect=True),
             LeanInstanceNorm(2 * channels),
@@ -142,13 +171,19 @@ class ResidualBlock(nn.Module):
             LeanInstanceNorm(channels),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, styles: Styles | None = None) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]; H, W >= 2, with `coarse` even and >= 4."""
         if not self.coarse:
-            residual: Tensor = self.block(x)
-            return x + residual
-        added = self.block(functional.avg_pool2d(x, 2))
+            return x + self._residual(x, styles)
+        added = self._residual(functional.avg_pool2d(x, 2), styles)
         return x + functional.interpolate(added, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+    def _residual(self, x: Tensor, styles: Styles | None) -> Tensor:
+        if self.modulation is None or styles is None:
+            residual: Tensor = self.block(x)
+        else:
+            residual = self.block[2:](self.modulation(self.block[:2](x), styles))
+        return residual
 
 
 class DownBlock(nn.Module):

@@ -7,21 +7,23 @@ from torch.nn import functional
 from objgan.batch import resize_images
 from objgan.geometry import merge_by_class
 from objgan.layout import Layout
-from objgan.networks.layers import DownBlock, leaky
+from objgan.networks.layers import DownBlock, Norm, leaky, norm2d
 
 
 class LayoutEncoder(nn.Module):
     """Class map -> reflection-padded 3x3 convolution, instance norm, leaky ReLU [-> stride-2 block of `down` channels].
 
     A picture has at most R classes, so each picture's slice of the convolution's weight is gathered by label and
-    the work does not depend on the number of classes. No bias: an empty layout is encoded as 0.
+    the work does not depend on the number of classes. No bias: an empty layout is encoded as 0. With `norm` "none" an
+    object's code does not depend on the other objects.
     """
 
-    def __init__(self, classes: int, channels: int, down: int | None = None) -> None:
+    def __init__(self, classes: int, channels: int, down: int | None = None, norm: Norm = "instance") -> None:
         super().__init__()
+        self.norm = norm2d(norm, channels)
         dense = nn.init.orthogonal_(torch.empty(channels, classes, 3, 3))
         self.weight = nn.Parameter(dense.transpose(0, 1).contiguous())  # [classes, channels, 3, 3]
-        self.down = nn.Identity() if down is None else DownBlock(channels, down, "instance")
+        self.down = nn.Identity() if down is None else DownBlock(channels, down, norm)
 
     def forward(self, layout: Layout, size: int) -> Tensor:
         """Layout with masks -> [B, channels, size, size], or [B, down, size / 2, size / 2] with a stride-2 block.
@@ -34,7 +36,7 @@ class LayoutEncoder(nn.Module):
         maps = merge_by_class(layout.soft_masks, layout.labels, layout.valid)
         labels = layout.labels.masked_fill(~layout.valid, 0)
         coded = self.convolve(resize_images(maps, size), labels)
-        encoded: Tensor = self.down(leaky(functional.instance_norm(coded)))
+        encoded: Tensor = self.down(leaky(self.norm(coded)))
         return encoded
 
     def convolve(self, maps: Tensor, labels: Tensor) -> Tensor:

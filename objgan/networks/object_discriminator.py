@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from objgan.geometry import align_rois, to_rois
 from objgan.layout import Layout
 from objgan.networks.discriminators import (
+    CODE_CHANNELS,
     DiscriminatorNorm,
     LayoutTrunk,
     hidden_convolution,
@@ -26,7 +27,10 @@ ROI_SIZE = 5
 
 
 class ObjectLogits(NamedTuple):
-    """unconditional: [N], is this object real?  conditional: one [N] per given condition. N selected objects."""
+    """unconditional: [N, n], is this object real?  conditional: one [N, n] per given condition.
+
+    N selected objects; n logits each: 1 from RoIs of 5 x 5, 16 from 8 x 8.
+    """
 
     unconditional: Tensor
     conditional: list[Tensor]
@@ -42,23 +46,31 @@ def split_by_size(layout: Layout, large: float) -> tuple[Tensor, Tensor]:
 
 
 class ObjectHead(nn.Module):
-    """Features -> RoIAlign 5 x 5 -> 4x4 convolution -> logits for each object.
+    """Features -> RoIAlign -> 4x4 convolution -> logits for each object.
 
     width:    of the trunk's first layer; each later one has twice the channels
     layers:   whose activations it takes, of a trunk that may have more
-    condition_channels: of the label vector and c_obj together
+    condition_channels: of the label vector and c_obj (or attended words) together
+    roi_size: side of an object's region, in cells
     below:    networks that come before it, by name
     """
 
     def __init__(
-        self, width: int, layers: int, condition_channels: int, norm: DiscriminatorNorm = "batch", **below: nn.Module
+        self,
+        width: int,
+        layers: int,
+        condition_channels: int,
+        norm: DiscriminatorNorm = "batch",
+        roi_size: int = ROI_SIZE,
+        **below: nn.Module,
     ) -> None:
         super().__init__()
+        self.roi_size = roi_size
         for name, module in below.items():
             self.add_module(name, module)
         channels, spectral = 4 * width, norm == "spectral"
         self.layers = layers
-        self.roi = hidden_convolution(width * 2 ** (layers - 1), channels, 4, norm)  # 5 x 5 -> 4 x 4
+        self.roi = hidden_convolution(width * 2 ** (layers - 1), channels, 4, norm)  # one cell less a side
         self.roi_norm = norm2d("none" if spectral else "batch", channels)
         self.unconditional = logit_convolution(channels, norm)
         self.joint = hidden_convolution(channels + condition_channels, channels, 3, norm)
@@ -75,20 +87,20 @@ class ObjectHead(nn.Module):
         rois = to_rois(boxes.float(), selected, seen.shape[-1])
         if not len(rois):
             # Batch norm takes no empty batch; the graph is kept, so that the loss is a zero with (zero) gradients.
-            none = seen.float().sum().expand(0)
+            none = seen.float().sum().expand(0, 1)
             return ObjectLogits(none, [none for _ in conditions])
         with torch.autocast(seen.device.type, enabled=False):
-            regions = align_rois(seen.float(), rois, ROI_SIZE, samples=2)
+            regions = align_rois(seen.float(), rois, self.roi_size, samples=2)
         objects = leaky(self.roi_norm(self.roi(regions)))
         judged = [self._fit(objects, condition[selected]) for condition in conditions]
-        return ObjectLogits(self.unconditional(objects).flatten(), judged)
+        return ObjectLogits(self.unconditional(objects).flatten(1), judged)
 
     def _fit(self, objects: Tensor, condition: Tensor) -> Tensor:
-        """objects [N, C, 4, 4], condition [N, K] -> logits [N]."""
+        """objects [N, C, h, h], condition [N, K] -> logits [N, n]."""
         spread = condition.to(objects.dtype)[:, :, None, None].expand(-1, -1, *objects.shape[2:])
         joint = leaky(self.joint_norm(self.joint(torch.cat([objects, spread], 1))))
         logits: Tensor = self.conditional(joint)
-        return logits.flatten()
+        return logits.flatten(1)
 
 
 class ObjectDiscriminator(ObjectHead):
@@ -109,9 +121,9 @@ class ObjectDiscriminator(ObjectHead):
         most_layers: int,
         norm: DiscriminatorNorm = "batch",
     ) -> None:
-        layers, code_channels = trunk_layers(resolution, most_layers), 12
-        encoder = LayoutEncoder(classes, code_channels)
-        trunk = LayoutTrunk(code_channels, width, layers, norm)
+        layers = trunk_layers(resolution, most_layers)
+        encoder = LayoutEncoder(classes, CODE_CHANNELS)
+        trunk = LayoutTrunk(CODE_CHANNELS, width, layers, norm)
         super().__init__(width, layers, condition_channels, norm, encoder=encoder, trunk=trunk)
         self.resolution = resolution
 

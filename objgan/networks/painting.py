@@ -17,6 +17,21 @@ def paint(values: Tensor, masks: Tensor) -> Tensor:
     return painted
 
 
+def owner_shares(masks: Tensor) -> Tensor:
+    """How much of each cell belongs to the background and to each object on top: [B, R, h, w] -> [B, R + 1, h, w].
+
+    A later (smaller) object covers those before it, by its mask. A cell's shares sum to 1.
+    """
+    masks = torch.cat([torch.ones_like(masks[:, :1]), masks], 1)
+    uncovered = (1 - masks).flip(1).cumprod(1).flip(1)
+    return masks * torch.cat([uncovered[:, 1:], torch.ones_like(masks[:, :1])], 1)
+
+
+def paint_owners(values: Tensor, shares: Tensor) -> Tensor:
+    """Mean of the values by the owners' shares: values [B, N, C], shares [B, N, h, w] -> [B, C, h, w]."""
+    return torch.einsum("bnc,bnhw->bchw", values, shares.to(values.dtype))
+
+
 class _Paint(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, masks: Tensor) -> Tensor:

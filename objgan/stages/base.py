@@ -35,6 +35,7 @@ class Phase:
     weights: factor of each loss in the sum that is minimised; a name without one is only reported
     clip:    largest gradient norm by network; networks without one are not clipped
     every:   done at steps divisible by it (lazy regularisation); the weights should make up for it
+    active:  whether it is done after this share of the run's steps
     """
 
     name: str
@@ -44,6 +45,7 @@ class Phase:
     weights: Mapping[str, float]
     clip: Mapping[str, float] = field(default_factory=dict)
     every: int = 1
+    active: Callable[[float], bool] = lambda share: True
 
     def all_losses(self, batch: Batch, outputs: Any) -> Losses:
         """Every loss by name, all pieces with their graphs."""

@@ -11,14 +11,12 @@ from objgan.domain import Domain
 from objgan.image_sections import ImagesConfig
 from objgan.losses.adversarial import generator_loss
 from objgan.losses.divergence import gradient_penalty
-from objgan.losses.images import feature_matching, layout_loss, object_loss, text_loss
+from objgan.losses.images import ObjectJudgements, feature_matching, layout_loss, object_loss, text_loss
 from objgan.networks.discriminators import LayoutDiscriminator, TextDiscriminator, trunk_layers
 from objgan.networks.layers import orthogonal_
 from objgan.networks.object_discriminator import ObjectDiscriminator, ObjectHead
 from objgan.stages.base import Losses
 from objgan.stages.image_pairs import Pairs
-
-OBJECT_LAYERS = {"small": 3, "large": 4}
 
 
 def build_discriminators(config: Config, domain: Domain) -> dict[str, nn.Module]:
@@ -29,15 +27,18 @@ def build_discriminators(config: Config, domain: Domain) -> dict[str, nn.Module]
     """
     images, classes = config.images, len(domain.classes)
     width, norm = images.discriminator_width, images.discriminator_norm
+    layers, padding = images.discriminator_layers, images.patch_padding
     networks: dict[str, nn.Module] = {}
     for size in images.sizes:
-        networks[f"text_{size}"] = TextDiscriminator(size, width, config.encoders.channels, norm)
+        networks[f"text_{size}"] = TextDiscriminator(size, width, config.encoders.channels, norm, layers, padding)
         if images.layout:
-            networks[f"layout_{size}"] = LayoutDiscriminator(size, width, classes, norm)
-    condition, largest = images.word_channels + images.width, images.sizes[-1]
-    for group, most in OBJECT_LAYERS.items() if images.object_discriminators else ():
+            networks[f"layout_{size}"] = LayoutDiscriminator(size, width, classes, norm, layers, padding)
+    context = config.encoders.channels if images.object_condition == "words" else images.width
+    condition, largest = images.word_channels + context, images.sizes[-1]
+    groups = zip(("small", "large"), images.object_layers, strict=True)
+    for group, most in groups if images.object_discriminators else ():
         if images.shared_trunk:
-            head = ObjectHead(width, trunk_layers(largest, most), condition, norm)
+            head = ObjectHead(width, trunk_layers(largest, most), condition, norm, images.roi_size)
         else:
             head = ObjectDiscriminator(largest, width, classes, condition, most, norm)
         networks[f"object_{group}"] = head
@@ -92,7 +93,9 @@ class ImageJudges:
         judge = self._text(size)
         reals = judge(pairs.reals[scale], pairs.sentence, pairs.other_sentence)
         fakes = judge(pairs.fakes[scale], pairs.sentence)
-        return _named(f"text_{size}", text_loss(reals, fakes, pairs.mismatched, self.kind, weight))
+        return _named(
+            f"text_{size}", text_loss(reals, fakes, pairs.mismatched, self.kind, weight, self.images.balanced)
+        )
 
     def penalty(self, pairs: Pairs) -> Tensor:
         """Matching-aware gradient penalty on real pairs, the sum over the text discriminators; a float32 scalar."""
@@ -160,12 +163,15 @@ class ImageJudges:
             views = _look(judge, pairs, pairs.reals[-1], pairs.fakes[-1])
         assert views is not None
         boxes, selected = pairs.layout.boxes, pairs.objects[group]
-        own, wrong = pairs.conditions, pairs.wrong_conditions
-        fakes = judge.judge(views.fake, boxes, selected, own)
-        if views.permuted is None or wrong is None:
-            return object_loss(judge.judge(views.real, boxes, selected, own), fakes, None, self.kind)
-        reals = judge.judge(views.real, boxes, selected, own, wrong)
-        return object_loss(reals, fakes, judge.judge(views.permuted, boxes, selected, wrong), self.kind)
+        own, wrong, other = pairs.conditions, pairs.wrong_conditions, pairs.other_conditions
+        conditions = [condition for condition in (own, wrong, other) if condition is not None]
+        judged = ObjectJudgements(
+            real=judge.judge(views.real, boxes, selected, *conditions),
+            fake=judge.judge(views.fake, boxes, selected, own),
+            permuted=None if views.permuted is None else judge.judge(views.permuted, boxes, selected, conditions[1]),
+            others=None if pairs.others is None else pairs.others[selected],
+        )
+        return object_loss(judged, self.kind, self.images.balanced)
 
     def _text(self, size: int) -> TextDiscriminator:
         network = self.networks[f"text_{size}"]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from objgan.augment import Augmentation
 from objgan.batch import Batch
+from objgan.image_sections import ImagesConfig
 from objgan.layout import Layout
 from objgan.networks.encoders import TextFeatures
 from objgan.networks.image_generator import ImageOutputs
@@ -21,8 +22,10 @@ class Pairs:
     reals, fakes:     [B, 3, S, S] in [-1, 1], one a scale; reals are empty where a phase needs none
     layout, permuted: with the true classes, and with wrong ones (None with a single class)
     objects:          "small" and "large": bool [B, R], the objects that each object-wise discriminator judges
-    conditions:       [B, R, W + K], label vector and c_obj (detached)
+    conditions:       [B, R, W + K], label vector and c_obj (detached), or the words that it was attended from
     wrong_conditions: another label's vector with the same object's c_obj (None with a single class)
+    other_conditions: the own label's vector with c_obj of another object of that class (None without wrong words)
+    others:           bool [B, R], where the batch has such an object
     sentence, other_sentence: [B, D], the image's own and another sample's
     mismatched:       bool [B], where the other sentence does describe another image
     """
@@ -34,6 +37,8 @@ class Pairs:
     objects: dict[str, Tensor]
     conditions: Tensor
     wrong_conditions: Tensor | None
+    other_conditions: Tensor | None
+    others: Tensor | None
     sentence: Tensor
     other_sentence: Tensor
     mismatched: Tensor
@@ -51,8 +56,7 @@ class Pass:
 class PairMaker(nn.Module):
     """Makes pairs; all draws come from torch's global RNG. Learns nothing and saves nothing.
 
-    large:         longer side from which an object is large, a fraction
-    augment:       DiffAugment with one draw a call
+    images:        settings: what is large, whether to augment, what object-wise discriminators are conditioned on
     label_vectors: [C, W]
     class_counts:  [C], wrong labels are as frequent as true ones, so that rarity gives none away
     """
@@ -60,23 +64,30 @@ class PairMaker(nn.Module):
     label_vectors: Tensor
     frequencies: Tensor
 
-    def __init__(self, large: float, augment: bool, label_vectors: Tensor, class_counts: tuple[int, ...]) -> None:
+    def __init__(self, images: ImagesConfig, label_vectors: Tensor, class_counts: tuple[int, ...]) -> None:
         super().__init__()
-        self.large, self.augment = large, augment
+        self.images = images
         self.register_buffer("label_vectors", label_vectors, persistent=False)
         self.register_buffer("frequencies", torch.tensor(class_counts, dtype=torch.float32) + 1, persistent=False)
 
     def forward(self, batch: Batch, made: Pass, reals: list[Tensor], detach: bool) -> Pairs:
         """Pairs of these real images [B, 3, S, S] and of the generated ones, detached or with their graph."""
         layout, context = made.layout, made.generated.object_context.detach()
-        small, large = split_by_size(layout, self.large)
-        conditions = torch.cat([self.label_vectors[layout.labels], context], -1)
+        if self.images.object_condition == "words":
+            context = made.generated.object_weights.detach() @ made.text.words.float().transpose(1, 2)
+        small, large = split_by_size(layout, self.images.large_object)
+        own = self.label_vectors[layout.labels]
+        conditions = torch.cat([own, context], -1)
         wrong = wrong_conditions = None
         if len(self.frequencies) > 1:
             wrong = wrong_labels(layout.labels, layout.valid, self.frequencies)
             wrong_conditions = torch.cat([self.label_vectors[wrong], context], -1)
+        other_conditions = others = None
+        if self.images.wrong_words:
+            other, others = other_objects(layout.labels, layout.valid)
+            other_conditions = torch.cat([own, context.flatten(0, 1)[other]], -1)
         fakes = [(image.detach() if detach else image).float() for image in made.generated.images]
-        if self.augment:
+        if self.images.augment:
             draw = Augmentation.draw(len(batch), _grid(fakes, layout), layout.boxes.device)
             reals, fakes = [draw.images(x) for x in reals], [draw.images(x) for x in fakes]
             layout = draw.layout(layout)
@@ -90,6 +101,8 @@ class PairMaker(nn.Module):
             objects={"small": small & seen, "large": large & seen},
             conditions=conditions,
             wrong_conditions=wrong_conditions,
+            other_conditions=other_conditions,
+            others=others,
             sentence=made.text.sentence,
             other_sentence=made.text.sentence.roll(1, 0),
             mismatched=mismatched(batch),
@@ -112,6 +125,18 @@ def wrong_labels(labels: Tensor, valid: Tensor, frequencies: Tensor) -> Tensor:
     drawn = torch.multinomial(chances.flatten(0, 1), 1).view_as(labels)
     first = (labels[:, :, None] == labels[:, None, :]).int().argmax(-1)  # the first object of the same class
     return drawn.gather(1, first) * valid
+
+
+def other_objects(labels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """For each object another one of its class in another picture, drawn at random.
+
+    labels int64 [B, R], valid bool [B, R] -> its place in [B * R], int64 [B, R]; where one exists, bool [B, R].
+    """
+    picture = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels).flatten()
+    label, real = labels.flatten(), valid.flatten()
+    fits = (label[:, None] == label) & real & real[:, None] & (picture[:, None] != picture)
+    drawn = (torch.rand_like(fits, dtype=torch.float32) * fits).argmax(1)
+    return drawn.view_as(labels), fits.any(1).view_as(labels)
 
 
 def _grid(images: list[Tensor], layout: Layout) -> int:

@@ -1,6 +1,7 @@
 """Stage `images`: caption, boxes and masks -> images at every scale (Li et al. 2019, sections 3.3 and 3.4)."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -15,7 +16,9 @@ from objgan.domain import Domain
 from objgan.layout import drop_small
 from objgan.losses.damsm import Gammas, damsm_losses, same_image, sentence_scores
 from objgan.losses.divergence import kl_to_standard_normal
+from objgan.losses.images import AddedGradient, perceptual_loss, pixel_loss
 from objgan.metrics.images import first_of_pool, object_colour_distance
+from objgan.networks.encoders import ImageEncoder
 from objgan.networks.image_generator import GeneratorSizes, ImageGenerator
 from objgan.stages.base import Adam, Losses, Phase, Stage
 from objgan.stages.image_judges import ImageJudges, build_discriminators
@@ -38,9 +41,14 @@ def build_image_generator(config: Config, domain: Domain) -> ImageGenerator:
         temperature=images.attention_temperature,
         object_attention=images.object_attention,
         layout=images.layout,
+        condition_noise=images.condition_noise,
+        class_channels=images.class_channels,
+        layout_norm=images.layout_norm,
+        start_norm=images.start_norm,
+        modulation=images.modulation,
     )
     # One projection for words and labels, or they would not live in one space.
-    vectors = torch.from_numpy(domain.vocabulary.projected(images.word_channels).vectors)
+    vectors = torch.from_numpy(domain.vocabulary.projected(images.word_channels, images.whiten).vectors)
     return ImageGenerator(sizes, vectors, _label_vectors(config, domain))
 
 
@@ -74,9 +82,7 @@ class ImagesStage(Stage):
         self.judges = ImageJudges(self.networks, config.images)
         images, encoders = config.images, config.encoders
         self.gammas = Gammas(encoders.gamma1, encoders.gamma2, encoders.gamma3)
-        self.pairs = PairMaker(
-            images.large_object, images.augment, _label_vectors(config, domain), domain.statistics.class_counts
-        )
+        self.pairs = PairMaker(images, _label_vectors(config, domain), domain.statistics.class_counts)
         self.phases = self._phases()
 
     def forward(self, batch: Batch) -> Pass:
@@ -106,17 +112,42 @@ class ImagesStage(Stage):
 
         Terms of discriminators that were not built are not there.
 
-        With a feature weight, real images are shown beside the generated ones, to be matched.
+        With a feature weight, real images are shown beside the generated ones, to be matched. With `damsm_ratio` DAMSM
+        is only reported: its gradient joins the discriminators' on their way back through the largest image.
         """
-        reals = self._reals(batch) if self.config.images.training.feature_weight else []
-        adversarial = self.judges.generator_losses(self.pairs(batch, made, reals, detach=False))
-        regions, vector = self.helpers["image_encoder"](made.generated.images[-1])
-        damsm = damsm_losses(regions, vector, made.text, batch.image_ids, self.gammas)
-        return adversarial | {
-            "damsm_words": damsm["words"],
-            "damsm_sentences": damsm["sentences"],
-            "kl": kl_to_standard_normal(made.generated.mean, made.generated.log_variance),
+        training = self.config.images.training
+        reals = self._reals(batch) if training.feature_weight else []
+        damsm, judged = self._damsm(batch, made, training.damsm_ratio)
+        adversarial = self.judges.generator_losses(self.pairs(batch, judged, reals, detach=False))
+        kl = kl_to_standard_normal(made.generated.mean, made.generated.log_variance)
+        rebuilt = self.reconstruction_losses(batch, made) if training.pixel_weight or training.perceptual_weight else {}
+        return adversarial | damsm | {"kl": kl} | rebuilt
+
+    def reconstruction_losses(self, batch: Batch, made: Pass) -> Losses:
+        """How far the images are from the real ones, whose layouts they were made from."""
+        reals, encoder = self._reals(batch), self.helpers["image_encoder"]
+        assert isinstance(encoder, ImageEncoder)
+        with torch.no_grad():
+            wanted = encoder.activations(reals[-1])
+        return {
+            "pixels": pixel_loss(made.generated.images, reals),
+            "perceptual": perceptual_loss(encoder.activations(made.generated.images[-1]), wanted),
         }
+
+    def _damsm(self, batch: Batch, made: Pass, ratio: float | None) -> tuple[Losses, Pass]:
+        """DAMSM's losses, and what the discriminators are to see: with a ratio, an image that carries its gradient."""
+        image = made.generated.images[-1]
+        # No leaf: torch's operation counter hooks into what modules are given.
+        seen = image if ratio is None else image.detach().requires_grad_().view_as(image)
+        regions, vector = self.helpers["image_encoder"](seen)
+        found = damsm_losses(regions, vector, made.text, batch.image_ids, self.gammas)
+        losses = {f"damsm_{name}": loss for name, loss in found.items()}
+        if ratio is None:
+            return losses, made
+        (slope,) = torch.autograd.grad(found["words"] + found["sentences"], seen)
+        carrier: Tensor = AddedGradient.apply(image, slope, ratio)
+        images = [*made.generated.images[:-1], carrier]
+        return losses, replace(made, generated=replace(made.generated, images=images))
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> dict[str, Tensor]:
@@ -198,26 +229,47 @@ class ImagesStage(Stage):
         judges = tuple(name for name in self.networks if name not in self.inference)
         text = tuple(name for name in judges if name.startswith("text_"))
         optimiser = Adam(training.discriminator_lr)
-        phases = [Phase("discriminators", judges, optimiser, self.discriminator_terms, dict.fromkeys(judges, 1.0))]
+        phases: list[Phase] = []
+        if training.warmup:
+            weights = {"pixels": training.warmup_pixel_weight, "perceptual": training.perceptual_weight}
+            warm = Adam(training.warmup_lr)
+            phases.append(Phase("warmup", self.inference, warm, self.reconstruction_losses, weights, active=self._warm))
+        weights = dict.fromkeys(judges, 1.0)
+        phases.append(
+            Phase("discriminators", judges, optimiser, self.discriminator_terms, weights, active=self._judged)
+        )
         if training.gradient_penalty:
             every = training.gradient_penalty_every
             weights = dict.fromkeys(text, 1.0) | {"penalty": training.gradient_penalty * every}
-            phases.append(Phase("penalty", text, optimiser, self.penalty_losses, weights, every=every))
+            phases.append(
+                Phase("penalty", text, optimiser, self.penalty_losses, weights, every=every, active=self._judged)
+            )
         weights = {
             "unconditional": training.unconditional_weight,
             "text": training.text_weight,
             "layout": training.layout_weight,
             "object": training.object_weight,
             "features": training.feature_weight,
-            "damsm_words": training.damsm_weight,
-            "damsm_sentences": training.damsm_weight,
+            "damsm_words": 0.0 if training.damsm_ratio else training.damsm_weight,
+            "damsm_sentences": 0.0 if training.damsm_ratio else training.damsm_weight,
             "kl": training.kl_weight,
+            "pixels": training.pixel_weight,
+            "perceptual": training.perceptual_weight,
         }
         generator = Adam(training.generator_lr)
-        phases.append(Phase("generator", self.inference, generator, self.generator_losses, weights))
+        phases.append(
+            Phase("generator", self.inference, generator, self.generator_losses, weights, active=self._judged)
+        )
         return tuple(phases)
+
+    def _warm(self, share: float) -> bool:
+        return share < self.config.images.training.warmup
+
+    def _judged(self, share: float) -> bool:
+        return not self._warm(share)
 
 
 def _label_vectors(config: Config, domain: Domain) -> Tensor:
     """[C, W]: the classes' word vectors, in the space of the projected vocabulary."""
-    return torch.from_numpy(domain.vocabulary.projected(config.images.word_channels).label_vectors(domain.classes))
+    vocabulary = domain.vocabulary.projected(config.images.word_channels, config.images.whiten)
+    return torch.from_numpy(vocabulary.label_vectors(domain.classes))

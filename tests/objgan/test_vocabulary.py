@@ -211,3 +211,12 @@ def test_a_language_is_checked_with_the_settings_and_with_its_packages() -> None
     if importlib.util.find_spec("sudachipy") is None:
         with pytest.raises(InputError, match=r"data\.language: spaCy lacks a package for 'ja' .*sudachipy"):
             check_language("ja")
+
+
+def test_whitened_vectors_weigh_every_axis_alike() -> None:
+    vectors = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32) * [9, 5, 1, 0.1, 0.01, 0]
+    vectors[:2] = 0
+    white = project_vectors(vectors.astype(np.float32), 6, whiten=True)
+    assert white.dtype == np.float32 and not white[:2].any()
+    np.testing.assert_allclose(white.T @ white / 40, np.diag([1, 1, 1, 1, 1, 0]), atol=2e-3)
+    np.testing.assert_allclose(project_vectors(vectors, 3, whiten=True), white[:, :3], atol=1e-3)

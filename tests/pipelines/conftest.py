@@ -135,7 +135,8 @@ def prepared_boxes(tmp_path_factory, write_coco, scenes, data_config) -> Path:
 def model_folder(tmp_path_factory) -> Path:
     """A model of recipe `tiny` that knows 3 classes and 12 words, with weights as they are drawn."""
     words = ("<pad>", "<unk>", "a", "two", "red", "kite", "kites", "boat", "stop", "sign", "above", "on", "the", "sea")
-    vectors = np.random.default_rng(7).standard_normal((len(words), 16)).astype(np.float32)
+    config = resolve("tiny", None, ())
+    vectors = np.random.default_rng(7).standard_normal((len(words), config.data.vector_channels)).astype(np.float32)
     vectors[:2] = 0
     statistics = LayoutStatistics(
         mean=(0.5, 0.5, 0.3, 1.2),
@@ -146,7 +147,6 @@ def model_folder(tmp_path_factory) -> Path:
         images=40,
     )
     domain = Domain(Vocabulary(words, vectors), ("kite", "boat", "stop sign"), statistics)
-    config = resolve("tiny", None, ())
     torch.manual_seed(0)
     folder: Path = tmp_path_factory.mktemp("finished") / "model"
     ObjGAN(config, domain, {name: build_network(name, config, domain) for name in NETWORKS}).save(folder)

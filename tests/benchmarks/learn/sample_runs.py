@@ -40,10 +40,6 @@ SETTINGS: tuple[str, ...] = (
     "boxes.training.validation_samples=400",
     "boxes.training.cooldown=0.3",
     "images.training.cooldown=0.3",
-    "images.training.generator_lr=8e-4",
-    "images.training.discriminator_lr=8e-4",
-    "images.training.object_weight=0.5",
-    "images.training.feature_weight=15",
 )
 """What differs from the recipe, for all stages."""
 PICTURES = 4000

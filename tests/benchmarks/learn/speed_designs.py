@@ -39,15 +39,16 @@ class Design:
     adapt: Callable[[Stage], None] = lambda stage: None
 
 
+_OWN_TRUNKS = {"shared_trunk": False}
 DESIGNS: Mapping[str, Design] = {
-    DEFAULT: Design("A + B: object-wise discriminators at the image's own size (the default)"),
-    "doubled": Design("A, and these at twice the size, as published", adapt=double_object_images),
+    DEFAULT: Design("A + B: object-wise discriminators at the image's own size (the default)", _OWN_TRUNKS),
+    "doubled": Design("A, and these at twice the size, as published", _OWN_TRUNKS, adapt=double_object_images),
     "shared_trunk": Design("C: A + B, one trunk for layout and objects", {"shared_trunk": True}),
     "fast": Design(
         "D: C, and the last scale's residual block at half resolution",
         {"shared_trunk": True, "half_resolution_blocks": 1},
     ),
-    "groups": Design("A + B in groups of half a batch", training={"group": 4}),
+    "groups": Design("A + B in groups of half a batch", _OWN_TRUNKS, {"group": 4}),
 }
 MEASURES = {
     "object_colour_distance": "objects' colour distance",

@@ -27,7 +27,7 @@ def _silent(text: str) -> None: ...
 
 @pytest.fixture
 def tiny() -> Config:
-    return resolve("tiny", None, [])
+    return resolve("tiny", None, ["images.shared_trunk=false"])
 
 
 def test_every_design_is_trained_measured_and_in_the_table(tmp_path: Path) -> None:

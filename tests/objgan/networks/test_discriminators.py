@@ -39,6 +39,15 @@ def test_patches_of_logits(resolution: int, side: int, norm) -> None:  # type: i
     assert network(images, network.encode(_layout())).shape == (2, side, side)
 
 
+@pytest.mark.parametrize(("resolution", "side"), [(32, 2), (64, 4)])
+def test_three_layers_and_padding_give_small_images_several_logits(resolution: int, side: int) -> None:
+    images, sentence = torch.randn(2, 3, resolution, resolution), torch.randn(2, 6)
+    logits = TextDiscriminator(resolution, 4, 6, "spectral", 3, 1)(images, sentence)
+    assert logits.unconditional.shape == logits.conditional[0].shape == (2, side, side)
+    network = LayoutDiscriminator(resolution, 4, 5, "spectral", 3, 1)
+    assert network(images, network.encode(_layout())).shape == (2, side, side)
+
+
 def test_trunk_keeps_a_map_of_four() -> None:
     assert [trunk_layers(s) for s in (8, 16, 32, 64, 128, 256)] == [1, 2, 3, 4, 4, 4]
     with pytest.raises(ValueError, match="48"):

@@ -284,3 +284,51 @@ def test_without_layout_the_caption_alone_makes_the_image(domain: Domain, batch:
     text = _text(batch)
     words = replace(text, words=(text.words + 1) * batch.word_mask[:, None])
     assert not torch.equal(_run(generator, batch, words).images[-1], out.images[-1])
+
+
+MODULATED = replace(TINY, modulation=True, class_channels=5, layout_norm=False, start_norm=False, condition_noise=0.1)
+
+
+def test_with_modulation_an_object_has_its_say_where_it_is_on_top(domain: Domain, batch: Batch) -> None:
+    """At full size: another class changes the style of the object's own pixels alone."""
+    generator = _generator(domain, MODULATED).eval()
+    scene = generator._scene(_text(batch), batch.words, batch.layout)
+    changed = replace(batch.layout, labels=(batch.layout.labels + 1) % 5 * batch.layout.valid)
+    other = generator._scene(_text(batch), batch.words, changed)
+    code = torch.zeros(len(batch), 10)
+    first, second = (generator.scenes[-1](one, code).styles for one in (scene, other))
+    assert first.shares.shape == (4, 5, 32, 32) and torch.equal(first.shares, second.shares)
+    torch.testing.assert_close(first.shares.sum(1), torch.ones(4, 32, 32))
+    assert torch.equal(first.vectors[:, 0], second.vectors[:, 0])
+    assert (first.vectors[:, 1:] != second.vectors[:, 1:]).any(-1)[batch.layout.valid].all()
+    assert not first.vectors[:, 1:][~batch.layout.valid].any()
+    images = [_run(generator, one).images[-1] for one in (batch, replace(batch, layout=changed))]
+    differs = (images[0] != images[1]).flatten(1).any(1)
+    assert torch.equal(differs, batch.layout.count > 0)
+
+
+def test_with_modulation_padding_and_neighbours_in_the_batch_change_nothing(domain: Domain, batch: Batch) -> None:
+    generator = _generator(domain, MODULATED)
+    for _ in range(3):
+        generator(_text(batch), batch.words, batch.layout, _noise(batch))
+    generator.eval()
+    together, text, noise = _run(generator, batch), _text(batch), _noise(batch)
+    for b in range(len(batch)):
+        one = torch.tensor([b])
+        with torch.no_grad():
+            alone = generator(text[one], batch.words[one], batch.layout[one], noise[one])
+        torch.testing.assert_close(alone.images[-1][0], together.images[-1][b], atol=1e-4, rtol=0)
+
+
+def test_a_code_of_fixed_noise_is_the_normalised_sentence(domain: Domain, batch: Batch) -> None:
+    out = _run(_generator(domain, MODULATED).eval(), batch)
+    torch.testing.assert_close(out.mean.mean(1), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.mean.square().mean(1), torch.ones(4), atol=1e-2, rtol=0)
+    torch.testing.assert_close((0.5 * out.log_variance).exp(), torch.full((4, 4), 0.1))
+
+
+def test_a_learned_class_embedding_is_painted_in_place_of_label_vectors(domain: Domain) -> None:
+    plain, learned = _generator(domain), _generator(domain, replace(TINY, class_channels=5))
+    assert plain.first.blocks[0].block[0].in_channels == 3 * 8 + 16
+    assert learned.first.blocks[0].block[0].in_channels == 3 * 8 + 5
+    assert _generator(domain, MODULATED).first.blocks[0].block[0].in_channels == 3 * 8 + 5 + 3

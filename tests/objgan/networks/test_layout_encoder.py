@@ -95,3 +95,14 @@ def test_boxes_alone_are_refused() -> None:
     layout = _layout()
     with pytest.raises(ValueError, match="boxes only"):
         LayoutEncoder(5, 6)(Layout(layout.labels, layout.boxes, layout.count), 32)
+
+
+@pytest.mark.parametrize("norm", ["instance", "none"])
+def test_without_a_norm_an_objects_code_does_not_depend_on_the_others(norm) -> None:  # type: ignore[no-untyped-def]
+    masks = torch.zeros(1, 2, 32, 32)
+    masks[0, 0, 2:12, 2:12], masks[0, 1, 20:30, 20:30] = 1, 1
+    boxes, labels = torch.zeros(1, 2, 4), torch.tensor([[1, 3]])
+    torch.manual_seed(0)
+    encoder = LayoutEncoder(5, 6, 10, norm)
+    both, alone = (encoder(Layout(labels, boxes, torch.tensor([n]), masks), 32) for n in (2, 1))
+    assert torch.allclose(both[..., :7, :7], alone[..., :7, :7], atol=1e-6) == (norm == "none")

@@ -74,7 +74,7 @@ def test_a_batch_without_objects_passes_with_zero_gradients(norm: str) -> None:
     network, layout = _network(3, norm), _layout(torch.zeros(2, 3, 4), torch.zeros(2, dtype=torch.int64))
     images = torch.randn(2, 3, SIDE, SIDE, requires_grad=True)
     logits = network(images, network.encode(layout), layout.boxes, layout.valid, torch.zeros(2, 3, CONDITION))
-    assert logits.unconditional.shape == logits.conditional[0].shape == (0,)
+    assert logits.unconditional.shape == logits.conditional[0].shape == (0, 1)
     (logits.unconditional.sum() + logits.conditional[0].sum()).backward()
     assert images.grad is not None and not images.grad.any()
 
@@ -83,7 +83,7 @@ def test_one_object_alone_trains() -> None:
     network, layout = _network(3), _layout(torch.tensor([[[0.1, 0.1, 0.2, 0.2]]]))
     images = torch.randn(1, 3, SIDE, SIDE)
     logits = network(images, network.encode(layout), layout.boxes, layout.valid, torch.zeros(1, 1, CONDITION))
-    assert logits.unconditional.shape == (1,) and torch.isfinite(logits.conditional[0]).all()
+    assert logits.unconditional.shape == (1, 1) and torch.isfinite(logits.conditional[0]).all()
 
 
 def test_padding_changes_nothing_and_logits_follow_the_objects() -> None:
@@ -132,7 +132,7 @@ def test_both_pass_at_the_smallest_resolutions() -> None:
             network, layout = _network(most, side=side), _layout(torch.tensor([[[0.1, 0.1, 0.2, 0.2]]]))
             assert len(network.trunk) == min(most, trunk_layers(side))
             images = torch.randn(1, 3, side, side)
-            assert network(images, network.encode(layout), layout.boxes, layout.valid).unconditional.shape == (1,)
+            assert network(images, network.encode(layout), layout.boxes, layout.valid).unconditional.shape == (1, 1)
 
 
 @pytest.mark.parametrize("norm", ["batch", "spectral"])

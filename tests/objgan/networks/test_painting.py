@@ -2,7 +2,7 @@
 
 import torch
 
-from objgan.networks.painting import paint
+from objgan.networks.painting import owner_shares, paint, paint_owners
 
 
 def test_painting_by_hand() -> None:
@@ -56,3 +56,15 @@ def test_memory_for_the_backward_pass_does_not_grow_with_objects() -> None:
 
 def test_no_objects_at_all() -> None:
     assert not paint(torch.randn(2, 0, 3), torch.zeros(2, 0, 4, 4)).any()
+
+
+def test_the_last_object_owns_its_cells_and_shares_sum_to_one() -> None:
+    masks = torch.tensor([[[[1.0, 1.0, 0.0, 0.5]], [[0.0, 1.0, 0.0, 0.5]]]])
+    shares = owner_shares(masks)
+    expected = torch.tensor([[[[0.0, 0.0, 1.0, 0.25]], [[1.0, 0.0, 0.0, 0.25]], [[0.0, 1.0, 0.0, 0.5]]]])
+    torch.testing.assert_close(shares, expected)
+    painted = paint_owners(torch.tensor([[[0.0], [-1.0], [2.0]]]), shares)
+    torch.testing.assert_close(painted, torch.tensor([[[[-1.0, 2.0, 0.0, 0.75]]]]))
+    padded = owner_shares(torch.cat([masks, torch.zeros_like(masks)], 1))
+    assert torch.equal(padded[:, :3], shares) and not padded[:, 3:].any()
+    assert owner_shares(torch.zeros(2, 0, 4, 4)).eq(1).all()
