@@ -15,7 +15,7 @@ import numpy as np
 
 from objgan.batch import Sample
 from objgan.domain import Domain
-from objgan.metrics.named_classes import IRREGULAR, SYNONYMS, plural
+from objgan.metrics.named_classes import COLOUR, IRREGULAR, SYNONYMS, plural
 from objgan.vocabulary import tokenize
 
 _DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
@@ -76,6 +76,8 @@ class StatedCaptions:
         counts = np.array(domain.statistics.class_counts, float)
         self._shares = (counts / max(1.0, counts.sum())).tolist()
         self._paired = {index for index, name in enumerate(domain.classes) if name in _PAIRED}
+        # "An orange and" reads as a colour.
+        self._colours = {index for index, name in enumerate(domain.classes) if name == COLOUR}
 
     def write(self, labels: Sequence[int], boxes: np.ndarray, complete: bool, draw: random.Random) -> list[str]:
         """A caption of at most `longest` words; empty where there is no object.
@@ -135,6 +137,8 @@ class StatedCaptions:
 
     def _more(self, scene: _Scene, pair: tuple[int, str, int], draw: random.Random) -> list[str]:
         """Now and then a number of a third class."""
+        if pair[2] in self._colours:
+            return []
         rest = sorted(scene.counts.keys() - {pair[0], pair[2]})
         return ["and", *self._phrase(scene, draw.choice(rest), draw)] if rest and draw.random() < 0.2 else []
 
@@ -147,7 +151,7 @@ class StatedCaptions:
             axis = int(apart[1] > apart[0])
             low, high = sorted((centres[one][axis], centres[other][axis]))
             inside = low + 0.2 * (high - low) < centres[middle][axis] < high - 0.2 * (high - low)
-            if not inside or labels[0] in labels[1:] or scene.counts[labels[0]] > 1:
+            if not inside or labels[0] in labels[1:] or scene.counts[labels[0]] > 1 or labels[1] in self._colours:
                 continue
             ends = [self._phrase(scene, label, draw) for label in dict.fromkeys(labels[1:])]
             if len(ends) == 1 and scene.counts[labels[1]] != 2:

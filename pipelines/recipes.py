@@ -78,7 +78,7 @@ def tiny() -> Values:
             **_obedience(),
             # The sharp mixtures' gradients are ten times the labels': at 1 : 1 labels hardly move in so few steps.
             "training": _steps(
-                900,
+                800,
                 checkpoints=4,
                 batch_size=48,
                 lr=3e-3,

@@ -16,6 +16,7 @@ from objgan.networks.count_head import CaptionFeatures, CountHead, hide_words
 from objgan.networks.encoders import TextEncoder, TextFeatures
 from objgan.networks.layout_discriminator import SoftLayout
 from objgan.networks.mixture_sampling import draw_mixture, draw_one_hot, sample_labels, sample_mixture
+from objgan.networks.relations import Relations
 from objgan.placing import place
 from objgan.statements import Statements, kept
 
@@ -116,14 +117,16 @@ class BoxGenerator(nn.Module):
         self.cell = nn.LSTMCell(step, hidden)
         self.dropout = nn.Dropout(sizes.dropout)
         self.to_label = nn.Linear(hidden, classes + 1)
-        self.to_position = _head(hidden + classes, hidden, sizes.components)
-        self.to_size = _head(hidden + classes + 2, hidden, sizes.components)
         self.word_dropout = sizes.word_dropout
-        self.count_head = None
+        self.count_head, self.relations, known = None, None, hidden + classes
         if sizes.vocabulary:
             # Of the images, at most this share has the class.
             share = torch.tensor(statistics.class_counts) / max(1, statistics.images)
             self.count_head = CountHead(sizes.vocabulary, sizes.text, share, max_objects, sizes.dropout)
+            self.relations = Relations(self.count_head.said)
+            known += self.count_head.said + self.relations.channels
+        self.to_position = _head(known, hidden, sizes.components)
+        self.to_size = _head(known + 2, hidden, sizes.components)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -149,9 +152,7 @@ class BoxGenerator(nn.Module):
             raise ValueError("this box generator has no text encoder of its own: give it text features")
         columns = self.norm(text.words.transpose(1, 2)).transpose(1, 2)
         normed = TextFeatures(columns, self.norm(text.sentence), text.mask)
-        if self.count_head is None:
-            return normed
-        return CaptionFeatures(normed.words, normed.sentence, normed.mask, self.count_head(words, normed))
+        return normed if self.count_head is None else self.count_head(words, normed)
 
     def standardise(self, boxes: Tensor) -> Tensor:
         """xywh fractions [..., 4] -> standardised (x, y, w, r) [..., 4]."""
@@ -176,7 +177,8 @@ class BoxGenerator(nn.Module):
             label, box = labels[:, step], boxes[:, min(step, boxes.shape[1] - 1)]
         hidden = self.dropout(torch.stack(states, 1))  # [B, R + 1, H]
         chosen = self._one_hot(layout.labels, hidden)
-        of_objects = torch.cat([hidden[:, :-1], chosen], -1)
+        before = torch.ones(2 * [layout.labels.shape[1]], dtype=torch.bool, device=hidden.device).tril(-1)
+        of_objects = torch.cat([hidden[:, :-1], chosen, *self._said(text, chosen, chosen, boxes, before)], -1)
         return BoxOutputs(
             labels=self.to_label(hidden),
             position=self._mixture(self.to_position, of_objects),
@@ -214,6 +216,7 @@ class BoxGenerator(nn.Module):
         plan = None if counts is None else self._plan(counts, noise[..., 7:], temperatures.label)
         low, limits = self._limits(plan, caps.to(label.device), bounds)
         found: list[tuple[Tensor, Tensor, Tensor]] = []
+        placed: list[tuple[Tensor, Tensor]] = []
         for step in range(self.max_objects):
             state = self._step(text, label, box, state)
             logits = _allowed(self.to_label(state[0]), low - used, limits - used, self.max_objects - step)
@@ -222,7 +225,9 @@ class BoxGenerator(nn.Module):
                 logits = logits.masked_fill(functional.pad(unfinished, (self.classes, 0)), -math.inf)
             label = sample_labels(logits, noise[:, step, 0], temperatures.label)
             alive = alive & (label != self.classes)
-            box = self._sample_box(state[0], label, noise[:, step, 1:7], temperatures.mixture)
+            known = self._known(state[0], label, text, placed)
+            box = self._sample_box(known, noise[:, step, 1:7], temperatures.mixture)
+            placed.append((label, box))
             used += functional.one_hot(label, self.classes + 1)[:, :-1] * alive[:, None]
             found.append((label, box, alive))
         labels, boxes, valid = (torch.stack(parts, 1) for parts in zip(*found, strict=True))
@@ -261,12 +266,14 @@ class BoxGenerator(nn.Module):
         label = functional.one_hot(state_label, self.classes + 1).to(self.mean.dtype)
         alive, used = torch.ones_like(label[:, :1]), torch.zeros_like(label[:, :-1])
         found: list[tuple[Tensor, Tensor]] = []
+        placed: list[tuple[Tensor, Tensor]] = []
         for _ in range(self.max_objects):
             state = self._step(text, label, box, state)
             full = functional.pad(used >= self.caps, (0, 1))  # the end is never used up
             label = draw_one_hot(self.to_label(state[0]).masked_fill(full, -math.inf))
             classes, alive = label[:, :-1] * alive, alive * (1 - label[:, -1:])
-            box = self._sample_box(state[0], label, None, 1.0)
+            box = self._sample_box(self._known(state[0], label, text, placed), None, 1.0)
+            placed.append((label, box))
             used = used + classes.detach()
             found.append((classes, box))
         drawn, boxes = (torch.stack(parts, 1) for parts in zip(*found, strict=True))
@@ -368,15 +375,41 @@ class BoxGenerator(nn.Module):
         hidden, memory = self.cell(inputs, state)
         return hidden, memory
 
-    def _sample_box(self, hidden: Tensor, label: Tensor, noise: Tensor | None, temperature: float) -> Tensor:
-        """State [B, H], label [B] or [B, C + 1], noise [B, 6] -> standardised (x, y, w, r) [B, 4] that lie within the
-        picture; without noise one that is drawn, with gradients to all parameters (`draw`).
+    def _known(
+        self, hidden: Tensor, label: Tensor, text: TextFeatures, placed: Sequence[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """What the mixtures of one object are predicted from, [B, .]: state [B, H], label [B] or [B, C + 1], and what
+        the caption says of it beside the objects that are placed, labels alike and standardised boxes [B, 4].
         """
-        known = torch.cat([hidden, self._one_hot(label, hidden)], -1)
+        chosen = self._one_hot(label, hidden)
+        others = [self._one_hot(other, hidden) for other, _ in placed] or [torch.zeros_like(chosen)]
+        boxes = [box for _, box in placed] or [hidden.new_zeros(len(hidden), 4)]
+        before = torch.full((1, 1, len(others)), bool(placed), device=hidden.device)
+        said = self._said(text, chosen[:, None], torch.stack(others, 1), torch.stack(boxes, 1), before)
+        return torch.cat([hidden, chosen, *(part[:, 0] for part in said)], -1)
+
+    def _said(
+        self, text: TextFeatures, chosen: Tensor, others: Tensor, boxes: Tensor, before: Tensor
+    ) -> tuple[Tensor, ...]:
+        """What the caption says of N objects [B, N, P], and relative to the M others [B, N, V]; nothing without a
+        `CountHead`.
+
+        chosen, others: one-hot labels [B, N, C] and [B, M, C]; boxes: of the others, standardised [B, M, 4]
+        before:         bool [N, M] or [1, N, M], which of the others are placed already
+        """
+        if self.relations is None or not isinstance(text, CaptionFeatures):
+            return ()
+        own, theirs = chosen @ text.said.to(chosen.dtype), others @ text.said.to(chosen.dtype)
+        return own, self.relations(own, theirs, boxes, before)
+
+    def _sample_box(self, known: Tensor, noise: Tensor | None, temperature: float) -> Tensor:
+        """What is known of an object [B, .] (`_known`), noise [B, 6] -> standardised (x, y, w, r) [B, 4] that lie
+        within the picture; without noise one that is drawn, with gradients to all parameters (`draw`).
+        """
         mixture = self._mixture(self.to_position, known)
         position = draw_mixture(mixture) if noise is None else sample_mixture(mixture, noise[:, :3], temperature)
         position = self._within(position, slice(0, 2), (0.0, 1.0))
-        known = torch.cat([known, position.to(hidden.dtype)], -1)
+        known = torch.cat([known, position.to(known.dtype)], -1)
         mixture = self._mixture(self.to_size, known)
         size = draw_mixture(mixture) if noise is None else sample_mixture(mixture, noise[:, 3:], temperature)
         width = self._within(size[:, :1], slice(2, 3), (SMALLEST_SIDE, 1.0))

@@ -22,18 +22,19 @@ class CaptionFeatures(TextFeatures):
     """Text features, and what a `CountHead` says of the same words.
 
     counts: logits [B, C, R + 1]: whether a class appears at all, and of 1, 2, ... R objects if it does
+    said:   [B, C, P], what the caption says where it names each class, for the places of its objects
     """
 
     counts: Tensor
+    said: Tensor
 
     def detach(self) -> Self:
         """The same features without their graph."""
-        return replace(self, words=self.words.detach(), sentence=self.sentence.detach(), counts=self.counts.detach())
+        return replace(self, **{name: tensor.detach() for name, tensor in vars(self).items()})
 
     def __getitem__(self, index: Tensor | slice) -> Self:
         """Some of the captions, in the order of `index`."""
-        words, sentence, mask, counts = (t[index] for t in (self.words, self.sentence, self.mask, self.counts))
-        return replace(self, words=words, sentence=sentence, mask=mask, counts=counts)
+        return replace(self, **{name: tensor[index] for name, tensor in vars(self).items()})
 
 
 class CountHead(nn.Module):
@@ -50,7 +51,7 @@ class CountHead(nn.Module):
         shares:     [C], about how many of the images have each class
         """
         super().__init__()
-        classes = len(shares)
+        classes, self.said = len(shares), _CHANNELS
         self.embedding = nn.Embedding(vocabulary, _CHANNELS, padding_idx=PAD)
         self.weights = nn.Embedding(vocabulary, classes, padding_idx=PAD)
         nn.init.zeros_(self.weights.weight)
@@ -58,20 +59,23 @@ class CountHead(nn.Module):
         self.query = nn.Parameter(0.1 * torch.randn(classes, _CHANNELS))
         self.key = nn.Linear(text + _CHANNELS, _CHANNELS)
         self.value = nn.Linear(text + _CHANNELS, _CHANNELS)
+        self.place = nn.Linear(text + _CHANNELS, _CHANNELS)
         self.label = nn.Parameter(0.1 * torch.randn(classes, _CHANNELS))
         self.dropout = nn.Dropout(dropout)
         self.read = nn.Sequential(
             nn.Linear(2 * _CHANNELS, _CHANNELS), nn.ReLU(), nn.Dropout(dropout), nn.Linear(_CHANNELS, most + 1)
         )
 
-    def forward(self, words: Tensor, text: TextFeatures) -> Tensor:
-        """Ids int64 [B, T] and their features -> logits [B, C, R + 1], as in `CaptionFeatures`."""
+    def forward(self, words: Tensor, text: TextFeatures) -> CaptionFeatures:
+        """Ids int64 [B, T] and their features -> the features with what it says of them."""
         known = torch.cat([text.words.transpose(1, 2), self.dropout(self.embedding(words))], -1)  # [B, T, D + E]
         scores = torch.einsum("ch,bth->bct", self.query, self.key(known)) * (_SHARPNESS / math.sqrt(_CHANNELS))
         weights = scores.float().masked_fill(~text.mask[:, None], -math.inf).softmax(-1).to(known.dtype)
         context = torch.einsum("bct,bth->bch", weights, self.value(known))
         counts: Tensor = self.read(torch.cat([context, self.label.to(context.dtype).expand_as(context)], -1))
-        return counts + functional.pad(self._bag(words)[..., None], (0, counts.shape[-1] - 1))
+        counts = counts + functional.pad(self._bag(words)[..., None], (0, counts.shape[-1] - 1))
+        said = torch.einsum("bct,bth->bch", weights, self.place(known))
+        return CaptionFeatures(text.words, text.sentence, text.mask, counts, said)
 
     def penalty(self) -> Tensor:
         """Half the squared norm of the words' weights, a float32 scalar."""

@@ -20,7 +20,7 @@ from objgan.losses.boxes import class_weights, count_loss, label_nll, masked_mea
 from objgan.metrics.layouts import best_iou, count_error, label_f1, named_share
 from objgan.metrics.named_classes import NamedClasses, named_classes
 from objgan.networks.box_generator import BoxGenerator, BoxOutputs, BoxSizes, Candidates, Temperatures
-from objgan.networks.encoders import TextFeatures
+from objgan.networks.encoders import TextFeatures, start_from_vectors
 from objgan.stages.base import Adam, Losses, Phase, Stage
 from objgan.stages.box_judges import BoxJudge
 from objgan.stages.encoders import build_text_encoder
@@ -58,6 +58,8 @@ def build_box_generator(config: Config, domain: Domain) -> BoxGenerator:
         encoder=build_text_encoder(config, domain) if boxes.text_encoder == "own" else None,
     )
     generator.presence = boxes.presence
+    if generator.count_head is not None:
+        start_from_vectors(generator.count_head.embedding, domain.vocabulary.vectors)
     temperatures = Temperatures(boxes.candidate_label_temperature, boxes.candidate_mixture_temperature)
     generator.candidates = Candidates(boxes.candidates, boxes.obey_numbers, temperatures)
     return generator
