@@ -175,9 +175,14 @@ class BoxesTraining(TrainingConfig):
     coordinate_weight: float = Field(
         1.0, ge=0, le=1e25, description="weight of the mixture's negative log-likelihood of coordinates"
     )
-    bag_weight: float = Field(0.0, ge=0, le=1e25, description="weight of the auxiliary bag-of-labels head; 0: no head")
-    word_bag_decay: float = Field(
-        6e-5, ge=0, le=1e6, description="L2 penalty of the word bag; 1 / number of captions is usual"
+    count_weight: float = Field(
+        0.0,
+        ge=0,
+        le=1e25,
+        description="weight of the head that plans how many objects of each class a layout has; 0: no head",
+    )
+    word_decay: float = Field(
+        6e-5, ge=0, le=1e6, description="L2 penalty of that head's word weights; 1 / number of captions is usual"
     )
     stated_captions: float = Field(
         0.0,
@@ -205,10 +210,6 @@ class BoxesConfig(Section):
     )
     components: int = Field(5, ge=1, le=1000, description="Gaussians of a mixture (K)")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the decoder's input")
-    word_bag: bool = Field(
-        False,
-        description="a linear model on the caption's words predicts which labels appear; needs training.bag_weight",
-    )
     word_dropout: float = Field(
         0.0, ge=0, lt=1, description="share of words that are hidden from the stage's own networks in training"
     )
@@ -218,14 +219,11 @@ class BoxesConfig(Section):
     label_temperature: float = Field(
         0.0, ge=0, le=100, description="temperature of label sampling; 0: the most likely label"
     )
-    median_end: bool = Field(
-        False, description="at temperature 0, end at the median count instead of the most likely end"
-    )
-    named_first: float = Field(
-        0.0,
-        ge=0,
+    presence: float = Field(
+        0.35,
+        gt=0,
         lt=1,
-        description="bag probability from which a class is drawn before any class repeats, at temperature 0; 0: off",
+        description="probability over which a class is planned, at label temperature 0; needs training.count_weight",
     )
     mixture_temperature: float = Field(
         0.4, gt=0, le=100, description="temperature of mixture weights; sigma is scaled by its square root"
@@ -247,14 +245,6 @@ class BoxesConfig(Section):
     discriminator_width: int = Field(32, ge=4, le=1024, description="first width of the layout discriminator")
     adversarial: Literal["bce", "hinge"] = Field("hinge", description="form of the adversarial loss")
     training: BoxesTraining = BoxesTraining()
-
-    @model_validator(mode="after")
-    def _bag_learns(self) -> Self:
-        if self.word_bag and not self.training.bag_weight:
-            raise ValueError("word_bag learns from the bag of labels alone: set training.bag_weight over 0")
-        if self.named_first and not self.training.bag_weight:
-            raise ValueError("named_first asks the bag of labels: set training.bag_weight over 0")
-        return self
 
 
 class ShapesTraining(TrainingConfig):

@@ -17,7 +17,7 @@ import numpy as np
 from objgan.batch import Sample
 from objgan.caption_parser import NUMBER_WORDS, PAIRED
 from objgan.domain import Domain
-from objgan.metrics.named_classes import IRREGULAR, SYNONYMS, plural
+from objgan.metrics.named_classes import COLOUR, IRREGULAR, SYNONYMS, plural
 from objgan.vocabulary import tokenize
 
 _DIGITS = NUMBER_WORDS[:13]
@@ -88,6 +88,8 @@ class StatedCaptions:
         counts = np.ones(len(classes)) if class_counts is None else np.array(class_counts, float)
         self._shares = (counts / max(1.0, counts.sum())).tolist()
         self._paired = {index for index, name in enumerate(classes) if name in PAIRED}
+        # "An orange and" reads as a colour.
+        self._colours = {index for index, name in enumerate(classes) if name == COLOUR}
 
     @classmethod
     def of(cls, domain: Domain, longest: int) -> Self:
@@ -152,6 +154,8 @@ class StatedCaptions:
 
     def _more(self, scene: _Scene, pair: tuple[int, str, int], draw: random.Random) -> list[str]:
         """Now and then a number of a third class."""
+        if pair[2] in self._colours:
+            return []
         rest = sorted(scene.counts.keys() - {pair[0], pair[2]})
         return ["and", *self._phrase(scene, draw.choice(rest), draw)] if rest and draw.random() < 0.2 else []
 
@@ -164,7 +168,7 @@ class StatedCaptions:
             axis = int(apart[1] > apart[0])
             low, high = sorted((centres[one][axis], centres[other][axis]))
             inside = low + 0.2 * (high - low) < centres[middle][axis] < high - 0.2 * (high - low)
-            if not inside or labels[0] in labels[1:] or scene.counts[labels[0]] > 1:
+            if not inside or labels[0] in labels[1:] or scene.counts[labels[0]] > 1 or labels[1] in self._colours:
                 continue
             ends = [self._phrase(scene, label, draw) for label in dict.fromkeys(labels[1:])]
             if len(ends) == 1 and scene.counts[labels[1]] != 2:

@@ -1,6 +1,6 @@
 """Word vectors that somebody else made: those of a spaCy pipeline, fitted to the words of a vocabulary.
 
-Only the pipeline's vectors are read; none of its components runs. GloVe and the like become a pipeline with
+Only a pipeline's vectors are read; none of its components runs. GloVe and the like become a pipeline with
 `python -m spacy init vectors en glove.txt DIR`.
 """
 
@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from objgan.vocabulary import UNK, cooccurrence, positive_information
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many of a vocabulary's words have a vector in the pipeline, and how many got one from the words near them."""
+    """How many of a vocabulary's words have a given vector, and how many got one from the words near them."""
 
     words: int
     found: int
@@ -31,6 +31,8 @@ class PipelineVectors:
 
     digest: sha256 of the vectors and of which word has which, not of their place
     """
+
+    source: ClassVar[str] = "pipeline"
 
     def __init__(self, folder: Path) -> None:
         """Read them. `folder`: of the pipeline, or of the installed package that holds one.

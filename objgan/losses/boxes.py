@@ -1,4 +1,4 @@
-"""Losses of the box generator: labels, mixtures of bivariate Gaussians (Hong et al. 2018, arXiv 1801.05091), bags."""
+"""Losses of the box generator: labels, mixtures of bivariate Gaussians (Hong et al. 2018, arXiv 1801.05091), counts."""
 
 import math
 from collections.abc import Sequence
@@ -84,16 +84,27 @@ def class_weights(class_counts: Sequence[int], ends: int, power: float) -> Tenso
     return (weights * counts.sum() / (weights * counts).sum()).float()
 
 
-def bag_loss(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-    """Binary cross-entropy of which classes appear: [B, C], int64 [B, R], bool [B, R] -> [B], the sum over classes."""
-    present = label_set(labels, valid, logits.shape[-1]).to(logits.dtype)
-    return functional.binary_cross_entropy_with_logits(logits.float(), present.float(), reduction="none").sum(-1)
+def count_loss(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+    """Negative log-likelihood of how many objects of each class there are, float32 [B], the sum over classes.
+
+    logits: [B, C, R + 1] of presence and of 1, 2, ... R objects; labels: int64 [B, R]; valid: bool [B, R]
+    """
+    number = label_counts(labels, valid, logits.shape[1])
+    present = number > 0
+    presence = functional.binary_cross_entropy_with_logits(logits[..., 0].float(), present.float(), reduction="none")
+    objects = label_nll(logits[..., 1:], (number - 1).clamp_min(0))
+    return (presence + torch.where(present, objects, 0)).sum(-1)
+
+
+def label_counts(labels: Tensor, valid: Tensor, classes: int) -> Tensor:
+    """int64 [B, R], bool [B, R] -> int64 [B, classes]: objects of each class."""
+    counts = torch.zeros(len(labels), classes, dtype=torch.int64, device=labels.device)
+    return counts.scatter_add_(1, labels, valid.to(torch.int64))
 
 
 def label_set(labels: Tensor, valid: Tensor, classes: int) -> Tensor:
     """int64 [B, R], bool [B, R] -> bool [B, classes]: which classes appear."""
-    counts = torch.zeros(len(labels), classes, dtype=torch.int64, device=labels.device)
-    return counts.scatter_add_(1, labels, valid.to(torch.int64)) > 0
+    return label_counts(labels, valid, classes) > 0
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

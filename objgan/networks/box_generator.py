@@ -12,11 +12,11 @@ from objgan.domain import LayoutStatistics
 from objgan.geometry import SMALLEST_SIDE, cxywr_to_xywh, xywh_to_cxywr
 from objgan.layout import Layout
 from objgan.losses.boxes import label_nll, mixture_nll
+from objgan.networks.count_head import CaptionFeatures, CountHead, hide_words
 from objgan.networks.encoders import TextEncoder, TextFeatures
-from objgan.networks.greedy_labels import GreedyLabels, GreedyRule
 from objgan.networks.layout_discriminator import SoftLayout
 from objgan.networks.mixture_sampling import draw_mixture, draw_one_hot, sample_labels, sample_mixture
-from objgan.networks.word_bag import CaptionFeatures, WordBag, hide_words
+from objgan.networks.relations import Relations
 from objgan.placing import place
 from objgan.statements import Statements, kept
 
@@ -25,7 +25,7 @@ from objgan.statements import Statements, kept
 class BoxSizes:
     """text: channels of the text features (D); components: Gaussians of a mixture (K).
 
-    word_bag:     words of the vocabulary, for a `WordBag` that guides the labels, in place of the bag head; 0: none
+    vocabulary:   words, for a `CountHead` that plans how many objects of each class come; 0: the decoder alone decides
     word_dropout: share of the words that are hidden in training
     """
 
@@ -35,13 +35,13 @@ class BoxSizes:
     coordinate_embedding: int = 50
     components: int = 5
     dropout: float = 0.0
-    word_bag: int = 0
+    vocabulary: int = 0
     word_dropout: float = 0.0
 
 
 @dataclass(frozen=True)
 class Temperatures:
-    """label: 0 goes by the generator's `greedy` rule; mixture: on log weights, its root on sigmas."""
+    """label: of planned numbers and of labels, 0: the likeliest; mixture: on log weights, its root on sigmas."""
 
     label: float = 0.0
     mixture: float = 0.4
@@ -69,13 +69,13 @@ class BoxOutputs:
     labels:   logits [B, R + 1, C + 1], class C is the end
     position: [B, R, K, 6], mixture of the standardised centre (x, y), given the true label
     size:     [B, R, K, 6], mixture of the standardised (width, height / width), given the true label and centre
-    bag:      logits [B, C] of which classes appear at all, or None without that head
+    counts:   logits [B, C, R + 1] of a `CountHead`, or None without one
     """
 
     labels: Tensor
     position: Tensor
     size: Tensor
-    bag: Tensor | None
+    counts: Tensor | None
 
 
 class BoxGenerator(nn.Module):
@@ -96,12 +96,11 @@ class BoxGenerator(nn.Module):
         max_objects: int,
         temperatures: Temperatures = Temperatures(),
         encoder: TextEncoder | None = None,
-        bag: bool = False,
     ) -> None:
         super().__init__()
         classes, hidden = len(statistics.class_counts), sizes.hidden
         self.classes, self.max_objects, self.temperatures = classes, max_objects, temperatures
-        self.greedy = GreedyRule()
+        self.presence = 0.5
         self.candidates = Candidates()
         self.register_buffer("mean", torch.tensor(statistics.mean))
         self.register_buffer("std", torch.tensor(statistics.std).clamp_min(1e-3))
@@ -118,21 +117,25 @@ class BoxGenerator(nn.Module):
         self.cell = nn.LSTMCell(step, hidden)
         self.dropout = nn.Dropout(sizes.dropout)
         self.to_label = nn.Linear(hidden, classes + 1)
-        self.to_position = _head(hidden + classes, hidden, sizes.components)
-        self.to_size = _head(hidden + classes + 2, hidden, sizes.components)
         self.word_dropout = sizes.word_dropout
-        self.word_bag, self.to_bag = None, None
-        if sizes.word_bag:
+        self.count_head, self.relations, known = None, None, hidden + classes
+        if sizes.vocabulary:
             # Of the images, at most this share has the class.
             share = torch.tensor(statistics.class_counts) / max(1, statistics.images)
-            self.word_bag = WordBag(sizes.word_bag, share)
-        elif bag:
-            self.to_bag = nn.Linear(hidden, classes)
+            self.count_head = CountHead(sizes.vocabulary, sizes.text, share, max_objects, sizes.dropout)
+            self.relations = Relations(self.count_head.said)
+            known += self.count_head.said + self.relations.channels
+        self.to_position = _head(known, hidden, sizes.components)
+        self.to_size = _head(known + 2, hidden, sizes.components)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """Of the standard-normal noise of one caption: candidates, objects, numbers an object."""
-        return self.candidates.most, self.max_objects, 7
+        """Of the standard-normal noise of one caption: candidates, objects, numbers an object.
+
+        These are 7 for the object itself; the others together have two for each class of a plan.
+        """
+        planned = 0 if self.count_head is None else math.ceil(2 * self.classes / self.max_objects)
+        return self.candidates.most, self.max_objects, 7 + planned
 
     def encode(self, words: Tensor, count: Tensor, text: TextFeatures | None = None) -> TextFeatures:
         """What `forward` and `sample` decode: its own encoder's features of int64 [B, T] ids and [B] counts, or else
@@ -148,8 +151,8 @@ class BoxGenerator(nn.Module):
         if text is None:
             raise ValueError("this box generator has no text encoder of its own: give it text features")
         columns = self.norm(text.words.transpose(1, 2)).transpose(1, 2)
-        normed = columns, self.norm(text.sentence), text.mask
-        return TextFeatures(*normed) if self.word_bag is None else CaptionFeatures(*normed, self.word_bag(words))
+        normed = TextFeatures(columns, self.norm(text.sentence), text.mask)
+        return normed if self.count_head is None else self.count_head(words, normed)
 
     def standardise(self, boxes: Tensor) -> Tensor:
         """xywh fractions [..., 4] -> standardised (x, y, w, r) [..., 4]."""
@@ -167,7 +170,6 @@ class BoxGenerator(nn.Module):
         labels, _ = self.targets(layout)
         boxes = self.standardise(layout.boxes) * layout.valid[..., None]
         label, box, state = self._start(text)
-        bag = self._bag(text, state[0])
         states = []
         for step in range(labels.shape[1]):
             state = self._step(text, label, box, state)
@@ -175,13 +177,13 @@ class BoxGenerator(nn.Module):
             label, box = labels[:, step], boxes[:, min(step, boxes.shape[1] - 1)]
         hidden = self.dropout(torch.stack(states, 1))  # [B, R + 1, H]
         chosen = self._one_hot(layout.labels, hidden)
-        used = functional.pad((chosen * layout.valid[..., None]).cumsum(1), (0, 0, 1, 0))  # [B, R + 1, C]
-        of_objects = torch.cat([hidden[:, :-1], chosen], -1)
+        before = torch.ones(2 * [layout.labels.shape[1]], dtype=torch.bool, device=hidden.device).tril(-1)
+        of_objects = torch.cat([hidden[:, :-1], chosen, *self._said(text, chosen, chosen, boxes, before)], -1)
         return BoxOutputs(
-            labels=self._label_logits(hidden, bag, used),
+            labels=self.to_label(hidden),
             position=self._mixture(self.to_position, of_objects),
             size=self._mixture(self.to_size, torch.cat([of_objects, boxes[..., :2].to(hidden.dtype)], -1)),
-            bag=bag,
+            counts=text.counts if isinstance(text, CaptionFeatures) else None,
         )
 
     @torch.no_grad()
@@ -195,46 +197,64 @@ class BoxGenerator(nn.Module):
     ) -> Layout:
         """Layouts of B captions, each from its own noise alone.
 
-        noise:  standard normal [B, R, 7]: one number for the label, three each for centre and size
-        caps:   int64 [C], the most objects of each class in one picture
+        noise:  standard normal [B, R, 7 or more]: one number for the label, three each for centre and size, then those
+                of the planned numbers (see `noise_shape`)
+        caps:   int64 [C], the most objects of each class in one picture, where there is no plan
         bounds: int64 [B, C] twice, the fewest and the most objects of each class (`Statements.bounds`); they go before
-                `caps`
+                `caps` and before the plan
+
+        With a `CountHead` the layout has the planned number of objects of each class, as far as there is room; the
+        decoder chooses their order.
 
         Boxes are cut at the border; those with a side under 1/256 are dropped; the rest comes largest first. A
         picture may have no object.
         """
         label, box, state = self._start(text)
-        bag, alive = self._bag(text, state[0]), torch.ones_like(label, dtype=torch.bool)
-        greedy = GreedyLabels(self.greedy, bag) if temperatures.label == 0 else None
-        used = torch.zeros(len(label), self.classes + 1, dtype=torch.int64, device=label.device)
-        low, limits = self._limits(caps, bounds, label.device)
+        alive = torch.ones_like(label, dtype=torch.bool)
+        used = torch.zeros(len(label), self.classes, dtype=torch.int64, device=label.device)
+        counts = text.counts if isinstance(text, CaptionFeatures) else None
+        plan = None if counts is None else self._plan(counts, noise[..., 7:], temperatures.label)
+        low, limits = self._limits(plan, caps.to(label.device), bounds)
         found: list[tuple[Tensor, Tensor, Tensor]] = []
+        placed: list[tuple[Tensor, Tensor]] = []
         for step in range(self.max_objects):
             state = self._step(text, label, box, state)
-            logits = self._label_logits(state[0], bag, used[:, :-1]).masked_fill(used >= limits, -math.inf)
-            if low is not None:
-                logits = _owed(logits, (low - used[:, :-1]).clamp_min(0), self.max_objects - step)
-            if greedy is not None:
-                label = greedy.next(logits, used[:, :-1])
-            else:
-                label = sample_labels(logits, noise[:, step, 0], temperatures.label)
+            logits = _allowed(self.to_label(state[0]), low - used, limits - used, self.max_objects - step)
+            if plan is not None:
+                unfinished = (used < limits).any(1, keepdim=True)
+                logits = logits.masked_fill(functional.pad(unfinished, (self.classes, 0)), -math.inf)
+            label = sample_labels(logits, noise[:, step, 0], temperatures.label)
             alive = alive & (label != self.classes)
-            box = self._sample_box(state[0], label, noise[:, step, 1:], temperatures.mixture)
-            used.scatter_add_(1, label[:, None], alive[:, None].to(used.dtype))
+            known = self._known(state[0], label, text, placed)
+            box = self._sample_box(known, noise[:, step, 1:7], temperatures.mixture)
+            placed.append((label, box))
+            used += functional.one_hot(label, self.classes + 1)[:, :-1] * alive[:, None]
             found.append((label, box, alive))
         labels, boxes, valid = (torch.stack(parts, 1) for parts in zip(*found, strict=True))
         return sort_layout(labels, cxywr_to_xywh(boxes * self.std + self.mean), valid)
 
-    def _limits(
-        self, caps: Tensor, bounds: tuple[Tensor, Tensor] | None, device: torch.device
-    ) -> tuple[Tensor | None, Tensor]:
-        """Fewest of each class [B, C], or None, and most of each class and of the end [C + 1] or [B, C + 1]."""
-        end = caps.new_full((1,), self.max_objects)
-        if bounds is None:
-            return None, torch.cat([caps, end]).to(device)
-        low, high = (bound.to(device) for bound in bounds)
-        limits = torch.where(high < self.max_objects, high, torch.maximum(caps.to(device), low))
-        return low, functional.pad(limits, (0, 1), value=self.max_objects)
+    def _plan(self, counts: Tensor, noise: Tensor, temperature: float) -> Tensor:
+        """Objects of each class, int64 [B, C]: at temperature 0 the median, where presence is likelier than `presence`.
+
+        At temperature 1 and a presence of 0.5 the thresholds are uniform noise, and the plan is a draw from the head's
+        distribution.
+        """
+        uniform = torch.special.ndtr(noise.flatten(1)[:, : 2 * self.classes].float()).clamp(1e-6, 1 - 1e-6)
+        of_presence, of_number = (temperature * uniform.logit()).unflatten(1, (2, -1)).unbind(1)
+        # The probability of at least 1, 2, ... R objects where there is one.
+        fewest = counts[..., 1:].float().softmax(-1).flip(-1).cumsum(-1).flip(-1)
+        number = (fewest >= of_number.sigmoid()[..., None]).sum(-1).clamp_min(1)
+        plan: Tensor = number * (counts[..., 0] > of_presence + math.log(self.presence / (1 - self.presence)))
+        return plan
+
+    def _limits(self, plan: Tensor | None, caps: Tensor, bounds: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """Fewest and most objects of each class, int64 [C] or [B, C] each."""
+        low, high = torch.zeros_like(caps), torch.full_like(caps, self.max_objects)
+        if bounds is not None:
+            low, high = (bound.to(caps.device) for bound in bounds)
+        if plan is not None:
+            return low, plan.clamp(low, high)
+        return low, torch.where(high < self.max_objects, high, torch.maximum(caps, low))
 
     def draw(self, text: TextFeatures) -> SoftLayout:
         """A layout a caption from the model's own distribution (every temperature 1), with torch's global generator.
@@ -244,15 +264,16 @@ class BoxGenerator(nn.Module):
         """
         state_label, box, state = self._start(text)
         label = functional.one_hot(state_label, self.classes + 1).to(self.mean.dtype)
-        bag = self._bag(text, state[0])
         alive, used = torch.ones_like(label[:, :1]), torch.zeros_like(label[:, :-1])
         found: list[tuple[Tensor, Tensor]] = []
+        placed: list[tuple[Tensor, Tensor]] = []
         for _ in range(self.max_objects):
             state = self._step(text, label, box, state)
             full = functional.pad(used >= self.caps, (0, 1))  # the end is never used up
-            label = draw_one_hot(self._label_logits(state[0], bag, used).masked_fill(full, -math.inf))
+            label = draw_one_hot(self.to_label(state[0]).masked_fill(full, -math.inf))
             classes, alive = label[:, :-1] * alive, alive * (1 - label[:, -1:])
-            box = self._sample_box(state[0], label, None, 1.0)
+            box = self._sample_box(self._known(state[0], label, text, placed), None, 1.0)
+            placed.append((label, box))
             used = used + classes.detach()
             found.append((classes, box))
         drawn, boxes = (torch.stack(parts, 1) for parts in zip(*found, strict=True))
@@ -340,19 +361,6 @@ class BoxGenerator(nn.Module):
         label = torch.full((batch,), self.classes, dtype=torch.int64, device=text.sentence.device)
         return label, text.sentence.new_zeros(batch, 4, dtype=self.mean.dtype), (hidden.tanh(), memory)
 
-    def _bag(self, text: TextFeatures, first: Tensor) -> Tensor | None:
-        """Bag logits [B, C] from the words themselves, or from the first state [B, H]; None without such a head."""
-        if isinstance(text, CaptionFeatures):
-            return text.bag
-        return None if self.to_bag is None else self.to_bag(first)
-
-    def _label_logits(self, hidden: Tensor, bag: Tensor | None, used: Tensor) -> Tensor:
-        """States [B, ..., H], bag [B, C], how often each class appeared [B, ..., C] -> [B, ..., C + 1]."""
-        logits: Tensor = self.to_label(hidden)
-        if self.word_bag is None or bag is None:
-            return logits
-        return self.word_bag.guide(logits, bag, used > 0)
-
     def _step(
         self, text: TextFeatures, label: Tensor, box: Tensor, state: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
@@ -368,15 +376,41 @@ class BoxGenerator(nn.Module):
         hidden, memory = self.cell(inputs, state)
         return hidden, memory
 
-    def _sample_box(self, hidden: Tensor, label: Tensor, noise: Tensor | None, temperature: float) -> Tensor:
-        """State [B, H], label [B] or [B, C + 1], noise [B, 6] -> standardised (x, y, w, r) [B, 4] that lie within the
-        picture; without noise one that is drawn, with gradients to all parameters (`draw`).
+    def _known(
+        self, hidden: Tensor, label: Tensor, text: TextFeatures, placed: Sequence[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """What the mixtures of one object are predicted from, [B, .]: state [B, H], label [B] or [B, C + 1], and what
+        the caption says of it beside the objects that are placed, labels alike and standardised boxes [B, 4].
         """
-        known = torch.cat([hidden, self._one_hot(label, hidden)], -1)
+        chosen = self._one_hot(label, hidden)
+        others = [self._one_hot(other, hidden) for other, _ in placed] or [torch.zeros_like(chosen)]
+        boxes = [box for _, box in placed] or [hidden.new_zeros(len(hidden), 4)]
+        before = torch.full((1, 1, len(others)), bool(placed), device=hidden.device)
+        said = self._said(text, chosen[:, None], torch.stack(others, 1), torch.stack(boxes, 1), before)
+        return torch.cat([hidden, chosen, *(part[:, 0] for part in said)], -1)
+
+    def _said(
+        self, text: TextFeatures, chosen: Tensor, others: Tensor, boxes: Tensor, before: Tensor
+    ) -> tuple[Tensor, ...]:
+        """What the caption says of N objects [B, N, P], and relative to the M others [B, N, V]; nothing without a
+        `CountHead`.
+
+        chosen, others: one-hot labels [B, N, C] and [B, M, C]; boxes: of the others, standardised [B, M, 4]
+        before:         bool [N, M] or [1, N, M], which of the others are placed already
+        """
+        if self.relations is None or not isinstance(text, CaptionFeatures):
+            return ()
+        own, theirs = chosen @ text.said.to(chosen.dtype), others @ text.said.to(chosen.dtype)
+        return own, self.relations(own, theirs, boxes, before)
+
+    def _sample_box(self, known: Tensor, noise: Tensor | None, temperature: float) -> Tensor:
+        """What is known of an object [B, .] (`_known`), noise [B, 6] -> standardised (x, y, w, r) [B, 4] that lie
+        within the picture; without noise one that is drawn, with gradients to all parameters (`draw`).
+        """
         mixture = self._mixture(self.to_position, known)
         position = draw_mixture(mixture) if noise is None else sample_mixture(mixture, noise[:, :3], temperature)
         position = self._within(position, slice(0, 2), (0.0, 1.0))
-        known = torch.cat([known, position.to(hidden.dtype)], -1)
+        known = torch.cat([known, position.to(known.dtype)], -1)
         mixture = self._mixture(self.to_size, known)
         size = draw_mixture(mixture) if noise is None else sample_mixture(mixture, noise[:, 3:], temperature)
         width = self._within(size[:, :1], slice(2, 3), (SMALLEST_SIDE, 1.0))
@@ -398,15 +432,17 @@ class BoxGenerator(nn.Module):
         return torch.unflatten(head(inputs), -1, (-1, 6))
 
 
-def _owed(logits: Tensor, missing: Tensor, left: int) -> Tensor:
-    """Label logits [B, C + 1] that leave room for what has to come: no end before it, and in the end nothing else.
+def _allowed(logits: Tensor, missing: Tensor, room: Tensor, left: int) -> Tensor:
+    """Label logits [B, C + 1], -inf for what may not come next.
 
-    missing: int64 [B, C], objects of each class that have to come; left: objects that may come
+    missing: int64 [B, C], objects of each class that have to come; they come before the end, and nothing else comes
+             where they need all of the room
+    room:    int64 [B, C], objects of each class that may come
+    left:    objects that may come in all
     """
-    total = missing.sum(1, keepdim=True)
-    logits = logits.masked_fill(functional.pad(total > 0, (logits.shape[1] - 1, 0)), -math.inf)
-    others = functional.pad(missing == 0, (0, 1), value=True)
-    return logits.masked_fill(others & (total >= left) & (total > 0), -math.inf)
+    total = missing.clamp_min(0).sum(1, keepdim=True)
+    full = (room <= 0) | ((missing <= 0) & (total >= left) & (total > 0))
+    return logits.masked_fill(torch.cat([full, total > 0], 1), -math.inf)
 
 
 def sort_layout(labels: Tensor, boxes: Tensor, kept: Tensor) -> Layout:

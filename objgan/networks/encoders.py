@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from objgan.networks.backbones import Backbone
+from objgan.vocabulary import UNK, project_vectors
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,21 @@ class TextEncoder(nn.Module):
         mask = torch.arange(length, device=words.device) < count[:, None]
         # `last` is [2, B, D / 2] whatever B is: no squeeze, so a batch of one keeps its dimension.
         return TextFeatures(outputs.transpose(1, 2), torch.cat([last[0], last[1]], 1), mask)
+
+
+@torch.no_grad()
+def start_from_vectors(embedding: nn.Embedding, vectors: np.ndarray) -> None:
+    """Let the words' embeddings start from word vectors, float32 [N, V], scaled to a mean square of 1 per entry.
+
+    Wider vectors are projected to the embedding's channels (`project_vectors`). Narrower ones take its first channels,
+    and the others keep their random start. So do words without a vector; padding and unknown words stay as they are.
+    """
+    start = torch.from_numpy(project_vectors(vectors, min(vectors.shape[1], embedding.embedding_dim)))
+    known = start.any(1)
+    known[: UNK + 1] = False
+    if known.any():
+        start = start / start[known].square().mean().sqrt()
+        embedding.weight[known, : start.shape[1]] = start[known].to(embedding.weight)
 
 
 class ImageEncoder(nn.Module):

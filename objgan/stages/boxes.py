@@ -17,12 +17,11 @@ from objgan.caption_parser import read_statements
 from objgan.config import Config
 from objgan.domain import Domain
 from objgan.layout import Layout
-from objgan.losses.boxes import bag_loss, class_weights, label_nll, masked_mean, mixture_nll
+from objgan.losses.boxes import class_weights, count_loss, label_nll, masked_mean, mixture_nll
 from objgan.metrics.layouts import best_iou, count_error, label_f1, named_share
 from objgan.metrics.named_classes import NamedClasses, named_classes
 from objgan.networks.box_generator import BoxGenerator, BoxOutputs, BoxSizes, Candidates, Temperatures
-from objgan.networks.encoders import TextFeatures
-from objgan.networks.greedy_labels import GreedyRule
+from objgan.networks.encoders import TextFeatures, start_from_vectors
 from objgan.stages.base import Adam, Losses, Phase, Stage
 from objgan.stages.box_judges import BoxJudge
 from objgan.stages.encoders import build_text_encoder
@@ -49,7 +48,7 @@ def build_box_generator(config: Config, domain: Domain) -> BoxGenerator:
         coordinate_embedding=boxes.coordinate_embedding,
         components=boxes.components,
         dropout=boxes.dropout,
-        word_bag=len(domain.vocabulary) if boxes.word_bag else 0,
+        vocabulary=len(domain.vocabulary) if boxes.training.count_weight else 0,
         word_dropout=boxes.word_dropout,
     )
     generator = BoxGenerator(
@@ -58,9 +57,10 @@ def build_box_generator(config: Config, domain: Domain) -> BoxGenerator:
         config.data.max_objects,
         Temperatures(boxes.label_temperature, boxes.mixture_temperature),
         encoder=build_text_encoder(config, domain) if boxes.text_encoder == "own" else None,
-        bag=boxes.training.bag_weight > 0,
     )
-    generator.greedy = GreedyRule(boxes.median_end, boxes.named_first)
+    generator.presence = boxes.presence
+    if generator.count_head is not None:
+        start_from_vectors(generator.count_head.embedding, domain.vocabulary.vectors)
     temperatures = Temperatures(boxes.candidate_label_temperature, boxes.candidate_mixture_temperature)
     generator.candidates = Candidates(boxes.candidates, boxes.obey_numbers, temperatures)
     return generator
@@ -107,7 +107,7 @@ class BoxesStage(Stage):
                 weights={
                     "label": training.label_weight,
                     "coordinate": training.coordinate_weight,
-                    "bag": training.bag_weight,
+                    "counts": training.count_weight,
                     "adversarial": training.adversarial_weight,
                 },
                 clip={"box_generator": training.clip},
@@ -128,8 +128,8 @@ class BoxesStage(Stage):
         return self.judge.draw(self._generator(), text, outputs)
 
     def likelihood_losses(self, batch: Batch, outputs: BoxOutputs) -> Losses:
-        """Label and coordinate likelihoods, means over steps and over real objects; bag of labels with that head,
-        what the discriminator says with that one.
+        """Label and coordinate likelihoods, means over steps and over real objects; that of the numbers of each class
+        with that head, and what the discriminator says with that one.
         """
         labels, steps = self._generator().targets(batch.layout)
         losses = self._step_losses(batch, outputs)
@@ -137,11 +137,10 @@ class BoxesStage(Stage):
             "label": masked_mean(losses.label * self.label_weights[labels], steps),
             "coordinate": masked_mean(losses.position + losses.size, batch.layout.valid),
         }
-        if outputs.bag is not None:
-            named["bag"] = bag_loss(outputs.bag, batch.layout.labels, batch.layout.valid).mean()
-        word_bag = self._generator().word_bag
-        if word_bag is not None:
-            named["bag"] = named["bag"] + self.config.boxes.training.word_bag_decay * word_bag.penalty()
+        head = self._generator().count_head
+        if head is not None and outputs.counts is not None:
+            counts = count_loss(outputs.counts, batch.layout.labels, batch.layout.valid).mean()
+            named["counts"] = counts + self.config.boxes.training.word_decay * head.penalty()
         if self.judge is not None:
             named |= self.judge.generator_losses(outputs)
         return named

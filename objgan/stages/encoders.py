@@ -24,7 +24,7 @@ from objgan.losses.damsm import (
 )
 from objgan.metrics.retrieval import ranks, recall
 from objgan.networks.backbones import Backbone, Inception, SmallBackbone
-from objgan.networks.encoders import ImageEncoder, TextEncoder, TextFeatures
+from objgan.networks.encoders import ImageEncoder, TextEncoder, TextFeatures, start_from_vectors
 from objgan.stages.base import Adam, Losses, Phase, Stage
 
 _PICTURED_WORDS = 4
@@ -40,9 +40,11 @@ class EncoderOutputs:
 
 
 def build_text_encoder(config: Config, domain: Domain) -> TextEncoder:
-    """The text encoder of these settings."""
+    """The text encoder of these settings; its words start from the domain's vectors."""
     encoders = config.encoders
-    return TextEncoder(len(domain.vocabulary), encoders.embedding, encoders.channels, encoders.dropout)
+    encoder = TextEncoder(len(domain.vocabulary), encoders.embedding, encoders.channels, encoders.dropout)
+    start_from_vectors(encoder.embedding, domain.vocabulary.vectors)
+    return encoder
 
 
 def build_image_encoder(config: Config, domain: Domain) -> ImageEncoder:

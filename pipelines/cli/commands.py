@@ -17,6 +17,7 @@ from pipelines.cli.options import source_of, with_workers
 from pipelines.data.prepare.prepare import Options
 from pipelines.data.prepare.prepare import check as check_prepare
 from pipelines.data.prepare.prepare import prepare as prepare_data
+from pipelines.data.prepare.vector_sources import default_vectors
 from pipelines.data.sample import make_sample
 from pipelines.data.shards.manifest import MANIFEST
 from pipelines.evaluation.evaluate import evaluate as evaluate_model
@@ -111,7 +112,8 @@ def sample(options: cli.SampleOptions) -> None:
 def prepare(options: cli.PrepareOptions) -> None:
     """Convert COCO files to shards."""
     config, source = _config(options), source_of(options)
-    how = Options(options.format, options.strict, options.retry_rejected, options.vectors)
+    vectors = options.vectors or default_vectors(config.data.language)
+    how = Options(options.format, options.strict, options.retry_rejected, vectors)
     if _dry(options, config):
         _check_held(options, MANIFEST)
         if options.address is not None:

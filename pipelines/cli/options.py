@@ -11,6 +11,7 @@ from objgan.files import read_json
 from pipelines import command_line
 from pipelines.command_line import Location, option, repeated
 from pipelines.data.prepare.source import FROM_CLASSES, NAMED, CocoPart, CocoSource, Split, load_ids, load_split
+from pipelines.data.prepare.vector_sources import SOURCES
 from pipelines.data.shards.manifest import SPLITS
 from pipelines.runtime import console
 
@@ -57,6 +58,11 @@ def whole(text: str, least: int) -> int:
 def split_name(text: str) -> str:
     """A named division, or the path of a JSON file of ids."""
     return text if text in NAMED else str(command_line.local_path(text))
+
+
+def vector_source(text: str) -> str:
+    """A named source of word vectors, or the folder of a spaCy pipeline."""
+    return text if text in SOURCES else str(command_line.local_path(text))
 
 
 def file(group: str, help: str, metavar: str = "FILE") -> Path | None:
@@ -224,7 +230,14 @@ class PrepareOptions(HeldOptions, DryRunOptions, SourceOptions):
       python -m pipelines prepare --recipe small --dry-run
     """
 
-    vectors: Path | None = file("inputs", "spaCy pipeline with word vectors (default: fit them on captions)", "DIR")
+    vectors: str | None = option(
+        None,
+        "inputs",
+        "word vectors: fitted (on the captions), wordllama, or the folder of a spaCy pipeline "
+        "(default: wordllama for English captions if installed, else fitted)",
+        vector_source,
+        metavar="NAME_OR_DIR",
+    )
     strict: bool = option(False, "inputs", "stop with exit code 2 if anything is rejected")
     retry_rejected: bool = option(False, "inputs", "convert rejected images again that were repaired since")
     out: Path = out_folder("data/prepared")

@@ -3,7 +3,7 @@
 # recipe tiny takes 3e-3
 boxes.training.lr: {log_uniform: [5e-4, 1e-2]}
 boxes.components: {integer: [3, 8]}
-boxes.named_first: {choice: [0, 0.3, 0.5]}
+boxes.presence: {uniform: [0.3, 0.5]}
 """
 
 import math

@@ -20,10 +20,10 @@ from objgan.geometry import xywh_to_cxywr
 from objgan.sections import DataConfig
 from objgan.stated_captions import stated_words
 from objgan.vocabulary import SPECIAL, Vocabulary
-from objgan.word_vectors import PipelineVectors
 from pipelines.data.prepare import coverage
 from pipelines.data.prepare.convert import WORK, read_receipt
 from pipelines.data.prepare.ingest import UNREAD, Ingested
+from pipelines.data.prepare.vector_sources import GivenVectors
 from pipelines.data.shards.concerns import contradictions
 from pipelines.data.shards.format import (
     COUNTED,
@@ -80,7 +80,7 @@ def _all_rejects(result: Result) -> Iterator[Reject]:
 
 
 def finish(
-    result: Result, config: DataConfig, rejected: RejectCounts, vectors: PipelineVectors | None = None
+    result: Result, config: DataConfig, rejected: RejectCounts, vectors: GivenVectors | None = None
 ) -> dict[str, Any]:
     """Write vocabulary, statistics and indices. Returns the manifest, which the caller writes.
 
@@ -153,9 +153,7 @@ class _Tokens(Iterable[list[str]]):
             yield from (text.split() for row in table["tokens"].to_pylist() for text in row)
 
 
-def _vocabulary(
-    result: Result, config: DataConfig, vectors: PipelineVectors | None
-) -> tuple[Vocabulary, dict[str, Any]]:
+def _vocabulary(result: Result, config: DataConfig, vectors: GivenVectors | None) -> tuple[Vocabulary, dict[str, Any]]:
     """Words and vectors of the training split alone, and what the manifest says of the vectors.
 
     Beside the captions' words, those of captions that are made from layouts.
@@ -172,7 +170,7 @@ def _vocabulary(
         facts: dict[str, Any] = {"source": "captions", "sha256": None, "channels": config.vector_channels}
     else:
         values, found = vectors.fit(tokens, words)
-        facts = {"source": "pipeline", "sha256": vectors.digest, "channels": vectors.channels} | asdict(found)
+        facts = {"source": vectors.source, "sha256": vectors.digest, "channels": vectors.channels} | asdict(found)
     return Vocabulary(words, values, config.language), facts
 
 

@@ -21,7 +21,6 @@ from objgan.config import Config
 from objgan.errors import InputError
 from objgan.languages import check_language
 from objgan.sections import DataConfig
-from objgan.word_vectors import PipelineVectors
 from pipelines.data.prepare.convert import (
     WORK,
     ConversionReport,
@@ -37,6 +36,7 @@ from pipelines.data.prepare.convert import (
 from pipelines.data.prepare.finalize import Result, finish, list_rejects
 from pipelines.data.prepare.ingest import UNREAD, Ingested, check_folder, ingest
 from pipelines.data.prepare.source import CocoSource, Sizes
+from pipelines.data.prepare.vector_sources import FITTED, GivenVectors, given_vectors
 from pipelines.data.shards.concerns import refuse_lost, why
 from pipelines.data.shards.format import ROWS_PER_SHARD, Shard, load_manifest, save_manifest, shard_name, summary
 from pipelines.data.shards.manifest import FORMATS, MANIFEST, REJECTED, SPLITS
@@ -62,7 +62,7 @@ class Options:
     format: str = "arrow"
     strict: bool = False
     retry: bool = False
-    vectors: Path | None = None
+    vectors: str = FITTED
     job_status: JobStatus | None = None
     needs_masks: bool = False
 
@@ -158,11 +158,9 @@ def _finished(out: Path, facts: "_Facts", options: Options, log: Log) -> dict[st
     return manifest
 
 
-def _facts(
-    source: CocoSource, sizes: Sizes, config: Config, options: Options
-) -> tuple["_Facts", PipelineVectors | None]:
+def _facts(source: CocoSource, sizes: Sizes, config: Config, options: Options) -> tuple["_Facts", GivenVectors | None]:
     """The facts that the result depends on, and the given word vectors."""
-    vectors = None if options.vectors is None else PipelineVectors(options.vectors)
+    vectors = given_vectors(options.vectors)
     settings, digest = config.data.model_dump(mode="json"), None if vectors is None else vectors.digest
     return _Facts(source.digests(sizes), settings, source.split.kind, options.format, digest), vectors
 
@@ -198,7 +196,7 @@ class _Facts:
     split: str
     format: str
     vectors: str | None
-    """sha256 of a pipeline's word vectors, None of fitted ones."""
+    """sha256 of given word vectors, None of fitted ones."""
 
     def for_manifest(self) -> dict[str, Any]:
         """The facts as the manifest has them, without settings and vectors."""

@@ -241,6 +241,9 @@ def summary(manifest: Mapping[str, Any]) -> str:
             f"vectors:  {vectors['channels']} channels; {vectors['found']} of {vectors['words']} words have one in the "
             f"pipeline, {vectors['derived']} get one from neighbouring words, the others zeros"
         )
+    elif vectors:
+        made = "fitted on the training captions" if vectors["source"] == "captions" else f"of {vectors['source']}"
+        lines.append(f"vectors:  {vectors['channels']} channels, {made}")
     if manifest["columns"]["attributes"]:
         lines.append(f"known:    the colours of {counts['colours']} objects, the scenes of {counts['scenes']} images")
     if manifest["text_ids"]:

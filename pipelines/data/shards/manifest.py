@@ -112,7 +112,7 @@ class _TextIds(_Facts):
 
 
 class _Vectors(_Facts):
-    source: Literal["captions", "pipeline"]
+    source: Literal["captions", "pipeline", "wordllama"]
     sha256: Sum | None
     channels: int = Field(ge=1, le=100_000)
     words: Count | None = None

@@ -20,8 +20,10 @@ from objgan.networks.box_generator import BoxGenerator
 from objgan.vocabulary import PAD
 from pipelines.data.loading.reader import evaluation_batch
 from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import Options as PrepareOptions
 from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource
+from pipelines.data.prepare.vector_sources import default_vectors
 from pipelines.recipes import resolve
 from pipelines.training.job import OpenRun, TrainJob
 from tests.benchmarks.learn.baselines import LabelRegression, captioned, marginal_layouts, nearest_layouts, set_f1
@@ -40,16 +42,14 @@ _BASELINES = {
 SETTINGS = (
     "compute.threads=1",
     "data.max_objects=10",
-    "boxes.word_bag=true",
     "boxes.word_dropout=0.05",
     "boxes.dropout=0.3",
     "boxes.mixture_temperature=0.1",
-    "boxes.median_end=true",
-    "boxes.named_first=0.5",
-    "boxes.training.bag_weight=1.0",
+    "boxes.training.count_weight=1.0",
     "boxes.training.batch_size=64",
-    "boxes.training.steps=900",
-    "boxes.training.checkpoint_every=100",
+    "boxes.training.stated_captions=0.4",
+    "boxes.training.steps=1200",
+    "boxes.training.checkpoint_every=300",
     "boxes.training.cooldown=0.5",
     "boxes.training.validation_samples=500",
 )
@@ -119,7 +119,7 @@ def _open(options: Options, seed: int, folder: Path, log: Log) -> OpenRun:
     annotations, data = options.coco / "annotations", options.out / NAME / "data"
     config = resolve("tiny", None, [*SETTINGS, f"seed={seed}"])
     source = CocoSource(None, annotations / "boxes.json", annotations / "boxes_captions.json")
-    prepare(source, data, config, log, run_here)
+    prepare(source, data, config, log, run_here, PrepareOptions(vectors=default_vectors("en")))
     return OpenRun(TrainJob("boxes", config, data, folder))
 
 

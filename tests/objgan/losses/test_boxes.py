@@ -9,8 +9,9 @@ from torch import distributions
 from objgan.losses.boxes import (
     ATANH_RHO_RANGE,
     LOG_SIGMA_RANGE,
-    bag_loss,
     class_weights,
+    count_loss,
+    label_counts,
     label_nll,
     label_set,
     masked_mean,
@@ -85,12 +86,15 @@ def test_class_weights_by_hand() -> None:
     assert class_weights([0, 7], 3, 0.8).isfinite().all()
 
 
-def test_bag_loss_by_hand_and_without_objects() -> None:
+def test_count_loss_by_hand_and_without_objects() -> None:
     labels, valid = torch.tensor([[1, 1, 0], [0, 0, 0]]), torch.tensor([[True, True, False], [False, False, False]])
+    assert label_counts(labels, valid, 3).tolist() == [[0, 2, 0], [0, 0, 0]]
     assert label_set(labels, valid, 3).tolist() == [[False, True, False], [False, False, False]]
-    logits = torch.tensor([[0.0, math.log(3), 0.0], [0.0, 0.0, 0.0]])
-    expected = torch.tensor([2 * math.log(2) + math.log(4 / 3), 3 * math.log(2)])
-    torch.testing.assert_close(bag_loss(logits, labels, valid), expected)
+    # Class 1 appears with probability 3 / 4, and then two of it with 1 / 2.
+    logits = torch.zeros(2, 3, 4)
+    logits[0, 1] = torch.tensor([math.log(3), 0.0, math.log(2), 0.0])
+    expected = torch.tensor([2 * math.log(2) + math.log(4 / 3) + math.log(2), 3 * math.log(2)])
+    torch.testing.assert_close(count_loss(logits, labels, valid), expected)
 
 
 def test_masked_mean_ignores_what_is_masked_even_when_it_is_not_finite() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -12,7 +13,8 @@ from torch import nn
 from objgan.batch import Batch
 from objgan.errors import InputError
 from objgan.networks.backbones import Inception, SmallBackbone
-from objgan.networks.encoders import ImageEncoder, TextEncoder
+from objgan.networks.encoders import ImageEncoder, TextEncoder, start_from_vectors
+from objgan.vocabulary import project_vectors
 
 
 @pytest.fixture
@@ -145,3 +147,20 @@ def test_weights_of_both_formats_and_wrong_ones(published: nn.Module, weights: P
         with pytest.raises(InputError, match=message) as error:
             backbone.load_weights(tmp_path / name)
         assert "\n" not in str(error.value)
+
+
+def test_embeddings_start_from_narrower_or_wider_vectors(text_encoder: TextEncoder) -> None:
+    vectors = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    vectors[[0, 1, 7]] = 0
+    before = text_encoder.embedding.weight.detach().clone()
+    start_from_vectors(text_encoder.embedding, vectors)
+    after = text_encoder.embedding.weight.detach()
+    assert torch.equal(after[[0, 1, 7]], before[[0, 1, 7]]), "padding, unknown words, and words without a vector"
+    assert torch.equal(after[:, 5:], before[:, 5:]), "further channels keep their random start"
+    known = [index for index in range(2, 20) if index != 7]
+    assert after[known, :5].square().mean().item() == pytest.approx(1.0, abs=1e-4)
+    torch.testing.assert_close(after[2, :5] / after[2, 0], torch.from_numpy(vectors[2] / vectors[2, 0]))
+    wide = np.random.default_rng(1).normal(size=(20, 12)).astype(np.float32)
+    start_from_vectors(text_encoder.embedding, wide)
+    projected = torch.from_numpy(project_vectors(wide, 8))[2:]
+    torch.testing.assert_close(text_encoder.embedding.weight.detach()[2:], projected / projected.square().mean().sqrt())

@@ -9,11 +9,9 @@ import torch
 from objgan.batch import Batch
 from objgan.config import Config, build_config
 from objgan.domain import Domain
-from objgan.errors import InputError
 from objgan.layout import Layout
 from objgan.losses.boxes import label_nll, mixture_nll
 from objgan.networks.encoders import TextEncoder
-from objgan.networks.greedy_labels import GreedyRule
 from objgan.stages.boxes import BoxesStage, build_box_generator
 from objgan.stages.encoders import build_text_encoder
 from objgan.train_state import TrainState
@@ -79,12 +77,12 @@ def test_the_frozen_text_encoder_does_not_move(
 def test_an_encoder_of_its_own_needs_no_helper_and_learns(
     tiny_config: Config, domain: Domain, make_batch: MakeBatch
 ) -> None:
-    config = configured(tiny_config, {"bag_weight": 0.5}, text_encoder="own")
+    config = configured(tiny_config, {"count_weight": 0.5}, text_encoder="own")
     assert BoxesStage.needed(config) == () and BoxesStage.needed(tiny_config) == ("text_encoder",)
     stage = BoxesStage(config, domain, {})
     started = [p.detach().clone() for p in stage.networks.parameters()]
     metrics = train_step(TrainState(stage), make_batch(4, images=False, masks=False), StepContext(0)).tensors()
-    assert set(metrics) >= {"likelihood/label", "likelihood/coordinate", "likelihood/bag"}
+    assert set(metrics) >= {"likelihood/label", "likelihood/coordinate", "likelihood/counts"}
     assert all(not torch.equal(a, b) for a, b in zip(started, stage.networks.parameters(), strict=True))
 
 
@@ -136,34 +134,23 @@ def test_pictures(stage: BoxesStage, make_batch: MakeBatch) -> None:
     assert all(min(picture.size) > 100 for picture in pictures.values())
 
 
-def test_word_bag_learns_under_its_penalty(tiny_config: Config, domain: Domain, make_batch: MakeBatch) -> None:
+def test_the_count_head_learns_under_its_penalty(tiny_config: Config, domain: Domain, make_batch: MakeBatch) -> None:
     config = configured(
-        tiny_config, {"bag_weight": 1.0, "word_bag_decay": 0.5}, word_bag=True, text_encoder="own", word_dropout=0.2
+        tiny_config, {"count_weight": 1.0, "word_decay": 0.5}, presence=0.3, text_encoder="own", word_dropout=0.2
     )
     torch.manual_seed(0)
     stage = BoxesStage(config, domain, {})
     batch = make_batch(4, masks=False)
-    bag = stage.networks["box_generator"].word_bag
-    plain = stage.likelihood_losses(batch, stage.eval()(batch))["bag"]
+    generator = stage.networks["box_generator"]
+    head = generator.count_head
+    assert generator.presence == 0.3 and build_box_generator(tiny_config, domain).count_head is None
+    plain = stage.likelihood_losses(batch, stage.eval()(batch))["counts"]
     with torch.no_grad():
-        bag.weights.weight[0] = 0.5  # padding's row: it takes part in no sum
-    assert bag.penalty() > 0
+        head.weights.weight[0] = 0.5  # padding's row: it takes part in no sum
+    assert head.penalty() > 0
     torch.testing.assert_close(
-        stage.likelihood_losses(batch, stage(batch))["bag"] - plain, 0.5 * bag.penalty(), rtol=1e-3, atol=1e-3
+        stage.likelihood_losses(batch, stage(batch))["counts"] - plain, 0.5 * head.penalty(), rtol=1e-3, atol=1e-3
     )
     state = TrainState(stage)
-    losses = [train_step(state, batch, StepContext(0)).tensors()["likelihood/bag"].item() for _ in range(2)]
+    losses = [train_step(state, batch, StepContext(0)).tensors()["likelihood/counts"].item() for _ in range(2)]
     assert losses[1] < losses[0]
-
-
-def test_a_word_bag_without_its_loss_is_refused(tiny_config: Config) -> None:
-    with pytest.raises(InputError, match="bag_weight"):
-        configured(tiny_config, word_bag=True)
-
-
-def test_the_greedy_rule_is_a_setting(tiny_config: Config, domain: Domain) -> None:
-    changed = configured(tiny_config, {"bag_weight": 1.0}, median_end=True, named_first=0.3)
-    assert build_box_generator(changed, domain).greedy == GreedyRule(median_end=True, named_first=0.3)
-    assert build_box_generator(tiny_config, domain).greedy == GreedyRule()
-    with pytest.raises(InputError, match="named_first"):
-        configured(tiny_config, named_first=0.3)

@@ -15,7 +15,7 @@ from objgan.training import StepContext, train_step
 
 def _stage(name: str, config: Config, domain: Domain) -> Stage:
     values = config.model_dump()
-    values["boxes"]["training"] |= {"adversarial_weight": 0.1, "bag_weight": 0.5}
+    values["boxes"]["training"] |= {"adversarial_weight": 0.1, "count_weight": 0.5}
     torch.manual_seed(0)
     helpers: dict[str, nn.Module] = {
         "text_encoder": build_text_encoder(config, domain),

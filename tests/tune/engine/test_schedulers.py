@@ -99,7 +99,7 @@ def _configured(job: dict[str, Any]) -> Any:
         ("boxes.training.cooldown", Knob("uniform", 0.1, 0.5)),
         ("boxes.training.ema_decay", Knob("uniform", 0.9, 0.99)),
         ("boxes.training.adversarial_weight", Knob("uniform", 0.0, 1.0)),
-        ("boxes.training.bag_weight", Knob("choice", values=(0, 1.0))),
+        ("boxes.training.count_weight", Knob("choice", values=(0, 1.0))),
     ],
 )
 def test_a_population_cannot_change_what_shapes_networks(sweep: Sweep, name: str, knob: Knob) -> None:

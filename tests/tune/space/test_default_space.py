@@ -46,17 +46,17 @@ def test_every_kind_and_long_reasons_survive_a_file() -> None:
         "boxes.dropout": Knob("uniform", 0.0, 0.5),
         "boxes.components": Knob("integer", 3, 8, reason="few: many"),
         "boxes.adversarial": Knob("choice", values=("bce", "hinge"), reason="both"),
-        "boxes.word_bag": Knob("choice", values=(True, False)),
+        "boxes.obey_numbers": Knob("choice", values=(True, False)),
     }
     assert parse_space(write_space(Space(knobs))) == Space(knobs)
 
 
 def test_numbers_as_people_write_them_and_choices_as_objgan_reads_them(tiny: Config) -> None:
-    space = parse_space("boxes.training.lr: {log_uniform: [1e-4, 1e-2]}\nboxes.named_first: {choice: [0, 3e-1]}")
+    space = parse_space("boxes.training.lr: {log_uniform: [1e-4, 1e-2]}\nboxes.presence: {choice: [1e-1, 3e-1]}")
     assert space.knobs["boxes.training.lr"] == Knob("log_uniform", 1e-4, 1e-2)
     checked = check_space(space, tiny, ("boxes",))
-    assert checked.knobs["boxes.named_first"].values == (0.0, 0.3)
-    assert isinstance(checked.knobs["boxes.named_first"].values[1], float)
+    assert checked.knobs["boxes.presence"].values == (0.1, 0.3)
+    assert isinstance(checked.knobs["boxes.presence"].values[1], float)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_mistake_in_a_space_is_reported_in_one_line(text: str, message: str, t
 
 def test_a_value_that_needs_another_knob_is_tried_beside_it() -> None:
     paper = resolve("paper", None, ())
-    alone = "boxes.named_first: {choice: [0, 0.5]}"
-    with pytest.raises(InputError, match=r"set training\.bag_weight over 0"):
-        check_space(parse_space(alone), paper, ("boxes",))
-    check_space(parse_space(f"{alone}\nboxes.training.bag_weight: {{uniform: [0.1, 1]}}"), paper, ("boxes",))
+    alone = "images.half_resolution_blocks: {integer: [3, 4]}"
+    with pytest.raises(InputError, match="half_resolution_blocks 4"):
+        check_space(parse_space(alone), paper, ("images",))
+    check_space(parse_space(f"{alone}\nimages.next_blocks: {{integer: [4, 5]}}"), paper, ("images",))

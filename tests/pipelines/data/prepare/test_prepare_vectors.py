@@ -1,5 +1,6 @@
 """`prepare --vectors`: its output, and which inputs count as the same."""
 
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -35,7 +36,14 @@ def source(tmp_path, write_coco, scenes):
 
 
 def _go(source, out, config, vectors, lines=None):
-    return prepare(source, out, config, (lines if lines is not None else []).append, run_here, Options(vectors=vectors))
+    return prepare(
+        source,
+        out,
+        config,
+        (lines if lines is not None else []).append,
+        run_here,
+        Options(vectors=str(vectors or "fitted")),
+    )
 
 
 def test_the_pipeline_s_vectors_are_the_vocabulary_s(source, data_config, vectors, tmp_path) -> None:
@@ -70,3 +78,15 @@ def test_vectors_are_part_of_the_inputs_at_any_location(source, data_config, vec
 def test_the_same_vectors_give_the_same_folder(source, data_config, vectors, tmp_path) -> None:
     one, other = (_go(source, tmp_path / name, data_config, vectors) for name in ("one", "other"))
     assert one == other == load_manifest(tmp_path / "one")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wordllama") is None, reason="the package wordllama is not installed")
+def test_wordllama_s_vectors_are_those_of_every_word(source, data_config, tmp_path) -> None:
+    manifest = _go(source, tmp_path / "out", data_config, "wordllama")
+    vocabulary = Vocabulary.load(tmp_path / "out" / "domain")
+    assert vocabulary.vectors.shape == (len(vocabulary), 256) and vocabulary.vectors[2:].any(1).all()
+    facts = load_manifest(tmp_path / "out")["vectors"]
+    assert facts == manifest["vectors"] and facts["source"] == "wordllama"
+    assert "256 channels, of wordllama" in summary(manifest)
+    with pytest.raises(InputError, match="other --vectors"):
+        _go(source, tmp_path / "out", data_config, None)
