@@ -317,6 +317,7 @@ class EvaluateOptions(HeldOptions, WorkersOptions, JudgedOptions, DataOptions, M
     protocol: str = option("test", "inputs", "images to measure: test, quick, validation, 1k or 30k", metavar="NAME")
     inception: Path | None = file("inputs", "Inception weights (default: none; FID, KID and IS are skipped)")
     detector: Path | None = file("inputs", "weights of a COCO detector (default: none; its SOA is skipped)")
+    prompts: Path | None = file("inputs", "JSON of prompts and their numbers and relations (default: none)")
     seed: int = option(0, "inputs", "random seed of the generated images", from_zero, metavar="S")
     out: Path = out_folder("runs/evaluation")
 

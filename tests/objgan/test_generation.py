@@ -111,6 +111,7 @@ def test_missing_masks_are_generated_beside_given_ones(model: ObjGAN, tmp_path: 
     assert same(full, model.generate(CAPTIONS[:1], layouts=[given])[0])
 
 
+@torch.no_grad()
 def test_the_steps_give_the_generated_image(model: ObjGAN) -> None:
     caption = CAPTIONS[0]
     one = model.generate([caption], seed=3)[0]
