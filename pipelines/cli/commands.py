@@ -75,8 +75,9 @@ def demo(options: cli.DemoOptions) -> None:
 def run(options: cli.RunOptions) -> None:
     """All steps, from COCO files or sample data to a registered model."""
     config, source = _config(options), source_of(options) or Sample()
+    prompts = read_prompts_file(options.prompts) if options.prompts else NO_PROMPTS
     with at_hand("--judges", options.judges) as judges:
-        run_ = Run(config, options.out, source, options.name, options.alias, judges)
+        run_ = Run(config, options.out, source, options.name, options.alias, judges, prompts)
         if _dry(options, run_.config):
             return _check_run(options, run_)
         uri = tracking_uri(RUNS)

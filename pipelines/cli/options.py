@@ -177,8 +177,9 @@ class ModelOptions(Options):
 
 
 class JudgedOptions(Options):
-    """What images are judged by."""
+    """What layouts and images are judged by."""
 
+    prompts: Path | None = file("inputs", "JSON of prompts and their numbers and relations (default: none)")
     judges: Location | None = place(None, "inputs", "output of `judges` (default: none, image metrics are skipped)")
 
 
@@ -317,7 +318,6 @@ class EvaluateOptions(HeldOptions, WorkersOptions, JudgedOptions, DataOptions, M
     protocol: str = option("test", "inputs", "images to measure: test, quick, validation, 1k or 30k", metavar="NAME")
     inception: Path | None = file("inputs", "Inception weights (default: none; FID, KID and IS are skipped)")
     detector: Path | None = file("inputs", "weights of a COCO detector (default: none; its SOA is skipped)")
-    prompts: Path | None = file("inputs", "JSON of prompts and their numbers and relations (default: none)")
     seed: int = option(0, "inputs", "random seed of the generated images", from_zero, metavar="S")
     out: Path = out_folder("runs/evaluation")
 
