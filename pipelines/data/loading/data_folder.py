@@ -116,7 +116,7 @@ class RemoteFolder(DataFolder):
         Raises:
             InputError: it is not a prepared folder.
         """
-        self._storage, self._cache = storage, cache
+        self.location, self._storage, self._cache = storage.uri, storage, cache
         self.manifest = read_manifest(storage)
 
     def __str__(self) -> str:
