@@ -226,7 +226,7 @@ class ObjGAN:
         def noise(network: str) -> Tensor:
             return self.noise(network, [f"{seed}\0{order.caption}\0{order.index}\0{network}" for order in orders])
 
-        words, count = self._words(orders)
+        words, count = self.word_ids([order.words for order in orders])
         text = self.encode(words, count)
         layout = self.boxes(words, count, text, noise("box_generator"), [order.words.statements for order in orders])
         layout, drawn = _put_in(layout, [order.given for order in orders])
@@ -272,11 +272,12 @@ class ObjGAN:
         """The facts that a caption states about the picture; `tokens` are those of `Vocabulary.tokenize`."""
         return read_statements(tokens, self._named)
 
-    def _words(self, orders: Sequence[_Order]) -> tuple[Tensor, Tensor]:
-        words = torch.zeros(len(orders), self.config.data.max_words, dtype=torch.int64)
-        for row, order in enumerate(orders):
-            words[row, : len(order.words.ids)] = torch.from_numpy(order.words.ids)
-        return words.to(self.device), torch.tensor([len(order.words.ids) for order in orders], device=self.device)
+    def word_ids(self, captions: Sequence[CaptionWords]) -> tuple[Tensor, Tensor]:
+        """Padded word ids int64 [B, T] and their counts [B] of captions."""
+        words = torch.zeros(len(captions), self.config.data.max_words, dtype=torch.int64)
+        for row, caption in enumerate(captions):
+            words[row, : len(caption.ids)] = torch.from_numpy(caption.ids)
+        return words.to(self.device), torch.tensor([len(caption.ids) for caption in captions], device=self.device)
 
     def _given(self, layout: Layout | GivenLayout | None) -> GivenLayout | None:
         """The caller's layout, checked and on the networks' device."""

@@ -25,6 +25,7 @@ from pipelines.evaluation.evaluate import save
 from pipelines.evaluation.judge_training import judge_jobs
 from pipelines.evaluation.judge_training import keep as keep_judge
 from pipelines.evaluation.judges import JudgePaths
+from pipelines.evaluation.prompts_file import NO_PROMPTS, read_prompts_file
 from pipelines.evaluation.protocols import protocol
 from pipelines.evaluation.worker import Evaluation, OpenEvaluation
 from pipelines.models.generate import GenerateJob, local_model, read_captions
@@ -75,8 +76,9 @@ def demo(options: cli.DemoOptions) -> None:
 def run(options: cli.RunOptions) -> None:
     """All steps, from COCO files or sample data to a registered model."""
     config, source = _config(options), source_of(options) or Sample()
+    prompts = read_prompts_file(options.prompts) if options.prompts else NO_PROMPTS
     with at_hand("--judges", options.judges) as judges:
-        run_ = Run(config, options.out, source, options.name, options.alias, judges)
+        run_ = Run(config, options.out, source, options.name, options.alias, judges, prompts)
         if _dry(options, run_.config):
             return _check_run(options, run_)
         uri = tracking_uri(RUNS)
@@ -138,9 +140,12 @@ def train(options: cli.TrainOptions) -> None:
 
 def evaluate(options: cli.EvaluateOptions) -> None:
     """Measure a finished model."""
+    prompts = read_prompts_file(options.prompts) if options.prompts else NO_PROMPTS
     with local_model(options.model, tracking_uri(RUNS)) as model, at_hand("--judges", options.judges) as judges:
         workers, paths = (options.workers or (1, None))[0], JudgePaths(judges, options.inception, options.detector)
-        evaluation = Evaluation(model, options.data, protocol(options.protocol), options.seed, workers, paths)
+        evaluation = Evaluation(
+            model, options.data, protocol(options.protocol), options.seed, workers, paths, prompts=prompts
+        )
         opened = OpenEvaluation(evaluation, device="cpu")
         with _held(options, "evaluate") as job_status, ray_session(options.address):
             check_resources(ComputeConfig(workers=workers, device="cpu"))

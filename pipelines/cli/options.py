@@ -189,8 +189,9 @@ class ModelOptions(Options):
 
 
 class JudgedOptions(Options):
-    """What images are judged by."""
+    """What layouts and images are judged by."""
 
+    prompts: Path | None = file("inputs", "JSON of prompts and their numbers and relations (default: none)")
     judges: Location | None = place(None, "inputs", "output of `judges` (default: none, image metrics are skipped)")
 
 

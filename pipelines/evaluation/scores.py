@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from objgan.metrics.bootstrap import Interval, frechet_interval, interval, mean_interval, too_dear
+from objgan.metrics.bootstrap import Interval, frechet_interval, interval, mean_interval, ratio_interval, too_dear
 from objgan.metrics.distances import frechet_distance, inception_score, kernel_distance
 from objgan.metrics.layouts import count_histogram_distance
 from objgan.metrics.retrieval import r_precision
@@ -149,6 +149,7 @@ class _Scorer:
             for scores in (self._encoder_distance(row), self._object_accuracy(row), self._fidelity(row)):
                 yield from ((self._name(row, metric), entry) for metric, entry in scores.items())
         yield from self._counts()
+        yield from self._prompts()
 
     def _retrieve(self) -> None:
         """Add R-precision of each sample to the samples' values."""
@@ -206,6 +207,13 @@ class _Scorer:
         ours, true = self._get(FROM_CAPTIONS, "class_counts"), self._get(TRUE_IMAGES, "class_counts")
         if ours is not None and true is not None:
             yield self._name(FROM_CAPTIONS, "count_histogram_distance"), _from(self._count_interval(ours, true))
+
+    def _prompts(self) -> Iterator[tuple[str, Score]]:
+        objects = self._samples.vectors.get("from_prompts/objects")
+        if objects is not None:
+            right, drawn, stated = objects.T
+            yield "from_prompts/precision", _from(ratio_interval(right, drawn, seed=self._seed))
+            yield "from_prompts/recall", _from(ratio_interval(right, stated, seed=self._seed))
 
     def _count_interval(self, ours: np.ndarray, true: np.ndarray) -> Interval:
         """Shifted so that the resamples' mean is the value: repeated rows of a resample increase any distance."""

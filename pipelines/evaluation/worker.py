@@ -16,20 +16,23 @@ from objgan.training import step_seed
 from pipelines.data.loading.reader import ShardReader, evaluation_batch, evaluation_batches
 from pipelines.evaluation.captions_and_layouts import open_sources
 from pipelines.evaluation.judges import JudgePaths, Judges
+from pipelines.evaluation.prompts_file import NO_PROMPTS, PromptsFile
 from pipelines.evaluation.protocols import PROTOCOLS, Place, Protocol
 from pipelines.evaluation.rows import RowMeasurer
 from pipelines.evaluation.scores import SampleMetrics
+from pipelines.evaluation.stated_prompts import StatedPrompts
 from pipelines.evaluation.synthesis import Prompts, Synthesis, read_prompts
 from pipelines.training.job import VALIDATION_BATCH
 
-ROWS, DIVERSITY = "rows", "diversity"
+ROWS, DIVERSITY, PROMPTS = "rows", "diversity", "prompts"
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The specification: a model folder on prepared data (a folder or a URI) under a protocol, with judges.
 
-    batch: images generated at a time; like `workers`, it affects only the time, not the metrics
+    batch:   images generated at a time; like `workers`, it affects only the time, not the metrics
+    prompts: whose layouts are measured, too
     """
 
     model: Path
@@ -39,11 +42,12 @@ class Evaluation:
     workers: int = 1
     judges: JudgePaths = field(default_factory=JudgePaths)
     batch: int = 25
+    prompts: PromptsFile = NO_PROMPTS
 
 
 @dataclass(frozen=True)
 class EvaluationTask:
-    """Batch `number` of a stage, of `ROWS` or of `DIVERSITY`."""
+    """Batch `number` of a stage, of `ROWS`, of `DIVERSITY` or of `PROMPTS`."""
 
     kind: str
     number: int
@@ -53,7 +57,8 @@ class OpenEvaluation:
     """An evaluation's model, data and judges; every process opens them once.
 
     Raises:
-        InputError: no model or data, or data or judges of other classes than the model.
+        InputError: no model or data; data, judges or prompts of other classes than the model; a prompt that the model
+            cannot read.
     """
 
     def __init__(self, evaluation: Evaluation, device: str = "auto") -> None:
@@ -63,6 +68,7 @@ class OpenEvaluation:
         self.synthesis = Synthesis(self.model, evaluation.seed)
         self.places = evaluation.protocol.places(len(self.sources.rows))
         """The images of a row."""
+        self.stated = StatedPrompts(evaluation.prompts, self.model)
 
     def prompts(self, places: Sequence[Place]) -> Prompts:
         """The captions at these places, on the model's device."""
@@ -76,6 +82,7 @@ class OpenEvaluation:
         counts = {
             ROWS: _batches(rows, size),
             DIVERSITY: _batches(min(rows, protocol.diverse_captions), size),
+            PROMPTS: _batches(len(self.stated), VALIDATION_BATCH),
             **{name: _batches(protocol.limit(len(r)), VALIDATION_BATCH) for name, r in self.sources.stages.items()},
         }
         return [EvaluationTask(kind, number) for kind, count in counts.items() for number in range(count)]
@@ -98,17 +105,28 @@ class Measurer:
             prompts = self._opened.prompts(self._places(task))
             measure = self._rows.rows if task.kind == ROWS else self._rows.diversity
             samples.add(measure(prompts), prompts.keys)
+        elif task.kind == PROMPTS:
+            places = self._numbers(task)
+            metrics = self._opened.stated.measure(places, self._evaluation.seed)
+            samples.add(metrics, [(place + 1, 0) for place in places])
         else:
             self._stage(task, samples)
         return samples
 
     def image_ids(self, task: EvaluationTask) -> list[int]:
-        """The images of a batch."""
+        """The images of a batch; of prompts, their numbers in the file, from 1."""
+        if task.kind == PROMPTS:
+            return [place + 1 for place in self._numbers(task)]
         if task.kind in (ROWS, DIVERSITY):
             return [self._opened.sources.rows.image_id(place.index) for place in self._places(task)]
         reader = self._opened.sources.stages[task.kind]
         end = min((task.number + 1) * VALIDATION_BATCH, self._evaluation.protocol.limit(len(reader)))
         return [reader.image_id(index) for index in range(task.number * VALIDATION_BATCH, end)]
+
+    def _numbers(self, task: EvaluationTask) -> range:
+        """The prompts of a batch."""
+        end = min((task.number + 1) * VALIDATION_BATCH, len(self._opened.stated))
+        return range(task.number * VALIDATION_BATCH, end)
 
     def _places(self, task: EvaluationTask) -> list[Place]:
         size, places = self._evaluation.batch, self._opened.places

@@ -5,6 +5,7 @@ It may import the model's requirements and `objgan`, which MLflow copies too; no
 
 import base64
 import io
+import json
 from typing import Any
 
 import mlflow
@@ -16,7 +17,7 @@ import objgan
 
 
 class CaptionToImage(PythonModel):
-    """Column `caption` -> n rows per caption: caption, image_png (base64) and layout_json."""
+    """Column `caption` -> n rows per caption: caption, image_png (base64), layout_json and facts (JSON)."""
 
     def load_context(self, context: Any) -> None:
         """Load the weights, on a GPU if available."""
@@ -37,8 +38,9 @@ class CaptionToImage(PythonModel):
                 "caption": [sample.caption for sample in samples],
                 "image_png": [_png_base64(Image.fromarray(sample.image)) for sample in samples],
                 "layout_json": [sample.layout_json(classes) for sample in samples],
+                "facts": [json.dumps([fact._asdict() for fact in sample.facts]) for sample in samples],
             },
-            columns=["caption", "image_png", "layout_json"],
+            columns=["caption", "image_png", "layout_json", "facts"],
         )
 
 

@@ -239,7 +239,7 @@ def _signature() -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-    columns = [ColSpec(DataType.string, name) for name in ("caption", "image_png", "layout_json")]
+    columns = [ColSpec(DataType.string, name) for name in ("caption", "image_png", "layout_json", "facts")]
     parameters = [ParamSpec("n", DataType.long, 1), ParamSpec("seed", DataType.long, 0)]
     return ModelSignature(Schema(columns[:1]), Schema(columns), ParamSchema(parameters))
 

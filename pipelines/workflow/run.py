@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from objgan.config import STAGES, Config, config_to_json
-from objgan.files import write_atomically
+from objgan.files import sha256, write_atomically
 from objgan.stages import stage_class
 from pipelines.data.loading.data_folder import open_data
 from pipelines.data.loading.reader import ShardReader
@@ -17,6 +17,7 @@ from pipelines.data.sample import make_sample
 from pipelines.evaluation.evaluate import evaluate, save
 from pipelines.evaluation.judge_training import identity
 from pipelines.evaluation.judges import JudgePaths
+from pipelines.evaluation.prompts_file import NO_PROMPTS, PromptsFile
 from pipelines.evaluation.worker import Evaluation, OpenEvaluation
 from pipelines.models.registry import assemble, register
 from pipelines.runs.status import JobStatus
@@ -52,13 +53,15 @@ class Run:
     alias: str = "challenger"
     judges: Path | None = None
     """What the command `judges` wrote; without it no image is judged."""
+    prompts: PromptsFile = NO_PROMPTS
 
     def plan(self) -> Plan:
         """The steps and where their results lie. Reads the source's files to identify them."""
         steps = [*self._data_steps(), *self._training_steps()]
         steps.append(Step("assemble", {}, ("prepare", *self.config.stages)))
         judged = {} if self.judges is None else {"judges": identity(self.judges)}
-        steps.append(Step("evaluate", {"seed": self.config.seed, **judged}, ("assemble", "prepare")))
+        asked = {"prompts": sha256(self.prompts.path)} if self.prompts.entries else {}
+        steps.append(Step("evaluate", {"seed": self.config.seed, **judged, **asked}, ("assemble", "prepare")))
         steps.append(Step("register", {"name": self.model_name, "alias": self.alias}, ("assemble", "evaluate")))
         return plan(self.out, steps)
 
@@ -207,7 +210,12 @@ def _train(run: Run, work: Plan, step: Step, folder: Path, tracking: Tracking, l
 def _evaluate(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
     workers = run.config.compute.workers
     evaluation = Evaluation(
-        model_folder(work), _data(work), seed=run.config.seed, workers=workers, judges=JudgePaths(run.judges)
+        model_folder(work),
+        _data(work),
+        seed=run.config.seed,
+        workers=workers,
+        judges=JudgePaths(run.judges),
+        prompts=run.prompts,
     )
     with _job_status(run, folder, "evaluate") as job_status:
         result = evaluate(OpenEvaluation(evaluation, device="cpu"), log, job_status=job_status)

@@ -17,7 +17,10 @@ from objgan.files import write_atomically
 from tests.benchmarks.learn.rows import Log, Options, Section, load_rows, row_path, save_row
 
 HERE = Path(__file__).resolve().parent
-SECTIONS = ("real_boxes", "real_masks", "encoders", "box_discriminator", "sample_images", "ablation", "speed_designs")
+SECTIONS = (
+    *("real_boxes", "stated_prompts", "real_masks", "encoders", "box_discriminator", "sample_images", "ablation"),
+    "speed_designs",
+)
 RESULTS = HERE.parent / "RESULTS.md"
 DEFAULT_OUT = Path("runs/learn")
 

@@ -1,7 +1,7 @@
 """Layouts of real captions, against training marginals, the nearest caption's layout, and a logistic regression."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -115,9 +115,10 @@ def _text(figure: Interval, signed: bool = False) -> str:
     return f"{figure.value:{sign}.3f} [{figure.low:{sign}.3f}, {figure.high:{sign}.3f}]"
 
 
-def _open(options: Options, seed: int, folder: Path, log: Log) -> OpenRun:
+def open_run(options: Options, seed: int, folder: Path, log: Log, more: Sequence[str] = ()) -> OpenRun:
+    """A training on the real captions; `more`: settings over this section's."""
     annotations, data = options.coco / "annotations", options.out / NAME / "data"
-    config = resolve("tiny", None, [*SETTINGS, f"seed={seed}"])
+    config = resolve("tiny", None, [*SETTINGS, f"seed={seed}", *more])
     source = CocoSource(None, annotations / "boxes.json", annotations / "boxes_captions.json")
     prepare(source, data, config, log, run_here, PrepareOptions(vectors=default_vectors("en")))
     return OpenRun(TrainJob("boxes", config, data, folder))
@@ -130,7 +131,7 @@ def _test_batch(run: OpenRun) -> Batch:
 
 
 def _baseline(options: Options, key: str, folder: Path, log: Log) -> Row:
-    run = _open(options, 0, folder, log)
+    run = open_run(options, 0, folder, log)
     began = perf_counter()
     test, domain = _test_batch(run), run.domain()
     words = [ids[ids != PAD].numpy() for ids in test.words]
@@ -148,7 +149,7 @@ def _baseline(options: Options, key: str, folder: Path, log: Log) -> Row:
 
 
 def _ours(options: Options, seed: int, folder: Path, log: Log) -> Row:
-    run = _open(options, seed, folder, log)
+    run = open_run(options, seed, folder, log)
     fitted = fit(run, log)
     generator = load_inference(fitted.checkpoint)["box_generator"]
     assert isinstance(generator, BoxGenerator)

@@ -34,6 +34,7 @@ from pipelines.evaluation import captions_and_layouts, trained_judges
 from pipelines.evaluation.evaluate import EvaluationResult, evaluate, run_here, run_on_ray, save
 from pipelines.evaluation.judge_training import OTHER_SEED, identity, judge_jobs
 from pipelines.evaluation.judges import JUDGE, SECOND_ENCODERS, JudgePaths
+from pipelines.evaluation.prompts_file import read_prompts_file
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.synthesis import Synthesis
 from pipelines.evaluation.trained_judges import ObjectJudge, SecondEncoders
@@ -252,6 +253,27 @@ def test_without_judges_no_image_is_judged(evaluation: Evaluation) -> None:
     assert "no second encoders" in result.skipped["r_precision, fd_encoder, diversity_encoder"]
 
 
+def test_prompts_with_known_numbers_and_relations(evaluation: Evaluation, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.json"
+    numbers = [{"prompt": f"{n} red kites above a boat", "counts": {"kite": n, "boat": 1}} for n in (1, 2, 3)]
+    places = [{"prompt": "a kite left of a boat", "relations": [["kite", "left", "boat"]]}]
+    path.write_text(json.dumps([*numbers, *places]))
+    asked = replace(evaluation, judges=JudgePaths(), prompts=read_prompts_file(path))
+    result = measure(asked)
+    names = ("numerical_accuracy", "spatial_accuracy", "all_named", "precision", "recall")
+    counts = {name: result.counts[f"from_prompts/{name}"] for name in names}
+    assert counts == {"numerical_accuracy": 3, "spatial_accuracy": 1, "all_named": 4, "precision": 3, "recall": 3}
+    assert all(0 <= result.means[f"from_prompts/{name}"] <= 1 for name in names)
+    assert result.scores["from_prompts/recall"].interval is not None
+    rows = result.samples.to_pylist()
+    assert [row["image_id"] for row in rows if row["measure"] == "from_prompts/all_named"] == [1, 2, 3, 4]
+    again = measure(replace(asked, batch=2))
+    assert all(result.scores[f"from_prompts/{name}"] == again.scores[f"from_prompts/{name}"] for name in names)
+    path.write_text(json.dumps([*numbers, {"prompt": "xyzzy", "counts": {"boat": 1}}]))
+    with pytest.raises(InputError, match=r"prompts\.json: entry 4: caption 'xyzzy': this model knows none"):
+        OpenEvaluation(replace(evaluation, prompts=read_prompts_file(path)))
+
+
 def test_saved_files(result: EvaluationResult, tmp_path: Path) -> None:
     save(result, tmp_path)
     facts = json.loads((tmp_path / "measures.json").read_text())
@@ -303,11 +325,14 @@ def test_wrong_options_are_one_line_and_code_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     command = ["evaluate", "--model", str(evaluation.model), "--data", str(evaluation.data)]
+    (tmp_path / "wrong.json").write_text('[{"prompt": "a kite", "counts": {"kit": 1}}]')
     for options, words in (
         (["--protocol", "all"], "unknown protocol 'all'"),
         (["--judges", "nowhere"], "no folder nowhere"),
         (["--inception", "none.pth"], "none.pth"),
         (["--detector", "none.pth"], "none.pth"),
+        (["--prompts", "none.json"], "--prompts: no file none.json"),
+        (["--prompts", "wrong.json"], "--prompts: wrong.json: entry 1: unknown class 'kit': did you mean kite?"),
     ):
         assert main([*command, *options]) == 2
         text = capsys.readouterr().err.strip()

@@ -165,3 +165,22 @@ def test_unknown_and_cut_words_are_reported_and_written(job: GenerateJob, tmp_pa
 def test_a_caption_whose_known_words_are_all_cut_is_refused(job: GenerateJob) -> None:
     with pytest.raises(InputError, match="none of its first"):
         generate(replace(job, captions=("zebra " * 30 + "kite",)), quiet)
+
+
+@pytest.mark.parametrize(
+    ("caption", "broken"),
+    [
+        ("40 boats on the sea", "40 x boat"),
+        ("a boat left of itself", "boat left of boat"),
+        ("three boats and no boat", "no boat"),
+        ("a boat left of a kite and the boat right of the kite", "boat right of kite"),
+    ],
+)
+def test_what_cannot_hold_is_drawn_as_far_as_possible_and_reported(job: GenerateJob, caption: str, broken: str) -> None:
+    lines: list[str] = []
+    files = generate(replace(job, captions=(caption,)), lines.append)
+    (line,) = [line for line in lines if "does not keep" in line]
+    assert line.startswith(f"caption {caption!r}, sample 0: the layout does not keep: ") and broken in line
+    layout = json.loads(files[1].read_text())
+    assert {"fact": broken, "kept": False} in layout["facts"]
+    assert len(layout["objects"]) >= 1

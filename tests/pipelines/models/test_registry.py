@@ -106,6 +106,7 @@ def test_it_predicts_where_ray_and_pipelines_are_not(
         with Image.open(io.BytesIO(base64.b64decode(row["image_png"]))) as image:
             assert np.array_equal(np.asarray(image), one.image)
         assert len(json.loads(row["layout_json"])["objects"]) == len(one.names)
+        assert json.loads(row["facts"]) == [fact._asdict() for fact in one.facts] != []
     assert len(said["default"]) == 1
 
 
@@ -125,7 +126,7 @@ def test_it_says_what_it_needs_and_takes(logged: Path) -> None:
     assert all("==" in line and "+" not in line for line in lines)
     info = mlflow.models.Model.load(str(logged))
     assert info.signature.inputs.input_names() == ["caption"]
-    assert info.signature.outputs.input_names() == ["caption", "image_png", "layout_json"]
+    assert info.signature.outputs.input_names() == ["caption", "image_png", "layout_json", "facts"]
     assert {p.name: p.default for p in info.signature.params.params} == {"n": 1, "seed": 0}
     example = json.loads((logged / "input_example.json").read_text())
     assert example == {"columns": ["caption"], "data": [["a kite"]]}

@@ -4,10 +4,11 @@ from typing import Any
 import pytest
 
 from objgan.config import STAGES
+from pipelines.evaluation.prompts_file import read_prompts_file
 from pipelines.recipes import resolve
 from pipelines.tracking.tracker import prepare_store
 from pipelines.training.job import check_groups
-from pipelines.workflow.run import stage_config
+from pipelines.workflow.run import Run, stage_config
 from pipelines.workflow.steps import Step, describe, plan, run_plan
 
 
@@ -21,6 +22,16 @@ def test_an_identity_follows_settings_and_dependencies_but_not_paths() -> None:
     assert here.identities["first"] == wider.identities["first"]
     assert here.identities["wide"] != wider.identities["wide"]
     assert here.identities["last"] != wider.identities["last"], "what a changed step feeds is another thing too"
+
+
+def test_other_prompts_evaluate_again_and_train_nothing(tmp_path: Path) -> None:
+    path, found = tmp_path / "prompts.json", []
+    for number in (1, 2):
+        path.write_text(f'[{{"prompt": "a kite", "counts": {{"kite": {number}}}}}]')
+        found.append(Run(resolve("tiny", None, ()), tmp_path, prompts=read_prompts_file(path)).plan().identities)
+    without = Run(resolve("tiny", None, ()), tmp_path).plan().identities
+    for one, other in ((found[0], found[1]), (found[0], without)):
+        assert {name for name in one if one[name] != other[name]} == {"evaluate", "register"}
 
 
 def test_a_step_before_what_it_needs_is_refused() -> None:
