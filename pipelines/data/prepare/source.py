@@ -18,7 +18,7 @@ from objgan.files import read_json, sha256
 from objgan.sections import DataConfig
 from pipelines.data.prepare.coco_records import Record, file_name_of, is_caption, is_object
 from pipelines.data.prepare.json_stream import records
-from pipelines.data.prepare.record_values import identity_or_none
+from pipelines.data.prepare.record_values import identity_or_none, text_id
 from pipelines.data.shards.image_files import inside, sizes_of
 from pipelines.data.shards.manifest import SPLITS
 from pipelines.redaction import place_of
@@ -115,7 +115,7 @@ def load_ids(path: Path) -> frozenset[int]:
     values = (
         [image.get("id") if isinstance(image, dict) else image for image in images] if isinstance(images, list) else []
     )
-    ids = [identity_or_none(value) for value in values]
+    ids = [identity_or_none(value) if text_id(value) is None else None for value in values]
     known = frozenset(image_id for image_id in ids if image_id is not None)
     if not ids or None in ids:
         raise InputError(f"--val2014: {path} is neither a list of image ids nor COCO JSON; give one of them")
