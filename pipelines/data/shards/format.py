@@ -17,7 +17,7 @@ from objgan.files import file_aside, read_json, write_atomically
 from pipelines.data.shards.concerns import are_written, concerns, doubts, marks
 from pipelines.data.shards.manifest import ACCOUNTS, MANIFEST, SPLITS, validate_manifest
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 ROWS_PER_SHARD = 256
 COUNTED = ["captions", "masks", "crowds", "colours", "scene"]
 

@@ -56,7 +56,7 @@ def test_a_shard_gives_back_its_rows_and_its_version(tmp_path) -> None:
     shard = write_shard(tmp_path, "train-00000.arrow", "train", _table(ROW, bare))
     table = read_shard(tmp_path / "train-00000.arrow")
     assert table.to_pylist() == [ROW, bare]
-    assert table.schema.metadata == {b"objgan.schema_version": b"3"}
+    assert table.schema.metadata == {b"objgan.schema_version": b"4"}
     assert (shard.rows, shard.bytes) == (2, (tmp_path / shard.name).stat().st_size)
 
 
