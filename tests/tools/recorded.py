@@ -29,7 +29,7 @@ def recorded_sweep(folder: Path, data: Path | None = None) -> Sweep:
 
 def recorded_result(sweep: Sweep, trials: int = 14) -> SweepResult:
     """The metric grows with steps, and is best at a learning rate of 3e-3 and low dropout."""
-    draw = random.Random(4)
+    draw = random.Random(123)
     return SweepResult("finished", tuple(_trial(sweep, number, draw) for number in range(trials)), 1234.5)
 
 

@@ -59,7 +59,7 @@ def test_the_entrypoint_is_one_line_that_splits_into_the_commands() -> None:
 
 
 def test_words_with_blanks_and_signs_of_the_shell_arrive_as_they_are(tmp_path: Path) -> None:
-    images, option = "/data/my images; touch hacked #$(id)", "a.b=c d;e"
+    images, option = "/data/my images; touch hacked #$(id)", "images.sizes=[32, 64]"
     settings = resolve("gpu", [f"job.images={images}", f"job.options=['{option}']"])
     shown = subprocess.run(
         ["bash", "-c", f"printf '%s\\n' {steps.entrypoint(settings)}"],

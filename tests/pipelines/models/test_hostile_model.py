@@ -19,6 +19,7 @@ from objgan.checkpoint import STATE, _seal, load_inference, read_state
 from objgan.config import Config, build_config
 from objgan.errors import InputError
 from objgan.generation import ObjGAN
+from objgan.stages import build_network
 from pipelines.recipes import resolve
 from pipelines.storage.checkpoints import CheckpointStore, finished_checkpoint
 from pipelines.storage.storage import Storage
@@ -254,8 +255,12 @@ def test_a_good_model_is_loaded_as_it_was_written(model_folder: Path, tmp_path: 
 def test_the_most_objects_that_settings_allow_are_made_in_bounded_memory(
     model_folder: Path, repository: Path, tmp_path: Path
 ) -> None:
-    """Within bounds, and shapes of networks do not depend on it: it is loaded, and must not take gigabytes."""
-    folder = _forge(model_folder, tmp_path / "many", _setting("data.max_objects", 256))
+    """It is within bounds, so that the model is loaded, and must not take gigabytes."""
+    model, folder = ObjGAN.load(model_folder, "cpu"), tmp_path / "many"
+    data = model.config.data.model_copy(update={"max_objects": 256})
+    config = model.config.model_copy(update={"data": data})
+    networks = {name: build_network(name, config, model.domain) for name in model.networks}
+    ObjGAN(config, model.domain, networks).save(folder)
     program = textwrap.dedent(
         """
         import resource, sys

@@ -11,7 +11,7 @@ def test_a_worker_takes_its_share_of_the_bound_cores(tmp_path, repository) -> No
     assert under(one_of_several(), ["-c", code], tmp_path, repository).split() == ["1", "1"]
 
 
-def test_verify_starts_one_process_for_each_bound_core(one_of_several, prepared, tmp_path, repository) -> None:
+def test_verify_starts_one_process_for_each_bound_core(prepared, tmp_path, repository) -> None:
     code = (
         "import concurrent.futures, pipelines.data.verify.verify as v\n"
         "class Pool(v.ProcessPoolExecutor):\n"

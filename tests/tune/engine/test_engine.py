@@ -263,7 +263,7 @@ def test_a_driver_that_is_stopped_or_killed_resumes_to_the_same_result(tmp_path:
         output: list[str] = []
         thread = threading.Thread(target=lambda p=process, o=output: o.extend(p.stdout), daemon=True)
         thread.start()
-        wait_until(lambda o=output, p=process: any(": step" in line for line in o) or p.poll() is not None, 120)
+        wait_until(lambda o=output, p=process: any(": step" in line for line in o) or p.poll() is not None)
         process.send_signal(number)
         assert process.wait(60) == code, output
         came = bench.result(name)

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from objgan.caption_parser import read_statements
 from objgan.config import Config
 from objgan.errors import InputError
+from objgan.layout import Layout
 from objgan.metrics.named_classes import NamedClasses
-from objgan.statements import kept, read_statements
+from objgan.statements import kept
 from objgan.vocabulary import tokenize
 from pipelines.__main__ import main
 from pipelines.cli.options import RunOptions, source_of
@@ -101,9 +103,10 @@ def test_statements_of_the_captions_are_kept_by_the_boxes(written: Path) -> None
     for row in _rows(written):
         objects = [index for index, crowd in enumerate(row["crowds"]) if not crowd]
         boxes = torch.tensor(row["boxes"]).reshape(-1, 4)[objects]
-        labels, valid = torch.tensor([[row["labels"][index] for index in objects]]), torch.ones(1, len(objects)).bool()
+        labels = torch.tensor([[row["labels"][index] for index in objects]])
+        layout = Layout(labels, boxes[None], torch.tensor([len(objects)]))
         for tokens in row["tokens"]:
-            held = kept(read_statements(tokens.split(), named), labels, boxes[None], valid)
+            held = kept(read_statements(tokens.split(), named), layout)
             assert held.all(), tokens
             read += held.numel()
     assert read > 50
