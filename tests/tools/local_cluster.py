@@ -188,8 +188,10 @@ class LocalCluster:
         return Node(process, log, ports)
 
     def environ(self) -> dict[str, str]:
-        """What nodes start with: this process's, their token by its path, and what they were given."""
-        kept = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "PYTHONPATH")}
+        """The variables of nodes: this process's, the path of their token, and `environment`."""
+        # Fixture `ray_local` sets the last one, which would leave this cluster without notices of drained nodes.
+        without = ("RAY_ADDRESS", "PYTHONPATH", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER")
+        kept = {name: value for name, value in os.environ.items() if name not in without}
         kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
         return {**kept, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token), **self.environment}
 
