@@ -7,20 +7,21 @@ from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.generation import ObjGAN
 from objgan.stages import STAGE_CLASSES
-from pipelines.data.loading.data_folder import open_data
+from pipelines.data.loading.data_folder import DataFolder, open_data
 from pipelines.data.loading.reader import ShardReader
 from pipelines.evaluation.synthesis import ALL_WORDS
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Readers of one split.
+    """Readers of one split of `data`.
 
     stages:  one for each stage whose columns the data have
     rows:    for generated images: whole captions with all columns of their images
     skipped: stages without a reader, and the reason
     """
 
+    data: DataFolder
     stages: dict[str, ShardReader]
     rows: ShardReader
     skipped: dict[str, str]
@@ -41,14 +42,14 @@ def open_sources(data: Path | str, split: str, model: ObjGAN) -> Sources:
             skipped[name] = f"not trained, because data.shapes={model.config.data.shapes} stands in for masks"
             continue
         try:
-            stages[name] = ShardReader(data, split, cls.columns, model.config, words)
+            stages[name] = ShardReader(folder, split, cls.columns, model.config, words)
         except InputError as error:
             skipped[name] = str(error)
     columns = {name for name, known in folder.manifest["columns"].items() if known}
     # A reader with masks skips images without masks; without pixels nothing needs the masks.
     more = columns & {"image", "masks", "attributes"} if "image" in columns else set()
-    rows = ShardReader(data, split, frozenset({"boxes", *more}), model.config, ALL_WORDS)
-    return Sources(stages, rows, skipped)
+    rows = ShardReader(folder, split, frozenset({"boxes", *more}), model.config, ALL_WORDS)
+    return Sources(folder, stages, rows, skipped)
 
 
 def _check_domain(ours: Domain, theirs: Domain, data: str) -> None:

@@ -157,11 +157,11 @@ def stage_of(model: ObjGAN, name: str) -> Stage:
 
 def class_means(opened: OpenEvaluation) -> ClassMeanMasks:
     """The mean mask of each class over the training split: the baseline of the shape generator."""
-    evaluation, model = opened.evaluation, opened.model
+    model = opened.model
     words = model.config.shapes.training.max_words
-    reader = ShardReader(evaluation.data, "train", STAGE_CLASSES["shapes"].columns, model.config, words)
+    reader = ShardReader(opened.sources.data, "train", STAGE_CLASSES["shapes"].columns, model.config, words)
     means = ClassMeanMasks(len(model.domain.classes))
-    for batch in evaluation_batches(reader, VALIDATION_BATCH, evaluation.seed, len(reader)):
+    for batch in evaluation_batches(reader, VALIDATION_BATCH, opened.evaluation.seed, len(reader)):
         means.add(batch.layout)
     return means
 

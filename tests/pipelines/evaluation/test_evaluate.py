@@ -26,11 +26,12 @@ from objgan.generation import ObjGAN
 from objgan.stages import NETWORKS, build_network, build_stage
 from objgan.train_state import TrainState
 from pipelines.__main__ import main
+from pipelines.data.loading.data_folder import DataFolder
 from pipelines.data.prepare.convert import run_here as prepare_here
 from pipelines.data.prepare.prepare import prepare
 from pipelines.data.sample import make_sample
 from pipelines.data.shards.format import load_manifest, read_split
-from pipelines.evaluation import captions_and_layouts, trained_judges
+from pipelines.evaluation import trained_judges
 from pipelines.evaluation.evaluate import EvaluationResult, evaluate, run_here, run_on_ray, save
 from pipelines.evaluation.judge_training import OTHER_SEED, identity, judge_jobs
 from pipelines.evaluation.judges import JUDGE, SECOND_ENCODERS, JudgePaths
@@ -216,7 +217,7 @@ def test_a_process_opens_everything_once_and_encodes_each_batch_once(
         monkeypatch.setattr(owner, name, counted)
 
     count(generation, "read_model")
-    count(captions_and_layouts, "open_data")
+    count(DataFolder, "__init__")
     count(trained_judges, "load_inference")
     count(ObjGAN, "encode")
     count(SecondEncoders, "of_captions")
@@ -227,7 +228,7 @@ def test_a_process_opens_everything_once_and_encodes_each_batch_once(
     assert kinds["rows"] > 1
     assert calls == {
         "read_model": 1,
-        "open_data": 1,
+        "__init__": 1,  # the data, for all readers
         "load_inference": 2,  # second encoders, judge of objects
         "encode": kinds["rows"] + kinds["diversity"] + 1,  # the picture of rows
         "of_captions": kinds["rows"],
