@@ -22,7 +22,7 @@ from pipelines.storage.retry import StorageRefused, Work, only_logged
 from pipelines.storage.storage import Storage
 from pipelines.tracking.tracker import Tracking
 from pipelines.training.draining import OwnNode
-from pipelines.training.job import OpenRun, TrainJob, claim_folder
+from pipelines.training.job import OpenRun, TrainJob, check_folder, claim_folder
 from pipelines.training.supervisor import (
     GRACE_S,
     INTERRUPTED,
@@ -73,7 +73,8 @@ def train(
         tracking: the MLflow run to report to
 
     Raises:
-        InputError: the resources do not fit, or another driver holds the run; nothing was started.
+        InputError: the resources do not fit, another driver holds the run, or it has become a run of something else;
+            nothing was started.
         TrainingStopped: too many losses or gradients were not finite.
         Preempted: a stop was requested; a checkpoint is written.
         Stalled: no progress for too long.
@@ -81,6 +82,7 @@ def train(
     """
     job, store = run.job, run.store
     run.checkpoints.log = log
+    check_folder(run)  # the run of another command may have begun and finished here since `open_run`
     if done := _finished(run):
         log(f"{job.stage}: finished before, at step {done.step} ({store})")
         return done

@@ -179,7 +179,7 @@ def open_run(job: TrainJob) -> OpenRun:
     if job.stage in STAGES and job.stage not in job.config.stages:
         raise InputError(f"{job.stage}: not trained, because data.shapes={job.config.data.shapes} stands in for masks")
     run = OpenRun(job)
-    _check_folder(run)
+    check_folder(run)
     run.data.check_room(job.window)
     run.reader("train"), run.reader("validation")
     _check_checkpoints(run)
@@ -192,11 +192,16 @@ def claim_folder(run: OpenRun) -> None:
     Raises:
         InputError: the place holds a run of something else; it names what.
     """
-    _check_folder(run)
+    check_folder(run)
     run.store.write(SETTINGS_FILE, json.dumps(_facts(run), indent=1) + "\n")
 
 
-def _check_folder(run: OpenRun) -> None:
+def check_folder(run: OpenRun) -> None:
+    """Check that this place is new, or holds a run of the same settings, data and earlier checkpoints.
+
+    Raises:
+        InputError: the place holds a run of something else; it names what.
+    """
     theirs = run.store.json(SETTINGS_FILE)
     if theirs is None:
         return
