@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from objgan.config import STAGES, Config, config_to_json
+from objgan.domain import Domain
 from objgan.files import sha256, write_atomically
 from objgan.stages import stage_class
 from pipelines.data.loading.data_folder import open_data
@@ -201,6 +202,8 @@ def sample_source(folder: Path) -> CocoSource:
 
 
 def _train(run: Run, work: Plan, step: Step, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
+    # Their classes are known now, and evaluation, which reads them, comes after hours.
+    run.prompts.prompts(Domain.load(_data(work) / "domain").classes)
     needs = _checkpoints(work, needed_stages(run.config, step.name))
     config = stage_config(run.config, step.name)
     done = train(open_run(TrainJob(step.name, config, _data(work), folder, needs)), log, tracking=tracking)

@@ -1,14 +1,16 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from objgan.config import STAGES
+from objgan.errors import InputError
 from pipelines.evaluation.prompts_file import read_prompts_file
 from pipelines.recipes import resolve
-from pipelines.tracking.tracker import prepare_store
+from pipelines.tracking.tracker import Tracking, prepare_store
 from pipelines.training.job import check_groups
-from pipelines.workflow.run import Run, stage_config
+from pipelines.workflow.run import Run, _train, stage_config
 from pipelines.workflow.steps import Step, describe, plan, run_plan
 
 
@@ -32,6 +34,18 @@ def test_other_prompts_evaluate_again_and_train_nothing(tmp_path: Path) -> None:
     without = Run(resolve("tiny", None, ()), tmp_path).plan().identities
     for one, other in ((found[0], found[1]), (found[0], without)):
         assert {name for name in one if one[name] != other[name]} == {"evaluate", "register"}
+
+
+def test_prompts_of_unknown_classes_stop_a_run_before_it_trains(prepared: Path, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.json"
+    path.write_text('[{"prompt": "a unicorn", "counts": {"unicorn": 1}}]')
+    run = Run(resolve("tiny", None, ()), tmp_path / "run", prompts=read_prompts_file(path))
+    work = run.plan()
+    shutil.copytree(prepared, work.folder("prepare") / "data")
+    folder = work.folder("encoders")
+    with pytest.raises(InputError, match="entry 1: unknown class 'unicorn'"):
+        _train(run, work, Step("encoders", {}), folder, Tracking(), lambda line: None)
+    assert not folder.exists()
 
 
 def test_a_step_before_what_it_needs_is_refused() -> None:
