@@ -142,13 +142,13 @@ def evaluate(options: cli.EvaluateOptions) -> None:
     """Measure a finished model."""
     prompts = read_prompts_file(options.prompts) if options.prompts else NO_PROMPTS
     with local_model(options.model, tracking_uri(RUNS)) as model, at_hand("--judges", options.judges) as judges:
-        workers, paths = (options.workers or (1, None))[0], JudgePaths(judges, options.inception, options.detector)
+        paths = JudgePaths(judges, options.inception, options.detector)
         evaluation = Evaluation(
-            model, options.data, protocol(options.protocol), options.seed, workers, paths, prompts=prompts
+            model, options.data, protocol(options.protocol), options.seed, options.workers, paths, prompts=prompts
         )
         opened = OpenEvaluation(evaluation, device="cpu")
         with _held(options, "evaluate") as job_status, ray_session(options.address):
-            check_resources(ComputeConfig(workers=workers, device="cpu"))
+            check_resources(ComputeConfig(workers=options.workers, device="cpu"))
             result = evaluate_model(opened, say, job_status=job_status)
             save(result, options.out)
     say(result.text())
@@ -182,7 +182,7 @@ def judges(options: cli.JudgesOptions) -> None:
 
 
 def register(options: cli.RegisterOptions) -> None:
-    """Register a model folder, or the four stages of a run."""
+    """Register a model folder, or the stages of a run."""
     uri = tracking_uri(RUNS)
     if options.model is not None and options.run is not None:
         raise InputError("register: give --model LOCATION or --run ID, not both")

@@ -191,7 +191,9 @@ class ModelOptions(Options):
 class JudgedOptions(Options):
     """What layouts and images are judged by."""
 
-    prompts: Path | None = file("inputs", "JSON of prompts and their numbers and relations (default: none)")
+    prompts: Path | None = file(
+        "inputs", "JSON of prompts with their numbers and relations: NSR-1K's, or your own (default: none)"
+    )
     judges: Location | None = place(None, "inputs", "output of `judges` (default: none, image metrics are skipped)")
 
 
@@ -307,7 +309,7 @@ class JudgesOptions(HeldOptions, WorkersOptions, DryRunOptions, DataOptions):
 
 
 class RunOptions(HeldOptions, WorkersOptions, DryRunOptions, RegistryOptions, JudgedOptions, SourceOptions):
-    """Run all steps: prepare, train the four stages, assemble, evaluate, register. The same command resumes.
+    """Run all steps: prepare, train all stages, assemble, evaluate, register. The same command resumes.
 
     examples:
       python -m pipelines run --images coco/images --instances coco/instances.json --captions coco/captions.json
@@ -328,7 +330,7 @@ class DemoOptions(HeldOptions, WorkersOptions, DryRunOptions):
     out: Path = out_folder("runs/demo")
 
 
-class EvaluateOptions(HeldOptions, WorkersOptions, JudgedOptions, DataOptions, ModelOptions):
+class EvaluateOptions(HeldOptions, JudgedOptions, DataOptions, ModelOptions):
     """Measure a finished model on held-out data.
 
     examples:
@@ -341,6 +343,7 @@ class EvaluateOptions(HeldOptions, WorkersOptions, JudgedOptions, DataOptions, M
     detector: Path | None = file("inputs", "weights of a COCO detector (default: none; its SOA is skipped)")
     seed: int = option(0, "inputs", "random seed of the generated images", from_zero, metavar="S")
     out: Path = out_folder("runs/evaluation")
+    workers: int = option(1, "compute", "processes that measure; the metrics do not depend on N", count, metavar="N")
 
 
 class GenerateOptions(ModelOptions):
@@ -360,7 +363,7 @@ class GenerateOptions(ModelOptions):
 
 
 class RegisterOptions(RegistryOptions):
-    """Register a finished model in MLflow: a model folder, or the four stages of a run.
+    """Register a finished model in MLflow: a model folder, or the stages of a run.
 
     examples:
       python -m pipelines register --run first --alias challenger
@@ -368,7 +371,7 @@ class RegisterOptions(RegistryOptions):
     """
 
     model: Location | None = place(None, "inputs", "model (default: assemble it from --run)", type=command_line.model)
-    run: str | None = option(None, "inputs", "run whose four stages form the model (default: --model)", metavar="ID")
+    run: str | None = option(None, "inputs", "run whose stages form the model (default: --model)", metavar="ID")
 
 
 class RunsOptions(StorageOptions):
