@@ -19,7 +19,10 @@ WARM_UP, STEPS, ROWS = 2, 3, 10
 
 
 def profile_steps(run: OpenRun, trace: Path, log: Log) -> str:
-    """A table of the most expensive operations of a training step; writes `trace` for chrome://tracing or https://ui.perfetto.dev."""
+    """A table of the `ROWS` most expensive operations of `STEPS` training steps.
+
+    trace: file to write, for chrome://tracing or https://ui.perfetto.dev
+    """
     job, compute = run.job, run.job.config.compute
     device = torch.device("cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu")
     if compute.threads:

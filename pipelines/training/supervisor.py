@@ -52,11 +52,11 @@ class Failure:
 class RunEvents:
     """What the driver takes.
 
-    beat_age:  seconds since the last sign of life of the workers' first, or since the board was made
+    beat_age:  seconds since the last sign of life of the workers' first, or since the coordinator started
     step:      last step that workers are known to have finished
     step_age:  seconds since `step` last grew, or since the workers last began
     attempts:  how often workers began
-    advanced:  whether a step was finished since the board was made
+    advanced:  whether a step was finished since the coordinator started
     """
 
     events: list[Event] = field(default_factory=list)
@@ -138,7 +138,7 @@ class RunCoordinator:
 
 
 def make_coordinator() -> Any:
-    """A board on the driver's own node, which no worker's death takes with it."""
+    """A coordinator on the driver's own node, which no worker's death takes with it."""
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
@@ -277,7 +277,7 @@ class Supervisor:
 
 
 class FailureReports(ray.train.UserCallback):
-    """Reports to the board, from Ray Train's controller, why a worker failed."""
+    """Reports to the coordinator, from Ray Train's controller, why a worker failed."""
 
     def __init__(self, coordinator: Any) -> None:
         self._coordinator, self._failures = coordinator, 0
