@@ -83,7 +83,7 @@ def _ingest(source: CocoSource, work: Path, sizes: Sizes | None, log: Log, texts
     foreign = sorted(source.synonyms.keys() - set(classes))
     if foreign:
         raise unknown("class", foreign[0], classes, f"--synonyms: {source.named('instances')}: ")
-    reading = _Reading(source, work, sizes, texts)
+    reading = _Reading(source, work, sizes, texts, frozenset(categories))
     rejected = write_rejects(work / UNREAD, reading.all())
     if source.captions is not None and not reading.totals["caption"]:
         raise InputError(
@@ -102,8 +102,11 @@ def _ingest(source: CocoSource, work: Path, sizes: Sizes | None, log: Log, texts
 class _Reading:
     """Reads one file after the other; `all` yields the rejects."""
 
-    def __init__(self, source: CocoSource, work: Path, sizes: Sizes | None, texts: "TextIds") -> None:
+    def __init__(
+        self, source: CocoSource, work: Path, sizes: Sizes | None, texts: "TextIds", categories: frozenset[int]
+    ) -> None:
         self._source, self._work, self._sizes, self._texts = source, work, sizes, texts
+        self._categories = categories
         self.totals = {"image": 0, "annotation": 0, "caption": 0}
         self.images = IMAGES.empty_table()
         self.repeats = 0
@@ -115,7 +118,7 @@ class _Reading:
         yield from self._images()
         yield from self._captions_only()
         yield from self._spill("caption", CAPTIONS, caption_row)
-        yield from self._spill("annotation", OBJECTS, object_row)
+        yield from self._spill("annotation", OBJECTS, self._object_row)
         known = self.images["image_id"].to_numpy()
         yield from self._keep()
         for kind in ("caption", "annotation"):
@@ -154,6 +157,12 @@ class _Reading:
                 self.repeats += 1
                 self._shared.add(row["image_id"])
 
+    def _object_row(self, annotation: Record, place: int) -> Row:
+        row = object_row(annotation, place)
+        if row["category"] not in self._categories:
+            raise Unusable("its category is not in the JSON", shown(annotation["category_id"]))
+        return row
+
     def _check_same(self, before: Row, row: Row) -> None:
         """Refuse an image id that two parts use for different images."""
         parts = [self._source.parts[image["part"]] for image in (before, row)]
@@ -165,8 +174,9 @@ class _Reading:
             # The part of COCO may be known of only one of the records.
             known = name != "origin" or None not in (facts[0][name], facts[1][name])
             if known and facts[0][name] != facts[1][name]:
+                image_id = self._texts.as_given("image", row["image_id"])
                 raise InputError(
-                    f"instances: {parts[0].instances} and {parts[1].instances} use image id {row['image_id']} for "
+                    f"instances: {parts[0].instances} and {parts[1].instances} use image id {image_id} for "
                     f"different images ({name}: {facts[0][name]}, {facts[1][name]}): change the ids of one file"
                 )
 
@@ -215,9 +225,9 @@ class _Reading:
         except Clash as clash:
             name = _FILE[kind]
             first, second = (getattr(self._source.parts[part], name) for part in clash.parts)
+            number = self._texts.as_given(kind, clash.id)
             raise InputError(
-                f"{name}: {first} and {second} use {kind} id {clash.id} for different records: "
-                "change the ids of one file"
+                f"{name}: {first} and {second} use {kind} id {number} for different records: change the ids of one file"
             ) from None
         self.totals[kind] -= dropped
         self.repeats += dropped
@@ -273,6 +283,13 @@ class TextIds:
         if type(value) is str and (text := text_id(value)) is not None:
             self._file.write(json.dumps({"kind": kind, "text": text, "id": number}, ensure_ascii=False) + "\n")
 
+    def as_given(self, kind: str, number: int) -> str:
+        """An id as the JSON has it, for messages."""
+        self._file.flush()
+        with self._path.open(encoding="utf-8") as lines:
+            same = (line for line in map(json.loads, lines) if (line["kind"], line["id"]) == (kind, number))
+            return next((shown(line["text"]) for line in same), str(number))
+
 
 def read_all_classes(paths: Sequence[Path], texts: TextIds) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Class names and category ids by label, of several files that may have categories in common.
@@ -285,8 +302,8 @@ def read_all_classes(paths: Sequence[Path], texts: TextIds) -> tuple[tuple[str, 
         for name, number in zip(*read_classes(path, texts), strict=True):
             if names.get(number, name) != name:
                 raise InputError(
-                    f"instances: {path} calls category {number} {name!r}, {paths[0]} {names[number]!r}: parts of a "
-                    "data set must have the same categories"
+                    f"instances: {path} calls category {texts.as_given('category', number)} {name!r}, {paths[0]} "
+                    f"{names[number]!r}: parts of a data set must have the same categories"
                 )
             names[number] = name
     if len(set(names.values())) < len(names):
@@ -311,7 +328,7 @@ def read_classes(path: Path, texts: TextIds) -> tuple[tuple[str, ...], tuple[int
         if len(name) > LONGEST_NAME:
             raise InputError(f"instances: {path} has a category of {len(name):,} characters, {shown(name)}: shorten it")
         if category_id in names or name in names.values():
-            repeated = f"id {category_id}" if category_id in names else f"name {name!r}"
+            repeated = f"id {shown(category['id'])}" if category_id in names else f"name {name!r}"
             raise InputError(f"instances: {path} has category {repeated} twice; remove one")
         texts.add("category", category["id"], category_id)
         names[category_id] = name

@@ -123,7 +123,7 @@ def lost_image(record: Record, error: Unreadable) -> list[Reject]:
 
 def _row(record: Record, conversion: Conversion, lost: list[Reject], contradictions: Counter[str]) -> Row:
     image, width, height = _picture(record.image, conversion)
-    kept = _kept(record.objects, (width, height), conversion, lost)
+    kept = _kept(record.objects, (width, height), lost)
     labels, boxes = [conversion.labels[annotation["category"]] for annotation, _ in kept], [box for _, box in kept]
     crowds = [annotation["crowd"] for annotation, _ in kept]
     captions = [caption["text"] for caption in record.captions]
@@ -181,16 +181,12 @@ def _picture(record: Row, conversion: Conversion) -> tuple[bytes | None, int, in
     return squash(picture.image, conversion.size), width, height
 
 
-def _kept(
-    objects: list[Row], sides: tuple[int, int], conversion: Conversion, lost: list[Reject]
-) -> list[tuple[Row, list[float]]]:
+def _kept(objects: list[Row], sides: tuple[int, int], lost: list[Reject]) -> list[tuple[Row, list[float]]]:
     """The objects that can be used, with their boxes (xywh, fractions), largest box first, ties by annotation id."""
     usable = []
     for index, annotation in enumerate(objects):
-        category, box = annotation["category"], _box(annotation["box"], *sides)
-        if category not in conversion.labels:
-            lost.append(_reject("annotation", annotation, "its category is not in the JSON", str(category)))
-        elif box is None:
+        box = _box(annotation["box"], *sides)
+        if box is None:
             reason = "its box is empty or outside the image"
             lost.append(_reject("annotation", annotation, reason, str(annotation["box"])))
         else:

@@ -97,12 +97,6 @@ def test_unusable_masks_are_null_and_counted() -> None:
     assert all(reject.reason.endswith("; the object is kept without a mask") for reject in result.rejected)
 
 
-def test_objects_of_unknown_categories_are_rejected_and_the_row_is_kept() -> None:
-    result = _convert(_record(_objects((0, 0, 9, 9), (0, 0, 5, 5), (0, 0, 1, 1), category=[7, 38, None])))
-    assert result.rows[0]["labels"] == [1]
-    assert [(reject.id, reject.detail) for reject in result.rejected] == [(10, "7"), (12, "None")]
-
-
 def test_without_pixels_the_size_must_be_known() -> None:
     result = _convert(_record(_objects((0, 0, 9, 9)), width=None, height=None), _record(image_id=2))
     assert [row["image_id"] for row in result.rows] == [2] and result.rows[0]["image"] is None

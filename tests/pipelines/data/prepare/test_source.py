@@ -18,7 +18,7 @@ from objgan.vocabulary import tokenize
 from pipelines.data.prepare.convert import block_of, records_of
 from pipelines.data.prepare.ingest import UNREAD, Ingested, check_folder, ingest
 from pipelines.data.prepare.rows import Record
-from pipelines.data.prepare.source import CocoSource, split_images, split_of
+from pipelines.data.prepare.source import CocoPart, CocoSource, split_images, split_of
 from pipelines.data.shards.manifest import TEXT_IDS
 from pipelines.data.shards.rejected import Reject, read_rejects
 
@@ -277,13 +277,16 @@ def test_the_most_frequent_reason_is_named_with_its_count(tmp_path, write_coco) 
 
 
 def test_unknown_category(tmp_path, write_coco) -> None:
-    objects = [{**KITE, "category_id": category} for category in (12, "", None, 44, "44")]
+    objects = [{**KITE, "category_id": category} for category in (12, "", None, 44, "44", "ant")]
     read = _read(write_coco(tmp_path, [IMAGE], objects, [CAPTION]))
-    assert [record["category"] for record in read.records[0].objects] == [12, 44, 44], "the workers know the categories"
+    assert [record["category"] for record in read.records[0].objects] == [44, 44]
     assert read.reasons == [
+        ("annotation", 3, "its category is not in the JSON"),
         ("annotation", 3, "category_id is text, not a whole number"),
         ("annotation", 3, "category_id is missing"),
+        ("annotation", 3, "its category is not in the JSON"),
     ]
+    assert [read.rejects[place].detail for place in (0, 3)] == ["12", "'ant'"], "as the JSON has them"
 
 
 def test_numbers_as_text_join_with_numbers(tmp_path, write_coco) -> None:
@@ -395,3 +398,24 @@ def test_ids_that_are_texts_join_and_are_written_down(tmp_path, write_coco) -> N
         ("annotation", "uuid-1"): max(one["id"] for one in record.objects),
     }
     assert read.data.categories == (1, record.objects[0]["category"]) and read.data.classes == ("person", "kite")
+
+
+def test_messages_show_an_id_that_is_text_as_the_json_has_it(tmp_path, write_coco) -> None:
+    image, kite = {**IMAGE, "id": "a"}, {**KITE, "id": "k", "image_id": "a", "category_id": "c"}
+    caption, person = {**CAPTION, "image_id": "a"}, {"id": "c", "name": "person"}
+
+    def part(name: str, image: dict, category: dict, kite: dict) -> CocoSource:
+        source = write_coco(tmp_path / name, [image], [kite], [caption], False)
+        _edit(source.instances, categories=[category])
+        return source
+
+    first = part("first", image, person, kite)
+    for other, words in (
+        (part("image", {**image, "width": 61}, person, kite), "image id 'a' for different images (width: 60, 61)"),
+        (part("category", image, {"id": "c", "name": "kite"}, kite), "category 'c' 'kite'"),
+        (part("object", image, person, {**kite, "bbox": [1, 2, 3, 4]}), "annotation id 'k' for different records"),
+    ):
+        more = CocoPart(None, other.instances, other.captions)
+        assert words in _refusal(replace(first, more=(more,)))
+    _edit(first.instances, categories=[person, {"id": " c ", "name": "kite"}])
+    assert "category id ' c ' twice" in _refusal(first)
