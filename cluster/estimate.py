@@ -46,9 +46,9 @@ def estimate(options: EstimateOptions) -> int:
     Raises:
         InputError: a number out of bounds.
     """
-    if min(options.steps, options.batch, options.machines) < 1 or options.samples_per_second <= 0:
+    if min(options.steps, options.batch, options.machines) < 1 or not options.samples_per_second > 0:
         raise InputError("estimate: steps, batch and machines must be at least 1, samples per second over 0")
-    if min(options.price, options.head_price, options.overhead) < 0:
+    if not all(amount >= 0 for amount in (options.price, options.head_price, options.overhead)):
         raise InputError("estimate: prices and overhead must not be negative")
     speed = f"{options.samples_per_second:g} samples per second"
     print(f"{options.hours:.1f} hours: {options.steps} steps x {options.batch} samples, at {speed}")

@@ -20,4 +20,5 @@ def test_it_is_printed_and_nonsense_is_refused(capsys: pytest.CaptureFixture[str
     assert main([*command, "--price", "2"]) == 0
     assert capsys.readouterr().out.splitlines()[0].startswith("5.0 hours")
     assert main(["estimate", "--samples-per-second", "0", "--steps", "1", "--batch", "1"]) == 2
-    assert main([*command, "--price", "-2"]) == 2
+    assert main([*command, "--price", "-2"]) == main([*command, "--price", "nan"]) == 2
+    assert main(["estimate", "--samples-per-second", "nan", "--steps", "1", "--batch", "1"]) == 2
