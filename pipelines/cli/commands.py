@@ -45,8 +45,7 @@ from pipelines.storage.storage import RUNS, Storage
 from pipelines.tracking.tracker import ask_server, check_store, prepare_store, tracked_run, tracking_uri
 from pipelines.training.driver import train as train_stage
 from pipelines.training.job import best_checkpoint, check_groups, open_run
-from pipelines.workflow.run import Run, Sample, execute, model_folder, sample_source, stage_config
-from pipelines.workflow.steps import describe
+from pipelines.workflow.run import Run, Sample, describe_run, execute, model_folder, sample_source, stage_config
 
 DEMO_CAPTIONS = (
     "two red kites above a boat on the sea",
@@ -240,15 +239,15 @@ def _dry(options: cli.DryRunOptions, config: Config) -> bool:
 def _check_run(options: cli.RunOptions | cli.DemoOptions, run_: Run) -> None:
     """Print the steps, and make all checks of `run` before its first step, without writing anything."""
     work, config = run_.plan(), run_.config
-    say("\n".join(f"# {line}" for line in describe(work).splitlines()))
+    say("\n".join(f"# {line}" for line in describe_run(run_, work).splitlines()))
     for stage in config.stages:
         check_groups(stage_config(config, stage), stage)
     _check_held(options, "config.json")
     check_without_work(config.compute, options.address)
     check_store(tracking_uri(RUNS), run_.out / "mlflow_run.txt")
     if not isinstance(run_.source, Sample) and work.result("prepare") is None:
-        how = Options(needs_masks=config.data.shapes == "masks")
-        check_prepare(run_.source, work.folder("prepare") / "data", config, lambda line: say(f"# {line}"), how)
+        out, how = work.folder("prepare") / "data", Options(all_stages=True)
+        check_prepare(run_.source, out, config, lambda line: say(f"# {line}"), how)
 
 
 def _assemble_run(run_: str) -> Path:

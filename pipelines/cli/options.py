@@ -311,6 +311,8 @@ class JudgesOptions(HeldOptions, WorkersOptions, DryRunOptions, DataOptions):
 class RunOptions(HeldOptions, WorkersOptions, DryRunOptions, RegistryOptions, JudgedOptions, SourceOptions):
     """Run all steps: prepare, train all stages, assemble, evaluate, register. The same command resumes.
 
+    Word vectors are fitted on the captions; `prepare --vectors`, with the other steps by hand, takes others.
+
     examples:
       python -m pipelines run --images coco/images --instances coco/instances.json --captions coco/captions.json
       python -m pipelines run --recipe small --set images.training.batch_size=8 --dry-run
@@ -321,6 +323,8 @@ class RunOptions(HeldOptions, WorkersOptions, DryRunOptions, RegistryOptions, Ju
 
 class DemoOptions(HeldOptions, WorkersOptions, DryRunOptions):
     """Run all steps on sample data and generate images for four captions. The same command resumes.
+
+    Word vectors are fitted on the captions.
 
     examples:
       python -m pipelines demo --images 400 --out runs/demo

@@ -91,9 +91,7 @@ def execute(run: Run, uri: str, log: Log, wait: float | None = None) -> Plan:
     for stage in run.config.stages:
         check_groups(stage_config(run.config, stage, log), stage)
     work = run.plan()
-    log(describe(work))
-    for stage in set(STAGES) - set(run.config.stages):
-        log(f"skipped  {stage:<10} data.shapes={run.config.data.shapes} stands in for masks")
+    log(describe_run(run, work))
     store = Storage(run.out)
     with Lease.acquire(store, wait=wait, log=log), contextlib.ExitStack() as stack:
         refuse_reuse(store, "config.json")
@@ -107,6 +105,13 @@ def execute(run: Run, uri: str, log: Log, wait: float | None = None) -> Plan:
             results = run_plan(work, actions, uri, tracking.run or "", log)
             _summarise(tracking, results)
     return work
+
+
+def describe_run(run: Run, work: Plan) -> str:
+    """One line per step, and one for each stage that the settings skip."""
+    shapes, skipped = run.config.data.shapes, [stage for stage in STAGES if stage not in run.config.stages]
+    reasons = [f"skipped  {stage:<10} data.shapes={shapes} stands in for masks" for stage in skipped]
+    return "\n".join([describe(work), *reasons])
 
 
 def _number(count: int, noun: str) -> str:
@@ -176,7 +181,7 @@ def _prepare(run: Run, work: Plan, folder: Path, log: Log) -> dict[str, Any]:
     if isinstance(source, Sample):
         source = sample_source(work.folder("sample") / "coco")
     with _job_status(run, folder, "prepare") as job_status:
-        options = Options(job_status=job_status, needs_masks=run.config.data.shapes == "masks")
+        options = Options(job_status=job_status, all_stages=True)
         manifest = prepare(source, folder / "data", run.config, log, options=options)
     check_stages(run.config, folder / "data")
     return {"digest": manifest["digest"]}

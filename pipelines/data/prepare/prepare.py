@@ -54,9 +54,9 @@ class Options:
     format: of the shards, "arrow" or "parquet"
     strict: refuse if anything is rejected
     retry:  convert rejected images again
-    vectors: folder of a spaCy pipeline that has word vectors; None: they are fitted on the captions
+    vectors: a name of `vector_sources.SOURCES`, or the folder of a spaCy pipeline
     job_status: receives the progress
-    needs_masks: refuse instances without any segmentation
+    all_stages: refuse a data set without images, or without any segmentation where masks are needed
     """
 
     format: str = "arrow"
@@ -64,7 +64,7 @@ class Options:
     retry: bool = False
     vectors: str = FITTED
     job_status: JobStatus | None = None
-    needs_masks: bool = False
+    all_stages: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -72,6 +72,8 @@ class Options:
 
 
 DEFAULTS = Options()
+_NAMED = {"captions": FITTED, "pipeline": "DIR, its pipeline"}
+"""`--vectors` by the source of vectors in the manifest, if they differ."""
 
 
 def prepare(
@@ -92,7 +94,7 @@ def prepare(
             other inputs or settings, or a record was rejected and `options.strict` forbids it.
     """
     check_language(config.data.language)
-    _check_written(source, config)
+    _check_source(source, config, options)
     sizes = source.sizes()
     facts, vectors = _facts(source, sizes, config, options)
     manifest = _finished(out, facts, options, log)
@@ -104,7 +106,7 @@ def prepare(
     elif options.retry:
         forget_rejects(out)
     out.mkdir(parents=True, exist_ok=True)
-    data = _read(source, sizes, out / WORK, options, log)
+    data = _read(source, sizes, out / WORK, config, options, log)
     result = _Work(source, sizes, out, config.data, facts, run, log, options.job_status).convert(data)
     rejected = list_rejects(result)
     refuse_lost(data.totals, rejected, out / REJECTED)
@@ -126,17 +128,19 @@ def check(source: CocoSource, out: Path, config: Config, log: Log = print, optio
     Raises:
         InputError: as `prepare`.
     """
-    _check_written(source, config)
+    _check_source(source, config, options)
     sizes = source.sizes()
     facts, _ = _facts(source, sizes, config, options)
     if _finished(out, facts, options, log) is not None and not options.retry:
         return
     with tempfile.TemporaryDirectory(prefix="objgan-") as scratch:
-        data = _read(source, sizes, Path(scratch), options, log)
+        data = _read(source, sizes, Path(scratch), config, options, log)
     source.split.divide(_origins(data), config.data)
 
 
-def _check_written(source: CocoSource, config: Config) -> None:
+def _check_source(source: CocoSource, config: Config, options: Options) -> None:
+    if options.all_stages and source.images is None:
+        raise InputError("--images: the stage images needs pixels: give the folder or URI of the images")
     if source.captions is None and config.data.language != "en":
         raise InputError(f"--captions-from: captions are written in English, data.language is {config.data.language}")
 
@@ -165,7 +169,7 @@ def _facts(source: CocoSource, sizes: Sizes, config: Config, options: Options) -
     return _Facts(source.digests(sizes), settings, source.split.kind, options.format, digest), vectors
 
 
-def _read(source: CocoSource, sizes: Sizes, work: Path, options: Options, log: Log) -> Ingested:
+def _read(source: CocoSource, sizes: Sizes, work: Path, config: Config, options: Options, log: Log) -> Ingested:
     """Read the JSON into the folder `work`."""
     log("prepare: reading the JSON")
     data = ingest(source, work, sizes, log)
@@ -174,7 +178,7 @@ def _read(source: CocoSource, sizes: Sizes, work: Path, options: Options, log: L
     log(f"prepare: {len(data.images)} images with {which}, {len(data.classes)} classes")
     if options.strict:
         _refuse(RejectCounts(read_rejects(work / UNREAD)))
-    if options.needs_masks and not data.segmented:
+    if options.all_stages and config.data.shapes == "masks" and not data.segmented:
         raise InputError(
             f"instances: {source.named('instances')} has no segmentation, and the stages shapes and images need masks: "
             "add --set data.shapes=ellipse (or box) to draw a shape in each box instead"
@@ -217,12 +221,15 @@ class _Facts:
         if "images" in self.source and options.retry:
             sources = [name for name in sources if name != "images"]
         changed += [f"other {name}" for name in sources]
-        if manifest.get("vectors", {}).get("sha256") != self.vectors:
+        if manifest["vectors"]["sha256"] != self.vectors:
             changed.append("other --vectors")
         if changed:
             hint = ""
             if changed == ["other images"] and manifest["rejected"]["kinds"]["image"]:
                 hint = ", or use --retry-rejected to retry the rejected images"
+            if changed == ["other --vectors"]:
+                made = manifest["vectors"]["source"]
+                hint = f", or use --vectors {_NAMED.get(made, made)}"
             raise InputError(
                 f"prepare: {out} was prepared differently ({'; '.join(changed)}); give another --out{hint}"
             )

@@ -41,15 +41,20 @@ def given_vectors(choice: str) -> GivenVectors | None:
     """The vectors of `--vectors`: "wordllama", or the folder of a spaCy pipeline; None of "fitted".
 
     Raises:
-        InputError: wordllama is not installed, or the folder is no pipeline with vectors.
+        InputError: wordllama is not installed, or there is no such folder, or it is no pipeline with vectors.
     """
     if choice == FITTED:
         return None
+    if choice != WORDLLAMA and not Path(choice).is_dir():
+        raise InputError(f"--vectors: no folder {choice}: give {', '.join(SOURCES)} or the folder of a spaCy pipeline")
     return WordLlamaVectors() if choice == WORDLLAMA else PipelineVectors(Path(choice))
 
 
 def default_vectors(language: str) -> str:
-    """ "wordllama" for English captions where that package is installed, otherwise "fitted"."""
+    """Those of the command `prepare`: "wordllama" for English captions if that package is installed, else "fitted".
+
+    `run`, `demo` and `prepare.Options` take "fitted", so that their results do not depend on installed packages.
+    """
     return WORDLLAMA if language == "en" and importlib.util.find_spec(WORDLLAMA) is not None else FITTED
 
 

@@ -235,13 +235,13 @@ def summary(manifest: Mapping[str, Any]) -> str:
     ]
     if manifest["columns"]["image"] and not manifest["columns"]["masks"]:
         lines.append("masks:    none; to train the stage images, prepare with --set data.shapes=ellipse (or box)")
-    vectors = manifest.get("vectors", {})
-    if vectors.get("source") == "pipeline":
+    vectors = manifest["vectors"]
+    if vectors["source"] == "pipeline":
         lines.append(
             f"vectors:  {vectors['channels']} channels; {vectors['found']} of {vectors['words']} words have one in the "
             f"pipeline, {vectors['derived']} get one from neighbouring words, the others zeros"
         )
-    elif vectors:
+    else:
         made = "fitted on the training captions" if vectors["source"] == "captions" else f"of {vectors['source']}"
         lines.append(f"vectors:  {vectors['channels']} channels, {made}")
     if manifest["columns"]["attributes"]:

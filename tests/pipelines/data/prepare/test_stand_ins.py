@@ -1,6 +1,7 @@
 """`data.shapes`: data without masks get ellipses or boxes, marked; without it `run` refuses them early."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,10 +96,12 @@ def test_the_image_stage_reads_ellipses_and_other_settings_are_refused(ellipse_d
 def test_a_run_refuses_data_without_masks_before_it_reads_a_pixel(
     detection: CocoSource, data_config: Config, tmp_path: Path
 ) -> None:
-    options = Options(needs_masks=True)
+    options = Options(all_stages=True)
     with pytest.raises(InputError, match=r"no segmentation, .* need masks: add --set data\.shapes=ellipse"):
         prepare(detection, tmp_path / "data", data_config, lambda line: None, run_here, options)
     assert not list(tmp_path.glob("data/*.arrow"))
+    with pytest.raises(InputError, match="--images: the stage images needs pixels"):
+        check(replace(detection, images=None), tmp_path / "data", data_config, lambda line: None, options)
     with pytest.raises(InputError, match="no segmentation"):
         check(detection, tmp_path / "other", data_config, lambda line: None, options)
 
@@ -141,7 +144,8 @@ def test_the_command_line_refuses_before_it_starts_ray(
     assert main(words) == 2
     assert "has no segmentation" in capsys.readouterr().err
     assert main([*words, "--set", "data.shapes=ellipse"]) == 0
-    assert "shapes-" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "shapes-" not in said and "# skipped  shapes     data.shapes=ellipse stands in for masks" in said
 
 
 def test_a_model_draws_the_same_shapes_that_its_image_generator_learned(prepared: Path, data_config: Config) -> None:

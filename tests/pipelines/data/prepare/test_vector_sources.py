@@ -7,6 +7,8 @@ import pytest
 
 from objgan.errors import InputError
 from objgan.word_vectors import Coverage
+from pipelines.cli.options import DemoOptions, PrepareOptions, RunOptions
+from pipelines.data.prepare.prepare import Options
 from pipelines.data.prepare.vector_sources import WordLlamaVectors, default_vectors, given_vectors
 
 
@@ -14,7 +16,15 @@ def test_every_source_has_a_name_or_is_a_folder(tmp_path) -> None:
     assert given_vectors("fitted") is None
     with pytest.raises(InputError, match="not a spaCy pipeline"):
         given_vectors(str(tmp_path))
+    with pytest.raises(InputError, match="no folder wordlama: give fitted, wordllama or the folder of a spaCy"):
+        given_vectors("wordlama")
     assert default_vectors("de") == "fitted"
+
+
+def test_only_prepare_has_a_choice_and_the_others_say_what_they_take() -> None:
+    assert hasattr(PrepareOptions, "vectors") and Options().vectors == "fitted"
+    for command in (RunOptions, DemoOptions):
+        assert not hasattr(command, "vectors") and "Word vectors are fitted on the captions" in str(command.__doc__)
 
 
 def test_without_wordllama_fitted_is_the_default(monkeypatch) -> None:
