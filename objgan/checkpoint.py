@@ -167,7 +167,8 @@ def read_config(folder: Path) -> Config:
     try:
         return build_config(values)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        advice = "if another version of objgan wrote this file, use that version, or train again"
+        raise InputError(f"{path}: {error}; {advice}") from None
 
 
 def resume(folder: Path, state: TrainState) -> dict[str, Any]:

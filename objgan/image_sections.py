@@ -60,6 +60,12 @@ class ImagesTraining(TrainingConfig):
     gradient_penalty_power: float = Field(6.0, gt=0, le=100, description="power of the gradient norm in the penalty")
     gradient_penalty_every: int = Field(16, ge=1, le=10**9, description="steps between two gradient penalties")
 
+    @model_validator(mode="after")
+    def _warmup_learns(self) -> Self:
+        if self.warmup and not (self.warmup_pixel_weight or self.perceptual_weight):
+            raise ValueError("warmup without a loss: set warmup_pixel_weight or perceptual_weight over 0")
+        return self
+
 
 class ImagesConfig(Section):
     """Multi-stage image generator and its discriminators (sections 3.3 and 3.4)."""
@@ -161,7 +167,8 @@ class ImagesConfig(Section):
     def _layers_that_exist(self) -> Self:
         most = self.discriminator_layers if self.shared_trunk else 8
         if not all(1 <= layers <= most for layers in self.object_layers):
-            raise ValueError(f"object_layers {self.object_layers}: each is 1 to {most} (discriminator_layers)")
+            bound = " (discriminator_layers)" if self.shared_trunk else ""
+            raise ValueError(f"object_layers {self.object_layers}: each is 1 to {most}{bound}")
         return self
 
     @model_validator(mode="after")
@@ -172,8 +179,8 @@ class ImagesConfig(Section):
 
     @model_validator(mode="after")
     def _objects_need_a_layout(self) -> Self:
-        if not self.layout and (self.object_attention or self.object_discriminators):
+        if not self.layout and (self.object_attention or self.object_discriminators or self.modulation):
             raise ValueError(
-                "layout false leaves no objects: set object_attention and object_discriminators false, too"
+                "layout false leaves no objects: set object_attention, object_discriminators and modulation false, too"
             )
         return self

@@ -1,8 +1,8 @@
 """Vocabulary: the one tokenizer, words <-> ids, word vectors.
 
-Word vectors are fitted on the training captions, unless those of a pipeline are given (`objgan.word_vectors`): positive
-pointwise mutual information of words and the words near
-them, then a truncated singular value decomposition (Levy et al. 2015, "Improving Distributional Similarity").
+Word vectors are fitted on the training captions, unless other ones are given (`objgan.word_vectors`): positive pointwise
+mutual information of words and the words near them, then a truncated singular value decomposition (Levy et al. 2015,
+"Improving Distributional Similarity").
 Everything here is deterministic; nothing is pickled.
 """
 
@@ -222,7 +222,7 @@ def project_vectors(vectors: np.ndarray, channels: int, whiten: bool = False) ->
     """float32 [N, V] -> [N, channels]: onto the principal axes about the origin, which keep inner products best.
 
     Linear, so zero stays zero and means stay means. Vectors that are as wide already come back unchanged, unless they
-    are whitened: then each axis that has anything has a mean square of 1, which tells apart words of like company.
+    are whitened: then each axis with a variance over 0 has a mean square of 1, which separates words of similar use.
 
     Raises:
         InputError: the vectors are narrower than that.

@@ -20,8 +20,8 @@ def text_loss(
 ) -> dict[str, Tensor]:
     """(real + w cond) / 2 + (fake + w (cond of fake + mismatched caption)) / 3.
 
-    Balanced: each head's real term and the mean of its wrong ones weigh the same, or hinge's cheapest answer for a head
-    that cannot tell yet is to call everything real.
+    Balanced: each head's real term and the mean of its wrong ones weigh the same. Otherwise the lowest hinge loss of an
+    untrained head is to call everything real.
 
     real:       of real images, judged with [their sentence, another image's]
     fake:       of generated images, judged with [their sentence]

@@ -1,6 +1,7 @@
 """What an image encoder looks through: Inception-v3 (Szegedy et al. 2015), or a small network trained from scratch."""
 
 import pickle
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,16 +15,16 @@ from objgan.batch import resize_images
 from objgan.errors import InputError
 
 
-class Backbone(nn.Module):
+class Backbone(ABC, nn.Module):
     """Images [B, 3, S, S] in [-1, 1] -> (regions [B, region_channels, n, n], pooled [B, vector_channels])."""
 
     region_channels: int
     vector_channels: int
     frozen: bool = False
 
+    @abstractmethod
     def activations(self, images: Tensor) -> list[Tensor]:
         """Of every layer in turn, what perceptual terms compare: [B, K, h, w] each."""
-        raise NotImplementedError
 
 
 class Inception(Backbone):

@@ -36,7 +36,7 @@ class GeneratorSizes:
     layout_norm: instance norm of the layout code
     start_norm:  batch norm of the first linear layer
     modulation:  the object on top owns a cell, and its class and words modulate each residual block there; one more
-                 such block at each scale's full side
+                 such block at each scale's full side; needs the layout
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -63,7 +63,7 @@ class GeneratorSizes:
     @property
     def style_channels(self) -> int | None:
         """Channels of an object's style: attended words, class embedding and code; None without modulation."""
-        if not (self.modulation and self.layout):
+        if not self.modulation:
             return None
         return self.text_channels + self.class_channels + self.noise + self.condition
 
@@ -152,10 +152,11 @@ class SceneEncoder(nn.Module):
         context, weights = self._attend(scene)
         padded = ~scene.layout.valid[..., None]
         context, weights = context.masked_fill(padded, 0.0), weights.masked_fill(padded, 0.0)
-        values, styles = torch.cat([context, scene.classes.to(context.dtype)], 2), None
+        classes = scene.classes.to(context.dtype)
+        values, styles = torch.cat([context, classes], 2), None
         if self.modulation:
             attended = weights.to(context.dtype) @ scene.text.words.to(context.dtype).transpose(1, 2)
-            styles = self._styles(scene, torch.cat([attended, scene.classes.to(context.dtype)], 2), code)
+            styles = self._styles(scene, torch.cat([attended, classes], 2), code)
             painted = self._paint_owned(scene.layout, values, resize_images(styles.shares, self.size // 2))
         else:
             painted = paint(values, resize_images(scene.layout.soft_masks, self.size // 2))

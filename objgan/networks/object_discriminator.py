@@ -77,11 +77,13 @@ class ObjectHead(nn.Module):
         self.joint_norm = norm2d("none" if spectral else "batch", channels)
         self.conditional = logit_convolution(channels, norm)
 
-    def judge(self, features: list[Tensor], boxes: Tensor, selected: Tensor, *conditions: Tensor) -> ObjectLogits:
+    def judge(
+        self, features: list[Tensor], boxes: Tensor, selected: Tensor | tuple[Tensor, ...], *conditions: Tensor
+    ) -> ObjectLogits:
         """Judge the N selected objects of all images, in the order of `boxes[selected]`; N = 0 is legal.
 
-        features: a trunk's activations, boxes [B, R, 4] xywh fractions (left as they are), selected bool [B, R],
-        conditions [B, R, K] each -> ObjectLogits
+        features: a trunk's activations, boxes [B, R, 4] xywh fractions (left as they are), selected bool [B, R] or its
+        indices (see `geometry.to_rois`), conditions [B, R, K] each -> ObjectLogits
         """
         seen = features[self.layers - 1]
         rois = to_rois(boxes.float(), selected, seen.shape[-1])

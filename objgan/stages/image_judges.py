@@ -149,7 +149,7 @@ class ImageJudges:
             judge, features = self._object(group), shared
             if isinstance(judge, ObjectDiscriminator):
                 features = judge.features(pairs.fakes[-1], judge.encode(pairs.layout))
-            objects = judge.judge(features, pairs.layout.boxes, selected, pairs.conditions)
+            objects = judge.judge(features, pairs.layout.boxes, selected.nonzero(as_tuple=True), pairs.conditions)
             terms["object"].append(generator_loss(objects.unconditional, self.kind))
             terms["object"].append(generator_loss(objects.conditional[0], self.kind))
 
@@ -162,7 +162,7 @@ class ImageJudges:
         if isinstance(judge, ObjectDiscriminator):
             views = _look(judge, pairs, pairs.reals[-1], pairs.fakes[-1])
         assert views is not None
-        boxes, selected = pairs.layout.boxes, pairs.objects[group]
+        boxes, selected = pairs.layout.boxes, pairs.objects[group].nonzero(as_tuple=True)
         own, wrong, other = pairs.conditions, pairs.wrong_conditions, pairs.other_conditions
         conditions = [condition for condition in (own, wrong, other) if condition is not None]
         judged = ObjectJudgements(

@@ -244,14 +244,15 @@ class ImagesStage(Stage):
             phases.append(
                 Phase("penalty", text, optimiser, self.penalty_losses, weights, every=every, active=self._judged)
             )
+        damsm = 0.0 if training.damsm_ratio else training.damsm_weight
         weights = {
             "unconditional": training.unconditional_weight,
             "text": training.text_weight,
             "layout": training.layout_weight,
             "object": training.object_weight,
             "features": training.feature_weight,
-            "damsm_words": 0.0 if training.damsm_ratio else training.damsm_weight,
-            "damsm_sentences": 0.0 if training.damsm_ratio else training.damsm_weight,
+            "damsm_words": damsm,
+            "damsm_sentences": damsm,
             "kl": training.kl_weight,
             "pixels": training.pixel_weight,
             "perceptual": training.perceptual_weight,

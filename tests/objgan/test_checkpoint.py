@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from objgan.batch import Batch
-from objgan.checkpoint import load_weights, read_state, resume, save_checkpoint, snapshot, write_snapshot
+from objgan.checkpoint import load_weights, read_config, read_state, resume, save_checkpoint, snapshot, write_snapshot
 from objgan.config import Config
 from objgan.domain import Domain
 from objgan.errors import InputError
@@ -132,6 +132,14 @@ def test_the_first_format_is_read_and_a_newer_one_is_not(
     _forge(tmp_path / "c", lambda facts: facts.update(format=3))
     with pytest.raises(InputError, match="has format 3, newer than 2: update objgan"):
         read_state(tmp_path / "c")
+
+
+def test_settings_of_another_version_are_named_with_advice(trained: TrainState, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c", trained)
+    path = tmp_path / "c" / "config.json"
+    path.write_text(path.read_text().replace('"hidden": 32', '"hidden": 32, "word_bag": true'))
+    with pytest.raises(InputError, match=r"config\.json.* boxes\.word_bag.*another version of objgan.*train again$"):
+        read_config(tmp_path / "c")
 
 
 def test_a_sum_of_a_file_elsewhere_is_refused(trained: TrainState, tmp_path: Path) -> None:

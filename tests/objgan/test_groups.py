@@ -1,4 +1,4 @@
-"""Whoever computes the groups of a batch, the step is the same: 1, 2, 3 and 4 workers, for real, in processes."""
+"""A step is the same on 1, 2, 3 and 4 workers, each a process with some of the batch's groups."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -94,7 +94,7 @@ def test_gradients_and_networks_do_not_depend_on_the_number_of_workers(found: Pa
     first, last = (f"record.{step}" for step in (0, STEPS - 1))
     torch.testing.assert_close(shared[first][:-1], alone[first][:-1], rtol=1e-4, atol=1e-4)
     assert alone[last][-1] == 1
-    assert shared[last][-1] == world, "each worker's attention is told to all"
+    assert shared[last][-1] == world, "each worker's attention reaches all"
 
 
 def test_the_order_of_the_groups_does_not_matter(

@@ -44,14 +44,14 @@ BAD: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_no_json_is_refused_in_one_short_line(tmp_path: Path, name: str) -> None:
-    data, told = BAD[name]
+    data, reason = BAD[name]
     path = tmp_path / "some.json"
     path.write_bytes(data)
     began = time.monotonic()
     with pytest.raises(InputError) as caught:
         read_json(path, "layout")
     message = str(caught.value)
-    assert message.startswith(f"layout: {path} ") and told in message, message[:500]
+    assert message.startswith(f"layout: {path} ") and reason in message, message[:500]
     assert "\n" not in message and len(message) < 400 and message.isprintable()
     assert time.monotonic() - began < 10
 

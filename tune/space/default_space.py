@@ -68,7 +68,7 @@ _SHAPES = {
 _IMAGES = {
     "training.generator_lr": _log(5e-5, 2e-3, "published 2e-4, 1e-4 in small, 1e-3 in the few steps of tiny"),
     "training.discriminator_lr": _log(1e-4, 6e-3, "published 2e-4; recipe tiny 3e-3, three times the generator's"),
-    "training.damsm_weight": _log(0.5, 100.0, "published 100, AttnGAN 50; 2 where the encoders are small"),
+    "training.damsm_ratio": _log(0.02, 0.5, "recipe tiny 0.1; it replaces damsm_weight, which depends on the encoders"),
     "training.text_weight": _log(0.1, 2.0, "published 0.1; 1 in tiny, whose discriminators learn captions late"),
     "training.layout_weight": _uniform(0.3, 2.0, "published 1"),
     "training.object_weight": _log(0.03, 1.0, "published 0.1"),

@@ -36,7 +36,7 @@ VARIANTS: Mapping[str, Variant] = {
     "no_layout": Variant(
         "(iii) neither, and no layout (AttnGAN-like)",
         "(iii) no layout",
-        {"object_attention": False, "object_discriminators": False, "layout": False},
+        {"object_attention": False, "object_discriminators": False, "modulation": False, "layout": False},
     ),
 }
 

@@ -38,14 +38,14 @@ def test_refusals_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     torch.save({"weight": Runs()}, tmp_path / "runs.pth")
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     torch.save({"model": {"weight": torch.zeros(1)}}, tmp_path / "nested.pth")
-    told = {
+    reason = {
         "broken.pth": "is broken",
         "cut.safetensors": "broken",
         "empty.pth": "broken",
         "runs.pth": "more than weights",
     }
-    told |= {"list.pth": "no state dict", "nested.pth": "no state dict", "missing.pth": "no file"}
-    for name, words in told.items():
+    reason |= {"list.pth": "no state dict", "nested.pth": "no state dict", "missing.pth": "no file"}
+    for name, words in reason.items():
         with pytest.raises(InputError, match=words) as error:
             read_weights(tmp_path / name, "weights of X")
         assert str(error.value).startswith("weights of X: ") and "\n" not in str(error.value)
@@ -53,14 +53,14 @@ def test_refusals_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    ("weights", "told"),
+    ("weights", "reason"),
     [
         ({"weight": torch.zeros(2, 3)}, "bias"),
         ({"weight": torch.zeros(2, 4), "bias": torch.zeros(2)}, "size mismatch"),
         ({"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "more": torch.zeros(1)}, "more"),
     ],
 )
-def test_weights_of_another_network(weights: dict, told: str) -> None:
-    with pytest.raises(InputError, match=told) as error:
+def test_weights_of_another_network(weights: dict, reason: str) -> None:
+    with pytest.raises(InputError, match=reason) as error:
         fill(nn.Linear(3, 2), weights, "weights of X")
     assert "\n" not in str(error.value)

@@ -16,6 +16,7 @@ from objgan.networks.image_generator import GeneratorSizes, ImageGenerator, Imag
 TINY = GeneratorSizes(
     sizes=(16, 32), width=8, noise=6, condition=4, text_channels=32, first_blocks=1, next_blocks=1, attention="cosine"
 )
+MODULATED = replace(TINY, modulation=True, class_channels=5, layout_norm=False, start_norm=False, condition_noise=0.1)
 
 
 def _generator(domain: Domain, sizes: GeneratorSizes = TINY, seed: int = 0) -> ImageGenerator:
@@ -42,13 +43,24 @@ def _noise(batch: Batch) -> Tensor:
     return torch.randn(len(batch), 10, generator=torch.Generator().manual_seed(5))
 
 
-@pytest.fixture
-def trained(domain: Domain, batch: Batch) -> ImageGenerator:
+def _trained(domain: Domain, batch: Batch, sizes: GeneratorSizes = TINY) -> ImageGenerator:
     """In eval mode, with normalisation statistics of its own."""
-    generator = _generator(domain)
+    generator = _generator(domain, sizes)
     for _ in range(3):
         generator(_text(batch), batch.words, batch.layout, _noise(batch))
     return generator.eval()
+
+
+@pytest.fixture
+def trained(domain: Domain, batch: Batch) -> ImageGenerator:
+    """Of the published form."""
+    return _trained(domain, batch)
+
+
+@pytest.fixture(params=[TINY, MODULATED], ids=["published", "modulated"])
+def either(domain: Domain, batch: Batch, request: pytest.FixtureRequest) -> ImageGenerator:
+    """Of either form."""
+    return _trained(domain, batch, request.param)
 
 
 @torch.no_grad()
@@ -89,19 +101,19 @@ def test_words_of_another_length_are_refused(domain: Domain, batch: Batch) -> No
         _generator(domain)(_text(batch), batch.words[:, :-1], batch.layout, _noise(batch))
 
 
-def test_a_batch_of_one_is_a_batch_of_many(trained: ImageGenerator, batch: Batch) -> None:
-    together, text, noise = _run(trained, batch), _text(batch), _noise(batch)
+def test_a_batch_of_one_is_a_batch_of_many(either: ImageGenerator, batch: Batch) -> None:
+    together, text, noise = _run(either, batch), _text(batch), _noise(batch)
     for b in range(len(batch)):
         one = torch.tensor([b])
         with torch.no_grad():
-            alone = trained(text[one], batch.words[one], batch.layout[one], noise[one])
+            alone = either(text[one], batch.words[one], batch.layout[one], noise[one])
         torch.testing.assert_close(alone.images[-1][0], together.images[-1][b], atol=1e-4, rtol=0)
         torch.testing.assert_close(alone.object_context[0], together.object_context[b], atol=1e-5, rtol=0)
 
 
-def test_what_padding_holds_never_matters(trained: ImageGenerator, batch: Batch) -> None:
+def test_what_padding_holds_never_matters(either: ImageGenerator, batch: Batch) -> None:
     text, layout = _text(batch), batch.layout
-    clean = _run(trained, batch)
+    clean = _run(either, batch)
     no_word, no_object = ~batch.word_mask, ~layout.valid
     assert no_word.any() and layout.masks is not None
     dirty = replace(
@@ -115,7 +127,7 @@ def test_what_padding_holds_never_matters(trained: ImageGenerator, batch: Batch)
         ),
     )
     features = replace(text, words=text.words.masked_fill(no_word[:, None], 1e6))
-    out = _run(trained, dirty, features)
+    out = _run(either, dirty, features)
     assert all(
         torch.equal(a, b) for a, b in zip(out.images + out.word_maps, clean.images + clean.word_maps, strict=True)
     )
@@ -124,7 +136,7 @@ def test_what_padding_holds_never_matters(trained: ImageGenerator, batch: Batch)
         assert not getattr(out, name)[no_object].any()
 
 
-def test_the_amount_of_padding_does_not_matter(trained: ImageGenerator, batch: Batch) -> None:
+def test_the_amount_of_padding_does_not_matter(either: ImageGenerator, batch: Batch) -> None:
     text, layout = _text(batch), batch.layout
     assert layout.masks is not None
     longer = replace(
@@ -138,21 +150,21 @@ def test_the_amount_of_padding_does_not_matter(trained: ImageGenerator, batch: B
         ),
     )
     features = TextFeatures(nn.functional.pad(text.words, (0, 3)), text.sentence, longer.word_mask)
-    out, clean = _run(trained, longer, features), _run(trained, batch)
+    out, clean = _run(either, longer, features), _run(either, batch)
     torch.testing.assert_close(out.images[-1], clean.images[-1], atol=1e-4, rtol=0)
 
 
-def test_object_context_belongs_to_the_sample(trained: ImageGenerator, batch: Batch) -> None:
+def test_object_context_belongs_to_the_sample(either: ImageGenerator, batch: Batch) -> None:
     """Changing one caption or one layout changes that sample's c_obj and image, and no other's."""
-    text, before = _text(batch), _run(trained, batch)
+    text, before = _text(batch), _run(either, batch)
     words = text.words.clone()
     words[2] += 1.0
-    after = _run(trained, batch, replace(text, words=words * batch.word_mask[:, None]))
+    after = _run(either, batch, replace(text, words=words * batch.word_mask[:, None]))
     changed = (after.object_context - before.object_context).abs().flatten(1).amax(1) > 1e-6
     assert changed.tolist() == [False, False, True, False]
     masks = batch.layout.soft_masks
     masks[3] = masks[3].flip(-1)
-    after = _run(trained, replace(batch, layout=batch.layout.with_masks(masks)))
+    after = _run(either, replace(batch, layout=batch.layout.with_masks(masks)))
     changed = (after.images[-1] - before.images[-1]).abs().flatten(1).amax(1) > 1e-4
     assert changed.tolist() == [False, False, False, True]
 
@@ -219,23 +231,23 @@ def test_conditioning_augmentation_by_hand(domain: Domain, batch: Batch) -> None
     assert torch.equal(still, mean)
 
 
-def test_the_same_noise_gives_the_same_image_and_other_noise_another(trained: ImageGenerator, batch: Batch) -> None:
-    first, again = _run(trained, batch), _run(trained, batch)
+def test_the_same_noise_gives_the_same_image_and_other_noise_another(either: ImageGenerator, batch: Batch) -> None:
+    first, again = _run(either, batch), _run(either, batch)
     assert torch.equal(first.images[-1], again.images[-1])
     for part in (slice(0, 6), slice(6, 10)):  # z, conditioning augmentation
         noise = _noise(batch)
         noise[:, part] += 1
         with torch.no_grad():
-            other = trained(_text(batch), batch.words, batch.layout, noise)
+            other = either(_text(batch), batch.words, batch.layout, noise)
         assert (other.images[-1] - first.images[-1]).abs().max() > 1e-3
 
 
-def test_bf16_autocast_and_channels_last(trained: ImageGenerator, batch: Batch) -> None:
-    plain = _run(trained, batch)
-    last = _run(trained.to(memory_format=torch.channels_last), batch)
+def test_bf16_autocast_and_channels_last(either: ImageGenerator, batch: Batch) -> None:
+    plain = _run(either, batch)
+    last = _run(either.to(memory_format=torch.channels_last), batch)
     torch.testing.assert_close(last.images[-1], plain.images[-1], atol=1e-4, rtol=0)
     with torch.autocast("cpu", torch.bfloat16):
-        half = _run(trained, batch)
+        half = _run(either, batch)
     assert all(image.dtype == torch.float32 for image in half.images)
     assert half.mean.dtype == half.object_context.dtype == half.object_weights.dtype == torch.float32
     assert (half.images[-1] - plain.images[-1]).abs().mean() < 0.05
@@ -286,9 +298,6 @@ def test_without_layout_the_caption_alone_makes_the_image(domain: Domain, batch:
     assert not torch.equal(_run(generator, batch, words).images[-1], out.images[-1])
 
 
-MODULATED = replace(TINY, modulation=True, class_channels=5, layout_norm=False, start_norm=False, condition_noise=0.1)
-
-
 def test_with_modulation_an_object_has_its_say_where_it_is_on_top(domain: Domain, batch: Batch) -> None:
     """At full size: another class changes the style of the object's own pixels alone."""
     generator = _generator(domain, MODULATED).eval()
@@ -305,19 +314,6 @@ def test_with_modulation_an_object_has_its_say_where_it_is_on_top(domain: Domain
     images = [_run(generator, one).images[-1] for one in (batch, replace(batch, layout=changed))]
     differs = (images[0] != images[1]).flatten(1).any(1)
     assert torch.equal(differs, batch.layout.count > 0)
-
-
-def test_with_modulation_padding_and_neighbours_in_the_batch_change_nothing(domain: Domain, batch: Batch) -> None:
-    generator = _generator(domain, MODULATED)
-    for _ in range(3):
-        generator(_text(batch), batch.words, batch.layout, _noise(batch))
-    generator.eval()
-    together, text, noise = _run(generator, batch), _text(batch), _noise(batch)
-    for b in range(len(batch)):
-        one = torch.tensor([b])
-        with torch.no_grad():
-            alone = generator(text[one], batch.words[one], batch.layout[one], noise[one])
-        torch.testing.assert_close(alone.images[-1][0], together.images[-1][b], atol=1e-4, rtol=0)
 
 
 def test_a_code_of_fixed_noise_is_the_normalised_sentence(domain: Domain, batch: Batch) -> None:

@@ -429,14 +429,14 @@ def test_pictures_have_a_row_a_sample(tiny_config, domain, make_batch):  # type:
 WITHOUT: dict[str, dict[str, Any]] = {
     "attention": {"object_attention": False},
     "object judges": {"object_discriminators": False},
-    "layout": {"object_attention": False, "object_discriminators": False, "layout": False},
+    "layout": {"object_attention": False, "object_discriminators": False, "modulation": False, "layout": False},
 }
 
 
 @pytest.mark.parametrize("form", [OPTIONS, SMALL])
 @pytest.mark.parametrize("what", list(WITHOUT))
 def test_variants_have_the_networks_and_terms_that_are_left(tiny_config, domain, make_batch, what, form):  # type: ignore[no-untyped-def]
-    state = TrainState(_stage(tiny_config, domain, {"feature_weight": 5.0, **PENALTY}, **form, **WITHOUT[what]))
+    state = TrainState(_stage(tiny_config, domain, {"feature_weight": 5.0, **PENALTY}, **form | WITHOUT[what]))
     batch, networks = make_batch(4, [4, 4, 4, 4]), set(state.stage.networks)
     metrics = train_step(state, batch, StepContext(0)).tensors()
     objects, layouts = {"object_small", "object_large"}, {"layout_32", "layout_64"}
@@ -463,7 +463,8 @@ def test_without_object_attention_objects_are_judged_by_their_labels_alone(tiny_
     [
         ({"modulation": True}, "class_channels"),
         ({"shared_trunk": True, "discriminator_layers": 2}, "object_layers"),
-        ({"object_layers": (0, 1)}, "object_layers"),
+        ({"object_layers": (0, 1)}, "object_layers .*: each is 1 to 8$"),
+        ({"training": {"steps": 9, "epochs": None, "warmup": 0.5, "warmup_pixel_weight": 0}}, "warmup_pixel_weight"),
     ],
 )
 def test_forms_that_cannot_be_built_are_refused(tiny_config, domain, options, words):  # type: ignore[no-untyped-def]
@@ -471,7 +472,7 @@ def test_forms_that_cannot_be_built_are_refused(tiny_config, domain, options, wo
         _stage(tiny_config, domain, **options)
 
 
-@pytest.mark.parametrize("on", ["object_attention", "object_discriminators"])
+@pytest.mark.parametrize("on", ["object_attention", "object_discriminators", "modulation"])
 def test_objects_without_a_layout_are_refused(tiny_config, domain, on):  # type: ignore[no-untyped-def]
     with pytest.raises(InputError, match="images: layout false"):
-        _stage(tiny_config, domain, **WITHOUT["layout"] | {on: True})
+        _stage(tiny_config, domain, **WITHOUT["layout"] | {on: True, "class_channels": 8})

@@ -27,12 +27,12 @@ def _stage(name: str, config: Config, domain: Domain) -> Stage:
 
 @pytest.mark.parametrize("name", list(STAGE_CLASSES))
 def test_a_step_in_bfloat16_is_finite_and_near_the_one_in_float32(name: str, tiny_config, domain, make_batch) -> None:  # type: ignore[no-untyped-def]
-    batch, told = make_batch(4, [4, 4, 4, 4]), []
+    batch, terms = make_batch(4, [4, 4, 4, 4]), []
     for precision in (torch.float32, torch.bfloat16):
         state = TrainState(_stage(name, tiny_config, domain))
-        told.append(train_step(state, batch, StepContext(0, precision=precision)).tensors())
+        terms.append(train_step(state, batch, StepContext(0, precision=precision)).tensors())
         assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in state.stage.parameters())
-    exact, short = told
+    exact, short = terms
     for term, value in short.items():
         assert value.dtype == torch.float32 and torch.isfinite(value), term
         # Shares of right judgements jump where a logit is near 0.
