@@ -67,6 +67,12 @@ def test_a_section_without_rows_here_stays_as_it_was(done: list[str], tmp_path: 
     assert learn.render(tmp_path, before) == before
 
 
+def test_notes_begin_no_section_of_the_page() -> None:
+    """`render` would take one for a section of others, and write it again at the end."""
+    notes = [path.read_text() for path in learn.HERE.glob("tried_*.md")]
+    assert notes and not any(line.startswith("## ") for text in notes for line in text.splitlines())
+
+
 def test_a_wrong_section_is_refused_with_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         learn.main(["--only", "nonsense"])
