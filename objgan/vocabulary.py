@@ -1,8 +1,8 @@
 """Vocabulary: the one tokenizer, words <-> ids, word vectors.
 
-Word vectors are fitted on the training captions, unless other ones are given (`objgan.word_vectors`): positive pointwise
-mutual information of words and the words near them, then a truncated singular value decomposition (Levy et al. 2015,
-"Improving Distributional Similarity").
+Word vectors are fitted on the training captions, unless other ones are given (`objgan.word_vectors`): positive
+pointwise mutual information of words and the words near them, then a truncated singular value decomposition (Levy et
+al. 2015, "Improving Distributional Similarity").
 Everything here is deterministic; nothing is pickled.
 """
 

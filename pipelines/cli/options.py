@@ -103,7 +103,10 @@ class SourceOptions(Options):
     """A data set in COCO's format."""
 
     images: Sequence[Location] = repeated(
-        "inputs", "COCO images: folder or URI (default: none, only boxes; `run` needs them)", command_line.location, metavar="LOCATION"
+        "inputs",
+        "COCO images: folder or URI (default: none, only boxes; `run` needs them)",
+        command_line.location,
+        metavar="LOCATION",
     )
     instances: Sequence[Path] = repeated(
         "inputs",

@@ -226,12 +226,15 @@ def test_a_finished_sweep_logs_that_it_finished_before(
 def test_a_population_continues_from_the_donors_weights(
     data_config: Config, prepared: Path, tmp_path: Path, ray_local: None
 ) -> None:
-    """Two trials; the one that learns nothing takes over the other's, with other settings."""
+    """Two trials; the one that learns nothing takes over the other's, with other settings.
+
+    They last long enough for the first to report before the second has ended, however late its workers start.
+    """
     space = Space({LR: Knob("log_uniform", 1e-6, 1e-2)})
     seed = next(s for s in range(10_000) if draw(space, s, 0)[LR] > 3e-3 and draw(space, s, 1)[LR] < 3e-6)
     sweep = small_sweep(
         data_config, prepared, tmp_path, space=space, seed=seed, scheduler="pbt", budget=Budget(2),
-        training={"steps": 450, "checkpoint_every": 150, "log_every": 50, "keep_checkpoints": 9},
+        training={"steps": 1500, "checkpoint_every": 150, "log_every": 50, "keep_checkpoints": 10},
     )  # fmt: skip
     result = run_sweep(sweep, [], _silent)
     donor, taker = result.trials
