@@ -25,6 +25,7 @@ from pipelines.data.prepare.coco_records import IMAGES, Row
 from pipelines.data.prepare.external_sort import take
 from pipelines.data.prepare.isolation import convert_apart
 from pipelines.data.prepare.rows import CaptionWriter, Conversion, Converted, Record, convert
+from pipelines.data.shards.description import described
 from pipelines.data.shards.format import SCHEMA_VERSION, Shard, write_shard
 from pipelines.data.shards.image_files import open_place, read_bytes
 from pipelines.data.shards.rejected import Reject
@@ -170,14 +171,17 @@ WORK = ".work"
 """Folder in the prepared one, for files that are needed until it is finished."""
 
 
-def _make(block: pa.Table, images: list[str] | None, out: str, run: str, **settings: Any) -> ConversionReport:
+def _make(
+    block: pa.Table, images: list[str] | None, out: str, run: str, classes: list[str], **settings: Any
+) -> ConversionReport:
     split, name, inputs = (block[column][0].as_py() for column in ("split", "shard", "inputs"))
     records = records_of(block, Path(out) / WORK)
     with Attempts(Path(out) / WORK, name, inputs, run) as attempts:
-        converted = _converted(records, _conversion(split, **settings), images, attempts)
+        converted = _converted(records, _conversion(split, classes=classes, **settings), images, attempts)
         shard = None
         if converted.rows:
-            shard = write_shard(Path(out), name, split, converted.table())
+            schema = described(classes, settings["size"], settings["shapes"], settings["written"] is not None)
+            shard = write_shard(Path(out), name, split, converted.table().cast(schema), schema)
             shard = replace(shard, inputs=inputs, contradictions=dict(sorted(converted.contradictions.items())))
         rejected = tuple(replace(reject, shard=name) for reject in converted.rejected)
         report = ConversionReport(shard, inputs, rejected)
@@ -185,12 +189,14 @@ def _make(block: pa.Table, images: list[str] | None, out: str, run: str, **setti
     return report
 
 
-def _conversion(split: str, categories: list[int], written: dict[str, Any] | None, **settings: Any) -> Conversion:
-    """`written`: arguments of a `StatedCaptions` and `objects`; None: captions are not written."""
+def _conversion(
+    split: str, categories: list[int], classes: list[str], written: dict[str, int] | None, **settings: Any
+) -> Conversion:
+    """`written`: `longest` and `objects` of the captions to write; None: captions are not written."""
     labels = {category: label for label, category in enumerate(categories)}
     writer = None
     if written is not None:
-        captions = StatedCaptions(written["classes"], None, written["longest"])
+        captions = StatedCaptions(classes, None, written["longest"])
         writer = CaptionWriter(captions, written["objects"])
     return Conversion(split, None, labels=labels, writer=writer, **settings)
 

@@ -18,6 +18,7 @@ from objgan.errors import InputError
 Record = dict[str, Any]
 _CHUNK = 1 << 18
 _BOM = b"\xef\xbb\xbf"
+_LISTS = ("images", "annotations", "captions", "categories")
 MOST_NESTED = 64
 """Depth of nested lists and objects. The parser's memory grows with its square."""
 
@@ -69,6 +70,21 @@ def first_record(path: Path, role: str, key: str) -> Record | None:
         InputError: as `records`.
     """
     return next(records(path, role, key), None)
+
+
+def header(path: Path, role: str) -> Record:
+    """The file's values before its first list of records (`info`, `licenses`), as in COCO's own order; maybe none.
+
+    Raises:
+        InputError: as `records`.
+    """
+    builder = ijson.ObjectBuilder()
+    with _explained(path, role), _open(path) as file:
+        for prefix, event, value in ijson.parse(_Mended(file), use_float=True, buf_size=_CHUNK):
+            if not prefix and event == "map_key" and value in _LISTS:
+                break
+            builder.event(event, value)
+    return dict(builder.value)
 
 
 def _items(path: Path, key: str) -> Iterator[Any]:

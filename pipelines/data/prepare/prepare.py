@@ -19,8 +19,10 @@ import pyarrow.compute as pc
 
 from objgan.config import Config
 from objgan.errors import InputError
+from objgan.files import write_atomically
 from objgan.languages import check_language
 from objgan.sections import DataConfig
+from pipelines.data.prepare.card import card
 from pipelines.data.prepare.convert import (
     WORK,
     ConversionReport,
@@ -35,11 +37,12 @@ from pipelines.data.prepare.convert import (
 )
 from pipelines.data.prepare.finalize import Result, finish, list_rejects
 from pipelines.data.prepare.ingest import UNREAD, Ingested, check_folder, ingest
+from pipelines.data.prepare.json_stream import header
 from pipelines.data.prepare.source import CocoSource, Sizes
 from pipelines.data.prepare.vector_sources import FITTED, GivenVectors, given_vectors
 from pipelines.data.shards.concerns import refuse_lost, why
 from pipelines.data.shards.format import ROWS_PER_SHARD, Shard, load_manifest, save_manifest, shard_name, summary
-from pipelines.data.shards.manifest import FORMATS, MANIFEST, REJECTED, SPLITS
+from pipelines.data.shards.manifest import CARD, FORMATS, MANIFEST, REJECTED, SPLITS
 from pipelines.data.shards.progress import ShardProgress
 from pipelines.data.shards.rejected import Reject, RejectCounts, read_rejects
 from pipelines.runs.status import JobStatus
@@ -115,6 +118,7 @@ def prepare(
     log("prepare: vocabulary, statistics and indices")
     manifest = {**finish(result, config.data, rejected, vectors), **facts.for_manifest()}
     remove_leftovers(out, {shard.name for shard in result.shards})
+    write_atomically(out / CARD, card(manifest, header(source.instances, "instances")))
     save_manifest(out, manifest)
     clean(out, manifest)
     _warn_of_val2014(source, result, log)
@@ -292,18 +296,14 @@ class _Work:
         sizes = [self.sizes[part].get(file, -1) for part, file in files]
         json_files = {name: digest for name, digest in self.facts.source.items() if name in ("instances", "captions")}
         common = [split, name, self.config.image_size, data.categories, self.source.images is None, json_files]
-        common += [self.config.language, self.config.shapes, self._written(data)]
+        common += [data.classes, self.config.language, self.config.shapes, self._written()]
         return inputs_of(images, sizes, {"common": common})
 
-    def _written(self, data: Ingested) -> dict[str, Any] | None:
-        """What captions are written from, if the data have none."""
+    def _written(self) -> dict[str, int] | None:
+        """Sizes of the captions that are written, if the data have none."""
         if self.source.captions is not None:
             return None
-        return {
-            "classes": list(data.classes),
-            "objects": self.config.max_objects,
-            "longest": self.config.max_words,
-        }
+        return {"objects": self.config.max_objects, "longest": self.config.max_words}
 
     def _collect(self, planned: list[pa.Table], data: Ingested) -> tuple[list[Shard], list[int]]:
         """The shards, and the ids of unusable images."""
@@ -313,9 +313,10 @@ class _Work:
             "out": str(self.out.resolve()),
             "size": self.config.image_size,
             "categories": list(data.categories),
+            "classes": list(data.classes),
             "language": self.config.language,
             "shapes": self.config.shapes,
-            "written": self._written(data),
+            "written": self._written(),
             "run": secrets.token_hex(8),
         }
         shards, lost = [], []
@@ -400,7 +401,7 @@ def remove_leftovers(out: Path, kept: set[str]) -> None:
             for path in out.glob(f"{split}-[0-9]*.{ending}"):
                 if path.name not in kept:
                     path.unlink()
-    names = [*SPLITS, "manifest.json.", "rejected.jsonl."]
+    names = [*SPLITS, "_index-", "manifest.json.", "rejected.jsonl.", f"{CARD}."]
     halves = [path for name in names for path in out.glob(f".{name}*")] + list((out / "domain").glob(".*"))
     for path in halves:
         path.unlink(missing_ok=True)

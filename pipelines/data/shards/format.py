@@ -17,7 +17,7 @@ from objgan.files import file_aside, read_json, write_atomically
 from pipelines.data.shards.concerns import are_written, concerns, doubts, marks
 from pipelines.data.shards.manifest import ACCOUNTS, MANIFEST, SPLITS, validate_manifest
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 ROWS_PER_SHARD = 256
 COUNTED = ["captions", "masks", "crowds", "colours", "scene"]
 
@@ -46,8 +46,8 @@ SCHEMA = pa.schema(
 tokens: one string per caption, its words joined by spaces. Objects: largest box first; boxes: 4 numbers per object,
 xywh, fractions; areas: fractions of the image; masks: COCO's compressed run lengths in the stored square, or null;
 colours: one name per object, null if unknown. scene: a name, null if unknown. The names are those of
-`objgan.attributes`. Facts that a reader needs of all rows at once are in a separate file, the split's index
-(`pipelines.data.shards.index`).
+`objgan.attributes`. Shards of a data set also have metadata (see `pipelines.data.shards.description`). Facts that a
+reader needs of all rows at once are in a separate file, the split's index (`pipelines.data.shards.index`).
 """
 
 
@@ -72,8 +72,8 @@ def shard_name(split: str, number: int, suffix: str = "arrow") -> str:
 
 
 def index_name(split: str) -> str:
-    """File name of a split's index."""
-    return f"{split}-index.arrow"
+    """File name of a split's index, which neither `train-*.arrow` nor pyarrow's data sets take for a shard."""
+    return f"_index-{split}.arrow"
 
 
 class _Hashed:

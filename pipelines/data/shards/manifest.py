@@ -17,6 +17,8 @@ from objgan.sections import DataConfig
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation", "test")
 FORMATS = ("arrow", "parquet")
+CARD = "README.md"
+"""For people, who may edit it: no part of the manifest."""
 REJECTED = "rejected.jsonl"
 TEXT_IDS = "text_ids.jsonl"
 DOMAIN = frozenset({"vocabulary.json", "vectors.safetensors", "classes.json", "layout_statistics.json"})
@@ -27,7 +29,7 @@ COUNTS = ("images", "captions", "objects", "masks", "crowds", "colours", "scenes
 CONTRADICTIONS = ("boxes", "masks", "areas", "outside", "oversized", "tiny", "cut")
 """Three totals, then counts of contradictions (see `pipelines.data.shards.concerns`)."""
 SHARD = re.compile(rf"({'|'.join(SPLITS)})-[0-9]{{5,9}}\.({'|'.join(FORMATS)})")
-INDEX = re.compile(rf"({'|'.join(SPLITS)})-index\.arrow")
+INDEX = re.compile(rf"_index-({'|'.join(SPLITS)})\.arrow")
 MOST_BYTES = 1 << 40
 """Largest file."""
 _MOST = 10**15

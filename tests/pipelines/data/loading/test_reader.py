@@ -342,14 +342,14 @@ def test_an_index_of_other_rows_is_refused(prepared, data_config, tmp_path) -> N
     folder, _ = _copy(prepared, tmp_path)
     manifest = load_manifest(folder)
     manifest["indices"] = [
-        {**file, "bytes": (folder / "test-index.arrow").stat().st_size} for file in manifest["indices"]
+        {**file, "bytes": (folder / "_index-test.arrow").stat().st_size} for file in manifest["indices"]
     ]
     for split in ("train", "validation"):
-        shutil.copyfile(folder / "test-index.arrow", folder / f"{split}-index.arrow")
+        shutil.copyfile(folder / "_index-test.arrow", folder / f"_index-{split}.arrow")
     save_manifest(folder, manifest)
     rows = manifest["rows"]
     text = _one_line(lambda: ShardReader(folder, "train", ALL, data_config, 8))
-    assert f"train-index.arrow has {rows['test']} rows, the shards have {rows['train']}" in text
+    assert f"_index-train.arrow has {rows['test']} rows, the shards have {rows['train']}" in text
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def test_the_language_divides_them_and_nothing_is_mirrored(made, tmp_path) -> No
     vocabulary = Domain.load(tmp_path / "data" / "domain").vocabulary
     assert vocabulary.language == "zh" and set(vocabulary.words[2:]) == set("".join(WORDS))
     for split in SPLITS:
-        index = Index(tmp_path / "data" / f"{split}-index.arrow")
+        index = Index(tmp_path / "data" / f"_index-{split}.arrow")
         assert all(index.is_sided(row, number) for row in range(len(index)) for number in range(index.count(row)))
 
 

@@ -56,7 +56,7 @@ def test_a_shard_gives_back_its_rows_and_its_version(tmp_path) -> None:
     shard = write_shard(tmp_path, "train-00000.arrow", "train", _table(ROW, bare))
     table = read_shard(tmp_path / "train-00000.arrow")
     assert table.to_pylist() == [ROW, bare]
-    assert table.schema.metadata == {b"objgan.schema_version": b"4"}
+    assert table.schema.metadata == {b"objgan.schema_version": b"5"}
     assert (shard.rows, shard.bytes) == (2, (tmp_path / shard.name).stat().st_size)
 
 
@@ -101,12 +101,12 @@ def test_incomplete_folders_are_refused(copy, tmp_path) -> None:
     (copy / name).unlink()
     assert f"{name} is missing" in _refusal(copy)
     (copy / name).write_bytes(data)
-    index = (copy / "train-index.arrow").read_bytes()
-    (copy / "train-index.arrow").write_bytes(index[: len(index) // 2])
-    assert "train-index.arrow has" in _refusal(copy)
-    (copy / "train-index.arrow").unlink()
-    assert "train-index.arrow is missing" in _refusal(copy)
-    (copy / "train-index.arrow").write_bytes(index)
+    index = (copy / "_index-train.arrow").read_bytes()
+    (copy / "_index-train.arrow").write_bytes(index[: len(index) // 2])
+    assert "_index-train.arrow has" in _refusal(copy)
+    (copy / "_index-train.arrow").unlink()
+    assert "_index-train.arrow is missing" in _refusal(copy)
+    (copy / "_index-train.arrow").write_bytes(index)
     (copy / "domain" / "classes.json").unlink()
     assert "classes.json is missing" in _refusal(copy)
 

@@ -28,8 +28,8 @@ def _table(rows) -> pa.Table:
 
 
 def _index(folder, *tables) -> Index:
-    write_shard(folder, "train-index.arrow", "train", build_index(tables, _vocabulary()), INDEX_SCHEMA)
-    return Index(folder / "train-index.arrow")
+    write_shard(folder, "_index-train.arrow", "train", build_index(tables, _vocabulary()), INDEX_SCHEMA)
+    return Index(folder / "_index-train.arrow")
 
 
 def test_captions_are_ids_with_their_places_and_sides(tmp_path) -> None:
@@ -91,7 +91,7 @@ def test_row_lists_are_the_flagged_rows(flags, block) -> None:
 
 def test_a_broken_index_is_named(tmp_path) -> None:
     _index(tmp_path, _table([{"tokens": ["a dog"]}]))
-    whole = (tmp_path / "train-index.arrow").read_bytes()
-    (tmp_path / "train-index.arrow").write_bytes(whole[:-20])
-    with pytest.raises(InputError, match=r"cannot read .*train-index\.arrow"):
-        Index(tmp_path / "train-index.arrow")
+    whole = (tmp_path / "_index-train.arrow").read_bytes()
+    (tmp_path / "_index-train.arrow").write_bytes(whole[:-20])
+    with pytest.raises(InputError, match=r"cannot read .*_index-train\.arrow"):
+        Index(tmp_path / "_index-train.arrow")

@@ -3,11 +3,13 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -44,7 +46,7 @@ def test_pyarrow_reads_both(prepared, parquet) -> None:
 
 def test_polars_reads_both(prepared, parquet) -> None:
     polars = pytest.importorskip("polars", reason="no polars: install the `dev` extra")
-    for frame in (polars.read_ipc(_files(prepared)[0]), polars.read_parquet(_files(parquet)[0])):
+    for frame in (polars.read_ipc(f"{prepared}/train-*.arrow"), polars.read_parquet(f"{parquet}/train-*.parquet")):
         assert frame.to_dicts() == _rows(prepared)
         boxes = frame.select(polars.col("boxes").list.len().sum()).item()
         assert boxes == sum(len(row["boxes"]) for row in _rows(prepared))
@@ -68,14 +70,15 @@ def test_duckdb_queries_parquet(parquet) -> None:
 
 
 DATASETS = """
-import io, json, sys
+import json, sys
 from datasets import load_dataset
-from PIL import Image
 
-kind, cache, *files = sys.argv[1:]
-rows = load_dataset(kind, data_files={"train": files}, cache_dir=cache, split="train")
-size = Image.open(io.BytesIO(rows[0]["image"])).size
-print(json.dumps([rows["image_id"][:], rows["captions"][:], rows["boxes"][:], rows["masks"][:], size]))
+folder, cache = sys.argv[1:]
+splits = load_dataset(folder, cache_dir=cache)
+rows = splits["train"]
+names = rows.features["labels"].feature.names
+print(json.dumps([rows["image_id"][:], rows["captions"][:], rows["boxes"][:], rows["masks"][:], rows[0]["image"].size,
+                  {name: len(split) for name, split in splits.items()}, names]))
 """
 
 
@@ -86,14 +89,48 @@ def test_datasets_of_hugging_face_reads_both(request, tmp_path, kind) -> None:
     folder = request.getfixturevalue({"arrow": "prepared", "parquet": "parquet"}[kind])
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", DATASETS, kind, str(tmp_path / "cache"), *map(str, _files(folder))],
+        [sys.executable, "-c", DATASETS, str(folder), str(tmp_path / "cache")],
         env=environment,
         capture_output=True,
         text=True,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    ids, captions, boxes, masks, size = json.loads(done.stdout.splitlines()[-1])
-    rows = _rows(folder)
+    ids, captions, boxes, masks, size, splits, names = json.loads(done.stdout.splitlines()[-1])
+    rows, manifest = _rows(folder), load_manifest(folder)
     assert ids == [row["image_id"] for row in rows] and captions == [row["captions"] for row in rows]
     assert boxes == [row["boxes"] for row in rows] and masks == [row["masks"] for row in rows] and size == [64, 64]
+    assert splits == manifest["rows"] and names == manifest["classes"]
+
+
+@pytest.mark.parametrize("kind", ["arrow", "parquet"])
+def test_the_reader_of_the_readme_needs_nothing_of_ours(request, repository, tmp_path, kind) -> None:
+    folder = request.getfixturevalue({"arrow": "prepared", "parquet": "parquet"}[kind])
+    readme = (repository / "pipelines" / "README.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
+    program = program.replace('"ipc"', '"parquet"') if kind == "parquet" else program
+    assert len([line for line in program.splitlines() if line]) == 12 and "objgan" not in program
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, str(folder)],
+        env=bare,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("['person', 'kite', 'person'] (64, 64)") == len(_rows(folder))
+
+
+@pytest.mark.parametrize("kind", ["arrow", "parquet"])
+def test_the_schema_describes_every_column(request, kind) -> None:
+    folder = request.getfixturevalue({"arrow": "prepared", "parquet": "parquet"}[kind])
+    options = {"format": "ipc" if kind == "arrow" else kind, "exclude_invalid_files": True}
+    rows = pyarrow.dataset.dataset(folder, **options)
+    assert rows.count_rows() == sum(load_manifest(folder)["rows"].values()), "the indices are no shards"
+    described = {field.name: field.metadata for field in rows.schema}
+    assert all(len(metadata[b"description"]) > 10 for metadata in described.values())
+    assert described["boxes"][b"format"] == b"xywh" and described["width"][b"unit"] == b"pixel"
+    assert json.loads(described["labels"][b"classes"]) == ["person", "kite", "bottle"]
+    assert described["masks"][b"size"] == b"64 64" and b"from annotations" in described["captions"][b"description"]
+    assert not list(folder.glob("train-*i*")), "no index among the files of a split"

@@ -90,7 +90,7 @@ def test_all_faults_are_reported_not_only_the_first(copy: Path) -> None:
     (copy / second).write_bytes((copy / second).read_bytes()[:-100])
     (copy / third).unlink()
     (copy / "domain" / "classes.json").write_text("[]")
-    _flip(copy / "train-index.arrow", 1000)
+    _flip(copy / "_index-train.arrow", 1000)
     found, lines = _verify(copy, 2)
     texts = "\n".join(map(str, found.faults))
     assert f"{first}: its sha256" in texts
@@ -100,7 +100,7 @@ def test_all_faults_are_reported_not_only_the_first(copy: Path) -> None:
     assert f"{second}: cut short: " in texts and "bytes instead of" in texts
     assert f"{third}: missing" in texts
     assert "domain/classes.json: its sha256" in texts
-    assert "train-index.arrow: its sha256" in texts
+    assert "_index-train.arrow: its sha256" in texts
     assert "faults in 5 files" in found.summary()
     assert set(map(str, found.faults)) <= set(lines)
     assert found.faults == _verify(copy, 1)[0].faults, "the same, in the same order, from any number of processes"
@@ -166,7 +166,7 @@ def test_a_missing_row_and_a_repeated_row(copy: Path) -> None:
     _rewrite(copy, name, lambda rows: [rows[0], rows[0], *rows[2:]])
     texts = [str(fault) for fault in _verify(copy)[0].faults]
     assert any(f"occurs more than once, in {name}" in text for text in texts)
-    assert any("train-index.arrow, row 1: image " in text and "in its place" in text for text in texts)
+    assert any("_index-train.arrow, row 1: image " in text and "in its place" in text for text in texts)
     _rewrite(copy, name, lambda rows: rows[1:])
     texts = [str(fault) for fault in _verify(copy)[0].faults]
     assert any(f"{name}: " in text and "rows, the manifest says" in text for text in texts)
@@ -258,10 +258,10 @@ def test_a_bucket_is_verified_like_a_folder(prepared: Path, s3: str) -> None:
     data = bytearray((prepared / name).read_bytes())
     data[len(data) // 2] ^= 1
     storage.write(f"data/{name}", bytes(data))
-    storage.delete("data/train-index.arrow")
+    storage.delete("data/_index-train.arrow")
     found, _ = _verify(location, 2)
     texts = [str(fault) for fault in found.faults]
-    assert "train-index.arrow: missing" in texts and any(text.startswith(f"{name}: its sha256") for text in texts)
+    assert "_index-train.arrow: missing" in texts and any(text.startswith(f"{name}: its sha256") for text in texts)
 
 
 def test_the_exit_code_of_the_command(copy: Path, repository: Path) -> None:
