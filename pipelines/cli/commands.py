@@ -33,6 +33,7 @@ from pipelines.models.generate import generate as generate_pictures
 from pipelines.models.registry import assemble
 from pipelines.models.registry import register as register_model
 from pipelines.recipes import resolve, to_yaml
+from pipelines.runs.status import FILE as STATUS
 from pipelines.runs.status import JobStatus
 from pipelines.runtime.console import say
 from pipelines.runtime.ray_job import refuse_reuse
@@ -206,12 +207,20 @@ def generate(options: cli.GenerateOptions) -> None:
 
 @contextlib.contextmanager
 def _held(options: cli.HeldOptions, stage: str, *marks: str) -> Iterator[JobStatus]:
-    """Hold the folder `--out`: by a lock on this machine, by a lease among machines."""
+    """Hold the folder `--out`: by a lock on this machine, by a lease among machines.
+
+    marks: files of a finished folder; one that has them keeps no status
+    """
     store = Storage(options.out)
     with exclusive(options.out), Lease.acquire(store, wait=options.wait, log=say):
         refuse_reuse(store, *marks)
-        with JobStatus(store, stage, None if stage == "judges" else options.out.resolve().name) as job_status:
-            yield job_status
+        try:
+            with JobStatus(store, stage, None if stage == "judges" else options.out.resolve().name) as job_status:
+                yield job_status
+        finally:
+            with contextlib.suppress(OSError):
+                if any((options.out / mark).exists() for mark in marks):
+                    (options.out / STATUS).unlink()
 
 
 def _check_held(options: cli.HeldOptions, *marks: str) -> None:

@@ -13,28 +13,43 @@ from objgan.errors import InputError
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold `folder` for the length of the block.
+    """Hold `folder` for the length of the block, by the file `.lock` in it, which is removed at the end.
 
     Raises:
         InputError: another process on this machine holds it, or it cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+")
-    except OSError as error:
-        raise InputError(f"cannot write to {folder} ({error.strerror}): choose another folder") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise InputError(
-                f"{folder} is in use by process {file.read().strip() or '?'}: wait for it or choose another folder"
-            ) from None
+    path = folder / ".lock"
+    with _held(path) as file:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _held(path: Path) -> IO[str]:
+    """The lock file, open and locked. A file that its last holder removed meanwhile locks nothing: then a new one."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+")
+        except OSError as error:
+            raise InputError(f"cannot write to {path.parent} ({error.strerror}): choose another folder") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                holder = file.read().strip() or "?"
+            raise InputError(
+                f"{path.parent} is in use by process {holder}: wait for it or choose another folder"
+            ) from None
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()
 
 
 @contextlib.contextmanager

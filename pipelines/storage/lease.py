@@ -20,6 +20,7 @@ import logging
 import os
 import secrets
 import shlex
+import shutil
 import socket
 import sys
 import threading
@@ -254,10 +255,14 @@ class Lease:
         self._end.set()
         self._thread.join(timeout=2 * self.info.interval)
         try:
-            with _guard(self._hasty, self.info.interval), contextlib.suppress(LeaseLost):
-                fence(self._hasty, self.token)
-                self._hasty.delete(LEASE)
-            self._hasty.delete(f"{BEATS}/{self.token}.json")
+            with _guard(self._hasty, self.info.interval):
+                self._hasty.delete(f"{BEATS}/{self.token}.json")
+                with contextlib.suppress(LeaseLost):
+                    fence(self._hasty, self.token)
+                    if self.storage.local is not None:
+                        # Nobody claims a run that has a lease: what else is there was left by dead holders.
+                        shutil.rmtree(self.storage.local / BEATS, ignore_errors=True)
+                    self._hasty.delete(LEASE)
         except (OSError, InputError) as error:
             self._log(f"the lease in {self.storage} could not be given back ({error}): it runs out by itself")
 
@@ -384,7 +389,8 @@ def _guard(storage: Storage, patience: float) -> Iterator[bool]:
         yield False
         return
     with (_lock_file(storage.local)).open("a") as file:
-        yield _locked(file.fileno(), patience)
+        # A lock file that a holder removed when it gave the run free keeps nobody out.
+        yield _locked(file.fileno(), patience) and os.fstat(file.fileno()).st_nlink > 0
 
 
 def _lock_file(folder: Path) -> Path:

@@ -314,10 +314,9 @@ def check_fault(name: str, case: Case) -> str:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file of the data: neither a lock nor what a command says of itself meanwhile."""
-    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    kept = (name for name in files if name.parts[0] not in (".lock", ".lease", "lease.json", "status.json"))
-    return {name.as_posix(): (folder / name).read_bytes() for name in kept}
+    """Every file of the finished folder: neither a lock nor what a command says of itself meanwhile is left."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def run_process(case: Case, rows_per_shard: int = 4, ray: bool = True) -> subprocess.Popen[str]:

@@ -73,17 +73,21 @@ def first_record(path: Path, role: str, key: str) -> Record | None:
 
 
 def header(path: Path, role: str) -> Record:
-    """The file's values before its first list of records (`info`, `licenses`), as in COCO's own order; maybe none.
+    """`info` and `licenses` of the file, each only if it comes before the first list of records, as in COCO's files.
 
     Raises:
         InputError: as `records`.
     """
-    builder = ijson.ObjectBuilder()
+    builder, depth, wanted = ijson.ObjectBuilder(), 0, True
     with _explained(path, role), _open(path) as file:
-        for prefix, event, value in ijson.parse(_Mended(file), use_float=True, buf_size=_CHUNK):
-            if not prefix and event == "map_key" and value in _LISTS:
-                break
-            builder.event(event, value)
+        for event, value in ijson.basic_parse(_Mended(file), use_float=True, buf_size=_CHUNK):
+            depth += event.startswith("start_") - event.startswith("end_")
+            if depth == 1 and event == "map_key":
+                if value in _LISTS:
+                    break
+                wanted = value in ("info", "licenses")
+            if wanted:
+                builder.event(event, value)
     return dict(builder.value)
 
 

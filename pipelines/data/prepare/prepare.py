@@ -45,7 +45,9 @@ from pipelines.data.shards.format import ROWS_PER_SHARD, Shard, load_manifest, s
 from pipelines.data.shards.manifest import CARD, FORMATS, MANIFEST, REJECTED, SPLITS
 from pipelines.data.shards.progress import ShardProgress
 from pipelines.data.shards.rejected import Reject, RejectCounts, read_rejects
+from pipelines.runs.status import FILE as STATUS
 from pipelines.runs.status import JobStatus
+from pipelines.storage.lease import LEASE
 
 Log = Callable[[str], None]
 
@@ -118,7 +120,7 @@ def prepare(
     log("prepare: vocabulary, statistics and indices")
     manifest = {**finish(result, config.data, rejected, vectors), **facts.for_manifest()}
     remove_leftovers(out, {shard.name for shard in result.shards})
-    write_atomically(out / CARD, card(manifest, header(source.instances, "instances")))
+    write_atomically(out / CARD, card(manifest, [header(part.instances, "instances") for part in source.parts]))
     save_manifest(out, manifest)
     clean(out, manifest)
     _warn_of_val2014(source, result, log)
@@ -401,7 +403,7 @@ def remove_leftovers(out: Path, kept: set[str]) -> None:
             for path in out.glob(f"{split}-[0-9]*.{ending}"):
                 if path.name not in kept:
                     path.unlink()
-    names = [*SPLITS, "_index-", "manifest.json.", "rejected.jsonl.", f"{CARD}."]
+    names = [*SPLITS, "_index-", *(f"{name}." for name in (MANIFEST, REJECTED, CARD, LEASE, STATUS))]
     halves = [path for name in names for path in out.glob(f".{name}*")] + list((out / "domain").glob(".*"))
     for path in halves:
         path.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """What a person may type wrong: one clear line, exit code 2, nothing lost. Paths are relative to an empty folder."""
 
+import contextlib
 import errno
 import json
 import os
@@ -17,7 +18,10 @@ from objgan.domain import Domain
 from objgan.stages import build_stage
 from objgan.train_state import TrainState
 from pipelines.__main__ import main, parser
+from pipelines.cli.commands import _held
+from pipelines.cli.options import PrepareOptions
 from pipelines.data.prepare.source import CocoSource
+from pipelines.data.shards.manifest import MANIFEST
 from pipelines.recipes import resolve
 
 Refused = Callable[..., str]
@@ -229,6 +233,24 @@ def test_a_folder_that_is_in_use_is_left_alone(
     with Lease.acquire(Storage(tmp_path / "runs" / "mine" / "shapes")):
         said = refused("train", "shapes", "--run", "mine", "--data", prepared, *settings)
     assert f"process {os.getpid()}" in said
+
+
+def test_a_finished_folder_keeps_neither_lock_nor_lease_nor_status(tmp_path: Path) -> None:
+    """An unfinished one keeps the status."""
+    out = tmp_path / "data"
+    options = PrepareOptions(out=out)
+
+    def attempt(*files: str) -> set[str]:
+        with contextlib.suppress(KeyError), _held(options, "prepare", MANIFEST):
+            inside = {path.name for path in out.iterdir()}
+            assert {".lock", ".lease", "lease.json", "status.json"} <= inside
+            for name in files:
+                (out / name).write_text("{}")
+            raise KeyError("it ends with an error")
+        return {path.name for path in out.iterdir()}
+
+    assert attempt("train-00000.arrow") == {"train-00000.arrow", "status.json"}
+    assert attempt(MANIFEST) == attempt() == {"train-00000.arrow", MANIFEST}
 
 
 def test_generate_writes_what_it_says(

@@ -158,7 +158,7 @@ def test_a_run_is_held_and_given_back(tmp_path: Path) -> None:
         later = holder(storage)
         assert later is not None and later.beat > there.beat and later.time > there.time
     assert holder(storage) is None
-    assert storage.names(BEATS) == ["lock"], "no signs of life are left behind"
+    assert storage.names(hidden=True) == [], "nothing is left behind"
     with pytest.raises(RuntimeError, match="on purpose"), Lease.acquire(storage):
         raise RuntimeError("on purpose")
     assert holder(storage) is None
@@ -207,6 +207,38 @@ def test_a_driver_can_queue(tmp_path: Path, repository: Path) -> None:
         process.stdin.close()
         with Lease.acquire(Storage(tmp_path), wait=20):
             pass
+
+
+_TURNS = """
+import os, pathlib, sys
+from pipelines.storage.lease import Lease
+from pipelines.storage.storage import Storage
+folder = pathlib.Path(sys.argv[1])
+for _ in range(3):
+    with Lease.acquire(Storage(folder / "held"), wait=60, log=str):
+        os.mkdir(folder / "inside")
+        os.rmdir(folder / "inside")
+"""
+
+
+def test_those_that_take_turns_leave_nothing(tmp_path: Path, repository: Path) -> None:
+    command = [sys.executable, "-c", _TURNS, str(tmp_path)]
+    processes = [subprocess.Popen(command, cwd=repository, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in processes:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    assert Storage(tmp_path / "held").names(hidden=True) == []
+
+
+def test_what_dead_holders_left_is_removed(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    dead = dataclasses.replace(LeaseInfo.of_this_process("f" * 16, 30.0), process_started=1)
+    storage.write(LEASE, json.dumps(dead.fixed()))
+    for name in (f"{dead.token}.json", f".{dead.token}.json.half", "aside"):
+        storage.write(f"{BEATS}/{name}", "{}")
+    with Lease.acquire(storage):
+        pass
+    assert storage.names(hidden=True) == []
 
 
 def test_a_sleeper_is_taken_over_after_its_time_and_fenced_off_when_it_wakes(tmp_path: Path, repository: Path) -> None:

@@ -57,6 +57,22 @@ def test_the_second_of_two_at_once_is_refused(case) -> None:
     assert not (case.out / "manifest.json").exists()
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
+def test_a_finished_folder_has_only_data(case) -> None:
+    """Also after commands that do nothing or are refused; `content` has every file."""
+    assert attempt(case)[0] == 0
+    names, files = sorted(path.name for path in case.out.iterdir()), content(case.out)
+    shards = [f"{split}-00000.arrow" for split in ("test", "train", "validation")]
+    indices = [f"_index-{split}.arrow" for split in ("test", "train", "validation")]
+    assert names == sorted([*shards, *indices, "domain", "README.md", "manifest.json", "rejected.jsonl"])
+    assert attempt(case)[0] == 0
+    case.options = ["--set", "data.min_count=2"]
+    code, text = attempt(case)
+    assert code == 2 and "was prepared differently" in text
+    assert content(case.out) == files and sorted(path.name for path in case.out.iterdir()) == names
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """A data set, and the bytes of an uninterrupted run."""

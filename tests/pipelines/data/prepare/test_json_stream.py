@@ -1,5 +1,6 @@
 """The stream of JSON objects gives what Python's own parser gives, in chunks of any size."""
 
+import gzip
 import json
 import math
 
@@ -11,7 +12,7 @@ from objgan.errors import InputError
 from objgan.vocabulary import normalise
 from pipelines.data.prepare import json_stream
 from pipelines.data.prepare.coco_records import caption_row, object_row
-from pipelines.data.prepare.json_stream import records
+from pipelines.data.prepare.json_stream import header, records
 from pipelines.data.shards.rejected import Unusable
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",))) | st.sampled_from(
@@ -140,3 +141,32 @@ def test_half_of_a_surrogate_pair_in_a_key_rejects_no_record(tmp_path, monkeypat
     (tmp_path / "a.json").write_text(text)
     found = list(records(tmp_path / "a.json", "instances", "images"))
     assert found == [{"a?b": 1}, {"?": {}}, {"\U0001f600": "\\ud800"}, {"id": 2}]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 18])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_the_header_is_what_comes_before_the_lists(tmp_path, monkeypatch, chunk, zipped) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    info = {"description": '\u00e9 "NaN"', "year": math.nan, "images": [1], "nested": {"categories": [2]}}
+    licences = [{"id": 1, "name": "CC"}]
+    content = {"": {"info": 1, "images": 2}, "videos": [{"info": 3}], "info": info, "licenses": licences, "images": []}
+    raw = json.dumps(content).encode()
+    (tmp_path / "a.json").write_bytes(gzip.compress(raw) if zipped else raw)
+    assert header(tmp_path / "a.json", "instances") == {"info": {**info, "year": None}, "licenses": licences}
+
+
+@pytest.mark.parametrize("key", ["images", "annotations", "captions", "categories"])
+def test_the_header_ends_at_the_first_list(tmp_path, key) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"licenses": [], key: [{"id": 1}], "info": {"year": 2017}}))
+    assert header(path, "instances") == {"licenses": []}
+    path.write_text(json.dumps({key: []}))
+    assert header(path, "instances") == {}
+
+
+def test_the_header_does_not_read_the_lists(tmp_path) -> None:
+    """What is cut short or no JSON far behind it is `records`' to report."""
+    (tmp_path / "a.json").write_text('{"info": {"year": 2017}, "images": [' + '{"id": 1}, ' * 10**6)
+    assert header(tmp_path / "a.json", "instances") == {"info": {"year": 2017}}
+    with pytest.raises(InputError, match="instances: no file"):
+        header(tmp_path / "b.json", "instances")

@@ -28,10 +28,8 @@ def _images(folder: Path, name: str = "image") -> dict[int, Reject]:
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    """The prepared files, without the status of the command, which differs each time."""
-    files = [
-        path for path in folder.rglob("*") if path.is_file() and path.name not in (".lease", ".lock", "status.json")
-    ]
+    """The prepared files, to the last: what a command says of itself meanwhile is gone."""
+    files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,6 +28,19 @@ def parquet(tmp_path_factory, write_coco, scenes, data_config) -> Path:
     return folder / "data"
 
 
+@pytest.fixture(scope="module")
+def typed(repository: Path) -> Callable[[str, Path], str]:
+    """typed(function, folder) -> the command of README that calls it, for that folder."""
+    readme = (repository / "pipelines" / "README.md").read_text()
+
+    def command(function: str, folder: Path) -> str:
+        (found,) = re.findall(rf"`({re.escape(function)}\(.*?)`", readme)
+        assert "data/prepared" in found
+        return str(found).replace("data/prepared", str(folder))
+
+    return command
+
+
 def _files(folder: Path) -> list[Path]:
     return [folder / shard.name for shard in shards_of(load_manifest(folder), "train")]
 
@@ -44,9 +58,10 @@ def test_pyarrow_reads_both(prepared, parquet) -> None:
         assert opened.read_all().to_pylist() == pq.read_table(_files(parquet)[0]).to_pylist()
 
 
-def test_polars_reads_both(prepared, parquet) -> None:
+def test_polars_reads_both(prepared, parquet, typed) -> None:
     polars = pytest.importorskip("polars", reason="no polars: install the `dev` extra")
-    for frame in (polars.read_ipc(f"{prepared}/train-*.arrow"), polars.read_parquet(f"{parquet}/train-*.parquet")):
+    for command in (typed("polars.read_ipc", prepared), typed("polars.read_parquet", parquet)):
+        frame = eval(command, {"polars": polars})
         assert frame.to_dicts() == _rows(prepared)
         boxes = frame.select(polars.col("boxes").list.len().sum()).item()
         assert boxes == sum(len(row["boxes"]) for row in _rows(prepared))
@@ -70,11 +85,10 @@ def test_duckdb_queries_parquet(parquet) -> None:
 
 
 DATASETS = """
-import json, sys
-from datasets import load_dataset
+import json
+import datasets
 
-folder, cache = sys.argv[1:]
-splits = load_dataset(folder, cache_dir=cache)
+splits = COMMAND
 rows = splits["train"]
 names = rows.features["labels"].feature.names
 print(json.dumps([rows["image_id"][:], rows["captions"][:], rows["boxes"][:], rows["masks"][:], rows[0]["image"].size,
@@ -83,13 +97,13 @@ print(json.dumps([rows["image_id"][:], rows["captions"][:], rows["boxes"][:], ro
 
 
 @pytest.mark.parametrize("kind", ["arrow", "parquet"])
-def test_datasets_of_hugging_face_reads_both(request, tmp_path, kind) -> None:
+def test_datasets_of_hugging_face_reads_both(request, tmp_path, typed, kind) -> None:
     """In a separate process without network: the library reads its settings when it is imported."""
     pytest.importorskip("datasets", reason="no datasets: install the `dev` extra")
     folder = request.getfixturevalue({"arrow": "prepared", "parquet": "parquet"}[kind])
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", DATASETS, str(folder), str(tmp_path / "cache")],
+        [sys.executable, "-c", DATASETS.replace("COMMAND", typed("datasets.load_dataset", folder))],
         env=environment,
         capture_output=True,
         text=True,
@@ -123,10 +137,10 @@ def test_the_reader_of_the_readme_needs_nothing_of_ours(request, repository, tmp
 
 
 @pytest.mark.parametrize("kind", ["arrow", "parquet"])
-def test_the_schema_describes_every_column(request, kind) -> None:
+def test_the_schema_describes_every_column(request, typed, kind) -> None:
     folder = request.getfixturevalue({"arrow": "prepared", "parquet": "parquet"}[kind])
-    options = {"format": "ipc" if kind == "arrow" else kind, "exclude_invalid_files": True}
-    rows = pyarrow.dataset.dataset(folder, **options)
+    command = typed("pyarrow.dataset.dataset", folder)
+    rows = eval(command if kind == "arrow" else command.replace('"ipc"', '"parquet"'), {"pyarrow": pa})
     assert rows.count_rows() == sum(load_manifest(folder)["rows"].values()), "the indices are no shards"
     described = {field.name: field.metadata for field in rows.schema}
     assert all(len(metadata[b"description"]) > 10 for metadata in described.values())

@@ -1,0 +1,146 @@
+"""The data-set card: what it says of the data, in words that Markdown and YAML cannot misread."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from objgan.config import Config
+from pipelines.data.prepare.card import card
+from pipelines.data.prepare.convert import run_here
+from pipelines.data.prepare.prepare import prepare
+from pipelines.data.prepare.source import CocoSource
+from pipelines.data.shards.format import load_manifest, read_shard, shards_of
+from pipelines.data.shards.manifest import CARD
+from pipelines.data.verify.verify import verify
+
+INFO = {"description": "COCO 2017 Dataset", "url": "http://cocodataset.org", "version": "1.0", "year": 2017}
+LICENCES = [{"id": 1, "name": "CC BY 2.0", "url": "http://creativecommons.org/licenses/by/2.0/"}, {"id": 2}]
+
+
+def _sections(text: str) -> dict[str, list[str]]:
+    """The lines of each section that are not empty, by its title."""
+    parts = text.split("\n## ")[1:]
+    return {
+        title: [line for line in rest.splitlines() if line] for title, _, rest in (p.partition("\n") for p in parts)
+    }
+
+
+def _front(text: str) -> dict:
+    start, front, _ = text.split("---\n", 2)
+    assert start == ""
+    return yaml.safe_load(front)
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory, write_coco, scenes, data_config: Config) -> Path:
+    """30 scenes with ellipses, written captions and 10 broken pictures; the JSON names its source and licences."""
+    folder = tmp_path_factory.mktemp("card")
+    source = write_coco(folder / "coco", *scenes(30))
+    instances = json.loads(source.instances.read_text())
+    source.instances.write_text(json.dumps({"info": INFO, "licenses": LICENCES, **instances}))
+    for number in range(1, 11):
+        (folder / "coco" / "images" / f"{number:06d}.png").write_bytes(b"broken")
+    config = data_config.model_copy(update={"data": data_config.data.model_copy(update={"shapes": "ellipse"})})
+    prepare(replace(source, captions=None), folder / "data", config, lambda line: None, run_here)
+    return folder / "data"
+
+
+def test_a_card_says_source_contents_rejects_and_warnings(stand_ins: Path) -> None:
+    manifest, sections = load_manifest(stand_ins), _sections((stand_ins / CARD).read_text())
+    assert sections["Source and licence"] == [
+        "- description: COCO 2017 Dataset",
+        "- url: http://cocodataset.org",
+        "- version: 1.0",
+        "- year: 2017",
+        "- licence: CC BY 2.0 http://creativecommons.org/licenses/by/2.0/",
+        "- licence: unnamed",
+    ]
+    rows, counts = manifest["rows"], manifest["counts"]
+    assert sum(rows.values()) == 20
+    for split in ("train", "validation", "test"):
+        assert f"| {split} | {rows[split]} |" in sections["Contents"]
+    numbers = f"{counts['captions']} captions, 60 objects, 60 masks, 20 crowds; split by hash."
+    assert numbers in sections["Contents"] and counts["captions"] >= 40
+    assert "3 classes: person, kite, bottle." in sections["Contents"]
+    rejected = sections["Rejected"]
+    assert rejected[0] == f"{manifest['rejected']['rows']} records, listed in `rejected.jsonl`."
+    assert len(rejected) == 1 + len(manifest["rejected"]["reasons"])
+    assert any(line.startswith("- 10 image: ") for line in rejected[1:])
+    assert any(line.startswith("- 10 of 30 images (33%) were rejected, 10 of them: ") for line in sections["Warnings"])
+
+
+def test_a_card_and_the_shards_name_what_is_not_from_annotations(stand_ins: Path, prepared: Path) -> None:
+    lines = _sections((stand_ins / CARD).read_text())["Not from annotations"]
+    assert lines[0].startswith("- no mask is an annotation: each is the ellipse of its object's box")
+    assert lines[1].startswith("- no caption is by a person: all are written from classes and boxes")
+    schema = read_shard(stand_ins / shards_of(load_manifest(stand_ins), "train")[0].name).schema
+    assert b"no annotation: the ellipse of the box" in schema.field("masks").metadata[b"description"]
+    assert b"no annotation: written from classes and boxes" in schema.field("captions").metadata[b"description"]
+    assert _sections((prepared / CARD).read_text())["Not from annotations"][0] == "None."
+
+
+def test_a_card_without_information_says_so(prepared: Path) -> None:
+    lines = _sections((prepared / CARD).read_text())["Source and licence"]
+    assert lines == [
+        "- source: not named at the beginning of the instances JSON",
+        "- licence: not named at the beginning of the instances JSON",
+    ]
+
+
+def test_the_front_matter_names_files_and_columns(prepared: Path) -> None:
+    (config,) = _front((prepared / CARD).read_text())["configs"]
+    assert {file["split"]: file["path"] for file in config["data_files"]} == {
+        split: f"{split}-*.arrow" for split in ("train", "validation", "test")
+    }
+    schema = read_shard(prepared / "train-00000.arrow").schema
+    features = {feature["name"]: feature for feature in config["features"]}
+    assert list(features) == schema.names
+    assert features["image"]["dtype"] == "image" and features["boxes"]["sequence"] == "float32"
+    assert features["labels"]["sequence"]["class_label"]["names"] == {"0": "person", "1": "kite", "2": "bottle"}
+
+
+def test_parts_with_the_same_source_name_it_once(prepared: Path) -> None:
+    header = {"info": INFO, "licenses": LICENCES}
+    other = {"info": INFO | {"version": "2.0"}, "licenses": []}
+    text = card(load_manifest(prepared), [header, header, other])
+    assert text.count("COCO 2017 Dataset") == text.count("CC BY 2.0") == 1
+    assert "- version: 1.0\n" in text and "- version: 2.0\n" in text
+    assert "- licence: not named at the beginning" in text, "that of one part is unknown"
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [
+        ({"info": {"description": "a\n# b\n<script>"}}, "- description: a \\# b \\<script\\>"),
+        ({"info": {"url": "[x](y) |`"}}, "- url: \\[x\\](y) \\|\\`"),
+        ({"info": {"description": "x" * 10**6}}, f"- description: {'x' * 300}..."),
+        ({"info": {"description": ["a", {"b": 1}]}}, "- description: \\['a', \\{'b': 1\\}\\]"),
+        ({"info": [1], "licenses": {"name": "x"}}, "- licence: not named at the beginning of the instances JSON"),
+        ({"info": "text", "licenses": [None, 3, {"name": None, "url": 5}]}, "- licence: unnamed 5"),
+        ({"licenses": [{"name": str(n)} for n in range(25)]}, "- and 5 more licences"),
+    ],
+)
+def test_values_of_any_kind_are_one_plain_line(prepared: Path, header: dict, line: str) -> None:
+    text = card(load_manifest(prepared), [header])
+    assert line in _sections(text)["Source and licence"]
+    assert len(text.split("---\n")) == 3 and max(map(len, text.splitlines())) < 1000
+
+
+def test_class_names_of_any_kind_survive_the_front_matter(prepared: Path) -> None:
+    names = ["yes", "null", "---", "0", "'a': \"b\"", "käse", "猫 🐈", "# x"]
+    text = card({**load_manifest(prepared), "classes": names}, [{}])
+    labels = next(one for one in _front(text)["configs"][0]["features"] if one["name"] == "labels")
+    assert list(labels["sequence"]["class_label"]["names"].values()) == names
+
+
+def test_a_card_may_be_edited(tmp_path: Path, write_coco, scenes, data_config: Config) -> None:
+    source: CocoSource = write_coco(tmp_path / "coco", *scenes(20))
+    prepare(source, tmp_path / "data", data_config, lambda line: None, run_here)
+    (tmp_path / "data" / CARD).write_text("ours")
+    said: list[str] = []
+    prepare(source, tmp_path / "data", data_config, said.append, run_here)
+    assert "nothing to do" in said[-1] and (tmp_path / "data" / CARD).read_text() == "ours"
+    assert not verify(tmp_path / "data", lambda line: None, 1).faults
