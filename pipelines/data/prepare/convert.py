@@ -181,7 +181,7 @@ def _make(
         shard = None
         if converted.rows:
             schema = described(classes, settings["size"], settings["shapes"], settings["written"] is not None)
-            shard = write_shard(Path(out), name, split, converted.table().cast(schema), schema)
+            shard = write_shard(Path(out), name, split, converted.table().cast(schema))
             shard = replace(shard, inputs=inputs, contradictions=dict(sorted(converted.contradictions.items())))
         rejected = tuple(replace(reject, shard=name) for reject in converted.rejected)
         report = ConversionReport(shard, inputs, rejected)

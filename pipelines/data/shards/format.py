@@ -100,11 +100,11 @@ class _Hashed:
 
 
 def write_shard(folder: Path, name: str, split: str, table: pa.Table, schema: pa.Schema = SCHEMA) -> Shard:
-    """Write rows of schema `schema`; the file appears complete or not at all.
+    """Write rows with the columns of `schema`, described or not; the file appears complete or not at all.
 
     `NAME.arrow`: an uncompressed Arrow IPC file of one record batch, to be mapped. `NAME.parquet`: for other tools.
     """
-    if not table.schema.equals(schema, check_metadata=True):
+    if not table.schema.equals(schema) or table.schema.metadata != schema.metadata:
         raise ValueError(f"{name}: not a table of the shards' schema: {table.schema}")
     with file_aside(folder / name) as file:
         hashed = _Hashed(file)
@@ -112,7 +112,7 @@ def write_shard(folder: Path, name: str, split: str, table: pa.Table, schema: pa
         if name.endswith(".parquet"):
             pq.write_table(table.combine_chunks(), sink)
         else:
-            with pa.ipc.new_file(sink, schema) as writer:
+            with pa.ipc.new_file(sink, table.schema) as writer:
                 writer.write_table(table.combine_chunks(), max_chunksize=max(len(table), 1))
     return Shard(name, split, len(table), hashed.bytes, hashed.digest.hexdigest())
 
