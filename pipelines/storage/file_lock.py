@@ -31,7 +31,11 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def _held(path: Path) -> IO[str]:
-    """The lock file, open and locked. A file that its last holder removed meanwhile locks nothing: then a new one."""
+    """The lock file, open and locked; a new one if its last holder removed it meanwhile.
+
+    Raises:
+        InputError: as `exclusive`.
+    """
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,9 +51,17 @@ def _held(path: Path) -> IO[str]:
             raise InputError(
                 f"{path.parent} is in use by process {holder}: wait for it or choose another folder"
             ) from None
-        if os.fstat(file.fileno()).st_nlink:
+        if is_at(path, file):
             return file
         file.close()
+
+
+def is_at(path: Path, file: IO[str]) -> bool:
+    """Whether `file` is still the file at `path`; a lock file that its last holder removed locks nothing."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager

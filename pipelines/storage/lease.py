@@ -33,6 +33,7 @@ from typing import Any, Self
 
 from objgan.errors import InputError
 from pipelines.redaction import typed_again
+from pipelines.storage.file_lock import is_at
 from pipelines.storage.retry import Log
 from pipelines.storage.storage import Storage
 
@@ -255,11 +256,11 @@ class Lease:
         self._end.set()
         self._thread.join(timeout=2 * self.info.interval)
         try:
-            with _guard(self._hasty, self.info.interval):
+            with _guard(self._hasty, self.info.interval) as guarded:
                 self._hasty.delete(f"{BEATS}/{self.token}.json")
                 with contextlib.suppress(LeaseLost):
                     fence(self._hasty, self.token)
-                    if self.storage.local is not None:
+                    if guarded and self.storage.local is not None:
                         # Nobody claims a run that has a lease: what else is there was left by dead holders.
                         shutil.rmtree(self.storage.local / BEATS, ignore_errors=True)
                     self._hasty.delete(LEASE)
@@ -388,9 +389,9 @@ def _guard(storage: Storage, patience: float) -> Iterator[bool]:
     if storage.local is None:
         yield False
         return
-    with (_lock_file(storage.local)).open("a") as file:
-        # A lock file that a holder removed when it gave the run free keeps nobody out.
-        yield _locked(file.fileno(), patience) and os.fstat(file.fileno()).st_nlink > 0
+    path = _lock_file(storage.local)
+    with path.open("a") as file:
+        yield _locked(file.fileno(), patience) and is_at(path, file)
 
 
 def _lock_file(folder: Path) -> Path:

@@ -1,12 +1,13 @@
 """The data set's card: `README.md` of a prepared folder, for people, and for Hugging Face's `datasets`."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import yaml
 
-from objgan.errors import shown
+from objgan.errors import InputError, shown
 from objgan.vocabulary import normalise
 from pipelines.data.shards.concerns import concerns, doubts, marks
 from pipelines.data.shards.format import SCHEMA
@@ -14,6 +15,7 @@ from pipelines.data.shards.manifest import MANIFEST, SPLITS
 
 _LONGEST, _MOST_LICENCES = 300, 20
 _UNKNOWN = "not named at the beginning of the instances JSON"
+_ORIGIN = "Written by `python -m pipelines prepare`; one row per image."
 
 
 def card(manifest: Mapping[str, Any], headers: Sequence[Mapping[str, Any]]) -> str:
@@ -40,9 +42,19 @@ def card(manifest: Mapping[str, Any], headers: Sequence[Mapping[str, Any]]) -> s
         "Warnings": _list([*concerns(manifest), *doubts(manifest)]),
     }
     front = yaml.safe_dump({"configs": [_config(manifest)]}, sort_keys=False, width=1000, allow_unicode=True)
-    start = f"---\n{front}---\n\n# Prepared data set\n\nWritten by `python -m pipelines prepare`; one row per image."
+    start = f"---\n{front}---\n\n# Prepared data set\n\n{_ORIGIN}"
     texts = (f"## {title}\n\n" + "\n".join(lines).rstrip() for title, lines in sections.items())
     return "\n\n".join([start, *texts, f"All numbers, settings and digests: `{MANIFEST}`.\n"])
+
+
+def check_card(path: Path) -> None:
+    """Check that no other text is lost when the card is written to `path`.
+
+    Raises:
+        InputError: the file there is no card.
+    """
+    if path.exists() and _ORIGIN.encode() not in path.read_bytes():
+        raise InputError(f"prepare: {path} is not the card that prepare writes: move it, or give another --out")
 
 
 def _config(manifest: Mapping[str, Any]) -> dict[str, Any]:

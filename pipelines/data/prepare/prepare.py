@@ -22,7 +22,7 @@ from objgan.errors import InputError
 from objgan.files import write_atomically
 from objgan.languages import check_language
 from objgan.sections import DataConfig
-from pipelines.data.prepare.card import card
+from pipelines.data.prepare.card import card, check_card
 from pipelines.data.prepare.convert import (
     WORK,
     ConversionReport,
@@ -155,8 +155,11 @@ def _finished(out: Path, facts: "_Facts", options: Options, log: Log) -> dict[st
     """The manifest of a finished folder; without `retry`, nothing is left to do. None: the folder is not finished.
 
     Raises:
-        InputError: `out` was prepared from other inputs or settings, or it has rejects that `strict` forbids.
+        InputError: `out` was prepared from other inputs or settings, it has rejects that `strict` forbids, or a
+            README.md that the card would replace.
     """
+    if options.retry or not (out / MANIFEST).exists():
+        check_card(out / CARD)
     if not (out / MANIFEST).exists():
         return None
     manifest = load_manifest(out)

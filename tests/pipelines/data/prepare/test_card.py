@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from objgan.config import Config
+from objgan.errors import InputError
 from pipelines.data.prepare.card import card
 from pipelines.data.prepare.convert import run_here
-from pipelines.data.prepare.prepare import prepare
+from pipelines.data.prepare.prepare import Options, check, prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.data.shards.format import load_manifest, read_shard, shards_of
 from pipelines.data.shards.manifest import CARD
@@ -144,3 +145,26 @@ def test_a_card_may_be_edited(tmp_path: Path, write_coco, scenes, data_config: C
     prepare(source, tmp_path / "data", data_config, said.append, run_here)
     assert "nothing to do" in said[-1] and (tmp_path / "data" / CARD).read_text() == "ours"
     assert not verify(tmp_path / "data", lambda line: None, 1).faults
+
+
+def test_a_readme_of_somebody_else_is_not_replaced(tmp_path: Path, write_coco, scenes, data_config: Config) -> None:
+    source: CocoSource = write_coco(tmp_path / "coco", *scenes(20))
+    readme = tmp_path / "data" / CARD
+    readme.parent.mkdir()
+    readme.write_bytes(b"ours \xff")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"README\.md is not the card .*: move it, or give another --out"):
+            prepare(source, readme.parent, data_config, lambda line: None, run_here)
+        with pytest.raises(InputError, match=r"README\.md is not the card"):
+            check(source, readme.parent, data_config, lambda line: None)
+    assert readme.read_bytes() == b"ours \xff" and list(readme.parent.iterdir()) == [readme]
+    readme.unlink()
+    prepare(source, readme.parent, data_config, lambda line: None, run_here)
+    whole = readme.read_text()
+    readme.write_text(whole + "\nours")
+    prepare(source, readme.parent, data_config, lambda line: None, run_here, Options(retry=True))
+    assert readme.read_text() == whole, "a card with additions is written anew"
+    readme.write_text("ours")
+    with pytest.raises(InputError, match="is not the card"):
+        prepare(source, readme.parent, data_config, lambda line: None, run_here, Options(retry=True))
+    assert readme.read_text() == "ours" and load_manifest(readme.parent)
