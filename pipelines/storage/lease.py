@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from objgan.errors import InputError
 from pipelines.redaction import typed_again
@@ -344,9 +344,9 @@ class _Watch:
 
 def _claim(storage: Storage, info: LeaseInfo, dead: LeaseInfo | None) -> bool:
     """Write our lease in place of `dead` (None: where there is none); whether it is ours now."""
-    storage.write(f"{BEATS}/{info.token}.json", json.dumps({"beat": 0, "time": time.time()}) + "\n")
     text = json.dumps(info.fixed(), indent=1) + "\n"
     with _guard(storage, info.ttl) as guarded:
+        storage.write(f"{BEATS}/{info.token}.json", json.dumps({"beat": 0, "time": time.time()}) + "\n")
         now = holder(storage)
         same = now is dead if now is None or dead is None else (now.token, now.beat) == (dead.token, dead.beat)
         won = same and (_create(storage, text) if dead is None else _replace(storage, text))
@@ -389,15 +389,26 @@ def _guard(storage: Storage, patience: float) -> Iterator[bool]:
     if storage.local is None:
         yield False
         return
-    path = _lock_file(storage.local)
-    with path.open("a") as file:
-        yield _locked(file.fileno(), patience) and is_at(path, file)
+    path = storage.local / BEATS / "lock"
+    while True:
+        with _lock_file(path) as file:
+            guarded = _locked(file.fileno(), patience)
+            if not guarded or is_at(path, file):
+                yield guarded
+                return
 
 
-def _lock_file(folder: Path) -> Path:
-    place = folder / BEATS / "lock"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    return place
+def _lock_file(path: Path) -> IO[str]:
+    """The open lock file. A holder that gives the run free may remove its folder at any moment: then it is made anew.
+
+    Raises:
+        InputError: no folder can be made there.
+    """
+    for _ in range(100):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("a")
+    raise InputError(f"cannot write to {path.parent}: choose another folder")
 
 
 def _locked(descriptor: int, patience: float, clock: Callable[[], float] = time.monotonic) -> bool:

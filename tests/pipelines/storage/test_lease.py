@@ -5,13 +5,16 @@ Where only time decides, the lease has a clock of the test's own, and nobody wai
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -228,6 +231,24 @@ def test_those_that_take_turns_leave_nothing(tmp_path: Path, repository: Path) -
         _, said = process.communicate(timeout=120)
         assert process.returncode == 0, said
     assert Storage(tmp_path / "held").names(hidden=True) == []
+
+
+def test_a_lock_that_a_holder_removed_keeps_nobody_out_and_lets_nobody_in(tmp_path: Path) -> None:
+    storage, lock = Storage(tmp_path), tmp_path / BEATS / "lock"
+    lock.parent.mkdir()
+    with ThreadPoolExecutor() as pool, lock.open("a") as old:
+        fcntl.flock(old, fcntl.LOCK_EX)
+        waiting = pool.submit(Lease.acquire, storage)
+        time.sleep(0.3)
+        shutil.rmtree(lock.parent)
+        lock.parent.mkdir()
+        with lock.open("a") as new:
+            fcntl.flock(new, fcntl.LOCK_EX)
+            old.close()
+            time.sleep(0.5)
+            assert holder(storage) is None and not waiting.done(), "it waits for the new lock, not for the removed one"
+        waiting.result(timeout=60).release()
+    assert storage.names(hidden=True) == []
 
 
 def test_what_dead_holders_left_is_removed(tmp_path: Path) -> None:
