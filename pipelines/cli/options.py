@@ -366,7 +366,13 @@ class GenerateOptions(ModelOptions):
     layout: Path | None = file("inputs", "a .json of `generate`, edited or not (default: generate boxes and shapes)")
     out: Path = out_folder("runs/generated")
     n: int = option(1, "outputs", "images per caption", count, metavar="N")
-    seed: int = option(0, "outputs", "random seed; the same seed gives the same bytes", from_zero, metavar="S")
+    seed: int | None = option(
+        None,
+        "outputs",
+        "random seed; the same seed gives the same bytes (default: that of --layout, else 0)",
+        from_zero,
+        metavar="S",
+    )
 
 
 class RegisterOptions(RegistryOptions):

@@ -75,6 +75,12 @@ def test_the_layout_it_wrote_can_be_given_back_and_edited(job: GenerateJob, tmp_
     first = generate(job, quiet)
     back = generate(replace(job, captions=(), layout=first[1], out=tmp_path / "back"), quiet)
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in back]
+    three = generate(replace(job, n=3, seed=7, out=tmp_path / "three"), quiet)
+    for number, image in enumerate(three[:3]):
+        back = generate(replace(job, captions=(), layout=image.with_suffix(".json"), out=tmp_path / "back"), quiet)
+        steps = image.with_name(f"{image.stem}_steps.png")
+        own = [path.read_bytes() for path in (image, image.with_suffix(".json"), steps)]
+        assert own == [path.read_bytes() for path in back], f"sample {number}"
     edited = {"caption": "a boat", "objects": [{"label": "boat", "box": [0.1, 0.4, 0.8, 0.5]}]}
     (tmp_path / "edited.json").write_text(json.dumps(edited))
     made = generate(replace(job, captions=(), layout=tmp_path / "edited.json", out=tmp_path / "edited"), quiet)
