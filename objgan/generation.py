@@ -1,6 +1,7 @@
 """The finished model: caption -> boxes -> shapes -> image."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from objgan.metrics.named_classes import NamedClasses
 from objgan.model_folder import ModelParts, read_model, write_model
 from objgan.networks.box_generator import Temperatures
 from objgan.networks.encoders import TextFeatures
+from objgan.picture import Picture, PictureLayout
 from objgan.stages import NETWORKS
 from objgan.statements import Statements, fact_text, kept
 from objgan.vocabulary import LONGEST_CAPTION, UNK
@@ -196,6 +198,28 @@ class ObjGAN:
         for start in range(0, len(orders), batch_size):
             made += self._make(orders[start : start + batch_size], images)
         return made
+
+    def __call__(self, caption: str, seed: int = 0) -> Picture:
+        """A picture of a caption, whose layout can be edited.
+
+        Raises:
+            InputError: as `generate`.
+        """
+        return self._picture(self.generate([caption], seed=seed)[0])
+
+    def redraw(self, picture: Picture, seed: int | None = None) -> Picture:
+        """A new picture from the caption and layout of `picture` as they are now.
+
+        seed: of the noise; None: the picture's own, so that only the edits change the image
+
+        Raises:
+            InputError: as `generate`, or the layout does not fit this model.
+        """
+        return self._picture(self.generate([picture.caption], seed=seed, layouts=[picture.layout.given(self.rules)])[0])
+
+    def _picture(self, one: Generated) -> Picture:
+        layout = PictureLayout(json.loads(one.layout_json(self.domain.classes)), self.rules)
+        return Picture(one.caption, layout, one.image, one.facts, one.words.unknown)
 
     def encode(self, words: Tensor, count: Tensor) -> TextFeatures:
         """Features of word ids int64 [B, T] with counts [B]."""

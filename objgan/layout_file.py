@@ -163,7 +163,7 @@ def _parse(entry: Any, rules: LayoutRules, where: str) -> _Object:
     if label not in rules.classes:
         raise unknown("label", label, rules.classes, f"{where}: ")
     where = f"{where} ({shown(label)[1:-1]})"
-    box = _parse_box(entry.get("box"), f"{where}: box")
+    box = check_box(entry.get("box"), f"{where}: box")
     mask = _parse_mask(entry["mask"], box, rules.mask_size, where) if entry.get("mask") is not None else None
     place = entry.get("place")
     if place is not None and (type(place) is not int or not 0 <= place < rules.max_objects):
@@ -172,7 +172,12 @@ def _parse(entry: Any, rules: LayoutRules, where: str) -> _Object:
     return _Object(rules.classes.index(label), box, mask, place)
 
 
-def _parse_box(value: Any, where: str) -> list[float]:
+def check_box(value: Any, where: str) -> list[float]:
+    """The four numbers (x, y, w, h) of a box, fractions of the image side; `where` begins the error's sentence.
+
+    Raises:
+        InputError: not a list of four numbers, without area, or outside the image.
+    """
     numbers = isinstance(value, list) and all(type(v) in (int, float) and abs(v) < 1e9 for v in value)
     if not numbers or len(value) != 4:
         raise InputError(f"{where} must be four numbers [x, y, w, h], fractions of the image side, got {shown(value)}")
@@ -201,7 +206,7 @@ def _parse_mask(value: Any, box: list[float], size: int, where: str) -> np.ndarr
     if not mask.any():
         raise InputError(f"{where}: mask is empty; draw it, or leave it out to have the shape generated")
     if "box" in value:
-        drawn_for = _parse_box(value["box"], f"{where}: mask.box")
+        drawn_for = check_box(value["box"], f"{where}: mask.box")
         return mask if np.allclose(drawn_for, box, atol=_SLACK) else _move(mask, drawn_for, box)
     outline = _outline(mask)
     return mask if np.allclose(_corners(outline), _corners(box), atol=1 / size) else _move(mask, outline, box)

@@ -4,17 +4,15 @@ Every row stands for itself: its pictures do not depend on the other rows, and a
 """
 
 import base64
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Self
 
-from PIL import Image
-
 from objgan.errors import InputError, shown, unknown
 from objgan.generation import Generated, ObjGAN
 from objgan.layout_file import GivenLayout, parse_layout
+from objgan.picture import png
 
 INPUTS = ("caption", "layout", "id")
 OUTPUTS = ("id", "row", "sample", "seed", "caption", "image_png", "layout", "unknown_words", "facts", "error")
@@ -122,20 +120,13 @@ def _answer(model: ObjGAN, row: _Row, picture: Generated) -> dict[str, Any]:
     facts = [fact._asdict() for fact in picture.facts]
     values = (
         *(row.id, row.number, picture.index, picture.seed, picture.caption),
-        _png_base64(picture) if picture.scales else None,
+        base64.b64encode(png(picture.image)).decode() if picture.scales else None,
         picture.layout_json(model.domain.classes),
         json.dumps(picture.words.unknown, ensure_ascii=False),
         json.dumps(facts, ensure_ascii=False),
         None,
     )
     return dict(zip(OUTPUTS, values, strict=True))
-
-
-def _png_base64(picture: Generated) -> str:
-    """The image as a PNG file in base64: the same text for the same pixels."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture.image).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _plain_id(value: object) -> str | int | None:
