@@ -340,8 +340,8 @@ class ObjGAN:
         shape = tuple(layout.layout.labels.shape)
         if shape != (1, slots):
             raise ValueError(f"a given layout is a batch of one with {slots} places, got {shape}")
-        layouts, drawn, places = (part.to(self.device) for part in (layout.layout, layout.drawn, layout.places))
-        return replace(layout, layout=layouts, drawn=drawn, places=places)
+        drawn, places = layout.drawn.to(self.device), layout.places.to(self.device)
+        return replace(layout, layout=layout.layout.to(self.device), drawn=drawn, places=places)
 
     def _network(self, name: str) -> Any:
         return self.networks[name]
