@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import objgan
-from objgan.checkpoint import load_inference
+from objgan.checkpoint import load_inference, read_state
 from objgan.config import STAGES, Config
 from objgan.domain import Domain
 from objgan.errors import InputError
@@ -203,14 +203,28 @@ def requirements() -> list[str]:
     return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in REQUIREMENTS]
 
 
-def assemble(config: Config, data: Path, checkpoints: Mapping[str, Path], folder: Path) -> dict[str, Any]:
-    """Save the inference networks of all stages as one model folder; those of a stage that is not trained are new."""
+def assemble(
+    config: Config,
+    data: Path,
+    checkpoints: Mapping[str, Path],
+    folder: Path,
+    sources: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Save the inference networks of all stages as one model folder; those of a stage that is not trained are new.
+
+    sources: further entries of `sources` in model.json, beside the stages' checkpoints
+    """
     domain = Domain.load(data / "domain")
     untrained = [name for stage in set(STAGES) - set(config.stages) for name in stage_class(stage).inference]
     networks = {name: build_network(name, config, domain) for name in untrained}
     for path in checkpoints.values():
         networks |= load_inference(path)
-    ObjGAN(config, domain, networks).save(folder / "model")
+    states = {name: read_state(path) for name, path in checkpoints.items()}
+    stages = {
+        name: {"checkpoint": checkpoints[name].name} | {key: state.get(key) for key in ("step", "objgan", "torch")}
+        for name, state in states.items()
+    }
+    ObjGAN(config, domain, networks).save(folder / "model", {**(sources or {}), "stages": stages})
     return {"checkpoints": {name: str(path.name) for name, path in checkpoints.items()}}
 
 

@@ -49,16 +49,19 @@ def expected(model_folder: Path) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def post(model: PyFuncModel) -> Callable[[Any], tuple[int, dict[str, Any]]]:
+def post(model: PyFuncModel) -> Iterator[Callable[[Any], tuple[int, dict[str, Any]]]]:
     """post(payload) -> status and answer of MLflow's scoring server."""
-    client = TestClient(scoring_server.init(model))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")  # which the server sets, and nobody takes back
+        client = TestClient(scoring_server.init(model))
 
-    def send(payload: Any) -> tuple[int, dict[str, Any]]:
-        text = payload if isinstance(payload, str) else json.dumps(payload)
-        answer = client.post("/invocations", content=text, headers={"Content-Type": "application/json"})
-        return answer.status_code, json.loads(answer.text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+        def send(payload: Any) -> tuple[int, dict[str, Any]]:
+            text = payload if isinstance(payload, str) else json.dumps(payload)
+            answer = client.post("/invocations", content=text, headers={"Content-Type": "application/json"})
+            content = json.loads(answer.text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+            return answer.status_code, content
 
-    return send
+        yield send
 
 
 def pixels(text: str) -> np.ndarray:

@@ -20,12 +20,16 @@ import torch
 from PIL import Image
 
 import objgan
+from objgan.checkpoint import STATE, _seal, read_config
+from objgan.config import STAGES
 from objgan.errors import InputError
+from objgan.files import sha256
 from objgan.generation import ObjGAN
 from objgan.serving import OUTPUTS
+from objgan.stages import stage_class
 from pipelines.__main__ import main
 from pipelines.models.generate import local_model
-from pipelines.models.registry import REQUIREMENTS, Registered, mlflow_at, register
+from pipelines.models.registry import REQUIREMENTS, Registered, assemble, mlflow_at, register
 from pipelines.tracking.tracker import prepare_store, tracked_run
 from tests.tools.training import wait_until
 
@@ -213,6 +217,27 @@ def test_no_store_is_made_in_the_folder_that_a_process_happens_to_be_in(
     with local_model("models:/objgan@challenger", "") as folder:
         assert (folder / "model.json").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_an_assembled_model_names_its_sources(model_folder: Path, tmp_path: Path) -> None:
+    checkpoints = {}
+    for number, stage in enumerate(STAGES):
+        folder = checkpoints[stage] = tmp_path / stage / f"step_{number:08d}"
+        shutil.copytree(model_folder, folder, ignore=shutil.ignore_patterns("model.json", "networks"))
+        (folder / "networks").mkdir()
+        for name in stage_class(stage).inference:
+            shutil.copy(model_folder / "networks" / f"{name}.safetensors", folder / "networks")
+        files = {path.relative_to(folder).as_posix(): sha256(path) for path in folder.rglob("*") if path.is_file()}
+        facts = {"format": 2, "stage": stage, "step": number, "objgan": "1.2.3", "torch": "2.0", "sha256": files}
+        (folder / STATE).write_text(json.dumps(facts | {"seal": _seal(facts)}))
+    assemble(read_config(model_folder), model_folder, checkpoints, tmp_path, {"data": "a digest"})
+    sources = json.loads((tmp_path / "model" / "model.json").read_text())["sources"]
+    assert sources["data"] == "a digest" and list(sources["stages"]) == list(STAGES)
+    assert sources["stages"]["shapes"] == {
+        "checkpoint": "step_00000002", "step": 2, "objgan": "1.2.3", "torch": "2.0"
+    }  # fmt: skip
+    ours, theirs = ObjGAN.load(tmp_path / "model", "cpu"), ObjGAN.load(model_folder, "cpu")
+    assert np.array_equal(ours.generate(["a kite"])[0].image, theirs.generate(["a kite"])[0].image)
 
 
 def test_wrong_input_is_refused_in_one_line(store: str, model_folder: Path, tmp_path: Path) -> None:
