@@ -67,7 +67,7 @@ WRONG_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "array": ({"caption": np.zeros(3)}, "caption must be a text"),
     "empty": ({"caption": ""}, "caption '' has no words"),
     "blank": ({"caption": " \n"}, "has no words"),
-    "signs": ({"caption": "?!"}, "this model knows none of its words"),
+    "signs": ({"caption": "?!"}, "caption '?!' has no words"),
     "unknown": ({"caption": "zebra crossing"}, "'zebra crossing': this model knows none of its words"),
     "surrogate": ({"caption": "a kite \ud800"}, "half a surrogate pair"),
     "long": ({"caption": "a kite " * 20_000}, "is longer than"),

@@ -179,7 +179,7 @@ def test_a_caption_whose_known_words_are_all_cut_is_refused(job: GenerateJob) ->
         ("40 boats on the sea", "40 x boat"),
         ("a boat left of itself", "boat left of boat"),
         ("three boats and no boat", "no boat"),
-        ("a boat left of a kite and the boat right of the kite", "boat right of kite"),
+        ("a boat left of a kite and the boat right of the kite", "boat left of kite"),
     ],
 )
 def test_what_cannot_hold_is_drawn_as_far_as_possible_and_reported(job: GenerateJob, caption: str, broken: str) -> None:
