@@ -175,9 +175,9 @@ class ObjGAN:
             seed: any whole number; None: the given layout's, or else 0
             layouts: one for each caption (batches of one); boxes without masks get generated masks, None a generated
                 layout
-            images: False: only layouts, which takes a small part of the time
-            batch_size: samples at a time; fewer if the model has very many or very large masks. Several are faster on a
-                GPU; a sample then depends on its batch by rounding
+            images: False: only layouts, which takes less time
+            batch_size: samples at a time; fewer if the model has very many or very large masks. Several are faster, but
+                a sample then depends on its batch by rounding
 
         Raises:
             InputError: a caption is empty or has no known word.
