@@ -28,12 +28,13 @@ from pipelines.evaluation.judges import JudgePaths
 from pipelines.evaluation.prompts_file import NO_PROMPTS, read_prompts_file
 from pipelines.evaluation.protocols import protocol
 from pipelines.evaluation.worker import Evaluation, OpenEvaluation
-from pipelines.models.champion import default_model
+from pipelines.models.champion import model_named
 from pipelines.models.generate import GenerateJob, local_model, read_captions
 from pipelines.models.generate import generate as generate_pictures
 from pipelines.models.registry import assemble
 from pipelines.models.registry import register as register_model
 from pipelines.recipes import resolve, to_yaml
+from pipelines.redaction import place_of
 from pipelines.runs.status import JobStatus
 from pipelines.runtime.console import say
 from pipelines.runtime.ray_job import refuse_reuse
@@ -141,16 +142,14 @@ def train(options: cli.TrainOptions) -> None:
 def evaluate(options: cli.EvaluateOptions) -> None:
     """Measure a finished model."""
     uri = tracking_uri(RUNS)
-    with (
-        local_model(options.model or default_model(uri), uri) as model,
-        at_hand("--judges", options.judges) as judges,
-    ):
+    named = model_named(options.model, uri)
+    with local_model(named, uri) as model, at_hand("--judges", options.judges) as judges:
         evaluation = evaluation_of(options, model, judges)
         opened = OpenEvaluation(evaluation, device="cpu")
         with held(options, "evaluate") as job_status, ray_session(options.address):
             check_resources(ComputeConfig(workers=options.workers, device="cpu"))
             result = evaluate_model(opened, say, job_status=job_status)
-            save(result, options.out)
+            save(result, options.out, place_of(str(named)))
     say(result.text())
     say(f"metrics, samples and pictures: {options.out}")
 
@@ -213,7 +212,7 @@ def generate(options: cli.GenerateOptions) -> None:
     captions = read_captions(options.captions) if options.captions else []
     captions += [options.caption] if options.caption is not None else []
     uri = tracking_uri(RUNS)
-    model = options.model or default_model(uri)
+    model = model_named(options.model, uri)
     job = GenerateJob(model, tuple(captions), options.out, options.n, options.seed, options.layout, uri)
     generate_pictures(job, say)
 

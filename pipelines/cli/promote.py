@@ -66,6 +66,7 @@ def _compare(options: cli.PromoteOptions, new: Version, champion: Version | None
             "challenger": new.uri,
             "champion": _uri(champion),
             "data": place_of(str(options.data)),
+            "data_digest": done.data,
             "protocol": options.protocol,
             "seed": str(options.seed),
         }

@@ -31,10 +31,14 @@ class Cases:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A verdict, with pictures of the samples in which the models differ most; none without a champion."""
+    """A verdict, with pictures of the samples in which the models differ most; none without a champion.
+
+    data: digest of the data
+    """
 
     verdict: Verdict
     cases: tuple[Cases, ...]
+    data: str
 
     def html(self, facts: Sequence[tuple[str, str]]) -> str:
         """The report. facts: name and value of models, data, ..., for its head. Jinja escapes all text."""
@@ -64,11 +68,13 @@ def compare(
     opened = [OpenEvaluation(replace(evaluation, model=model), device="cpu") for model in models]
     results = [evaluate(one, log, runner, job_status) for one in opened]
     verdict = decide(results[0], results[1] if results[1:] else None, rules, evaluation.seed)
+    digest = opened[0].sources.data.manifest["digest"]
     if champion is None:
-        return Comparison(verdict, ())
+        return Comparison(verdict, (), digest)
     best, worst = extremes(results[0], results[1], [finding.metric for finding in verdict.findings], _CASES)
     named = (("Best cases", best), ("Worst cases", worst))
-    return Comparison(verdict, tuple(_draw(title, opened, keys) for title, keys in named if keys))
+    cases = tuple(_draw(title, opened, keys) for title, keys in named if keys)
+    return Comparison(verdict, cases, digest)
 
 
 @torch.no_grad()

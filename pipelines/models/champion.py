@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from objgan.errors import InputError
@@ -20,6 +21,7 @@ from pipelines.tracking.mlflow_tracker import REFUSALS
 
 FROM, STATUS = "objgan.promoted_from", "validation_status"
 """Tags of a version: the number of the champion before it, empty without one; passed, forced, failed or rolled back."""
+_NAME = "objgan"
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _STALE_MS = 60_000
 """Age of a lock whose process was killed: a move takes about a second."""
@@ -37,15 +39,21 @@ class Version(NamedTuple):
         return f"models:/{self.name}/{self.number}"
 
 
-def default_model(tracking_uri: str, name: str = "objgan") -> str:
-    """The champion's address, or the challenger's while there is no champion.
+def model_named(location: Path | str | None, tracking_uri: str) -> Path | str:
+    """The location of a model, where an alias is replaced by the version that has it now.
+
+    None: the champion of `objgan`, or its challenger while there is no champion
 
     Raises:
-        InputError: the store cannot be used.
+        InputError: the store cannot be used, or no version has this alias.
         StorageRefused: MLflow denies access.
     """
+    if location is not None and not re.match(r"models:/.*@", str(location)):
+        return location
     with mlflow_at(tracking_uri) as client:
-        return f"models:/{name}@{CHAMPION if find_champion(client, name) else 'challenger'}"
+        if location is None:
+            location = f"models:/{_NAME}@{CHAMPION if find_champion(client, _NAME) else 'challenger'}"
+        return find_version(client, str(location)).uri
 
 
 def find_version(client: Any, uri: str) -> Version:

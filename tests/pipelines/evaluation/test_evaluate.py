@@ -1,5 +1,6 @@
 """Evaluation of an untrained model by untrained judges: metrics that depend on model, data and seed alone."""
 
+import hashlib
 import json
 import os
 import re
@@ -279,9 +280,12 @@ def test_prompts_with_known_numbers_and_relations(evaluation: Evaluation, tmp_pa
         OpenEvaluation(replace(evaluation, prompts=read_prompts_file(path)))
 
 
-def test_saved_files(result: EvaluationResult, tmp_path: Path) -> None:
-    save(result, tmp_path)
+def test_saved_files(result: EvaluationResult, evaluation: Evaluation, data: Path, tmp_path: Path) -> None:
+    save(result, tmp_path, "models:/objgan/3")
     facts = json.loads((tmp_path / "measures.json").read_text())
+    model = hashlib.sha256((evaluation.model / "model.json").read_bytes()).hexdigest()
+    assert (facts["model"], facts["model_sha256"], facts["seed"]) == ("models:/objgan/3", model, 0)
+    assert facts["data_digest"] == load_manifest(data)["digest"]
     assert facts["protocol"] == "p"
     assert facts["measures"] == result.means
     assert facts["samples"] == result.counts
@@ -412,6 +416,7 @@ def test_two_models_are_compared_sample_by_sample(
     plain = replace(evaluation, judges=JudgePaths())
     same = compare(plain, plain.model, DEFAULT, lambda line: None, run_here)
     assert len(same.verdict.findings) > 4 and not same.verdict.passed and same.cases == ()
+    assert same.data == load_manifest(data)["digest"]
     assert {(f.difference.low, f.difference.high) for f in same.verdict.findings} == {(0.0, 0.0)}, "the same noise"
     torch.manual_seed(5)
     domain = Domain.load(data / "domain")

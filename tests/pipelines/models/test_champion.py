@@ -13,9 +13,9 @@ from pipelines.__main__ import main
 from pipelines.models import champion as module
 from pipelines.models.champion import (
     Version,
-    default_model,
     find_champion,
     find_version,
+    model_named,
     note_failure,
     promote_version,
     roll_back,
@@ -144,13 +144,14 @@ def test_the_lock_of_a_killed_process_is_removed_when_it_is_old(client: Any, mon
     assert find_champion(client, "objgan") == FIRST
 
 
-def test_commands_use_the_champion_if_there_is_one(client: Any, store: str) -> None:
-    assert default_model(store) == "models:/objgan@challenger"
+def test_commands_use_the_version_that_has_the_alias_now(client: Any, store: str, tmp_path: Path) -> None:
+    assert model_named(None, store) == "models:/objgan/3", "the challenger: there is no champion"
     promote_version(client, FIRST, None, "passed", "x")
-    assert (
-        default_model(store) == "models:/objgan@champion"
-        and default_model(store, "other") == "models:/other@challenger"
-    )
+    assert model_named(None, store) == "models:/objgan/1" == model_named("models:/objgan@champion", store)
+    for location in (tmp_path, "s3://bucket/model@2", "runs:/0123/model", "models:/objgan/2"):
+        assert model_named(location, store) == location
+    with pytest.raises(InputError, match="cannot find models:/objgan@nobody"):
+        model_named("models:/objgan@nobody", store)
 
 
 @pytest.mark.usefixtures("client")
