@@ -143,8 +143,7 @@ def evaluate(options: cli.EvaluateOptions) -> None:
     """Measure a finished model."""
     uri = tracking_uri(RUNS)
     named = model_named(options.model, uri)
-    with local_model(named, uri) as model, at_hand("--judges", options.judges) as judges:
-        evaluation = evaluation_of(options, model, judges)
+    with evaluation_of(options, named, uri) as evaluation:
         opened = OpenEvaluation(evaluation, device="cpu")
         with held(options, "evaluate") as job_status, ray_session(options.address):
             check_resources(ComputeConfig(workers=options.workers, device="cpu"))
@@ -154,17 +153,18 @@ def evaluate(options: cli.EvaluateOptions) -> None:
     say(f"metrics, samples and pictures: {options.out}")
 
 
-def evaluation_of(options: cli.MeasuredOptions, model: Path, judges: Path | None) -> Evaluation:
-    """The evaluation that a command's options ask for.
+@contextlib.contextmanager
+def evaluation_of(options: cli.MeasuredOptions, model: Path | str, uri: str) -> Iterator[Evaluation]:
+    """The evaluation of a model that a command's options ask for; model and judges are on this machine for the block.
 
     Raises:
-        InputError: an unknown protocol, or a wrong file of prompts.
+        InputError: an unknown protocol, a wrong file of prompts, no model or no judges there.
     """
     prompts = read_prompts_file(options.prompts) if options.prompts else NO_PROMPTS
-    paths = JudgePaths(judges, options.inception, options.detector)
-    return Evaluation(
-        model, options.data, protocol(options.protocol), options.seed, options.workers, paths, prompts=prompts
-    )
+    wanted = protocol(options.protocol)
+    with local_model(model, uri) as folder, at_hand("--judges", options.judges) as judges:
+        paths = JudgePaths(judges, options.inception, options.detector)
+        yield Evaluation(folder, options.data, wanted, options.seed, options.workers, paths, prompts=prompts)
 
 
 def judges(options: cli.JudgesOptions) -> None:

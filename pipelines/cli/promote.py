@@ -12,14 +12,21 @@ from pipelines.cli.commands import evaluation_of, held
 from pipelines.evaluation.comparison import compare
 from pipelines.evaluation.gate import DEFAULT, Verdict, read_rules
 from pipelines.models import CHAMPION
-from pipelines.models.champion import Version, find_champion, find_version, note_failure, promote_version, roll_back
+from pipelines.models.champion import (
+    Version,
+    find_champion,
+    find_version,
+    note_failure,
+    promote_version,
+    registered_name,
+    roll_back,
+)
 from pipelines.models.generate import local_model
 from pipelines.models.registry import mlflow_at
 from pipelines.redaction import place_of
 from pipelines.runtime.console import say
 from pipelines.runtime.exit_codes import Declined
 from pipelines.runtime.ray_session import check_resources, ray_session
-from pipelines.storage.fetching import at_hand
 from pipelines.storage.storage import RUNS
 from pipelines.tracking.tracker import tracking_uri
 
@@ -33,10 +40,11 @@ def promote(options: cli.PromoteOptions) -> None:
     """
     uri = tracking_uri(RUNS)
     with mlflow_at(uri) as client:
-        new = find_version(client, str(options.model))
         if options.rollback:
-            lost, before = roll_back(client, new.name, options.force or "by hand")
-            return say(f"{new.name}@{CHAMPION}: {_uri(before)}, no longer {lost.uri}")
+            name = registered_name(str(options.model))
+            lost, before = roll_back(client, name, options.force or "by hand")
+            return say(f"{name}@{CHAMPION}: {_uri(before)}, no longer {lost.uri}")
+        new = find_version(client, str(options.model))
         champion = find_champion(client, new.name)
     if new == champion:
         raise InputError(f"{new.uri} is the champion already: give another version")
@@ -55,9 +63,8 @@ def _compare(options: cli.PromoteOptions, new: Version, champion: Version | None
     rules = read_rules(options.rules) if options.rules else DEFAULT
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
-        judges, model = enter(at_hand("--judges", options.judges)), enter(local_model(new.uri, uri))
+        evaluation = enter(evaluation_of(options, new.uri, uri))
         other = enter(local_model(champion.uri, uri)) if champion else None
-        evaluation = evaluation_of(options, model, judges)
         job_status = enter(held(options, "promote"))
         enter(ray_session(options.address))
         check_resources(ComputeConfig(workers=options.workers, device="cpu"))

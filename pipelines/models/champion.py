@@ -56,6 +56,18 @@ def model_named(location: Path | str | None, tracking_uri: str) -> Path | str:
         return find_version(client, str(location)).uri
 
 
+def registered_name(uri: str) -> str:
+    """The NAME of `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
+
+    Raises:
+        InputError: another address.
+    """
+    match = re.fullmatch(r"models:/+([^/@]+)(@[^/@]+|/\d+)", uri)
+    if match is None:
+        raise InputError(f"{uri} is no version of a registered model: give models:/NAME@ALIAS or models:/NAME/VERSION")
+    return match[1]
+
+
 def find_version(client: Any, uri: str) -> Version:
     """The version that `models:/NAME/VERSION` or `models:/NAME@ALIAS` means.
 
@@ -63,12 +75,14 @@ def find_version(client: Any, uri: str) -> Version:
         InputError: another address, or no such version.
         StorageRefused: MLflow denies access.
     """
-    match = re.fullmatch(r"models:/+([^/@]+)(?:@([^/@]+)|/(\d+))", uri)
-    if match is None:
-        raise InputError(f"{uri} is no version of a registered model: give models:/NAME@ALIAS or models:/NAME/VERSION")
-    name, alias, number = match.groups()
-    with _of_mlflow(f"find {uri}"):
-        found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+    name = registered_name(uri)
+    _, at, alias = uri.partition("@")
+    with _of_mlflow(f"unknown model {uri}"):
+        found = (
+            client.get_model_version_by_alias(name, alias)
+            if at
+            else client.get_model_version(name, uri.rpartition("/")[2])
+        )
     return Version(name, str(found.version))
 
 
@@ -80,7 +94,7 @@ def find_champion(client: Any, name: str) -> Version | None:
     """
     from mlflow.exceptions import MlflowException
 
-    with _of_mlflow(f"read the aliases of {name}"):
+    with _of_mlflow(f"MLflow: cannot read the aliases of {name}"):
         try:
             aliases = client.get_registered_model(name).aliases
         except MlflowException as error:
@@ -114,7 +128,7 @@ def note_failure(client: Any, version: Version, why: str) -> None:
     Raises:
         StorageRefused: MLflow denies access.
     """
-    with _of_mlflow(f"write to {version.uri}"):
+    with _of_mlflow(f"MLflow: cannot write to {version.uri}"):
         _note(client, version, "failed", "not promoted", why, {})
 
 
@@ -165,7 +179,7 @@ def _alone(client: Any, name: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
 
     lock = f"{name}.moving-alias"
-    with _of_mlflow(f"move {name}@{CHAMPION}"):
+    with _of_mlflow(f"MLflow: cannot move {name}@{CHAMPION}"):
         with contextlib.suppress(MlflowException):
             if time.time() * 1000 - client.get_registered_model(lock).creation_timestamp > _STALE_MS:
                 client.delete_registered_model(lock)
@@ -183,11 +197,11 @@ def _alone(client: Any, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _of_mlflow(what: str) -> Iterator[None]:
-    """Errors of MLflow, as errors of a command."""
+    """Errors of MLflow, as errors of a command that begin with `what`."""
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except MlflowException as error:
         kind = InputError if error.error_code in (*REFUSALS, *_ABSENT) else StorageRefused
-        raise kind(f"MLflow: cannot {what} ({in_a_line(error)})") from None
+        raise kind(f"{what} ({in_a_line(error)})") from None

@@ -53,9 +53,9 @@ def test_versions_are_found_by_number_and_alias(client: Any) -> None:
         and find_version(client, "models:/objgan@challenger") == THIRD
     )
     for uri, message in (
-        ("models:/objgan/9", "cannot find models:/objgan/9"),
-        ("models:/objgan@nobody", "cannot find models:/objgan@nobody"),
-        ("models:/nothing@challenger", "cannot find models:/nothing@challenger"),
+        ("models:/objgan/9", "unknown model models:/objgan/9"),
+        ("models:/objgan@nobody", "unknown model models:/objgan@nobody"),
+        ("models:/nothing@challenger", "unknown model models:/nothing@challenger"),
         ("runs:/0123/model", "is no version of a registered model"),
         ("runs/model", "is no version of a registered model"),
     ):
@@ -97,7 +97,7 @@ def test_a_champion_by_hand_or_without_its_predecessor_is_not_rolled_back(client
         roll_back(client, "objgan", "x")
     promote_version(client, SECOND, FIRST, "passed", "x")
     client.delete_model_version("objgan", "1")
-    with pytest.raises(InputError, match="cannot find models:/objgan/1"):
+    with pytest.raises(InputError, match="unknown model models:/objgan/1"):
         roll_back(client, "objgan", "x")
     assert find_champion(client, "objgan") == SECOND
     promote_version(client, THIRD, SECOND, "passed", "the lock is free again")
@@ -150,7 +150,7 @@ def test_commands_use_the_version_that_has_the_alias_now(client: Any, store: str
     assert model_named(None, store) == "models:/objgan/1" == model_named("models:/objgan@champion", store)
     for location in (tmp_path, "s3://bucket/model@2", "runs:/0123/model", "models:/objgan/2"):
         assert model_named(location, store) == location
-    with pytest.raises(InputError, match="cannot find models:/objgan@nobody"):
+    with pytest.raises(InputError, match="unknown model models:/objgan@nobody"):
         model_named("models:/objgan@nobody", store)
 
 
@@ -164,11 +164,13 @@ def test_the_command_rolls_back_and_refuses_wrong_input(
         promote_version(client, SECOND, None, "passed", "x")
     for words, message in (
         (["--model", "models:/objgan/2"], "models:/objgan/2 is the champion already"),
-        (["--model", "models:/objgan/7"], "cannot find models:/objgan/7"),
+        (["--model", "models:/objgan/7"], "unknown model models:/objgan/7"),
         (["--model", str(tmp_path)], "is no version of a registered model"),
     ):
         assert main(["promote", *words]) == 2
         assert message in capsys.readouterr().err
+    with mlflow_at(store) as client:
+        client.delete_registered_model_alias("objgan", "challenger")
     assert main(["promote", "--rollback"]) == 0
     assert "objgan@champion: no version, no longer models:/objgan/2" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
