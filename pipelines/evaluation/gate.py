@@ -5,13 +5,14 @@ a 95 % percentile bootstrap over samples (`objgan.metrics.bootstrap.paired_diffe
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow.compute as compute
+import pyarrow.compute as pc
 
 from objgan.errors import InputError, shown, unknown
 from objgan.metrics.bootstrap import Interval, paired_difference
@@ -215,11 +216,12 @@ class Samples:
 
     def __init__(self, result: EvaluationResult) -> None:
         self._table, self._end = result.samples, f"_{result.protocol}"
-        self._names = set(compute.unique(result.samples["measure"]).to_pylist())
+        self._names = set(pc.unique(self._table["measure"]).to_pylist())
+        self._applied = Counter(self._table.filter(pc.is_finite(self._table["value"]))["measure"].to_pylist())
 
     def has(self, name: str) -> bool:
-        """Whether this metric was measured."""
-        return bool({name, name + self._end} & self._names)
+        """Whether this metric applies to two samples or more: fewer have no interval."""
+        return max(self._applied[name], self._applied[name + self._end]) > 1
 
     def of(self, name: str) -> dict[Key, float]:
         """The value of each sample, NaN where the metric does not apply.
@@ -227,11 +229,11 @@ class Samples:
         Raises:
             InputError: not measured of each sample.
         """
-        if not self.has(name):
+        full = name if name in self._names else name + self._end
+        if full not in self._names:
             names = sorted(known.removesuffix(self._end) for known in self._names)
             raise unknown("metric of each sample", name, names, "rules: ")
-        full = name if name in self._names else name + self._end
-        rows = self._table.filter(compute.equal(self._table["measure"], full))
+        rows = self._table.filter(pc.equal(self._table["measure"], full))
         keys = zip(rows["image_id"].to_pylist(), rows["caption"].to_pylist(), strict=True)
         return dict(zip(keys, rows["value"].to_pylist(), strict=True))
 

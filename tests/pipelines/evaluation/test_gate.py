@@ -81,6 +81,15 @@ def test_a_metric_is_named_without_its_protocol() -> None:
     assert verdict.passed and {finding.metric for finding in verdict.findings} == {"from_captions/label_f1"}
 
 
+def test_a_metric_that_hardly_any_sample_has_stops_nothing_by_default() -> None:
+    rare = np.full(COUNT, math.nan)
+    rare[0] = 1
+    ours, theirs = (result(boxes__label_f1=NOISE + shift, shapes__mask_iou=rare) for shift in (1, 0))
+    verdict = decide(ours, theirs, DEFAULT)
+    assert verdict.passed and {finding.metric for finding in verdict.findings} == {"boxes/label_f1"}
+    assert not decide(ours, theirs, Rules(not_worse={"shapes/mask_iou": 1})).passed, "this rule was asked for"
+
+
 def test_a_rule_of_ones_own_that_cannot_be_checked_is_an_error() -> None:
     one = result(boxes__label_f1=NOISE)
     for rules in (Rules(better=["boxes/label_f"]), Rules(not_worse={"boxes/label_f": 0.1})):

@@ -1,5 +1,6 @@
 """The alias `champion` in a store of MLflow: who has it, moves that are recorded, and moves at the same time."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +22,22 @@ from pipelines.models.champion import (
     roll_back,
 )
 from pipelines.models.registry import mlflow_at
+from pipelines.tracking.tracker import prepare_store
 
 FIRST, SECOND, THIRD = (Version("objgan", number) for number in "123")
 
 
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new database takes MLflow seconds: it is made once and copied."""
+    path: Path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    prepare_store(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> str:
+def store(empty_store: Path, tmp_path: Path) -> str:
+    shutil.copy(empty_store, tmp_path)
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
