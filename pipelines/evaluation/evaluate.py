@@ -118,8 +118,8 @@ def evaluate(
         pictures["rows"] = picture_of_rows(opened.synthesis, opened.prompts(opened.places[:_PICTURED]))
     skipped = sources.skipped | opened.judges.skipped | skipped
     digest = sources.data.manifest["digest"]
-    source = {"model_sha256": sha256(evaluation.model / "model.json"), "data_digest": digest, "seed": seed}
-    return EvaluationResult(protocol.name, scores, samples.table(), pictures, skipped, source)
+    sums = {"model_sha256": sha256(evaluation.model / "model.json"), "data_digest": digest}
+    return EvaluationResult(protocol.name, scores, samples.table(), pictures, skipped, {**sums, "seed": seed})
 
 
 def _counted(results: Iterator[SampleMetrics], total: int, job_status: JobStatus | None) -> Iterator[SampleMetrics]:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,7 +102,10 @@ def test_a_rule_of_ones_own_that_cannot_be_checked_is_an_error() -> None:
 
 
 def test_the_first_champion_must_beat_the_baselines() -> None:
-    values = {"encoders__r1_of_pool": 0.3 + 0.01 * NOISE, "shapes__mask_iou_class_mean": 0.5 + 0.01 * NOISE}
+    values: dict[str, Any] = {
+        "encoders__r1_of_pool": 0.3 + 0.01 * NOISE,
+        "shapes__mask_iou_class_mean": 0.5 + 0.01 * NOISE,
+    }
     good = decide(result(**values, shapes__mask_iou=0.6 + 0.01 * NOISE), None, DEFAULT)
     assert good.passed and [finding.kind for finding in good.findings] == ["baseline"] * 2
     bad = decide(result(**values, shapes__mask_iou=0.4 + 0.01 * NOISE), None, DEFAULT)
@@ -129,10 +133,10 @@ def test_rules_are_read_and_wrong_ones_refused_in_one_line(tmp_path: Path) -> No
         ("better: a", "better must be a list of metrics, got 'a'"),
         ("better: [1]", "better must be a list"),
         ("not_worse: [a]", "not_worse must give each metric a value"),
-        ("not_worse: {a: -1}", "the margin of 'a' must be a number from 0 up, got -1"),
-        ("not_worse: {a: .nan}", "must be a number from 0 up"),
-        ("not_worse: {a: true}", "must be a number from 0 up"),
-        ("baselines: {a: [b]}", "the baseline of 'a' must be a metric or number"),
+        ("not_worse: {a: -1}", "the margin of 'a' must be a number of at least 0, got -1"),
+        ("not_worse: {a: .nan}", "must be a number of at least 0"),
+        ("not_worse: {a: true}", "must be a number of at least 0"),
+        ("baselines: {a: [b]}", "the baseline of 'a' must be a metric or a number"),
         ("better: [a\n", "--rules"),
     ):
         path.write_text(text)
