@@ -77,6 +77,17 @@ def new_alias(text: str) -> str:
     return text
 
 
+def reason(text: str) -> str:
+    """A text that says something.
+
+    Raises:
+        argparse.ArgumentTypeError: it is blank.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a blank reason: say why")
+    return text
+
+
 def file(group: str, help: str, metavar: str = "FILE") -> Path | None:
     """An option that takes a path on this machine."""
     return option(None, group, help, command_line.local_path, metavar=metavar)
@@ -388,7 +399,11 @@ class PromoteOptions(MeasuredOptions):
     )
     rules: Path | None = file("inputs", "YAML of rules (default: no main metric worse, one better)")
     force: str | None = option(
-        None, "registry", "promote although rules do not hold, for this reason (default: do not)", metavar="REASON"
+        None,
+        "registry",
+        "why to promote although rules do not hold, or why --rollback (default: none)",
+        reason,
+        metavar="REASON",
     )
     rollback: bool = option(False, "registry", "compare nothing; give the alias back to the champion before this one")
     out: Path = out_folder("runs/promotion")

@@ -17,8 +17,8 @@ from pipelines.storage.attempts import WorkerDied
 from pipelines.storage.retry import RayAway, StorageAway, is_full, settled
 
 EPILOG = (
-    "Exit codes: 0 success; 1 infrastructure failure or a bug, retrying resumes; 2 wrong input; 3 not promoted; "
-    "130 interrupted; 143 terminated."
+    "Exit codes: 0 success; 1 infrastructure failure or a bug, retrying resumes; 2 wrong input; "
+    "3 `pipelines promote`: not promoted; 130 interrupted; 143 terminated."
 )
 
 

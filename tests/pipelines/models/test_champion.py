@@ -187,3 +187,6 @@ def test_the_command_rolls_back_and_refuses_wrong_input(
     with pytest.raises(SystemExit, match="2"):
         main(["register", "--run", "first", "--alias", "champion"])
     assert "only `promote` moves champion" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["promote", "--force", " "])
+    assert "a blank reason: say why" in capsys.readouterr().err
