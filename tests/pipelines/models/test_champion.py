@@ -42,13 +42,18 @@ def store(empty_store: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def client(store: str, tmp_path: Path) -> Iterator[Any]:
+def versions(store: str, tmp_path: Path) -> None:
     """Three versions of `objgan`, the last one with the alias `challenger`."""
     with mlflow_at(store) as client:
         client.create_registered_model("objgan")
         for _ in range(3):
             client.create_model_version("objgan", str(tmp_path))
         client.set_registered_model_alias("objgan", "challenger", "3")
+
+
+@pytest.fixture
+def client(store: str, versions: None) -> Iterator[Any]:
+    with mlflow_at(store) as client:
         yield client
 
 
@@ -165,7 +170,7 @@ def test_commands_use_the_version_that_has_the_alias_now(client: Any, store: str
         model_named("models:/objgan@nobody", store)
 
 
-@pytest.mark.usefixtures("client")
+@pytest.mark.usefixtures("versions")
 def test_the_command_rolls_back_and_refuses_wrong_input(
     store: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
