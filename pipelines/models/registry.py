@@ -194,6 +194,7 @@ def mlflow_at(uri: str) -> Iterator[Any]:
     finally:
         sys.path = path  # MLflow tests a new model on its example, and leaves its copy of the code at the front
         mlflow.set_tracking_uri(None)
+        os.environ.pop(_ADDRESS, None)  # MLflow leaves it after a block inside this one
         if before is not None:
             os.environ[_ADDRESS] = before
 

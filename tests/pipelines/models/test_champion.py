@@ -1,5 +1,6 @@
 """The alias `champion` in a store of MLflow: who has it, moves that are recorded, and moves at the same time."""
 
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -168,6 +169,13 @@ def test_commands_use_the_version_that_has_the_alias_now(client: Any, store: str
         assert model_named(location, store) == location
     with pytest.raises(InputError, match="unknown model models:/objgan@nobody"):
         model_named("models:/objgan@nobody", store)
+
+
+def test_an_address_is_gone_after_nested_blocks(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with mlflow_at(store), mlflow_at(store):
+        assert os.environ["MLFLOW_TRACKING_URI"] == store
+    assert "MLFLOW_TRACKING_URI" not in os.environ
 
 
 @pytest.mark.usefixtures("versions")
