@@ -1,7 +1,7 @@
 """`steps`: several commands one after the other, as the entrypoint of a Kubernetes RayJob.
 
 KubeRay ignores exit codes: with `job.new_clusters` it creates a new cluster for every job that FAILED. So commands are
-retried here, and after wrong input (2) the job stops itself: STOPPED is final for KubeRay.
+retried here, and after wrong input (2) or a refused promotion (3) the job stops itself: STOPPED is final for KubeRay.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from objgan.errors import InputError
 from pipelines.command_line import OptionsClass, option
 from pipelines.redaction import redact
 
-WRONG_INPUT, INTERRUPTED, TERMINATED = 2, 130, 143
-FINAL = (0, WRONG_INPUT, INTERRUPTED, TERMINATED)
+WRONG_INPUT, DECLINED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
+FINAL = (0, WRONG_INPUT, DECLINED, INTERRUPTED, TERMINATED)
 """Exit codes after which a command is not retried. All others are infrastructure failures, or bugs."""
 PAUSE_S = 30.0
 """Pause before a retry: the lease of a killed driver expires in this time."""
@@ -57,7 +57,7 @@ def steps(options: StepsOptions) -> int:
     terminated = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
     code = _run_all(list(split(options.words)), options.retries, terminated)
-    if code == WRONG_INPUT and _stop_job():
+    if code in (WRONG_INPUT, DECLINED) and _stop_job(f"exit code {code}"):
         terminated.wait(60)
     if code == TERMINATED and not terminated.is_set() and _JOB in os.environ:
         _outlive_head(terminated)
@@ -127,7 +127,7 @@ def _run(command: Sequence[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _stop_job() -> bool:
+def _stop_job(why: str) -> bool:
     """Stop this process's own Ray job. False: it is no job, or Ray does not answer."""
     try:
         job = json.loads(os.environ.get(_JOB, "{}"))["metadata"]["job_submission_id"]
@@ -137,8 +137,8 @@ def _stop_job() -> bool:
         from ray.job_submission import JobSubmissionClient
 
         client = JobSubmissionClient(os.environ.get("RAY_API_SERVER_ADDRESS", "auto"))
-        print(f"wrong input: job {job} is stopped, so that KubeRay does not retry it", file=sys.stderr, flush=True)
+        print(f"{why}: job {job} is stopped, so that KubeRay does not retry it", file=sys.stderr, flush=True)
         return bool(client.stop_job(job))
     except Exception as error:
-        print(f"wrong input, but job {job} could not be stopped ({error}): KubeRay may retry it", file=sys.stderr)
+        print(f"{why}, but job {job} could not be stopped ({error}): KubeRay may retry it", file=sys.stderr)
         return False

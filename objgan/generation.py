@@ -1,6 +1,7 @@
 """The finished model: caption -> boxes -> shapes -> image."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from objgan.metrics.named_classes import NamedClasses
 from objgan.model_folder import ModelParts, read_model, write_model
 from objgan.networks.box_generator import Temperatures
 from objgan.networks.encoders import TextFeatures
+from objgan.picture import Picture, PictureLayout
 from objgan.stages import NETWORKS
 from objgan.statements import Statements, fact_text, kept
 from objgan.vocabulary import LONGEST_CAPTION, UNK
@@ -56,10 +58,12 @@ class Generated:
     """One image, with its caption and layout.
 
     index:  which of the caption's samples, from 0
+    seed:   of the noise
     layout: batch of one, on the CPU; masks uint8, 0 or 255 where generated. Objects under `images.min_object_pixels`
             are in it, but the image generator does not see them.
-    scales: uint8 [s, s, 3], one for each scale of the generator, the smallest first
+    scales: uint8 [s, s, 3], one for each scale of the generator, the smallest first; none where only layouts were asked
     names:  class name of each object of the layout
+    places: of which place each object has the noise (see `objgan.layout_file`)
     words:  the caption as the model read it
     facts:  the facts that the caption states, and whether the layout keeps them
     """
@@ -70,6 +74,7 @@ class Generated:
     layout: Layout
     scales: tuple[np.ndarray, ...]
     names: tuple[str, ...]
+    places: tuple[int, ...]
     words: CaptionWords
     facts: tuple[StatedFact, ...] = ()
 
@@ -80,17 +85,23 @@ class Generated:
 
     def layout_json(self, classes: Sequence[str]) -> str:
         """The text of its layout file, with the stated facts and the words of the caption that the model ignores."""
-        facts = [fact._asdict() for fact in self.facts]
-        notes = {"unknown_words": self.words.unknown, "cut_words": self.words.cut, "facts": facts}
-        return layout_to_json(self.layout, classes, self.caption, notes)
+        notes = {
+            "seed": self.seed,
+            "sample": self.index,
+            "unknown_words": self.words.unknown,
+            "cut_words": self.words.cut,
+            "facts": [fact._asdict() for fact in self.facts],
+        }
+        return layout_to_json(self.layout, classes, self.caption, notes, self.places)
 
 
 @dataclass(frozen=True)
 class _Order:
-    """One sample to make: its caption, its number, and the given layout, if any."""
+    """One sample to make: its caption, its number and seed, and the given layout, if any."""
 
     caption: str
     index: int
+    seed: int
     words: CaptionWords
     given: GivenLayout | None
 
@@ -147,22 +158,26 @@ class ObjGAN:
         captions: Sequence[str],
         *,
         n: int = 1,
-        seed: int = 0,
+        seed: int | None = None,
         layouts: Sequence[Layout | GivenLayout | None] | None = None,
-        batch_size: int = 8,
+        images: bool = True,
+        batch_size: int = 1,
     ) -> list[Generated]:
         """`n` samples of each caption, in order: caption by caption, sample by sample.
 
-        A sample's noise is a function of (seed, caption, number of the sample), not of its batch. The networks read
-        the first `data.max_words` words of a caption.
+        A sample's noise is a function of (seed, number of the sample, place in the layout), not of the caption's words:
+        with a given layout, other words change what they say of it. A layout that was generated here, written and read
+        back, gives the same image. The networks read the first `data.max_words` words of a caption.
 
         Args:
             captions: texts with at least one known word
-            n: samples of each caption
-            seed: any whole number
+            n: samples of each caption; with a layout of a file, from its sample on
+            seed: any whole number; None: the given layout's, or else 0
             layouts: one for each caption (batches of one); boxes without masks get generated masks, None a generated
                 layout
-            batch_size: samples at a time; fewer if the model has very many or very large masks
+            images: False: only layouts, which takes less time
+            batch_size: samples at a time; fewer if the model has very many or very large masks. Several are faster, but
+                a sample then depends on its batch by rounding
 
         Raises:
             InputError: a caption is empty or has no known word.
@@ -173,16 +188,38 @@ class ObjGAN:
             raise ValueError(f"{len(given)} layouts for {len(captions)} captions: give one a caption")
         encoded = [self.read_caption(caption) for caption in captions]
         orders = [
-            _Order(caption, index, words, layout)
+            _Order(caption, number + (layout.sample if layout else 0), _seed(seed, layout), words, layout)
             for caption, words, layout in zip(captions, encoded, given, strict=True)
-            for index in range(n)
+            for number in range(n)
         ]
         made: list[Generated] = []
         masks = self.config.data.max_objects * self.config.data.mask_size**2  # pixels a sample
         batch_size = max(1, min(batch_size, _MOST_MASK_PIXELS // masks))
         for start in range(0, len(orders), batch_size):
-            made += self._make(orders[start : start + batch_size], seed)
+            made += self._make(orders[start : start + batch_size], images)
         return made
+
+    def __call__(self, caption: str, seed: int = 0) -> Picture:
+        """A picture of a caption, whose layout can be edited.
+
+        Raises:
+            InputError: as `generate`.
+        """
+        return self._picture(self.generate([caption], seed=seed)[0])
+
+    def redraw(self, picture: Picture, seed: int | None = None) -> Picture:
+        """A new picture from the caption and layout of `picture` as they are now.
+
+        seed: of the noise; None: the picture's own, so that only the edits change the image
+
+        Raises:
+            InputError: as `generate`, or the layout does not fit this model.
+        """
+        return self._picture(self.generate([picture.caption], seed=seed, layouts=[picture.layout.given(self.rules)])[0])
+
+    def _picture(self, one: Generated) -> Picture:
+        layout = PictureLayout(json.loads(one.layout_json(self.domain.classes)), self.rules)
+        return Picture(one.caption, layout, one.image, one.facts, one.words.unknown)
 
     def encode(self, words: Tensor, count: Tensor) -> TextFeatures:
         """Features of word ids int64 [B, T] with counts [B]."""
@@ -222,23 +259,24 @@ class ObjGAN:
         return torch.stack([torch.randn(shape, generator=_generator(key)) for key in keys]).to(self.device)
 
     @torch.no_grad()
-    def _make(self, orders: Sequence[_Order], seed: int) -> list[Generated]:
+    def _make(self, orders: Sequence[_Order], images: bool) -> list[Generated]:
         def noise(network: str) -> Tensor:
-            return self.noise(network, [f"{seed}\0{order.caption}\0{order.index}\0{network}" for order in orders])
+            return self.noise(network, [f"{order.seed}\0{order.index}\0{network}" for order in orders])
 
         words, count = self.word_ids([order.words for order in orders])
         text = self.encode(words, count)
         layout = self.boxes(words, count, text, noise("box_generator"), [order.words.statements for order in orders])
-        layout, drawn = _put_in(layout, [order.given for order in orders])
-        layout = self.shapes(layout, noise("shape_generator"), drawn)
-        scales = [to_pixels(scale) for scale in self.images(words, text, layout, noise("image_generator"))]
+        layout, drawn, places = _put_in(layout, [order.given for order in orders])
+        layout = self.shapes(layout, noise("shape_generator").take_along_dim(places[..., None], 1), drawn)
+        drawings = self.images(words, text, layout, noise("image_generator")) if images else ()
+        scales = [to_pixels(drawing) for drawing in drawings]
         layout = layout.with_masks((layout.soft_masks * 255).round().byte()).to("cpu")
         return [
-            self._finish(order, seed, layout[row : row + 1], [s[row] for s in scales])
+            self._finish(order, layout[row : row + 1], places[row].tolist(), [s[row] for s in scales])
             for row, order in enumerate(orders)
         ]
 
-    def _finish(self, order: _Order, seed: int, layout: Layout, scales: Sequence[np.ndarray]) -> Generated:
+    def _finish(self, order: _Order, layout: Layout, places: Sequence[int], scales: Sequence[np.ndarray]) -> Generated:
         labels = layout.labels[0, : int(layout.count[0])].tolist()
         names = tuple(self.domain.classes[label] for label in labels)
         stated = order.words.statements
@@ -247,16 +285,29 @@ class ObjGAN:
             StatedFact(fact_text(fact, self.domain.classes), keeps)
             for fact, keeps in zip(stated.facts, held, strict=True)
         )
-        return Generated(order.caption, order.index, seed, layout, tuple(scales), names, order.words, facts)
+        return Generated(
+            caption=order.caption,
+            index=order.index,
+            seed=order.seed,
+            layout=layout,
+            scales=tuple(scales),
+            names=names,
+            places=tuple(places[: len(names)]),
+            words=order.words,
+            facts=facts,
+        )
 
     def read_caption(self, caption: str) -> CaptionWords:
         """The caption's words, as the model reads them.
 
         Raises:
-            InputError: it is too long, has no word, or no known word among the first `data.max_words`.
+            InputError: it is too long, is no valid text, has no word, or no known word among the first
+                `data.max_words`.
         """
         if len(caption) > LONGEST_CAPTION:
             raise InputError(f"caption {shown(caption)} is longer than {LONGEST_CAPTION:,} characters: shorten it")
+        if any("\ud800" <= letter <= "\udfff" for letter in caption):
+            raise InputError(f"caption {shown(caption)} holds half a surrogate pair, which is no character")
         vocabulary, most = self.domain.vocabulary, self.config.data.max_words
         tokens = vocabulary.tokenize(caption)
         ids = vocabulary.encode_tokens(tokens[:most])
@@ -283,31 +334,44 @@ class ObjGAN:
         """The caller's layout, checked and on the networks' device."""
         if layout is None:
             return None
-        given = layout if isinstance(layout, GivenLayout) else GivenLayout(None, layout, _all_drawn(layout))
-        slots, shape = self.config.data.max_objects, tuple(given.layout.labels.shape)
+        slots = self.config.data.max_objects
+        if isinstance(layout, Layout):
+            layout = GivenLayout(None, layout, _all_drawn(layout), torch.arange(slots)[None])
+        shape = tuple(layout.layout.labels.shape)
         if shape != (1, slots):
             raise ValueError(f"a given layout is a batch of one with {slots} places, got {shape}")
-        return GivenLayout(given.caption, given.layout.to(self.device), given.drawn.to(self.device))
+        drawn, places = layout.drawn.to(self.device), layout.places.to(self.device)
+        return replace(layout, layout=layout.layout.to(self.device), drawn=drawn, places=places)
 
     def _network(self, name: str) -> Any:
         return self.networks[name]
 
 
-def _put_in(layout: Layout, given: Sequence[GivenLayout | None]) -> tuple[Layout, Tensor]:
-    """Replace generated layouts by given ones; masks are float if any are given. Also bool [B, R]: whose masks are."""
+def _seed(asked: int | None, given: GivenLayout | None) -> int:
+    """What the caller asks for, else what the layout has, else 0."""
+    own = None if given is None else given.seed
+    return (own or 0) if asked is None else asked
+
+
+def _put_in(layout: Layout, given: Sequence[GivenLayout | None]) -> tuple[Layout, Tensor, Tensor]:
+    """Replace generated layouts by given ones; masks are float if any are given.
+
+    Also bool [B, R]: whose masks are, and int64 [B, R]: of which place each object has the noise.
+    """
     drawn = torch.zeros_like(layout.valid)
+    places = torch.arange(drawn.shape[1], device=drawn.device).repeat(len(drawn), 1)
     labels, boxes, count = layout.labels.clone(), layout.boxes.clone(), layout.count.clone()
     masks: Tensor | None = None
     for row, own in enumerate(given):
         if own is None:
             continue
         labels[row], boxes[row], count[row] = own.layout.labels[0], own.layout.boxes[0], own.layout.count[0]
-        drawn[row] = own.drawn[0]
+        drawn[row], places[row] = own.drawn[0], own.places[0]
         if own.layout.masks is not None:
             shapes = own.layout.soft_masks
             masks = shapes.new_zeros(len(given), *shapes.shape[1:]) if masks is None else masks
             masks[row] = shapes[0]
-    return Layout(labels, boxes, count, masks), drawn
+    return Layout(labels, boxes, count, masks), drawn, places
 
 
 def sharpen(masks: Tensor) -> Tensor:

@@ -1,19 +1,23 @@
 """One picture's layout as a JSON file that people can read, edit and give back.
 
 ```
-{"version": 1, "caption": "a kite over the sea", "unknown_words": [], "cut_words": [], "objects": [
-  {"label": "kite", "box": [x, y, w, h], "mask": {"size": [64, 64], "counts": "...", "box": [x, y, w, h]}}]}
+{"version": 1, "caption": "a kite over the sea", "seed": 0, "sample": 0, "unknown_words": [], "objects": [
+  {"label": "kite", "place": 0, "box": [x, y, w, h],
+   "mask": {"size": [64, 64], "counts": "...", "box": [x, y, w, h]}}]}
 ```
 Boxes are fractions of the image side from the top-left corner. A mask is COCO's run-length encoding over the whole
 picture, as a string or as a list of runs; without one the shape generator draws the shape. `mask.box` is the box that
 the mask was drawn for: move or resize `box` alone and the mask is moved and resized with it. A mask without `mask.box`
 belongs to its own outline: where that is more than one mask pixel off `box`, it is fitted into `box`.
-`unknown_words` and `cut_words` are what generation made no use of; they are not read back.
+
+Noise is drawn from `seed` and `sample`, the number of the caption's sample, and a generated shape's from the object's
+`place`, too: an object keeps it while others are added, removed, moved or resized. All three may be left out; a new
+object, or a copy of one, gets a free place. Other keys (`unknown_words`, `cut_words`, `facts`) are not read back.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ from torch.nn import functional
 from objgan import run_lengths
 from objgan.errors import InputError, shown, unknown
 from objgan.files import read_json, write_atomically
+from objgan.json_input import JsonFault, parse_json
 from objgan.layout import Layout
 
 VERSION = 1
@@ -38,11 +43,17 @@ class GivenLayout:
     caption: as written in the file; None without one
     layout:  batch of one, the largest object first; masks uint8 [1, R, M, M], zero where not given, None without any
     drawn:   bool [1, R], which objects came with a mask
+    places:  int64 [1, R], a permutation of 0 to R - 1: of which place each object has the noise
+    seed:    of the noise; None: not given
+    sample:  number of the caption's sample
     """
 
     caption: str | None
     layout: Layout
     drawn: Tensor
+    places: Tensor
+    seed: int | None = None
+    sample: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,16 +66,22 @@ class LayoutRules:
 
 
 def layout_to_json(
-    layout: Layout, classes: Sequence[str], caption: str, notes: Mapping[str, Sequence[Any]] | None = None
+    layout: Layout,
+    classes: Sequence[str],
+    caption: str,
+    notes: Mapping[str, Any] | None = None,
+    places: Sequence[int] | None = None,
 ) -> str:
     """The text of a layout file. `layout` is a batch of one; a mask holds the pixels from one half up.
 
-    notes: further keys and their values, which `read_layout` passes over
+    notes:  further keys and their values
+    places: of the objects; None: in the order of the layout
     """
     objects = []
     for index in range(int(layout.count[0])):
         box = [_shortest(value) for value in layout.boxes[0, index]]
-        entry: dict[str, Any] = {"label": classes[int(layout.labels[0, index])], "box": box}
+        place = index if places is None else places[index]
+        entry: dict[str, Any] = {"label": classes[int(layout.labels[0, index])], "place": place, "box": box}
         shape = None if layout.masks is None else layout.soft_masks[0, index] >= 0.5
         if shape is not None and shape.any():
             entry["mask"] = _encode(shape) | {"box": box}
@@ -88,7 +105,23 @@ def read_layout(path: Path, rules: LayoutRules) -> GivenLayout:
         InputError: not such a file; an unknown label; a box without area or outside the image; a mask that is no
             run-length encoding or of another size; more objects than the model takes.
     """
-    content, where = read_json(path, "layout"), f"layout {path}"
+    return _read(read_json(path, "layout"), rules, f"layout {path}")
+
+
+def parse_layout(text: str, rules: LayoutRules) -> GivenLayout:
+    """Read the text of a layout file.
+
+    Raises:
+        InputError: as `read_layout`.
+    """
+    try:
+        content = parse_json(text.encode("utf-8", "surrogatepass"))
+    except JsonFault as fault:
+        raise InputError(f"layout {fault}") from None
+    return _read(content, rules, "layout")
+
+
+def _read(content: Any, rules: LayoutRules, where: str) -> GivenLayout:
     if not isinstance(content, dict) or not isinstance(content.get("objects"), list):
         raise InputError(f'{where}: no "objects" list; see a layout file that generate wrote for the form')
     if content.get("version", VERSION) != VERSION:
@@ -96,13 +129,18 @@ def read_layout(path: Path, rules: LayoutRules) -> GivenLayout:
     caption = content.get("caption")
     if caption is not None and not isinstance(caption, str):
         raise InputError(f"{where}: caption must be a text, got {shown(caption)}")
+    seed, sample = content.get("seed"), content.get("sample", 0)
+    if seed is not None and type(seed) is not int:
+        raise InputError(f"{where}: seed must be a whole number, got {shown(seed)}")
+    if type(sample) is not int or sample < 0:
+        raise InputError(f"{where}: sample must be a whole number from 0 up, got {shown(sample)}")
     objects = content["objects"]
     if len(objects) > rules.max_objects:
         raise InputError(
             f"{where}: {len(objects)} objects, but this model takes at most {rules.max_objects}: drop some"
         )
     parsed = [_parse(entry, rules, f"{where}: object {index + 1}") for index, entry in enumerate(objects)]
-    return _assemble(caption, parsed, rules)
+    return replace(_assemble(parsed, rules), caption=caption, seed=seed, sample=sample)
 
 
 @dataclass(frozen=True)
@@ -110,24 +148,36 @@ class _Object:
     label: int
     box: list[float]
     mask: np.ndarray | None  # bool [M, M]
+    place: int | None
 
 
 def _parse(entry: Any, rules: LayoutRules, where: str) -> _Object:
     if not isinstance(entry, dict):
         raise InputError(f'{where} must be {{"label": ..., "box": [x, y, w, h]}}, got {shown(entry)}')
-    others = [key for key in entry if key not in ("label", "box", "mask")]
+    others = [key for key in entry if key not in ("label", "box", "mask", "place")]
     if others:
-        raise InputError(f"{where}: unknown key {shown(others[0])}; an object has label, box and, if known, mask")
+        raise InputError(
+            f"{where}: unknown key {shown(others[0])}; an object has label, box and, if known, mask, place"
+        )
     label = entry.get("label")
     if label not in rules.classes:
         raise unknown("label", label, rules.classes, f"{where}: ")
     where = f"{where} ({shown(label)[1:-1]})"
-    box = _parse_box(entry.get("box"), f"{where}: box")
+    box = check_box(entry.get("box"), f"{where}: box")
     mask = _parse_mask(entry["mask"], box, rules.mask_size, where) if entry.get("mask") is not None else None
-    return _Object(rules.classes.index(label), box, mask)
+    place = entry.get("place")
+    if place is not None and (type(place) is not int or not 0 <= place < rules.max_objects):
+        most = rules.max_objects - 1
+        raise InputError(f"{where}: place must be a whole number from 0 to {most}, or left out, got {shown(place)}")
+    return _Object(rules.classes.index(label), box, mask, place)
 
 
-def _parse_box(value: Any, where: str) -> list[float]:
+def check_box(value: Any, where: str) -> list[float]:
+    """The four numbers (x, y, w, h) of a box, fractions of the image side; `where` begins the error's sentence.
+
+    Raises:
+        InputError: not a list of four numbers, without area, or outside the image.
+    """
     numbers = isinstance(value, list) and all(type(v) in (int, float) and abs(v) < 1e9 for v in value)
     if not numbers or len(value) != 4:
         raise InputError(f"{where} must be four numbers [x, y, w, h], fractions of the image side, got {shown(value)}")
@@ -156,13 +206,13 @@ def _parse_mask(value: Any, box: list[float], size: int, where: str) -> np.ndarr
     if not mask.any():
         raise InputError(f"{where}: mask is empty; draw it, or leave it out to have the shape generated")
     if "box" in value:
-        drawn_for = _parse_box(value["box"], f"{where}: mask.box")
+        drawn_for = check_box(value["box"], f"{where}: mask.box")
         return mask if np.allclose(drawn_for, box, atol=_SLACK) else _move(mask, drawn_for, box)
     outline = _outline(mask)
     return mask if np.allclose(_corners(outline), _corners(box), atol=1 / size) else _move(mask, outline, box)
 
 
-def _assemble(caption: str | None, objects: Sequence[_Object], rules: LayoutRules) -> GivenLayout:
+def _assemble(objects: Sequence[_Object], rules: LayoutRules) -> GivenLayout:
     slots, side = rules.max_objects, rules.mask_size
     boxes = torch.tensor([o.box for o in objects], dtype=torch.float32).reshape(-1, 4)
     order = boxes[:, 2:].prod(-1).argsort(descending=True, stable=True).tolist()
@@ -174,7 +224,17 @@ def _assemble(caption: str | None, objects: Sequence[_Object], rules: LayoutRule
         if mask is not None:
             masks[0, row], drawn[0, row] = torch.from_numpy(mask.astype(np.uint8) * 255), True
     layout = Layout(labels, all_boxes, torch.tensor([len(objects)]), masks if drawn.any() else None)
-    return GivenLayout(caption, layout, drawn)
+    places, free = _places(objects, slots)
+    return GivenLayout(None, layout, drawn, torch.tensor([[places[index] for index in order] + free]))
+
+
+def _places(objects: Sequence[_Object], slots: int) -> tuple[list[int], list[int]]:
+    """The place of each object, and the others; of two objects with the same place the second gets another."""
+    places: list[int | None] = []
+    for entry in objects:
+        places.append(None if entry.place in places else entry.place)
+    free = [place for place in range(slots) if place not in places]
+    return [free.pop(0) if place is None else place for place in places], free
 
 
 def _move(mask: np.ndarray, source: Sequence[float], target: Sequence[float]) -> np.ndarray:

@@ -34,12 +34,13 @@ COMMANDS: dict[str, tuple[type[options.Options], str]] = {
     "evaluate": (options.EvaluateOptions, "cli.commands"),
     "generate": (options.GenerateOptions, "cli.commands"),
     "register": (options.RegisterOptions, "cli.commands"),
+    "promote": (options.PromoteOptions, "cli.promote"),
     "runs": (options.RunsOptions, "cli.runs"),
     "check-mlflow": (options.CheckMlflowOptions, "cli.runs"),
     "settings": (options.ShowSettingsOptions, "cli.commands"),
     "explain": (options.ExplainOptions, "cli.explain"),
 }
-_LONG = {"demo", "run", "prepare", "train", "evaluate", "judges"}
+_LONG = {"demo", "run", "prepare", "train", "evaluate", "judges", "promote"}
 _PRINTS_NO_LOG = {"runs", "settings", "explain"}
 
 

@@ -98,7 +98,19 @@ def test_help_has_a_purpose_groups_every_default_and_examples(name: str) -> None
 
 def test_commands_are_listed_in_working_order() -> None:
     listed = [name.removeprefix("pipelines ") for name in _parsers() if name.startswith("pipelines ")]
-    order = ["sample", "prepare", "verify", "inspect", "train", "run", "evaluate", "generate", "register", "runs"]
+    order = [
+        "sample",
+        "prepare",
+        "verify",
+        "inspect",
+        "train",
+        "run",
+        "evaluate",
+        "generate",
+        "register",
+        "promote",
+        "runs",
+    ]
     assert [name for name in listed if name in order] == order and listed[-1] == "explain"
 
 

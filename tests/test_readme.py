@@ -93,6 +93,9 @@ SHORT: dict[str, str] = {
     'python -m pipelines generate "three sheep in the snow" --model models:/objgan@challenger --out runs/generated': (
         "+"
     ),
+    "python -m pipelines promote --model models:/objgan@challenger --data data/prepared --judges runs/judges "
+    "--out runs/promotion": "+ --protocol quick --force readme",
+    "python -m pipelines promote --rollback": "+",
     # `demo`, in the README's first command, runs all the steps that `run` does on sample data.
     "python -m pipelines run --out runs/all": "+ --config quick.yaml --dry-run",
     "python -m pipelines run --out runs/all --dry-run": "+",

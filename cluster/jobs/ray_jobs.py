@@ -13,14 +13,14 @@ Result = TypeVar("Result")
 NAME_KEY, NUMBER_KEY, KIND_KEY = "objgan.submission", "objgan.number", "objgan.kind"
 CHECK = re.compile(r"check-[0-9a-f]{12}")
 """The submission id of a check before a job starts (`preflight`)."""
-LAST_WORD = re.compile(r"^(?P<state>done|failed|stopped|interrupted|error)(?: \(exit code (?P<code>\d+)\))?: ")
+LAST_WORD = re.compile(r"^(?P<state>done|failed|stopped|interrupted|declined|error)(?: \(exit code (?P<code>\d+)\))?: ")
 """The last line of a program's log; in JSON, `state` and `exit_code` hold the same words."""
 _JSON_CODE = re.compile(r'"exit_code": (?P<code>\d+)')
 _LAST, _WRONG_INPUT = 10, 2
 """`cluster steps` prints its own line after the last line of the program that it ran."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _OVER = {"SUCCEEDED", "FAILED", "STOPPED"}
-_MEANT = {0, 1, 2, 130, 143}
+_MEANT = {0, 1, 2, 3, 130, 143}
 
 
 class ClusterAway(RuntimeError):
@@ -150,7 +150,7 @@ def last_line(log: str) -> str:
 
 
 def exit_code(job: Job, log: str) -> int:
-    """Exit code of a job that is over: 0 done, 1 worth a retry, 2 wrong input, 143 preempted after a checkpoint.
+    """Exit code of a job that is over: 0 done, 1 worth a retry, 2 wrong input, 3 declined, 143 preempted.
 
     Ray does not keep the code of a stopped job: the end of its log has it.
     """

@@ -52,7 +52,7 @@ def ended(client: Any, job: Job, quiet: bool = False) -> int:
         why = f": {' '.join(job.message.split())[:300]}"
     if job.state == "stopped" and code == 1:
         why = ": it ended before it could write a checkpoint; the previous checkpoint counts"
-    then = "" if code in (0, 2) else f"; {_resume(job)}"
+    then = "" if code in (0, 2, 3) else f"; {_resume(job)}"
     _report(f"{job.id}: {job.state}, exit code {code}{why}{then}")
     return code
 

@@ -28,11 +28,13 @@ from pipelines.evaluation.judges import JudgePaths
 from pipelines.evaluation.prompts_file import NO_PROMPTS, read_prompts_file
 from pipelines.evaluation.protocols import protocol
 from pipelines.evaluation.worker import Evaluation, OpenEvaluation
+from pipelines.models.champion import model_named
 from pipelines.models.generate import GenerateJob, local_model, read_captions
 from pipelines.models.generate import generate as generate_pictures
 from pipelines.models.registry import assemble
 from pipelines.models.registry import register as register_model
 from pipelines.recipes import resolve, to_yaml
+from pipelines.redaction import place_of
 from pipelines.runs.status import FILE as STATUS
 from pipelines.runs.status import JobStatus
 from pipelines.runtime.console import say
@@ -123,7 +125,7 @@ def prepare(options: cli.PrepareOptions) -> None:
         if source is not None:
             check_prepare(source, options.out, config, lambda line: say(f"# {line}"), how)
         return
-    with _held(options, "prepare", MANIFEST) as job_status, ray_session(options.address):
+    with held(options, "prepare", MANIFEST) as job_status, ray_session(options.address):
         if source is None:
             drawn = Sample()
             make_sample(options.out / "sample-coco", drawn.images, drawn.seed)
@@ -140,19 +142,30 @@ def train(options: cli.TrainOptions) -> None:
 
 def evaluate(options: cli.EvaluateOptions) -> None:
     """Measure a finished model."""
-    prompts = read_prompts_file(options.prompts) if options.prompts else NO_PROMPTS
-    with local_model(options.model, tracking_uri(RUNS)) as model, at_hand("--judges", options.judges) as judges:
-        paths = JudgePaths(judges, options.inception, options.detector)
-        evaluation = Evaluation(
-            model, options.data, protocol(options.protocol), options.seed, options.workers, paths, prompts=prompts
-        )
+    uri = tracking_uri(RUNS)
+    named = model_named(options.model, uri)
+    with evaluation_of(options, named, uri) as evaluation:
         opened = OpenEvaluation(evaluation, device="cpu")
-        with _held(options, "evaluate") as job_status, ray_session(options.address):
+        with held(options, "evaluate") as job_status, ray_session(options.address):
             check_resources(ComputeConfig(workers=options.workers, device="cpu"))
             result = evaluate_model(opened, say, job_status=job_status)
-            save(result, options.out)
+            save(result, options.out, place_of(str(named)))
     say(result.text())
     say(f"metrics, samples and pictures: {options.out}")
+
+
+@contextlib.contextmanager
+def evaluation_of(options: cli.MeasuredOptions, model: Path | str, uri: str) -> Iterator[Evaluation]:
+    """The evaluation of a model that a command's options ask for; model and judges are on this machine for the block.
+
+    Raises:
+        InputError: an unknown protocol, a wrong file of prompts, no model or no judges there.
+    """
+    prompts = read_prompts_file(options.prompts) if options.prompts else NO_PROMPTS
+    wanted = protocol(options.protocol)
+    with local_model(model, uri) as folder, at_hand("--judges", options.judges) as judges:
+        paths = JudgePaths(judges, options.inception, options.detector)
+        yield Evaluation(folder, options.data, wanted, options.seed, options.workers, paths, prompts=prompts)
 
 
 def judges(options: cli.JudgesOptions) -> None:
@@ -168,7 +181,7 @@ def judges(options: cli.JudgesOptions) -> None:
         check_store(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
         return
     ask_server(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
-    with _held(options, "judges"), ray_session(options.address):
+    with held(options, "judges"), ray_session(options.address):
         check_resources(config.compute)
         prepare_store(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
         for name, run in runs.items():
@@ -199,14 +212,14 @@ def generate(options: cli.GenerateOptions) -> None:
     """Generate images for captions."""
     captions = read_captions(options.captions) if options.captions else []
     captions += [options.caption] if options.caption is not None else []
-    job = GenerateJob(
-        options.model, tuple(captions), options.out, options.n, options.seed, options.layout, tracking_uri(RUNS)
-    )
+    uri = tracking_uri(RUNS)
+    model = model_named(options.model, uri)
+    job = GenerateJob(model, tuple(captions), options.out, options.n, options.seed, options.layout, uri)
     generate_pictures(job, say)
 
 
 @contextlib.contextmanager
-def _held(options: cli.HeldOptions, stage: str, *marks: str) -> Iterator[JobStatus]:
+def held(options: cli.HeldOptions, stage: str, *marks: str) -> Iterator[JobStatus]:
     """Hold the folder `--out`: by a lock on this machine, by a lease among machines.
 
     marks: files of a finished folder; one that has them keeps no status
@@ -224,7 +237,7 @@ def _held(options: cli.HeldOptions, stage: str, *marks: str) -> Iterator[JobStat
 
 
 def _check_held(options: cli.HeldOptions, *marks: str) -> None:
-    """Make the checks of `_held`, without writing anything."""
+    """Make the checks of `held`, without writing anything."""
     store = Storage(options.out)
     check_free(store)
     refuse_reuse(store, *marks)

@@ -13,6 +13,7 @@ from pipelines.command_line import Location, option, repeated
 from pipelines.data.prepare.source import FROM_CLASSES, NAMED, CocoPart, CocoSource, Split, load_ids, load_split
 from pipelines.data.prepare.vector_sources import SOURCES
 from pipelines.data.shards.manifest import SPLITS
+from pipelines.models import CHAMPION
 from pipelines.runtime import console
 
 Place = TypeVar("Place")
@@ -63,6 +64,28 @@ def split_name(text: str) -> str:
 def vector_source(text: str) -> str:
     """A named source of word vectors, or the folder of a spaCy pipeline."""
     return text if text in SOURCES else str(command_line.local_path(text))
+
+
+def new_alias(text: str) -> str:
+    """An alias that a command may give to a new version.
+
+    Raises:
+        argparse.ArgumentTypeError: it is `champion`.
+    """
+    if text == CHAMPION:
+        raise argparse.ArgumentTypeError(f"only `promote` moves {CHAMPION}: choose another alias, then promote")
+    return text
+
+
+def reason(text: str) -> str:
+    """A text that says something.
+
+    Raises:
+        argparse.ArgumentTypeError: it is blank.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a blank reason: say why")
+    return text
 
 
 def file(group: str, help: str, metavar: str = "FILE") -> Path | None:
@@ -183,10 +206,11 @@ class HeldOptions(RayOptions):
 class ModelOptions(Options):
     """A finished model."""
 
-    model: Location = place(
-        "models:/objgan@challenger",
+    model: Location | None = place(
+        None,
         "inputs",
-        "model: folder, URI (s3://, gs://), models:/NAME@ALIAS or runs:/ID/PATH of MLflow",
+        "model: folder, URI (s3://, gs://), models:/NAME@ALIAS or runs:/ID/PATH of MLflow (default: "
+        "models:/objgan@champion, or @challenger while there is no champion)",
         type=command_line.model,
     )
 
@@ -204,7 +228,7 @@ class RegistryOptions(Options):
     """A version in the MLflow registry."""
 
     name: str = option("objgan", "registry", "name of the registered model")
-    alias: str = option("challenger", "registry", "alias of the new version")
+    alias: str = option("challenger", "registry", "alias of the new version; not champion", new_alias)
 
 
 class StorageOptions(Options):
@@ -337,7 +361,17 @@ class DemoOptions(HeldOptions, WorkersOptions, DryRunOptions):
     out: Path = out_folder("runs/demo")
 
 
-class EvaluateOptions(HeldOptions, JudgedOptions, DataOptions, ModelOptions):
+class MeasuredOptions(HeldOptions, JudgedOptions, DataOptions):
+    """How finished models are measured."""
+
+    protocol: str = option("test", "inputs", "images to measure: test, quick, validation, 1k or 30k", metavar="NAME")
+    inception: Path | None = file("inputs", "Inception weights (default: none; FID, KID and IS are skipped)")
+    detector: Path | None = file("inputs", "weights of a COCO detector (default: none; its SOA is skipped)")
+    seed: int = option(0, "inputs", "random seed of the generated images", from_zero, metavar="S")
+    workers: int = option(1, "compute", "processes that measure; the metrics do not depend on N", count, metavar="N")
+
+
+class EvaluateOptions(MeasuredOptions, ModelOptions):
     """Measure a finished model on held-out data.
 
     examples:
@@ -345,12 +379,34 @@ class EvaluateOptions(HeldOptions, JudgedOptions, DataOptions, ModelOptions):
       python -m pipelines evaluate --protocol quick --out runs/quick
     """
 
-    protocol: str = option("test", "inputs", "images to measure: test, quick, validation, 1k or 30k", metavar="NAME")
-    inception: Path | None = file("inputs", "Inception weights (default: none; FID, KID and IS are skipped)")
-    detector: Path | None = file("inputs", "weights of a COCO detector (default: none; its SOA is skipped)")
-    seed: int = option(0, "inputs", "random seed of the generated images", from_zero, metavar="S")
     out: Path = out_folder("runs/evaluation")
-    workers: int = option(1, "compute", "processes that measure; the metrics do not depend on N", count, metavar="N")
+
+
+class PromoteOptions(MeasuredOptions):
+    """Make a registered version the champion if it is better than the present one. Exit code 3: it is not.
+
+    examples:
+      python -m pipelines promote --model models:/objgan@challenger --judges runs/judges
+      python -m pipelines promote --rules rules.yaml --protocol quick
+      python -m pipelines promote --rollback
+    """
+
+    model: Location = place(
+        "models:/objgan@challenger",
+        "inputs",
+        "challenger: models:/NAME@ALIAS or models:/NAME/VERSION of MLflow",
+        type=command_line.model,
+    )
+    rules: Path | None = file("inputs", "YAML of rules (default: no main metric worse, one better)")
+    force: str | None = option(
+        None,
+        "registry",
+        "why to promote although rules do not hold, or why --rollback (default: none)",
+        reason,
+        metavar="REASON",
+    )
+    rollback: bool = option(False, "registry", "compare nothing; give the alias back to the champion before this one")
+    out: Path = out_folder("runs/promotion")
 
 
 class GenerateOptions(ModelOptions):
@@ -366,7 +422,13 @@ class GenerateOptions(ModelOptions):
     layout: Path | None = file("inputs", "a .json of `generate`, edited or not (default: generate boxes and shapes)")
     out: Path = out_folder("runs/generated")
     n: int = option(1, "outputs", "images per caption", count, metavar="N")
-    seed: int = option(0, "outputs", "random seed; the same seed gives the same bytes", from_zero, metavar="S")
+    seed: int | None = option(
+        None,
+        "outputs",
+        "random seed; the same seed gives the same bytes (default: that of --layout, else 0)",
+        from_zero,
+        metavar="S",
+    )
 
 
 class RegisterOptions(RegistryOptions):

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import ray.data
 import torch
 from PIL import Image
 
-from objgan.files import folder_aside, write_atomically
+from objgan.files import folder_aside, sha256, write_atomically
 from objgan.generation import ObjGAN
 from objgan.training import step_seed
 from pipelines.data.loading.reader import ShardReader, evaluation_batch
@@ -36,13 +36,17 @@ Runner = Callable[[OpenEvaluation, Sequence[EvaluationTask]], Iterator[SampleMet
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Scores by name, metrics by sample, pictures by `stage/name`; and the reasons for skipped metrics."""
+    """Scores by name, metrics by sample, pictures by `stage/name`; and the reasons for skipped metrics.
+
+    source: SHA-256 of the model's `model.json`, digest of the data, and the seed
+    """
 
     protocol: str
     scores: dict[str, Score]
     samples: pa.Table
     pictures: dict[str, Image.Image]
     skipped: dict[str, str]
+    source: Mapping[str, str | int] = field(default_factory=dict)
 
     @property
     def means(self) -> dict[str, float]:
@@ -113,7 +117,9 @@ def evaluate(
     with torch.no_grad():
         pictures["rows"] = picture_of_rows(opened.synthesis, opened.prompts(opened.places[:_PICTURED]))
     skipped = sources.skipped | opened.judges.skipped | skipped
-    return EvaluationResult(protocol.name, scores, samples.table(), pictures, skipped)
+    digest = sources.data.manifest["digest"]
+    sums = {"model_sha256": sha256(evaluation.model / "model.json"), "data_digest": digest}
+    return EvaluationResult(protocol.name, scores, samples.table(), pictures, skipped, {**sums, "seed": seed})
 
 
 def _counted(results: Iterator[SampleMetrics], total: int, job_status: JobStatus | None) -> Iterator[SampleMetrics]:
@@ -123,9 +129,11 @@ def _counted(results: Iterator[SampleMetrics], total: int, job_status: JobStatus
         yield samples
 
 
-def save(result: EvaluationResult, folder: Path) -> None:
-    """Write `measures.json`, `samples.parquet` and the pictures."""
+def save(result: EvaluationResult, folder: Path, model: str = "") -> None:
+    """Write `measures.json`, `samples.parquet` and the pictures. model: its location, if known"""
     facts = {
+        **({"model": model} if model else {}),
+        **result.source,
         "protocol": result.protocol,
         "measures": result.means,
         "samples": result.counts,

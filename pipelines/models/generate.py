@@ -34,6 +34,7 @@ class GenerateJob:
 
     model:        a model's folder or its URI, `runs:/RUN/...` or `models:/NAME@ALIAS`
     captions:     texts; may be empty where `layout` has a caption of its own
+    seed:         of the noise; None: that of `layout`, or else 0
     layout:       layout file that every caption is drawn with
     tracking_uri: where `runs:/` and `models:/` are looked up
     """
@@ -42,7 +43,7 @@ class GenerateJob:
     captions: tuple[str, ...]
     out: Path
     n: int = 1
-    seed: int = 0
+    seed: int | None = None
     layout: Path | None = None
     tracking_uri: str = ""
 

@@ -9,12 +9,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import objgan
-from objgan.checkpoint import load_inference
+from objgan.checkpoint import load_inference, read_state
 from objgan.config import STAGES, Config
 from objgan.domain import Domain
 from objgan.errors import InputError
@@ -22,6 +22,7 @@ from objgan.files import sha256
 from objgan.generation import ObjGAN
 from objgan.json_input import parse_json
 from objgan.model_folder import read_facts
+from objgan.serving import OUTPUTS, Params
 from objgan.stages import build_network, stage_class
 from pipelines.redaction import in_a_line, redact_all
 from pipelines.storage.lease import LeaseInfo
@@ -193,6 +194,7 @@ def mlflow_at(uri: str) -> Iterator[Any]:
     finally:
         sys.path = path  # MLflow tests a new model on its example, and leaves its copy of the code at the front
         mlflow.set_tracking_uri(None)
+        os.environ.pop(_ADDRESS, None)  # MLflow leaves it after a block inside this one
         if before is not None:
             os.environ[_ADDRESS] = before
 
@@ -202,14 +204,28 @@ def requirements() -> list[str]:
     return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in REQUIREMENTS]
 
 
-def assemble(config: Config, data: Path, checkpoints: Mapping[str, Path], folder: Path) -> dict[str, Any]:
-    """Save the inference networks of all stages as one model folder; those of a stage that is not trained are new."""
+def assemble(
+    config: Config,
+    data: Path,
+    checkpoints: Mapping[str, Path],
+    folder: Path,
+    sources: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Save the inference networks of all stages as one model folder; those of a stage that is not trained are new.
+
+    sources: further entries of `sources` in model.json, beside the stages' checkpoints
+    """
     domain = Domain.load(data / "domain")
     untrained = [name for stage in set(STAGES) - set(config.stages) for name in stage_class(stage).inference]
     networks = {name: build_network(name, config, domain) for name in untrained}
     for path in checkpoints.values():
         networks |= load_inference(path)
-    ObjGAN(config, domain, networks).save(folder / "model")
+    states = {name: read_state(path) for name, path in checkpoints.items()}
+    stages = {
+        name: {"checkpoint": checkpoints[name].name} | {key: state.get(key) for key in ("step", "objgan", "torch")}
+        for name, state in states.items()
+    }
+    ObjGAN(config, domain, networks).save(folder / "model", {**(sources or {}), "stages": stages})
     return {"checkpoints": {name: str(path.name) for name, path in checkpoints.items()}}
 
 
@@ -225,23 +241,36 @@ def _log(client: Any, folder: Path, run_id: str | None) -> str:
         flavor=mlflow.pyfunc,
         model_id=logged.model_id,
         run_id=run_id,
-        python_model=str(_SCRIPT),
-        artifacts={"model": str(folder.resolve())},
-        code_paths=[str(Path(objgan.__file__).resolve().parent)],
-        pip_requirements=requirements(),
-        signature=_signature(),
-        input_example=_example(folder),
+        **pyfunc_parts(folder),
     )
     return str(logged.model_id)
 
 
+def pyfunc_parts(folder: Path) -> dict[str, Any]:
+    """What `mlflow.pyfunc.save_model` makes an MLflow model of: the script, the model's folder, `objgan`'s code, ..."""
+    return {
+        "python_model": str(_SCRIPT),
+        "artifacts": {"model": str(folder.resolve())},
+        "code_paths": [str(Path(objgan.__file__).resolve().parent)],
+        "pip_requirements": requirements(),
+        "signature": _signature(),
+        "input_example": _example(folder),
+    }
+
+
 def _signature() -> Any:
+    """Outputs and params. With a schema of inputs, MLflow would drop unknown columns and refuse plain texts itself."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-    columns = [ColSpec(DataType.string, name) for name in ("caption", "image_png", "layout_json", "facts")]
-    parameters = [ParamSpec("n", DataType.long, 1), ParamSpec("seed", DataType.long, 0)]
-    return ModelSignature(Schema(columns[:1]), Schema(columns), ParamSchema(parameters))
+    numbers = {"row", "sample", "seed"}
+    columns = [
+        ColSpec(DataType.long if name in numbers else DataType.string, name, required=name == "row") for name in OUTPUTS
+    ]
+    defaults = asdict(Params())
+    types = {name: DataType.long if name in ("n", "seed") else DataType.string for name in defaults}
+    parameters = [ParamSpec(name, types[name], default) for name, default in defaults.items()]
+    return ModelSignature(outputs=Schema(columns), params=ParamSchema(parameters))
 
 
 def _example(folder: Path) -> Any:

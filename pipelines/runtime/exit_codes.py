@@ -17,9 +17,13 @@ from pipelines.storage.attempts import WorkerDied
 from pipelines.storage.retry import RayAway, StorageAway, is_full, settled
 
 EPILOG = (
-    "Exit codes: 0 success; 1 infrastructure failure or a bug, retrying resumes; 2 wrong input; 130 interrupted; "
-    "143 terminated."
+    "Exit codes: 0 success; 1 infrastructure failure or a bug, retrying resumes; 2 wrong input; "
+    "3 `pipelines promote`: not promoted; 130 interrupted; 143 terminated."
 )
+
+
+class Declined(Exception):
+    """A command has done its work, and the answer is no: exit code 3."""
 
 
 def run_command(command: Callable[[], None], long: str | None = None) -> int:
@@ -52,6 +56,8 @@ def ended(error: BaseException) -> int:
     """
     if isinstance(error, InputError):
         return _last("error", 2, str(error))
+    if isinstance(error, Declined):
+        return _last("declined", 3, str(error))
     if isinstance(error, ModuleNotFoundError) and (missing := command_line.missing_package(error)):
         return _last("error", 2, missing)
     if isinstance(error, RuntimeError) and "home directory" in str(error) and command_line.home() is None:

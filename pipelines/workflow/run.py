@@ -157,7 +157,11 @@ def _actions(run: Run, work: Plan, log: Log) -> Mapping[str, Action]:
         "sample": lambda step, folder, tracking: _sample(run, folder, log),
         "prepare": lambda step, folder, tracking: _prepare(run, work, folder, log),
         "assemble": lambda step, folder, tracking: assemble(
-            run.config, _data(work), _checkpoints(work, run.config.stages), folder
+            run.config,
+            _data(work),
+            _checkpoints(work, run.config.stages),
+            folder,
+            {"data": (work.result("prepare") or {})["digest"], "identity": work.identities["assemble"]},
         ),
         "evaluate": lambda step, folder, tracking: _evaluate(run, work, folder, tracking, log),
         "register": lambda step, folder, tracking: _register(run, work, folder, tracking, log),

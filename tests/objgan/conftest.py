@@ -9,8 +9,10 @@ import torch
 from objgan.batch import Batch
 from objgan.config import Config, build_config
 from objgan.domain import Domain, LayoutStatistics
+from objgan.generation import ObjGAN
 from objgan.geometry import clip_xywh, ellipses
 from objgan.layout import Layout
+from objgan.stages import NETWORKS, build_network
 from objgan.vocabulary import Vocabulary
 
 CLASSES = ("kite", "boat", "person", "stop sign", "sheep")
@@ -85,6 +87,13 @@ def domain() -> Domain:
         images=50,
     )
     return Domain(Vocabulary(WORDS, vectors), CLASSES, statistics)
+
+
+@pytest.fixture
+def model(tiny_config: Config, domain: Domain) -> ObjGAN:
+    """A finished model with weights as they are drawn."""
+    torch.manual_seed(0)
+    return ObjGAN(tiny_config, domain, {name: build_network(name, tiny_config, domain) for name in NETWORKS})
 
 
 @pytest.fixture(scope="session")

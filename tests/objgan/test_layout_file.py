@@ -10,7 +10,7 @@ import torch
 from objgan.errors import InputError
 from objgan.geometry import ellipses
 from objgan.layout import Layout
-from objgan.layout_file import GivenLayout, LayoutRules, read_layout, write_layout
+from objgan.layout_file import GivenLayout, LayoutRules, parse_layout, read_layout, write_layout
 
 CLASSES = ("kite", "boat", "person", "stop sign", "sheep")
 SIDE = 16
@@ -125,6 +125,34 @@ def test_runs_may_be_a_list(tmp_path: Path) -> None:
     assert np.array_equal(given.layout.masks[0, 0].numpy() == 255, rectangle(0, 0, 4, SIDE))
 
 
+def test_objects_keep_their_places_and_new_ones_get_free_ones(tmp_path: Path) -> None:
+    small, large = {"label": "kite", "box": [0, 0, 0.25, 0.25]}, {"label": "boat", "box": [0, 0, 1, 1]}
+    assert read(tmp_path, small, large).places.tolist() == [[1, 0, 2]], "in the order of the file"
+    assert read(tmp_path, small | {"place": 2}, large).places.tolist() == [[0, 2, 1]]
+    assert read(tmp_path, small | {"place": 1}, small | {"place": 1}, large).places.tolist() == [[2, 1, 0]]
+    assert read(tmp_path).places.tolist() == [[0, 1, 2]]
+
+
+def test_seed_and_sample_are_read_back(tmp_path: Path) -> None:
+    given = read(tmp_path, seed=-7, sample=3)
+    assert (given.seed, given.sample) == (-7, 3)
+    given = read(tmp_path)
+    assert (given.seed, given.sample) == (None, 0)
+    for wrong in ({"seed": "7"}, {"seed": 7.0}, {"seed": True}, {"sample": -1}, {"sample": None}):
+        with pytest.raises(InputError, match=f"{next(iter(wrong))} must be a whole number"):
+            read(tmp_path, **wrong)
+
+
+def test_a_text_is_read_as_a_file_is(tmp_path: Path) -> None:
+    write_layout(tmp_path / "a.json", some_layout(), CLASSES, "a kite")
+    ours, theirs = parse_layout((tmp_path / "a.json").read_text(), RULES), read_layout(tmp_path / "a.json", RULES)
+    assert torch.equal(ours.layout.boxes, theirs.layout.boxes) and ours.layout.masks is not None
+    assert theirs.layout.masks is not None and torch.equal(ours.layout.masks, theirs.layout.masks)
+    for text, message in (("a kite", "layout is not JSON"), ("[]", 'layout: no "objects"'), ("\ud800", "no UTF-8")):
+        with pytest.raises(InputError, match=message):
+            parse_layout(text, RULES)
+
+
 GOOD = {"label": "kite", "box": [0, 0, 0.5, 0.5]}
 WRONG_OBJECTS = {
     "kites": (
@@ -143,6 +171,8 @@ WRONG_OBJECTS = {
     "flat": (GOOD | {"box": [0.1, 0.1, 0.5, 0]}, "has no area"),
     "not an object": ([1, 2], "must be"),
     "typing error": (GOOD | {"maks": {}}, "unknown key 'maks'"),
+    "place": (GOOD | {"place": 3}, "place must be a whole number from 0 to 2, or left out, got 3"),
+    "place true": (GOOD | {"place": True}, "place must be"),
     "mask not a mask": (GOOD | {"mask": "oval"}, "mask must be"),
     "mask size": (GOOD | {"mask": {"size": [8, 8], "counts": [64]}}, "mask size [8, 8] is not this model's [16, 16]"),
     "mask letters": (GOOD | {"mask": {"size": [16, 16], "counts": "garbage!"}}, "no run-length encoding"),

@@ -31,6 +31,7 @@ def job(state: str, code: int | None = None) -> Job:
         ("succeeded", 0, "", 0),
         ("failed", 2, "error: no such file", 2),
         ("failed", 1, "", 1),
+        ("failed", 3, "declined (exit code 3): not promoted", 3),
         ("failed", 143, "", 143),
         ("failed", -9, "", 1),
         ("failed", 137, "", 1),
@@ -39,7 +40,8 @@ def job(state: str, code: int | None = None) -> Job:
         ("stopped", None, '{"level": "warning", "message": "m", "state": "stopped", "exit_code": 143}\n', 143),
         ("stopped", None, "boxes 3/9 ...\n", 1),
         ("stopped", None, "stopped (exit code 143): x\nstep 1 of 2 ended with exit code 143\n", 143),
-        ("stopped", None, "error: no such file\nwrong input: job a is stopped, so that it is not tried again\n", 2),
+        ("stopped", None, "error: no such file\nexit code 2: job a is stopped, so that it is not tried again\n", 2),
+        ("stopped", None, "declined (exit code 3): not promoted\nexit code 3: job a is stopped, so that\n", 3),
     ],
 )
 def test_exit_codes_mean_what_the_programs_mean(state: str, code: int | None, log: str, meant: int) -> None:

@@ -110,7 +110,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize(("code", "runs"), [(1, 3), (137, 3), (2, 1), (143, 1), (130, 1), (0, 1)])
+@pytest.mark.parametrize(("code", "runs"), [(1, 3), (137, 3), (2, 1), (3, 1), (143, 1), (130, 1), (0, 1)])
 def test_infrastructure_failures_alone_are_retried(code: int, runs: int, tmp_path: Path, quick_retries: None) -> None:
     count = tmp_path / "count"
     again = python(f"open({str(count)!r}, 'a').write('x'); raise SystemExit({code})")
@@ -196,16 +196,17 @@ def job_api() -> Iterator[str]:
     server.shutdown()
 
 
-def test_wrong_input_stops_the_job_so_that_kuberay_does_not_retry(repository: Path, job_api: str) -> None:
+@pytest.mark.parametrize("code", [2, 3])
+def test_final_codes_stop_the_job_so_that_kuberay_does_not_retry(repository: Path, job_api: str, code: int) -> None:
     job = json.dumps({"metadata": {"job_submission_id": "raysubmit_1"}})
     environment = {"RAY_JOB_CONFIG_JSON_ENV_VAR": job, "RAY_API_SERVER_ADDRESS": job_api}
-    process = run(repository, *python("raise SystemExit(2)"), **environment)
+    process = run(repository, *python(f"raise SystemExit({code})"), **environment)
     deadline = time.monotonic() + 30
     while not _Jobs.stopped and time.monotonic() < deadline:
         time.sleep(0.05)
     assert _Jobs.stopped == ["/api/jobs/raysubmit_1/stop"]
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 2
+    assert process.wait(30) == code
     _Jobs.stopped.clear()
     failed = run(repository, *python("raise SystemExit(1)"), **environment)
     assert failed.wait(30) == 1

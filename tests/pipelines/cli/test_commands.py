@@ -63,6 +63,7 @@ def test_help_of_every_command_names_each_option(capsys: pytest.CaptureFixture[s
         "judges",
         "evaluate",
         "register",
+        "promote",
         "generate",
     ):
         with pytest.raises(SystemExit) as ended:

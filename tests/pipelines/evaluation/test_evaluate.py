@@ -1,5 +1,6 @@
 """Evaluation of an untrained model by untrained judges: metrics that depend on model, data and seed alone."""
 
+import hashlib
 import json
 import os
 import re
@@ -32,7 +33,9 @@ from pipelines.data.prepare.prepare import prepare
 from pipelines.data.sample import make_sample
 from pipelines.data.shards.format import load_manifest, read_split
 from pipelines.evaluation import trained_judges
+from pipelines.evaluation.comparison import compare
 from pipelines.evaluation.evaluate import EvaluationResult, evaluate, run_here, run_on_ray, save
+from pipelines.evaluation.gate import DEFAULT
 from pipelines.evaluation.judge_training import OTHER_SEED, identity, judge_jobs
 from pipelines.evaluation.judges import JUDGE, SECOND_ENCODERS, JudgePaths
 from pipelines.evaluation.prompts_file import read_prompts_file
@@ -40,6 +43,8 @@ from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.synthesis import Synthesis
 from pipelines.evaluation.trained_judges import ObjectJudge, SecondEncoders
 from pipelines.evaluation.worker import Evaluation, EvaluationTask, Measurer, OpenEvaluation
+from pipelines.models.champion import find_champion
+from pipelines.models.registry import mlflow_at, register
 from pipelines.recipes import resolve
 from pipelines.runs.listing import find_runs, to_go_on
 from pipelines.storage.lease import Lease
@@ -275,9 +280,12 @@ def test_prompts_with_known_numbers_and_relations(evaluation: Evaluation, tmp_pa
         OpenEvaluation(replace(evaluation, prompts=read_prompts_file(path)))
 
 
-def test_saved_files(result: EvaluationResult, tmp_path: Path) -> None:
-    save(result, tmp_path)
+def test_saved_files(result: EvaluationResult, evaluation: Evaluation, data: Path, tmp_path: Path) -> None:
+    save(result, tmp_path, "models:/objgan/3")
     facts = json.loads((tmp_path / "measures.json").read_text())
+    model = hashlib.sha256((evaluation.model / "model.json").read_bytes()).hexdigest()
+    assert (facts["model"], facts["model_sha256"], facts["seed"]) == ("models:/objgan/3", model, 0)
+    assert facts["data_digest"] == load_manifest(data)["digest"]
     assert facts["protocol"] == "p"
     assert facts["measures"] == result.means
     assert facts["samples"] == result.counts
@@ -400,3 +408,53 @@ def test_a_killed_evaluation_is_not_shown_as_running(evaluation: Evaluation, tmp
     (seen,) = find_runs(Storage(tmp_path))
     assert (seen.state, seen.alive) == ("dead", False)
     assert (to_go_on(seen) or "").startswith("python -m pipelines evaluate --model")
+
+
+def test_two_models_are_compared_sample_by_sample(
+    evaluation: Evaluation, data: Path, config: Config, tmp_path: Path
+) -> None:
+    plain = replace(evaluation, judges=JudgePaths())
+    same = compare(plain, plain.model, DEFAULT, lambda line: None, run_here)
+    assert len(same.verdict.findings) > 4 and not same.verdict.passed and same.cases == ()
+    assert same.data == load_manifest(data)["digest"]
+    assert {(f.difference.low, f.difference.high) for f in same.verdict.findings} == {(0.0, 0.0)}, "the same noise"
+    torch.manual_seed(5)
+    domain = Domain.load(data / "domain")
+    other = ObjGAN(config, domain, {name: build_network(name, config, domain) for name in NETWORKS})
+    other.save(tmp_path / "other")
+    ours = compare(plain, tmp_path / "other", DEFAULT, lambda line: None, run_here)
+    theirs = compare(replace(plain, model=tmp_path / "other"), plain.model, DEFAULT, lambda line: None, run_here)
+    assert [f.ours for f in ours.verdict.findings] == [f.theirs for f in theirs.verdict.findings]
+    assert {f.difference.value for f in ours.verdict.findings} != {0.0}
+    page = ours.html([("data", "a < b")])
+    assert "a &lt; b" in page and "<script" not in page and page.count("data:image/png") == 2 * len(ours.cases) > 0
+    first = compare(plain, None, DEFAULT, lambda line: None, run_here)
+    assert {f.kind for f in first.verdict.findings} == {"baseline"} and first.cases == ()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_command_promotes_what_passes_and_declines_the_rest(
+    evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    register(evaluation.model, tracking_uri=store)
+    command = ["promote", "--data", str(evaluation.data), "--out", str(tmp_path / "out")]
+    (tmp_path / "rules.yaml").write_text("baselines: {boxes/label_f1: 2}")
+    assert main([*command, "--rules", "rules.yaml"]) == 3
+    assert "is not promoted: 1 of 1 rules do not hold: baseline: boxes/label_f1" in capsys.readouterr().err
+    facts = json.loads((tmp_path / "out" / "promotion.json").read_text())
+    assert not facts["passed"] and facts["challenger"] == "models:/objgan/1" and facts["rules"][0]["bound"] == 0
+    with mlflow_at(store) as client:
+        assert find_champion(client, "objgan") is None
+    (tmp_path / "rules.yaml").write_text("baselines: {boxes/label_f1: -1}")
+    assert main([*command, "--rules", "rules.yaml"]) == 0
+    with mlflow_at(store) as client:
+        champion = find_champion(client, "objgan")
+        assert champion is not None and champion.number == "1"
+        assert client.get_model_version("objgan", "1").tags["validation_status"] == "passed"
+    assert "Passed" in (tmp_path / "out" / "promotion.html").read_text()
+    assert main(command) == 2
+    assert "is the champion already" in capsys.readouterr().err

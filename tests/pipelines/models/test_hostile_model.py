@@ -265,7 +265,7 @@ def test_the_most_objects_that_settings_allow_are_made_in_bounded_memory(
         """
         import resource, sys
         from objgan.generation import ObjGAN
-        ObjGAN.load(sys.argv[1], "cpu").generate(["a red kite"], n=8)
+        ObjGAN.load(sys.argv[1], "cpu").generate(["a red kite"], n=8, batch_size=8)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         """
     )

@@ -20,11 +20,16 @@ import torch
 from PIL import Image
 
 import objgan
+from objgan.checkpoint import STATE, _seal, read_config
+from objgan.config import STAGES
 from objgan.errors import InputError
+from objgan.files import sha256
 from objgan.generation import ObjGAN
+from objgan.serving import OUTPUTS
+from objgan.stages import stage_class
 from pipelines.__main__ import main
 from pipelines.models.generate import local_model
-from pipelines.models.registry import REQUIREMENTS, Registered, mlflow_at, register
+from pipelines.models.registry import REQUIREMENTS, Registered, assemble, mlflow_at, register
 from pipelines.tracking.tracker import prepare_store, tracked_run
 from tests.tools.training import wait_until
 
@@ -45,14 +50,13 @@ ELSEWHERE = """
     model = mlflow.pyfunc.load_model("models:/objgan@challenger")
     table = model.predict(pandas.DataFrame({"caption": ["a red kite", "the boat"]}), params={"n": 2, "seed": 3})
     default = model.predict(pandas.DataFrame({"caption": ["a red kite"]}))
-    import objgan
-
     try:
         model.predict(pandas.DataFrame({"caption": ["zebra"]}))
         refused = ""
-    except Exception as error:
+    except mlflow.exceptions.MlflowException as error:
         refused = str(error)
-    print(json.dumps({"objgan": objgan.__file__, "rows": table.to_dict("records"), "refused": refused,
+    files = {name: module.__file__ for name, module in sys.modules.items() if name.startswith("objgan")}
+    print(json.dumps({"objgan": files, "rows": table.to_dict("records"), "refused": refused,
                       "default": default.to_dict("records"), "ray": "ray" in sys.modules}))
 """
 
@@ -98,14 +102,16 @@ def test_it_predicts_where_ray_and_pipelines_are_not(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
-    assert not said["ray"] and not said["objgan"].startswith(str(Path(objgan.__file__).parent))
+    assert not said["ray"] and len({name.split(".")[0] for name in said["objgan"]}) == 1
+    assert "objgan" not in said["objgan"], "an installed objgan is neither imported nor in the way of a later import"
+    assert not any(file.startswith(str(Path(objgan.__file__).parent)) for file in said["objgan"].values())
     assert [row["caption"] for row in said["rows"]] == ["a red kite"] * 2 + ["the boat"] * 2
     assert "'zebra'" in said["refused"]
     ours = objgan.load(model_folder, "cpu").generate(["a red kite", "the boat"], n=2, seed=3)
     for row, one in zip(said["rows"], ours, strict=True):
         with Image.open(io.BytesIO(base64.b64decode(row["image_png"]))) as image:
             assert np.array_equal(np.asarray(image), one.image)
-        assert len(json.loads(row["layout_json"])["objects"]) == len(one.names)
+        assert row["layout"] == one.layout_json(("kite", "boat", "stop sign"))
         assert json.loads(row["facts"]) == [fact._asdict() for fact in one.facts] != []
     assert len(said["default"]) == 1
 
@@ -125,9 +131,10 @@ def test_it_says_what_it_needs_and_takes(logged: Path) -> None:
     assert [line.split("==")[0] for line in lines] == list(REQUIREMENTS)
     assert all("==" in line and "+" not in line for line in lines)
     info = mlflow.models.Model.load(str(logged))
-    assert info.signature.inputs.input_names() == ["caption"]
-    assert info.signature.outputs.input_names() == ["caption", "image_png", "layout_json", "facts"]
-    assert {p.name: p.default for p in info.signature.params.params} == {"n": 1, "seed": 0}
+    assert info.signature.inputs is None, "MLflow would drop unknown columns and refuse plain texts"
+    assert info.signature.outputs.input_names() == list(OUTPUTS)
+    defaults = {"n": 1, "seed": None, "steps": "image", "on_error": "raise"}
+    assert {p.name: p.default for p in info.signature.params.params} == defaults
     example = json.loads((logged / "input_example.json").read_text())
     assert example == {"columns": ["caption"], "data": [["a kite"]]}
 
@@ -210,6 +217,27 @@ def test_no_store_is_made_in_the_folder_that_a_process_happens_to_be_in(
     with local_model("models:/objgan@challenger", "") as folder:
         assert (folder / "model.json").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_an_assembled_model_names_its_sources(model_folder: Path, tmp_path: Path) -> None:
+    checkpoints = {}
+    for number, stage in enumerate(STAGES):
+        folder = checkpoints[stage] = tmp_path / stage / f"step_{number:08d}"
+        shutil.copytree(model_folder, folder, ignore=shutil.ignore_patterns("model.json", "networks"))
+        (folder / "networks").mkdir()
+        for name in stage_class(stage).inference:
+            shutil.copy(model_folder / "networks" / f"{name}.safetensors", folder / "networks")
+        files = {path.relative_to(folder).as_posix(): sha256(path) for path in folder.rglob("*") if path.is_file()}
+        facts = {"format": 2, "stage": stage, "step": number, "objgan": "1.2.3", "torch": "2.0", "sha256": files}
+        (folder / STATE).write_text(json.dumps(facts | {"seal": _seal(facts)}))
+    assemble(read_config(model_folder), model_folder, checkpoints, tmp_path, {"data": "a digest"})
+    sources = json.loads((tmp_path / "model" / "model.json").read_text())["sources"]
+    assert sources["data"] == "a digest" and list(sources["stages"]) == list(STAGES)
+    assert sources["stages"]["shapes"] == {
+        "checkpoint": "step_00000002", "step": 2, "objgan": "1.2.3", "torch": "2.0"
+    }  # fmt: skip
+    ours, theirs = ObjGAN.load(tmp_path / "model", "cpu"), ObjGAN.load(model_folder, "cpu")
+    assert np.array_equal(ours.generate(["a kite"])[0].image, theirs.generate(["a kite"])[0].image)
 
 
 def test_wrong_input_is_refused_in_one_line(store: str, model_folder: Path, tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ def test_a_population_continues_from_the_donors_weights(
     seed = next(s for s in range(10_000) if draw(space, s, 0)[LR] > 3e-3 and draw(space, s, 1)[LR] < 3e-6)
     sweep = small_sweep(
         data_config, prepared, tmp_path, space=space, seed=seed, scheduler="pbt", budget=Budget(2),
-        training={"steps": 1500, "checkpoint_every": 150, "log_every": 50, "keep_checkpoints": 10},
+        training={"steps": 1200, "checkpoint_every": 300, "log_every": 50, "keep_checkpoints": 9},
     )  # fmt: skip
     result = run_sweep(sweep, [], _silent)
     donor, taker = result.trials

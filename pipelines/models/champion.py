@@ -1,0 +1,207 @@
+"""The alias `champion` of a registered model: which version has it, and its moves, each with an audit trail.
+
+The trail is in tags of the version and in a line of its description, so `roll_back` needs nothing else.
+"""
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from objgan.errors import InputError
+from pipelines.command_line import user
+from pipelines.models import CHAMPION
+from pipelines.models.registry import mlflow_at
+from pipelines.redaction import in_a_line, redact
+from pipelines.storage.retry import StorageRefused
+from pipelines.tracking.mlflow_tracker import REFUSALS
+
+FROM, STATUS = "objgan.promoted_from", "validation_status"
+"""Tags of a version: the number of the champion before it, empty without one; passed, forced, failed or rolled back."""
+_NAME = "objgan"
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+_STALE_MS = 60_000
+"""Age of a lock whose process was killed: a move takes about a second."""
+
+
+class Version(NamedTuple):
+    """A version of a registered model."""
+
+    name: str
+    number: str
+
+    @property
+    def uri(self) -> str:
+        """As MLflow addresses it."""
+        return f"models:/{self.name}/{self.number}"
+
+
+def model_named(location: Path | str | None, tracking_uri: str) -> Path | str:
+    """The location of a model, where an alias is replaced by the version that has it now.
+
+    None: the champion of `objgan`, or its challenger while there is no champion
+
+    Raises:
+        InputError: the store cannot be used, or no version has this alias.
+        StorageRefused: MLflow denies access.
+    """
+    if location is not None and not re.match(r"models:/.*@", str(location)):
+        return location
+    with mlflow_at(tracking_uri) as client:
+        if location is None:
+            location = f"models:/{_NAME}@{CHAMPION if find_champion(client, _NAME) else 'challenger'}"
+        return find_version(client, str(location)).uri
+
+
+def registered_name(uri: str) -> str:
+    """The NAME of `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
+
+    Raises:
+        InputError: another address.
+    """
+    match = re.fullmatch(r"models:/+([^/@]+)(@[^/@]+|/\d+)", uri)
+    if match is None:
+        raise InputError(f"{uri} is no version of a registered model: give models:/NAME@ALIAS or models:/NAME/VERSION")
+    return match[1]
+
+
+def find_version(client: Any, uri: str) -> Version:
+    """The version that `models:/NAME/VERSION` or `models:/NAME@ALIAS` means.
+
+    Raises:
+        InputError: another address, or no such version.
+        StorageRefused: MLflow denies access.
+    """
+    name = registered_name(uri)
+    _, at, alias = uri.partition("@")
+    with _of_mlflow(f"unknown model {uri}"):
+        found = (
+            client.get_model_version_by_alias(name, alias)
+            if at
+            else client.get_model_version(name, uri.rpartition("/")[2])
+        )
+    return Version(name, str(found.version))
+
+
+def find_champion(client: Any, name: str) -> Version | None:
+    """The version with the alias `champion`; None without one, or without a model of this name.
+
+    Raises:
+        StorageRefused: MLflow denies access.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with _of_mlflow(f"MLflow: cannot read the aliases of {name}"):
+        try:
+            aliases = client.get_registered_model(name).aliases
+        except MlflowException as error:
+            if error.error_code not in _ABSENT:
+                raise
+            aliases = {}
+    return Version(name, str(aliases[CHAMPION])) if CHAMPION in aliases else None
+
+
+def promote_version(client: Any, new: Version, old: Version | None, status: str, why: str) -> None:
+    """Move the alias `champion` from `old` to `new`, and write the trail.
+
+    status: of the validation, `passed` or `forced`
+
+    Raises:
+        InputError: `old` is no longer the champion, or another process moves the alias at this moment.
+        StorageRefused: MLflow denies access.
+    """
+    with _alone(client, new.name):
+        if (now := find_champion(client, new.name)) != old:
+            raise InputError(
+                f"{new.name}@{CHAMPION} changed from {_label(old)} to {_label(now)} since the comparison: repeat it"
+            )
+        _note(client, new, status, f"champion in place of {_label(old)}", why, {FROM: old.number if old else ""})
+        client.set_registered_model_alias(new.name, CHAMPION, new.number)
+
+
+def note_failure(client: Any, version: Version, why: str) -> None:
+    """Write to the trail that a version did not pass the comparison.
+
+    Raises:
+        StorageRefused: MLflow denies access.
+    """
+    with _of_mlflow(f"MLflow: cannot write to {version.uri}"):
+        _note(client, version, "failed", "not promoted", why, {})
+
+
+def roll_back(client: Any, name: str, why: str) -> tuple[Version, Version | None]:
+    """Give the alias back to the version that had it before; returns the versions that lose and get it.
+
+    Raises:
+        InputError: no champion, one that `promote` did not make, or its predecessor was deleted.
+        StorageRefused: MLflow denies access.
+    """
+    with _alone(client, name):
+        old = find_champion(client, name)
+        if old is None:
+            raise InputError(f"{name} has no champion: nothing to roll back")
+        number = client.get_model_version(name, old.number).tags.get(FROM)
+        if number is None:
+            raise InputError(f"{old.uri} became champion without `promote`: set the alias in MLflow")
+        new = find_version(client, Version(name, number).uri) if number else None
+        _note(client, old, "rolled back", f"champion is again {_label(new)}", why, {})
+        if new is None:
+            client.delete_registered_model_alias(name, CHAMPION)
+        else:
+            client.set_registered_model_alias(name, CHAMPION, new.number)
+    return old, new
+
+
+def _label(version: Version | None) -> str:
+    return f"version {version.number}" if version else "none"
+
+
+def _note(client: Any, version: Version, status: str, what: str, why: str, tags: dict[str, str]) -> None:
+    """Tags, and a line at the end of the description."""
+    when, who, why = datetime.now(UTC).isoformat(timespec="seconds"), user(), redact(" ".join(why.split()))[:500]
+    tags = {STATUS: status, "objgan.decided_at": when, "objgan.decided_by": who, "objgan.decided_why": why, **tags}
+    for key, value in tags.items():
+        client.set_model_version_tag(version.name, version.number, key, value)
+    before = client.get_model_version(version.name, version.number).description or ""
+    line = f"{when} {who}: {what} ({status}: {why})"
+    client.update_model_version(version.name, version.number, f"{before}\n\n{line}".strip())
+
+
+@contextlib.contextmanager
+def _alone(client: Any, name: str) -> Iterator[None]:
+    """Hold a model's aliases: while one process moves one, another is refused.
+
+    MLflow has no conditional update. But it creates a registered model of a name only once, whichever machine asks.
+    """
+    from mlflow.exceptions import MlflowException
+
+    lock = f"{name}.moving-alias"
+    with _of_mlflow(f"MLflow: cannot move {name}@{CHAMPION}"):
+        with contextlib.suppress(MlflowException):
+            if time.time() * 1000 - client.get_registered_model(lock).creation_timestamp > _STALE_MS:
+                client.delete_registered_model(lock)
+        try:
+            client.create_registered_model(lock, description="Lock of `promote`: exists for about a second.")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            raise InputError(f"another process is moving {name}@{CHAMPION}: look at the result, then repeat") from None
+        try:
+            yield
+        finally:
+            client.delete_registered_model(lock)
+
+
+@contextlib.contextmanager
+def _of_mlflow(what: str) -> Iterator[None]:
+    """Errors of MLflow, as errors of a command that begin with `what`."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        kind = InputError if error.error_code in (*REFUSALS, *_ABSENT) else StorageRefused
+        raise kind(f"{what} ({in_a_line(error)})") from None
