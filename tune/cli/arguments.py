@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pipelines.cli.options import DataOptions, DryRunOptions, Options, StorageOptions, count, file, from_zero, whole
+from pipelines.cli.options import (
+    DataOptions,
+    DryRunOptions,
+    SettingsOptions,
+    StorageOptions,
+    count,
+    file,
+    from_zero,
+    whole,
+)
 from pipelines.command_line import option
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -119,7 +128,7 @@ class ShowOptions(StorageOptions):
     json: bool = option(False, "output format", "print JSON")
 
 
-class SpaceOptions(Options):
+class SpaceOptions(SettingsOptions):
     """Print the default search space of stages as YAML, to edit and pass to --space.
 
     examples:

@@ -95,8 +95,12 @@ def _space_text(sweep: Sweep) -> str:
 
 def _range(knob: Knob) -> str:
     if knob.kind == "choice":
-        return f"choice {', '.join(text(value) for value in knob.values)}"
-    return f"{knob.kind} {text(knob.low)} to {text(knob.high)}"
+        line = f"choice {', '.join(text(value) for value in knob.values)}"
+    else:
+        line = f"{knob.kind} {text(knob.low)} to {text(knob.high)}"
+    line += "" if knob.step is None else f" by {text(knob.step)}"
+    when = " and ".join(f"{name} is {' or '.join(map(text, values))}" for name, values in knob.when.items())
+    return f"{line} if {when}" if when else line
 
 
 def _cost_text(cost: StageCost) -> str:

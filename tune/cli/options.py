@@ -132,7 +132,7 @@ def _encoders(given: Path | None, config: Config, stages: tuple[str, ...]) -> Pa
 
 def _space(file: Path | None, config: Config, stages: tuple[str, ...]) -> Space:
     if file is None:
-        return check_space(default_space(stages), config, stages, "default space")
+        return check_space(default_space(stages, config), config, stages, "default space")
     return check_space(read_space(file), config, stages, f"--space {file}")
 
 

@@ -5,6 +5,7 @@ import sys
 
 from objgan.errors import InputError
 from objgan.files import write_atomically
+from pipelines.recipes import resolve
 from pipelines.runs.sweeps import find_sweep
 from pipelines.runtime.console import say
 from pipelines.storage.storage import Storage
@@ -47,7 +48,9 @@ def show(options: ShowOptions) -> None:
 def space(options: SpaceOptions) -> None:
     """Print the default space, or write it to a file."""
     head = f"# Search space of {' '.join(options.stages)}: edit it, and pass it with --space FILE.\n\n"
-    text = head + write_space(default_space(options.stages))
+    text = head + write_space(
+        default_space(options.stages, resolve(options.recipe, options.config, options.assignments))
+    )
     if options.out is None:
         sys.stdout.write(text)
         return

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import ray.tune
 import ray.tune.schedulers
 
 from objgan.errors import InputError
-from tune.engine.search import domain
 from tune.space.space import Knob
 from tune.sweep.results import Trial
 from tune.sweep.sweep import Goal, Sweep
@@ -137,7 +137,9 @@ class Population(ray.tune.schedulers.PopulationBasedTraining):
     def __init__(self, sweep: Sweep, rungs: Rungs, rows: Mapping[str, Trial], stop_requests: Any) -> None:
         self._knobs, self._rows, self._goal, self._stop_requests = sweep.space.knobs, rows, sweep.goal, stop_requests
         mutations = {
-            name: list(knob.values) if knob.kind == "choice" else domain(knob)
+            name: list(knob.values)
+            if knob.kind == "choice"
+            else (ray.tune.loguniform if knob.log else ray.tune.uniform)(knob.low, knob.high)
             for name, knob in sweep.space.knobs.items()
         }
         super().__init__(
@@ -176,7 +178,7 @@ class Population(ray.tune.schedulers.PopulationBasedTraining):
         settings = dict(config["job"]["settings"])
         for name, knob in self._knobs.items():
             if knob.kind != "choice":
-                settings[name] = min(max(settings[name], knob.low), knob.high)
+                settings[name] = knob.snap(settings[name])
         return {"job": {**config["job"], "settings": settings}}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -196,7 +198,9 @@ def _fixed(name: str, knob: Knob, stage: str) -> str | None:
     if not name.startswith(f"{stage}.training.") or last in _FIXED_RATES:
         return "it determines networks, data or the length of the run"
     values = knob.values if knob.kind == "choice" else (knob.low,)
-    if knob.kind == "integer" or not all(isinstance(value, int | float) for value in values):
+    if knob.when:
+        return "it has a condition"
+    if knob.whole or not all(isinstance(value, int | float) for value in values):
         return "only learning rates and loss weights can"
     if any(isinstance(value, bool) or value == 0 for value in values):
         return "at 0 the stage has other networks"

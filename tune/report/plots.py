@@ -207,7 +207,7 @@ def _brushable(plotted: _Plotted) -> Any:
     trials, goal = plotted.trials, plotted.sweep.goal
     values = [trial.value for trial in trials]
     dimensions = [
-        _dimension(name, knob, [trial.params[name] for trial in trials], plotted.recipe[name])
+        _dimension(name, knob, [trial.params.get(name) for trial in trials], plotted.recipe[name])
         for name, knob in plotted.knobs.items()
     ]
     dimensions.append({"label": goal.metric, "values": values})
@@ -218,7 +218,7 @@ def _brushable(plotted: _Plotted) -> Any:
 
 def _dimension(name: str, knob: Knob, values: list[Any], recipe: Any) -> dict[str, Any]:
     """An axis over the knob's whole range, extended to the recipe's value, which has a tick of its own."""
-    spaced = np.geomspace if knob.kind == "log_uniform" else np.linspace
+    spaced = np.geomspace if knob.log else np.linspace
     ticks = knob.values if knob.kind == "choice" else [float(value) for value in spaced(knob.low, knob.high, 5)]
     labels = {_place(knob, value): text(value) for value in ticks}
     at, low, high = _place(knob, recipe), min(labels), max(labels)
@@ -237,9 +237,9 @@ def _place(knob: Knob, value: Any) -> float:
     if knob.kind == "choice":
         known = [repr(each) for each in knob.values]
         return float(known.index(repr(value))) if repr(value) in known else math.nan
-    if value is None or (knob.kind == "log_uniform" and value <= 0):
+    if value is None or (knob.log and value <= 0):
         return math.nan
-    return math.log10(value) if knob.kind == "log_uniform" else float(value)
+    return math.log10(value) if knob.log else float(value)
 
 
 def sweep_study(result: SweepResult, space: Space, goal: Goal) -> Any:
@@ -260,7 +260,7 @@ def importance_study(result: SweepResult, space: Space, goal: Goal) -> tuple[Any
     reached = [trial for trial in result.trials if max(_reports(trial, goal), default=-1) >= step]
     trials = [replace(trial, points=tuple(point for point in trial.points if point.step <= step)) for trial in reached]
     trials = [trial for trial in trials if _reports(trial, goal)]
-    varied = {name: knob for name, knob in space.knobs.items() if len({str(t.settings[name]) for t in trials}) > 1}
+    varied = {name: knob for name, knob in space.knobs.items() if len({str(t.settings.get(name)) for t in trials}) > 1}
     study = _study(trials, Space(varied), goal)
     return (study, step) if len(trials) >= _FEWEST and len({trial.value for trial in study.trials}) > 1 else None
 
@@ -289,13 +289,14 @@ def _study(trials: Iterable[Trial], space: Space, goal: Goal) -> Any:
     short = short_names(list(space.knobs))
     distributions = {short[name]: _distribution(knob) for name, knob in space.knobs.items()}
     for trial in trials:
+        inside = {short[n]: trial.settings[n] for n, k in space.knobs.items() if k.contains(trial.settings.get(n))}
         facts: dict[str, Any] = {"state": optuna.trial.TrialState.FAIL}
         if reports := _reports(trial, goal):
             facts = {
                 "value": (max if goal.mode == "max" else min)(reports.values()),
                 "intermediate_values": reports,
-                "params": {short[name]: trial.settings[name] for name in space.knobs},
-                "distributions": distributions,
+                "params": inside,
+                "distributions": {name: distributions[name] for name in inside},
                 "user_attrs": {"state": trial.state},
             }
         study.add_trial(optuna.trial.create_trial(**facts))
@@ -307,9 +308,9 @@ def _distribution(knob: Knob) -> Any:
 
     if knob.kind == "choice":
         return CategoricalDistribution(knob.values)
-    if knob.kind == "integer":
-        return IntDistribution(int(knob.low), int(knob.high))
-    return FloatDistribution(knob.low, knob.high, log=knob.kind == "log_uniform")
+    if knob.whole:
+        return IntDistribution(int(knob.low), int(knob.high), log=knob.log)
+    return FloatDistribution(knob.low, knob.high, log=knob.log)
 
 
 def _axis_title(goal: Goal) -> str:

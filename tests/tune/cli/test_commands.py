@@ -156,11 +156,12 @@ def test_a_resumed_sweep_may_get_a_larger_budget_and_never_fewer_trials(prepared
 
 
 def test_the_default_space_is_printed_for_a_file(capsys, here) -> None:
+    from pipelines.recipes import resolve
     from tune.space.default_space import default_space
     from tune.space.file import parse_space
 
     assert main(["space", "boxes", "shapes"]) == 0
-    assert parse_space(capsys.readouterr().out) == default_space(("boxes", "shapes"))
+    assert parse_space(capsys.readouterr().out) == default_space(("boxes", "shapes"), resolve("tiny", None, ()))
     assert main(["space", "boxen"]) == 2
     assert main(["space", "boxes", "--out", "my.yaml"]) == 0 and main(["space", "boxes", "--out", "my.yaml"]) == 2
     assert "may have been changed by hand" in capsys.readouterr().err
