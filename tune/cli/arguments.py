@@ -67,8 +67,19 @@ class SweepOptions(DryRunOptions, StorageOptions, DataOptions):
         None, "outputs", "resume a sweep; its budget may be raised (default: begin a sweep)", metavar="RUN"
     )
     space: Path | None = file("search", "YAML search space (default: that of the stages)")
-    search: Literal["random", "optuna"] = option(
-        "random", "search", "choice of settings: at random, or by Optuna's model", choices=("random", "optuna")
+    search: Literal["random", "optuna", "grid"] = option(
+        "random",
+        "search",
+        "choice of settings: at random, by Optuna's model, or all combinations (a range then needs a step)",
+        choices=("random", "optuna", "grid"),
+    )
+    baseline: bool = option(True, "search", "begin with the recipe's own settings, as trial 0")
+    start_from: str | None = option(
+        None,
+        "search",
+        "try these settings first: a YAML file (a mapping, or a list of them) or the best trials of a sweep "
+        "STORAGE/RUN (default: none)",
+        metavar="FILE|RUN",
     )
     scheduler: Literal["asha", "median", "pbt", "none"] = option(
         "asha",
@@ -89,6 +100,13 @@ class SweepOptions(DryRunOptions, StorageOptions, DataOptions):
     )
     gpu_hours: float | None = option(
         None, "budget", "GPU hours (without GPUs, CPU hours) of all trials (default: no limit)", hours, metavar="H"
+    )
+    stop_at: float | None = option(
+        None,
+        "budget",
+        "end when the metric is at least (max) or at most (min) this (default: no target)",
+        float,
+        metavar="VALUE",
     )
     trial_retries: int | None = option(
         None,

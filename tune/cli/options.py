@@ -13,9 +13,11 @@ from pipelines.recipes import merge, parse_assignment, resolve
 from pipelines.redaction import HIDDEN, redact
 from pipelines.training.job import needed_stages
 from tune.cli.arguments import SweepOptions
+from tune.cli.first_points import first_points
 from tune.space.check import check_space
 from tune.space.default_space import default_space
 from tune.space.file import read_space
+from tune.space.grid import grid
 from tune.space.space import Space
 from tune.sweep.spec_file import changed, known_sweep, load_sweep
 from tune.sweep.sweep import Budget, Goal, Sweep
@@ -68,19 +70,25 @@ def _new(options: SweepOptions) -> Sweep:
     goal = goal_of(stages[-1], options.metric, options.mode)
     data = options.data.expanduser().resolve() if isinstance(options.data, Path) else options.data
     storage = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().resolve())
+    space = _space(options.space, config, stages)
+    points = first_points(options, space, config, goal)
+    trials = len(points) + len(grid(space, points)) if options.search == "grid" else _TRIALS
+    if options.search == "grid" and (options.trials or 0) > trials:
+        raise InputError(f"--trials {options.trials}: the grid has {trials} trials: leave out --trials")
     return Sweep(
         run=options.run or f"sweep-{'-'.join(stages)}",
         stages=stages,
         config=config,
         data=data,
         storage=storage,
-        space=_space(options.space, config, stages),
+        space=space,
         goal=goal,
-        budget=_budget(options, Budget(_TRIALS)),
+        budget=_budget(options, Budget(trials)),
         search=options.search,
         scheduler=options.scheduler,
         seed=options.seed,
         encoders=encoders,
+        points=points,
     )
 
 
@@ -143,7 +151,10 @@ def _budget(options: SweepOptions, before: Budget) -> Budget:
         seconds=options.time_budget or before.seconds,
         gpu_hours=options.gpu_hours or before.gpu_hours,
         retries=before.retries if options.trial_retries is None else options.trial_retries,
+        stop_at=before.stop_at if options.stop_at is None else options.stop_at,
     )
+    if given.stop_at is not None and not math.isfinite(given.stop_at):
+        raise InputError(f"--stop-at {given.stop_at}: give a finite value")
     if given.trials < before.trials and options.resume is not None:
         raise InputError(f"--trials {given.trials}: the sweep was begun with {before.trials}; it never gets fewer")
     assert given.seconds is None or math.isfinite(given.seconds)

@@ -10,6 +10,7 @@ from typing import Any
 import ray.tune
 import ray.tune.search
 
+from tune.space.grid import grid
 from tune.space.space import Knob, seed_of
 from tune.sweep.results import Trial
 from tune.sweep.sweep import Goal, Sweep
@@ -20,6 +21,10 @@ _LEAST_TRIALS = 5
 
 def suggest(sweep: Sweep, number: int, rows: Iterable[Trial]) -> dict[str, Any]:
     """Settings of the trial `number`, by dotted name; `rows` are the trials so far, ended or not."""
+    if number < len(sweep.points):
+        return dict(sweep.points[number])
+    if sweep.search == "grid":
+        return grid(sweep.space, sweep.points)[number - len(sweep.points)]
     if sweep.search == "optuna":
         return _ask_optuna(sweep, number, sorted(rows, key=lambda row: row.number))
     return sweep.space.draw(sweep.seed, number)

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.recorded import recorded_sweep
+from objgan.config import flatten
+from tests.tools.recorded import recorded_result, recorded_sweep
 from tune.__main__ import main, parse
 from tune.cli.arguments import SweepOptions, duration
 from tune.cli.options import sweep_of
+from tune.engine.search import suggest
 from tune.sweep.spec_file import load_sweep, save_sweep
+from tune.sweep.sweep import Goal
+from tune.sweep.trial_store import TrialStore
 
 SMALL = ["--set", "boxes.training.steps=6", "--set", "boxes.training.checkpoint_every=2"]
 SMALL += ["--set", "data.max_words=8", "--set", "data.max_objects=3", "--set", "data.vector_channels=6"]
@@ -95,6 +99,73 @@ def test_a_dry_run_prints_space_cost_and_room_and_starts_nothing(prepared_boxes,
     assert "boxes.training.lr" in printed and "log_uniform 0.0005 to 0.01" in printed and "now 0.003" in printed
     assert "room     yes: 1 trial of 1 worker" in printed
     assert not list(here.iterdir())
+
+
+def _sweep(here: Path, data: Path, *words: str):
+    return sweep_of(parse("sweep", ["boxes", "--data", str(data), *SMALL, *words]))[0]
+
+
+def test_the_recipe_is_trial_0_and_other_settings_follow(prepared_boxes, here) -> None:
+    space, points = here / "space.yaml", here / "points.yaml"
+    space.write_text("boxes.dropout: {uniform: [0.3, 0.4]}\nboxes.presence: {choice: [0.4, 0.5]}")
+    points.write_text("- {boxes.dropout: 0.1}\n- {boxes.dropout: 0.1}\n- {boxes.presence: 0.5, boxes.dropout: 0}")
+    words = ["--space", str(space), "--start-from", str(points)]
+    sweep = _sweep(here, prepared_boxes, *words)
+    own = {name: flatten(sweep.config)[name] for name in ("boxes.dropout", "boxes.presence")}
+    first = [own, own | {"boxes.dropout": 0.1}, {"boxes.dropout": 0.0, "boxes.presence": 0.5}]
+    assert list(sweep.points) == first
+    assert [suggest(sweep, number, ()) for number in range(3)] == first
+    assert 0.3 <= suggest(sweep, 3, ())["boxes.dropout"] < 0.4
+    save_sweep(sweep)
+    assert load_sweep(sweep.store()) == sweep
+    assert list(_sweep(here, prepared_boxes, "--no-baseline", "--run", "b", *words).points) == first[1:]
+
+
+def test_a_sweep_starts_from_the_best_trials_of_another(prepared_boxes, here) -> None:
+    recorded = recorded_sweep(here / "runs")
+    save_sweep(recorded)
+    rows = TrialStore(recorded.store())
+    for trial in recorded_result(recorded).trials:
+        rows.put(trial)
+    best = recorded_result(recorded).best("label_f1", "max")
+    assert best is not None
+    sweep = _sweep(here, prepared_boxes, "--start-from", "recorded")
+    assert len(sweep.points) == 6 and dict(sweep.points[1]) == best.settings
+
+
+def test_a_grid_has_as_many_trials_as_combinations(prepared_boxes, here, capsys) -> None:
+    (here / "s.yaml").write_text(
+        "boxes.dropout: {uniform: [0.3, 0.4], step: 0.05}\nboxes.presence: {choice: [0.4, 0.5]}"
+    )
+    sweep = _sweep(here, prepared_boxes, "--space", "s.yaml", "--search", "grid", "--no-baseline")
+    drawn = [suggest(sweep, number, ()) for number in range(sweep.budget.trials)]
+    assert len(drawn) == 6 and len({tuple(one.items()) for one in drawn}) == 6
+    assert main(["boxes", "--data", str(prepared_boxes), *SMALL, "--search", "grid", "--dry-run"]) == 2
+    assert "is a range without a step" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{boxes.hidden: 8}", "boxes.hidden is not in the search space"),
+        ("{boxes.dropout: 2}", "less than 1"),
+        ("[]", "write settings and values"),
+        ("3", "write settings and values"),
+    ],
+)
+def test_first_settings_that_cannot_be_tried_are_refused(content, message, prepared_boxes, here, capsys) -> None:
+    (here / "p.yaml").write_text(content)
+    words = ["--start-from", "p.yaml", "--dry-run"]
+    assert main(["boxes", "--data", str(prepared_boxes), *SMALL, *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("mode", "values"), [("max", (0.5, 0.6)), ("min", (0.5, 0.4))])
+def test_a_target_is_reached_from_its_side(mode, values) -> None:
+    goal = Goal("m", mode)
+    assert all(goal.reached(value, 0.5) for value in values)
+    assert not any(goal.reached(value, 0.5) for value in (1.0 - values[1], float("nan")))
 
 
 def test_a_dry_run_knows_the_speed_of_an_earlier_run_of_the_same_sizes(prepared_boxes, here, capsys) -> None:
