@@ -40,6 +40,17 @@ def hours(text: str) -> float:
     return value
 
 
+def quantile(text: str) -> float:
+    """A share over 0 and at most 0.5."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 < value <= 0.5:
+        raise argparse.ArgumentTypeError(f"{text}: give a share over 0 and at most 0.5")
+    return value
+
+
 def seeds(text: str) -> int:
     """A number of seeds, from which an interval can be computed; or 0."""
     if (value := whole(text, 0)) == 1:
@@ -87,6 +98,12 @@ class SweepOptions(DryRunOptions, StorageOptions, DataOptions):
         "which trials stop early: asha (successive halving), median (worse than the median), none; pbt stops none, but "
         "bad trials continue from the weights of good ones with changed settings",
         choices=("asha", "median", "pbt", "none"),
+    )
+    pbt_quantile: float = option(
+        0.25, "search", "share of a population that pbt replaces, at most 0.5", quantile, metavar="SHARE"
+    )
+    pbt_interval: int | None = option(
+        None, "search", "steps between replacements by pbt (default: at every report)", count, metavar="STEPS"
     )
     metric: str | None = option(None, "search", "held-out metric (default: the stage's objective)", metavar="NAME")
     mode: str | None = option(
@@ -141,6 +158,7 @@ class ShowOptions(StorageOptions):
     """
 
     run: str = option("", "inputs", "name of the sweep", flag="RUN")
+    follow: bool = option(False, "output format", "show the table again at every change, until the sweep ends")
     export_recipe: Path | None = file("outputs", "write the best settings, for --config (default: do not write)")
     pictures: bool = option(False, "outputs", "draw the plots again, as at the end of the sweep")
     json: bool = option(False, "output format", "print JSON")
@@ -155,3 +173,4 @@ class SpaceOptions(SettingsOptions):
 
     stages: Sequence[str] = option((), "inputs", "encoders, boxes, shapes, images, judge", flag="STAGE", nargs="+")
     out: Path | None = file("outputs", "file to write (default: print it)")
+    population: bool = option(False, "inputs", "the space of --scheduler pbt: rates and weights")

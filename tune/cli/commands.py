@@ -31,6 +31,8 @@ from tune.sweep.sweep import Sweep
 from tune.sweep.tracking import TrialRuns, sweep_run
 from tune.sweep.trial_store import ENDED, load_result
 
+_FEW_REPORTS = 4
+
 
 class SweepStopped(SystemExit):
     """The sweep ended with unfinished trials: it was stopped, or trials crashed. All results are stored."""
@@ -46,7 +48,12 @@ class SweepStopped(SystemExit):
 def sweep(options: SweepOptions) -> None:
     """Run or resume a sweep; then confirm, export and register its best trial."""
     asked, begun = sweep_of(options)
-    check_sweep(asked)
+    reports = check_sweep(asked).reports
+    if asked.scheduler == "asha" and reports < _FEW_REPORTS:
+        say(
+            f"warning: a trial of stage {asked.stage} reports {reports} times; asha needs {_FEW_REPORTS} or more to "
+            f"stop trials early: lower {asked.stage}.training.checkpoint_every, or use --scheduler median"
+        )
     _check_afterwards(options, asked)
     if options.dry_run:
         _dry_run(options, asked)

@@ -70,7 +70,7 @@ def _new(options: SweepOptions) -> Sweep:
     goal = goal_of(stages[-1], options.metric, options.mode)
     data = options.data.expanduser().resolve() if isinstance(options.data, Path) else options.data
     storage = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().resolve())
-    space = _space(options.space, config, stages)
+    space = _space(options, config, stages)
     points = first_points(options, space, config, goal)
     trials = len(points) + len(grid(space, points)) if options.search == "grid" else _TRIALS
     if options.search == "grid" and (options.trials or 0) > trials:
@@ -89,6 +89,8 @@ def _new(options: SweepOptions) -> Sweep:
         seed=options.seed,
         encoders=encoders,
         points=points,
+        pbt_quantile=options.pbt_quantile,
+        pbt_interval=options.pbt_interval,
     )
 
 
@@ -138,10 +140,11 @@ def _encoders(given: Path | None, config: Config, stages: tuple[str, ...]) -> Pa
     return given.expanduser().resolve() if needing and given else None
 
 
-def _space(file: Path | None, config: Config, stages: tuple[str, ...]) -> Space:
-    if file is None:
-        return check_space(default_space(stages, config), config, stages, "default space")
-    return check_space(read_space(file), config, stages, f"--space {file}")
+def _space(options: SweepOptions, config: Config, stages: tuple[str, ...]) -> Space:
+    if options.space is None:
+        space = default_space(stages, config, population=options.scheduler == "pbt")
+        return check_space(space, config, stages, "default space")
+    return check_space(read_space(options.space), config, stages, f"--space {options.space}")
 
 
 def _budget(options: SweepOptions, before: Budget) -> Budget:

@@ -66,6 +66,8 @@ def to_json(sweep: Sweep) -> dict[str, Any]:
         "budget": asdict(sweep.budget),
         "space": {name: {**asdict(knob), "values": list(knob.values)} for name, knob in sweep.space.knobs.items()},
         "config": sweep.config.model_dump(mode="json"),
+        "pbt_quantile": sweep.pbt_quantile,
+        "pbt_interval": sweep.pbt_interval,
         "points": [dict(point) for point in sweep.points],
     }
 
@@ -82,7 +84,8 @@ def from_json(facts: dict[str, Any]) -> Sweep:
         "space": Space({name: _read(Knob, knob) for name, knob in facts["space"].items()}),
         "goal": _read(Goal, facts["goal"]),
         "budget": _read(Budget, facts["budget"]),
-        # Sweeps of earlier versions have none.
+        # Sweeps of earlier versions have none of these.
+        **{name: facts[name] for name in ("pbt_quantile", "pbt_interval") if name in facts},
         "points": tuple(facts.get("points", ())),
     }
     sweep = _read(Sweep, values)

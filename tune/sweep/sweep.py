@@ -68,6 +68,8 @@ class Sweep:
     config:   the recipe with --config and --set, which a trial's settings override
     encoders: checkpoint that all trials share, for stages that need encoders but do not train them
     tracking: its run in MLflow; None: trials are not tracked
+    pbt_quantile, pbt_interval: share of a population that is replaced, and steps between replacements; None: at
+              every report
     points:   settings of the first trials; the search chooses those of the others
     """
 
@@ -84,6 +86,8 @@ class Sweep:
     seed: int = 0
     encoders: Path | None = None
     tracking: SweepTracking | None = None
+    pbt_quantile: float = 0.25
+    pbt_interval: int | None = None
     points: tuple[Mapping[str, Any], ...] = ()
 
     @property

@@ -14,7 +14,7 @@ from tune.__main__ import main, parse
 from tune.cli.arguments import SweepOptions, duration
 from tune.cli.options import sweep_of
 from tune.engine.search import suggest
-from tune.sweep.spec_file import load_sweep, save_sweep
+from tune.sweep.spec_file import changed, from_json, load_sweep, save_sweep, to_json
 from tune.sweep.sweep import Goal
 from tune.sweep.trial_store import TrialStore
 
@@ -44,6 +44,7 @@ def test_lengths_of_time(text: str, seconds: float) -> None:
         ["boxes", "--time-budget", "0h"],
         ["boxes", "--gpu-hours", "inf"],
         ["boxes", "--trials", "0"],
+        ["boxes", "--pbt-quantile", "0.6"],
         ["boxes", "--confirm", "1"],
         ["boxes", "--scheduler", "best"],
     ],
@@ -99,6 +100,51 @@ def test_a_dry_run_prints_space_cost_and_room_and_starts_nothing(prepared_boxes,
     assert "boxes.training.lr" in printed and "log_uniform 0.0005 to 0.01" in printed and "now 0.003" in printed
     assert "room     yes: 1 trial of 1 worker" in printed
     assert not list(here.iterdir())
+
+
+def test_few_reports_with_asha_are_a_warning(prepared_boxes, here, capsys) -> None:
+    words = ["boxes", "--data", str(prepared_boxes), *SMALL, "--dry-run", "--max-concurrent", "1"]
+    for extra, warned in (([], True), (["--scheduler", "median"], False), (["--set", "boxes.training.steps=8"], False)):
+        assert main([*words, *extra]) == 0
+        assert ("asha needs 4 or more" in capsys.readouterr().out) == warned, extra
+
+
+def test_a_population_gets_its_own_default_space(prepared_boxes, here) -> None:
+    sweep = _sweep(here, prepared_boxes, "--scheduler", "pbt", "--pbt-quantile", "0.5", "--pbt-interval", "4")
+    assert "boxes.training.lr" in sweep.space.knobs and "boxes.dropout" not in sweep.space.knobs
+    save_sweep(sweep)
+    assert load_sweep(sweep.store()) == sweep
+
+
+def test_a_sweep_of_an_earlier_version_is_read(here) -> None:
+    recorded = recorded_sweep(here / "runs")
+    facts = to_json(recorded)
+    for name in ("points", "pbt_quantile", "pbt_interval"):
+        del facts[name]
+    del facts["budget"]["stop_at"]
+    for knob in facts["space"].values():
+        del knob["step"], knob["when"]
+    assert changed(from_json(facts), recorded) == []
+
+
+def test_follow_shows_each_change_until_the_sweep_ends(here, capsys, monkeypatch) -> None:
+    recorded = recorded_sweep(here / "runs")
+    save_sweep(recorded)
+    rows = TrialStore(recorded.store())
+    trials = list(recorded_result(recorded).trials[:2])
+
+    def wait(seconds: float) -> None:
+        if trials:
+            rows.put(trials.pop(0))
+            rows.put_state("running", 1.0)
+        else:
+            rows.put_state("finished", 2.0)
+
+    monkeypatch.setattr("tune.cli.show.time.sleep", wait)
+    assert main(["show", "recorded", "--follow"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("waiting") and printed.count("CURVE") == 3 and "finished after" in printed
+    assert "\033" not in printed
 
 
 def _sweep(here: Path, data: Path, *words: str):

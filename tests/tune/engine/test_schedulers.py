@@ -87,6 +87,13 @@ def test_a_population_keeps_to_the_space_and_to_its_own_name(sweep: Sweep) -> No
             assert knob.low <= config["job"]["settings"][name] <= knob.high
 
 
+def test_quantile_and_interval_of_a_population_are_the_sweeps(sweep: Sweep) -> None:
+    made = make_scheduler(replace(sweep, scheduler="pbt", pbt_quantile=0.5, pbt_interval=30), RUNGS, [], None)
+    assert (made._quantile_fraction, made._perturbation_interval) == (0.5, 30)
+    made = make_scheduler(replace(sweep, scheduler="pbt"), RUNGS, [], None)
+    assert (made._quantile_fraction, made._perturbation_interval) == (0.25, RUNGS.every)
+
+
 def _configured(job: dict[str, Any]) -> Any:
     return SimpleNamespace(config={"job": job})
 

@@ -5,6 +5,7 @@ import pytest
 from objgan.config import Config
 from objgan.errors import InputError
 from pipelines.recipes import RECIPES, resolve
+from tune.space.changeable import fixed_reason
 from tune.space.check import check_space
 from tune.space.default_space import SPACES, default_space
 from tune.space.file import parse_space, read_space, write_space
@@ -30,6 +31,13 @@ def test_a_default_space_has_only_settings_that_act_in_the_recipe(tiny: Config) 
     assert "images.training.damsm_ratio" in names and "images.training.damsm_weight" not in names
     names = set(default_space(("images",), resolve("paper", None, ())).knobs)
     assert "images.training.damsm_ratio" not in names and "images.training.damsm_weight" in names
+
+
+@pytest.mark.parametrize("stage", SPACES)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_stage_has_a_default_space_for_populations(stage: str, recipe: str) -> None:
+    knobs = default_space((stage,), resolve(recipe, None, ()), population=True).knobs
+    assert knobs and all(fixed_reason(name, knob, stage) is None for name, knob in knobs.items())
 
 
 def test_a_default_space_reaches_the_values_of_recipe_tiny(tiny: Config) -> None:
