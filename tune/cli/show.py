@@ -59,7 +59,8 @@ def _follow(sweep: Sweep) -> None:
     shown = None
     while True:
         result = load_result(sweep.store())
-        if result is not None and result.state != "running":
+        seen = find_sweep(Storage(sweep.storage), sweep.run)
+        if seen is None or not seen.alive or (result is not None and result.state != "running"):
             return
         text = "waiting for the first trial" if result is None else table(result, sweep.goal)
         if text != shown:

@@ -13,6 +13,7 @@ import ray
 import ray.tune
 import ray.util.scheduling_strategies
 
+from pipelines.runs.sweeps import GOAL_REACHED
 from pipelines.runtime.console import Log
 from pipelines.storage.lease import Lease
 from pipelines.training.supervisor import INTERRUPTED, TERMINATED
@@ -22,7 +23,6 @@ from tune.sweep.sweep import Sweep
 from tune.sweep.trial_store import ENDED, TrialStore
 
 BUDGET = "the budget is spent"
-TARGET = "the goal is reached"
 _STOPPED = "stopped by the scheduler"
 _STATE_S = 5.0
 """Seconds between two writes of state.json."""
@@ -35,7 +35,7 @@ _ACTOR_S = 10.0
 class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
     """Ray Tune's callback for every event, and its stopper, which Ray Tune asks several times a second.
 
-    asked:   why the sweep has to end before its last trial (a signal, `BUDGET` or `TARGET`); None: it does not
+    asked:   why the sweep has to end before its last trial (a signal, `BUDGET` or `GOAL_REACHED`); None: it does not
     failure: the error that occurred while a trial was recorded; Ray Tune raises only its text
     """
 
@@ -81,7 +81,7 @@ class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
             if row.state not in ENDED and row.state != "crashed":
                 self.put(replace(row, state="interrupted"))
         state = "incomplete" if any(row.state == "crashed" for row in rows) else "finished"
-        self._put_state("interrupted" if self.asked not in (None, BUDGET, TARGET) else state, self.asked)
+        self._put_state("interrupted" if self.asked not in (None, BUDGET, GOAL_REACHED) else state, self.asked)
 
     @contextlib.contextmanager
     def handle_signals(self) -> Iterator[None]:
@@ -92,7 +92,7 @@ class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def handle(number: int, frame: FrameType | None) -> None:
-            if self.asked in (None, BUDGET, TARGET):
+            if self.asked in (None, BUDGET, GOAL_REACHED):
                 self.asked = INTERRUPTED if number == signal.SIGINT else TERMINATED
                 return
             restore()
@@ -120,7 +120,7 @@ class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
         self._spent += self._running * (now - self._checked_at)
         self._checked_at = now
         if self.asked is None:
-            self.asked = TARGET if self._is_reached() else BUDGET if self._is_spent() else None
+            self.asked = GOAL_REACHED if self._is_reached() else BUDGET if self._is_spent() else None
         if self.asked is not None and self._asked_at is None:
             self._asked_at = now
             self._log(f"sweep {self._sweep.run}: {self.asked}; running trials save a checkpoint and stop")

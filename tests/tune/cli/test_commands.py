@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from objgan.config import flatten
+from pipelines.storage.lease import Lease
 from tests.tools.recorded import recorded_result, recorded_sweep
 from tune.__main__ import main, parse
 from tune.cli.arguments import SweepOptions, duration
@@ -141,7 +142,8 @@ def test_follow_shows_each_change_until_the_sweep_ends(here, capsys, monkeypatch
             rows.put_state("finished", 2.0)
 
     monkeypatch.setattr("tune.cli.show.time.sleep", wait)
-    assert main(["show", "recorded", "--follow"]) == 0
+    with Lease.acquire(recorded.store(), log=lambda line: None):
+        assert main(["show", "recorded", "--follow"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("waiting") and printed.count("CURVE") == 3 and "finished after" in printed
     assert "\033" not in printed
