@@ -19,6 +19,6 @@ def fixed_reason(name: str, knob: Knob, stage: str) -> str | None:
         return "at 0 the stage has other networks"
     return (
         None
-        if last.endswith(("lr", "weight", "clip", "decay", "floor"))
+        if last.endswith(("lr", "weight", "ratio", "clip", "decay", "floor"))
         else "only learning rates and loss weights can"
     )

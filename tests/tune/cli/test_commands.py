@@ -166,6 +166,7 @@ def test_the_recipe_is_trial_0_and_other_settings_follow(prepared_boxes, here) -
     assert 0.3 <= suggest(sweep, 3, ())["boxes.dropout"] < 0.4
     save_sweep(sweep)
     assert load_sweep(sweep.store()) == sweep
+    assert _sweep(here, prepared_boxes, "--baseline", *words) == sweep
     assert list(_sweep(here, prepared_boxes, "--no-baseline", "--run", "b", *words).points) == first[1:]
 
 
