@@ -124,7 +124,7 @@ def add_options(parser: argparse.ArgumentParser, kind: Any, epilog: str) -> None
         if default is False:
             more["action"] = "store_true"
         elif default is True:
-            # It has `--no-NAME`, too, and shows the default itself.
+            # With `--no-NAME`.
             more["action"] = argparse.BooleanOptionalAction
         elif not more.get("required") and default not in (None, [], "") and "default" not in more["help"]:
             more["help"] += " (default: %(default)s)"

@@ -84,7 +84,7 @@ class SweepOptions(DryRunOptions, StorageOptions, DataOptions):
         "choice of settings: at random, by Optuna's model, or all combinations (a range then needs a step)",
         choices=("random", "optuna", "grid"),
     )
-    baseline: bool = option(True, "search", "begin with the recipe's own settings, as trial 0")
+    baseline: bool = option(True, "search", "begin with the recipe's own settings, as trial 0 (default: on)")
     start_from: str | None = option(
         None,
         "search",
