@@ -49,6 +49,7 @@ class _Plotted:
 
 def draw_pictures(sweep: Sweep, result: SweepResult, folder: Path) -> list[Path]:
     """Write the plots into `folder` and return their files: none if no trial has a value of the goal's metric."""
+    sweep = replace(sweep, space=_shown(sweep.space, result))
     knobs, settings = sweep.space.knobs, flatten(sweep.config)
     short = short_names(list(knobs))
     plotted = _Plotted(
@@ -62,6 +63,22 @@ def draw_pictures(sweep: Sweep, result: SweepResult, folder: Path) -> list[Path]
         return []
     folder.mkdir(parents=True, exist_ok=True)
     return [*_write_images(plotted, folder), _write_page(plotted, folder / "sweep.html")]
+
+
+def _shown(space: Space, result: SweepResult) -> Space:
+    """The settings that all trials have, with ranges that also contain values from outside of the search."""
+    shown = {}
+    for name, knob in space.knobs.items():
+        others = [t.settings[name] for t in result.trials if name in t.settings and not knob.contains(t.settings[name])]
+        if knob.when:
+            continue
+        if knob.kind == "choice":
+            shown[name] = replace(knob, values=(*knob.values, *dict.fromkeys(others)))
+            continue
+        ends = [knob.low, knob.high]
+        ends += [value for value in others if isinstance(value, int | float) and (value > 0 or not knob.log)]
+        shown[name] = replace(knob, low=min(ends), high=max(ends))
+    return Space(shown)
 
 
 def _draw(visualization: Any, plotted: _Plotted) -> dict[str, tuple[str, Any]]:
@@ -151,7 +168,7 @@ def _mark_parallel(axes: Any, plotted: _Plotted) -> None:
         ("recipe", math.nan, plotted.recipe, _RECIPE),
         (f"trial {best.number}, the best", top, best.params, _BEST),
     ):
-        heights = [first, *(_height(scales[name], plotted.knobs[name], settings[name]) for name in names)]
+        heights = [first, *(_height(scales[name], plotted.knobs[name], settings.get(name)) for name in names)]
         style = {"color": colour, "marker": "D", "linewidth": 2, "clip_on": False}
         axes.plot(range(len(heights)), heights, label=label, transform=axes.get_xaxis_transform(), **style)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=2, frameon=False)
