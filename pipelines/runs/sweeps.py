@@ -17,7 +17,7 @@ GOAL_REACHED = "the goal is reached"
 _WITHIN = re.compile(r"^(?P<sweep>.+)/(?P<what>trials|confirm)/[^/]+(/segment_\d+)?/[^/]+$")
 
 
-def larger(reason: str) -> str:
+def needed_to_resume(reason: str) -> str:
     """What a resumed sweep needs, if this ended it before its last trial."""
     return "another --stop-at" if reason == GOAL_REACHED else "a larger budget"
 
@@ -47,7 +47,9 @@ class SeenSweep:
         if self.alive or (self.state == "finished" and not self.left):
             return None
         command = resume_command(self.location, self.name)
-        return f"{command} with {larger(self.reason)}" if self.state == "finished" and self.reason else command
+        if self.state == "finished" and self.reason:
+            command += f" with {needed_to_resume(self.reason)}"
+        return command
 
     def text(self) -> str:
         """Everything worth knowing about it, a line each."""

@@ -4,7 +4,7 @@ import shlex
 from dataclasses import replace
 
 from objgan.errors import InputError
-from pipelines.runs.sweeps import larger, resume_command
+from pipelines.runs.sweeps import needed_to_resume, resume_command
 from pipelines.runtime.console import say
 from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.runtime.ray_session import own_cores, ray_session
@@ -68,7 +68,7 @@ def sweep(options: SweepOptions) -> None:
         if result.state in ("interrupted", "incomplete"):
             raise _stopped(options, tracked, result)
         if result.reason is not None:
-            say(f"to resume: {resume_command(options.storage, tracked.run)} with {larger(result.reason)}")
+            say(f"to resume: {resume_command(options.storage, tracked.run)} with {needed_to_resume(result.reason)}")
         _afterwards(options, tracked, result, uri)
     say(f"sweep:    {asked.store()} (pictures, trials.csv, best.yaml)")
     say(f"MLflow:   {_mlflow_command(uri)}")

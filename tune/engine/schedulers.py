@@ -62,7 +62,8 @@ def check_scheduler(sweep: Sweep) -> None:
     """Check that the scheduler can work with the space.
 
     Raises:
-        InputError: population-based training of several stages, or with a setting that cannot change during a run.
+        InputError: population-based training of several stages, with a setting that cannot change during a run, or with
+            a first trial that has other networks.
     """
     if sweep.scheduler != "pbt":
         return
@@ -78,6 +79,10 @@ def check_scheduler(sweep: Sweep) -> None:
         if fault := fixed_reason(name, knob, sweep.stage):
             raise InputError(f"--scheduler pbt: {name} cannot change during a run ({fault}): remove it from "
                              f"the space, or use another scheduler")  # fmt: skip
+    for number, point in enumerate(sweep.points):
+        if off := [name for name, value in point.items() if not value]:
+            raise InputError(f"--scheduler pbt: {off[0]} is {point[off[0]]} in trial {number}, whose networks would "
+                             f"not fit the others': use --no-baseline, or change --set or --start-from")  # fmt: skip
 
 
 class _Remembering:

@@ -69,9 +69,9 @@ def _shown(space: Space, result: SweepResult) -> Space:
     """The settings that all trials have, with ranges that also contain values from outside of the search."""
     shown = {}
     for name, knob in space.knobs.items():
-        others = [t.settings[name] for t in result.trials if name in t.settings and not knob.contains(t.settings[name])]
         if knob.when:
             continue
+        others = [t.settings[name] for t in result.trials if name in t.settings and not knob.contains(t.settings[name])]
         if knob.kind == "choice":
             shown[name] = replace(knob, values=(*knob.values, *dict.fromkeys(others)))
             continue

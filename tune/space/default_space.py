@@ -8,7 +8,7 @@ more.
 from collections.abc import Sequence
 from typing import Any
 
-from objgan.config import Config
+from objgan.config import Config, flatten
 from objgan.stages import stage_class
 from tune.space.changeable import fixed_reason
 from tune.space.space import Knob, Space
@@ -17,7 +17,7 @@ from tune.space.space import Knob, Space
 def default_space(stages: Sequence[str], config: Config, population: bool = False) -> Space:
     """The knobs of several stages together, without those that change nothing beside the settings of `config`.
 
-    population: only rates and weights, which population-based training can change during a run
+    population: only rates and weights that the recipe has on: population-based training can change these during a run
 
     Raises:
         InputError: an unknown stage.
@@ -27,7 +27,8 @@ def default_space(stages: Sequence[str], config: Config, population: bool = Fals
     knobs = {f"{stage}.{name}": knob for stage in stages for name, knob in SPACES[stage].items()}
     knobs.pop("images.training.damsm_weight" if config.images.training.damsm_ratio else _RATIO, None)
     if population:
-        knobs = {name: knob for name, knob in knobs.items() if fixed_reason(name, knob, name.split(".")[0]) is None}
+        own = flatten(config)
+        knobs = {n: knob for n, knob in knobs.items() if own[n] and fixed_reason(n, knob, n.split(".")[0]) is None}
     return Space(knobs)
 
 

@@ -7,7 +7,7 @@ boxes.presence: {uniform: [0.3, 0.5], step: 0.05}
 # searched only in trials with this backbone
 encoders.small_width: {log_integer: [16, 128], when: {encoders.backbone: small}}
 
-The names that Ray Tune, Optuna and W&B use for these kinds are accepted, with the meaning they have there.
+The names that Ray Tune and Optuna use for these kinds are accepted, with the meaning they have there.
 """
 
 import math
@@ -98,6 +98,8 @@ def _knob(where: str, value: Any, reason: str) -> Knob:
     if kind not in KINDS:
         raise InputError(f"{where}: unknown kind {name!r}: choose one of {', '.join(KINDS)}")
     when = _when(where, extra.get("when", {}))
+    if not isinstance(extra.get("log", False), bool) or (kind == "choice" and extra.keys() - {"when"}):
+        raise InputError(f"{where}: log is true or false, and a choice takes neither step nor log")
     if kind == "choice":
         return replace(_choice(where, given, reason), when=when)
     if name.startswith("q") and len(given) == 3 and "step" not in extra:

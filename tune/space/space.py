@@ -78,7 +78,7 @@ class Knob:
         # Rounding gives the first and the last whole number their share.
         low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
         if self.step is not None and not self.log:
-            low, high = self.low - self.step / 2, self.high + self.step / 2
+            low, high = self.low - self.step / 2, self.snap(self.high) + self.step / 2
         value = math.exp(source.uniform(math.log(low), math.log(high))) if self.log else source.uniform(low, high)
         if self.whole or self.step is not None:
             value = self.snap(value)

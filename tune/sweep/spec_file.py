@@ -78,7 +78,7 @@ def from_json(facts: dict[str, Any]) -> Sweep:
     Raises:
         KeyError, TypeError, ValueError, AttributeError: `to_json` did not write it.
     """
-    values = {
+    values: dict[str, Any] = {
         **{name: facts[name] for name in (*_PLAIN, "data", "encoders")},
         "config": build_config(facts["config"]),
         "space": Space({name: _read(Knob, knob) for name, knob in facts["space"].items()}),

@@ -72,6 +72,8 @@ def test_values_that_an_option_refuses(words: list[str], capsys) -> None:
         (["boxes", "--rest", "first"], "--rest goes with --register"),
         (["boxes", "--rest", "first", "--register", "m"], "no finished stage encoders"),
         (["boxes", "--scheduler", "pbt", "--trials", "1"], "at least"),
+        (["boxes", "--pbt-interval", "4"], "go with --scheduler pbt"),
+        (["boxes", "--stop-at", "nan"], "--stop-at nan: give a finite value"),
         (["--resume", "gone"], "no sweep gone in .*: known are none"),
     ],
 )
@@ -187,9 +189,14 @@ def test_a_grid_has_as_many_trials_as_combinations(prepared_boxes, here, capsys)
     (here / "s.yaml").write_text(
         "boxes.dropout: {uniform: [0.3, 0.4], step: 0.05}\nboxes.presence: {choice: [0.4, 0.5]}"
     )
-    sweep = _sweep(here, prepared_boxes, "--space", "s.yaml", "--search", "grid", "--no-baseline")
+    words = ["--space", "s.yaml", "--search", "grid", "--no-baseline"]
+    sweep = _sweep(here, prepared_boxes, *words)
     drawn = [suggest(sweep, number, ()) for number in range(sweep.budget.trials)]
     assert len(drawn) == 6 and len({tuple(one.items()) for one in drawn}) == 6
+    save_sweep(sweep)
+    for begin in (["boxes", "--data", str(prepared_boxes), *SMALL, *words], ["--resume", sweep.run]):
+        assert main([*begin, "--trials", "7", "--dry-run"]) == 2
+        assert "the grid has 6 trials" in capsys.readouterr().err
     assert main(["boxes", "--data", str(prepared_boxes), *SMALL, "--search", "grid", "--dry-run"]) == 2
     assert "is a range without a step" in capsys.readouterr().err
 

@@ -38,6 +38,7 @@ def test_every_kind_of_knob_stays_within_its_range() -> None:
     assert {one["c"] for one in drawn} == {2, 3, 4}
     assert {one["d"] for one in drawn} == {"x", None, (1, 2)}
     assert {one["f"] for one in drawn} == {0.0, 0.1, 0.2, 0.3}
+    assert all(75 < sum(one["f"] == value for one in drawn) < 125 for value in (0.0, 0.1, 0.2, 0.3))
     assert {one["g"] for one in drawn} == {8, 16, 24, 32} and all(isinstance(one["g"], int) for one in drawn)
     assert {1, 2, 3} < {one["e"] for one in drawn} <= set(range(1, 101))
     assert 150 < sum(one["e"] <= 10 for one in drawn) < 250

@@ -2,7 +2,7 @@
 
 import pytest
 
-from objgan.config import Config
+from objgan.config import Config, flatten
 from objgan.errors import InputError
 from pipelines.recipes import RECIPES, resolve
 from tune.space.changeable import fixed_reason
@@ -36,13 +36,13 @@ def test_a_default_space_has_only_settings_that_act_in_the_recipe(tiny: Config) 
 @pytest.mark.parametrize("stage", SPACES)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_stage_has_a_default_space_for_populations(stage: str, recipe: str) -> None:
-    knobs = default_space((stage,), resolve(recipe, None, ()), population=True).knobs
+    config = resolve(recipe, None, ())
+    knobs = default_space((stage,), config, population=True).knobs
     assert knobs and all(fixed_reason(name, knob, stage) is None for name, knob in knobs.items())
+    assert all(flatten(config)[name] for name in knobs), "trial 0 has the same networks as the others"
 
 
 def test_a_default_space_reaches_the_values_of_recipe_tiny(tiny: Config) -> None:
-    from objgan.config import flatten
-
     now = flatten(tiny)
     for name, knob in default_space(tuple(SPACES), tiny).knobs.items():
         assert now[name] in knob.values if knob.kind == "choice" else knob.low <= now[name] <= knob.high, name
@@ -101,6 +101,8 @@ def test_numbers_as_people_write_them_and_choices_as_objgan_reads_them(tiny: Con
         ("boxes.dropout: {normal: [0, 1]}", "choose one of log_uniform"),
         ("boxes.dropout: {uniform: [0, 0.4], step: 0.5}", "the step 0.5 must be over 0 and at most 0.4"),
         ("boxes.hidden: {integer: [8, 64], step: 1.5}", "a step is whole"),
+        ("boxes.dropout: {uniform: [0.1, 0.4], log: 3}", "log is true or false"),
+        ("boxes.dropout: {choice: [0.1, 0.4], step: 0.1}", "a choice takes neither step nor log"),
         ("boxes.dropout: {uniform: [0, 0.4], when: 3}", "when takes settings and values"),
         ("boxes.dropout: {uniform: [0, .4], when: {boxes.adversaria: bce}}", "did you mean boxes.adversarial"),
         (
