@@ -88,7 +88,7 @@ class SweepOptions(DryRunOptions, StorageOptions, DataOptions):
     start_from: str | None = option(
         None,
         "search",
-        "try these settings first: a YAML file (a mapping, or a list of them) or the best trials of a sweep "
+        "try these settings first: a YAML file (a mapping, or a list of them) or the five best trials of a sweep "
         "STORAGE/RUN (default: none)",
         metavar="FILE|RUN",
     )
@@ -110,7 +110,7 @@ class SweepOptions(DryRunOptions, StorageOptions, DataOptions):
         None, "search", "whether lower or higher is better (default: known for each metric)", choices=("min", "max")
     )
     seed: int = option(0, "search", "random seed of the search", from_zero, metavar="S")
-    trials: int | None = option(None, "budget", "number of trials (default: 16)", count, metavar="N")
+    trials: int | None = option(None, "budget", "number of trials (default: 16; of a grid, all)", count, metavar="N")
     max_concurrent: int | None = option(None, "budget", "trials at a time (default: all that fit)", count, metavar="M")
     time_budget: float | None = option(
         None, "budget", "of the sweep: 90s, 15m, 2h or 1d (default: no limit)", duration, metavar="TIME"

@@ -73,6 +73,7 @@ def test_values_that_an_option_refuses(words: list[str], capsys) -> None:
         (["boxes", "--rest", "first", "--register", "m"], "no finished stage encoders"),
         (["boxes", "--scheduler", "pbt", "--trials", "1"], "at least"),
         (["boxes", "--pbt-interval", "4"], "go with --scheduler pbt"),
+        (["boxes", "--scheduler", "pbt", "--pbt-interval", "6"], "a trial has only 6 steps"),
         (["boxes", "--stop-at", "nan"], "--stop-at nan: give a finite value"),
         (["--resume", "gone"], "no sweep gone in .*: known are none"),
     ],
@@ -90,6 +91,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, expected, prepared_boxes, 
 
 def test_a_dry_run_prints_space_cost_and_room_and_starts_nothing(prepared_boxes, here, capsys) -> None:
     words = ["boxes", "--data", str(prepared_boxes), *SMALL, "--trials", "5", "--confirm", "3", "--time-budget", "2h"]
+    words += ["--stop-at", "0.5"]
     assert main([*words, "--dry-run", "--max-concurrent", "1"]) == 0
     printed = capsys.readouterr().out
     for part in (
@@ -98,6 +100,8 @@ def test_a_dry_run_prints_space_cost_and_room_and_starts_nothing(prepared_boxes,
         "at most 30 steps",
         "6 more complete runs",
         "2:00:00",
+        "trial 0 has settings of the recipe",
+        "once label_f1 reaches 0.5",
     ):
         assert part in printed, part
     assert "boxes.training.lr" in printed and "log_uniform 0.0005 to 0.01" in printed and "now 0.003" in printed
