@@ -123,6 +123,9 @@ def add_options(parser: argparse.ArgumentParser, kind: Any, epilog: str) -> None
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         if default is False:
             more["action"] = "store_true"
+        elif default is True:
+            # With `--no-NAME`.
+            more["action"] = argparse.BooleanOptionalAction
         elif not more.get("required") and default not in (None, [], "") and "default" not in more["help"]:
             more["help"] += " (default: %(default)s)"
         more |= {"dest": field.name} if name.startswith("--") else {"metavar": name}

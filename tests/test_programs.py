@@ -43,7 +43,9 @@ def _refusal(parser: argparse.ArgumentParser, words: list[str], capsys: pytest.C
 
 
 def _value(action: argparse.Action) -> str:
-    return str(next(iter(action.choices))) if action.choices else "5s" if action.dest == "time_budget" else "2"
+    if action.choices:
+        return str(next(iter(action.choices)))
+    return {"time_budget": "5s", "pbt_quantile": "0.5"}.get(action.dest, "2")
 
 
 @pytest.mark.parametrize("name", sorted(_parsers()))

@@ -12,7 +12,14 @@ from pipelines.storage.storage import Storage
 from pipelines.tracking.offline_queue import shown
 
 _SWEEP, _STATE = "sweep.json", "state.json"
+GOAL_REACHED = "the goal is reached"
+"""Why a sweep ended that has a report as good as `--stop-at`."""
 _WITHIN = re.compile(r"^(?P<sweep>.+)/(?P<what>trials|confirm)/[^/]+(/segment_\d+)?/[^/]+$")
+
+
+def needed_to_resume(reason: str) -> str:
+    """What a resumed sweep needs, if this ended it before its last trial."""
+    return "another --stop-at" if reason == GOAL_REACHED else "a larger budget"
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,9 @@ class SeenSweep:
         if self.alive or (self.state == "finished" and not self.left):
             return None
         command = resume_command(self.location, self.name)
-        return f"{command} with a larger budget" if self.state == "finished" and self.reason else command
+        if self.state == "finished" and self.reason:
+            command += f" with {needed_to_resume(self.reason)}"
+        return command
 
     def text(self) -> str:
         """Everything worth knowing about it, a line each."""

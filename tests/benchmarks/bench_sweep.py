@@ -273,7 +273,7 @@ def coco_data(out: Path) -> Path:
 
 def _sweep(out: Path, run: str, data: Path, config: Config, budget: Budget, scheduler: Scheduler) -> Sweep:
     goal = Goal("label_f1", "max")
-    space = default_space(("boxes",))
+    space = default_space(("boxes",), config)
     return Sweep(run, ("boxes",), config, data, str(out), space, goal, budget, "random", scheduler, 0)
 
 

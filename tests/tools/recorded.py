@@ -13,7 +13,6 @@ STEPS = (100, 200, 300, 400)
 
 
 def recorded_sweep(folder: Path, data: Path | None = None) -> Sweep:
-    space = default_space(("boxes",))
     config = resolve("tiny", None, ("boxes.training.steps=400", "boxes.training.checkpoint_every=100"))
     return Sweep(
         run="recorded",
@@ -21,7 +20,7 @@ def recorded_sweep(folder: Path, data: Path | None = None) -> Sweep:
         config=config,
         data=data or folder / "data",
         storage=str(folder),
-        space=space,
+        space=default_space(("boxes",), config),
         goal=Goal("label_f1", "max"),
         budget=Budget(trials=14, max_concurrent=2, seconds=1800.0),
     )

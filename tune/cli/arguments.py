@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pipelines.cli.options import DataOptions, DryRunOptions, Options, StorageOptions, count, file, from_zero, whole
+from pipelines.cli.options import (
+    DataOptions,
+    DryRunOptions,
+    SettingsOptions,
+    StorageOptions,
+    count,
+    file,
+    from_zero,
+    whole,
+)
 from pipelines.command_line import option
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -28,6 +37,17 @@ def hours(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours") from None
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text}: give a number of hours over 0")
+    return value
+
+
+def quantile(text: str) -> float:
+    """A share over 0 and at most 0.5."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 < value <= 0.5:
+        raise argparse.ArgumentTypeError(f"{text}: give a share over 0 and at most 0.5")
     return value
 
 
@@ -58,8 +78,19 @@ class SweepOptions(DryRunOptions, StorageOptions, DataOptions):
         None, "outputs", "resume a sweep; its budget may be raised (default: begin a sweep)", metavar="RUN"
     )
     space: Path | None = file("search", "YAML search space (default: that of the stages)")
-    search: Literal["random", "optuna"] = option(
-        "random", "search", "choice of settings: at random, or by Optuna's model", choices=("random", "optuna")
+    search: Literal["random", "optuna", "grid"] = option(
+        "random",
+        "search",
+        "choice of settings: at random, by Optuna's model, or all combinations (a range then needs a step)",
+        choices=("random", "optuna", "grid"),
+    )
+    baseline: bool = option(True, "search", "begin with the recipe's own settings, as trial 0 (default: on)")
+    start_from: str | None = option(
+        None,
+        "search",
+        "try these settings first: a YAML file (a mapping, or a list of them) or the five best trials of a sweep "
+        "STORAGE/RUN (default: none)",
+        metavar="FILE|RUN",
     )
     scheduler: Literal["asha", "median", "pbt", "none"] = option(
         "asha",
@@ -68,18 +99,31 @@ class SweepOptions(DryRunOptions, StorageOptions, DataOptions):
         "bad trials continue from the weights of good ones with changed settings",
         choices=("asha", "median", "pbt", "none"),
     )
+    pbt_quantile: float = option(
+        0.25, "search", "share of a population that pbt replaces, at most 0.5", quantile, metavar="SHARE"
+    )
+    pbt_interval: int | None = option(
+        None, "search", "steps between replacements by pbt (default: at every report)", count, metavar="STEPS"
+    )
     metric: str | None = option(None, "search", "held-out metric (default: the stage's objective)", metavar="NAME")
     mode: str | None = option(
         None, "search", "whether lower or higher is better (default: known for each metric)", choices=("min", "max")
     )
     seed: int = option(0, "search", "random seed of the search", from_zero, metavar="S")
-    trials: int | None = option(None, "budget", "number of trials (default: 16)", count, metavar="N")
+    trials: int | None = option(None, "budget", "number of trials (default: 16; of a grid, all)", count, metavar="N")
     max_concurrent: int | None = option(None, "budget", "trials at a time (default: all that fit)", count, metavar="M")
     time_budget: float | None = option(
         None, "budget", "of the sweep: 90s, 15m, 2h or 1d (default: no limit)", duration, metavar="TIME"
     )
     gpu_hours: float | None = option(
         None, "budget", "GPU hours (without GPUs, CPU hours) of all trials (default: no limit)", hours, metavar="H"
+    )
+    stop_at: float | None = option(
+        None,
+        "budget",
+        "end when the metric is at least (max) or at most (min) this (default: no target)",
+        float,
+        metavar="VALUE",
     )
     trial_retries: int | None = option(
         None,
@@ -114,12 +158,13 @@ class ShowOptions(StorageOptions):
     """
 
     run: str = option("", "inputs", "name of the sweep", flag="RUN")
+    follow: bool = option(False, "output format", "show the table again at every change, until the sweep ends")
     export_recipe: Path | None = file("outputs", "write the best settings, for --config (default: do not write)")
     pictures: bool = option(False, "outputs", "draw the plots again, as at the end of the sweep")
     json: bool = option(False, "output format", "print JSON")
 
 
-class SpaceOptions(Options):
+class SpaceOptions(SettingsOptions):
     """Print the default search space of stages as YAML, to edit and pass to --space.
 
     examples:
@@ -128,3 +173,4 @@ class SpaceOptions(Options):
 
     stages: Sequence[str] = option((), "inputs", "encoders, boxes, shapes, images, judge", flag="STAGE", nargs="+")
     out: Path | None = file("outputs", "file to write (default: print it)")
+    population: bool = option(False, "inputs", "the space of --scheduler pbt: rates and weights")

@@ -4,7 +4,7 @@ import shlex
 from dataclasses import replace
 
 from objgan.errors import InputError
-from pipelines.runs.sweeps import resume_command
+from pipelines.runs.sweeps import needed_to_resume, resume_command
 from pipelines.runtime.console import say
 from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.runtime.ray_session import own_cores, ray_session
@@ -31,6 +31,8 @@ from tune.sweep.sweep import Sweep
 from tune.sweep.tracking import TrialRuns, sweep_run
 from tune.sweep.trial_store import ENDED, load_result
 
+_FEW_REPORTS = 4
+
 
 class SweepStopped(SystemExit):
     """The sweep ended with unfinished trials: it was stopped, or trials crashed. All results are stored."""
@@ -46,7 +48,12 @@ class SweepStopped(SystemExit):
 def sweep(options: SweepOptions) -> None:
     """Run or resume a sweep; then confirm, export and register its best trial."""
     asked, begun = sweep_of(options)
-    check_sweep(asked)
+    reports = check_sweep(asked).reports
+    if asked.scheduler == "asha" and reports < _FEW_REPORTS:
+        say(
+            f"warning: a trial of stage {asked.stage} reports {reports} times; asha needs {_FEW_REPORTS} or more to "
+            f"stop trials early: lower {asked.stage}.training.checkpoint_every, or use --scheduler median"
+        )
     _check_afterwards(options, asked)
     if options.dry_run:
         _dry_run(options, asked)
@@ -61,7 +68,7 @@ def sweep(options: SweepOptions) -> None:
         if result.state in ("interrupted", "incomplete"):
             raise _stopped(options, tracked, result)
         if result.reason is not None:
-            say(f"to resume: {resume_command(options.storage, tracked.run)} with a larger budget")
+            say(f"to resume: {resume_command(options.storage, tracked.run)} with {needed_to_resume(result.reason)}")
         _afterwards(options, tracked, result, uri)
     say(f"sweep:    {asked.store()} (pictures, trials.csv, best.yaml)")
     say(f"MLflow:   {_mlflow_command(uri)}")

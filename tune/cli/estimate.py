@@ -75,16 +75,22 @@ def plan_text(sweep: Sweep, cluster: Mapping[str, float], address: str | None, c
         ("goal", f"{sweep.goal.metric} ({sweep.goal.mode}), held out, of stage {sweep.stage}"),
         ("search", f"{sweep.search}, scheduler {sweep.scheduler}"),
         ("trials", f"{budget.trials}{'' if allotment is None else f', {allotment.concurrent} at once'}"),
+        *([("first", _first_text(len(sweep.points)))] if sweep.points else []),
         *(("a trial" if number == 0 else "", _cost_text(cost)) for number, cost in enumerate(costs)),
         ("cost", _total_text(sweep, costs, allotment)),
         *([("confirm", _confirm_text(confirm, costs, allotment))] if confirm else []),
         *([("ends", f"after {span(budget.seconds)} at the latest")] if budget.seconds else []),
         *([("ends", f"after {budget.gpu_hours:g} GPU (or CPU) hours at the latest")] if budget.gpu_hours else []),
+        *([] if budget.stop_at is None else [("ends", f"once {sweep.goal.metric} reaches {budget.stop_at:g}")]),
         ("room", room),
         ("space", f"{len(sweep.space.knobs)} settings (now: as recipe, --config and --set have it)"),
     ]
     table = "\n".join(f"{name:<9}{line}" for name, line in lines)
     return f"{table}\n{_space_text(sweep)}", allotment is not None
+
+
+def _first_text(count: int) -> str:
+    return f"{'trial 0 has' if count == 1 else f'trials 0 to {count - 1} have'} settings of the recipe or --start-from"
 
 
 def _space_text(sweep: Sweep) -> str:
@@ -95,8 +101,12 @@ def _space_text(sweep: Sweep) -> str:
 
 def _range(knob: Knob) -> str:
     if knob.kind == "choice":
-        return f"choice {', '.join(text(value) for value in knob.values)}"
-    return f"{knob.kind} {text(knob.low)} to {text(knob.high)}"
+        line = f"choice {', '.join(text(value) for value in knob.values)}"
+    else:
+        line = f"{knob.kind} {text(knob.low)} to {text(knob.high)}"
+    line += "" if knob.step is None else f" by {text(knob.step)}"
+    when = " and ".join(f"{name} is {' or '.join(map(text, values))}" for name, values in knob.when.items())
+    return f"{line} if {when}" if when else line
 
 
 def _cost_text(cost: StageCost) -> str:

@@ -1,9 +1,10 @@
 """Make a sweep of its options, checked against settings, data and storage before the start."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from objgan.config import Config, build_config
 from objgan.errors import InputError, did_you_mean
@@ -13,12 +14,14 @@ from pipelines.recipes import merge, parse_assignment, resolve
 from pipelines.redaction import HIDDEN, redact
 from pipelines.training.job import needed_stages
 from tune.cli.arguments import SweepOptions
+from tune.cli.first_points import first_points
 from tune.space.check import check_space
 from tune.space.default_space import default_space
 from tune.space.file import read_space
+from tune.space.grid import grid
 from tune.space.space import Space
 from tune.sweep.spec_file import changed, known_sweep, load_sweep
-from tune.sweep.sweep import Budget, Goal, Sweep
+from tune.sweep.sweep import Budget, Goal, Search, Sweep
 
 _TRIALS = 16
 
@@ -31,7 +34,8 @@ def sweep_of(options: SweepOptions) -> tuple[Sweep, bool]:
     """
     if options.resume is not None:
         known = _with_secrets(known_sweep(options.storage, options.resume), options)
-        return replace(known, budget=_budget(options, known.budget), config=_resumed(options, known.config)), True
+        budget = _budget(options, known.budget, _grid_trials(known.search, known.space, known.points))
+        return replace(known, budget=budget, config=_resumed(options, known.config)), True
     sweep = _new(options)
     before = load_sweep(sweep.store())
     if before is None:
@@ -68,19 +72,27 @@ def _new(options: SweepOptions) -> Sweep:
     goal = goal_of(stages[-1], options.metric, options.mode)
     data = options.data.expanduser().resolve() if isinstance(options.data, Path) else options.data
     storage = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().resolve())
+    space = _space(options, config, stages)
+    points = first_points(options, space, config, goal)
+    if options.scheduler != "pbt" and (options.pbt_interval or options.pbt_quantile != SweepOptions.pbt_quantile):
+        raise InputError("--pbt-quantile and --pbt-interval go with --scheduler pbt")
+    most = _grid_trials(options.search, space, points)
     return Sweep(
         run=options.run or f"sweep-{'-'.join(stages)}",
         stages=stages,
         config=config,
         data=data,
         storage=storage,
-        space=_space(options.space, config, stages),
+        space=space,
         goal=goal,
-        budget=_budget(options, Budget(_TRIALS)),
+        budget=_budget(options, Budget(most or _TRIALS), most),
         search=options.search,
         scheduler=options.scheduler,
         seed=options.seed,
         encoders=encoders,
+        points=points,
+        pbt_quantile=options.pbt_quantile,
+        pbt_interval=options.pbt_interval,
     )
 
 
@@ -130,22 +142,33 @@ def _encoders(given: Path | None, config: Config, stages: tuple[str, ...]) -> Pa
     return given.expanduser().resolve() if needing and given else None
 
 
-def _space(file: Path | None, config: Config, stages: tuple[str, ...]) -> Space:
-    if file is None:
-        return check_space(default_space(stages), config, stages, "default space")
-    return check_space(read_space(file), config, stages, f"--space {file}")
+def _space(options: SweepOptions, config: Config, stages: tuple[str, ...]) -> Space:
+    if options.space is None:
+        space = default_space(stages, config, population=options.scheduler == "pbt")
+        return check_space(space, config, stages, "default space")
+    return check_space(read_space(options.space), config, stages, f"--space {options.space}")
 
 
-def _budget(options: SweepOptions, before: Budget) -> Budget:
+def _grid_trials(search: Search, space: Space, points: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many trials a grid has, with the first ones; None: the search has no end."""
+    return len(points) + len(grid(space, points)) if search == "grid" else None
+
+
+def _budget(options: SweepOptions, before: Budget, most: int | None) -> Budget:
     given = Budget(
         trials=options.trials or before.trials,
         max_concurrent=options.max_concurrent or before.max_concurrent,
         seconds=options.time_budget or before.seconds,
         gpu_hours=options.gpu_hours or before.gpu_hours,
         retries=before.retries if options.trial_retries is None else options.trial_retries,
+        stop_at=before.stop_at if options.stop_at is None else options.stop_at,
     )
+    if given.stop_at is not None and not math.isfinite(given.stop_at):
+        raise InputError(f"--stop-at {given.stop_at}: give a finite value")
     if given.trials < before.trials and options.resume is not None:
         raise InputError(f"--trials {given.trials}: the sweep was begun with {before.trials}; it never gets fewer")
+    if most is not None and given.trials > most:
+        raise InputError(f"--trials {given.trials}: the grid has {most} trials: leave out --trials")
     assert given.seconds is None or math.isfinite(given.seconds)
     return given
 

@@ -2,9 +2,11 @@
 
 import json
 import sys
+import time
 
 from objgan.errors import InputError
 from objgan.files import write_atomically
+from pipelines.recipes import resolve
 from pipelines.runs.sweeps import find_sweep
 from pipelines.runtime.console import say
 from pipelines.storage.storage import Storage
@@ -15,13 +17,21 @@ from tune.report.tables import rows, summary, table
 from tune.space.default_space import default_space
 from tune.space.file import write_space
 from tune.sweep.spec_file import known_sweep
+from tune.sweep.sweep import Sweep
 from tune.sweep.trial_store import load_result
+
+_POLL_S = 2.0
+"""Seconds between two looks at a sweep's storage."""
 
 
 def show(options: ShowOptions) -> None:
     """Show a sweep, running or not."""
     sweep = known_sweep(options.storage, options.run)
     store = sweep.store()
+    if options.follow:
+        if options.json:
+            raise InputError("--follow shows a table: leave out --json")
+        _follow(sweep)
     result = load_result(store)
     if result is None:
         raise InputError(f"{store}: the sweep has no trials yet")
@@ -44,10 +54,27 @@ def show(options: ShowOptions) -> None:
         export_recipe(sweep, result, options.export_recipe, say)
 
 
+def _follow(sweep: Sweep) -> None:
+    """Print the table whenever it changes, over the last one on a terminal, until the sweep no longer runs."""
+    shown = None
+    while True:
+        result = load_result(sweep.store())
+        seen = find_sweep(Storage(sweep.storage), sweep.run)
+        if seen is None or not seen.alive or (result is not None and result.state != "running"):
+            return
+        text = "waiting for the first trial" if result is None else table(result, sweep.goal)
+        if text != shown:
+            # Clear the terminal, cursor to the top left.
+            say(("\033[2J\033[H" if sys.stdout.isatty() else "") + text)
+            shown = text
+        time.sleep(_POLL_S)
+
+
 def space(options: SpaceOptions) -> None:
     """Print the default space, or write it to a file."""
     head = f"# Search space of {' '.join(options.stages)}: edit it, and pass it with --space FILE.\n\n"
-    text = head + write_space(default_space(options.stages))
+    config = resolve(options.recipe, options.config, options.assignments)
+    text = head + write_space(default_space(options.stages, config, options.population))
     if options.out is None:
         sys.stdout.write(text)
         return

@@ -13,6 +13,7 @@ import ray
 import ray.tune
 import ray.util.scheduling_strategies
 
+from pipelines.runs.sweeps import GOAL_REACHED
 from pipelines.runtime.console import Log
 from pipelines.storage.lease import Lease
 from pipelines.training.supervisor import INTERRUPTED, TERMINATED
@@ -34,7 +35,7 @@ _ACTOR_S = 10.0
 class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
     """Ray Tune's callback for every event, and its stopper, which Ray Tune asks several times a second.
 
-    asked:   why the sweep has to end before its last trial (a signal, or `BUDGET`); None: it does not
+    asked:   why the sweep has to end before its last trial (a signal, `BUDGET` or `GOAL_REACHED`); None: it does not
     failure: the error that occurred while a trial was recorded; Ray Tune raises only its text
     """
 
@@ -80,7 +81,7 @@ class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
             if row.state not in ENDED and row.state != "crashed":
                 self.put(replace(row, state="interrupted"))
         state = "incomplete" if any(row.state == "crashed" for row in rows) else "finished"
-        self._put_state("interrupted" if self.asked not in (None, BUDGET) else state, self.asked)
+        self._put_state("interrupted" if self.asked not in (None, BUDGET, GOAL_REACHED) else state, self.asked)
 
     @contextlib.contextmanager
     def handle_signals(self) -> Iterator[None]:
@@ -91,7 +92,7 @@ class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def handle(number: int, frame: FrameType | None) -> None:
-            if self.asked is None or self.asked == BUDGET:
+            if self.asked in (None, BUDGET, GOAL_REACHED):
                 self.asked = INTERRUPTED if number == signal.SIGINT else TERMINATED
                 return
             restore()
@@ -118,8 +119,8 @@ class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
         self._running = sum(trial.status == trial.RUNNING for trial in trials)
         self._spent += self._running * (now - self._checked_at)
         self._checked_at = now
-        if self.asked is None and self._is_spent():
-            self.asked = BUDGET
+        if self.asked is None:
+            self.asked = GOAL_REACHED if self._is_reached() else BUDGET if self._is_spent() else None
         if self.asked is not None and self._asked_at is None:
             self._asked_at = now
             self._log(f"sweep {self._sweep.run}: {self.asked}; running trials save a checkpoint and stop")
@@ -199,6 +200,12 @@ class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
         job = trial.config["job"]
         known = self._rows.rows.get(job["trial"])
         return known or Trial(job["trial"], job["number"], dict(job["settings"]))
+
+    def _is_reached(self) -> bool:
+        goal, wanted = self._sweep.goal, self._sweep.budget.stop_at
+        best = self._rows.result().best(goal.metric, goal.mode) if wanted is not None else None
+        point = None if best is None else best.best(goal.metric, goal.mode)
+        return point is not None and wanted is not None and goal.reached(point.measures[goal.metric], wanted)
 
     def _is_spent(self) -> bool:
         budget = self._sweep.budget

@@ -36,6 +36,8 @@ def check_sweep(sweep: Sweep) -> Rungs:
         run = open_run(TrainJob(stage, sweep.config, sweep.data, unused, given))
     if run is None:
         raise InputError("a sweep has at least one stage")
+    if (sweep.pbt_interval or 0) >= run.steps:
+        raise InputError(f"--pbt-interval {sweep.pbt_interval}: a trial has only {run.steps} steps: use fewer")
     return Rungs(run.job.training.checkpoint_every, run.steps)
 
 

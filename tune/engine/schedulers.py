@@ -1,14 +1,15 @@
 """Schedulers that stop trials early or change their settings. They take in the reports of earlier processes."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import ray.tune
 import ray.tune.schedulers
 
 from objgan.errors import InputError
-from tune.engine.search import domain
-from tune.space.space import Knob
+from tune.space.changeable import fixed_reason
 from tune.sweep.results import Trial
 from tune.sweep.sweep import Goal, Sweep
 from tune.sweep.trial_store import ENDED
@@ -16,7 +17,6 @@ from tune.sweep.trial_store import ENDED
 REDUCTION = 3
 """At each rung, ASHA continues the best of this many trials."""
 _CONTINUE, _PAUSE = ray.tune.schedulers.TrialScheduler.CONTINUE, ray.tune.schedulers.TrialScheduler.PAUSE
-_FIXED_RATES = ("cooldown", "ema_decay")
 _PAUSED = "paused by the scheduler"
 
 
@@ -26,6 +26,11 @@ class Rungs:
 
     every: int
     steps: int
+
+    @property
+    def reports(self) -> int:
+        """Number of reports of a complete trial."""
+        return math.ceil(self.steps / self.every)
 
 
 def make_scheduler(sweep: Sweep, rungs: Rungs, past: Iterable[Trial], stop_requests: Any) -> Any:
@@ -57,7 +62,8 @@ def check_scheduler(sweep: Sweep) -> None:
     """Check that the scheduler can work with the space.
 
     Raises:
-        InputError: population-based training of several stages, or with a setting that cannot change during a run.
+        InputError: population-based training of several stages, with a setting that cannot change during a run, or with
+            a first trial that has other networks.
     """
     if sweep.scheduler != "pbt":
         return
@@ -70,9 +76,13 @@ def check_scheduler(sweep: Sweep) -> None:
     if sweep.budget.trials < 2:
         raise InputError("--trials 1: a population has at least two trials")
     for name, knob in sweep.space.knobs.items():
-        if fault := _fixed(name, knob, sweep.stage):
+        if fault := fixed_reason(name, knob, sweep.stage):
             raise InputError(f"--scheduler pbt: {name} cannot change during a run ({fault}): remove it from "
                              f"the space, or use another scheduler")  # fmt: skip
+    for number, point in enumerate(sweep.points):
+        if off := [name for name, value in point.items() if not value]:
+            raise InputError(f"--scheduler pbt: {off[0]} is {point[off[0]]} in trial {number}, whose networks would "
+                             f"not fit the others': use --no-baseline, or change --set or --start-from")  # fmt: skip
 
 
 class _Remembering:
@@ -129,7 +139,7 @@ class Median(_Remembering, ray.tune.schedulers.MedianStoppingRule):
 
 
 class Population(ray.tune.schedulers.PopulationBasedTraining):
-    """Population-based training (Jaderberg et al. 2017): the worst quarter continues from weights of the best one.
+    """Population-based training (Jaderberg et al. 2017): the worst share continues from weights of the best.
 
     New values stay within the ranges of the space.
     """
@@ -137,14 +147,17 @@ class Population(ray.tune.schedulers.PopulationBasedTraining):
     def __init__(self, sweep: Sweep, rungs: Rungs, rows: Mapping[str, Trial], stop_requests: Any) -> None:
         self._knobs, self._rows, self._goal, self._stop_requests = sweep.space.knobs, rows, sweep.goal, stop_requests
         mutations = {
-            name: list(knob.values) if knob.kind == "choice" else domain(knob)
+            name: list(knob.values)
+            if knob.kind == "choice"
+            else (ray.tune.loguniform if knob.log else ray.tune.uniform)(knob.low, knob.high)
             for name, knob in sweep.space.knobs.items()
         }
         super().__init__(
             "step",
             "goal",
             sweep.goal.mode,
-            perturbation_interval=rungs.every,
+            perturbation_interval=sweep.pbt_interval or rungs.every,
+            quantile_fraction=sweep.pbt_quantile,
             hyperparam_mutations={"job": {"settings": mutations}},
             custom_explore_fn=self._within,
             log_config=False,
@@ -176,7 +189,7 @@ class Population(ray.tune.schedulers.PopulationBasedTraining):
         settings = dict(config["job"]["settings"])
         for name, knob in self._knobs.items():
             if knob.kind != "choice":
-                settings[name] = min(max(settings[name], knob.low), knob.high)
+                settings[name] = knob.snap(settings[name])
         return {"job": {**config["job"], "settings": settings}}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -188,20 +201,3 @@ class _StandIn:
 
     def __init__(self, name: str) -> None:
         self.trial_id = name
-
-
-def _fixed(name: str, knob: Knob, stage: str) -> str | None:
-    """Why a setting cannot change between steps; None: it can."""
-    last = name.rsplit(".", 1)[-1]
-    if not name.startswith(f"{stage}.training.") or last in _FIXED_RATES:
-        return "it determines networks, data or the length of the run"
-    values = knob.values if knob.kind == "choice" else (knob.low,)
-    if knob.kind == "integer" or not all(isinstance(value, int | float) for value in values):
-        return "only learning rates and loss weights can"
-    if any(isinstance(value, bool) or value == 0 for value in values):
-        return "at 0 the stage has other networks"
-    return (
-        None
-        if last.endswith(("lr", "weight", "clip", "decay", "floor"))
-        else "only learning rates and loss weights can"
-    )

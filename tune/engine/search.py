@@ -4,16 +4,14 @@ A resumed sweep therefore needs only the rows of its trials. With `random`, the 
 else.
 """
 
-import hashlib
-import math
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ray.tune
 import ray.tune.search
 
-from tune.space.space import Knob, Space
+from tune.space.grid import grid
+from tune.space.space import Knob, seed_of
 from tune.sweep.results import Trial
 from tune.sweep.sweep import Goal, Sweep
 
@@ -23,23 +21,13 @@ _LEAST_TRIALS = 5
 
 def suggest(sweep: Sweep, number: int, rows: Iterable[Trial]) -> dict[str, Any]:
     """Settings of the trial `number`, by dotted name; `rows` are the trials so far, ended or not."""
+    if number < len(sweep.points):
+        return dict(sweep.points[number])
+    if sweep.search == "grid":
+        return grid(sweep.space, sweep.points)[number - len(sweep.points)]
     if sweep.search == "optuna":
         return _ask_optuna(sweep, number, sorted(rows, key=lambda row: row.number))
-    return draw(sweep.space, sweep.seed, number)
-
-
-def draw(space: Space, seed: int, number: int) -> dict[str, Any]:
-    """Random settings. Each knob has its own stream of numbers, so a further knob does not change them."""
-    return {name: _draw(knob, random.Random(_seed(seed, number, name))) for name, knob in sorted(space.knobs.items())}
-
-
-def domain(knob: Knob) -> Any:
-    """A knob as Ray Tune's distribution."""
-    if knob.kind == "choice":
-        return ray.tune.choice(list(knob.values))
-    if knob.kind == "integer":
-        return ray.tune.randint(int(knob.low), int(knob.high) + 1)
-    return (ray.tune.loguniform if knob.kind == "log_uniform" else ray.tune.uniform)(knob.low, knob.high)
+    return sweep.space.draw(sweep.seed, number)
 
 
 class Suggestions(ray.tune.search.Searcher):
@@ -67,22 +55,12 @@ class Suggestions(ray.tune.search.Searcher):
         return {}
 
 
-def _draw(knob: Knob, source: random.Random) -> Any:
-    if knob.kind == "choice":
-        return knob.values[source.randrange(len(knob.values))]
-    if knob.kind == "integer":
-        return source.randint(int(knob.low), int(knob.high))
-    if knob.kind == "uniform":
-        return source.uniform(knob.low, knob.high)
-    return math.exp(source.uniform(math.log(knob.low), math.log(knob.high)))
-
-
 def _ask_optuna(sweep: Sweep, number: int, rows: Sequence[Trial]) -> dict[str, Any]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = optuna.samplers.TPESampler(
-        seed=_seed(sweep.seed, number, "optuna") % 2**32, n_startup_trials=_LEAST_TRIALS, constant_liar=True
+        seed=seed_of(sweep.seed, number, "optuna") % 2**32, n_startup_trials=_LEAST_TRIALS, constant_liar=True
     )
     study = optuna.create_study(
         direction="maximize" if sweep.goal.mode == "max" else "minimize", sampler=sampler, storage=None
@@ -91,11 +69,21 @@ def _ask_optuna(sweep: Sweep, number: int, rows: Sequence[Trial]) -> dict[str, A
     distributions = {name: _distribution(knob) for name, knob in sorted(knobs.items())}
     for row in rows:
         study.add_trial(_past_trial(row, sweep, distributions))
-    params = study.ask(distributions).params
-    return {
-        name: knob.values[params[name]] if knob.kind == "choice" else params[name]
-        for name, knob in sorted(knobs.items())
-    }
+    trial, settings = study.ask(), dict[str, Any]()
+    for name in sweep.space.ordered():
+        if sweep.space.acts(name, settings):
+            settings[name] = _ask(trial, name, knobs[name])
+    return dict(sorted(settings.items()))
+
+
+def _ask(trial: Any, name: str, knob: Knob) -> Any:
+    """Optuna's suggestion. It gets no steps, because it has none for logarithmic ranges."""
+    if knob.kind == "choice":
+        return knob.values[trial.suggest_categorical(name, range(len(knob.values)))]
+    suggest_number = trial.suggest_int if knob.whole else trial.suggest_float
+    low, high = (int(knob.low), int(knob.high)) if knob.whole else (knob.low, knob.high)
+    value = suggest_number(name, low, high, log=knob.log)
+    return value if knob.step is None else type(value)(knob.snap(value))
 
 
 def _past_trial(row: Trial, sweep: Sweep, distributions: Mapping[str, Any]) -> Any:
@@ -108,9 +96,14 @@ def _past_trial(row: Trial, sweep: Sweep, distributions: Mapping[str, Any]) -> A
         state, value = optuna.trial.TrialState.FAIL, None
     elif row.state not in ("finished", "stopped"):
         state, value = optuna.trial.TrialState.RUNNING, None
-    knobs, params = sweep.space.knobs, {name: row.settings[name] for name in distributions}
-    params |= {name: knobs[name].values.index(params[name]) for name in params if knobs[name].kind == "choice"}
-    return optuna.trial.create_trial(state=state, value=value, params=params, distributions=dict(distributions))
+    # The recipe's own value may lie outside of the range, and a condition may not hold: Optuna models the others.
+    params = {
+        name: knob.values.index(row.settings[name]) if knob.kind == "choice" else row.settings[name]
+        for name, knob in sweep.space.knobs.items()
+        if name in row.settings and knob.contains(row.settings[name])
+    }
+    known = {name: distributions[name] for name in params}
+    return optuna.trial.create_trial(state=state, value=value, params=params, distributions=known)
 
 
 def _distribution(knob: Knob) -> Any:
@@ -119,10 +112,6 @@ def _distribution(knob: Knob) -> Any:
     if knob.kind == "choice":
         # By index: Optuna does not distinguish 1 from true.
         return CategoricalDistribution(tuple(range(len(knob.values))))
-    if knob.kind == "integer":
-        return IntDistribution(int(knob.low), int(knob.high))
-    return FloatDistribution(knob.low, knob.high, log=knob.kind == "log_uniform")
-
-
-def _seed(seed: int, number: int, name: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{number}/{name}".encode()).digest()[:8], "big")
+    if knob.whole:
+        return IntDistribution(int(knob.low), int(knob.high), log=knob.log)
+    return FloatDistribution(knob.low, knob.high, log=knob.log)

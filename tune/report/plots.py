@@ -49,6 +49,7 @@ class _Plotted:
 
 def draw_pictures(sweep: Sweep, result: SweepResult, folder: Path) -> list[Path]:
     """Write the plots into `folder` and return their files: none if no trial has a value of the goal's metric."""
+    sweep = replace(sweep, space=_shown(sweep.space, result))
     knobs, settings = sweep.space.knobs, flatten(sweep.config)
     short = short_names(list(knobs))
     plotted = _Plotted(
@@ -62,6 +63,22 @@ def draw_pictures(sweep: Sweep, result: SweepResult, folder: Path) -> list[Path]
         return []
     folder.mkdir(parents=True, exist_ok=True)
     return [*_write_images(plotted, folder), _write_page(plotted, folder / "sweep.html")]
+
+
+def _shown(space: Space, result: SweepResult) -> Space:
+    """The settings that all trials have, with ranges that also contain values from outside of the search."""
+    shown = {}
+    for name, knob in space.knobs.items():
+        if knob.when:
+            continue
+        others = [t.settings[name] for t in result.trials if name in t.settings and not knob.contains(t.settings[name])]
+        if knob.kind == "choice":
+            shown[name] = replace(knob, values=(*knob.values, *dict.fromkeys(others)))
+            continue
+        ends = [knob.low, knob.high]
+        ends += [value for value in others if isinstance(value, int | float) and (value > 0 or not knob.log)]
+        shown[name] = replace(knob, low=min(ends), high=max(ends))
+    return Space(shown)
 
 
 def _draw(visualization: Any, plotted: _Plotted) -> dict[str, tuple[str, Any]]:
@@ -151,7 +168,7 @@ def _mark_parallel(axes: Any, plotted: _Plotted) -> None:
         ("recipe", math.nan, plotted.recipe, _RECIPE),
         (f"trial {best.number}, the best", top, best.params, _BEST),
     ):
-        heights = [first, *(_height(scales[name], plotted.knobs[name], settings[name]) for name in names)]
+        heights = [first, *(_height(scales[name], plotted.knobs[name], settings.get(name)) for name in names)]
         style = {"color": colour, "marker": "D", "linewidth": 2, "clip_on": False}
         axes.plot(range(len(heights)), heights, label=label, transform=axes.get_xaxis_transform(), **style)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=2, frameon=False)
@@ -207,7 +224,7 @@ def _brushable(plotted: _Plotted) -> Any:
     trials, goal = plotted.trials, plotted.sweep.goal
     values = [trial.value for trial in trials]
     dimensions = [
-        _dimension(name, knob, [trial.params[name] for trial in trials], plotted.recipe[name])
+        _dimension(name, knob, [trial.params.get(name) for trial in trials], plotted.recipe[name])
         for name, knob in plotted.knobs.items()
     ]
     dimensions.append({"label": goal.metric, "values": values})
@@ -218,7 +235,7 @@ def _brushable(plotted: _Plotted) -> Any:
 
 def _dimension(name: str, knob: Knob, values: list[Any], recipe: Any) -> dict[str, Any]:
     """An axis over the knob's whole range, extended to the recipe's value, which has a tick of its own."""
-    spaced = np.geomspace if knob.kind == "log_uniform" else np.linspace
+    spaced = np.geomspace if knob.log else np.linspace
     ticks = knob.values if knob.kind == "choice" else [float(value) for value in spaced(knob.low, knob.high, 5)]
     labels = {_place(knob, value): text(value) for value in ticks}
     at, low, high = _place(knob, recipe), min(labels), max(labels)
@@ -237,9 +254,9 @@ def _place(knob: Knob, value: Any) -> float:
     if knob.kind == "choice":
         known = [repr(each) for each in knob.values]
         return float(known.index(repr(value))) if repr(value) in known else math.nan
-    if value is None or (knob.kind == "log_uniform" and value <= 0):
+    if value is None or (knob.log and value <= 0):
         return math.nan
-    return math.log10(value) if knob.kind == "log_uniform" else float(value)
+    return math.log10(value) if knob.log else float(value)
 
 
 def sweep_study(result: SweepResult, space: Space, goal: Goal) -> Any:
@@ -260,7 +277,7 @@ def importance_study(result: SweepResult, space: Space, goal: Goal) -> tuple[Any
     reached = [trial for trial in result.trials if max(_reports(trial, goal), default=-1) >= step]
     trials = [replace(trial, points=tuple(point for point in trial.points if point.step <= step)) for trial in reached]
     trials = [trial for trial in trials if _reports(trial, goal)]
-    varied = {name: knob for name, knob in space.knobs.items() if len({str(t.settings[name]) for t in trials}) > 1}
+    varied = {name: knob for name, knob in space.knobs.items() if len({str(t.settings.get(name)) for t in trials}) > 1}
     study = _study(trials, Space(varied), goal)
     return (study, step) if len(trials) >= _FEWEST and len({trial.value for trial in study.trials}) > 1 else None
 
@@ -289,13 +306,14 @@ def _study(trials: Iterable[Trial], space: Space, goal: Goal) -> Any:
     short = short_names(list(space.knobs))
     distributions = {short[name]: _distribution(knob) for name, knob in space.knobs.items()}
     for trial in trials:
+        inside = {short[n]: trial.settings[n] for n, k in space.knobs.items() if k.contains(trial.settings.get(n))}
         facts: dict[str, Any] = {"state": optuna.trial.TrialState.FAIL}
         if reports := _reports(trial, goal):
             facts = {
                 "value": (max if goal.mode == "max" else min)(reports.values()),
                 "intermediate_values": reports,
-                "params": {short[name]: trial.settings[name] for name in space.knobs},
-                "distributions": distributions,
+                "params": inside,
+                "distributions": {name: distributions[name] for name in inside},
                 "user_attrs": {"state": trial.state},
             }
         study.add_trial(optuna.trial.create_trial(**facts))
@@ -307,9 +325,9 @@ def _distribution(knob: Knob) -> Any:
 
     if knob.kind == "choice":
         return CategoricalDistribution(knob.values)
-    if knob.kind == "integer":
-        return IntDistribution(int(knob.low), int(knob.high))
-    return FloatDistribution(knob.low, knob.high, log=knob.kind == "log_uniform")
+    if knob.whole:
+        return IntDistribution(int(knob.low), int(knob.high), log=knob.log)
+    return FloatDistribution(knob.low, knob.high, log=knob.log)
 
 
 def _axis_title(goal: Goal) -> str:

@@ -8,19 +8,28 @@ more.
 from collections.abc import Sequence
 from typing import Any
 
+from objgan.config import Config, flatten
 from objgan.stages import stage_class
+from tune.space.changeable import fixed_reason
 from tune.space.space import Knob, Space
 
 
-def default_space(stages: Sequence[str]) -> Space:
-    """The knobs of several stages together.
+def default_space(stages: Sequence[str], config: Config, population: bool = False) -> Space:
+    """The knobs of several stages together, without those that change nothing beside the settings of `config`.
+
+    population: only rates and weights that the recipe has on: population-based training can change these during a run
 
     Raises:
         InputError: an unknown stage.
     """
     for stage in stages:
         stage_class(stage)
-    return Space({f"{stage}.{name}": knob for stage in stages for name, knob in SPACES[stage].items()})
+    knobs = {f"{stage}.{name}": knob for stage in stages for name, knob in SPACES[stage].items()}
+    knobs.pop("images.training.damsm_weight" if config.images.training.damsm_ratio else _RATIO, None)
+    if population:
+        own = flatten(config)
+        knobs = {n: knob for n, knob in knobs.items() if own[n] and fixed_reason(n, knob, n.split(".")[0]) is None}
+    return Space(knobs)
 
 
 def _log(low: float, high: float, reason: str) -> Knob:
@@ -68,6 +77,7 @@ _SHAPES = {
 _IMAGES = {
     "training.generator_lr": _log(5e-5, 2e-3, "published 2e-4, 1e-4 in small, 1e-3 in the few steps of tiny"),
     "training.discriminator_lr": _log(1e-4, 6e-3, "published 2e-4; recipe tiny 3e-3, three times the generator's"),
+    "training.damsm_weight": _log(0.5, 100.0, "published 100, AttnGAN 50; 2 where the encoders are small"),
     "training.damsm_ratio": _log(0.02, 0.5, "recipe tiny 0.1; it replaces damsm_weight, which depends on the encoders"),
     "training.text_weight": _log(0.1, 2.0, "published 0.1; 1 in tiny, whose discriminators learn captions late"),
     "training.layout_weight": _uniform(0.3, 2.0, "published 1"),
@@ -83,6 +93,7 @@ _JUDGE = {
     "noise": _uniform(0.05, 0.3, "share of images of noise; too many take the place of true ones"),
 }
 
+_RATIO = "images.training.damsm_ratio"
 SPACES: dict[str, dict[str, Knob]] = {
     "encoders": _ENCODERS,
     "boxes": _BOXES,

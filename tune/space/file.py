@@ -3,12 +3,18 @@
 # recipe tiny takes 3e-3
 boxes.training.lr: {log_uniform: [5e-4, 1e-2]}
 boxes.components: {integer: [3, 8]}
-boxes.presence: {uniform: [0.3, 0.5]}
+boxes.presence: {uniform: [0.3, 0.5], step: 0.05}
+# searched only in trials with this backbone
+encoders.small_width: {log_integer: [16, 128], when: {encoders.backbone: small}}
+
+The names that Ray Tune and Optuna use for these kinds are accepted, with the meaning they have there.
 """
 
 import math
 import re
 import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,9 +22,24 @@ import yaml
 
 from objgan.errors import InputError
 from pipelines.yaml_input import parse_yaml, read_yaml
-from tune.space.space import Knob, Space
+from tune.space.space import Knob, Space, among
 
 KINDS: tuple[str, ...] = get_args(Knob.__annotations__["kind"])
+_ALIASES = {
+    "loguniform": "log_uniform",
+    "quniform": "uniform",
+    "qloguniform": "log_uniform",
+    "randint": "integer",
+    "qrandint": "integer",
+    "lograndint": "log_integer",
+    "qlograndint": "log_integer",
+    "float": "uniform",
+    "int": "integer",
+    "categorical": "choice",
+    "grid_search": "choice",
+}
+_BELOW_HIGH = ("randint", "lograndint")
+"""Ray Tune's kinds whose high end is not a value."""
 _KEY = re.compile(r"""^["']?([\w.]+)["']?\s*:""")
 _WIDTH = 118
 
@@ -28,9 +49,10 @@ def write_space(space: Space) -> str:
     blocks = []
     for name, knob in space.knobs.items():
         reason = [f"# {line}" for line in textwrap.wrap(knob.reason, _WIDTH)]
-        blocks.append(
-            "\n".join([*reason, f"{name}: {{{knob.kind}: [{', '.join(_scalar(v) for v in _values(knob))}]}}"])
-        )
+        step = "" if knob.step is None else f", step: {_scalar(knob.step)}"
+        conditions = ", ".join(f"{other}: {_list(values)}" for other, values in knob.when.items())
+        when = f", when: {{{conditions}}}" if conditions else ""
+        blocks.append("\n".join([*reason, f"{name}: {{{knob.kind}: {_list(_values(knob))}{step}{when}}}"]))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -63,26 +85,54 @@ def _space(content: Any, text: str, where: str) -> Space:
 
 
 def _knob(where: str, value: Any, reason: str) -> Knob:
-    example = "like {log_uniform: [1e-4, 1e-2]}"
-    if not isinstance(value, dict) or len(value) != 1 or not isinstance(next(iter(value.values())), list):
-        raise InputError(f"{where}: write one kind and its range, {example}; kinds are {', '.join(KINDS)}")
-    (kind, given), *_ = value.items()
-    if kind not in KINDS:
-        raise InputError(f"{where}: unknown kind {kind!r}: choose one of {', '.join(KINDS)}")
-    if kind == "choice":
-        return _choice(where, given, reason)
-    if len(given) != 2:
-        raise InputError(f"{where}: {kind} takes the low and the high end, not {len(given)} values")
-    low, high = (_number(where, end) for end in given)
-    if kind == "integer" and not (low.is_integer() and high.is_integer()):
-        raise InputError(f"{where}: integer takes two whole numbers, not [{low:g}, {high:g}]")
-    if kind == "log_uniform" and low <= 0:
+    extra = {name: value[name] for name in ("step", "log", "when") if name in value} if isinstance(value, dict) else {}
+    kinds = {name: given for name, given in value.items() if name not in extra} if isinstance(value, dict) else {}
+    if len(kinds) != 1 or not isinstance(next(iter(kinds.values())), list):
         raise InputError(
-            f"{where}: the low end of log_uniform must be over 0, not {low:g}: use uniform, or a small low end"
+            f"{where}: write one kind and its range, like {{log_uniform: [1e-4, 1e-2]}}; kinds are {', '.join(KINDS)}"
+        )
+    ((name, given),) = kinds.items()
+    kind = _ALIASES.get(name, name)
+    if extra.get("log") is True and kind in ("uniform", "integer"):
+        kind = f"log_{kind}"
+    if kind not in KINDS:
+        raise InputError(f"{where}: unknown kind {name!r}: choose one of {', '.join(KINDS)}")
+    when = _when(where, extra.get("when", {}))
+    if not isinstance(extra.get("log", False), bool) or (kind == "choice" and extra.keys() - {"when"}):
+        raise InputError(f"{where}: log is true or false, and a choice takes neither step nor log")
+    if kind == "choice":
+        return replace(_choice(where, given, reason), when=when)
+    if name.startswith("q") and len(given) == 3 and "step" not in extra:
+        extra["step"] = given.pop()
+    if len(given) != 2:
+        raise InputError(f"{where}: {name} takes the low and the high end, not {len(given)} values")
+    low, high = (_number(where, end) for end in given)
+    made = Knob(kind, low, high - (name in _BELOW_HIGH), reason=reason, when=when)
+    if "step" in extra:
+        made = replace(made, step=_number(where, extra["step"]))
+    _check_range(where, made)
+    return made
+
+
+def _check_range(where: str, knob: Knob) -> None:
+    kind, low, high, step = knob.kind, knob.low, knob.high, knob.step
+    if knob.whole and not (low.is_integer() and high.is_integer() and (step is None or step.is_integer())):
+        raise InputError(f"{where}: {kind} takes two whole numbers, not [{low:g}, {high:g}]; a step is whole, too")
+    if knob.log and low <= 0:
+        raise InputError(
+            f"{where}: the low end of {kind} must be over 0, not {low:g}: use {kind.removeprefix('log_')}, or a "
+            f"small low end"
         )
     if not low < high:
         raise InputError(f"{where}: the range [{low:g}, {high:g}] is empty: the low end comes first")
-    return Knob(kind, low, high, reason=reason)
+    if step is not None and not 0 < step <= high - low:
+        raise InputError(f"{where}: the step {step:g} must be over 0 and at most {high - low:g}")
+
+
+def _when(where: str, given: Any) -> dict[str, tuple[Any, ...]]:
+    if not isinstance(given, dict):
+        raise InputError(f"{where}: when takes settings and values, like {{boxes.adversarial: hinge}}")
+    return {str(name): tuple(values) if isinstance(values, list) else (values,) for name, values in given.items()}
 
 
 def _choice(where: str, values: list[Any], reason: str) -> Knob:
@@ -90,17 +140,12 @@ def _choice(where: str, values: list[Any], reason: str) -> Knob:
         raise InputError(f"{where}: the choice is empty: give at least two values")
     if any(isinstance(value, dict | list) for value in values):
         raise InputError(f"{where}: choice takes plain values, no lists or mappings")
-    repeated = [value for number, value in enumerate(values) if _in(value, values[:number])]
+    repeated = [value for number, value in enumerate(values) if among(value, values[:number])]
     if repeated:
         raise InputError(f"{where}: {repeated[0]!r} is given twice")
     if len(values) == 1:
         raise InputError(f"{where}: choice takes at least two values: use --set for a single one")
     return Knob("choice", values=tuple(values), reason=reason)
-
-
-def _in(value: Any, others: list[Any]) -> bool:
-    """Whether a value is in a list; for Python, true equals 1."""
-    return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in others)
 
 
 def _number(where: str, value: Any) -> float:
@@ -128,9 +173,13 @@ def _reasons(text: str) -> dict[str, str]:
 
 
 def _values(knob: Knob) -> tuple[Any, ...]:
-    if knob.kind == "integer":
+    if knob.whole:
         return int(knob.low), int(knob.high)
     return knob.values if knob.kind == "choice" else (knob.low, knob.high)
+
+
+def _list(values: Sequence[Any]) -> str:
+    return f"[{', '.join(map(_scalar, values))}]"
 
 
 def _scalar(value: Any) -> str:

@@ -66,6 +66,9 @@ def to_json(sweep: Sweep) -> dict[str, Any]:
         "budget": asdict(sweep.budget),
         "space": {name: {**asdict(knob), "values": list(knob.values)} for name, knob in sweep.space.knobs.items()},
         "config": sweep.config.model_dump(mode="json"),
+        "pbt_quantile": sweep.pbt_quantile,
+        "pbt_interval": sweep.pbt_interval,
+        "points": [dict(point) for point in sweep.points],
     }
 
 
@@ -75,12 +78,15 @@ def from_json(facts: dict[str, Any]) -> Sweep:
     Raises:
         KeyError, TypeError, ValueError, AttributeError: `to_json` did not write it.
     """
-    values = {
+    values: dict[str, Any] = {
         **{name: facts[name] for name in (*_PLAIN, "data", "encoders")},
         "config": build_config(facts["config"]),
         "space": Space({name: _read(Knob, knob) for name, knob in facts["space"].items()}),
         "goal": _read(Goal, facts["goal"]),
         "budget": _read(Budget, facts["budget"]),
+        # Sweeps of earlier versions have none of these.
+        **{name: facts[name] for name in ("pbt_quantile", "pbt_interval") if name in facts},
+        "points": tuple(facts.get("points", ())),
     }
     sweep = _read(Sweep, values)
     for stage in sweep.stages:

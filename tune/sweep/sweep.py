@@ -1,14 +1,15 @@
 """The definition of a sweep: plain data. `tune.engine.engine` runs it, `tune.sweep.results` holds its results."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from objgan.config import Config
 from pipelines.storage.storage import Storage
 from tune.space.space import Space
 
-Search = Literal["random", "optuna"]
+Search = Literal["random", "optuna", "grid"]
 Scheduler = Literal["asha", "median", "pbt", "none"]
 
 
@@ -18,6 +19,10 @@ class Goal:
 
     metric: str
     mode: Literal["max", "min"]
+
+    def reached(self, value: float, wanted: float) -> bool:
+        """Whether a value is as good as the wanted one; NaN is not."""
+        return value >= wanted if self.mode == "max" else value <= wanted
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Budget:
     seconds:        duration of the whole sweep; running trials end with a checkpoint
     gpu_hours:      GPUs x hours over all trials (without GPUs, CPU workers x hours)
     retries:        retries of a trial after infrastructure failures, in one process of the sweep
+    stop_at:        value of the goal's metric at which the sweep ends
     """
 
     trials: int
@@ -36,6 +42,7 @@ class Budget:
     seconds: float | None = None
     gpu_hours: float | None = None
     retries: int = 2
+    stop_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,9 @@ class Sweep:
     config:   the recipe with --config and --set, which a trial's settings override
     encoders: checkpoint that all trials share, for stages that need encoders but do not train them
     tracking: its run in MLflow; None: trials are not tracked
+    pbt_quantile, pbt_interval: share of a population that is replaced, and steps between replacements; None: at
+              every report
+    points:   settings of the first trials; the search chooses those of the others
     """
 
     run: str
@@ -76,6 +86,9 @@ class Sweep:
     seed: int = 0
     encoders: Path | None = None
     tracking: SweepTracking | None = None
+    pbt_quantile: float = 0.25
+    pbt_interval: int | None = None
+    points: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def stage(self) -> str:

@@ -16,7 +16,7 @@ from tune.cli.artifacts import write_outcome
 from tune.report.export import best_trial, export_recipe, trial_config
 from tune.report.plots import compared_step, importance_study, sweep_study
 from tune.report.tables import curve, ranked, rows, short_names, summary, table
-from tune.space.space import with_settings
+from tune.space.space import Space, with_settings
 from tune.sweep.results import Point, SweepResult, Trial
 from tune.sweep.spec_file import changed, load_sweep, save_sweep
 from tune.sweep.sweep import Budget
@@ -110,6 +110,21 @@ def test_the_results_are_in_the_sweeps_folder(sweep, result) -> None:
     # One axis a setting, with the recipe's own value.
     assert page.count("(recipe)") == len(sweep.space.knobs)
     assert resolve("tiny", folder / "best.yaml", ()) == trial_config(sweep, best_trial(sweep, result))
+
+
+def test_pictures_take_conditions_and_a_best_trial_from_outside_of_the_ranges(sweep, result) -> None:
+    knobs = dict(sweep.space.knobs)
+    knobs["boxes.dropout"] = replace(knobs["boxes.dropout"], when={"boxes.training.count_weight": (1.0,)})
+    best = best_trial(sweep, result)
+    outside = replace(best, settings={**best.settings, "boxes.word_dropout": 0.5})
+    del outside.settings["boxes.dropout"]
+    trials = tuple(outside if trial == best else trial for trial in result.trials)
+    said: list[str] = []
+    write_outcome(replace(sweep, space=Space(knobs)), replace(result, trials=trials), said.append)
+    folder = sweep.store().local
+    assert folder is not None and not said
+    page = (folder / "pictures" / "sweep.html").read_text()
+    assert page.count("(recipe)") == len(knobs) - 1
 
 
 def test_a_sweep_is_read_back_as_it_was_written(tmp_path) -> None:

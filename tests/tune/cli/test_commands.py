@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.recorded import recorded_sweep
+from objgan.config import flatten
+from pipelines.storage.lease import Lease
+from tests.tools.recorded import recorded_result, recorded_sweep
 from tune.__main__ import main, parse
 from tune.cli.arguments import SweepOptions, duration
 from tune.cli.options import sweep_of
-from tune.sweep.spec_file import load_sweep, save_sweep
+from tune.engine.search import suggest
+from tune.sweep.spec_file import changed, from_json, load_sweep, save_sweep, to_json
+from tune.sweep.sweep import Goal
+from tune.sweep.trial_store import TrialStore
 
 SMALL = ["--set", "boxes.training.steps=6", "--set", "boxes.training.checkpoint_every=2"]
 SMALL += ["--set", "data.max_words=8", "--set", "data.max_objects=3", "--set", "data.vector_channels=6"]
@@ -40,6 +45,7 @@ def test_lengths_of_time(text: str, seconds: float) -> None:
         ["boxes", "--time-budget", "0h"],
         ["boxes", "--gpu-hours", "inf"],
         ["boxes", "--trials", "0"],
+        ["boxes", "--pbt-quantile", "0.6"],
         ["boxes", "--confirm", "1"],
         ["boxes", "--scheduler", "best"],
     ],
@@ -66,6 +72,9 @@ def test_values_that_an_option_refuses(words: list[str], capsys) -> None:
         (["boxes", "--rest", "first"], "--rest goes with --register"),
         (["boxes", "--rest", "first", "--register", "m"], "no finished stage encoders"),
         (["boxes", "--scheduler", "pbt", "--trials", "1"], "at least"),
+        (["boxes", "--pbt-interval", "4"], "go with --scheduler pbt"),
+        (["boxes", "--scheduler", "pbt", "--pbt-interval", "6"], "a trial has only 6 steps"),
+        (["boxes", "--stop-at", "nan"], "--stop-at nan: give a finite value"),
         (["--resume", "gone"], "no sweep gone in .*: known are none"),
     ],
 )
@@ -82,6 +91,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, expected, prepared_boxes, 
 
 def test_a_dry_run_prints_space_cost_and_room_and_starts_nothing(prepared_boxes, here, capsys) -> None:
     words = ["boxes", "--data", str(prepared_boxes), *SMALL, "--trials", "5", "--confirm", "3", "--time-budget", "2h"]
+    words += ["--stop-at", "0.5"]
     assert main([*words, "--dry-run", "--max-concurrent", "1"]) == 0
     printed = capsys.readouterr().out
     for part in (
@@ -90,11 +100,133 @@ def test_a_dry_run_prints_space_cost_and_room_and_starts_nothing(prepared_boxes,
         "at most 30 steps",
         "6 more complete runs",
         "2:00:00",
+        "trial 0 has settings of the recipe",
+        "once label_f1 reaches 0.5",
     ):
         assert part in printed, part
     assert "boxes.training.lr" in printed and "log_uniform 0.0005 to 0.01" in printed and "now 0.003" in printed
     assert "room     yes: 1 trial of 1 worker" in printed
     assert not list(here.iterdir())
+
+
+def test_few_reports_with_asha_are_a_warning(prepared_boxes, here, capsys) -> None:
+    words = ["boxes", "--data", str(prepared_boxes), *SMALL, "--dry-run", "--max-concurrent", "1"]
+    for extra, warned in (([], True), (["--scheduler", "median"], False), (["often"], False)):
+        given = [word.replace("every=2", "every=1") for word in words] if extra == ["often"] else [*words, *extra]
+        assert main(given) == 0
+        assert ("asha needs 4 or more" in capsys.readouterr().out) == warned, extra
+
+
+def test_a_population_gets_its_own_default_space(prepared_boxes, here) -> None:
+    sweep = _sweep(here, prepared_boxes, "--scheduler", "pbt", "--pbt-quantile", "0.5", "--pbt-interval", "4")
+    assert "boxes.training.lr" in sweep.space.knobs and "boxes.dropout" not in sweep.space.knobs
+    save_sweep(sweep)
+    assert load_sweep(sweep.store()) == sweep
+
+
+def test_a_sweep_of_an_earlier_version_is_read(here) -> None:
+    recorded = recorded_sweep(here / "runs")
+    facts = to_json(recorded)
+    for name in ("points", "pbt_quantile", "pbt_interval"):
+        del facts[name]
+    del facts["budget"]["stop_at"]
+    for knob in facts["space"].values():
+        del knob["step"], knob["when"]
+    assert changed(from_json(facts), recorded) == []
+
+
+def test_follow_shows_each_change_until_the_sweep_ends(here, capsys, monkeypatch) -> None:
+    recorded = recorded_sweep(here / "runs")
+    save_sweep(recorded)
+    rows = TrialStore(recorded.store())
+    trials = list(recorded_result(recorded).trials[:2])
+
+    def wait(seconds: float) -> None:
+        if trials:
+            rows.put(trials.pop(0))
+            rows.put_state("running", 1.0)
+        else:
+            rows.put_state("finished", 2.0)
+
+    monkeypatch.setattr("tune.cli.show.time.sleep", wait)
+    with Lease.acquire(recorded.store(), log=lambda line: None):
+        assert main(["show", "recorded", "--follow"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("waiting") and printed.count("CURVE") == 3 and "finished after" in printed
+    assert "\033" not in printed
+
+
+def _sweep(here: Path, data: Path, *words: str):
+    return sweep_of(parse("sweep", ["boxes", "--data", str(data), *SMALL, *words]))[0]
+
+
+def test_the_recipe_is_trial_0_and_other_settings_follow(prepared_boxes, here) -> None:
+    space, points = here / "space.yaml", here / "points.yaml"
+    space.write_text("boxes.dropout: {uniform: [0.3, 0.4]}\nboxes.presence: {choice: [0.4, 0.5]}")
+    points.write_text("- {boxes.dropout: 0.1}\n- {boxes.dropout: 0.1}\n- {boxes.presence: 0.5, boxes.dropout: 0}")
+    words = ["--space", str(space), "--start-from", str(points)]
+    sweep = _sweep(here, prepared_boxes, *words)
+    own = {name: flatten(sweep.config)[name] for name in ("boxes.dropout", "boxes.presence")}
+    first = [own, own | {"boxes.dropout": 0.1}, {"boxes.dropout": 0.0, "boxes.presence": 0.5}]
+    assert list(sweep.points) == first
+    assert [suggest(sweep, number, ()) for number in range(3)] == first
+    assert 0.3 <= suggest(sweep, 3, ())["boxes.dropout"] < 0.4
+    save_sweep(sweep)
+    assert load_sweep(sweep.store()) == sweep
+    assert _sweep(here, prepared_boxes, "--baseline", *words) == sweep
+    assert list(_sweep(here, prepared_boxes, "--no-baseline", "--run", "b", *words).points) == first[1:]
+
+
+def test_a_sweep_starts_from_the_best_trials_of_another(prepared_boxes, here) -> None:
+    recorded = recorded_sweep(here / "runs")
+    save_sweep(recorded)
+    rows = TrialStore(recorded.store())
+    for trial in recorded_result(recorded).trials:
+        rows.put(trial)
+    best = recorded_result(recorded).best("label_f1", "max")
+    assert best is not None
+    sweep = _sweep(here, prepared_boxes, "--start-from", "recorded")
+    assert len(sweep.points) == 6 and dict(sweep.points[1]) == best.settings
+
+
+def test_a_grid_has_as_many_trials_as_combinations(prepared_boxes, here, capsys) -> None:
+    (here / "s.yaml").write_text(
+        "boxes.dropout: {uniform: [0.3, 0.4], step: 0.05}\nboxes.presence: {choice: [0.4, 0.5]}"
+    )
+    words = ["--space", "s.yaml", "--search", "grid", "--no-baseline"]
+    sweep = _sweep(here, prepared_boxes, *words)
+    drawn = [suggest(sweep, number, ()) for number in range(sweep.budget.trials)]
+    assert len(drawn) == 6 and len({tuple(one.items()) for one in drawn}) == 6
+    save_sweep(sweep)
+    for begin in (["boxes", "--data", str(prepared_boxes), *SMALL, *words], ["--resume", sweep.run]):
+        assert main([*begin, "--trials", "7", "--dry-run"]) == 2
+        assert "the grid has 6 trials" in capsys.readouterr().err
+    assert main(["boxes", "--data", str(prepared_boxes), *SMALL, "--search", "grid", "--dry-run"]) == 2
+    assert "is a range without a step" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{boxes.hidden: 8}", "boxes.hidden is not in the search space"),
+        ("{boxes.dropout: 2}", "less than 1"),
+        ("[]", "write settings and values"),
+        ("3", "write settings and values"),
+    ],
+)
+def test_first_settings_that_cannot_be_tried_are_refused(content, message, prepared_boxes, here, capsys) -> None:
+    (here / "p.yaml").write_text(content)
+    words = ["--start-from", "p.yaml", "--dry-run"]
+    assert main(["boxes", "--data", str(prepared_boxes), *SMALL, *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("mode", "values"), [("max", (0.5, 0.6)), ("min", (0.5, 0.4))])
+def test_a_target_is_reached_from_its_side(mode, values) -> None:
+    goal = Goal("m", mode)
+    assert all(goal.reached(value, 0.5) for value in values)
+    assert not any(goal.reached(value, 0.5) for value in (1.0 - values[1], float("nan")))
 
 
 def test_a_dry_run_knows_the_speed_of_an_earlier_run_of_the_same_sizes(prepared_boxes, here, capsys) -> None:
@@ -156,11 +288,12 @@ def test_a_resumed_sweep_may_get_a_larger_budget_and_never_fewer_trials(prepared
 
 
 def test_the_default_space_is_printed_for_a_file(capsys, here) -> None:
+    from pipelines.recipes import resolve
     from tune.space.default_space import default_space
     from tune.space.file import parse_space
 
     assert main(["space", "boxes", "shapes"]) == 0
-    assert parse_space(capsys.readouterr().out) == default_space(("boxes", "shapes"))
+    assert parse_space(capsys.readouterr().out) == default_space(("boxes", "shapes"), resolve("tiny", None, ()))
     assert main(["space", "boxen"]) == 2
     assert main(["space", "boxes", "--out", "my.yaml"]) == 0 and main(["space", "boxes", "--out", "my.yaml"]) == 2
     assert "may have been changed by hand" in capsys.readouterr().err

@@ -20,7 +20,6 @@ from tests.tools.chaos_sweep import Bench, compare
 from tests.tools.sweeps import GOAL, LR, WEIGHT, small_sweep
 from tests.tools.training import same_weights, wait_until
 from tune.engine.engine import check_sweep, open_sweep, run_sweep
-from tune.engine.search import draw
 from tune.space.space import Knob, Space
 from tune.sweep.results import SweepResult, Trial
 from tune.sweep.sweep import Budget, Sweep
@@ -50,7 +49,7 @@ def _seed_for(space: Space, wanted: list[tuple[float, float]]) -> int:
     return next(
         seed
         for seed in range(100_000)
-        if all(tuple(draw(space, seed, n)[name] for name in (LR, WEIGHT)) == pair for n, pair in enumerate(wanted))
+        if all(tuple(space.draw(seed, n)[name] for name in (LR, WEIGHT)) == pair for n, pair in enumerate(wanted))
     )
 
 
@@ -231,7 +230,7 @@ def test_a_population_continues_from_the_donors_weights(
     They last long enough for the first to report before the second has ended, however late its workers start.
     """
     space = Space({LR: Knob("log_uniform", 1e-6, 1e-2)})
-    seed = next(s for s in range(10_000) if draw(space, s, 0)[LR] > 3e-3 and draw(space, s, 1)[LR] < 3e-6)
+    seed = next(s for s in range(10_000) if space.draw(s, 0)[LR] > 3e-3 and space.draw(s, 1)[LR] < 3e-6)
     sweep = small_sweep(
         data_config, prepared, tmp_path, space=space, seed=seed, scheduler="pbt", budget=Budget(2),
         training={"steps": 1200, "checkpoint_every": 300, "log_every": 50, "keep_checkpoints": 9},

@@ -9,7 +9,7 @@ import pytest
 
 from objgan.config import Config
 from objgan.errors import InputError
-from tests.tools.sweeps import SPACE, small_sweep
+from tests.tools.sweeps import LR, SPACE, WEIGHT, small_sweep
 from tune.engine.schedulers import Rungs, check_scheduler, make_scheduler
 from tune.space.space import Knob, Space
 from tune.sweep.results import Point, Trial
@@ -87,6 +87,13 @@ def test_a_population_keeps_to_the_space_and_to_its_own_name(sweep: Sweep) -> No
             assert knob.low <= config["job"]["settings"][name] <= knob.high
 
 
+def test_quantile_and_interval_of_a_population_are_the_sweeps(sweep: Sweep) -> None:
+    made = make_scheduler(replace(sweep, scheduler="pbt", pbt_quantile=0.5, pbt_interval=30), RUNGS, [], None)
+    assert (made._quantile_fraction, made._perturbation_interval) == (0.5, 30)
+    made = make_scheduler(replace(sweep, scheduler="pbt"), RUNGS, [], None)
+    assert (made._quantile_fraction, made._perturbation_interval) == (0.25, RUNGS.every)
+
+
 def _configured(job: dict[str, Any]) -> Any:
     return SimpleNamespace(config={"job": job})
 
@@ -114,6 +121,7 @@ def test_a_population_has_one_stage_and_starts_at_random(sweep: Sweep) -> None:
         ({"stages": ("encoders", "boxes")}, "takes one stage"),
         ({"search": "optuna"}, "--search optuna"),
         ({"budget": Budget(1)}, "--trials 1"),
+        ({"points": ({LR: 1e-3}, {LR: 1e-3, WEIGHT: 0.0})}, "label_weight is 0.0 in trial 1, whose networks"),
     ):
         with pytest.raises(InputError, match=message):
             check_scheduler(replace(population, **change))

@@ -8,19 +8,19 @@ import pytest
 
 from objgan.config import Config
 from tests.tools.sweeps import LR, SPACE, WEIGHT, small_sweep
-from tune.engine.search import draw, suggest
+from tune.engine.search import suggest
 from tune.space.space import Knob, Space
 from tune.sweep.results import Point, Trial
 from tune.sweep.trial_store import trial_id
 
 
 def test_random_settings_are_a_function_of_the_seed_and_the_number() -> None:
-    first = [draw(SPACE, 0, number) for number in range(20)]
-    assert first == [draw(SPACE, 0, number) for number in range(20)]
+    first = [SPACE.draw(0, number) for number in range(20)]
+    assert first == [SPACE.draw(0, number) for number in range(20)]
     assert len({settings[LR] for settings in first}) == 20
-    assert draw(SPACE, 1, 0) != first[0]
+    assert SPACE.draw(1, 0) != first[0]
     more = Space({**SPACE.knobs, "boxes.dropout": Knob("uniform", 0.0, 0.5)})
-    assert draw(more, 0, 3) | first[3] == draw(more, 0, 3), "another knob changes nothing of the first ones"
+    assert more.draw(0, 3) | first[3] == more.draw(0, 3), "another knob changes nothing of the first ones"
 
 
 def test_every_kind_of_knob_stays_within_its_range() -> None:
@@ -29,11 +29,19 @@ def test_every_kind_of_knob_stays_within_its_range() -> None:
         "b": Knob("uniform", -1.0, 2.0),
         "c": Knob("integer", 2, 4),
         "d": Knob("choice", values=("x", None, (1, 2))),
+        "e": Knob("log_integer", 1, 100),
+        "f": Knob("uniform", 0.0, 0.35, step=0.1),
+        "g": Knob("integer", 8, 32, step=8.0),
     })  # fmt: skip
-    drawn = [draw(space, 5, number) for number in range(400)]
+    drawn = [space.draw(5, number) for number in range(400)]
     assert all(1e-5 <= one["a"] < 1e-1 and -1 <= one["b"] < 2 for one in drawn)
     assert {one["c"] for one in drawn} == {2, 3, 4}
     assert {one["d"] for one in drawn} == {"x", None, (1, 2)}
+    assert {one["f"] for one in drawn} == {0.0, 0.1, 0.2, 0.3}
+    assert all(75 < sum(one["f"] == value for one in drawn) < 125 for value in (0.0, 0.1, 0.2, 0.3))
+    assert {one["g"] for one in drawn} == {8, 16, 24, 32} and all(isinstance(one["g"], int) for one in drawn)
+    assert {1, 2, 3} < {one["e"] for one in drawn} <= set(range(1, 101))
+    assert 150 < sum(one["e"] <= 10 for one in drawn) < 250
     below = sum(one["a"] < 1e-3 for one in drawn)
     assert 150 < below < 250, "half of a log-uniform's draws lie below its geometric middle"
 
@@ -47,12 +55,29 @@ def test_trial_ids_differ_and_stay() -> None:
 
 def test_optuna_suggests_near_good_trials_and_is_repeatable(data_config: Config, tmp_path: Path) -> None:
     sweep = replace(small_sweep(data_config, tmp_path, tmp_path), search="optuna")
-    rows = [_row(sweep.seed, number, draw(SPACE, 3, number)) for number in range(16)]
+    rows = [_row(sweep.seed, number, SPACE.draw(3, number)) for number in range(16)]
     asked = [suggest(sweep, number, rows) for number in range(16, 24)]
     assert asked == [suggest(sweep, number, list(reversed(rows))) for number in range(16, 24)], "no state beside rows"
     off = [abs(math.log10(one[LR]) + 3) for one in asked]
     assert sum(off) / len(off) < 0.6, "random draws are 0.5 off in the mean of a range of 2; the best is at 1e-3"
     assert all(0.5 <= one[WEIGHT] < 2 for one in asked)
+
+
+def test_optuna_keeps_to_conditions_and_takes_trials_outside_of_the_ranges(data_config, tmp_path: Path) -> None:
+    knobs = {
+        "a": Knob("choice", values=("x", "y")),
+        "b": Knob("log_integer", 8, 64, when={"a": ("x",)}, step=8.0),
+    }
+    sweep = replace(small_sweep(data_config, tmp_path, tmp_path), search="optuna", space=Space(knobs))
+    known = [{"a": "x", "b": 512}, {"a": "y"}, {"a": "z"}, {"a": "x", "b": 16}, {"a": "x", "b": 24}, {"a": "y"}]
+    rows = [
+        Trial(trial_id(0, n), n, settings, "finished", (Point(30, 1.0, {"label_nll": float(n)}),))
+        for n, settings in enumerate(known)
+    ]
+    for number in range(6, 18):
+        asked = suggest(sweep, number, rows)
+        assert set(asked) == ({"a", "b"} if asked["a"] == "x" else {"a"})
+        assert asked.get("b", 8) in range(8, 65, 8)
 
 
 @pytest.mark.parametrize("state", ["failed", "running", "finished"])
