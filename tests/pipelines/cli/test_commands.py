@@ -18,7 +18,7 @@ from objgan.domain import Domain
 from objgan.stages import build_stage
 from objgan.train_state import TrainState
 from pipelines.__main__ import main, parser
-from pipelines.cli.commands import _held
+from pipelines.cli.commands import held
 from pipelines.cli.options import PrepareOptions
 from pipelines.data.prepare.source import CocoSource
 from pipelines.data.shards.manifest import MANIFEST
@@ -242,7 +242,7 @@ def test_a_finished_folder_keeps_neither_lock_nor_lease_nor_status(tmp_path: Pat
     options = PrepareOptions(out=out)
 
     def attempt(*files: str) -> set[str]:
-        with contextlib.suppress(KeyError), _held(options, "prepare", MANIFEST):
+        with contextlib.suppress(KeyError), held(options, "prepare", MANIFEST):
             inside = {path.name for path in out.iterdir()}
             assert {".lock", ".lease", "lease.json", "status.json"} <= inside
             for name in files:
