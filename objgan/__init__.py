@@ -1,5 +1,6 @@
 """Text-to-image synthesis that shows its working: caption, boxes, shapes, image (Obj-GAN, Li et al., CVPR 2019)."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(folder: Path | str, device: str = "auto") -> "ObjGAN":
-    """The finished model in `folder` (see `objgan.generation.ObjGAN`), on a GPU where there is one.
+def load(model: Path | str, device: str = "auto") -> "ObjGAN":
+    """Load a finished model (see `objgan.generation.ObjGAN`), onto a GPU if there is one.
+
+    model: its folder, or its MLflow URI (`models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN/...`), which needs
+        MLflow and is looked up at MLflow's tracking URI
 
     Raises:
         objgan.errors.InputError: no model there, or a broken one.
     """
     from objgan.generation import ObjGAN  # seconds of imports, only for those who load a model
 
-    return ObjGAN.load(folder, device)
+    if re.match(r"(models|runs|mlflow-artifacts):/", str(model)):
+        from objgan.mlflow_model import downloaded
+
+        with downloaded(str(model)) as folder:
+            return ObjGAN.load(folder, device)
+    return ObjGAN.load(model, device)

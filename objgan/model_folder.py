@@ -67,6 +67,18 @@ def read_model(folder: Path) -> ModelParts:
     return ModelParts(config, domain, build_networks(config, domain, files))
 
 
+def only_model(folder: Path, shown: str) -> Path:
+    """The one model's folder in `folder`: what an MLflow model or a run holds. Messages name it `shown`.
+
+    Raises:
+        InputError: none, or several.
+    """
+    found = sorted(path.parent for path in folder.rglob("model.json"))
+    if len(found) != 1:
+        raise InputError(f"model {shown} holds {len(found) or 'no'} model folders: give one model's address")
+    return found[0]
+
+
 def read_facts(folder: Path) -> dict[str, Any]:
     """`model.json` of a model's folder, whose files are checked against their sums.
 

@@ -33,6 +33,8 @@ LIGHT = {
     "pipelines.redaction",
     "pipelines.yaml_input",
 }
+# The one module of `objgan` that knows MLflow: `objgan.load("models:/...")`.
+KNOWS_MLFLOW = "objgan/mlflow_model.py"
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}
 MOST_FUNCTION_LINES = 60
 
@@ -173,6 +175,8 @@ def report(repository: Path, faults: dict[Path, list[str]]) -> str:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_point_one_way(repository: Path, package: str) -> None:
     faults = {path: import_faults(package, ast.parse(path.read_text())) for path in modules(repository, package)}
+    known = faults.pop(repository / KNOWS_MLFLOW, [])
+    assert all("objgan imports mlflow" in fault for fault in known), known
     assert not report(repository, faults), report(repository, faults)
 
 

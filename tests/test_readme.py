@@ -239,10 +239,13 @@ def test_the_commands_of_the_readme_run(repository: Path, killed_demo: KilledDem
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_python_of_the_readme_runs(repository: Path, killed_demo: KilledDemo) -> None:
-    (source,) = re.findall(r"^```python\n(.*?)^```", (repository / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    done = subprocess.run([sys.executable, "-c", source], cwd=killed_demo.folder, capture_output=True, text=True)
+    blocks = re.findall(r"^```python\n(.*?)^```", (repository / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(blocks)], cwd=killed_demo.folder, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert (killed_demo.folder / "runs" / "kites.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("kites.png", "moved.png"):
+        assert (killed_demo.folder / "runs" / name).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "cluster/README.md"])

@@ -17,6 +17,7 @@ from objgan.errors import InputError, shown
 from objgan.files import write_atomically
 from objgan.generation import Generated, ObjGAN
 from objgan.layout_file import read_layout
+from objgan.model_folder import only_model
 from pipelines.models.registry import mlflow_at
 from pipelines.redaction import in_a_line, place_of
 from pipelines.runtime.console import Log
@@ -137,7 +138,7 @@ def local_model(location: Path | str, tracking_uri: str) -> Iterator[Path]:
         if (folder / "model.json").is_file():
             yield folder
         elif (folder != location and folder.is_dir()) or (folder / "MLmodel").is_file():
-            yield _inside(folder, shown)
+            yield only_model(folder, shown)
         else:
             raise InputError(
                 f"unknown model {shown}: give a model's folder or its URI, runs:/RUN/... or models:/NAME@ALIAS"
@@ -202,12 +203,4 @@ def _download(uri: str, tracking_uri: str, folder: Path) -> Path:
             mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
     except (MlflowException, OSError) as error:
         raise InputError(f"unknown model {place_of(uri)} ({in_a_line(error)})") from None
-    return _inside(folder, uri)
-
-
-def _inside(folder: Path, uri: str) -> Path:
-    """The one model folder in what was downloaded: a model, a registered model's artifacts, or a run's."""
-    found = sorted(path.parent for path in folder.rglob("model.json"))
-    if len(found) != 1:
-        raise InputError(f"model {place_of(uri)} holds {len(found) or 'no'} model folders: give one model's address")
-    return found[0]
+    return only_model(folder, place_of(uri))

@@ -145,6 +145,17 @@ def test_generate_finds_it_by_alias_run_and_folder(store: str, version: Any, log
             assert (folder / "model.json").read_bytes() == (model_folder / "model.json").read_bytes()
 
 
+def test_python_loads_it_by_its_uri(store: str, version: Any, model_folder: Path) -> None:
+    caption = "a red kite"
+    with mlflow_at(store):
+        for uri in ("models:/objgan@challenger", f"runs:/{version.run_id}/objgan"):
+            assert (objgan.load(uri, "cpu")(caption).image == objgan.load(model_folder, "cpu")(caption).image).all()
+        for uri in ("models:/objgan@nobody", "models:/other/1", f"runs:/{version.run_id}/nothing"):
+            with pytest.raises(InputError, match=f"unknown model {uri}") as error:
+                objgan.load(uri, "cpu")
+            assert "\n" not in str(error.value)
+
+
 def test_the_same_model_is_no_new_version(store: str, version: Any, model_folder: Path, tmp_path: Path) -> None:
     """Wherever its folder lies. The version that is there gets the alias and the tags."""
     elsewhere = tmp_path / "copy"
