@@ -104,9 +104,8 @@ def private_names(source: str) -> set[str]:
 
 
 def test_private_names_are_found_however_they_are_reached() -> None:
-    assert private_names("from ray._private import state\nray._private.state.state.f().g\nimport ray.a._b\nray._private.state") == {
-        "ray._private.state.state.f", "ray.a._b",
-    }  # fmt: skip
+    source = "from ray._private import state\nray._private.state.state.f().g\nimport ray.a._b\nray._private.state"
+    assert private_names(source) == {"ray._private.state.state.f", "ray.a._b"}
     assert private_names("import ray.train\nfrom x import _y\nself._ray.a\nray.data.read()") == set()
 
 
