@@ -205,7 +205,7 @@ def _ray_pod(settings: Settings, container: dict[str, Any], shm: str) -> Templat
 
 def _user(settings: Settings) -> dict[str, Any]:
     user = settings.security.user
-    context = {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": user}
+    context: dict[str, Any] = {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": user}
     if settings.store.owner == "fsgroup":
         context |= {"fsGroup": user, "fsGroupChangePolicy": "OnRootMismatch"}
     return {**context, "seccompProfile": {"type": "RuntimeDefault"}}
