@@ -2,6 +2,7 @@
 #
 #   docker build --build-arg ACCELERATOR=cuda --tag objgan:cuda .
 #   docker build --build-arg ACCELERATOR=cpu --build-arg CPU_INDEX=URL --tag objgan:cpu .
+#   docker build --build-arg COMPILER=g++ --tag objgan:cuda .    # for compute.compile=true
 #
 # PyPI's torch for Linux is the one with CUDA (its libraries are wheels too: no CUDA base image is needed, only the
 # driver of the machine). CPU_INDEX is the address of PyTorch's index of CPU wheels.
@@ -33,11 +34,13 @@ RUN python -m venv /opt/venv \
     && pip uninstall --yes objgan
 
 FROM python:${PYTHON}
+# COMPILER=g++: torch.compile needs a compiler on the machine that trains, and 200 MB for it.
+ARG COMPILER=""
 # `ray up` copies files into the container with rsync. KubeRay and `ray up` start Ray from a login shell, and Debian's
 # resets PATH.
 # hadolint ignore=SC2016
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends rsync=3.* \
+    && apt-get install --yes --no-install-recommends rsync=3.* ${COMPILER:+"$COMPILER"} \
     && rm -rf /var/lib/apt/lists/* \
     && echo 'export PATH=/opt/venv/bin:$PATH' > /etc/profile.d/objgan.sh \
     && useradd --uid 1000 --user-group --create-home ray \

@@ -2,6 +2,7 @@
 # make test    set up, then all tests
 # make test-quick   set up, then the tests without Ray that are not slow, on all cores
 # make test-gpu   tests that need two GPUs (NCCL, bfloat16, two ranks); skipped where there are none
+# make sbom    the packages of .venv with versions and licences, in CycloneDX: build/sbom.json
 # PYTHON=python3.12 make ... takes another interpreter; ARGS='-k boxes' goes on to pytest, the benchmarks or the demo.
 
 PYTHON ?= python3
@@ -10,10 +11,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test test-quick test-gpu lint format bench bench-learn chaos chaos-data chaos-sweep chaos-cluster clean
+.PHONY: help setup demo test test-quick test-gpu lint format sbom bench bench-learn chaos chaos-data chaos-sweep chaos-cluster clean
 
 help:
-	@echo "make demo | test | test-quick | test-gpu | lint | format | bench | bench-learn | chaos | chaos-data | chaos-sweep | chaos-cluster | setup | clean"
+	@echo "make demo | test | test-quick | test-gpu | lint | format | sbom | bench | bench-learn | chaos | chaos-data | chaos-sweep | chaos-cluster | setup | clean"
 
 setup: $(INSTALLED)
 
@@ -54,6 +55,13 @@ lint: setup
 format: setup
 	$(RUN) -m ruff format
 	$(RUN) -m ruff check --fix
+
+# In an environment of its own, which is not listed.
+sbom: setup
+	$(PYTHON) -m venv build/sbom
+	build/sbom/bin/python -m pip install --quiet cyclonedx-bom==7.5.0
+	build/sbom/bin/cyclonedx-py environment $(VENV) --output-reproducible --output-file build/sbom.json
+	@echo build/sbom.json
 
 bench: setup
 	$(RUN) -m tests.benchmarks.run $(ARGS)

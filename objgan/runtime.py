@@ -1,10 +1,13 @@
 """How networks are run, whatever they are: memory format, compilation, number types and a GPU's switches."""
 
 import os
+import shlex
+import shutil
 
 import torch
 from torch import nn
 
+from objgan.errors import InputError
 from objgan.networks.layers import DownBlock, ResidualBlock, UpBlock
 from objgan.networks.layout_encoder import LayoutEncoder
 from objgan.sections import ComputeConfig
@@ -20,7 +23,12 @@ def prepare_networks(stage: Stage, compute: ComputeConfig, device: torch.device)
 
     Called before the optimisers are made. Parameters keep their names and values, so checkpoints fit whatever was asked
     for. Sets process-wide switches, too (`set_switches`).
+
+    Raises:
+        InputError: it is to be compiled, and this machine has no compiler.
     """
+    if compute.compile:
+        check_compiler(device)
     set_switches(compute, device)
     if wants_channels_last(compute, device):
         for network in (stage.networks, stage.helpers):
@@ -57,6 +65,21 @@ def set_switches(compute: ComputeConfig, device: torch.device) -> None:
     precision = "ieee" if compute.precision == "float32" else "tf32"
     torch.backends.cuda.matmul.fp32_precision = precision
     torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+
+
+def check_compiler(device: torch.device) -> None:
+    """`torch.compile` compiles C++ for a CPU (Inductor), and C for a GPU (Triton), as late as in the first step.
+
+    Raises:
+        InputError: neither the compiler that the environment names nor a usual one is on this machine.
+    """
+    variable, usual = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++",))
+    given = shlex.split(os.environ.get(variable, ""))[:1]
+    if not any(map(shutil.which, given or usual)):
+        raise InputError(
+            f"compute.compile=true: no compiler ({' or '.join(given or usual)}) on a machine that trains: install g++, "
+            f"build the image with --build-arg COMPILER=g++, or set compute.compile=false"
+        )
 
 
 def _compile(stage: Stage) -> None:

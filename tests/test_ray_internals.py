@@ -1,16 +1,25 @@
-"""The private parts of Ray Train that this project uses, as Ray 2.60 has them.
+"""The private parts of Ray that this project uses, as Ray 2.60 has them.
 
 If one of these tests fails after an upgrade of Ray, the module that it names has to change with it.
 """
 
+import ast
 import copy
 import inspect
+import re
+import tomllib
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
+import ray._private.state
+import ray.util.metrics
+from packaging.requirements import Requirement
+from packaging.version import Version
+from ray._private import ray_logging
 from ray.train.v2._internal import constants
 from ray.train.v2._internal.execution.callback import ControllerCallback
-from ray.train.v2._internal.execution.context import TrainContext
+from ray.train.v2._internal.execution.context import TrainContext, get_train_context
 from ray.train.v2._internal.execution.preemption import PreemptionContext
 
 from pipelines.training.supervisor import Controlled
@@ -38,3 +47,71 @@ def test_a_worker_knows_of_a_preemption_without_a_collective() -> None:
     """`pipelines.training.worker`"""
     assert "preemption_context" in {field.name for field in fields(TrainContext)}
     assert PreemptionContext().preemption_info is None
+
+
+def test_the_worker_s_context_is_found_by_its_function() -> None:
+    """`pipelines.training.worker`"""
+    assert not inspect.signature(get_train_context).parameters
+    assert inspect.signature(get_train_context).return_annotation in (TrainContext, "TrainContext")
+
+
+def test_draining_nodes_are_asked_for_without_arguments() -> None:
+    """`pipelines.training.draining`, which ignores errors: without this name, no drain would be noticed."""
+    asked = ray._private.state.state.get_draining_nodes
+    assert not inspect.signature(asked).parameters
+    assert re.search(r"dict", str(inspect.signature(asked).return_annotation), re.IGNORECASE)
+
+
+def test_a_counter_can_be_recorded_as_zero() -> None:
+    """`pipelines.runtime.prometheus`, which ignores errors: without this name, a counter would be missing, not 0."""
+    assert list(inspect.signature(ray.util.metrics.Counter._record).parameters) == ["self", "value", "tags"]
+
+
+def test_repeated_lines_can_be_hidden() -> None:
+    """`pipelines.runtime.ray_session`, which leaves out what it does not find."""
+    for filtering in (ray_logging.stdout_deduplicator, ray_logging.stderr_deduplicator):
+        assert hasattr(filtering, "skip_re")
+
+
+def test_every_private_module_of_ray_is_one_that_is_tested_here(repository: Path) -> None:
+    found = {
+        (str(path.relative_to(repository)), name)
+        for package in ("objgan", "pipelines", "tune", "cluster")
+        for path in (repository / package).rglob("*.py")
+        for name in private_names(path.read_text())
+    }
+    assert found == {
+        ("pipelines/runtime/ray_session.py", "ray._private.ray_logging"),
+        ("pipelines/training/draining.py", "ray._private.state.state.get_draining_nodes"),
+        ("pipelines/training/supervisor.py", "ray.train.v2._internal.execution.callback.ControllerCallback"),
+        ("pipelines/training/worker.py", "ray.train.v2._internal.execution.context.get_train_context"),
+        ("tune/engine/trial.py", "ray.train.v2._internal.constants.ENV_VARS_TO_PROPAGATE.add"),
+    }
+
+
+def private_names(source: str) -> set[str]:
+    """Dotted names of Ray with a part that begins with an underscore; of `a.b` and `a.b.c` the latter."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            names.add(ast.unparse(node))
+    private = {name for name in names if re.fullmatch(r"ray\.(\w+\.)*_\w+(\.\w+)*", name)}
+    return {name for name in private if not any(other.startswith(f"{name}.") for other in private)}
+
+
+def test_private_names_are_found_however_they_are_reached() -> None:
+    source = "from ray._private import state\nray._private.state.state.f().g\nimport ray.a._b\nray._private.state"
+    assert private_names(source) == {"ray._private.state.state.f", "ray.a._b"}
+    assert private_names("import ray.train\nfrom x import _y\nself._ray.a\nray.data.read()") == set()
+
+
+def test_the_next_minor_version_of_ray_is_not_installed_before_these_tests_have_seen_it(repository: Path) -> None:
+    extras = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (needed,) = (Requirement(line) for line in extras["workflow"] if line.startswith("ray["))
+    tested = Version(ray.__version__)
+    assert tested in needed.specifier
+    assert Version(f"{tested.major}.{tested.minor + 1}.0") not in needed.specifier

@@ -29,6 +29,7 @@ COCO = (
 )
 CLUSTER = "--address http://127.0.0.1:8265 --token-file ~/.ray/objgan-token"
 JOB = "-- python -m pipelines run --recipe small --workers 4 --out runs/first"
+FIRST = "-- python -m pipelines train boxes --data data --run first --set boxes.training.checkpoint_every=50"
 SWEEP = (
     "python -m tune boxes --data data/tune --set boxes.training.steps=300 --set boxes.training.checkpoint_every=60 "
     "--trials 8"
@@ -108,7 +109,22 @@ SHORT: dict[str, str] = {
     "python -m cluster render --all manifests": "+",
     "python -m cluster estimate --samples-per-second 40 --steps 620873 --batch 16 --machines 4 --price 1.2 "
     "--head-price 0.2 --overhead 0.15": "+",
-    # These need a cluster: tests/cluster/jobs/test_live.py.
+    # These need a cluster: tests/cluster/jobs/test_live.py, and for Ray's words tests/cluster/test_first_cluster.py.
+    "ray start --head --port=6379 --num-cpus=0": "ray start --help",
+    "ray start --address=127.0.0.1:6379 --num-cpus=2 --dashboard-agent-listen-port=52366": "ray start --help",
+    "python -m cluster submit --id data --storage /tmp/objgan --wait -- python -m pipelines prepare --out data": (
+        "python -m cluster submit --id data --storage /tmp/objgan --wait --dry-run -- python -m pipelines prepare "
+        "--out data"
+    ),
+    f"python -m cluster submit --id boxes --storage /tmp/objgan {FIRST}": (
+        f"python -m cluster submit --id boxes --storage /tmp/objgan --dry-run {FIRST}"
+    ),
+    f"python -m cluster submit --id boxes --resume --storage /tmp/objgan --follow {FIRST}": (
+        f"python -m cluster submit --id boxes --resume --storage /tmp/objgan --follow --dry-run {FIRST}"
+    ),
+    "python -m cluster status": "+ --help",
+    "python -m cluster logs boxes --follow": "+ --help",
+    "python -m cluster stop boxes": "+ --help",
     "python -m cluster token ~/.ray/objgan-token": "python -m cluster token objgan-token",
     f"python -m cluster submit {CLUSTER} --id first --storage /data --follow {JOB}": (
         f"python -m cluster submit {CLUSTER} --id first --storage /data --follow --dry-run {JOB}"

@@ -26,11 +26,30 @@ def object_store(shm: str) -> str:
 
 def faults(settings: Settings) -> Iterator[str]:
     """A line for each combination that does not work."""
+    yield from _image(settings)
     yield from _machines(settings)
+    yield from _pods(settings)
     yield from _shared(settings)
     yield from _job(settings)
     yield from _queue(settings)
     yield from _cloud(settings)
+
+
+def _image(settings: Settings) -> Iterator[str]:
+    if settings.digest and "@" in settings.image:
+        yield f"digest={settings.digest[:19]}... and image={settings.image} both name a digest; give one of them"
+
+
+def _pods(settings: Settings) -> Iterator[str]:
+    """Settings of pods, which `ray up` has not."""
+    if settings.kubernetes:
+        return
+    for section in ("head", "workers"):
+        for name in ("tolerations", "annotations", "priority_class"):
+            if getattr(getattr(settings, section), name):
+                yield f"{section}.{name} is for Kubernetes, not for ray up"
+    if settings.disruption.model_dump(exclude_defaults=True):
+        yield "disruption.* is for Kubernetes, not for ray up"
 
 
 def _machines(settings: Settings) -> Iterator[str]:
@@ -55,6 +74,8 @@ def _shared(settings: Settings) -> Iterator[str]:
         yield "store.claim is for KubeRay; ray up takes store.share or store.bucket (--set store.claim= empties it)"
     if store.share and settings.kubernetes:
         yield "store.share is for ray up; KubeRay takes store.claim or store.bucket"
+    if store.owner != "fsgroup" and not store.claim:
+        yield f"store.owner={store.owner} needs store.claim, the volume that it is about"
     if store.size and not store.claim:
         yield "store.size needs store.claim, the name of the new claim"
     if urlsplit(settings.mlflow.uri).password:

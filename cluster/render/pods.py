@@ -3,7 +3,7 @@
 from typing import Any
 
 from cluster.render.settings import Settings
-from cluster.render.steps import DATA
+from cluster.render.steps import DATA, give_to
 
 Template = dict[str, Any]
 
@@ -47,7 +47,9 @@ def head(settings: Settings) -> Template:
     pod = _ray_pod(settings, container, HEAD_SHM) | _off_spot(settings)
     if settings.autoscales:
         pod["volumes"].append(_account())
-    return _template(settings, pod | _selector(settings.head.selector))
+    if settings.store.claim and settings.store.owner == "init":
+        pod["initContainers"] = [_owner(settings)]
+    return _head_template(settings, pod)
 
 
 def worker(settings: Settings) -> Template:
@@ -62,7 +64,10 @@ def worker(settings: Settings) -> Template:
         "livenessProbe": _probe("/api/local_raylet_healthz", 52365, failures=120),
     }
     pod = _ray_pod(settings, container, workers.shm)
-    return _template(settings, pod | _selector(_worker_labels(settings)) | _tolerations(settings))
+    pod |= _selector(_worker_labels(settings)) | _tolerations((*_implied(settings), *workers.tolerations))
+    pod |= _priority(workers.priority_class)
+    protected = settings.disruption.protect == "all"
+    return _template(settings, pod, _annotations(workers.annotations, protected))
 
 
 def submitter(settings: Settings) -> Template:
@@ -70,7 +75,7 @@ def submitter(settings: Settings) -> Template:
     small = _resources({"cpu": "500m", "memory": "1Gi", "ephemeral-storage": "1Gi"})
     container = {
         "name": "ray-job-submitter",
-        "image": settings.image,
+        "image": settings.pinned_image,
         "imagePullPolicy": settings.pull,
         "resources": small,
         "securityContext": _CONFINED,
@@ -83,7 +88,7 @@ def submitter(settings: Settings) -> Template:
         **_off_spot(settings),
         **_pull_secret(settings),
     }
-    return _template(settings, pod | _selector(settings.head.selector))
+    return _head_template(settings, pod)
 
 
 _CONFINED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
@@ -118,15 +123,59 @@ def _account() -> dict[str, Any]:
     return {"name": _ACCOUNT, "projected": {"sources": sources}}
 
 
-def _template(settings: Settings, pod: Template) -> Template:
-    return {"metadata": {"labels": {LABEL: settings.name}}, "spec": pod}
+PROTECTED = {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
+"""Annotations of pods whose nodes Karpenter and the cluster autoscaler leave alone."""
+
+
+def _head_template(settings: Settings, pod: Template) -> Template:
+    """Head and submitter: the same nodes, taints, priority and annotations."""
+    head = settings.head
+    pod = pod | _selector(head.selector) | _tolerations(head.tolerations) | _priority(head.priority_class)
+    return _template(settings, pod, _annotations(head.annotations, settings.disruption.protect != "none"))
+
+
+def _template(settings: Settings, pod: Template, annotations: dict[str, str]) -> Template:
+    metadata: dict[str, Any] = {"labels": {LABEL: settings.name}}
+    return {"metadata": metadata | ({"annotations": annotations} if annotations else {}), "spec": pod}
+
+
+def _annotations(given: tuple[str, ...], protected: bool) -> dict[str, str]:
+    """An annotation that the user gives wins."""
+    return (PROTECTED if protected else {}) | pairs(given)
+
+
+def _priority(name: str) -> dict[str, Any]:
+    return {"priorityClassName": name} if name else {}
+
+
+def _owner(settings: Settings) -> dict[str, Any]:
+    """Root for a moment: gives the mount and its folder of results to the user of all other containers.
+
+    What lies in the mount keeps its owner.
+    """
+    user = settings.security.user
+    return {
+        "name": "owner",
+        "image": settings.pinned_image,
+        "imagePullPolicy": settings.pull,
+        "command": ["sh", "-c", give_to(user)],
+        "resources": _resources({"cpu": "100m", "memory": "64Mi", "ephemeral-storage": "1Gi"}),
+        "securityContext": {
+            "runAsUser": 0,
+            "runAsNonRoot": False,
+            "allowPrivilegeEscalation": False,
+            # Change owners and modes of files of others.
+            "capabilities": {"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER"]},
+        },
+        "volumeMounts": [{"name": "data", "mountPath": DATA}],
+    }
 
 
 def _container(settings: Settings, name: str, ports: dict[str, int]) -> dict[str, Any]:
     secrets = [secret for secret in (settings.store.secret, settings.mlflow.secret) if secret]
     container: dict[str, Any] = {
         "name": name,
-        "image": settings.image,
+        "image": settings.pinned_image,
         "imagePullPolicy": settings.pull,
         "ports": [{"name": port, "containerPort": number} for port, number in ports.items()],
         "env": [{"name": "MLFLOW_TRACKING_URI", "value": settings.mlflow.uri}, dict(_DRAIN)],
@@ -156,14 +205,10 @@ def _ray_pod(settings: Settings, container: dict[str, Any], shm: str) -> Templat
 
 def _user(settings: Settings) -> dict[str, Any]:
     user = settings.security.user
-    return {
-        "runAsNonRoot": True,
-        "runAsUser": user,
-        "runAsGroup": user,
-        "fsGroup": user,
-        "fsGroupChangePolicy": "OnRootMismatch",
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
+    context: dict[str, Any] = {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": user}
+    if settings.store.owner == "fsgroup":
+        context |= {"fsGroup": user, "fsGroupChangePolicy": "OnRootMismatch"}
+    return {**context, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def _pull_secret(settings: Settings) -> dict[str, Any]:
@@ -215,14 +260,23 @@ def _off_spot(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _tolerations(settings: Settings) -> dict[str, Any]:
-    workers, tolerated = settings.workers, []
-    if workers.gpus:
-        tolerated.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
+def _implied(settings: Settings) -> tuple[str, ...]:
+    """Taints that the workers' other settings imply."""
+    workers = settings.workers
+    taints: tuple[str, ...] = ()
     if workers.spot:
         taints = (workers.spot_taint,) if workers.spot_taint else workers.spot_selector
-        tolerated += [
-            {"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}
-            for key, value in pairs(taints).items()
-        ]
+    return tuple(f"{taint}:NoSchedule" for taint in (*(("nvidia.com/gpu",) if workers.gpus else ()), *taints))
+
+
+def _tolerations(taints: tuple[str, ...]) -> dict[str, Any]:
+    tolerated = [toleration(taint) for taint in taints]
     return {"tolerations": tolerated} if tolerated else {}
+
+
+def toleration(taint: str) -> dict[str, str]:
+    """KEY[=VALUE][:EFFECT] as Kubernetes has it. Without a value every value, without an effect every effect."""
+    rest, _, effect = taint.partition(":")
+    key, equals, value = rest.partition("=")
+    made = {"key": key, "operator": "Equal", "value": value} if equals else {"key": key, "operator": "Exists"}
+    return made | ({"effect": effect} if effect else {})

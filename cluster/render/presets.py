@@ -150,7 +150,15 @@ PRESETS: dict[str, Preset] = {
     ),
     "raycluster": Preset(
         "RayCluster that stays, for `submit`: one to four GPUs",
-        {"kind": "RayCluster", "name": "objgan-cluster", "workers.gpus": 1, "workers.max": 4, "monitoring.rules": True},
+        {
+            "kind": "RayCluster",
+            "name": "objgan-cluster",
+            "workers.gpus": 1,
+            "workers.max": 4,
+            "monitoring.rules": True,
+            # Its jobs do not survive its head; those of a RayJob do.
+            "disruption.budget": True,
+        },
     ),
     "aws": Preset(
         "`ray up` on AWS: one to four spot g5.2xlarge (A10G), head on demand",

@@ -6,7 +6,7 @@ from typing import Any
 from cluster.render.checks import mebibytes, object_store
 from cluster.render.pods import PORTS, STOP_SECONDS
 from cluster.render.settings import Settings
-from cluster.render.steps import DATA
+from cluster.render.steps import DATA, give_to
 
 Config = dict[str, Any]
 
@@ -66,7 +66,7 @@ def _docker(settings: Settings) -> Config:
     if settings.store.share:
         options += [f"--volume={DATA}:{DATA}", f"--workdir={DATA}"]
     return {
-        "image": settings.image,
+        "image": settings.pinned_image,
         "container_name": "objgan",
         "pull_before_run": settings.pull != "Never",
         "run_options": ["--ulimit=nofile=65536:65536", *options],
@@ -127,12 +127,12 @@ def _gcp(settings: Settings, head: bool) -> Config:
 
 
 def _initialization(settings: Settings) -> list[str]:
-    """Commands on the machine before its container starts: mount the shared folder."""
+    """Commands on the machine before its container starts: mount the shared folder, and give it to the user."""
     if not settings.store.share:
         return []
-    share, user = shlex.quote(settings.store.share), settings.security.user
+    share = shlex.quote(settings.store.share)
     return [
         "command -v mount.nfs4 || (sudo apt-get update -qq && sudo apt-get install -y -qq nfs-common)",
         f"mountpoint -q {DATA} || (sudo mkdir -p {DATA} && sudo mount -t nfs4 -o nfsvers=4.1,hard {share} {DATA})",
-        f"sudo install -d -o {user} -g {user} {DATA}/runs",
+        give_to(settings.security.user, sudo="sudo "),
     ]

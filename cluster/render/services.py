@@ -1,4 +1,4 @@
-"""Resources beside the Ray resource: claim, queue, network policy, monitor, alerts."""
+"""Resources beside the Ray resource: claim, queue, network policy, disruption budgets, monitor, alerts."""
 
 from typing import Any
 
@@ -7,6 +7,9 @@ from cluster.render.pods import AUTOSCALER_PORTS, LABEL, PORTS, pairs
 from cluster.render.settings import Settings
 
 Manifest = dict[str, Any]
+
+KUEUE = "kueue.x-k8s.io/v1beta2"
+"""Kueue's API from 0.15 on; 0.20 serves the earlier v1beta1 no more."""
 
 
 def manifests(settings: Settings) -> list[Manifest]:
@@ -18,6 +21,8 @@ def manifests(settings: Settings) -> list[Manifest]:
         resources.append(_queue(settings))
     if settings.security.network_policy:
         resources.append(_policy(settings))
+    if settings.disruption.budget:
+        resources += [_budget(settings, "head", 1), _budget(settings, "worker", settings.workers.min)]
     if settings.monitoring.scrape:
         resources.append(_monitor(settings))
     if settings.monitoring.rules:
@@ -51,7 +56,7 @@ def _claim(settings: Settings) -> Manifest:
 
 def _queue(settings: Settings) -> Manifest:
     return {
-        "apiVersion": "kueue.x-k8s.io/v1beta1",
+        "apiVersion": KUEUE,
         "kind": "LocalQueue",
         "metadata": {"name": settings.kueue.queue, "namespace": settings.namespace},
         "spec": {"clusterQueue": settings.kueue.cluster_queue},
@@ -80,6 +85,21 @@ def _policy(settings: Settings) -> Manifest:
                 {"from": [operator], "ports": [{"protocol": "TCP", "port": PORTS["dashboard"]}]},
                 {"from": [prometheus], "ports": [{"protocol": "TCP", "port": port} for port in metrics]},
             ],
+        },
+    }
+
+
+def _budget(settings: Settings, role: str, least: int) -> Manifest:
+    """Evictions may not leave fewer pods of a role. A count, because Kubernetes computes no shares of a RayCluster."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata(settings, name=f"{settings.name}-{role}"),
+        "spec": {
+            "minAvailable": least,
+            # Pods that are not ready keep no node from its drain.
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": {LABEL: settings.name, "ray.io/node-type": role}},
         },
     }
 

@@ -74,6 +74,25 @@ _Pair = Annotated[
 ]
 Labels = Annotated[tuple[_Pair, ...], BeforeValidator(_as_tuple), AfterValidator(_each_once)]
 Taint = _Pair
+_Annotation = Annotated[
+    str,
+    form(
+        "KEY=VALUE, a Kubernetes annotation; several: [A=1, B=2]",
+        rf"({_LABEL}(\.{_LABEL})*/)?(?=[^/=]{{1,63}}=)({_WORD})=[^\x00-\x1f\x7f]*",
+        4096,
+    ),
+]
+Annotations = Annotated[tuple[_Annotation, ...], BeforeValidator(_as_tuple), AfterValidator(_each_once)]
+_Toleration = Annotated[
+    str,
+    form(
+        "KEY[=VALUE][:EFFECT], a taint (EFFECT: NoSchedule, PreferNoSchedule, NoExecute; none: all); several: [A, B]",
+        rf"({_LABEL}(\.{_LABEL})*/)?(?=[^/=:]{{1,63}}([=:]|$))({_WORD})(=(?=[^:]{{1,63}}(:|$))({_WORD}))?"
+        r"(:(NoSchedule|PreferNoSchedule|NoExecute))?",
+        400,
+    ),
+]
+Tolerations = Annotated[tuple[_Toleration, ...], BeforeValidator(_as_tuple)]
 _Assignment = Annotated[
     str,
     form(
@@ -90,6 +109,7 @@ Image = Annotated[
         400,
     ),
 ]
+Digest = Annotated[str, form("sha256: and 64 digits from 0 to f", r"sha256:[0-9a-f]{64}", 71)]
 Quantity = Annotated[str, form("a whole number with Mi, Gi or Ti, for example 16Gi", r"[1-9][0-9]*(Mi|Gi|Ti)", 12)]
 Version = Annotated[str, form("a version, like 2.60.0", r"[0-9]+\.[0-9]+(\.[0-9]+)?([a-z]+[0-9]+)?", 20)]
 Location = Annotated[
@@ -152,7 +172,14 @@ class Head(ClusterSection):
     cpus: Positive = Field(4, description="CPUs")
     memory: Quantity = Field("16Gi", description="memory")
     disk: Quantity = Field("50Gi", description="ephemeral storage; disk of the machine with ray up")
-    selector: Labels = Field((), description="LABEL=VALUE of the nodes that it may run on")
+    selector: Labels = Field((), description="LABEL=VALUE of the nodes that it may run on, with the submitter")
+    tolerations: Tolerations = Field(
+        (), description="KEY[=VALUE][:EFFECT] of taints that it and the submitter tolerate (KubeRay)"
+    )
+    annotations: Annotations = Field((), description="KEY=VALUE annotations of its pod and the submitter's (KubeRay)")
+    priority_class: OrEmpty[ObjectName] = Field(
+        "", description="PriorityClass of its pod and the submitter's; empty: the cluster's default (KubeRay)"
+    )
 
 
 class Workers(ClusterSection):
@@ -175,6 +202,30 @@ class Workers(ClusterSection):
     spot_taint: OrEmpty[Taint] = Field(
         "", description="KEY=VALUE of the spot nodes' NoSchedule taint; empty: spot_selector is tolerated"
     )
+    tolerations: Tolerations = Field(
+        (), description="KEY[=VALUE][:EFFECT] of further taints that they tolerate (KubeRay)"
+    )
+    annotations: Annotations = Field((), description="KEY=VALUE annotations of their pods (KubeRay)")
+    priority_class: OrEmpty[ObjectName] = Field(
+        "", description="PriorityClass of their pods; empty: the cluster's default (KubeRay)"
+    )
+
+
+class Disruption(ClusterSection):
+    """Evictions that Kubernetes could put off: consolidation, upgrades, drains. They stop neither preemption nor loss.
+
+    The annotations are those of Karpenter and of the cluster autoscaler, which then do not remove the pods' nodes.
+    """
+
+    protect: Literal["none", "head", "all"] = Field(
+        "all",
+        description="pods that get karpenter.sh/do-not-disrupt=true and "
+        "cluster-autoscaler.kubernetes.io/safe-to-evict=false; head: head and submitter",
+    )
+    budget: bool = Field(
+        False,
+        description="create PodDisruptionBudgets: no drain evicts the head, or leaves fewer than workers.min workers",
+    )
 
 
 class Store(ClusterSection):
@@ -186,6 +237,11 @@ class Store(ClusterSection):
     size: OrEmpty[Quantity] = Field("", description="create the claim with this size; empty: it exists")
     storage_class: OrEmpty[ObjectName] = Field(
         "", description="storage class of the new claim; empty: the cluster's default"
+    )
+    owner: Literal["fsgroup", "init", "none"] = Field(
+        "fsgroup",
+        description="who makes the claim writable for security.user; fsgroup: Kubernetes, where the volume's driver "
+        "supports it (NFS does not); init: a container of the head that is root and runs first; none: it is writable",
     )
     share: OrEmpty[Share] = Field("", description="NFS export HOST:/PATH, mounted at /data (ray up)")
     bucket: OrEmpty[Bucket] = Field(
@@ -268,18 +324,25 @@ class Settings(ClusterSection):
     )
     namespace: Label = Field("objgan", description="Kubernetes namespace")
     image: Image = Field("objgan:cuda", description="container image, with its registry")
+    digest: OrEmpty[Digest] = Field("", description="sha256:... of the image, which pins it; empty: the tag decides")
     pull: Literal["IfNotPresent", "Always", "Never"] = Field("IfNotPresent", description="imagePullPolicy")
     pull_secret: OrEmpty[ObjectName] = Field("", description="Secret for the registry")
     ray_version: Version = Field("2.60.0", description="version of Ray in the image")
     job: Job = Job()
     head: Head = Head()
     workers: Workers = Workers()
+    disruption: Disruption = Disruption()
     store: Store = Store()
     mlflow: Mlflow = Mlflow()
     security: Security = Security()
     monitoring: Monitoring = Monitoring()
     kueue: Kueue = Kueue()
     cloud: Cloud = Cloud()
+
+    @property
+    def pinned_image(self) -> str:
+        """The image, with its digest if one is set."""
+        return f"{self.image}@{self.digest}" if self.digest else self.image
 
     @property
     def autoscales(self) -> bool:

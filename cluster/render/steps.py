@@ -18,6 +18,14 @@ DATA = "/data"
 PROGRAM = ("python", "-m", "pipelines")
 
 
+def give_to(user: int, data: str = DATA, sudo: str = "") -> str:
+    """A shell command by which root gives the mount and its folder of results to a user.
+
+    What lies in the mount keeps its owner, and the mount its mode.
+    """
+    return f"{sudo}chown {user}:{user} {data} && {sudo}install -d -o {user} -g {user} {data}/runs"
+
+
 def commands(settings: Settings) -> list[str]:
     """Command lines, in order, every word quoted for a shell."""
     job = settings.job

@@ -12,7 +12,8 @@ from typing import Any
 from pipelines.runtime.events import Began, Event, Logged, Pace, Saved, Skipped, WorkerFailed
 
 _TAGS = ("run", "stage")
-_SECONDS = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
+BUCKETS = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0]
+"""Seconds. No quantile exceeds the largest: thresholds of alerts are below it."""
 
 COUNTERS = {
     "objgan_samples_total": "samples trained on, converted or measured",
@@ -115,5 +116,5 @@ def _metric(name: str) -> Any:
         elif name in GAUGES:
             _made[name] = ray.util.metrics.Gauge(name, GAUGES[name], _TAGS)
         else:
-            _made[name] = ray.util.metrics.Histogram(name, HISTOGRAMS[name], _SECONDS, _TAGS)
+            _made[name] = ray.util.metrics.Histogram(name, HISTOGRAMS[name], BUCKETS, _TAGS)
     return _made[name]

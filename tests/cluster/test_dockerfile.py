@@ -3,6 +3,7 @@
 import fnmatch
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -67,3 +68,17 @@ def test_the_manifests_name_the_ray_of_the_constraints(repository: Path) -> None
     from cluster.render.settings import Settings
 
     assert f"\nray=={Settings().ray_version}\n" in (repository / "constraints.txt").read_text()
+
+
+def test_a_compiler_is_in_the_image_that_asks_for_it(instructions: list[tuple[str, str]]) -> None:
+    """By the build argument that the refusal of `compute.compile` names; an ARG ends with its stage."""
+    last = max(number for number, (name, _) in enumerate(instructions) if name == "FROM")
+    assert ("ARG", 'COMPILER=""') in instructions[last:]
+    (installs,) = (rest for name, rest in instructions[last:] if name == "RUN")
+    line = re.search(r"apt-get install [^&]*", installs)[0]
+    for compiler, expected in (("", []), ("g++", ["g++"])):
+        said = subprocess.run(
+            ["bash", "-c", f"apt-get() {{ printf '%s\\n' \"$@\"; }}; {line}"],
+            env={"COMPILER": compiler}, capture_output=True, text=True, check=True,
+        ).stdout.split()  # fmt: skip
+        assert said[said.index("rsync=3.*") + 1 :] == expected

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,10 +10,11 @@ from torch import nn
 
 from objgan.config import Config
 from objgan.domain import Domain
+from objgan.errors import InputError
 from objgan.networks.backbones import SmallBackbone
 from objgan.networks.encoders import ImageEncoder, TextEncoder
 from objgan.networks.layers import DownBlock
-from objgan.runtime import autocast_dtype, prepare_networks, set_switches, wants_channels_last
+from objgan.runtime import autocast_dtype, check_compiler, prepare_networks, set_switches, wants_channels_last
 from objgan.sections import ComputeConfig
 from objgan.stages.images import ImagesStage
 from objgan.training import StepContext, TrainState, train_step
@@ -86,6 +88,24 @@ def test_channels_last_changes_the_format_and_not_the_step(stage, make_batch) ->
     assert all(one.weight.is_contiguous(memory_format=torch.channels_last) for one in convolutions)
     train_step(TrainState(stage), batch, StepContext(seed=0))
     assert all(torch.isfinite(p).all() for p in stage.networks.parameters())
+
+
+@pytest.mark.parametrize(("device", "variable", "usual"), [(CPU, "CXX", "g++"), (GPU, "CC", "clang")])
+def test_without_a_compiler_compilation_is_refused_before_the_first_step(
+    stage: ImagesStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: torch.device, variable: str, usual: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(InputError, match=r"compute.compile=true: no compiler .* --build-arg COMPILER=g\+\+"):
+        prepare_networks(stage, ComputeConfig(compile=True), device)
+    for name, given in ((usual, ""), ("mine", "mine -O1"), ("other", str(tmp_path / "other"))):
+        (tmp_path / name).touch(0o755)
+        monkeypatch.setenv(variable, given)
+        check_compiler(device)
+    # The compiler that the environment names is the one that is used.
+    monkeypatch.setenv(variable, "absent")
+    with pytest.raises(InputError, match="absent"):
+        check_compiler(device)
 
 
 @pytest.mark.slow

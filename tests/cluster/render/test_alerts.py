@@ -10,6 +10,7 @@ import yaml
 
 from cluster.render.alerts import ALERTS, METRICS, TAGS, rules, table
 from cluster.render.dashboard import dashboard
+from pipelines.runtime.prometheus import BUCKETS
 
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
 SERIES = {f"ray_{name}{suffix}": kind for name, kind in METRICS.items() for suffix in SUFFIXES[kind]}
@@ -70,6 +71,14 @@ def test_alerts_have_different_names_and_an_action() -> None:
         assert alert.severity in ("page", "ticket")
         assert alert.meaning
         assert alert.action
+
+
+def test_quantiles_can_exceed_their_thresholds() -> None:
+    thresholds = {
+        alert.name: float(alert.expression.rpartition(" > ")[2]) for alert in ALERTS if "_quantile" in alert.expression
+    }
+    assert thresholds
+    assert all(value < max(BUCKETS) for value in thresholds.values()), thresholds
 
 
 def test_rules_are_in_the_file_and_in_the_manifest(repository: Path) -> None:

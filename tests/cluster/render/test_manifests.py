@@ -1,6 +1,8 @@
 """KubeRay's manifests: against its custom resource definitions, and what is promised of every pod."""
 
 import copy
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,10 @@ import pytest
 import yaml
 
 from cluster.render import kuberay
-from cluster.render.pods import LABEL
+from cluster.render.pods import LABEL, PROTECTED, toleration
 from cluster.render.presets import PRESETS, resolve
 from cluster.render.render import text_of
+from cluster.render.steps import give_to
 from tests.tools import crd
 
 KUBERAY = [name for name in PRESETS if resolve(name).kubernetes]
@@ -67,6 +70,17 @@ def test_kuberay_knows_every_field(schemas: dict[str, crd.Schema], preset: str) 
         "pull_secret=registry",
         "workers.spot_selector=cloud.google.com/gke-spot=true",
         "security.operator_labels=app=ray",
+        "workers.tolerations=[dedicated=ml:NoExecute, big]",
+        "head.tolerations=dedicated=ml:NoSchedule",
+        "workers.annotations=[sidecar.istio.io/inject=false, note=a b]",
+        "head.annotations=note=a",
+        "workers.priority_class=training",
+        "head.priority_class=training",
+        "disruption.protect=none",
+        "disruption.protect=head",
+        "store.owner=init",
+        "store.owner=none",
+        f"digest=sha256:{'a' * 64}",
     ],
 )
 def test_kuberay_knows_what_settings_add(schemas: dict[str, crd.Schema], assignment: str) -> None:
@@ -261,3 +275,114 @@ def test_the_store_is_a_claim_or_a_bucket() -> None:
 def test_resources_come_before_those_that_need_them() -> None:
     kinds = [document["kind"] for document in kuberay.manifests(resolve("kueue", ["store.size=1Gi"]))]
     assert kinds == ["PersistentVolumeClaim", "LocalQueue", "NetworkPolicy", "PodMonitor", "RayJob"]
+
+
+def annotations_of(*assignments: str) -> dict[str, dict[str, str]]:
+    return {role: t["metadata"].get("annotations", {}) for role, t in templates(ray("gpu-spot", *assignments))}
+
+
+def test_autoscalers_of_nodes_leave_the_pods_alone() -> None:
+    wanted = {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
+    assert wanted == PROTECTED
+    for preset in KUBERAY:
+        for role, template in templates(ray(preset)):
+            assert template["metadata"]["annotations"] == wanted, (preset, role)
+    some = annotations_of("disruption.protect=head")
+    assert some == {"head": wanted, "worker": {}, "submitter": wanted}
+    assert annotations_of("disruption.protect=none") == {"head": {}, "worker": {}, "submitter": {}}
+
+
+def test_an_annotation_that_is_given_wins() -> None:
+    given = annotations_of("workers.annotations=[karpenter.sh/do-not-disrupt=4h, note=a=b c]", "head.annotations=x=")
+    assert given["worker"] == PROTECTED | {"karpenter.sh/do-not-disrupt": "4h", "note": "a=b c"}
+    assert given["head"] == given["submitter"] == PROTECTED | {"x": ""}
+
+
+def test_budgets_keep_the_head_and_the_fewest_workers() -> None:
+    def budgets(*assignments: str) -> list[Any]:
+        text = text_of(resolve("gpu", assignments), "gpu")
+        return [d for d in yaml.safe_load_all(text) if d["kind"] == "PodDisruptionBudget"]
+
+    assert budgets() == []
+    head, worker = budgets("disruption.budget=true", "workers.min=3")
+    name = ray("gpu")["metadata"]["name"]
+    for budget, role, least in ((head, "head", 1), (worker, "worker", 3)):
+        assert budget["apiVersion"] == "policy/v1"
+        assert budget["metadata"]["name"] == f"{name}-{role}"
+        assert budget["spec"]["minAvailable"] == least
+        # KubeRay's label of the role, and ours, which every pod of the cluster has.
+        assert budget["spec"]["selector"]["matchLabels"] == {LABEL: name, "ray.io/node-type": role}
+    # Its jobs do not survive its head.
+    assert "PodDisruptionBudget" in documents("raycluster")
+
+
+def test_head_and_submitter_share_taints_and_priority_that_workers_have_of_their_own() -> None:
+    given = ("head.tolerations=a=b", "head.priority_class=high", "workers.tolerations=c:NoExecute")
+    pods = {role: template["spec"] for role, template in templates(ray("gpu", *given, "workers.priority_class=low"))}
+    for role in ("head", "submitter"):
+        assert pods[role]["tolerations"] == [{"key": "a", "operator": "Equal", "value": "b"}]
+        assert pods[role]["priorityClassName"] == "high"
+    assert pods["worker"]["priorityClassName"] == "low"
+    assert pods["worker"]["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+        {"key": "c", "operator": "Exists", "effect": "NoExecute"},
+    ]
+    assert all("priorityClassName" not in template["spec"] for _, template in templates(ray("gpu")))
+
+
+@pytest.mark.parametrize(
+    ("taint", "expected"),
+    [
+        ("a", {"key": "a", "operator": "Exists"}),
+        ("a:NoExecute", {"key": "a", "operator": "Exists", "effect": "NoExecute"}),
+        ("x/a=b", {"key": "x/a", "operator": "Equal", "value": "b"}),
+        ("a=b:NoSchedule", {"key": "a", "operator": "Equal", "value": "b", "effect": "NoSchedule"}),
+    ],
+)
+def test_a_taint_is_read_as_kubectl_writes_it(taint: str, expected: dict[str, str]) -> None:
+    assert toleration(taint) == expected
+
+
+def test_one_of_kubernetes_root_and_nobody_makes_the_claim_writable() -> None:
+    def pods(*assignments: str) -> dict[str, Any]:
+        return {role: template["spec"] for role, template in templates(ray("gpu", *assignments))}
+
+    for pod in pods("security.user=1234").values():
+        assert pod["securityContext"]["fsGroup"] == 1234
+        assert "initContainers" not in pod
+    for pod in pods("store.owner=none").values():
+        assert "fsGroup" not in pod["securityContext"]
+        assert "initContainers" not in pod
+    made = pods("store.owner=init", "security.user=1234")
+    assert [role for role, pod in made.items() if "initContainers" in pod] == ["head"]
+    (container,) = made["head"]["initContainers"]
+    assert container["command"] == ["sh", "-c", give_to(1234)]
+    assert container["securityContext"]["runAsUser"] == 0
+    assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+    assert container["resources"]["requests"] == container["resources"]["limits"]
+    assert all(pod["securityContext"]["runAsUser"] == 1234 for pod in made.values())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the owner of a folder")
+def test_root_gives_the_mount_to_the_user_and_nothing_in_it(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    data.chmod(0o775)
+    (data / "coco").mkdir()
+    for _ in range(2):  # a second head finds it done
+        subprocess.run(["sh", "-c", give_to(1000, str(data))], check=True)
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in (data, data / "runs")} == {(1000, 1000)}
+    assert (data / "coco").stat().st_uid == 0
+    assert data.stat().st_mode & 0o777 == 0o775
+
+
+def test_the_digest_pins_the_image_of_every_container() -> None:
+    digest = f"sha256:{'0123456789abcdef' * 4}"
+    resource = ray("gpu", "image=registry.example/objgan:cuda", f"digest={digest}", "store.owner=init")
+    pods = [template["spec"] for _, template in templates(resource)]
+    images = {c["image"] for pod in pods for c in (*pod["containers"], *pod.get("initContainers", ()))}
+    assert images == {f"registry.example/objgan:cuda@{digest}"}
+
+
+def test_the_queue_is_of_the_version_that_kueue_serves() -> None:
+    assert documents("kueue")["LocalQueue"]["apiVersion"] == "kueue.x-k8s.io/v1beta2"

@@ -10,6 +10,8 @@ from cluster.__main__ import main
 from cluster.render.presets import PRESETS, SETTINGS, build, resolve
 from cluster.render.render import files, listing
 
+SHA = f"sha256:{'a' * 64}"
+
 
 def test_the_committed_examples_are_what_is_rendered(repository: Path) -> None:
     folder = repository / "cluster" / "manifests"
@@ -82,6 +84,13 @@ def test_a_setting_overrides_the_preset_and_is_in_the_comment(capsys: pytest.Cap
         ("aws", ["cloud.worker_type="], ["cloud.worker_type"]),
         ("aws", ["security.network_policy=true"], ["security.network_policy"]),
         ("gcp", ["cloud.project="], ["cloud.project"]),
+        ("gpu", [f"image=x@{SHA}", f"digest={SHA}"], ["digest=", "image=", "one of them"]),
+        ("aws", ["workers.tolerations=a"], ["workers.tolerations", "ray up"]),
+        ("gcp", ["head.priority_class=a"], ["head.priority_class", "ray up"]),
+        ("aws", ["head.annotations=a=b"], ["head.annotations", "ray up"]),
+        ("aws", ["disruption.budget=true"], ["disruption.*", "ray up"]),
+        ("aws", ["store.owner=init"], ["store.owner=init", "store.claim"]),
+        ("gpu", ["store.claim=", "store.bucket=s3://b", "job.command=x", "store.owner=none"], ["store.owner=none"]),
     ],
 )
 def test_a_refusal_is_one_line_that_names_the_setting(
@@ -134,6 +143,16 @@ REFUSED = {
     "workers.idle_seconds": ["-1"],
     "workers.selector": ["zone", "[a=b, c]", "a b=c", "zone=a;b", "[zone=a, zone=b]", "x" * 64 + "=a", "[[a=b]]"],
     "workers.spot_taint": ["yes", "a=b=c d"],
+    "workers.tolerations": ["a b", "a=b:Sometimes", "a=", "a:", ":NoSchedule", "x/y/z", "a=b=c", f"{'x' * 64}=a"],
+    "head.tolerations": ["-a", f"a={'x' * 64}"],
+    "workers.annotations": ["a", "=b", "a b=c", "a/b/c=d", "[a=1, a=2]"],
+    "head.annotations": ["a"],
+    "workers.priority_class": ["High", "a b"],
+    "head.priority_class": ["a_b"],
+    "disruption.protect": ["yes", "workers"],
+    "disruption.budget": ["some"],
+    "store.owner": ["root"],
+    "digest": ["cuda", "sha256:12", f"sha512:{'a' * 64}", f"@{SHA}", f"sha256:{'G' * 64}"],
     "head.cpus": ["0"],
     "head.disk": ["", "10"],
     "job.run_seconds": ["0", "2147483648"],
@@ -169,6 +188,11 @@ def test_a_value_that_the_cluster_would_reject_is_refused(
         ("job.images", "s3://bucket/my images;x/"),
         ("job.command", "python -m pipelines run --out '/data/my; runs' + python -m pipelines runs"),
         ("security.user", "65534"),
+        ("digest", SHA),
+        ("workers.tolerations", "[nvidia.com/gpu=present:NoSchedule, dedicated, spot:NoExecute]"),
+        ("workers.annotations", "[cluster.example/topology=a.b, 'note=1: 2']"),
+        ("head.annotations", "iam.example/role=arn:aws:iam::1:role/x"),
+        ("head.priority_class", "system-cluster-critical"),
         ("namespace", "123"),
     ],
 )
