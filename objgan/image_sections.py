@@ -128,6 +128,13 @@ class ImagesConfig(Section):
     class_channels: int = Field(
         0, ge=0, le=4096, description="channels of a learned class embedding to paint; 0: label vectors are painted"
     )
+    text_scale: float = Field(
+        1.0,
+        gt=0,
+        le=1e3,
+        description="factor of the text features before generator and discriminators: a small encoder's are faint",
+    )
+    smooth_up: bool = Field(False, description="low-pass filter in the generator's up-blocks; false: nearest cells")
     whiten: bool = Field(False, description="word vectors are whitened: each principal axis counts alike")
     layout_norm: bool = Field(True, description="instance norm of the generator's layout code")
     start_norm: bool = Field(True, description="batch norm of the generator's first linear layer")

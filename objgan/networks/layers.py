@@ -116,13 +116,26 @@ class UpConvolution(nn.Conv2d):
         return taps.contiguous(memory_format=torch.channels_last) if last else taps.contiguous()
 
 
-class UpBlock(nn.Sequential):
-    """[B, inputs, H, W] -> [B, outputs, 2H, 2W]: nearest x2, 3x3 convolution, norm, GLU."""
+class Blur(nn.Module):
+    """[B, C, H, W] -> the same: [1, 2, 1] / 4 across and down, the border repeated."""
 
-    def __init__(self, inputs: int, outputs: int, norm: Norm = "batch") -> None:
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        padded = functional.pad(x, (1, 1, 1, 1), mode="replicate")
+        return functional.avg_pool2d(functional.avg_pool2d(padded, 2, 1), 2, 1)
+
+
+class UpBlock(nn.Sequential):
+    """[B, inputs, H, W] -> [B, outputs, 2H, 2W]: nearest x2, 3x3 convolution, norm, GLU.
+
+    smooth: a blur after the convolution, which makes the enlargement bilinear (but for the border)
+    """
+
+    def __init__(self, inputs: int, outputs: int, norm: Norm = "batch", smooth: bool = False) -> None:
+        convolution = UpConvolution(inputs, 2 * outputs)
         super().__init__(
             nn.Identity(),  # keeps the names of the layers after it, which checkpoints know
-            UpConvolution(inputs, 2 * outputs),
+            nn.Sequential(convolution, Blur()) if smooth else convolution,
             norm2d(norm, 2 * outputs),
             GLU(),
         )
