@@ -42,6 +42,9 @@ class ImagesTraining(TrainingConfig):
     pixel_weight: float = Field(
         0.0, ge=0, le=1e25, description="weight of the absolute difference to the real images at each scale"
     )
+    object_pixels: float = Field(
+        0.0, ge=0, le=1e3, description="by how much more an object's pixels weigh than the background's in that difference"
+    )
     perceptual_weight: float = Field(
         0.0,
         ge=0,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from objgan import drawing
 from objgan.attention_maps import word_attention_maps
-from objgan.batch import Batch
+from objgan.batch import Batch, resize_images
 from objgan.config import Config
 from objgan.domain import Domain
 from objgan.layout import drop_small
@@ -20,6 +20,7 @@ from objgan.losses.images import AddedGradient, perceptual_loss, pixel_loss
 from objgan.metrics.images import first_of_pool, object_colour_distance
 from objgan.networks.encoders import ImageEncoder
 from objgan.networks.image_generator import GeneratorSizes, ImageGenerator
+from objgan.networks.painting import owner_shares
 from objgan.stages.base import Adam, Losses, Phase, Stage
 from objgan.stages.image_judges import ImageJudges, build_discriminators
 from objgan.stages.image_pairs import PairMaker, Pass
@@ -140,9 +141,18 @@ class ImagesStage(Stage):
         with torch.no_grad():
             wanted = self._encoder().activations(reals[-1])
         return {
-            "pixels": pixel_loss(made.generated.images, reals),
+            "pixels": pixel_loss(made.generated.images, reals, self._pixel_weights(made)),
             "perceptual": perceptual_loss(activations, wanted),
         }
+
+    def _pixel_weights(self, made: Pass) -> list[Tensor] | None:
+        """[B, 1, S, S] a scale: more where an object is."""
+        more = self.config.images.training.object_pixels
+        if not more:
+            return None
+        masks = made.layout.soft_masks
+        shares = (owner_shares(resize_images(masks, size)) for size in self.config.images.sizes)
+        return [1 + more * (1 - share[:, :1]) for share in shares]
 
     def _damsm(self, batch: Batch, made: Pass, seen: Tensor, activations: list[Tensor]) -> tuple[Losses, Pass]:
         """DAMSM's losses, and what the discriminators are to see: with a ratio, an image that carries its gradient.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from objgan.batch import Batch
+from objgan.batch import Batch, resize_images
 from objgan.checkpoint import resume, save_checkpoint
 from objgan.config import Config, build_config
 from objgan.domain import Domain
@@ -15,6 +15,7 @@ from objgan.errors import InputError
 from objgan.losses.damsm import damsm_losses
 from objgan.networks.backbones import SmallBackbone
 from objgan.networks.encoders import ImageEncoder, TextEncoder
+from objgan.networks.painting import owner_shares
 from objgan.stages.base import Phase
 from objgan.stages.image_pairs import mismatched, other_objects, wrong_labels
 from objgan.stages.images import ImagesStage
@@ -196,6 +197,20 @@ def test_damsm_has_its_ratio_of_the_discriminators_gradient(tiny_config, domain,
         slopes.append(torch.autograd.grad(total, made.generated.images[-1])[0])
     alone, joined = slopes
     assert ((joined - alone).norm() / alone.norm()).item() == pytest.approx(0.1, rel=1e-3)
+
+
+def test_an_objects_pixels_weigh_more_where_it_can_be_seen(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    batch, slopes = make_batch(4, [4, 4, 4, 4]), []
+    for more in (0.0, 5.0):
+        stage = _stage(tiny_config, domain, {"object_pixels": more, **REBUILD}, **SMALL)
+        torch.manual_seed(1)
+        made = stage(batch)
+        pixels = stage.reconstruction_losses(batch, made)["pixels"]
+        slopes.append(torch.autograd.grad(pixels, made.generated.images[-1])[0])
+    ratio = slopes[1].abs().sum(1) / slopes[0].abs().sum(1)
+    covered = 1 - owner_shares(resize_images(made.layout.soft_masks, ratio.shape[-1]))[:, 0]
+    assert covered.max() > 0.9 and covered.min() < 0.1
+    torch.testing.assert_close(ratio, 1 + 5 * covered)
 
 
 def test_one_pass_of_the_encoder_serves_damsm_and_the_reconstruction(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
