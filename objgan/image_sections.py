@@ -152,8 +152,8 @@ class ImagesConfig(Section):
     adversarial: Literal["bce", "hinge"] = Field("bce", description="form of the adversarial loss")
     discriminator_norm: Literal["batch", "spectral"] = Field("batch", description="normalisation in the discriminators")
     augment: bool = Field(False, description="DiffAugment on the discriminators' inputs")
-    blurred: bool = Field(
-        False, description="discriminators see images through a low-pass filter: their slopes paint fewer stripes"
+    text_blur: bool = Field(
+        False, description="text discriminators see images through a low-pass filter: their slopes paint stripes"
     )
     training: ImagesTraining = ImagesTraining()
 

@@ -12,13 +12,12 @@ from objgan.image_sections import ImagesConfig
 from objgan.layout import Layout
 from objgan.networks.encoders import TextFeatures
 from objgan.networks.image_generator import ImageOutputs
-from objgan.networks.layers import Blur
 from objgan.networks.object_discriminator import split_by_size
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images of one phase and what belongs to them; augmented and blurred alike, where that is on.
+    """Images of one phase and what belongs to them; augmented alike, where augmentation is on.
 
     reals, fakes:     [B, 3, S, S] in [-1, 1], one a scale; reals are empty where a phase needs none
     layout, permuted: with the true classes, and with wrong ones (None with a single class)
@@ -67,7 +66,7 @@ class PairMaker(nn.Module):
 
     def __init__(self, images: ImagesConfig, label_vectors: Tensor, class_counts: tuple[int, ...]) -> None:
         super().__init__()
-        self.images, self.blur = images, Blur()
+        self.images = images
         self.register_buffer("label_vectors", label_vectors, persistent=False)
         self.register_buffer("frequencies", torch.tensor(class_counts, dtype=torch.float32) + 1, persistent=False)
 
@@ -93,8 +92,6 @@ class PairMaker(nn.Module):
             draw = Augmentation.draw(len(batch), _grid(fakes, layout), layout.boxes.device)
             reals, fakes = [draw.images(x) for x in reals], [draw.images(x) for x in fakes]
             layout = draw.layout(layout)
-        if self.images.blurred:
-            reals, fakes = ([self.blur(x) for x in images] for images in (reals, fakes))
         # An object that was moved or cut out of sight is judged by no one.
         seen = (layout.boxes[..., 2:] > 0).all(-1)
         return Pairs(
