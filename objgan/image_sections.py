@@ -43,7 +43,10 @@ class ImagesTraining(TrainingConfig):
         0.0, ge=0, le=1e25, description="weight of the absolute difference to the real images at each scale"
     )
     object_pixels: float = Field(
-        0.0, ge=0, le=1e3, description="by how much more an object's pixels weigh than the background's in that difference"
+        0.0,
+        ge=0,
+        le=1e3,
+        description="by how much more an object's pixels weigh in pixel_weight's difference than the background's",
     )
     perceptual_weight: float = Field(
         0.0,
@@ -137,7 +140,6 @@ class ImagesConfig(Section):
         le=1e3,
         description="factor of the text features before generator and discriminators: a small encoder's are faint",
     )
-    smooth_up: bool = Field(False, description="low-pass filter in the generator's up-blocks; false: nearest cells")
     whiten: bool = Field(False, description="word vectors are whitened: each principal axis counts alike")
     layout_norm: bool = Field(True, description="instance norm of the generator's layout code")
     start_norm: bool = Field(True, description="batch norm of the generator's first linear layer")

@@ -39,7 +39,6 @@ class GeneratorSizes:
                  such block at each scale's full side; needs the layout
 
     text_scale:  factor of the text features that come in
-    smooth_up:   bilinear enlargement in the up-blocks
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -63,7 +62,6 @@ class GeneratorSizes:
     start_norm: bool = True
     modulation: bool = False
     text_scale: float = 1.0
-    smooth_up: bool = False
 
     @property
     def style_channels(self) -> int | None:
@@ -200,7 +198,7 @@ class ScaleTrunk(nn.ModuleList):
     def __init__(self, channels: int, blocks: int, sizes: GeneratorSizes, half_blocks: int = 0) -> None:
         style, width = sizes.style_channels, sizes.width
         super().__init__(ResidualBlock(channels, n < half_blocks, style) for n in range(blocks))
-        self.append(UpBlock(channels, width, smooth=sizes.smooth_up))
+        self.append(UpBlock(channels, width))
         if style is not None:
             self.append(ResidualBlock(width, style_channels=style))
 
@@ -224,10 +222,7 @@ class FirstScale(nn.Module):
             nn.BatchNorm1d(2 * self.channels * cells) if sizes.start_norm else nn.Identity(),
             GLU(),
         )
-        smooth = sizes.smooth_up
-        self.up = nn.Sequential(
-            *(UpBlock(width << (k + 1), width << k, smooth=smooth) for k in reversed(range(doublings)))
-        )
+        self.up = nn.Sequential(*(UpBlock(width << (k + 1), width << k) for k in reversed(range(doublings))))
         self.blocks = ScaleTrunk(trunk, sizes.first_blocks, sizes)
 
     def forward(self, code: Tensor, scene: SceneCode | None) -> Tensor:

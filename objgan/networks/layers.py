@@ -126,16 +126,12 @@ class Blur(nn.Module):
 
 
 class UpBlock(nn.Sequential):
-    """[B, inputs, H, W] -> [B, outputs, 2H, 2W]: nearest x2, 3x3 convolution, norm, GLU.
+    """[B, inputs, H, W] -> [B, outputs, 2H, 2W]: nearest x2, 3x3 convolution, norm, GLU."""
 
-    smooth: a blur after the convolution, which makes the enlargement bilinear (but for the border)
-    """
-
-    def __init__(self, inputs: int, outputs: int, norm: Norm = "batch", smooth: bool = False) -> None:
-        convolution = UpConvolution(inputs, 2 * outputs)
+    def __init__(self, inputs: int, outputs: int, norm: Norm = "batch") -> None:
         super().__init__(
             nn.Identity(),  # keeps the names of the layers after it, which checkpoints know
-            nn.Sequential(convolution, Blur()) if smooth else convolution,
+            UpConvolution(inputs, 2 * outputs),
             norm2d(norm, 2 * outputs),
             GLU(),
         )

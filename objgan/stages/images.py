@@ -48,7 +48,6 @@ def build_image_generator(config: Config, domain: Domain) -> ImageGenerator:
         start_norm=images.start_norm,
         modulation=images.modulation,
         text_scale=images.text_scale,
-        smooth_up=images.smooth_up,
     )
     # One projection for words and labels, or they would not live in one space.
     vectors = torch.from_numpy(domain.vocabulary.projected(images.word_channels, images.whiten).vectors)
