@@ -72,6 +72,12 @@ class ImagesTraining(TrainingConfig):
             raise ValueError("warmup without a loss: set warmup_pixel_weight or perceptual_weight over 0")
         return self
 
+    @model_validator(mode="after")
+    def _object_pixels_count(self) -> Self:
+        if self.object_pixels and not (self.pixel_weight or (self.warmup and self.warmup_pixel_weight)):
+            raise ValueError("object_pixels weighs nothing: set pixel_weight over 0, or object_pixels to 0")
+        return self
+
 
 class ImagesConfig(Section):
     """Multi-stage image generator and its discriminators (sections 3.3 and 3.4)."""

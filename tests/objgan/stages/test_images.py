@@ -542,6 +542,7 @@ def test_without_object_attention_objects_are_judged_by_their_labels_alone(tiny_
         ({"shared_trunk": True, "discriminator_layers": 2}, "object_layers"),
         ({"object_layers": (0, 1)}, "object_layers .*: each is 1 to 8$"),
         ({"training": {"steps": 9, "epochs": None, "warmup": 0.5, "warmup_pixel_weight": 0}}, "warmup_pixel_weight"),
+        ({"training": {"steps": 9, "epochs": None, "object_pixels": 5.0}}, "object_pixels weighs nothing"),
     ],
 )
 def test_forms_that_cannot_be_built_are_refused(tiny_config, domain, options, words):  # type: ignore[no-untyped-def]
