@@ -42,6 +42,12 @@ class ImagesTraining(TrainingConfig):
     pixel_weight: float = Field(
         0.0, ge=0, le=1e25, description="weight of the absolute difference to the real images at each scale"
     )
+    object_pixels: float = Field(
+        0.0,
+        ge=0,
+        le=1e3,
+        description="by how much more an object's pixels weigh in pixel_weight's difference than the background's",
+    )
     perceptual_weight: float = Field(
         0.0,
         ge=0,
@@ -64,6 +70,12 @@ class ImagesTraining(TrainingConfig):
     def _warmup_learns(self) -> Self:
         if self.warmup and not (self.warmup_pixel_weight or self.perceptual_weight):
             raise ValueError("warmup without a loss: set warmup_pixel_weight or perceptual_weight over 0")
+        return self
+
+    @model_validator(mode="after")
+    def _object_pixels_count(self) -> Self:
+        if self.object_pixels and not (self.pixel_weight or (self.warmup and self.warmup_pixel_weight)):
+            raise ValueError("object_pixels weighs nothing: set pixel_weight over 0, or object_pixels to 0")
         return self
 
 
@@ -128,6 +140,12 @@ class ImagesConfig(Section):
     class_channels: int = Field(
         0, ge=0, le=4096, description="channels of a learned class embedding to paint; 0: label vectors are painted"
     )
+    text_scale: float = Field(
+        1.0,
+        gt=0,
+        le=1e3,
+        description="factor of the text features before generator and discriminators: a small encoder's are faint",
+    )
     whiten: bool = Field(False, description="word vectors are whitened: each principal axis counts alike")
     layout_norm: bool = Field(True, description="instance norm of the generator's layout code")
     start_norm: bool = Field(True, description="batch norm of the generator's first linear layer")
@@ -142,6 +160,9 @@ class ImagesConfig(Section):
     adversarial: Literal["bce", "hinge"] = Field("bce", description="form of the adversarial loss")
     discriminator_norm: Literal["batch", "spectral"] = Field("batch", description="normalisation in the discriminators")
     augment: bool = Field(False, description="DiffAugment on the discriminators' inputs")
+    text_blur: bool = Field(
+        False, description="text discriminators see images through a low-pass filter: their slopes paint stripes"
+    )
     training: ImagesTraining = ImagesTraining()
 
     @model_validator(mode="after")

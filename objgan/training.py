@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from objgan.averaging import GradientSum
 from objgan.batch import Batch, Part
@@ -199,12 +200,13 @@ class _Step:
         found: Losses = {}
         learns = False
         device, precision = self.state.device, self.context.precision
-        with _autocast(device, precision):
+        # However often a spectrally normalised weight is read, its power step and its quotient are done once.
+        with _autocast(device, precision), parametrize.cached():
             losses = phase.losses(self.parts[place].batch, self.outputs[place])
         pieces = iter([losses]) if isinstance(losses, dict) else losses
         while True:
             # Each piece is computed when it is asked for, and its graph is gone before the next one.
-            with _autocast(device, precision):
+            with _autocast(device, precision), parametrize.cached():
                 piece = next(pieces, None)
             if piece is None:
                 return found, learns

@@ -166,6 +166,7 @@ def _tiny_images() -> Values:
             damsm_ratio=0.1,
             kl_weight=0.0,
             pixel_weight=8.0,
+            object_pixels=5.0,
             perceptual_weight=2.0,
         ),
     }
@@ -207,6 +208,7 @@ def _small_image_form() -> Values:
         "patch_padding": 1,
         "condition_noise": 0.1,
         "class_channels": 16,
+        "text_scale": 8.0,
         "whiten": True,
         "attention_temperature": 20.0,
         "layout_norm": False,

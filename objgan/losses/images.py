@@ -54,9 +54,15 @@ def layout_loss(real: Tensor, fake: Tensor, permuted: Tensor | None, kind: Adver
     return {"loss": loss} | accuracies | {"accuracy_permuted": accuracy(permuted, False)}
 
 
-def pixel_loss(fakes: Sequence[Tensor], reals: Sequence[Tensor]) -> Tensor:
-    """Mean absolute difference, the sum over the scales [B, 3, S, S]; a float32 scalar."""
-    return torch.stack([(one - other).abs().mean() for one, other in zip(fakes, reals, strict=True)]).sum()
+def pixel_loss(fakes: Sequence[Tensor], reals: Sequence[Tensor], weights: Sequence[Tensor] | None = None) -> Tensor:
+    """Mean absolute difference, the sum over the scales [B, 3, S, S]; a float32 scalar.
+
+    weights: of the pixels, [B, 1, S, S] a scale; None: 1
+    """
+    differences = [(one - other).abs() for one, other in zip(fakes, reals, strict=True)]
+    if weights is not None:
+        differences = [weight * difference for weight, difference in zip(weights, differences, strict=True)]
+    return torch.stack([difference.mean() for difference in differences]).sum()
 
 
 def perceptual_loss(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:

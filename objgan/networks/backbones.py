@@ -26,6 +26,14 @@ class Backbone(ABC, nn.Module):
     def activations(self, images: Tensor) -> list[Tensor]:
         """Of every layer in turn, what perceptual terms compare: [B, K, h, w] each."""
 
+    @abstractmethod
+    def outputs(self, activations: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, from the activations of its images."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        return self.outputs(self.activations(images))
+
 
 class Inception(Backbone):
     """Inception-v3 at 299 x 299: 768 x 17 x 17 regions after Mixed_6e, 2048 pooled channels after Mixed_7c.
@@ -60,10 +68,10 @@ class Inception(Backbone):
         super().requires_grad_(requires_grad and not self.frozen)
         return self
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def outputs(self, activations: list[Tensor]) -> tuple[Tensor, Tensor]:
         """See `Backbone`."""
-        activations = dict(zip(self.layers, self.activations(images), strict=True))
-        return activations["Mixed_6e"], activations["Mixed_7c"].mean((2, 3))
+        named = dict(zip(self.layers, activations, strict=True))
+        return named["Mixed_6e"], named["Mixed_7c"].mean((2, 3))
 
     def activations(self, images: Tensor) -> list[Tensor]:
         """See `Backbone`."""
@@ -106,13 +114,13 @@ class SmallBackbone(Backbone):
         )
         self.to_vector = _down(4 * width, 8 * width)  # 4 x 4
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Backbone`; larger images are averaged down to 64 x 64."""
-        *_, regions, last = self.activations(images)
+    def outputs(self, activations: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """See `Backbone`."""
+        *_, regions, last = activations
         return regions, last.mean((2, 3))
 
     def activations(self, images: Tensor) -> list[Tensor]:
-        """See `Backbone`."""
+        """See `Backbone`; larger images are averaged down to 64 x 64."""
         return _in_turn([*self.to_regions, self.to_vector], resize_images(images, self.side))
 
 

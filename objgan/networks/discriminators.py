@@ -3,6 +3,7 @@
 Li et al. 2019, section 3.4.1. Sizes at the paper's width of 96: 13.3 M (text) and 6.2 M parameters (layout).
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -97,6 +98,17 @@ def logit_convolution(channels: int, norm: DiscriminatorNorm, stride: int = 1, p
     return _normalised(nn.Conv2d(channels, 1, 4, stride, padding), norm)
 
 
+def over_constant(convolve: Callable[[Tensor], Tensor], vectors: Tensor, size: int) -> Tensor:
+    """A 3x3 convolution padded by 1 over maps that are the same vector everywhere: [B, K] -> [B, C, size, size].
+
+    size: 2 or more
+    """
+    # Border, inside, border: a 3x3 map has all nine cases.
+    case = torch.ones(size, dtype=torch.int64, device=vectors.device)
+    case[0], case[-1] = 0, 2
+    return convolve(vectors[:, :, None, None].expand(-1, -1, 3, 3))[:, :, case][..., case]
+
+
 class SentenceHead(nn.Module):
     """Features and sentence concatenated -> 3x3 convolution, norm, leaky ReLU -> 4x4 convolution -> logits.
 
@@ -114,13 +126,9 @@ class SentenceHead(nn.Module):
     def forward(self, features: Tensor, *sentences: Tensor) -> list[Tensor]:
         """features [B, C, h, h], h >= 4, sentences [B, D] each -> logits [B, n, n] for each sentence."""
         image = self.image(features)
-        size = features.shape[-1]
-        # Border, inside, border: a 3x3 map has all nine cases of the padded convolution over a constant.
-        case = torch.ones(size, dtype=torch.int64, device=features.device)
-        case[0], case[-1] = 0, 2
         logits = []
         for sentence in sentences:
-            text = self.text(sentence[:, :, None, None].expand(-1, -1, 3, 3))[:, :, case][..., case]
+            text = over_constant(self.text, sentence, features.shape[-1])
             logits.append(self.logits(leaky(self.norm(image + text)))[:, 0])
         return logits
 

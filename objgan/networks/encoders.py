@@ -29,6 +29,10 @@ class TextFeatures:
         """The same features without their graph."""
         return type(self)(self.words.detach(), self.sentence.detach(), self.mask)
 
+    def scaled(self, factor: float) -> Self:
+        """Words and sentence times `factor`."""
+        return self if factor == 1 else type(self)(self.words * factor, self.sentence * factor, self.mask)
+
     def __getitem__(self, index: Tensor | slice) -> Self:
         """Some of the captions, in the order of `index`."""
         return type(self)(self.words[index], self.sentence[index], self.mask[index])
@@ -102,5 +106,11 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, S, S] in [-1, 1], any S -> regions [B, D, N] (row by row, N a square), vector [B, D]."""
-        regions, pooled = self.backbone(images)
+        return self._project(*self.backbone(images))
+
+    def embed(self, activations: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """`activations` of images -> what `forward` gives for them."""
+        return self._project(*self.backbone.outputs(activations))
+
+    def _project(self, regions: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
         return self.regions(regions).flatten(2), self.vector(pooled)

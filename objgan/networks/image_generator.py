@@ -99,6 +99,7 @@ class ImageGenerator(nn.Module):
         """
         if words.shape != text.mask.shape:
             raise ValueError(f"words {tuple(words.shape)} do not match text features of {tuple(text.mask.shape)} words")
+        text = text.scaled(self.sizes.text_scale)
         scene = self._scene(text, words, layout)
         noise = noise.to(self.label_vectors.dtype)
         condition, mean, log_variance = self.augmentation(text.sentence, noise[:, self.sizes.noise :])

@@ -38,6 +38,8 @@ class GeneratorSizes:
     modulation:  the object on top owns a cell, and its class and words modulate each residual block there; one more
                  such block at each scale's full side; needs the layout
 
+    text_scale:  factor of the text features that come in
+
     Raises:
         ValueError: sizes that do not fit together.
     """
@@ -59,6 +61,7 @@ class GeneratorSizes:
     layout_norm: bool = True
     start_norm: bool = True
     modulation: bool = False
+    text_scale: float = 1.0
 
     @property
     def style_channels(self) -> int | None:

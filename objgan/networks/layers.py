@@ -116,6 +116,15 @@ class UpConvolution(nn.Conv2d):
         return taps.contiguous(memory_format=torch.channels_last) if last else taps.contiguous()
 
 
+class Blur(nn.Module):
+    """[B, C, H, W] -> the same: [1, 2, 1] / 4 across and down, the border repeated."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        padded = functional.pad(x, (1, 1, 1, 1), mode="replicate")
+        return functional.avg_pool2d(functional.avg_pool2d(padded, 2, 1), 2, 1)
+
+
 class UpBlock(nn.Sequential):
     """[B, inputs, H, W] -> [B, outputs, 2H, 2W]: nearest x2, 3x3 convolution, norm, GLU."""
 

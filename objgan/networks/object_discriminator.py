@@ -5,10 +5,12 @@ Li et al. 2019, section 3.4.2. One network judges small objects and another larg
 5.5 M and 12.6 M parameters at the paper's width of 96.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from objgan.geometry import align_rois, to_rois
 from objgan.layout import Layout
@@ -18,6 +20,7 @@ from objgan.networks.discriminators import (
     LayoutTrunk,
     hidden_convolution,
     logit_convolution,
+    over_constant,
     trunk_layers,
 )
 from objgan.networks.layers import leaky, norm2d
@@ -94,15 +97,24 @@ class ObjectHead(nn.Module):
         with torch.autocast(seen.device.type, enabled=False):
             regions = align_rois(seen.float(), rois, self.roi_size, samples=2)
         objects = leaky(self.roi_norm(self.roi(regions)))
-        judged = [self._fit(objects, condition[selected]) for condition in conditions]
+        judged = self._fit(objects, [condition[selected] for condition in conditions])
         return ObjectLogits(self.unconditional(objects).flatten(1), judged)
 
-    def _fit(self, objects: Tensor, condition: Tensor) -> Tensor:
-        """objects [N, C, h, h], condition [N, K] -> logits [N, n]."""
-        spread = condition.to(objects.dtype)[:, :, None, None].expand(-1, -1, *objects.shape[2:])
-        joint = leaky(self.joint_norm(self.joint(torch.cat([objects, spread], 1))))
-        logits: Tensor = self.conditional(joint)
-        return logits.flatten(1)
+    def _fit(self, objects: Tensor, conditions: list[Tensor]) -> list[Tensor]:
+        """objects [N, C, h, h], conditions [N, K] each -> logits [N, n] for each condition.
+
+        The joint convolution is over both concatenated; it is split, which is the same function: the objects' part is
+        done once for any number of conditions, and the condition's is constant over the map up to its border.
+        """
+        channels, size = objects.shape[1:3]
+        weight = self.joint.weight
+        image = functional.conv2d(objects, weight[:, :channels], self.joint.bias, padding=1)
+        logits = []
+        for condition in conditions:
+            vectors = condition.to(objects.dtype)
+            fitted = over_constant(partial(functional.conv2d, weight=weight[:, channels:], padding=1), vectors, size)
+            logits.append(self.conditional(leaky(self.joint_norm(image + fitted))).flatten(1))
+        return logits
 
 
 class ObjectDiscriminator(ObjectHead):

@@ -1,6 +1,6 @@
 """The image stage's discriminators at work: their own losses and the generator's, on given pairs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from objgan.losses.adversarial import generator_loss
 from objgan.losses.divergence import gradient_penalty
 from objgan.losses.images import ObjectJudgements, feature_matching, layout_loss, object_loss, text_loss
 from objgan.networks.discriminators import LayoutDiscriminator, TextDiscriminator, trunk_layers
-from objgan.networks.layers import orthogonal_
+from objgan.networks.layers import Blur, orthogonal_
 from objgan.networks.object_discriminator import ObjectDiscriminator, ObjectHead
 from objgan.stages.base import Losses
 from objgan.stages.image_pairs import Pairs
@@ -61,6 +61,7 @@ class ImageJudges:
         self.networks = networks
         self.images = images
         self.kind = images.adversarial
+        self.seen_by_text: Callable[[Tensor], Tensor] = Blur() if images.text_blur else nn.Identity()
 
     def discriminator_losses(self, pairs: Pairs) -> Losses:
         """Every discriminator's loss by its name, and how often it is right ("..._accuracy_...")."""
@@ -91,8 +92,8 @@ class ImageJudges:
     def _text_terms(self, pairs: Pairs, scale: int) -> Losses:
         size, weight = self.images.sizes[scale], self.images.training.text_weight
         judge = self._text(size)
-        reals = judge(pairs.reals[scale], pairs.sentence, pairs.other_sentence)
-        fakes = judge(pairs.fakes[scale], pairs.sentence)
+        reals = judge(self.seen_by_text(pairs.reals[scale]), pairs.sentence, pairs.other_sentence)
+        fakes = judge(self.seen_by_text(pairs.fakes[scale]), pairs.sentence)
         return _named(
             f"text_{size}", text_loss(reals, fakes, pairs.mismatched, self.kind, weight, self.images.balanced)
         )
@@ -106,7 +107,7 @@ class ImageJudges:
         with torch.autocast(sentence.device.type, enabled=False):
             for size, real in zip(self.images.sizes, pairs.reals, strict=True):
                 images = real.detach().requires_grad_()
-                logits = self._text(size)(images, sentence).conditional[0]
+                logits = self._text(size)(self.seen_by_text(images), sentence).conditional[0]
                 penalties.append(gradient_penalty(logits, [images, sentence], power))
         return torch.stack(penalties).sum()
 
@@ -121,7 +122,7 @@ class ImageJudges:
             name: [] for name in ("unconditional", "text", "layout", "object", "features")
         }
         for size, fake in zip(self.images.sizes, pairs.fakes, strict=True):
-            judged = self._text(size)(fake, pairs.sentence)
+            judged = self._text(size)(self.seen_by_text(fake), pairs.sentence)
             terms["unconditional"].append(generator_loss(judged.unconditional, self.kind))
             terms["text"].append(generator_loss(judged.conditional[0], self.kind))
         features = self._please_layouts(pairs, terms) if self.images.layout else []

@@ -72,9 +72,10 @@ class PairMaker(nn.Module):
 
     def forward(self, batch: Batch, made: Pass, reals: list[Tensor], detach: bool) -> Pairs:
         """Pairs of these real images [B, 3, S, S] and of the generated ones, detached or with their graph."""
-        layout, context = made.layout, made.generated.object_context.detach()
+        text, layout, context = made.text, made.layout, made.generated.object_context.detach()
+        text = text.scaled(self.images.text_scale)
         if self.images.object_condition == "words":
-            context = made.generated.object_weights.detach() @ made.text.words.float().transpose(1, 2)
+            context = made.generated.object_weights.detach() @ text.words.float().transpose(1, 2)
         small, large = split_by_size(layout, self.images.large_object)
         own = self.label_vectors[layout.labels]
         conditions = torch.cat([own, context], -1)
@@ -103,8 +104,8 @@ class PairMaker(nn.Module):
             wrong_conditions=wrong_conditions,
             other_conditions=other_conditions,
             others=others,
-            sentence=made.text.sentence,
-            other_sentence=made.text.sentence.roll(1, 0),
+            sentence=text.sentence,
+            other_sentence=text.sentence.roll(1, 0),
             mismatched=mismatched(batch),
         )
 

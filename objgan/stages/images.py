@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from objgan import drawing
 from objgan.attention_maps import word_attention_maps
-from objgan.batch import Batch
+from objgan.batch import Batch, resize_images
 from objgan.config import Config
 from objgan.domain import Domain
 from objgan.layout import drop_small
@@ -20,6 +20,7 @@ from objgan.losses.images import AddedGradient, perceptual_loss, pixel_loss
 from objgan.metrics.images import first_of_pool, object_colour_distance
 from objgan.networks.encoders import ImageEncoder
 from objgan.networks.image_generator import GeneratorSizes, ImageGenerator
+from objgan.networks.painting import owner_shares
 from objgan.stages.base import Adam, Losses, Phase, Stage
 from objgan.stages.image_judges import ImageJudges, build_discriminators
 from objgan.stages.image_pairs import PairMaker, Pass
@@ -46,6 +47,7 @@ def build_image_generator(config: Config, domain: Domain) -> ImageGenerator:
         layout_norm=images.layout_norm,
         start_norm=images.start_norm,
         modulation=images.modulation,
+        text_scale=images.text_scale,
     )
     # One projection for words and labels, or they would not live in one space.
     vectors = torch.from_numpy(domain.vocabulary.projected(images.word_channels, images.whiten).vectors)
@@ -116,36 +118,55 @@ class ImagesStage(Stage):
         is only reported: its gradient joins the discriminators' on their way back through the largest image.
         """
         training = self.config.images.training
+        image = made.generated.images[-1]
+        # Only the way to the image is its own: one pass of the encoder serves DAMSM and the reconstruction.
+        seen = image.view_as(image)
+        activations = self._encoder().activations(seen)
+        damsm, judged = self._damsm(batch, made, seen, activations)
         reals = self._reals(batch) if training.feature_weight else []
-        damsm, judged = self._damsm(batch, made, training.damsm_ratio)
         adversarial = self.judges.generator_losses(self.pairs(batch, judged, reals, detach=False))
         kl = kl_to_standard_normal(made.generated.mean, made.generated.log_variance)
-        rebuilt = self.reconstruction_losses(batch, made) if training.pixel_weight or training.perceptual_weight else {}
-        return adversarial | damsm | {"kl": kl} | rebuilt
+        rebuilt = training.pixel_weight or training.perceptual_weight
+        rest = self._reconstruction(batch, made, activations) if rebuilt else {}
+        return adversarial | damsm | {"kl": kl} | rest
 
     def reconstruction_losses(self, batch: Batch, made: Pass) -> Losses:
         """How far the images are from the real ones, whose layouts they were made from."""
-        reals, encoder = self._reals(batch), self.helpers["image_encoder"]
-        assert isinstance(encoder, ImageEncoder)
+        return self._reconstruction(batch, made, self._encoder().activations(made.generated.images[-1]))
+
+    def _reconstruction(self, batch: Batch, made: Pass, activations: list[Tensor]) -> Losses:
+        """activations: the encoder's of the largest image."""
+        reals = self._reals(batch)
         with torch.no_grad():
-            wanted = encoder.activations(reals[-1])
+            wanted = self._encoder().activations(reals[-1])
         return {
-            "pixels": pixel_loss(made.generated.images, reals),
-            "perceptual": perceptual_loss(encoder.activations(made.generated.images[-1]), wanted),
+            "pixels": pixel_loss(made.generated.images, reals, self._pixel_weights(made)),
+            "perceptual": perceptual_loss(activations, wanted),
         }
 
-    def _damsm(self, batch: Batch, made: Pass, ratio: float | None) -> tuple[Losses, Pass]:
-        """DAMSM's losses, and what the discriminators are to see: with a ratio, an image that carries its gradient."""
-        image = made.generated.images[-1]
-        # No leaf: torch's operation counter hooks into what modules are given.
-        seen = image if ratio is None else image.detach().requires_grad_().view_as(image)
-        regions, vector = self.helpers["image_encoder"](seen)
+    def _pixel_weights(self, made: Pass) -> list[Tensor] | None:
+        """[B, 1, S, S] a scale: more where an object is."""
+        more = self.config.images.training.object_pixels
+        if not more:
+            return None
+        masks = made.layout.soft_masks
+        shares = (owner_shares(resize_images(masks, size)) for size in self.config.images.sizes)
+        return [1 + more * (1 - share[:, :1]) for share in shares]
+
+    def _damsm(self, batch: Batch, made: Pass, seen: Tensor, activations: list[Tensor]) -> tuple[Losses, Pass]:
+        """DAMSM's losses, and what the discriminators are to see: with a ratio, an image that carries its gradient.
+
+        activations: the encoder's of `seen`, the largest image
+        """
+        ratio = self.config.images.training.damsm_ratio
+        regions, vector = self._encoder().embed(activations)
         found = damsm_losses(regions, vector, made.text, batch.image_ids, self.gammas)
         losses = {f"damsm_{name}": loss for name, loss in found.items()}
         if ratio is None:
             return losses, made
-        (slope,) = torch.autograd.grad(found["words"] + found["sentences"], seen)
-        carrier: Tensor = AddedGradient.apply(image, slope, ratio)
+        (slope,) = torch.autograd.grad(found["words"] + found["sentences"], seen, retain_graph=True)
+        losses = {name: loss.detach() for name, loss in losses.items()}
+        carrier: Tensor = AddedGradient.apply(made.generated.images[-1], slope, ratio)
         images = [*made.generated.images[:-1], carrier]
         return losses, replace(made, generated=replace(made.generated, images=images))
 
@@ -218,6 +239,11 @@ class ImagesStage(Stage):
 
     def _reals(self, batch: Batch) -> list[Tensor]:
         return [batch.pixels(size) for size in self.config.images.sizes]
+
+    def _encoder(self) -> ImageEncoder:
+        encoder = self.helpers["image_encoder"]
+        assert isinstance(encoder, ImageEncoder)
+        return encoder
 
     def _generator(self) -> ImageGenerator:
         generator = self.networks["image_generator"]

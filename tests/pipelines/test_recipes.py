@@ -23,6 +23,7 @@ def test_paper_keeps_the_published_figures() -> None:
         False,
     )
     assert config.images.training.damsm_weight == 100
+    assert (config.images.text_scale, config.images.text_blur, config.images.training.object_pixels) == (1, False, 0)
 
 
 def test_fast_differs_from_paper_in_two_settings_alone() -> None:

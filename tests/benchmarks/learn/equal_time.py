@@ -68,7 +68,8 @@ def centroids(batches: list[Batch]) -> tuple[Centroids[tuple[int, int]], Centroi
 def judged(
     images: list[Tensor], test: list[Batch], train: list[Batch], decode: Callable[[list[int]], str]
 ) -> dict[str, float]:
-    """Shares of stated colours, all colours and backgrounds that are right; distance; energy over half of Nyquist's.
+    """Shares of stated colours, all colours and backgrounds that are right; distance; fine detail (energy over half of
+    Nyquist's frequency); stripes.
 
     Objects whose class the training images do not show in their colour are left out.
     """
@@ -90,7 +91,15 @@ def judged(
             found["backgrounds"].append(float(_nearest(bands[picture], scenes) == batch.scenes[picture]))
         found["distance"] += object_colour_distance(image, batch.pixels(SIDE), batch.layout).tolist()
         found["fine_detail"] += _fine(image).tolist()
+        found["stripes"] += stripes(image).tolist()
     return {name: float(torch.tensor(values).nanmean()) for name, values in found.items()}
+
+
+def stripes(images: Tensor) -> Tensor:
+    """Energy of the means of rows and of columns at periods under six pixels: [B, 3, S, S] -> [B]."""
+    short = torch.fft.rfftfreq(images.shape[-1]) > 1 / 6
+    lines = torch.stack([images.mean(3), images.mean(2)])
+    return (torch.fft.rfft(lines).abs().square() * short).mean((0, 2, 3))
 
 
 def main() -> None:
@@ -125,7 +134,7 @@ def main() -> None:
         features = [torch.cat([eye.backbone(image)[1] for image in images]).numpy() for images in (true, made)]
     decode = stage.domain.vocabulary.decode
     row, of_true = (judged(images, test, train, decode) for images in (made, true))
-    row["fine_detail"] /= of_true["fine_detail"]
+    row |= {name: row[name] / of_true[name] for name in ("fine_detail", "stripes")}
     row |= {"fd_encoder": frechet_distance(*features), "steps": fitted.step, "seconds": fitted.seconds}
     pairs = zip(made[0][:SHOWN], true[0][:SHOWN], strict=True)
     sheet = [[drawing.enlarge(drawing.to_image(image), 192) for image in pair] for pair in pairs]

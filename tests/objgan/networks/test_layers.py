@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from objgan.networks.layers import (
     GLU,
+    Blur,
     DownBlock,
     LeanInstanceNorm,
     ResidualBlock,
@@ -26,6 +27,13 @@ def test_glu_gates_channels() -> None:
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 def test_up_block_doubles_the_side(norm: str) -> None:
     assert UpBlock(6, 4, norm)(torch.randn(2, 6, 5, 5)).shape == (2, 4, 10, 10)
+
+
+def test_a_blur_keeps_a_flat_map_flat_and_spreads_a_dot_by_its_weights() -> None:
+    flat, dot = torch.ones(1, 2, 5, 5), torch.zeros(1, 1, 5, 5)
+    dot[..., 2, 2] = 16
+    torch.testing.assert_close(Blur()(flat), flat)
+    torch.testing.assert_close(Blur()(dot)[0, 0, 1:4, 1:4], torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]))
 
 
 def _plainly(x: Tensor, weight: Tensor) -> Tensor:

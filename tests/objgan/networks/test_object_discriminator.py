@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from objgan.layout import Layout
 from objgan.networks.discriminators import trunk_layers
-from objgan.networks.object_discriminator import ObjectDiscriminator, split_by_size
+from objgan.networks.object_discriminator import ObjectDiscriminator, ObjectHead, split_by_size
 
 CLASSES, CONDITION, SIDE = 5, 7, 128
 
@@ -143,3 +143,25 @@ def test_bfloat16_autocast(norm: str) -> None:
         logits = network(images, network.encode(layout), layout.boxes, layout.valid, torch.randn(2, 3, CONDITION))
     logits.conditional[0].float().sum().backward()
     assert images.grad is not None and torch.isfinite(images.grad).all()
+
+
+@pytest.mark.parametrize("roi_size", [5, 8])
+def test_the_split_joint_convolution_is_that_of_objects_and_condition_concatenated(roi_size: int) -> None:
+    torch.manual_seed(0)
+    head = ObjectHead(4, 1, 6, "batch", roi_size).double().eval()
+    objects = torch.randn(3, 16, roi_size - 1, roi_size - 1, dtype=torch.float64, requires_grad=True)
+    conditions = [torch.randn(3, 6, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+
+    def concatenated(condition: Tensor) -> Tensor:
+        spread = condition[:, :, None, None].expand(-1, -1, *objects.shape[2:])
+        joint = head.joint_norm(head.joint(torch.cat([objects, spread], 1)))
+        logits: Tensor = head.conditional(nn.functional.leaky_relu(joint, 0.2)).flatten(1)
+        return logits
+
+    split, whole = head._fit(objects, conditions), [concatenated(condition) for condition in conditions]
+    slopes = [
+        torch.autograd.grad(torch.cat(logits).square().sum(), [objects, *conditions, head.joint.weight])
+        for logits in (split, whole)
+    ]
+    torch.testing.assert_close(split, whole)
+    torch.testing.assert_close(*slopes)

@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from objgan.batch import Batch
+from objgan.batch import Batch, resize_images
 from objgan.checkpoint import resume, save_checkpoint
 from objgan.config import Config, build_config
 from objgan.domain import Domain
 from objgan.errors import InputError
+from objgan.losses.damsm import damsm_losses
 from objgan.networks.backbones import SmallBackbone
 from objgan.networks.encoders import ImageEncoder, TextEncoder
+from objgan.networks.painting import owner_shares
 from objgan.stages.base import Phase
 from objgan.stages.image_pairs import mismatched, other_objects, wrong_labels
 from objgan.stages.images import ImagesStage
@@ -197,6 +199,54 @@ def test_damsm_has_its_ratio_of_the_discriminators_gradient(tiny_config, domain,
     assert ((joined - alone).norm() / alone.norm()).item() == pytest.approx(0.1, rel=1e-3)
 
 
+def test_an_objects_pixels_weigh_more_where_it_can_be_seen(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    batch, slopes = make_batch(4, [4, 4, 4, 4]), []
+    for more in (0.0, 5.0):
+        stage = _stage(tiny_config, domain, {"object_pixels": more, **REBUILD}, **SMALL)
+        torch.manual_seed(1)
+        made = stage(batch)
+        pixels = stage.reconstruction_losses(batch, made)["pixels"]
+        slopes.append(torch.autograd.grad(pixels, made.generated.images[-1])[0])
+    ratio = slopes[1].abs().sum(1) / slopes[0].abs().sum(1)
+    covered = 1 - owner_shares(resize_images(made.layout.soft_masks, ratio.shape[-1]))[:, 0]
+    assert covered.max() > 0.9 and covered.min() < 0.1
+    torch.testing.assert_close(ratio, 1 + 5 * covered)
+
+
+def test_one_pass_of_the_encoder_serves_damsm_and_the_reconstruction(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    batch, stage = make_batch(4, [4, 4, 4, 4]), _stage(tiny_config, domain, REBUILD, **SMALL)
+    made, passes = stage(batch), []
+    backbone = stage.helpers["image_encoder"].backbone
+    backbone.to_regions[0].register_forward_hook(lambda *seen: passes.append(seen))
+    shared = stage.generator_losses(batch, made)
+    assert len(passes) == 2  # of the generated images, and of the real ones
+    alone, image = stage.reconstruction_losses(batch, made), made.generated.images[-1]
+    regions, vector = stage.helpers["image_encoder"](image)
+    damsm = damsm_losses(regions, vector, made.text, batch.image_ids, stage.gammas)
+    torch.testing.assert_close(shared["perceptual"], alone["perceptual"])
+    torch.testing.assert_close(shared["damsm_words"], damsm["words"].detach())
+    slopes = [torch.autograd.grad(losses["perceptual"], image, retain_graph=True) for losses in (shared, alone)]
+    torch.testing.assert_close(*slopes)
+    assert slopes[0][0].any()
+
+
+@pytest.mark.parametrize("options", [{}, SMALL])
+def test_scaled_text_is_what_generator_and_discriminators_see_and_damsm_does_not(  # type: ignore[no-untyped-def]
+    tiny_config, domain, make_batch, options
+):
+    batch, stages = make_batch(4, [4, 4, 4, 4]), []
+    for scale in (1.0, 8.0):
+        stages.append(_stage(tiny_config, domain, text_scale=scale, **options))
+    noise = torch.randn(4, *stages[0]._generator().noise_shape)
+    plain, scaled = (stage._make(batch, noise) for stage in stages)
+    torch.testing.assert_close(plain.text.words, scaled.text.words)
+    assert not torch.allclose(plain.generated.images[-1], scaled.generated.images[-1])
+    ours, theirs = (stage.pairs(batch, plain, [], detach=True) for stage in stages)
+    torch.testing.assert_close(8 * ours.sentence, theirs.sentence)
+    torch.testing.assert_close(8 * ours.other_sentence, theirs.other_sentence)
+    assert torch.allclose(ours.conditions, theirs.conditions) != (stages[0].pairs.images.object_condition == "words")
+
+
 def test_wrong_words_are_of_an_object_of_the_class_in_another_picture() -> None:
     labels = torch.tensor([[1, 1, 2], [1, 3, 0], [2, 2, 0]])
     valid = torch.tensor([[True, True, True], [True, True, False], [True, True, False]])
@@ -296,6 +346,22 @@ def test_augmented_pairs_move_everything_and_judge_what_is_seen(tiny_config, dom
     assert not (pairs.layout.soft_masks.amax(1)[blank[:, ::2, ::2]] > 0).any()
 
 
+def test_blurred_text_discriminators_see_no_checkerboard_and_their_slopes_hold_little(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    batch, shares = make_batch(3), []
+    for blurred in (False, True):
+        stage = _stage(tiny_config, domain, text_blur=blurred, **OPTIONS | {"augment": False})
+        made = stage(batch)
+        image = made.generated.images[-1]
+        losses = stage.judges.generator_losses(stage.pairs(batch, made, [], detach=False))
+        (slope,) = torch.autograd.grad(losses["unconditional"], image)
+        power = torch.fft.fft2(slope).abs().square().sum((0, 1))
+        shares.append(power[24:41].sum() / power.sum())
+    assert shares[1] < 0.5 * shares[0]
+    side = torch.arange(64)
+    checks = ((side[:, None] + side) % 2 * 2.0 - 1).expand(1, 3, -1, -1)
+    assert stage.judges.seen_by_text(checks)[..., 1:-1, 1:-1].abs().max() == 0
+
+
 def test_the_pair_maker_saves_nothing(tiny_config, domain):  # type: ignore[no-untyped-def]
     stage = _stage(tiny_config, domain)
     assert not [name for name in stage.state_dict() if name.startswith("pairs")]
@@ -365,6 +431,17 @@ def test_two_steps_change_every_network_and_stay_finite(tiny_config, domain, mak
         assert torch.isfinite(parameter).all(), name
         if parameter.ndim > 1:
             assert torch.equal(parameter, before[name]) == name.startswith("helpers."), name
+
+
+def test_a_spectral_norm_takes_one_power_step_a_phase(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    stage = _stage(tiny_config, domain, REBUILD, **SMALL)
+    read: list[str] = []
+    for name, module in stage.networks.named_modules():
+        if type(module).__name__ == "_SpectralNorm":
+            module.register_forward_hook(lambda *seen, name=name: read.append(name))
+    train_step(TrainState(stage), make_batch(4, [4, 4, 4, 4]), StepContext(0))
+    assert any(name.startswith("layout_") for name in read) and any(name.startswith("object_") for name in read)
+    assert {read.count(name) for name in read} == {2}  # the discriminators' phase and the generator's
 
 
 def test_heads_on_a_shared_trunk_judge_as_discriminators_with_that_trunk_do(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
@@ -465,6 +542,7 @@ def test_without_object_attention_objects_are_judged_by_their_labels_alone(tiny_
         ({"shared_trunk": True, "discriminator_layers": 2}, "object_layers"),
         ({"object_layers": (0, 1)}, "object_layers .*: each is 1 to 8$"),
         ({"training": {"steps": 9, "epochs": None, "warmup": 0.5, "warmup_pixel_weight": 0}}, "warmup_pixel_weight"),
+        ({"training": {"steps": 9, "epochs": None, "object_pixels": 5.0}}, "object_pixels weighs nothing"),
     ],
 )
 def test_forms_that_cannot_be_built_are_refused(tiny_config, domain, options, words):  # type: ignore[no-untyped-def]
