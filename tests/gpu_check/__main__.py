@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 
-from objgan.cores import available_cores
 from objgan.errors import InputError
 from objgan.train_state import TrainState
 from pipelines.recipes import RECIPES, resolve
@@ -33,16 +32,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tests.gpu_check",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="--recipe, --stage and --set may be repeated.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add(
-        "--recipe",
-        action="append",
-        choices=list(RECIPES),
-        help="may be repeated (default: paper, small; on a CPU tiny)",
-    )
-    add("--stage", action="append", choices=STAGES, help="may be repeated (default: all)")
+    add("--recipe", action="append", choices=list(RECIPES), help="(default: paper and small; on a CPU tiny)")
+    add("--stage", action="append", choices=STAGES, help="(default: all)")
     add("--quick", action="store_true", help="nothing compiled, and a few steps are timed")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one (default)")
     add("--samples", type=_samples, default=4, metavar="N", help="of a batch that is compared, from 2 (default: 4)")
@@ -63,8 +58,6 @@ def main(arguments: Sequence[str] | None = None, spoil: Callable[[TrainState], N
         cases = list(_cases(options, device, spoil))
     except InputError as error:
         parser.error(str(error))
-    if device.type == "cpu":
-        torch.set_num_threads(available_cores())
     print(f"{report.machine(device)['device']}, torch {torch.__version__}\n{report.HEADER}")
     rates = matrix_rates(device)
     findings = []

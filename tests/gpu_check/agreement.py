@@ -21,7 +21,7 @@ _LEAST_LOSS = 0.1
 
 @dataclass(frozen=True)
 class Measured:
-    """losses: `phase/term`, with the norms of the phases' gradients; gradients: `phase/term of network`, [n] on the CPU.
+    """losses: `phase/term`, and the norms of gradients; gradients: `phase/term of network`, [n] in main memory.
 
     Shares of right answers are no losses: they jump where a logit is about 0.
     """

@@ -112,11 +112,10 @@ def loading(case: Case) -> Findings:
     """Reading ahead, results that arrive two steps late, pinned copies."""
     form = usual(case.device)
     found = overlap(case, form)
-    detail = (
-        f"reading for {1e3 * found.read:.1f} ms beside steps of {1e3 * found.step:.1f} ms: {found.hidden:.2f} hidden"
-    )
+    compared = f"{1e3 * found.read:.1f} ms beside steps of {1e3 * found.step:.1f} ms"
+    detail = f"reading for {compared}: {found.hidden:.2f} of what can be hidden is"
     verdict: Verdict = "ok" if found.hidden >= _LEAST_HIDDEN else "FAILED"
-    figures = {"read_s": found.read, "step_s": found.step, "wait_s": found.wait}
+    figures: dict[str, float | None] = dict(vars(found))
     yield _finding(case, "loader beside steps", form.name, verdict, detail, figures)
     fault = late_reading_fault(case, form)
     good = "as if waited for, two steps late" if case.device.type == "cuda" else "as if waited for, at once on a CPU"
@@ -166,9 +165,8 @@ def _measured(case: Case, form: Form) -> Measured:
     """A step of every phase: where the first part of a run has phases of its own, of those, too."""
     phases, total = case.state(form).stage.phases, Measured()
     for steps in (0, 10**6) if any(phase.active(0.0) != phase.active(1.0) for phase in phases) else (0,):
-        found = measured_step(
-            case.state(form), case.few(), StepContext(seed=0, precision=form.dtype, total_steps=steps)
-        )
+        context = StepContext(seed=0, precision=form.dtype, total_steps=steps)
+        found = measured_step(case.state(form), case.few(), context)
         total.losses.update(found.losses)
         total.gradients.update(found.gradients)
     return total

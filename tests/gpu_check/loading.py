@@ -20,16 +20,19 @@ _STEPS = 6
 
 @dataclass(frozen=True)
 class Overlap:
-    """Seconds: of a step without reading, of reading a batch, and of the wait for a batch in a step with both."""
+    """Mean seconds: of a step, of reading a batch, of the wait for a batch, and of the part of it that no reader could
+    spare, because the step was shorter than the reading.
+    """
 
     step: float
     read: float
     wait: float
+    owed: float
 
     @property
     def hidden(self) -> float:
-        """The share of the reading that takes no time of a step."""
-        return 1 - self.wait / self.read
+        """Of the reading that could take place beside the steps, the share that did."""
+        return 1 - max(0.0, self.wait - self.owed) / self.read
 
 
 def overlap(case: Case, form: Form) -> Overlap:
@@ -38,25 +41,30 @@ def overlap(case: Case, form: Form) -> Overlap:
     context = StepContext(seed=0, groups=len(parts), precision=form.dtype)
     train(state, moved(parts, device), context, 2)
     begun = time.perf_counter()
-    train(state, moved(parts, device), context, _STEPS)
-    step = (time.perf_counter() - begun) / _STEPS
+    train(state, moved(parts, device), context, 2)
+    pause, reads = (time.perf_counter() - begun) / 4, list[float]()
 
     def read(number: int) -> list[Part]:
-        time.sleep(step / 2)
+        begun = time.perf_counter()
+        time.sleep(pause)
+        reads.append(time.perf_counter() - begun)
         return parts
 
-    waited, accumulator = 0.0, MetricAccumulator()
+    waits, steps, accumulator = list[float](), list[float](), MetricAccumulator()
     batches = read_ahead(read, range(_STEPS + 1), pin=device.type == "cuda")
-    next(batches)
+    batch = next(batches)
     for _ in range(_STEPS):
-        # As long as the GPU computes: without this the host would be there at once, and wait for the reader.
-        finish(device)
         begun = time.perf_counter()
-        batch = next(batches)
-        waited += time.perf_counter() - begun
         accumulator.add(train_step(state, moved(batch, device), context))
         list(accumulator.read())
-    return Overlap(step, step / 2, waited / _STEPS)
+        # As long as the GPU computes: the host alone would be done at once, and wait for the reader.
+        finish(device)
+        stepped = time.perf_counter()
+        batch = next(batches)
+        steps.append(stepped - begun)
+        waits.append(time.perf_counter() - stepped)
+    owed = [max(0.0, read - step) for read, step in zip(reads[1:], steps, strict=True)]
+    return Overlap(*(sum(values) / _STEPS for values in (steps, reads[1:], waits, owed)))
 
 
 def late_reading_fault(case: Case, form: Form) -> str | None:

@@ -1,4 +1,4 @@
-"""Where a step makes the host wait for a GPU: by the calls that are known to (on any device), and by CUDA's own word."""
+"""Where a step makes the host wait for a GPU: by the calls that are known to, on any device, and as CUDA sees it."""
 
 import sys
 import traceback
@@ -25,7 +25,7 @@ NUMBER_OF_OBJECTS = "how many small and large objects are left after augmentatio
 ALLOWED = {
     "stages/image_judges.py _object_terms": NUMBER_OF_OBJECTS,
     "stages/image_judges.py _please_objects": NUMBER_OF_OBJECTS,
-    "stages/box_judges.py draw": "with boxes.training.adversarial_from over 0: a checkpoint carries when judging starts",
+    "stages/box_judges.py draw": "with boxes.training.adversarial_from: a checkpoint carries when judging starts",
 }
 """File of objgan and function -> why it waits in each step."""
 IN_MAIN_MEMORY = {
