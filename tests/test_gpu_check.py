@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from objgan.train_state import TrainState
 from objgan.training import StepContext, train_step
@@ -154,9 +156,25 @@ def test_which_calls_wait() -> None:
 def test_noise_from_main_memory_is_the_noise_of_a_cpu(stage: str, settings: list[str]) -> None:
     case = _case(stage, *settings)
     plain = measured_step(case.state(REFERENCE), case.few(), StepContext(seed=0))
-    with HostNoise():
-        ours = measured_step(case.state(REFERENCE), case.few(), StepContext(seed=0))
+    state = case.state(REFERENCE)
+    with _Draws() as draws, HostNoise():
+        ours = measured_step(state, case.few(), StepContext(seed=0))
     assert distance(ours, plain).equal and len(plain.gradients) > 1
+    assert draws.inside and not draws.outside
+
+
+class _Draws(TorchDispatchMode):
+    """Counts operations that draw, within `HostNoise` and past it."""
+
+    inside, outside = 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            if any(frame.filename.endswith("gpu_check/noise.py") for frame in traceback.extract_stack()):
+                self.inside += 1
+            else:
+                self.outside += 1
+        return func(*args, **(kwargs or {}))
 
 
 def test_distances_by_hand() -> None:

@@ -46,12 +46,12 @@ def train(state: TrainState, parts: Sequence[Part], context: StepContext, steps:
     finish(state.device)
 
 
-def timed_form(case: Case, form: Form) -> Timed:
-    """Steps of a stage in one form."""
-    return timed_state(case.state(form), moved(case.many(), case.device), form, case.pace)
+def timed_form(case: Case, form: Form, flop: float | None = None) -> Timed:
+    """Steps of a stage in one form. flop: of a step, if it is known; of compiled blocks torch counts nothing."""
+    return timed_state(case.state(form), moved(case.many(), case.device), form, case.pace, flop)
 
 
-def timed_state(state: TrainState, parts: Sequence[Part], form: Form, pace: Pace) -> Timed:
+def timed_state(state: TrainState, parts: Sequence[Part], form: Form, pace: Pace, flop: float | None = None) -> Timed:
     """The same for a stage that was made already."""
     device, samples = state.device, sum(len(part.batch) for part in parts)
     context = StepContext(seed=0, groups=len(parts), precision=form.dtype)
@@ -63,7 +63,8 @@ def timed_state(state: TrainState, parts: Sequence[Part], form: Form, pace: Pace
     call = lambda: train(state, parts, context, pace.steps)  # noqa: E731
     measured = time_calls(form.name, call, pace.steps * samples, "samples", pace.repeats, 0)
     peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None
-    flop = flop_per_step(state, parts, context, pace.steps)
+    if flop is None:
+        flop = flop_per_step(state, parts, context, pace.steps)
     seconds = measured.seconds / pace.steps
     return Timed(1e3 * seconds, measured.rate, peak, flop, flop / seconds)
 
