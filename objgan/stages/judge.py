@@ -183,8 +183,9 @@ def blurred(images: Tensor) -> Tensor:
     channels = images.shape[1]
     across = line.view(1, 1, 1, 5).expand(channels, -1, -1, -1)
     padded = functional.pad(images, (2, 2, 2, 2), mode="replicate")
-    rows = functional.conv2d(padded, across, groups=channels)
-    return functional.conv2d(rows, across.mT, groups=channels)
+    with torch.autocast(images.device.type, enabled=False):
+        rows = functional.conv2d(padded, across, groups=channels)
+        return functional.conv2d(rows, across.mT, groups=channels)
 
 
 def _flat_colours(images: Tensor, layout: Layout) -> Tensor:

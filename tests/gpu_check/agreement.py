@@ -149,5 +149,5 @@ def _graphs_kept() -> Iterator[None]:
     """Compiled blocks are differentiated once for each term: they may not reuse what they remember."""
     import torch._functorch.config as config
 
-    with config.patch(donated_buffer=False):  # type: ignore[attr-defined]
+    with config.patch(donated_buffer=False):
         yield

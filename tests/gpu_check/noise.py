@@ -40,10 +40,10 @@ def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = F
     return x * functional.dropout(torch.ones(x.shape, dtype=x.dtype), p).to(x.device)
 
 
-def _gumbel_softmax(logits: Tensor, tau: float = 1.0, hard: bool = False) -> Tensor:
+def _gumbel_softmax(logits: Tensor, tau: float = 1.0, hard: bool = False, eps: float = 0.0, dim: int = -1) -> Tensor:
     noise = -torch.empty(logits.shape, dtype=logits.dtype).exponential_().log()
-    soft = ((logits + noise.to(logits.device)) / tau).softmax(-1)
+    soft = ((logits + noise.to(logits.device)) / tau).softmax(dim)
     if not hard:
         return soft
-    chosen = torch.zeros_like(logits).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
+    chosen = torch.zeros_like(logits).scatter_(dim, soft.argmax(dim, keepdim=True), 1.0)
     return chosen - soft.detach() + soft

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from objgan.batch import Part
 from objgan.train_state import TrainState
@@ -81,10 +83,24 @@ def flop_per_step(state: TrainState, parts: Sequence[Part], context: StepContext
     return sum(counts[step % every == 0] for step in range(1, steps + 1)) / steps
 
 
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts as torch's FlopCounterMode, which also asks for modules, and so cannot count a gradient penalty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out, formula = func(*args, **(kwargs or {})), flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
 def _count(call: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
+    with _Operations() as operations:
         call()
-    return int(counter.get_total_flops())
+    return operations.total
 
 
 def matrix_rates(device: torch.device) -> Mapping[str, float]:
