@@ -71,16 +71,16 @@ def _findings(path: Path) -> dict[str, dict[str, Any]]:
 
 def test_it_runs_without_ray_mlflow_arrow_spacy_pycocotools_and_yaml(tmp_path: Path, repository: Path) -> None:
     out = tmp_path / "found.json"
-    command = [sys.executable, "-c", ALONE, *QUICK, "--stage", "shapes", "--out", str(out)]
+    command = [sys.executable, "-c", ALONE, *QUICK, "--stage", "encoders", "--out", str(out)]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = _findings(out)
-    assert "failed" not in done.stderr and "tiny   shapes    checkpoint" in done.stdout
+    assert "failed" not in done.stderr and "tiny   encoders  checkpoint" in done.stdout
     for check in ("losses, gradients float32 again", "checkpoint float32", "loader beside steps float32"):
         assert found[check]["verdict"] == "ok", check
     assert found["time bfloat16"]["figures"]["step_ms"] > 0
     assert {name for name, one in found.items() if one["verdict"] == "needs a GPU"} == {
-        *("CPU and GPU", "waits by CUDA", "pinned copies", "peak memory")
+        *("CPU and GPU", "TF32, auto", "waits by CUDA", "pinned copies", "peak memory")
     }
 
 
@@ -166,11 +166,11 @@ def test_noise_from_main_memory_is_the_noise_of_a_cpu(stage: str, settings: list
     assert draws.inside and not draws.outside
 
 
-class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Draws(TorchDispatchMode):
     """Counts operations that draw, within `HostNoise` and past it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.inside = self.outside = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from objgan.errors import InputError
 from objgan.train_state import TrainState
 from pipelines.recipes import RECIPES, resolve
 from tests.gpu_check import report
-from tests.gpu_check.checks import all_checks
+from tests.gpu_check.checks import all_checks, on_a_gpu
 from tests.gpu_check.drawn import STAGES, Case, Pace, as_it_is
 from tests.gpu_check.timing import matrix_rates
 
@@ -61,10 +62,10 @@ def main(arguments: Sequence[str] | None = None, spoil: Callable[[TrainState], N
     print(f"{report.machine(device)['device']}, torch {torch.__version__}\n{report.HEADER}")
     rates = matrix_rates(device)
     findings = []
-    for case in cases:
-        for finding in all_checks(case, not options.quick, rates):
-            print(report.line(finding), flush=True)
-            findings.append(finding)
+    every = (finding for case in cases for finding in all_checks(case, not options.quick, rates))
+    for finding in chain(every, on_a_gpu() if device.type == "cpu" else ()):
+        print(report.line(finding), flush=True)
+        findings.append(finding)
     path = options.out or Path("runs/gpu_check") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
     report.write(path, device, findings)
     failed = [finding.name for finding in findings if finding.verdict == "FAILED"]

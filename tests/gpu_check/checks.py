@@ -27,9 +27,10 @@ _LEAST_HIDDEN = 0.8
 """Of the reading that must take place beside the steps."""
 _ON_A_GPU = {
     "CPU and GPU": "the same losses and gradients in float32",
-    "waits by CUDA": "torch.cuda.set_sync_debug_mode, TF32, kernels that are not repeatable",
+    "TF32, auto": "errors and pace of what the settings `auto` turn on, repeatable or not",
+    "waits by CUDA": "torch.cuda.set_sync_debug_mode",
     "pinned copies": "from page-locked memory, and their rate",
-    "peak memory": "",
+    "peak memory": "of a step",
 }
 
 
@@ -45,9 +46,12 @@ def all_checks(case: Case, compiled: bool, rates: Mapping[str, float]) -> Findin
     }
     for name, check in checks.items():
         yield from _guarded(case, name, check())
-    if case.device.type != "cuda":
-        for name, what in _ON_A_GPU.items():
-            yield _finding(case, name, "", "needs a GPU", what)
+
+
+def on_a_gpu() -> Findings:
+    """What a CPU cannot do."""
+    for check, what in _ON_A_GPU.items():
+        yield Finding("", "", check, "", "needs a GPU", what)
 
 
 def without_compiler(case: Case) -> str | None:

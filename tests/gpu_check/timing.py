@@ -57,7 +57,7 @@ def timed_state(state: TrainState, parts: Sequence[Part], form: Form, pace: Pace
     """The same for a stage that was made already."""
     device, samples = state.device, sum(len(part.batch) for part in parts)
     context = StepContext(seed=0, groups=len(parts), precision=form.dtype)
-    warm_up = 2 if device.type == "cuda" or form.compute.compile else min(1, pace.repeats - 1)
+    warm_up = 2 if device.type == "cuda" or form.compute.compile else 1
     for _ in range(warm_up):
         train(state, parts, context, pace.steps)
     if device.type == "cuda":
@@ -83,22 +83,23 @@ def flop_per_step(state: TrainState, parts: Sequence[Part], context: StepContext
     return sum(counts[step % every == 0] for step in range(1, steps + 1)) / steps
 
 
-class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Operations(TorchDispatchMode):
     """Counts as torch's FlopCounterMode, which also asks for modules, and so cannot count a gradient penalty."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out, formula = func(*args, **(kwargs or {})), flop_registry.get(func._overloadpacket)
         if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=out)
+            self.total += int(formula(*args, **(kwargs or {}), out_val=out))
         return out
 
 
 def _count(call: Callable[[], object]) -> int:
-    with _Operations() as operations:
+    operations = _Operations()  # type: ignore[no-untyped-call]
+    with operations:
         call()
     return operations.total
 
