@@ -18,6 +18,7 @@ from objgan.training import StepContext, train_step
 from pipelines.recipes import resolve
 from tests.gpu_check.__main__ import main
 from tests.gpu_check.agreement import Measured, distance, measured_step
+from tests.gpu_check.checks import published
 from tests.gpu_check.drawn import STAGES, Case, Pace
 from tests.gpu_check.forms import REFERENCE, Tolerance
 from tests.gpu_check.loading import Overlap
@@ -26,6 +27,14 @@ from tests.gpu_check.timing import flop_per_step
 from tests.gpu_check.waits import ALLOWED, IN_MAIN_MEMORY, NUMBER_OF_OBJECTS, Watch, waits
 
 CPU = torch.device("cpu")
+LAYERS = (
+    "images.shared_trunk=false",
+    "images.object_layers=[3,4]",
+    "images.discriminator_layers=4",
+    "images.roi_size=5",
+    "images.training.warmup=0",
+)
+"""Recipe `tiny` with the published layers."""
 QUICK = ["--recipe", "tiny", "--quick", "--samples", "2"]
 ALONE = """
 import sys
@@ -220,6 +229,16 @@ def test_operations_are_the_mean_over_steps_with_and_without_the_penalty() -> No
     plain = flop_per_step(state, parts, context, every - 1)
     mean = flop_per_step(state, parts, context, every)
     assert plain < mean < 1.1 * plain
+
+
+def test_the_published_step_is_timed_beside_ours() -> None:
+    (left_out,) = published(_case("images"))
+    assert left_out.verdict == "left out"
+    (found,) = published(_case("images", *LAYERS))
+    figures = {name: value or 0.0 for name, value in found.figures.items()}
+    assert found.verdict == "measured" and all(figures.values())
+    assert 0.1 < figures["flop"] / figures["published_flop"] < 0.9
+    assert not list(published(_case("shapes")))
 
 
 def test_operations_are_those_that_torch_counts() -> None:

@@ -139,4 +139,5 @@ def _masks(boxes: np.ndarray, size: int, draw: np.random.Generator) -> np.ndarra
     discriminator would be the little that is left of a difference.
     """
     kept = np.kron(draw.random((len(boxes), 8, 8)) < 0.7, np.ones((1, size // 8, size // 8)))
-    return (ellipses(torch.from_numpy(boxes), size).numpy() * kept * 255).astype(np.uint8)
+    masks: np.ndarray = (ellipses(torch.from_numpy(boxes), size).numpy() * kept * 255).astype(np.uint8)
+    return masks

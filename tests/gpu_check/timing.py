@@ -98,7 +98,7 @@ class _Operations(TorchDispatchMode):
 
 
 def _count(call: Callable[[], object]) -> int:
-    operations = _Operations()  # type: ignore[no-untyped-call]
+    operations = _Operations()
     with operations:
         call()
     return operations.total
