@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tests.gpu_check",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="--recipe, --stage and --set may be repeated.",
+        epilog="--recipe, --stage and --set may be repeated. A CPU is timed on --samples, a GPU on the recipe's batch.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--stage", action="append", choices=STAGES, help="(default: all)")
     add("--quick", action="store_true", help="nothing compiled, and a few steps are timed")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one (default)")
-    add("--samples", type=_samples, default=4, metavar="N", help="of a batch that is compared, from 2 (default: 4)")
+    add("--samples", type=_samples, default=4, metavar="N", help="of a compared batch, from 2 (default: 4)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting over the recipe; needs PyYAML")
     add("--out", type=Path, metavar="FILE", help="JSON (default: runs/gpu_check/TIME.json)")
     return parser

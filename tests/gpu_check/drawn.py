@@ -14,13 +14,14 @@ from objgan.domain import Domain
 from objgan.geometry import ellipses
 from objgan.runtime import prepare_networks
 from objgan.sections import ComputeConfig, TrainingConfig
-from objgan.stages import build_stage, stage_class
+from objgan.stages import STAGE_CLASSES, build_stage, stage_class
 from objgan.stages.encoders import build_image_encoder, build_text_encoder
+from objgan.stages.judge import JudgeStage
 from objgan.train_state import TrainState
 from tests.benchmarks.paper_step import drawn_domain
 from tests.gpu_check.forms import Form
 
-STAGES = ("encoders", "boxes", "shapes", "images", "judge")
+STAGES = (*STAGE_CLASSES, JudgeStage.name)
 CLASSES = 80
 _WORDS = {"tiny": 500}
 _MANY_WORDS = 20_000
