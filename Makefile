@@ -1,8 +1,8 @@
 # make demo    set up, then the whole way on a small drawn data set, to a registered model and pictures
 # make test    set up, then all tests
 # make test-quick   set up, then the tests without Ray that are not slow, on all cores
-# make test-gpu   tests that need two GPUs (NCCL, bfloat16, two ranks); skipped where there are none
 # make sbom    the packages of .venv with versions and licences, in CycloneDX: build/sbom.json
+# make test-gpu   tests.gpu_check, which needs one GPU; then tests that need two (NCCL, bfloat16, two ranks)
 # PYTHON=python3.12 make ... takes another interpreter; ARGS='-k boxes' goes on to pytest, the benchmarks or the demo.
 
 PYTHON ?= python3
@@ -44,7 +44,9 @@ test-quick: setup
 
 # Not the same as skipping all of them in silence: without GPUs it says so, and fails.
 test-gpu: setup
-	@$(RUN) -c 'import sys, torch; n = torch.cuda.device_count(); n > 1 or sys.exit(f"make test-gpu needs two GPUs, {n} here: nothing was tested")'
+	@$(RUN) -c 'import sys, torch; torch.cuda.is_available() or sys.exit("make test-gpu needs two GPUs, 0 here: nothing was tested")'
+	$(RUN) -m tests.gpu_check --device cuda
+	@$(RUN) -c 'import sys, torch; n = torch.cuda.device_count(); n > 1 or sys.exit(f"all checks of one GPU hold; the other tests need two GPUs, {n} here: they were not run")'
 	$(RUN) -m pytest -m gpu $(ARGS)
 
 lint: setup

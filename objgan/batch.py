@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from objgan.attributes import UNKNOWN
 from objgan.layout import Layout
+from objgan.transfers import send
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Batch:
 
     image_ids:  int64 [B]
     words:      int64 [B, T], 0 where padded
-    word_count: int64 [B], >= 1
+    word_count: int64 [B], >= 1; stays in main memory, where the text encoder needs it
     layout:     Layout of R objects
     images:     uint8 [B, 3, S, S] or None
     colours:    int64 [B, R], index into `attributes.COLOURS`, -1 where unknown or padded, or None
@@ -60,7 +61,8 @@ class Batch:
     @property
     def word_mask(self) -> Tensor:
         """bool [B, T]: which entries are words."""
-        return torch.arange(self.words.shape[1], device=self.words.device) < self.word_count[:, None]
+        device = self.words.device
+        return torch.arange(self.words.shape[1], device=device) < send(self.word_count, device)[:, None]
 
     def pixels(self, size: int) -> Tensor:
         """float32 [B, 3, size, size] in [-1, 1], averaged down from the stored size.
@@ -73,12 +75,11 @@ class Batch:
         return resize_images(self.images.float() / 127.5 - 1.0, size)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """A copy on `device`."""
+        """A copy on `device`, but for the numbers of words."""
         return replace(
             self,
             image_ids=self.image_ids.to(device, non_blocking=non_blocking),
             words=self.words.to(device, non_blocking=non_blocking),
-            word_count=self.word_count.to(device, non_blocking=non_blocking),
             layout=self.layout.to(device, non_blocking),
             images=None if self.images is None else self.images.to(device, non_blocking=non_blocking),
             colours=None if self.colours is None else self.colours.to(device, non_blocking=non_blocking),

@@ -328,7 +328,7 @@ class ObjGAN:
         words = torch.zeros(len(captions), self.config.data.max_words, dtype=torch.int64)
         for row, caption in enumerate(captions):
             words[row, : len(caption.ids)] = torch.from_numpy(caption.ids)
-        return words.to(self.device), torch.tensor([len(caption.ids) for caption in captions], device=self.device)
+        return words.to(self.device), torch.tensor([len(caption.ids) for caption in captions])
 
     def _given(self, layout: Layout | GivenLayout | None) -> GivenLayout | None:
         """The caller's layout, checked and on the networks' device."""

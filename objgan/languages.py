@@ -11,7 +11,7 @@ from objgan.errors import InputError
 
 @functools.cache
 def languages() -> tuple[str, ...]:
-    """Codes of the languages that spaCy has a tokenizer for. spaCy is not imported for this."""
+    """Codes of the languages that spaCy has a tokenizer for; none without spaCy. spaCy is not imported for this."""
     found = importlib.util.find_spec("spacy")
     folders = [Path(folder) / "lang" for folder in (found.submodule_search_locations or ())] if found else []
     return tuple(sorted(path.parent.name for folder in folders for path in folder.glob("*/__init__.py")))

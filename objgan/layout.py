@@ -1,10 +1,13 @@
 """Layout: the labelled boxes and masks of a batch of pictures."""
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor
+
+from objgan.transfers import send
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,27 @@ class Layout:
         masks = self.masks / 255.0 if self.masks.dtype == torch.uint8 else self.masks
         return masks.float() * self.valid[:, :, None, None]
 
+    @functools.cached_property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Picture and entry of each object, int64 [N] twice. On a GPU the host waits for their number; not where the
+        layout came there by `to`.
+        """
+        picture, entry = self.valid.nonzero(as_tuple=True)
+        return picture, entry
+
+    @functools.cached_property
+    def longest(self) -> int:
+        """Objects of the picture that has most; a GPU waits as for `places`."""
+        return int(self.count.max()) if len(self.count) else 0
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """A copy on `device`."""
-        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+        moved = self._map(lambda t: t.to(device, non_blocking=non_blocking))
+        if self.count.device.type == "cpu" and moved.count.device.type != "cpu":
+            # Known here, and a wait there.
+            places = tuple(send(indices, moved.count.device) for indices in self.places)
+            vars(moved).update(places=places, longest=self.longest)
+        return moved
 
     def pin_memory(self) -> Self:
         """A copy in page-locked memory."""

@@ -46,7 +46,7 @@ class DataConfig(Section):
     @field_validator("language")
     @classmethod
     def _known_language(cls, language: str) -> str:
-        if language not in languages():
+        if languages() and language not in languages():
             raise ValueError(f"none of spaCy's languages: {', '.join(languages())}")
         return language
 

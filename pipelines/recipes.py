@@ -4,11 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from objgan.config import Config, build_config
 from objgan.errors import InputError, shown, unknown
-from pipelines.yaml_input import parse_yaml, read_yaml
 
 Values = dict[str, Any]
 
@@ -132,6 +129,8 @@ def resolve(recipe: str, file: Path | None, assignments: Sequence[str]) -> Confi
 
 def to_yaml(config: Config) -> str:
     """The resolved tree as YAML, for `--dry-run` and for `--config`."""
+    import yaml  # a recipe as it is needs none, here and below
+
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
@@ -231,6 +230,8 @@ def _steps(steps: int, checkpoints: int = 2, **others: Any) -> Values:
 
 
 def _read_yaml(file: Path) -> Values:
+    from pipelines.yaml_input import read_yaml
+
     _, values = read_yaml(file, "--config")
     if not isinstance(values, dict):
         raise InputError(f"--config: {file} should hold settings by name, like `seed: 1`")
@@ -243,6 +244,8 @@ def parse_assignment(assignment: str) -> Values:
     Raises:
         InputError: it is none.
     """
+    from pipelines.yaml_input import parse_yaml
+
     name, equals, text = assignment.partition("=")
     if not equals or not name:
         raise InputError(f"--set {assignment!r}: write NAME=VALUE, for example images.training.generator_lr=1e-4")

@@ -18,16 +18,22 @@ class BidirectionalConvLSTM(nn.Module):
         # One grouped convolution steps both directions at once.
         self.hidden_gates = nn.Conv2d(2 * hidden, 8 * hidden, 3, padding=1, groups=2, bias=False)
 
-    def forward(self, objects: Tensor, count: Tensor, valid: Tensor) -> Tensor:
-        """Objects [N, inputs, H, W] in the order of `valid` (bool [B, R], N true); count int64 [B]."""
+    def forward(
+        self, objects: Tensor, count: Tensor, valid: Tensor | tuple[Tensor, Tensor], longest: int | None = None
+    ) -> Tensor:
+        """Objects [N, inputs, H, W] in the order of `valid` (bool [B, R], N true); count int64 [B].
+
+        valid: or the indices of its N entries; with them and `longest`, the highest count, no GPU is waited for
+        """
         gates: Tensor = self.input_gates(objects)
         if not len(objects):
             return gates[:, : 2 * self.hidden]
-        valid = valid[:, : int(count.max())]
-        dense = gates.new_zeros(*valid.shape, *gates.shape[1:])
+        longest = int(count.max()) if longest is None else longest
+        dense = gates.new_zeros(len(count), longest, *gates.shape[1:])
+        valid = valid[:, :longest] if isinstance(valid, Tensor) else valid
         dense[valid] = gates
         onward, backward = dense.chunk(2, 2)
-        order = reversed_order(count, valid.shape[1])
+        order = reversed_order(count, longest)
         both = self._run(torch.stack([onward, _reorder(backward, order)], 2))
         onward, backward = both.unbind(2)
         return torch.cat([onward, _reorder(backward, order)], 2)[valid]

@@ -18,6 +18,7 @@ from objgan.losses.adversarial import weighted_mean
 from objgan.metrics.objects import judge_images, mean_colours, score_verdicts, silhouettes, visible_shapes
 from objgan.networks.judge import Judge, JudgeLogits
 from objgan.stages.base import Adam, Losses, Phase, Stage
+from objgan.transfers import send
 
 _NOISY_SILHOUETTES = 0.3
 """Share of the images whose silhouettes are full of noise instead of one colour."""
@@ -178,12 +179,13 @@ def degrade(images: Tensor) -> Tensor:
 
 def blurred(images: Tensor) -> Tensor:
     """[B, C, S, S] -> the same under the 5 x 5 binomial filter (sigma 1 pixel)."""
-    line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=images.device, dtype=images.dtype) / 16
+    line = send(torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], dtype=images.dtype), images.device) / 16
     channels = images.shape[1]
     across = line.view(1, 1, 1, 5).expand(channels, -1, -1, -1)
     padded = functional.pad(images, (2, 2, 2, 2), mode="replicate")
-    rows = functional.conv2d(padded, across, groups=channels)
-    return functional.conv2d(rows, across.mT, groups=channels)
+    with torch.autocast(images.device.type, enabled=False):
+        rows = functional.conv2d(padded, across, groups=channels)
+        return functional.conv2d(rows, across.mT, groups=channels)
 
 
 def _flat_colours(images: Tensor, layout: Layout) -> Tensor:

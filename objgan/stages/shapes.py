@@ -157,7 +157,7 @@ class ShapesStage(Stage):
         )
 
     def _judge_objects(self, masks: Tensor, layout: Layout) -> PatchLogits:
-        valid = layout.valid
+        valid = layout.places
         judgement: PatchLogits = self.networks["instance_discriminator"](
             masks[valid], layout.labels[valid], layout.boxes[valid]
         )

@@ -32,13 +32,12 @@ from pipelines.tracking.tracker import Tracking
 from pipelines.training.job import OpenRun, TrainJob
 from pipelines.training.replay import save_replay
 from pipelines.training.reporting import (
-    MetricAccumulator,
     ProgressReporter,
-    StepNumbers,
     ThroughputMeter,
     give_up,
     system_metrics,
 )
+from pipelines.training.step_numbers import MetricAccumulator, StepNumbers
 from pipelines.training.validation import draw_pictures, validate
 
 _ANSWER_S = 30.0

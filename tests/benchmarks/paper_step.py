@@ -47,9 +47,9 @@ def drawn_state(
     return TrainState(stage)
 
 
-def drawn_domain(classes: int, channels: int) -> Domain:
-    """Words w0, w1, ... with random vectors; the first ones are the classes' names."""
-    words = ("<pad>", "<unk>", *(f"w{n}" for n in range(max(WORDS, classes))))
+def drawn_domain(classes: int, channels: int, most: int = WORDS) -> Domain:
+    """`most` words w0, w1, ... with random vectors; the first ones are the classes' names."""
+    words = ("<pad>", "<unk>", *(f"w{n}" for n in range(max(most, classes))))
     vectors = np.random.default_rng(0).standard_normal((len(words), channels)).astype(np.float32)
     vectors[:2] = 0
     statistics = LayoutStatistics((0.5, 0.5, 0.3, 1.0), (0.2, 0.2, 0.2, 0.5), (9,) * classes, (1,), (2,) * classes, 9)

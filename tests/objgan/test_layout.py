@@ -36,3 +36,15 @@ def test_fraction_zero_keeps_everything_and_the_given_layout_is_untouched() -> N
     assert kept.masks is None and kept.count.tolist() == [4, 2] and torch.equal(kept.boxes[0], layout.boxes[0])
     drop_small(layout, 1.0)
     assert torch.equal(layout.labels, before)
+
+
+def test_places_are_the_objects_in_order() -> None:
+    layout = _layout()
+    assert torch.equal(layout.boxes[layout.places], layout.boxes[layout.valid]) and layout.longest == 4
+
+
+def test_a_device_is_given_what_it_would_wait_for() -> None:
+    """On torch's meta device no value can be read: the numbers come from main memory."""
+    there = _layout().to("meta")
+    assert there.longest == 4
+    assert [tuple(indices.shape) for indices in there.places] == [(6,), (6,)] and there.places[0].is_meta

@@ -9,8 +9,7 @@ import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from objgan.errors import InputError
 from objgan.stated_captions import StatedWords
 from pipelines.data.loading.batch_plan import BatchPlan, ShardOrder
 from pipelines.data.loading.data_folder import DataFolder, open_data
+from pipelines.data.loading.read_ahead import read_ahead
 from pipelines.data.shards.format import read_shard
 from pipelines.data.shards.index import Index, RowList
 from pipelines.data.shards.manifest import MANIFEST, SPLITS
@@ -246,7 +246,7 @@ def loader(reader: ShardReader, order: BatchPlan) -> Iterator[list[Part]]:
     compute = reader.config.compute
     pin = compute.device != "cpu" and torch.cuda.is_available()
     if not compute.loader_processes:
-        return _read_ahead(reader, order, pin)
+        return read_ahead(partial(read_parts, reader, order), range(order.start, order.stop), pin)
     return iter(
         DataLoader(
             _Steps(reader, order),
@@ -257,24 +257,6 @@ def loader(reader: ShardReader, order: BatchPlan) -> Iterator[list[Part]]:
             multiprocessing_context="spawn",
         )
     )
-
-
-def _read_ahead(reader: ShardReader, order: BatchPlan, pin: bool) -> Iterator[list[Part]]:
-    """A thread reads the next step during the current one: decoders and the step's operators release the GIL."""
-
-    def make(step: int) -> list[Part]:
-        parts = read_parts(reader, order, step)
-        return [Part(group, batch.pin_memory()) for group, batch in parts] if pin else parts
-
-    with ThreadPoolExecutor(1, "reader") as thread:
-        pending: Future[list[Part]] | None = None
-        for step in range(order.start, order.stop):
-            following = thread.submit(make, step)
-            if pending is not None:
-                yield pending.result()
-            pending = following
-        if pending is not None:
-            yield pending.result()
 
 
 class _Steps(Dataset[list[Part]]):

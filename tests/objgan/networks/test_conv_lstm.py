@@ -56,3 +56,12 @@ def test_no_objects_at_all() -> None:
     lstm = BidirectionalConvLSTM(2, 3)
     count = torch.tensor([0, 0])
     assert lstm(torch.zeros(0, 2, 4, 4), count, _valid(count, 4)).shape == (0, 6, 4, 4)
+
+
+def test_indices_of_the_objects_say_the_same_as_their_mask() -> None:
+    torch.manual_seed(0)
+    lstm = BidirectionalConvLSTM(2, 3)
+    count, objects = torch.tensor([2, 0, 3]), torch.randn(5, 2, 4, 4)
+    valid = _valid(count, 6)
+    found = lstm(objects, count, valid.nonzero(as_tuple=True), longest=3)
+    assert torch.equal(found, lstm(objects, count, valid))

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 import torchvision.models
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from objgan.batch import Batch
 from objgan.errors import InputError
@@ -164,3 +165,22 @@ def test_embeddings_start_from_narrower_or_wider_vectors(text_encoder: TextEncod
     start_from_vectors(text_encoder.embedding, wide)
     projected = torch.from_numpy(project_vectors(wide, 8))[2:]
     torch.testing.assert_close(text_encoder.embedding.weight.detach()[2:], projected / projected.square().mean().sqrt())
+
+
+def test_captions_are_sorted_here_with_the_bits_of_torchs_own_sorting(
+    text_encoder: TextEncoder, make_batch: Callable[..., Batch]
+) -> None:
+    """Torch's waits for a GPU."""
+    batch = make_batch(6)
+    text_encoder.eval()
+    embedded = text_encoder.embedding(batch.words)
+    packed = pack_padded_sequence(embedded, batch.word_count, batch_first=True, enforce_sorted=False)
+    outputs, (last, _) = text_encoder.lstm(packed)
+    words, _ = pad_packed_sequence(outputs, batch_first=True, total_length=batch.words.shape[1])
+    ours = text_encoder(batch.words, batch.word_count)
+    assert torch.equal(ours.words, words.transpose(1, 2))
+    assert torch.equal(ours.sentence, torch.cat([last[0], last[1]], 1))
+    parameters = list(text_encoder.lstm.parameters())
+    slopes = torch.autograd.grad(ours.words.square().sum() + ours.sentence.sum(), parameters)
+    expected = torch.autograd.grad(words.square().sum() + last.sum(), parameters)
+    assert all(torch.equal(one, other) for one, other in zip(slopes, expected, strict=True))

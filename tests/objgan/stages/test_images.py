@@ -554,3 +554,15 @@ def test_forms_that_cannot_be_built_are_refused(tiny_config, domain, options, wo
 def test_objects_without_a_layout_are_refused(tiny_config, domain, on):  # type: ignore[no-untyped-def]
     with pytest.raises(InputError, match="images: layout false"):
         _stage(tiny_config, domain, **WITHOUT["layout"] | {on: True, "class_channels": 8})
+
+
+def test_wrong_labels_are_what_multinomial_draws() -> None:
+    """Which checks the chances, and so makes a GPU wait."""
+    labels, frequencies = torch.arange(12).view(3, 4) % 5, torch.tensor([5.0, 1, 2, 3, 4])
+    torch.manual_seed(3)
+    ours = wrong_labels(labels, torch.ones(3, 4, dtype=torch.bool), frequencies)
+    torch.manual_seed(3)
+    chances = frequencies.expand(3, 4, -1).scatter(-1, labels[..., None], 0.0)
+    drawn = torch.multinomial(chances.flatten(0, 1), 1).view_as(labels)
+    first = (labels[:, :, None] == labels[:, None, :]).int().argmax(-1)
+    assert torch.equal(ours, drawn.gather(1, first))

@@ -143,6 +143,16 @@ def test_degrading_keeps_what_is_where_and_differs_by_image() -> None:
     torch.testing.assert_close(blurred(line)[0, 0, 4], torch.tensor([0.0, 0, 1, 4, 6, 4, 1, 0, 0]))
 
 
+def test_a_step_in_bfloat16_changes_images_in_float32(tiny_config, domain) -> None:
+    """As on a GPU with the default precision."""
+    torch.manual_seed(0)
+    state = TrainState(build_stage("judge", _config(tiny_config), domain, {}))
+    context = StepContext(seed=0, precision=torch.bfloat16)
+    assert not train_step(state, _textured(4, seed=0), context).numbers()["skipped"]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert blurred(torch.zeros(1, 3, 8, 8)).dtype == torch.float32
+
+
 def test_it_learns_what_is_inside_and_its_network_loads(tiny_config, domain, tmp_path) -> None:
     torch.manual_seed(0)
     state = TrainState(build_stage("judge", _config(tiny_config), domain, {}))

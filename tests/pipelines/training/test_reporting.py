@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from objgan.training import ATTENTION, SKIPPED, StepRecord
-from pipelines.training.reporting import MetricAccumulator, ThroughputMeter
+from pipelines.training.reporting import ThroughputMeter
+from pipelines.training.step_numbers import MetricAccumulator
 
 
 def _record(step: int, loss: float, skipped: float = 0.0, attention: float = 0.0) -> StepRecord:

@@ -32,7 +32,8 @@ from pipelines.runtime.events import (
 from pipelines.runtime.prometheus import RunMetrics
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_tracker import Tracker
-from pipelines.training.reporting import ProgressReporter, StepNumbers, ThroughputMeter
+from pipelines.training.reporting import ProgressReporter, ThroughputMeter
+from pipelines.training.step_numbers import StepNumbers
 from pipelines.training.supervisor import TERMINATED, Failure, Stalled, Supervisor, make_coordinator
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
