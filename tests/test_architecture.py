@@ -42,7 +42,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"__main__"},
         {"cli"},
         {"workflow"},
-        {"evaluation"},
+        {"evaluation", "generation"},
         {"training"},
         {"data"},
         {"runs"},
