@@ -412,7 +412,7 @@ class PromoteOptions(MeasuredOptions):
 class GenerateOptions(RayOptions, ModelOptions):
     """Generate images for captions, each with its layout as JSON and a picture of all steps.
 
-    With --captions, for many captions: Ray workers write Parquet shards of images and layouts. The same command resumes.
+    With --captions, Ray workers write Parquet shards of images and layouts. The same command resumes.
 
     examples:
       python -m pipelines generate "two red kites above a boat on the sea" --n 4 --out runs/mine
