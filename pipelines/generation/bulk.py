@@ -57,7 +57,7 @@ class BulkJob:
     out:        folder or URI; all workers write to it
     columns:    of the captions, see `pipelines.generation.captions`
     n, seed:    as `objgan.serving.Params`
-    shard_rows: captions of a shard; None: so many that it has about 1,000 pictures
+    shard_rows: captions of a shard; None: as many as give about 1,000 pictures
     device:     "cpu" or "cuda"; "auto": as the job began, or else a GPU where there is one
     """
 
@@ -279,7 +279,7 @@ def run_on_ray(opened: Opened, parts: Sequence[Part], workers: int | None) -> It
         # Workers on other machines have no access to the model's folder: it may be a copy that the driver fetched.
         rows = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
             _Actor,
-            fn_constructor_args=(opened, [ray.put(model)], make_starts()),
+            fn_constructor_args=(replace(opened, plan=Plan((), "")), [ray.put(model)], make_starts()),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(tasks)), max_tasks_in_flight_per_actor=1),
             max_restarts=_RESTARTS,

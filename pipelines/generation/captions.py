@@ -22,8 +22,7 @@ from objgan.json_input import LIMITS, JsonFault, parse_json
 from objgan.serving import INPUTS
 from pipelines.command_line import Location
 from pipelines.redaction import in_a_line
-from pipelines.storage.retry import StorageAway
-from pipelines.storage.storage import Storage
+from pipelines.storage.storage import Storage, is_damage
 
 Result = TypeVar("Result")
 _BOM, _UTF_16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
@@ -429,8 +428,7 @@ def _whole(read: Callable[[], Result], where: str) -> Result:
     try:
         return read()
     except (pa.ArrowException, OSError) as error:
-        # Errors of storage are StorageAway or have an errno (see `SteadyFile`).
-        if isinstance(error, StorageAway) or (isinstance(error, OSError) and error.errno is not None):
+        if not is_damage(error):
             raise
         raise InputError(
             f"captions: {where} is no whole Parquet file ({in_a_line(error)}): take another copy"

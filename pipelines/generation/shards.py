@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from objgan.generation import ObjGAN
 from objgan.serving import OUTPUTS, Params, answer
 from pipelines.generation.captions import CaptionFiles, Part, Record
-from pipelines.storage.storage import Storage
+from pipelines.storage.storage import Storage, is_damage
 
 FOLDER = "pictures"
 """Of the shards, in `out`: other programs read a folder of Parquet files that has nothing else in it."""
@@ -76,11 +76,17 @@ def finished(out: Storage, part: Part, identity: str) -> ShardReport | None:
     """The report of a part's shard; None: there is none, it is damaged, or made of something else."""
     try:
         with io.BufferedReader(out.open(shard_name(part))) as file:
-            facts = pq.read_metadata(file).metadata or {}
-        report = ShardReport.from_json(facts[_FACTS])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+            facts = (pq.read_metadata(file).metadata or {}).get(_FACTS)
+    except FileNotFoundError:
         return None
-    return report if (report.identity, report.part) == (identity, part) else None
+    except (pa.ArrowException, OSError) as error:
+        if not is_damage(error):
+            raise
+        return None
+    report = None if facts is None else ShardReport.from_json(facts)
+    if report is None or (report.identity, report.part) != (identity, part):
+        return None
+    return report
 
 
 def read_errors(out: Storage, part: Part) -> Iterator[dict[str, Any]]:

@@ -21,7 +21,7 @@ from objgan.errors import InputError, shown
 from objgan.files import copy_file, copy_folder, folder_aside, remove, write_atomically
 from objgan.json_input import OWN, JsonFault, JsonLimits, parse_json
 from pipelines.redaction import place_of, typed_again
-from pipelines.storage.retry import PATIENCE, Log, brief, refused, retry
+from pipelines.storage.retry import PATIENCE, Log, StorageAway, brief, refused, retry
 
 Result = TypeVar("Result")
 
@@ -339,10 +339,15 @@ class Storage:
             pass
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether a library that reads a `SteadyFile` found the file damaged; False: storage or the code is at fault."""
+    if isinstance(error, OSError):
+        return error.errno is None and not isinstance(error, StorageAway)
+    return isinstance(error, ArrowException)
+
+
 class SteadyFile(io.RawIOBase):
-    """A file of a storage, for reading. Its errors are those of storage: a reader of formats that meets another
-    `OSError` without errno has met a damaged file.
-    """
+    """A file of a storage, for reading. Its errors are a missing file, and those that `retry` raises."""
 
     def __init__(self, storage: Storage, name: str) -> None:
         """Raises FileNotFoundError if it is not there."""
@@ -370,7 +375,8 @@ class SteadyFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer; returns the number of bytes, fewer only at the end of the file."""
         with memoryview(buffer).cast("B") as view:
-            data = self._ask(lambda file: file.read_at(min(len(view), self._size - self._position), self._position))
+            size = min(len(view), max(0, self._size - self._position))
+            data = self._ask(lambda file: file.read_at(size, self._position))
             view[: len(data)] = data
         self._position += len(data)
         return len(data)

@@ -53,8 +53,8 @@ def measure(scratch: Path, captions: int, shard: int) -> Iterator[Measurement]:
     note = f"{1 / cpu:.1f} pictures a second of a processor's time"
     yield Measurement("plain loop, one process", seconds[1], seconds[0], len(loops), looped, "pictures", note)
     shares = seconds[0] / looped * done.images / done.seconds / cores, cpu * done.images / done.cpu
-    told = "{:.0%} of {} x the loop's best by the clock, {:.0%} by processors' time; {:.0%} idle"
-    note = told.format(shares[0], cores, shares[1], done.idle)
+    text = "{:.0%} of {} x the loop's best by the clock, {:.0%} by processors' time; {:.0%} idle"
+    note = text.format(shares[0], cores, shares[1], done.idle)
     name = f"generate, first to last shard of {captions} captions"
     yield Measurement(name, done.seconds, done.seconds, 1, done.images, "pictures", note)
 
@@ -72,7 +72,7 @@ def plain_loop(folder: Path, captions: int) -> tuple[float, float]:
 
 
 def write_captions(scratch: Path, captions: int) -> Path:
-    """A file of so many captions."""
+    """A file with that number of captions."""
     path = scratch / f"captions-{captions}.txt"
     path.write_text("".join(f"{TEXTS[number % len(TEXTS)]}\n" for number in range(captions)))
     return path
