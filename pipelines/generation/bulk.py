@@ -9,7 +9,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class Opened:
     plan: Plan
     out: Storage
     params: Params
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any]
 
     @property
     def device(self) -> str:
@@ -132,6 +132,8 @@ def open_bulk(job: BulkJob, log: Log) -> Opened:
     }
     if begun is not None:
         _compare(begun, settings, out)
+    elif out.names(FOLDER):
+        raise InputError(f"generate: {out}/{FOLDER} holds files, but {out} no {SETTINGS}: give another --out")
     log(f"generate: {plan.rows} captions, {job.n} pictures each, in {len(plan.parts)} shards")
     return Opened(job, captions, plan, out, params, settings)
 
@@ -245,7 +247,7 @@ def _finish(opened: Opened, reports: Sequence[ShardReport], log: Log) -> dict[st
 def _list_rejected(out: Storage, reports: Sequence[ShardReport], path: Path) -> dict[str, Any] | None:
     """Write a line of JSON for each row without a picture, in order. Returns the first of them."""
     first = None
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         for report in reports:
             for row in read_errors(out, report.part) if report.errors else ():
                 first = first or row

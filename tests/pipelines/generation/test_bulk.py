@@ -272,6 +272,15 @@ def test_of_two_first_commands_the_second_compares_its_settings_when_its_turn_co
         generate_shards(second, quiet, never)
 
 
+def test_shards_of_which_nobody_knows_the_settings_are_left_alone(job: BulkJob, tmp_path: Path) -> None:
+    run(job)
+    (tmp_path / "out" / "settings.json").unlink()
+    before = shards(tmp_path / "out")
+    with pytest.raises(InputError, match="holds files"):
+        run(replace(job, n=2), never)
+    assert shards(tmp_path / "out") == before
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
