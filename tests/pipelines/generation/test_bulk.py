@@ -416,28 +416,36 @@ def test_a_text_file_still_becomes_files_of_pictures(job: BulkJob, tmp_path: Pat
 
 
 @pytest.mark.ray
-def test_killed_and_resumed_on_ray_nothing_is_lost_or_doubled(job: BulkJob, tmp_path: Path, repository: Path) -> None:
-    """Two workers, killed with the driver; then one: the bytes of a run without Ray."""
-    rows = [{"caption": GOOD[number % len(GOOD)], "id": number} for number in range(240)]
-    captions = write(tmp_path / "captions.jsonl", rows)
-    job = replace(job, captions=captions, out=tmp_path / "here", shard_rows=8, n=2)
-    out = tmp_path / "out"
+def test_terminated_killed_and_resumed_on_ray_nothing_is_lost_or_doubled(
+    job: BulkJob, tmp_path: Path, repository: Path
+) -> None:
+    """Two workers, which SIGTERM ends; two, killed with their driver; then one. The bytes are those of no Ray at all."""
+    rows = [{"caption": GOOD[number % len(GOOD)], "id": number} for number in range(96)]
+    captions, out = write(tmp_path / "captions.jsonl", rows), tmp_path / "out"
     words = [sys.executable, "-m", "pipelines", "generate", "--captions", str(captions), "--out", str(out)]
-    words += ["--model", str(job.model), "--shard-rows", "8", "--n", "2", "--device", "cpu", "--workers"]
-    driver = subprocess.Popen([*words, "2"], cwd=repository, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 300
-    while len(list(out.glob("pictures/part-*"))) < 3:
-        assert driver.poll() is None and time.monotonic() < deadline, driver.stderr and driver.stderr.read()
-        time.sleep(0.02)
-    driver.kill()
-    driver.wait()
-    before = {path: path.stat().st_mtime_ns for path in out.glob("pictures/part-*")}
-    assert 3 <= len(before) < 30, "it was killed in the middle"
+    words += ["--model", str(job.model), "--shard-rows", "4", "--n", "2", "--device", "cpu", "--workers"]
+
+    def finished() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in out.glob("pictures/part-*")}
+
+    before: dict[Path, int] = {}
+    for sent, code, said in ((signal.SIGTERM, 143, "the same command resumes"), (signal.SIGKILL, -9, "")):
+        driver = subprocess.Popen([*words, "2"], cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + 300
+        while len(finished()) < len(before) + 3:
+            assert driver.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        driver.send_signal(sent)
+        text = driver.communicate()[0].decode()
+        assert driver.returncode == code and said in text, text
+        assert before.items() <= finished().items(), "finished shards are never made again"
+        before = finished()
+        assert len(before) < 24, "it was stopped in the middle"
     again = subprocess.run([*words, "1"], cwd=repository, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert "already made" in again.stdout and "240/240 captions" in again.stdout, again.stdout
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    run(job)
+    assert "already made" in again.stdout and "96/96 captions" in again.stdout, again.stdout
+    assert before.items() <= finished().items()
+    run(replace(job, captions=captions, out=tmp_path / "here", shard_rows=4, n=2))
     assert shards(out) == shards(tmp_path / "here")
     assert (out / "manifest.json").read_bytes() == (tmp_path / "here" / "manifest.json").read_bytes()
-    assert [(row["row"], row["sample"]) for row in rows_of(out)] == [(row, n) for row in range(240) for n in range(2)]
+    assert [(row["row"], row["sample"]) for row in rows_of(out)] == [(row, n) for row in range(96) for n in range(2)]
