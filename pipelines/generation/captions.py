@@ -188,12 +188,12 @@ class _JsonLines(_Text):
         Raises:
             InputError: none of the first lines has a chosen column.
         """
-        keys: set[str] = set()
+        keys: dict[str, Any] = {}
         for _, line in zip(
             range(_LOOKED_AT), filter(bytes.strip, _lines(file, where, lambda data: None)), strict=False
         ):
             content = _json(line)
-            keys |= content.keys() if isinstance(content, dict) else set()
+            keys |= dict.fromkeys(content) if isinstance(content, dict) else {}
         if keys:
             _choose(self._columns, keys, where)
         file.seek(0)

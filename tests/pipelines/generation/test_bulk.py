@@ -331,7 +331,7 @@ def test_progress_names_captions_rate_and_time_left(job: BulkJob, monkeypatch: p
     from pipelines.data.shards import progress
 
     monkeypatch.setattr(progress, "_SECONDS", 0.0)
-    monkeypatch.setattr(progress, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_LEAST_SECONDS", 1e-9)
     with pytest.raises(KeyboardInterrupt):
         run(job, stopping(1))
     lines: list[str] = []
@@ -419,7 +419,7 @@ def test_a_text_file_still_becomes_files_of_pictures(job: BulkJob, tmp_path: Pat
 def test_terminated_killed_and_resumed_on_ray_nothing_is_lost_or_doubled(
     job: BulkJob, tmp_path: Path, repository: Path
 ) -> None:
-    """Two workers, which SIGTERM ends; two, killed with their driver; then one. The bytes are those of no Ray at all."""
+    """Two workers, which SIGTERM ends; two, killed with their driver; then one. The same bytes as without Ray."""
     rows = [{"caption": GOOD[number % len(GOOD)], "id": number} for number in range(96)]
     captions, out = write(tmp_path / "captions.jsonl", rows), tmp_path / "out"
     words = [sys.executable, "-m", "pipelines", "generate", "--captions", str(captions), "--out", str(out)]
