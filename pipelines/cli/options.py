@@ -422,7 +422,9 @@ class GenerateOptions(RayOptions, ModelOptions):
 
     caption: str | None = option(None, "inputs", "one caption", flag="CAPTION", nargs="?")
     captions: Location | None = place(
-        None, "inputs", "many captions: a .parquet, .csv, .txt or .jsonl file, a folder of such files, or a URI"
+        None,
+        "inputs",
+        "many captions: a .parquet, .csv, .txt or .jsonl file, a folder of such files, or a URI (default: none)",
     )
     caption_column: str | None = option(
         None, "inputs", "column of --captions with the captions (default: caption)", metavar="NAME"
