@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 import ray
+import ray.util.scheduling_strategies
 
 MOST_STARTS = 3
 """Attempts at one piece of work that end with the worker's death, before a command fails."""
