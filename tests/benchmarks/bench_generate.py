@@ -3,21 +3,26 @@
 python -m tests.benchmarks.run --only generate                   600 captions
 python -m tests.benchmarks.bench_generate --captions 100000      rate from first to last shard, and efficiency
 python -m tests.benchmarks.bench_generate --memory 10000 100000  peak memory of both, object store apart
+python -m tests.benchmarks.bench_generate --here 300 1200        both without Ray: processors' time, and peak memory
 """
 
 import argparse
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
 from objgan.generation import ObjGAN
 from objgan.picture import png
+from pipelines.generation.bulk import BulkJob, generate_shards, open_bulk, run_here
 from tests.benchmarks.bench_prepare import run_shards
 from tests.benchmarks.measure import Measurement
 from tests.benchmarks.prepare_limits import peak_memory
@@ -71,6 +76,31 @@ def plain_loop(folder: Path, captions: int) -> tuple[float, float]:
     return time.perf_counter() - began, time.process_time() - cpu
 
 
+def shards_here(scratch: Path, captions: int, shard: int | None) -> tuple[float, float]:
+    """Seconds of processor time of the same work as shards, in this process; and its peak memory in MB."""
+    torch.set_num_threads(1)
+    columns = dict.fromkeys(("caption", "layout", "id"))
+    file, out = write_captions(scratch, captions), scratch / f"here-{captions}"
+    job = BulkJob(scratch / "model", file, out, columns, shard_rows=shard, device="cpu")
+    opened = open_bulk(job, lambda line: None)
+    cpu = time.process_time()
+    generate_shards(opened, lambda line: None, run_here)
+    return time.process_time() - cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def compare_here(scratch: Path, captions: int, shard: int | None) -> str:
+    """A line: both in processes of their own, one after the other."""
+    model = write_model(scratch / "model")
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        looped = pool.submit(plain_loop, model, min(captions, LOOPED)).result()[1] / min(captions, LOOPED)
+        cpu, memory = pool.submit(shards_here, scratch, captions, shard).result()
+    rates = 1 / looped, captions / cpu
+    text = (
+        "{} captions: plain loop {:.1f}, shards {:.1f} pictures a second of a processor's time ({:.0%}); peak {:.0f} MB"
+    )
+    return text.format(captions, *rates, rates[1] / rates[0], memory)
+
+
 def write_captions(scratch: Path, captions: int) -> Path:
     """A file with that number of captions."""
     path = scratch / f"captions-{captions}.txt"
@@ -93,11 +123,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--captions", type=int, metavar="N", help="rate of N captions")
     parser.add_argument("--memory", type=int, nargs="+", default=[], metavar="N", help="peak memory of N captions each")
     parser.add_argument("--shard-rows", type=int, metavar="N", help="captions of a shard (default: the command's own)")
+    parser.add_argument("--here", type=int, nargs="+", default=[], metavar="N", help="N captions each, without Ray")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         for one in measure(scratch, options.captions, options.shard_rows) if options.captions else ():
             print(f"{one.name}: {one.items / one.fastest:.1f} pictures/s  {one.note}", flush=True)
+        for captions in options.here:
+            print(compare_here(scratch, captions, options.shard_rows), flush=True)
         for captions in options.memory:
             words = command(
                 write_model(scratch / "model"),
