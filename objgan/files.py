@@ -70,6 +70,12 @@ def folder_aside(path: Path) -> Iterator[Path]:
         raise
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """A copy that appears whole, in place of what was at ``target``."""
+    with source.open("rb") as opened, file_aside(target) as aside:
+        shutil.copyfileobj(opened, aside, 8 << 20)
+
+
 def copy_folder(source: Path, target: Path) -> None:
     """A copy that appears whole, in place of what was at ``target``."""
     with folder_aside(target) as aside:

@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[type[options.Options], str]] = {
     "run": (options.RunOptions, "cli.commands"),
     "demo": (options.DemoOptions, "cli.commands"),
     "evaluate": (options.EvaluateOptions, "cli.commands"),
-    "generate": (options.GenerateOptions, "cli.commands"),
+    "generate": (options.GenerateOptions, "cli.generate"),
     "register": (options.RegisterOptions, "cli.commands"),
     "promote": (options.PromoteOptions, "cli.promote"),
     "runs": (options.RunsOptions, "cli.runs"),
@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[type[options.Options], str]] = {
     "settings": (options.ShowSettingsOptions, "cli.commands"),
     "explain": (options.ExplainOptions, "cli.explain"),
 }
-_LONG = {"demo", "run", "prepare", "train", "evaluate", "judges", "promote"}
+_LONG = {"demo", "run", "prepare", "train", "evaluate", "judges", "generate", "promote"}
 _PRINTS_NO_LOG = {"runs", "settings", "explain"}
 
 
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = getattr(given, "run", None) or getattr(given, "out", None)
     console.choose("text" if command in _PRINTS_NO_LOG else options.log_format(given), run and Path(run).name)
     long = command in _LONG and not getattr(given, "dry_run", False)
+    long = long and (command != "generate" or given.captions is not None)
     return run_command(lambda: _run_command(command, given), command if long else None)
 
 

@@ -44,7 +44,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"__main__"},
         {"cli"},
         {"workflow"},
-        {"evaluation"},
+        {"evaluation", "generation"},
         {"training"},
         {"data"},
         {"runs"},

@@ -97,6 +97,7 @@ SHORT: dict[str, str] = {
     "python -m pipelines promote --model models:/objgan@challenger --data data/prepared --judges runs/judges "
     "--out runs/promotion": "+ --protocol quick --force readme",
     "python -m pipelines promote --rollback": "+",
+    "python -m pipelines generate --captions captions.csv --out runs/pictures": "+ --workers 1",
     # `demo`, in the README's first command, runs all the steps that `run` does on sample data.
     "python -m pipelines run --out runs/all": "+ --config quick.yaml --dry-run",
     "python -m pipelines run --out runs/all --dry-run": "+",
@@ -183,6 +184,7 @@ def work(repository: Path, tmp_path: Path) -> Path:
     """Where commands run: an empty folder with quick settings, ../shared beside it."""
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "quick.yaml").write_text(SETTINGS)
+    (tmp_path / "work" / "captions.csv").write_text("id,caption\n1,a red kite\n2,the boat\n")
     (tmp_path / "shared").symlink_to(repository.parent / "shared")
     return tmp_path / "work"
 

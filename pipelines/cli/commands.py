@@ -29,7 +29,7 @@ from pipelines.evaluation.prompts_file import NO_PROMPTS, read_prompts_file
 from pipelines.evaluation.protocols import protocol
 from pipelines.evaluation.worker import Evaluation, OpenEvaluation
 from pipelines.models.champion import model_named
-from pipelines.models.generate import GenerateJob, local_model, read_captions
+from pipelines.models.generate import GenerateJob, local_model
 from pipelines.models.generate import generate as generate_pictures
 from pipelines.models.registry import assemble
 from pipelines.models.registry import register as register_model
@@ -119,7 +119,7 @@ def prepare(options: cli.PrepareOptions) -> None:
     vectors = options.vectors or default_vectors(config.data.language)
     how = Options(options.format, options.strict, options.retry_rejected, vectors)
     if _dry(options, config):
-        _check_held(options, MANIFEST)
+        check_held(options, MANIFEST)
         if options.address is not None:
             check_without_work(config.compute.model_copy(update={"workers": 1}), options.address)
         if source is not None:
@@ -176,7 +176,7 @@ def judges(options: cli.JudgesOptions) -> None:
     runs = {name: open_run(job) for name, job in jobs.items()}
     uri = tracking_uri(RUNS)
     if dry:
-        _check_held(options)
+        check_held(options)
         check_without_work(config.compute, options.address)
         check_store(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
         return
@@ -208,35 +208,26 @@ def register(options: cli.RegisterOptions) -> None:
     say(done.text(options.alias))
 
 
-def generate(options: cli.GenerateOptions) -> None:
-    """Generate images for captions."""
-    captions = read_captions(options.captions) if options.captions else []
-    captions += [options.caption] if options.caption is not None else []
-    uri = tracking_uri(RUNS)
-    model = model_named(options.model, uri)
-    job = GenerateJob(model, tuple(captions), options.out, options.n, options.seed, options.layout, uri)
-    generate_pictures(job, say)
-
-
 @contextlib.contextmanager
-def held(options: cli.HeldOptions, stage: str, *marks: str) -> Iterator[JobStatus]:
+def held(options: cli.HeldOptions | cli.GenerateOptions, stage: str, *marks: str) -> Iterator[JobStatus]:
     """Hold the folder `--out`: by a lock on this machine, by a lease among machines.
 
     marks: files of a finished folder; one that has them keeps no status
     """
     store = Storage(options.out)
-    with exclusive(options.out), Lease.acquire(store, wait=options.wait, log=say):
+    lock = exclusive(options.out) if isinstance(options.out, Path) else contextlib.nullcontext()
+    with lock, Lease.acquire(store, wait=options.wait, log=say):
         refuse_reuse(store, *marks)
         try:
-            with JobStatus(store, stage, None if stage == "judges" else options.out.resolve().name) as job_status:
+            with JobStatus(store, stage, None if stage == "judges" else Path(store.path).resolve().name) as job_status:
                 yield job_status
         finally:
             with contextlib.suppress(OSError):
-                if any((options.out / mark).exists() for mark in marks):
+                if isinstance(options.out, Path) and any((options.out / mark).exists() for mark in marks):
                     (options.out / STATUS).unlink()
 
 
-def _check_held(options: cli.HeldOptions, *marks: str) -> None:
+def check_held(options: cli.HeldOptions | cli.GenerateOptions, *marks: str) -> None:
     """Make the checks of `held`, without writing anything."""
     store = Storage(options.out)
     check_free(store)
@@ -264,7 +255,7 @@ def _check_run(options: cli.RunOptions | cli.DemoOptions, run_: Run) -> None:
     say("\n".join(f"# {line}" for line in describe_run(run_, work).splitlines()))
     for stage in config.stages:
         check_groups(stage_config(config, stage), stage)
-    _check_held(options, "config.json")
+    check_held(options, "config.json")
     check_without_work(config.compute, options.address)
     check_store(tracking_uri(RUNS), run_.out / "mlflow_run.txt")
     if not isinstance(run_.source, Sample) and work.result("prepare") is None:

@@ -409,26 +409,60 @@ class PromoteOptions(MeasuredOptions):
     out: Path = out_folder("runs/promotion")
 
 
-class GenerateOptions(ModelOptions):
+class GenerateOptions(RayOptions, ModelOptions):
     """Generate images for captions, each with its layout as JSON and a picture of all steps.
+
+    With --captions, Ray workers write Parquet shards of images and layouts. The same command resumes.
 
     examples:
       python -m pipelines generate "two red kites above a boat on the sea" --n 4 --out runs/mine
       python -m pipelines generate --layout runs/mine/two-red-kites-above-a-boat-on-the-sea_0.json
+      python -m pipelines generate --captions s3://bucket/captions.parquet --out s3://bucket/pictures
     """
 
     caption: str | None = option(None, "inputs", "one caption", flag="CAPTION", nargs="?")
-    captions: Path | None = file("inputs", "text file, one caption a line (default: none)")
+    captions: Location | None = place(
+        None,
+        "inputs",
+        "many captions: a .parquet, .csv, .txt or .jsonl file, a folder of such files, or a URI (default: none)",
+    )
+    caption_column: str | None = option(
+        None, "inputs", "column of --captions with the captions (default: caption)", metavar="NAME"
+    )
+    layout_column: str | None = option(
+        None, "inputs", "column with layouts as JSON (default: layout, if there is one)", metavar="NAME"
+    )
+    id_column: str | None = option(
+        None, "inputs", "column with ids, which the output repeats (default: id, if there is one)", metavar="NAME"
+    )
     layout: Path | None = file("inputs", "a .json of `generate`, edited or not (default: generate boxes and shapes)")
-    out: Path = out_folder("runs/generated")
+    workers: int | None = option(
+        None, "compute", "processes for --captions (default: one for each GPU, else for each core)", count, metavar="N"
+    )
+    device: str | None = option(
+        None, "compute", "of the processes (default: cuda if there is a GPU)", choices=("cpu", "cuda")
+    )
+    out: Location = place(
+        Path("runs/generated"), "outputs", "output folder; with --captions also a URI", metavar="LOCATION"
+    )
     n: int = option(1, "outputs", "images per caption", count, metavar="N")
     seed: int | None = option(
         None,
         "outputs",
-        "random seed; the same seed gives the same bytes (default: that of --layout, else 0)",
+        "random seed; the same seed gives the same bytes (default: that of the layout, else 0)",
         from_zero,
         metavar="S",
     )
+    shard_rows: int | None = option(
+        None, "outputs", "captions of a shard (default: as many as give 1,000 pictures)", count, metavar="N"
+    )
+    format: str | None = option(
+        None,
+        "outputs",
+        "parquet: shards; png: a file for each picture, of a local text file (default: parquet for --captions)",
+        choices=("parquet", "png"),
+    )
+    dry_run: bool = option(False, "outputs", "check everything that --captions needs, print the shards, and stop")
 
 
 class RegisterOptions(RegistryOptions):

@@ -1,7 +1,6 @@
 """Held-out metrics of a finished model, by a pool of Ray Data actors."""
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,11 +22,10 @@ from pipelines.evaluation.scores import SampleMetrics, Score, score, text_table
 from pipelines.evaluation.worker import Evaluation, EvaluationTask, Measurer, OpenEvaluation, stage_of
 from pipelines.runs.status import JobStatus
 from pipelines.runtime.console import Log
+from pipelines.runtime.worker_starts import MOST_STARTS, make_starts
 from pipelines.storage.attempts import WorkerDied
 
 _PICTURED = 4
-_MOST_STARTS = 3
-"""Attempts at a batch that end with the worker's death, before the evaluation fails."""
 _RESTARTS = 10
 """Restarts of a worker by Ray; Ray's default has no limit."""
 Runner = Callable[[OpenEvaluation, Sequence[EvaluationTask]], Iterator[SampleMetrics]]
@@ -74,7 +72,7 @@ def run_on_ray(opened: OpenEvaluation, tasks: Sequence[EvaluationTask]) -> Itera
     try:
         rows = ray.data.from_items([asdict(task) for task in tasks], override_num_blocks=len(tasks)).map_batches(
             _Actor,
-            fn_constructor_args=(_absolute(evaluation), _make_starts()),
+            fn_constructor_args=(_absolute(evaluation), make_starts()),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=evaluation.workers),
             max_restarts=_RESTARTS,
@@ -154,26 +152,6 @@ def _absolute(evaluation: Evaluation) -> Evaluation:
     return replace(evaluation, model=evaluation.model.resolve(), data=data, judges=evaluation.judges.absolute())
 
 
-class _Starts:
-    """Counts the starts of each batch, in an actor that outlives the workers."""
-
-    def __init__(self) -> None:
-        self._starts: Counter[EvaluationTask] = Counter()
-
-    def count(self, task: EvaluationTask) -> int:
-        """Count a start; returns the number of earlier ones."""
-        self._starts[task] += 1
-        return self._starts[task] - 1
-
-
-def _make_starts() -> Any:
-    """The actor, on the driver's own node."""
-    node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=False
-    )
-    return ray.remote(num_cpus=0)(_Starts).options(scheduling_strategy=node).remote()
-
-
 class _Actor:
     """A measurer with Ray Data's interface."""
 
@@ -182,8 +160,8 @@ class _Actor:
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
         task = EvaluationTask(str(batch["kind"][0]), int(batch["number"][0]))
-        deaths = ray.get(self._starts.count.remote(task))
-        if deaths >= _MOST_STARTS:
+        deaths = ray.get(self._starts.count.remote(f"{task.kind} {task.number}"))
+        if deaths >= MOST_STARTS:
             return {"metrics": [b""], "died": [self._death(task, deaths)]}
         return {"metrics": [self._measurer(task).to_bytes()], "died": [""]}
 

@@ -5,6 +5,7 @@ waits out the faults that pass (`pipelines.storage.retry`).
 """
 
 import errno
+import io
 import os
 import secrets
 import shutil
@@ -17,10 +18,10 @@ import pyarrow.fs
 from pyarrow.lib import ArrowException
 
 from objgan.errors import InputError, shown
-from objgan.files import copy_folder, folder_aside, remove, write_atomically
+from objgan.files import copy_file, copy_folder, folder_aside, remove, write_atomically
 from objgan.json_input import OWN, JsonFault, JsonLimits, parse_json
 from pipelines.redaction import place_of, typed_again
-from pipelines.storage.retry import PATIENCE, Log, brief, refused, retry
+from pipelines.storage.retry import PATIENCE, Log, StorageAway, brief, refused, retry
 
 Result = TypeVar("Result")
 
@@ -202,6 +203,22 @@ class Storage:
 
         self._try(f"read {name}", copy)
 
+    def send(self, source: Path, name: str) -> None:
+        """Copy a local file to `name`, where it appears whole."""
+        if self.local is not None:
+            place = self.local / _checked(name)
+            self._try(f"write {name}", lambda: copy_file(source, place))
+        else:
+            self._try(f"write {name}", lambda: self._send(source, name))
+
+    def open(self, name: str) -> "SteadyFile":
+        """A file to read from any position; every read waits out the faults that pass.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        return SteadyFile(self, name)
+
     def download(self, name: str, folder: Path) -> Path:
         """The folder `name` as a local folder: fetched into `folder`, or, of a local storage, where it is.
 
@@ -320,6 +337,61 @@ class Storage:
                 self.filesystem.delete_file(full)
         except FileNotFoundError:
             pass
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether a library that reads a `SteadyFile` found the file damaged; False: storage or the code is at fault."""
+    if isinstance(error, OSError):
+        return error.errno is None and not isinstance(error, StorageAway)
+    return isinstance(error, ArrowException)
+
+
+class SteadyFile(io.RawIOBase):
+    """A file of a storage, for reading. Its errors are a missing file, and those that `retry` raises."""
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        """Raises FileNotFoundError if it is not there."""
+        self._storage, self._name, self._position = storage, name, 0
+        self._file: Any = None
+        self._size: int = self._ask(lambda file: file.size())
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """The position, in bytes."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a position; returns it."""
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer; returns the number of bytes, fewer only at the end of the file."""
+        with memoryview(buffer).cast("B") as view:
+            size = min(len(view), max(0, self._size - self._position))
+            data = self._ask(lambda file: file.read_at(size, self._position))
+            view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def _ask(self, what: Callable[[Any], Result]) -> Result:
+        return self._storage._try(f"read {self._name}", lambda: self._once(what))
+
+    def _once(self, what: Callable[[Any], Result]) -> Result:
+        try:
+            if self._file is None:
+                self._file = self._storage.filesystem.open_input_file(self._storage._full(self._name))
+            return what(self._file)
+        except OSError:
+            self._file = None
+            raise
 
 
 def _reopen(location: str, filesystem: pyarrow.fs.FileSystem | None, patience: float) -> Storage:

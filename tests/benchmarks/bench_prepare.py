@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -144,14 +144,23 @@ class Done:
 
 def run_prepare(coco: Path, out: Path) -> Done:
     """Run the command, and look what it did."""
-    process = subprocess.Popen(command(coco, out), cwd=HERE, stdout=subprocess.DEVNULL)
+
+    def shards() -> dict[Path, int]:
+        manifest = json.loads((out / "manifest.json").read_text())
+        return {out / shard["name"]: shard["rows"] for shard in manifest["shards"]}
+
+    return run_shards(command(coco, out), shards)
+
+
+def run_shards(words: Sequence[str], shards: Callable[[], dict[Path, int]]) -> Done:
+    """Run a command that writes shards. shards: the files, and the images of each, when it has ended."""
+    process = subprocess.Popen(words, cwd=HERE, stdout=subprocess.DEVNULL)
     looks: list[tuple[float, dict[int, float], float]] = []
     while process.poll() is None:
         machine = psutil.cpu_times()
         looks.append((time.time(), processor_times(process.pid), machine.idle + machine.iowait))
         time.sleep(1.0)
-    rows = {shard["name"]: shard["rows"] for shard in json.loads((out / "manifest.json").read_text())["shards"]}
-    written = sorted((path.stat().st_mtime, rows[path.name]) for path in (out / name for name in rows))
+    written = sorted((path.stat().st_mtime, rows) for path, rows in shards().items())
     cores = len(os.sched_getaffinity(0))
     (first, _), (last, _) = written[cores - 1], written[-1]
     inside = [look for look in looks if first <= look[0] <= last]

@@ -13,19 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from objgan.config import Config, build_config
-from objgan.domain import Domain, LayoutStatistics
-from objgan.generation import ObjGAN
-from objgan.stages import NETWORKS, build_network
-from objgan.vocabulary import Vocabulary
 from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource
-from pipelines.recipes import resolve
 from tests.tools.ports import free_port
+from tests.tools.untrained import write_model
 
 CATEGORIES = [{"id": 44, "name": "bottle"}, {"id": 1, "name": "person"}, {"id": 38, "name": "kite"}]
 WriteCoco = Callable[..., CocoSource]
@@ -133,24 +128,8 @@ def prepared_boxes(tmp_path_factory, write_coco, scenes, data_config) -> Path:
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory) -> Path:
-    """A model of recipe `tiny` that knows 3 classes and 12 words, with weights as they are drawn."""
-    words = ("<pad>", "<unk>", "a", "two", "red", "kite", "kites", "boat", "stop", "sign", "above", "on", "the", "sea")
-    config = resolve("tiny", None, ())
-    vectors = np.random.default_rng(7).standard_normal((len(words), config.data.vector_channels)).astype(np.float32)
-    vectors[:2] = 0
-    statistics = LayoutStatistics(
-        mean=(0.5, 0.5, 0.3, 1.2),
-        std=(0.2, 0.25, 0.15, 0.6),
-        class_counts=(40, 30, 20),
-        object_counts=(2, 20, 18, 0, 0, 0, 0, 0, 0),
-        class_caps=(2, 2, 3),
-        images=40,
-    )
-    domain = Domain(Vocabulary(words, vectors), ("kite", "boat", "stop sign"), statistics)
-    torch.manual_seed(0)
-    folder: Path = tmp_path_factory.mktemp("finished") / "model"
-    ObjGAN(config, domain, {name: build_network(name, config, domain) for name in NETWORKS}).save(folder)
-    return folder
+    """See `tests.tools.untrained.write_model`."""
+    return write_model(tmp_path_factory.mktemp("finished") / "model")
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ import ray.data
 
 import objgan
 import objgan.files
-from objgan.errors import InputError
 from objgan.stated_captions import StatedCaptions
 from pipelines.data.prepare.coco_records import IMAGES, Row
 from pipelines.data.prepare.external_sort import take
@@ -29,9 +28,9 @@ from pipelines.data.shards.description import described
 from pipelines.data.shards.format import SCHEMA_VERSION, Shard, write_shard
 from pipelines.data.shards.image_files import open_place, read_bytes
 from pipelines.data.shards.rejected import Reject
-from pipelines.storage.attempts import MOST_ATTEMPTS, Attempts, WorkerDied
-from pipelines.storage.retry import StorageAway, StorageRefused
+from pipelines.storage.attempts import MOST_ATTEMPTS, Attempts
 from pipelines.storage.storage import Storage
+from pipelines.storage.worker_faults import FAULTS, as_facts, raise_fault
 
 Runner = Callable[[list[pa.Table], dict[str, Any]], Iterator[str]]
 """Calls `write_block(block, **arguments)` for every block and yields the reports in the blocks' order."""
@@ -112,12 +111,8 @@ def write_block(block: pa.Table, **arguments: Any) -> pa.Table:
     """
     try:
         report = asdict(finished(block, Path(arguments["out"])) or _make(block, **arguments))
-    except InputError as error:
-        report = {"refused": str(error), "by_storage": isinstance(error, StorageRefused)}
-    except WorkerDied as error:
-        report = {"died": str(error)}
-    except OSError as error:
-        report = {"failed": [error.errno, error.strerror or str(error), _name(error)]}
+    except FAULTS as error:
+        report = as_facts(error)
     return pa.table({"report": [json.dumps(report)]})
 
 
@@ -128,13 +123,7 @@ def read_report(text: str) -> ConversionReport:
         InputError, OSError, WorkerDied: as the worker raised it.
     """
     facts = json.loads(text)
-    if "died" in facts:
-        raise WorkerDied(facts["died"])
-    if "refused" in facts:
-        raise (StorageRefused if facts["by_storage"] else InputError)(facts["refused"])
-    if "failed" in facts:
-        number, text, name = facts["failed"]
-        raise OSError(number, text, name) if number is not None else StorageAway(text)
+    raise_fault(facts)
     return _report(facts)
 
 
@@ -259,8 +248,3 @@ def _report(facts: dict[str, Any]) -> ConversionReport:
     return ConversionReport(
         shard, facts["inputs"], tuple(Reject(**reject) for reject in facts["rejected"]), facts["kept"]
     )
-
-
-def _name(error: OSError) -> str | None:
-    """The whole path, which also names the disk."""
-    return str(error.filename) if error.filename else None

@@ -9,23 +9,27 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-_SECONDS = 10.0
+_SECONDS, _MOST_SECONDS = 10.0, 300.0
 _LEAST_SECONDS = 0.5
 """No rate is shown for a shorter time."""
 
 
 class ShardProgress:
-    """Counts finished shards. Logs a line after each tenth of them, but at most one in ten seconds."""
+    """Counts finished shards. Logs a line after each tenth of them, but at most one in ten seconds, and one in five
+    minutes where a tenth takes longer. `unit`: what a shard is made of.
+    """
 
-    def __init__(self, shards: int, images: int, log: Callable[[str], None], name: str = "prepare") -> None:
-        self._name = name
+    def __init__(
+        self, shards: int, images: int, log: Callable[[str], None], name: str = "prepare", unit: str = "images"
+    ) -> None:
+        self._name, self._unit = name, unit
         self._shards, self._images, self._log = shards, images, log
         self._done, self._seen, self._kept = 0, 0, 0
         self._logged = time.monotonic()
         self._first: tuple[float, int] | None = None
         self._bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
-            self._bar = tqdm(total=images, desc=name, unit=" images", leave=False, dynamic_ncols=True)
+            self._bar = tqdm(total=images, desc=name, unit=f" {unit}", leave=False, dynamic_ncols=True)
 
     def __enter__(self) -> Self:
         return self
@@ -46,18 +50,19 @@ class ShardProgress:
         now, last = time.monotonic(), self._done == self._shards
         if self._first is None and not kept:
             self._first = now, images
-        if last or (self._done % -(-self._shards // 10) == 0 and now - self._logged >= _SECONDS):
+        least = _SECONDS if self._done % -(-self._shards // 10) == 0 else _MOST_SECONDS
+        if last or now - self._logged >= least:
             self._logged = now
             if last or self._bar is None:
                 self._log(self._line(now))
 
     def _line(self, now: float) -> str:
         rate = self._rate(now)
-        parts = [f"{self._name}: {self._done}/{self._shards} shards", f"{self._seen}/{self._images} images"]
+        parts = [f"{self._name}: {self._done}/{self._shards} shards", f"{self._seen}/{self._images} {self._unit}"]
         if self._kept:
-            parts.append(f"{self._kept} of them already converted")
+            parts.append(f"{self._kept} of them already {'converted' if self._unit == 'images' else 'made'}")
         if rate:
-            parts.append(f"{rate:.0f} images/s")
+            parts.append(f"{rate:.{0 if rate >= 10 else 2}f} {self._unit}/s")
             if self._done < self._shards:
                 parts.append(f"{timedelta(seconds=round((self._images - self._seen) / rate))} left")
         return ", ".join(parts)

@@ -1,0 +1,1 @@
+"""Many captions -> shards of pictures: reading, shards, and the command that resumes."""

@@ -1,0 +1,146 @@
+"""`generate --captions` beside a plain loop of `model.generate`, and its memory as captions become more.
+
+python -m tests.benchmarks.run --only generate                   600 captions
+python -m tests.benchmarks.bench_generate --captions 100000      rate from first to last shard, and efficiency
+python -m tests.benchmarks.bench_generate --memory 10000 100000  peak memory of both, object store apart
+python -m tests.benchmarks.bench_generate --here 300 1200        both without Ray: processors' time, and peak memory
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from objgan.generation import ObjGAN
+from objgan.picture import png
+from pipelines.generation.bulk import BulkJob, generate_shards, open_bulk, run_here
+from tests.benchmarks.bench_prepare import run_shards
+from tests.benchmarks.measure import Measurement
+from tests.benchmarks.prepare_limits import peak_memory
+from tests.tools.untrained import write_model
+
+QUICK, LOOPED, SHARD = 600, 300, 100
+TEXTS = ("two red kites above a boat", "a stop sign", "the boat on the sea", "a kite above the red boat on the sea")
+
+
+def bench_generate(scratch: Path) -> Iterator[Measurement]:
+    """The loop, then the command."""
+    yield from measure(scratch, QUICK, SHARD)
+
+
+def measure(scratch: Path, captions: int, shard: int) -> Iterator[Measurement]:
+    """The plain loop over at most 300 captions, before and after the command, which takes all; its best counts.
+
+    By the clock on a machine that does nothing else; the processors' time compares on a busy one, too.
+    """
+    model, cores = write_model(scratch / "model"), len(os.sched_getaffinity(0))
+    looped = min(captions, LOOPED)
+    loops = [plain_loop(model, looped) for _ in range(2)]
+    out = scratch / f"out-{captions}"
+
+    def shards() -> dict[Path, int]:
+        manifest = json.loads((out / "manifest.json").read_text())
+        return {out / one["name"]: one["pictures"] for one in manifest["shards"]}
+
+    done = run_shards(command(model, write_captions(scratch, captions), out, shard), shards)
+    loops.append(plain_loop(model, looped))
+    seconds = sorted(clock for clock, _ in loops)
+    cpu = min(cpu for _, cpu in loops) / looped
+    note = f"{1 / cpu:.1f} pictures a second of a processor's time"
+    yield Measurement("plain loop, one process", seconds[1], seconds[0], len(loops), looped, "pictures", note)
+    shares = seconds[0] / looped * done.images / done.seconds / cores, cpu * done.images / done.cpu
+    text = "{:.0%} of {} x the loop's best by the clock, {:.0%} by processors' time; {:.0%} idle"
+    note = text.format(shares[0], cores, shares[1], done.idle)
+    name = f"generate, first to last shard of {captions} captions"
+    yield Measurement(name, done.seconds, done.seconds, 1, done.images, "pictures", note)
+
+
+def plain_loop(folder: Path, captions: int) -> tuple[float, float]:
+    """Seconds, and seconds of processor time, of pictures and their layouts, made one after another on one thread."""
+    torch.set_num_threads(1)
+    model = ObjGAN.load(folder, device="cpu")
+    model.generate(TEXTS)
+    began, cpu = time.perf_counter(), time.process_time()
+    for number in range(captions):
+        (made,) = model.generate([TEXTS[number % len(TEXTS)]])
+        png(made.image), made.layout_json(model.domain.classes)
+    return time.perf_counter() - began, time.process_time() - cpu
+
+
+def shards_here(scratch: Path, captions: int, shard: int | None) -> tuple[float, float]:
+    """Seconds of processor time of the same work as shards, in this process; and its peak memory in MB."""
+    torch.set_num_threads(1)
+    columns = dict.fromkeys(("caption", "layout", "id"))
+    file, out = write_captions(scratch, captions), scratch / f"here-{captions}"
+    job = BulkJob(scratch / "model", file, out, columns, shard_rows=shard, device="cpu")
+    opened = open_bulk(job, lambda line: None)
+    cpu = time.process_time()
+    generate_shards(opened, lambda line: None, run_here)
+    return time.process_time() - cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def compare_here(scratch: Path, captions: int, shard: int | None) -> str:
+    """A line: both in processes of their own, one after the other."""
+    model = write_model(scratch / "model")
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        looped = pool.submit(plain_loop, model, min(captions, LOOPED)).result()[1] / min(captions, LOOPED)
+        cpu, memory = pool.submit(shards_here, scratch, captions, shard).result()
+    rates = 1 / looped, captions / cpu
+    text = (
+        "{} captions: plain loop {:.1f}, shards {:.1f} pictures a second of a processor's time ({:.0%}); peak {:.0f} MB"
+    )
+    return text.format(captions, *rates, rates[1] / rates[0], memory)
+
+
+def write_captions(scratch: Path, captions: int) -> Path:
+    """A file with that number of captions."""
+    path = scratch / f"captions-{captions}.txt"
+    path.write_text("".join(f"{TEXTS[number % len(TEXTS)]}\n" for number in range(captions)))
+    return path
+
+
+def command(model: Path, captions: Path, out: Path, shard: int | None) -> list[str]:
+    """`generate` of all captions, on all cores."""
+    words = [sys.executable, "-m", "pipelines", "generate", "--model", str(model), "--captions", str(captions)]
+    words += ["--out", str(out), "--device", "cpu"]
+    return words + ([] if shard is None else ["--shard-rows", str(shard)])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.bench_generate", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--captions", type=int, metavar="N", help="rate of N captions")
+    parser.add_argument("--memory", type=int, nargs="+", default=[], metavar="N", help="peak memory of N captions each")
+    parser.add_argument("--shard-rows", type=int, metavar="N", help="captions of a shard (default: the command's own)")
+    parser.add_argument("--here", type=int, nargs="+", default=[], metavar="N", help="N captions each, without Ray")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        for one in measure(scratch, options.captions, options.shard_rows) if options.captions else ():
+            print(f"{one.name}: {one.items / one.fastest:.1f} pictures/s  {one.note}", flush=True)
+        for captions in options.here:
+            print(compare_here(scratch, captions, options.shard_rows), flush=True)
+        for captions in options.memory:
+            words = command(
+                write_model(scratch / "model"),
+                write_captions(scratch, captions),
+                scratch / f"memory-{captions}",
+                options.shard_rows,
+            )
+            print(f"{captions} captions: {peak_memory(words)} MB", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
