@@ -47,7 +47,7 @@ from pipelines.storage.retry import Work
 from pipelines.storage.storage import RUNS, Storage
 from pipelines.tracking.tracker import ask_server, check_store, prepare_store, tracked_run, tracking_uri
 from pipelines.training.driver import train as train_stage
-from pipelines.training.job import best_checkpoint, check_groups, open_run
+from pipelines.training.job import SETTINGS_FILE, best_checkpoint, check_groups, open_run
 from pipelines.workflow.run import Run, Sample, describe_run, execute, model_folder, sample_source, stage_config
 
 DEMO_CAPTIONS = (
@@ -282,7 +282,8 @@ def _assemble_run(run_: str) -> Path:
     config = read_config(last)
     checkpoints = {stage: checkpoint(stage) for stage in config.stages}
     with Lease.acquire(Storage(folder), log=say):
-        assemble(config, last, checkpoints, folder)
+        settings_ = Storage(folder).child(STAGES[-1]).json(SETTINGS_FILE) or {}
+        assemble(config, last, checkpoints, folder, {"data": settings_.get("data")})
     return folder / "model"
 
 

@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 
 from objgan.errors import InputError
 from pipelines.command_line import user
-from pipelines.models import CHAMPION
+from pipelines.models import CHAMPION, STATUS
+from pipelines.models.card import with_line
 from pipelines.models.registry import mlflow_at
 from pipelines.redaction import in_a_line, redact
 from pipelines.storage.retry import StorageRefused
 from pipelines.tracking.mlflow_tracker import REFUSALS
 
-FROM, STATUS = "objgan.promoted_from", "validation_status"
-"""Tags of a version: the number of the champion before it, empty without one; passed, forced, failed or rolled back."""
+FROM = "objgan.promoted_from"
+"""Tag of a version: the number of the champion before it, empty without one."""
 _NAME = "objgan"
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _STALE_MS = 60_000
@@ -167,7 +168,7 @@ def _note(client: Any, version: Version, status: str, what: str, why: str, tags:
         client.set_model_version_tag(version.name, version.number, key, value)
     before = client.get_model_version(version.name, version.number).description or ""
     line = f"{when} {who}: {what} ({status}: {why})"
-    client.update_model_version(version.name, version.number, f"{before}\n\n{line}".strip())
+    client.update_model_version(version.name, version.number, with_line(before, line))
 
 
 @contextlib.contextmanager

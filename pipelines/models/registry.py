@@ -24,12 +24,13 @@ from objgan.json_input import parse_json
 from objgan.model_folder import read_facts
 from objgan.serving import OUTPUTS, Params
 from objgan.stages import build_network, stage_class
+from pipelines.models.card import example_caption, write_card
 from pipelines.redaction import in_a_line, redact_all
 from pipelines.storage.lease import LeaseInfo
 from pipelines.storage.retry import StorageRefused
-from pipelines.storage.storage import RUNS
+from pipelines.storage.storage import RUNS, Storage
 from pipelines.tracking.mlflow_tracker import EXPERIMENT, REFUSALS, logging_quiet, needed_packages, patient
-from pipelines.tracking.tracker import prepare_store
+from pipelines.tracking.tracker import known_run, prepare_store
 from pipelines.tracking.tracker import tracking_uri as default_uri
 
 # Packages that a loaded model needs: objgan's dependencies and MLflow, not Ray.
@@ -51,6 +52,11 @@ class Registered:
     uri: str
     new: bool
 
+    @property
+    def number(self) -> str:
+        """The number of the version."""
+        return self.uri.rpartition("/")[2]
+
     def text(self, alias: str) -> str:
         """The result in one line."""
         if self.new:
@@ -66,7 +72,7 @@ def register(
     run_id: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Registered:
-    """Log a model's folder as an MLflow model, register it, give it the alias.
+    """Log a model's folder as an MLflow model, register it with its card, give it the alias.
 
     If a version with the same model and the same code exists, that version gets the alias and the tags.
     The model contains its code (`objgan` and one script), its weights as safetensors, exact requirements, a signature
@@ -94,7 +100,10 @@ def register(
             return str(mlflow.register_model(f"models:/{model_id}", name, tags={DIGEST: digest}).version)
 
     with mlflow_at(tracking_uri) as client:
-        return one_version(client, name, alias, {**(tags or {}), DIGEST: digest}, make)
+        done = one_version(client, name, alias, {**(tags or {}), DIGEST: digest}, make)
+        with registering(f"{name}@{alias}"):
+            write_card(client, name, done.number, model_folder)
+    return done
 
 
 def one_version(client: Any, name: str, alias: str, tags: Mapping[str, str], make: Callable[[Any], str]) -> Registered:
@@ -104,9 +113,7 @@ def one_version(client: Any, name: str, alias: str, tags: Mapping[str, str], mak
         InputError: the store rejects the name.
         StorageRefused: it is not reachable, or denies access.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with registering(f"{name}@{alias}"):
         existing = client.search_model_versions(f"name = {_quoted(name)} and tags.`{DIGEST}` = '{tags[DIGEST]}'")
         version = max((int(model.version) for model in existing), default=None)
         number = str(version or make(client))
@@ -115,10 +122,24 @@ def one_version(client: Any, name: str, alias: str, tags: Mapping[str, str], mak
         client.set_registered_model_alias(name, alias, number)
         if (model_id := client.get_model_version(name, number).model_id) is not None:
             client.set_logged_model_tags(model_id, {MAKER: ""})
+    return Registered(f"models:/{name}/{number}", version is None)
+
+
+@contextlib.contextmanager
+def registering(what: str) -> Iterator[None]:
+    """A block whose errors of MLflow say that `what` cannot be registered.
+
+    Raises:
+        InputError: MLflow rejects a value.
+        StorageRefused: it is not reachable, or denies access.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
     except MlflowException as error:
         kind = InputError if error.error_code in REFUSALS else StorageRefused
-        raise kind(f"MLflow: cannot register {name}@{alias} ({in_a_line(error)})") from None
-    return Registered(f"models:/{name}/{number}", version is None)
+        raise kind(f"MLflow: cannot register {what} ({in_a_line(error)})") from None
 
 
 def unfinished() -> dict[str, str]:
@@ -225,6 +246,9 @@ def assemble(
         name: {"checkpoint": checkpoints[name].name} | {key: state.get(key) for key in ("step", "objgan", "torch")}
         for name, state in states.items()
     }
+    for name, path in checkpoints.items():
+        if (run := known_run(Storage(path.parent))) is not None:
+            stages[name]["mlflow_run"] = run
     ObjGAN(config, domain, networks).save(folder / "model", {**(sources or {}), "stages": stages})
     return {"checkpoints": {name: str(path.name) for name, path in checkpoints.items()}}
 
@@ -277,7 +301,4 @@ def _example(folder: Path) -> Any:
     """A caption with words of this model's vocabulary."""
     import pandas as pd  # type: ignore[import-untyped]
 
-    domain = Domain.load(folder / "domain")
-    words = domain.vocabulary.words[2:]
-    known = [name for name in domain.classes if set(name.split()) <= set(words)]
-    return pd.DataFrame({"caption": [f"a {known[0]}" if known else words[0]]})
+    return pd.DataFrame({"caption": [example_caption(Domain.load(folder / "domain"))]})

@@ -9,9 +9,11 @@ from typing import Any
 from objgan.config import STAGES, Config, config_to_json
 from objgan.domain import Domain
 from objgan.files import sha256, write_atomically
+from objgan.sections import ComputeConfig
 from objgan.stages import stage_class
 from pipelines.data.loading.data_folder import open_data
 from pipelines.data.loading.reader import ShardReader
+from pipelines.data.prepare.card import source_lines
 from pipelines.data.prepare.prepare import Options, prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.data.sample import make_sample
@@ -161,7 +163,7 @@ def _actions(run: Run, work: Plan, log: Log) -> Mapping[str, Action]:
             _data(work),
             _checkpoints(work, run.config.stages),
             folder,
-            {"data": (work.result("prepare") or {})["digest"], "identity": work.identities["assemble"]},
+            {**data_sources(_data(work)), "identity": work.identities["assemble"]},
         ),
         "evaluate": lambda step, folder, tracking: _evaluate(run, work, folder, tracking, log),
         "register": lambda step, folder, tracking: _register(run, work, folder, tracking, log),
@@ -262,6 +264,13 @@ def model_folder(work: Plan) -> Path:
 
 def _data(work: Plan) -> Path:
     return work.folder("prepare") / "data"
+
+
+def data_sources(data: Path) -> dict[str, Any]:
+    """What `model.json` says of the data that a model was made of."""
+    manifest = open_data(data, ComputeConfig()).manifest
+    facts = {"source": source_lines(data), "rows": manifest["rows"], "counts": manifest["counts"]}
+    return {"data": manifest["digest"], "data_set": facts}
 
 
 def _checkpoints(work: Plan, stages: tuple[str, ...]) -> dict[str, Path]:

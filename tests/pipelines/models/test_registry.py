@@ -119,11 +119,17 @@ def test_it_predicts_where_ray_and_pipelines_are_not(
 def test_nothing_in_it_is_pickled(logged: Path) -> None:
     files = [path for path in logged.rglob("*") if path.is_file()]
     endings = {path.suffix for path in files}
-    assert endings <= {".json", ".safetensors", ".py", ".txt", ".yaml", ".yml", ".typed", ""}, endings
+    assert endings <= {".json", ".safetensors", ".py", ".txt", ".yaml", ".yml", ".typed", ".md", ""}, endings
     for path in files:
         assert path.read_bytes()[:1] != b"\x80", f"{path} starts like a pickle"
         assert not zipfile.is_zipfile(path), f"{path} is a zip, as torch.save writes"
     assert {path.suffix for path in (logged / "artifacts").rglob("*") if path.is_file()} == {".json", ".safetensors"}
+
+
+def test_its_card_lies_beside_it_and_in_the_description(version: Any, logged: Path) -> None:
+    text = (logged / "README.md").read_text()
+    assert text.startswith("# models:/objgan/1\n") and "Not measured yet" in text
+    assert version.description == text.strip()
 
 
 def test_it_says_what_it_needs_and_takes(logged: Path) -> None:
