@@ -1,6 +1,7 @@
 """The commands. Each checks its settings and inputs before anything starts."""
 
 import contextlib
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,18 +21,19 @@ from pipelines.data.prepare.prepare import prepare as prepare_data
 from pipelines.data.prepare.vector_sources import default_vectors
 from pipelines.data.sample import make_sample
 from pipelines.data.shards.manifest import MANIFEST
+from pipelines.evaluation.evaluate import DETAILS, record, save
 from pipelines.evaluation.evaluate import evaluate as evaluate_model
-from pipelines.evaluation.evaluate import save
 from pipelines.evaluation.judge_training import judge_jobs
 from pipelines.evaluation.judge_training import keep as keep_judge
 from pipelines.evaluation.judges import JudgePaths
 from pipelines.evaluation.prompts_file import NO_PROMPTS, read_prompts_file
 from pipelines.evaluation.protocols import protocol
 from pipelines.evaluation.worker import Evaluation, OpenEvaluation
+from pipelines.models.card import Measured
 from pipelines.models.champion import model_named
 from pipelines.models.generate import GenerateJob, local_model, read_captions
 from pipelines.models.generate import generate as generate_pictures
-from pipelines.models.registry import assemble
+from pipelines.models.registry import assemble, log_measures
 from pipelines.models.registry import register as register_model
 from pipelines.recipes import resolve, to_yaml
 from pipelines.redaction import place_of
@@ -43,7 +45,7 @@ from pipelines.runtime.ray_session import check_resources, check_without_work, r
 from pipelines.storage.fetching import at_hand
 from pipelines.storage.file_lock import exclusive
 from pipelines.storage.lease import Lease, check_free
-from pipelines.storage.retry import Work
+from pipelines.storage.retry import Work, only_logged
 from pipelines.storage.storage import RUNS, Storage
 from pipelines.tracking.tracker import ask_server, check_store, prepare_store, tracked_run, tracking_uri
 from pipelines.training.driver import train as train_stage
@@ -150,6 +152,11 @@ def evaluate(options: cli.EvaluateOptions) -> None:
             check_resources(ComputeConfig(workers=options.workers, device="cpu"))
             result = evaluate_model(opened, say, job_status=job_status)
             save(result, options.out, place_of(str(named)))
+            if isinstance(named, str) and re.fullmatch(r"models:/+[^/@]+/\d+", named):
+                data = opened.sources.data
+                measured = replace(Measured.of(record(result)), place=place_of(str(data)), rows=data.manifest["rows"])
+                with only_logged(f"cannot log the metrics to the run of {named}", say):
+                    log_measures(named, evaluation.model, measured, uri, options.out / DETAILS)
     say(result.text())
     say(f"metrics, samples and pictures: {options.out}")
 

@@ -25,6 +25,7 @@ from pipelines.runs.status import JobStatus
 from pipelines.runtime.console import Log
 from pipelines.storage.attempts import WorkerDied
 
+MEASURES, DETAILS = "measures.json", "details"
 _PICTURED = 4
 _MOST_STARTS = 3
 """Attempts at a batch that end with the worker's death, before the evaluation fails."""
@@ -129,9 +130,9 @@ def _counted(results: Iterator[SampleMetrics], total: int, job_status: JobStatus
         yield samples
 
 
-def save(result: EvaluationResult, folder: Path, model: str = "") -> None:
-    """Write `measures.json`, `samples.parquet` and the pictures. model: its location, if known"""
-    facts = {
+def record(result: EvaluationResult, model: str = "") -> dict[str, Any]:
+    """The content of `measures.json`. model: its location, if known"""
+    return {
         **({"model": model} if model else {}),
         **result.source,
         "protocol": result.protocol,
@@ -141,8 +142,12 @@ def save(result: EvaluationResult, folder: Path, model: str = "") -> None:
         "ceilings": {name: entry.ceiling for name, entry in result.scores.items() if entry.ceiling is not None},
         "skipped": result.skipped,
     }
-    write_atomically(folder / "measures.json", json.dumps(facts, indent=1) + "\n")
-    with folder_aside(folder / "details") as aside:
+
+
+def save(result: EvaluationResult, folder: Path, model: str = "") -> None:
+    """Write `measures.json`, `samples.parquet` and the pictures. model: its location, if known"""
+    write_atomically(folder / MEASURES, json.dumps(record(result, model), indent=1) + "\n")
+    with folder_aside(folder / DETAILS) as aside:
         parquet.write_table(result.samples, aside / "samples.parquet")
         for name, image in result.pictures.items():
             image.save(aside / f"{name.replace('/', '_')}.png")

@@ -5,9 +5,10 @@ below the card, such as `promote`, is kept.
 """
 
 import importlib.metadata
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,6 +37,7 @@ class Measured:
     """What `measures.json` of an evaluation says.
 
     data: digest of the data
+    place, rows: their location and the images of each split, if known, which the file lacks
     """
 
     protocol: str
@@ -44,17 +46,19 @@ class Measured:
     values: Mapping[str, float]
     counts: Mapping[str, int]
     intervals: Mapping[str, Sequence[float] | None]
+    place: str = ""
+    rows: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Self:
-        """From the content of the file."""
+        """From the content of the file; earlier versions of `evaluate` wrote less."""
         return cls(
             record["protocol"],
-            record["data_digest"],
-            record["seed"],
+            record.get("data_digest", ""),
+            record.get("seed", 0),
             record["measures"],
-            record["samples"],
-            record["intervals"],
+            record.get("samples", {}),
+            record.get("intervals", {}),
         )
 
 
@@ -187,12 +191,18 @@ def write_card(client: Any, name: str, number: str, folder: Path, measured: Meas
     if measured is None and END in before:
         return
     card = ModelCard.of(f"models:/{name}/{number}", folder, measured)
-    if version.model_id is not None:
+    if (model_id := logged_model(version)) is not None:
         with tempfile.TemporaryDirectory(prefix="objgan-card-") as scratch:
             path = Path(scratch) / FILE
             path.write_text(card.text() + "\n", encoding="utf-8")
-            client.log_model_artifact(version.model_id, str(path))
+            client.log_model_artifact(model_id, str(path))
     client.update_model_version(name, number, with_card(before, card.short()))
+
+
+def logged_model(version: Any) -> str | None:
+    """The id of a version's logged model, which MLflow's database names only in the version's source."""
+    match = re.fullmatch(r"models:/(m-[^/@]+)", version.source or "")
+    return version.model_id or (match[1] if match else None)
 
 
 def with_card(description: str, card: str) -> str:

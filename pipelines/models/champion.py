@@ -15,10 +15,8 @@ from objgan.errors import InputError
 from pipelines.command_line import user
 from pipelines.models import CHAMPION, STATUS
 from pipelines.models.card import with_line
-from pipelines.models.registry import mlflow_at
-from pipelines.redaction import in_a_line, redact
-from pipelines.storage.retry import StorageRefused
-from pipelines.tracking.mlflow_tracker import REFUSALS
+from pipelines.models.registry import mlflow_at, mlflow_errors
+from pipelines.redaction import redact
 
 FROM = "objgan.promoted_from"
 """Tag of a version: the number of the champion before it, empty without one."""
@@ -78,7 +76,7 @@ def find_version(client: Any, uri: str) -> Version:
     """
     name = registered_name(uri)
     _, at, alias = uri.partition("@")
-    with _of_mlflow(f"unknown model {uri}"):
+    with mlflow_errors(f"unknown model {uri}", *_ABSENT):
         found = (
             client.get_model_version_by_alias(name, alias)
             if at
@@ -95,7 +93,7 @@ def find_champion(client: Any, name: str) -> Version | None:
     """
     from mlflow.exceptions import MlflowException
 
-    with _of_mlflow(f"MLflow: cannot read the aliases of {name}"):
+    with mlflow_errors(f"MLflow: cannot read the aliases of {name}", *_ABSENT):
         try:
             aliases = client.get_registered_model(name).aliases
         except MlflowException as error:
@@ -129,7 +127,7 @@ def note_failure(client: Any, version: Version, why: str) -> None:
     Raises:
         StorageRefused: MLflow denies access.
     """
-    with _of_mlflow(f"MLflow: cannot write to {version.uri}"):
+    with mlflow_errors(f"MLflow: cannot write to {version.uri}", *_ABSENT):
         _note(client, version, "failed", "not promoted", why, {})
 
 
@@ -180,7 +178,7 @@ def _alone(client: Any, name: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
 
     lock = f"{name}.moving-alias"
-    with _of_mlflow(f"MLflow: cannot move {name}@{CHAMPION}"):
+    with mlflow_errors(f"MLflow: cannot move {name}@{CHAMPION}", *_ABSENT):
         with contextlib.suppress(MlflowException):
             if time.time() * 1000 - client.get_registered_model(lock).creation_timestamp > _STALE_MS:
                 client.delete_registered_model(lock)
@@ -194,15 +192,3 @@ def _alone(client: Any, name: str) -> Iterator[None]:
             yield
         finally:
             client.delete_registered_model(lock)
-
-
-@contextlib.contextmanager
-def _of_mlflow(what: str) -> Iterator[None]:
-    """Errors of MLflow, as errors of a command that begin with `what`."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        kind = InputError if error.error_code in (*REFUSALS, *_ABSENT) else StorageRefused
-        raise kind(f"{what} ({in_a_line(error)})") from None
