@@ -1,7 +1,6 @@
 """The commands. Each checks its settings and inputs before anything starts."""
 
 import contextlib
-import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +20,7 @@ from pipelines.data.prepare.prepare import prepare as prepare_data
 from pipelines.data.prepare.vector_sources import default_vectors
 from pipelines.data.sample import make_sample
 from pipelines.data.shards.manifest import MANIFEST
-from pipelines.evaluation.evaluate import DETAILS, record, save
+from pipelines.evaluation.evaluate import DETAILS, log_to_version, save
 from pipelines.evaluation.evaluate import evaluate as evaluate_model
 from pipelines.evaluation.judge_training import judge_jobs
 from pipelines.evaluation.judge_training import keep as keep_judge
@@ -29,11 +28,10 @@ from pipelines.evaluation.judges import JudgePaths
 from pipelines.evaluation.prompts_file import NO_PROMPTS, read_prompts_file
 from pipelines.evaluation.protocols import protocol
 from pipelines.evaluation.worker import Evaluation, OpenEvaluation
-from pipelines.models.card import Measured
-from pipelines.models.champion import model_named
+from pipelines.models.champion import is_version, model_named
 from pipelines.models.generate import GenerateJob, local_model, read_captions
 from pipelines.models.generate import generate as generate_pictures
-from pipelines.models.registry import assemble, log_measures
+from pipelines.models.registry import assemble
 from pipelines.models.registry import register as register_model
 from pipelines.recipes import resolve, to_yaml
 from pipelines.redaction import place_of
@@ -152,11 +150,9 @@ def evaluate(options: cli.EvaluateOptions) -> None:
             check_resources(ComputeConfig(workers=options.workers, device="cpu"))
             result = evaluate_model(opened, say, job_status=job_status)
             save(result, options.out, place_of(str(named)))
-            if isinstance(named, str) and re.fullmatch(r"models:/+[^/@]+/\d+", named):
-                data = opened.sources.data
-                measured = replace(Measured.of(record(result)), place=place_of(str(data)), rows=data.manifest["rows"])
+            if is_version(named):
                 with only_logged(f"cannot log the metrics to the run of {named}", say):
-                    log_measures(named, evaluation.model, measured, uri, options.out / DETAILS)
+                    log_to_version(result, evaluation, str(named), uri, options.out / DETAILS)
     say(result.text())
     say(f"metrics, samples and pictures: {options.out}")
 

@@ -16,11 +16,16 @@ from PIL import Image
 
 from objgan.files import folder_aside, sha256, write_atomically
 from objgan.generation import ObjGAN
+from objgan.sections import ComputeConfig
 from objgan.training import step_seed
+from pipelines.data.loading.data_folder import open_data
 from pipelines.data.loading.reader import ShardReader, evaluation_batch
 from pipelines.evaluation.rows import picture_of_rows
 from pipelines.evaluation.scores import SampleMetrics, Score, score, text_table
 from pipelines.evaluation.worker import Evaluation, EvaluationTask, Measurer, OpenEvaluation, stage_of
+from pipelines.models.card import Measured
+from pipelines.models.registry import log_measures
+from pipelines.redaction import place_of
 from pipelines.runs.status import JobStatus
 from pipelines.runtime.console import Log
 from pipelines.storage.attempts import WorkerDied
@@ -151,6 +156,22 @@ def save(result: EvaluationResult, folder: Path, model: str = "") -> None:
         parquet.write_table(result.samples, aside / "samples.parquet")
         for name, image in result.pictures.items():
             image.save(aside / f"{name.replace('/', '_')}.png")
+
+
+def log_to_version(
+    result: EvaluationResult, evaluation: Evaluation, uri: str, tracking_uri: str, details: Path
+) -> None:
+    """Log an evaluation to the run of a registered version, to its logged model and to its card.
+
+    uri: `models:/NAME/VERSION`; details: the folder of pictures that `save` wrote
+
+    Raises:
+        InputError, StorageRefused: MLflow cannot be used, or there is no such version.
+    """
+    data = evaluation.data.resolve() if isinstance(evaluation.data, Path) else evaluation.data
+    rows = open_data(data, ComputeConfig()).manifest["rows"]
+    measured = replace(Measured.of(record(result)), place=place_of(str(data)), rows=rows)
+    log_measures(uri, evaluation.model, measured, tracking_uri, details)
 
 
 def _absolute(evaluation: Evaluation) -> Evaluation:

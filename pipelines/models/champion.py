@@ -55,6 +55,11 @@ def model_named(location: Path | str | None, tracking_uri: str) -> Path | str:
         return find_version(client, str(location)).uri
 
 
+def is_version(location: Path | str) -> bool:
+    """Whether it is `models:/NAME/VERSION`."""
+    return re.fullmatch(r"models:/+[^/@]+/\d+", str(location)) is not None
+
+
 def registered_name(uri: str) -> str:
     """The NAME of `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
 
