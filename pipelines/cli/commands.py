@@ -20,15 +20,15 @@ from pipelines.data.prepare.prepare import prepare as prepare_data
 from pipelines.data.prepare.vector_sources import default_vectors
 from pipelines.data.sample import make_sample
 from pipelines.data.shards.manifest import MANIFEST
+from pipelines.evaluation.evaluate import DETAILS, log_to_version, save
 from pipelines.evaluation.evaluate import evaluate as evaluate_model
-from pipelines.evaluation.evaluate import save
 from pipelines.evaluation.judge_training import judge_jobs
 from pipelines.evaluation.judge_training import keep as keep_judge
 from pipelines.evaluation.judges import JudgePaths
 from pipelines.evaluation.prompts_file import NO_PROMPTS, read_prompts_file
 from pipelines.evaluation.protocols import protocol
 from pipelines.evaluation.worker import Evaluation, OpenEvaluation
-from pipelines.models.champion import model_named
+from pipelines.models.champion import is_version, model_named
 from pipelines.models.generate import GenerateJob, local_model
 from pipelines.models.generate import generate as generate_pictures
 from pipelines.models.registry import assemble
@@ -43,11 +43,11 @@ from pipelines.runtime.ray_session import check_resources, check_without_work, r
 from pipelines.storage.fetching import at_hand
 from pipelines.storage.file_lock import exclusive
 from pipelines.storage.lease import Lease, check_free
-from pipelines.storage.retry import Work
+from pipelines.storage.retry import Work, only_logged
 from pipelines.storage.storage import RUNS, Storage
 from pipelines.tracking.tracker import ask_server, check_store, prepare_store, tracked_run, tracking_uri
 from pipelines.training.driver import train as train_stage
-from pipelines.training.job import best_checkpoint, check_groups, open_run
+from pipelines.training.job import SETTINGS_FILE, best_checkpoint, check_groups, open_run
 from pipelines.workflow.run import Run, Sample, describe_run, execute, model_folder, sample_source, stage_config
 
 DEMO_CAPTIONS = (
@@ -150,6 +150,9 @@ def evaluate(options: cli.EvaluateOptions) -> None:
             check_resources(ComputeConfig(workers=options.workers, device="cpu"))
             result = evaluate_model(opened, say, job_status=job_status)
             save(result, options.out, place_of(str(named)))
+            if is_version(named):
+                with only_logged(f"cannot log the metrics to the run of {named}", say):
+                    log_to_version(result, evaluation, str(named), uri, options.out / DETAILS)
     say(result.text())
     say(f"metrics, samples and pictures: {options.out}")
 
@@ -273,7 +276,8 @@ def _assemble_run(run_: str) -> Path:
     config = read_config(last)
     checkpoints = {stage: checkpoint(stage) for stage in config.stages}
     with Lease.acquire(Storage(folder), log=say):
-        assemble(config, last, checkpoints, folder)
+        settings_ = Storage(folder).child(STAGES[-1]).json(SETTINGS_FILE) or {}
+        assemble(config, last, checkpoints, folder, {"data": settings_.get("data")})
     return folder / "model"
 
 

@@ -15,16 +15,22 @@ from PIL import Image
 
 from objgan.files import folder_aside, sha256, write_atomically
 from objgan.generation import ObjGAN
+from objgan.sections import ComputeConfig
 from objgan.training import step_seed
+from pipelines.data.loading.data_folder import open_data
 from pipelines.data.loading.reader import ShardReader, evaluation_batch
 from pipelines.evaluation.rows import picture_of_rows
 from pipelines.evaluation.scores import SampleMetrics, Score, score, text_table
 from pipelines.evaluation.worker import Evaluation, EvaluationTask, Measurer, OpenEvaluation, stage_of
+from pipelines.models.card import Measured
+from pipelines.models.registry import log_measures
+from pipelines.redaction import place_of
 from pipelines.runs.status import JobStatus
 from pipelines.runtime.console import Log
 from pipelines.runtime.worker_starts import MOST_STARTS, make_starts
 from pipelines.storage.attempts import WorkerDied
 
+MEASURES, DETAILS = "measures.json", "details"
 _PICTURED = 4
 _RESTARTS = 10
 """Restarts of a worker by Ray; Ray's default has no limit."""
@@ -127,9 +133,9 @@ def _counted(results: Iterator[SampleMetrics], total: int, job_status: JobStatus
         yield samples
 
 
-def save(result: EvaluationResult, folder: Path, model: str = "") -> None:
-    """Write `measures.json`, `samples.parquet` and the pictures. model: its location, if known"""
-    facts = {
+def record(result: EvaluationResult, model: str = "") -> dict[str, Any]:
+    """The content of `measures.json`. model: its location, if known"""
+    return {
         **({"model": model} if model else {}),
         **result.source,
         "protocol": result.protocol,
@@ -139,11 +145,31 @@ def save(result: EvaluationResult, folder: Path, model: str = "") -> None:
         "ceilings": {name: entry.ceiling for name, entry in result.scores.items() if entry.ceiling is not None},
         "skipped": result.skipped,
     }
-    write_atomically(folder / "measures.json", json.dumps(facts, indent=1) + "\n")
-    with folder_aside(folder / "details") as aside:
+
+
+def save(result: EvaluationResult, folder: Path, model: str = "") -> None:
+    """Write `measures.json`, `samples.parquet` and the pictures. model: its location, if known"""
+    write_atomically(folder / MEASURES, json.dumps(record(result, model), indent=1) + "\n")
+    with folder_aside(folder / DETAILS) as aside:
         parquet.write_table(result.samples, aside / "samples.parquet")
         for name, image in result.pictures.items():
             image.save(aside / f"{name.replace('/', '_')}.png")
+
+
+def log_to_version(
+    result: EvaluationResult, evaluation: Evaluation, uri: str, tracking_uri: str, details: Path
+) -> None:
+    """Log an evaluation to the run of a registered version, to its logged model and to its card.
+
+    uri: `models:/NAME/VERSION`; details: the folder of pictures that `save` wrote
+
+    Raises:
+        InputError, StorageRefused: MLflow cannot be used, or there is no such version.
+    """
+    data = evaluation.data.resolve() if isinstance(evaluation.data, Path) else evaluation.data
+    rows = open_data(data, ComputeConfig()).manifest["rows"]
+    measured = replace(Measured.of(record(result)), place=place_of(str(data)), rows=rows)
+    log_measures(uri, evaluation.model, measured, tracking_uri, details)
 
 
 def _absolute(evaluation: Evaluation) -> Evaluation:

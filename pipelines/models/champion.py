@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 
 from objgan.errors import InputError
 from pipelines.command_line import user
-from pipelines.models import CHAMPION
-from pipelines.models.registry import mlflow_at
-from pipelines.redaction import in_a_line, redact
-from pipelines.storage.retry import StorageRefused
-from pipelines.tracking.mlflow_tracker import REFUSALS
+from pipelines.models import CHAMPION, STATUS
+from pipelines.models.card import with_line
+from pipelines.models.registry import mlflow_at, mlflow_errors
+from pipelines.redaction import redact
 
-FROM, STATUS = "objgan.promoted_from", "validation_status"
-"""Tags of a version: the number of the champion before it, empty without one; passed, forced, failed or rolled back."""
+FROM = "objgan.promoted_from"
+"""Tag of a version: the number of the champion before it, empty without one."""
 _NAME = "objgan"
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _STALE_MS = 60_000
@@ -56,6 +55,11 @@ def model_named(location: Path | str | None, tracking_uri: str) -> Path | str:
         return find_version(client, str(location)).uri
 
 
+def is_version(location: Path | str) -> bool:
+    """Whether it is `models:/NAME/VERSION`."""
+    return re.fullmatch(r"models:/+[^/@]+/\d+", str(location)) is not None
+
+
 def registered_name(uri: str) -> str:
     """The NAME of `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
 
@@ -77,7 +81,7 @@ def find_version(client: Any, uri: str) -> Version:
     """
     name = registered_name(uri)
     _, at, alias = uri.partition("@")
-    with _of_mlflow(f"unknown model {uri}"):
+    with mlflow_errors(f"unknown model {uri}", *_ABSENT):
         found = (
             client.get_model_version_by_alias(name, alias)
             if at
@@ -94,7 +98,7 @@ def find_champion(client: Any, name: str) -> Version | None:
     """
     from mlflow.exceptions import MlflowException
 
-    with _of_mlflow(f"MLflow: cannot read the aliases of {name}"):
+    with mlflow_errors(f"MLflow: cannot read the aliases of {name}", *_ABSENT):
         try:
             aliases = client.get_registered_model(name).aliases
         except MlflowException as error:
@@ -128,7 +132,7 @@ def note_failure(client: Any, version: Version, why: str) -> None:
     Raises:
         StorageRefused: MLflow denies access.
     """
-    with _of_mlflow(f"MLflow: cannot write to {version.uri}"):
+    with mlflow_errors(f"MLflow: cannot write to {version.uri}", *_ABSENT):
         _note(client, version, "failed", "not promoted", why, {})
 
 
@@ -167,7 +171,7 @@ def _note(client: Any, version: Version, status: str, what: str, why: str, tags:
         client.set_model_version_tag(version.name, version.number, key, value)
     before = client.get_model_version(version.name, version.number).description or ""
     line = f"{when} {who}: {what} ({status}: {why})"
-    client.update_model_version(version.name, version.number, f"{before}\n\n{line}".strip())
+    client.update_model_version(version.name, version.number, with_line(before, line))
 
 
 @contextlib.contextmanager
@@ -179,7 +183,7 @@ def _alone(client: Any, name: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
 
     lock = f"{name}.moving-alias"
-    with _of_mlflow(f"MLflow: cannot move {name}@{CHAMPION}"):
+    with mlflow_errors(f"MLflow: cannot move {name}@{CHAMPION}", *_ABSENT):
         with contextlib.suppress(MlflowException):
             if time.time() * 1000 - client.get_registered_model(lock).creation_timestamp > _STALE_MS:
                 client.delete_registered_model(lock)
@@ -193,15 +197,3 @@ def _alone(client: Any, name: str) -> Iterator[None]:
             yield
         finally:
             client.delete_registered_model(lock)
-
-
-@contextlib.contextmanager
-def _of_mlflow(what: str) -> Iterator[None]:
-    """Errors of MLflow, as errors of a command that begin with `what`."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        kind = InputError if error.error_code in (*REFUSALS, *_ABSENT) else StorageRefused
-        raise kind(f"{what} ({in_a_line(error)})") from None

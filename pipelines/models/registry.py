@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import math
 import os
 import sys
 import time
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import objgan
-from objgan.checkpoint import load_inference, read_state
-from objgan.config import STAGES, Config
+from objgan.checkpoint import load_inference, read_config, read_state
+from objgan.config import STAGES, Config, flatten
 from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.files import sha256
@@ -24,12 +25,25 @@ from objgan.json_input import parse_json
 from objgan.model_folder import read_facts
 from objgan.serving import OUTPUTS, Params
 from objgan.stages import build_network, stage_class
-from pipelines.redaction import in_a_line, redact_all
+from pipelines.models import PENDING, STATUS
+from pipelines.models.card import LICENCE, Measured, example_caption, logged_model, mapping, write_card
+from pipelines.redaction import in_a_line, redact, redact_all
+from pipelines.runtime.origin import origin
 from pipelines.storage.lease import LeaseInfo
 from pipelines.storage.retry import StorageRefused
-from pipelines.storage.storage import RUNS
-from pipelines.tracking.mlflow_tracker import EXPERIMENT, REFUSALS, logging_quiet, needed_packages, patient
-from pipelines.tracking.tracker import prepare_store
+from pipelines.storage.storage import RUNS, Storage
+from pipelines.tracking.mlflow_tracker import (
+    EXPERIMENT,
+    REFUSALS,
+    create_run,
+    dataset_input,
+    dataset_name,
+    logging_quiet,
+    needed_packages,
+    patient,
+)
+from pipelines.tracking.offline_queue import Dataset
+from pipelines.tracking.tracker import known_run, prepare_store
 from pipelines.tracking.tracker import tracking_uri as default_uri
 
 # Packages that a loaded model needs: objgan's dependencies and MLflow, not Ray.
@@ -42,6 +56,9 @@ _ADDRESS = "MLFLOW_TRACKING_URI"
 DIGEST, MAKER = "objgan.digest", "objgan.maker"
 """Tags of a version: hash of its content; the process that creates it, empty when it is complete."""
 _DAY = 24 * 3600.0
+_LONGEST_TAG = 500
+_MOST_METRICS, _MOST_PARAMETERS = 1000, 100
+"""Of one call to MLflow."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,11 @@ class Registered:
 
     uri: str
     new: bool
+
+    @property
+    def number(self) -> str:
+        """The number of the version."""
+        return self.uri.rpartition("/")[2]
 
     def text(self, alias: str) -> str:
         """The result in one line."""
@@ -66,7 +88,7 @@ def register(
     run_id: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Registered:
-    """Log a model's folder as an MLflow model, register it, give it the alias.
+    """Log a model's folder as an MLflow model, register it with its card, give it the alias.
 
     If a version with the same model and the same code exists, that version gets the alias and the tags.
     The model contains its code (`objgan` and one script), its weights as safetensors, exact requirements, a signature
@@ -77,7 +99,7 @@ def register(
         name: of the registered model
         alias: moved to the version
         tracking_uri: MLflow's store or server; "" is the one of all commands
-        run_id: the run that made the model, if any
+        run_id: the run that made the model; None: a new version gets a run of its own
         tags: of the version
 
     Raises:
@@ -85,16 +107,101 @@ def register(
     """
     facts = read_facts(model_folder)
     digest = _digest(facts["sha256"], _code(), requirements())
+    lineage, settings = lineage_tags(facts), flatten(read_config(model_folder))
 
     def make(client: Any) -> str:
         import mlflow
 
-        model_id = _log(client, model_folder, run_id)
+        model_id = _log(client, model_folder, _described_run(client, run_id, lineage, settings))
+        first = {**lineage, STATUS: PENDING, DIGEST: digest}
         with contextlib.redirect_stderr(io.StringIO()):  # MLflow prints hints that `run` prints itself
-            return str(mlflow.register_model(f"models:/{model_id}", name, tags={DIGEST: digest}).version)
+            return str(mlflow.register_model(f"models:/{model_id}", name, tags=first).version)
 
     with mlflow_at(tracking_uri) as client:
-        return one_version(client, name, alias, {**(tags or {}), DIGEST: digest}, make)
+        done = one_version(client, name, alias, {**(tags or {}), DIGEST: digest}, make)
+        with mlflow_errors(f"MLflow: cannot register {name}@{alias}"):
+            write_card(client, name, done.number, model_folder)
+    return done
+
+
+def lineage_tags(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of a new version and of its run: user, git revision, licence, digest of the data, runs of the stages.
+
+    facts: content of `model.json`
+    """
+    sources = mapping(facts.get("sources"))
+    tags = {**origin(), "licence": LICENCE}
+    if isinstance(digest := sources.get("data"), str):
+        tags["objgan.data_digest"] = digest
+    for stage in STAGES:
+        if isinstance(run := mapping(mapping(sources.get("stages")).get(stage)).get("mlflow_run"), str):
+            tags[f"objgan.run.{stage}"] = run
+    return {name: redact(value)[:_LONGEST_TAG] for name, value in tags.items()}
+
+
+def _described_run(client: Any, run_id: str | None, tags: Mapping[str, str], settings: Mapping[str, Any]) -> str:
+    """The version's run, with its tags and the model's settings; without `run_id` a new one, which is finished."""
+    from mlflow.entities import Param
+
+    if run_id is None:
+        run_id = create_run(client, "register", tags)
+        client.set_terminated(run_id)
+    else:
+        for name, value in tags.items():
+            client.set_tag(run_id, name, value)
+    known = client.get_run(run_id).data.params
+    new = [Param(key, redact(str(value))[:_LONGEST_TAG]) for key, value in settings.items() if key not in known]
+    for start in range(0, len(new), _MOST_PARAMETERS):
+        client.log_batch(run_id, params=new[start : start + _MOST_PARAMETERS])
+    return run_id
+
+
+def log_measures(uri: str, folder: Path, measured: Measured, tracking_uri: str, pictures: Path) -> None:
+    """Log an evaluation to the run of a registered version and to its logged model, and write it into the card.
+
+    A metric that the logged model has with this value on these data is not logged twice.
+
+    Args:
+        uri: `models:/NAME/VERSION`
+        folder: of the model
+        measured: the metrics
+        tracking_uri: MLflow's store or server
+        pictures: folder of PNG files
+
+    Raises:
+        InputError, StorageRefused: MLflow cannot be used, or there is no such version.
+    """
+    from mlflow.entities import Metric
+
+    name, _, number = uri.removeprefix("models:/").strip("/").rpartition("/")
+    what = f"MLflow: cannot log the metrics of {uri}"
+    with mlflow_at(tracking_uri) as client, mlflow_errors(what, "RESOURCE_DOES_NOT_EXIST"):
+        version = client.get_model_version(name, number)
+        run, model = version.run_id, logged_model(version)
+        if not run:
+            run = create_run(client, "evaluate", {"objgan.model": uri})
+            client.set_terminated(run)
+        known = {(one.key, one.value) for one in _metrics_on(client, model, measured.data)}
+        data = dataset_name(measured.data) if model and measured.data else (None, None)
+        now = int(time.time() * 1000)
+        new = [
+            Metric(key, value, now, 0, model, *data)
+            for key, value in measured.values.items()
+            if math.isfinite(value) and (key, value) not in known
+        ]
+        for start in range(0, len(new), _MOST_METRICS):
+            client.log_batch(run, metrics=new[start : start + _MOST_METRICS])
+        if measured.place:
+            client.log_inputs(run, [dataset_input(Dataset(measured.data, measured.place, measured.rows))])
+        for path in sorted(pictures.glob("*.png")):
+            client.log_artifact(run, str(path), f"pictures/{measured.protocol}")
+        write_card(client, name, number, folder, measured)
+
+
+def _metrics_on(client: Any, model: str | None, digest: str) -> list[Any]:
+    """The metrics of a logged model on these data."""
+    metrics = client.get_logged_model(model).metrics or [] if model else []
+    return [one for one in metrics if one.dataset_digest == dataset_name(digest)[1]]
 
 
 def one_version(client: Any, name: str, alias: str, tags: Mapping[str, str], make: Callable[[Any], str]) -> Registered:
@@ -104,21 +211,35 @@ def one_version(client: Any, name: str, alias: str, tags: Mapping[str, str], mak
         InputError: the store rejects the name.
         StorageRefused: it is not reachable, or denies access.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with mlflow_errors(f"MLflow: cannot register {name}@{alias}"):
         existing = client.search_model_versions(f"name = {_quoted(name)} and tags.`{DIGEST}` = '{tags[DIGEST]}'")
         version = max((int(model.version) for model in existing), default=None)
         number = str(version or make(client))
         for key, value in redact_all(tags).items():
             client.set_model_version_tag(name, number, key, value)
         client.set_registered_model_alias(name, alias, number)
-        if (model_id := client.get_model_version(name, number).model_id) is not None:
+        if (model_id := logged_model(client.get_model_version(name, number))) is not None:
             client.set_logged_model_tags(model_id, {MAKER: ""})
-    except MlflowException as error:
-        kind = InputError if error.error_code in REFUSALS else StorageRefused
-        raise kind(f"MLflow: cannot register {name}@{alias} ({in_a_line(error)})") from None
     return Registered(f"models:/{name}/{number}", version is None)
+
+
+@contextlib.contextmanager
+def mlflow_errors(what: str, *wrong: str) -> Iterator[None]:
+    """Errors of MLflow, as errors of a command that begin with `what`.
+
+    wrong: further codes of errors that mean that a value is wrong
+
+    Raises:
+        InputError: MLflow rejects a value.
+        StorageRefused: it is not reachable, or denies access.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        kind = InputError if error.error_code in (*REFUSALS, *wrong) else StorageRefused
+        raise kind(f"{what} ({in_a_line(error)})") from None
 
 
 def unfinished() -> dict[str, str]:
@@ -225,6 +346,9 @@ def assemble(
         name: {"checkpoint": checkpoints[name].name} | {key: state.get(key) for key in ("step", "objgan", "torch")}
         for name, state in states.items()
     }
+    for name, path in checkpoints.items():
+        if (run := known_run(Storage(path.parent))) is not None:
+            stages[name]["mlflow_run"] = run
     ObjGAN(config, domain, networks).save(folder / "model", {**(sources or {}), "stages": stages})
     return {"checkpoints": {name: str(path.name) for name, path in checkpoints.items()}}
 
@@ -277,7 +401,4 @@ def _example(folder: Path) -> Any:
     """A caption with words of this model's vocabulary."""
     import pandas as pd  # type: ignore[import-untyped]
 
-    domain = Domain.load(folder / "domain")
-    words = domain.vocabulary.words[2:]
-    known = [name for name in domain.classes if set(name.split()) <= set(words)]
-    return pd.DataFrame({"caption": [f"a {known[0]}" if known else words[0]]})
+    return pd.DataFrame({"caption": [example_caption(Domain.load(folder / "domain"))]})

@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import itertools
+import json
 import logging
 import os
 import re
@@ -20,9 +21,11 @@ from PIL import Image
 from objgan.errors import InputError
 from pipelines.redaction import in_a_line, place_of, redact
 from pipelines.runtime.console import Log
+from pipelines.runtime.origin import REVISION, USER, origin
 from pipelines.storage.storage import Storage
 from pipelines.tracking.offline_queue import (
     FOLDER,
+    Dataset,
     Metrics,
     OfflineQueue,
     Parameters,
@@ -42,7 +45,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
 EXPERIMENT = "objgan"
 RUN_FILE, NEW_FILE = "mlflow_run.txt", "mlflow_new.json"
 _MOST_METRICS, _MOST_PARAMETERS = 1000, 100  # of one call
-_PARAMETER_LENGTH = 500
+_PARAMETER_LENGTH, _DIGEST_LENGTH = 500, 36
 # MLflow's defaults (7 retries, 120 s each) would block a command for minutes.
 _BRIEF = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -52,6 +55,8 @@ _BRIEF = {
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 """Codes of MLflow's errors that mean that a value is wrong, not that the server is."""
 _KEY_TAG = "objgan.key"
+_MLFLOW_TAGS = {USER: "mlflow.user", REVISION: "mlflow.source.git.commit"}
+"""Our tags, and those of MLflow's pages."""
 _PACKAGES = {
     "psycopg": "psycopg[binary]",
     "psycopg2": "psycopg2-binary",
@@ -77,6 +82,10 @@ class Tracker:
     def picture(self, name: str, image: Image.Image, step: int) -> None:
         """Log a picture of a step, as `pictures/NAME/STEP.png`."""
         self.add(Picture(name, step, image.copy()))
+
+    def dataset(self, digest: str, source: str, rows: Mapping[str, int]) -> None:
+        """Log the data that the run reads: digest and location of a prepared folder, images of each split."""
+        self.add(Dataset(digest, redact(place_of(source)), dict(rows)))
 
     def add(self, record: Record) -> None:
         """Log a record."""
@@ -303,6 +312,8 @@ class Sender:
                     client.update_run(self._run, status="RUNNING")
                 case Status(status, time):
                     client.set_terminated(self._run, status, time)
+                case Dataset():
+                    client.log_inputs(self._run, [dataset_input(record)])  # a known one is not added again
                 case Tags(tags):
                     for key, value in tags.items():
                         client.set_tag(self._run, key, value)
@@ -349,6 +360,23 @@ class Sender:
         self._send_valid(items[half:], most, send)
 
 
+def dataset_input(data: Dataset) -> Any:
+    """The input of a run that MLflow's pages show."""
+    from mlflow.entities import Dataset as MLflowDataset
+    from mlflow.entities import DatasetInput, InputTag
+
+    kind = data.source.partition("://")[0] if "://" in data.source else "local"
+    profile = json.dumps({"images": sum(data.rows.values()), "rows": dict(data.rows), "digest": data.dataset})
+    name, digest = dataset_name(data.dataset)
+    dataset = MLflowDataset(name, digest, kind, json.dumps({"uri": data.source}), profile=profile)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+
+def dataset_name(digest: str) -> tuple[str, str]:
+    """Name and digest of prepared data in MLflow, which stores the first letters of a digest."""
+    return "prepared", digest[:_DIGEST_LENGTH]
+
+
 def resolve(client: Any, storage: Storage) -> str:
     """The id of a run that began while the server was not reachable; creates the run if it does not exist yet.
 
@@ -373,6 +401,9 @@ def create_run(client: Any, name: str, tags: Mapping[str, str], key: str = "") -
         if runs:
             return str(runs[0].info.run_id)
         tags = {**tags, _KEY_TAG: key}
+    tags = {**origin(), **tags}
+    known = {theirs: redact(tags[ours]) for ours, theirs in _MLFLOW_TAGS.items() if ours in tags}
+    tags = {**known, **tags}
     return str(client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id)
 
 

@@ -76,12 +76,22 @@ class Tags:
     tags: Mapping[str, str]
 
 
-Record = Parameters | Metrics | Picture | Status | Tags
-_KINDS: dict[str, type[Parameters | Metrics | Status | Tags]] = {
+@dataclass(frozen=True)
+class Dataset:
+    """The data set that the run reads: digest, location, images of each split."""
+
+    dataset: str
+    source: str
+    rows: Mapping[str, int]
+
+
+Record = Parameters | Metrics | Picture | Status | Tags | Dataset
+_KINDS: dict[str, type[Parameters | Metrics | Status | Tags | Dataset]] = {
     "parameters": Parameters,
     "metrics": Metrics,
     "status": Status,
     "tags": Tags,
+    "dataset": Dataset,
 }
 """Class of a line's record, by a key that no other line has."""
 
@@ -162,7 +172,7 @@ class OfflineQueue:
         lines = [line for name in self.names() for line in self._lines(name)]
         metrics = {(key, line["step"]) for line in lines for key in line.get("metrics", ())}
         pictures = {(line["picture"], line["step"]) for line in lines if "picture" in line}
-        others = sum(not line.keys().isdisjoint(("parameters", "status", "tags")) for line in lines)
+        others = sum(not line.keys().isdisjoint(_KINDS.keys() - {"metrics"}) for line in lines)
         place = shown(self._storage)
         run = place if self._storage.local is not None else self._storage.address
         return Queued(len(metrics), len(pictures), others, f"{place}/{FOLDER}", run)

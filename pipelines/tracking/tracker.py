@@ -17,6 +17,7 @@ from objgan.errors import InputError
 from pipelines.redaction import place_of, redact
 from pipelines.runtime import ray_job
 from pipelines.runtime.console import Log, say
+from pipelines.runtime.origin import origin
 from pipelines.storage.lease import LeaseLost
 from pipelines.storage.retry import StorageRefused, only_logged
 from pipelines.storage.storage import Storage
@@ -36,6 +37,8 @@ from pipelines.tracking.mlflow_tracker import (
 )
 from pipelines.tracking.offline_queue import Queued, Status
 
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Tag of an experiment that MLflow's pages open as machine learning; without it, MLflow 3.17 opens it as GenAI."""
 _open: dict[tuple[str, str | None, str], MLflowTracker] = {}
 
 
@@ -76,9 +79,13 @@ def prepare_store(uri: str, known: Path | Storage | None = None) -> None:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         client = mlflow_client(uri)
-        if client.get_experiment_by_name(EXPERIMENT) is None:
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
             location = None if path is None else (path.parent / "mlartifacts").resolve().as_uri()
-            client.create_experiment(EXPERIMENT, artifact_location=location)
+            client.create_experiment(EXPERIMENT, artifact_location=location, tags=_KIND)
+        elif not experiment.tags.keys() & _KIND.keys():
+            with contextlib.suppress(MlflowException):  # without the right to change it, it can still be used
+                client.set_experiment_tag(experiment.experiment_id, *next(iter(_KIND.items())))
     except Exception as error:
         if not (isinstance(error, MlflowException | OSError) or of_database(error)):
             raise
@@ -139,7 +146,7 @@ def tracked_run(
         InputError: the run is new and the server is not reachable; nothing has begun.
     """
     storage, file = _place(known)
-    tags = {**tags, **ray_job.tags(), **({"mlflow.parentRunId": parent} if parent else {})}
+    tags = {**origin(), **tags, **ray_job.tags(), **({"mlflow.parentRunId": parent} if parent else {})}
     facts = {"name": name, "tags": {key: redact(value) for key, value in tags.items()}, "known": file}
     tracking = Tracking(uri, _begin(uri, storage, facts, new=parent is None), storage)
     # The tracker is closed at once: it uploads what an earlier process queued before a worker opens the run.

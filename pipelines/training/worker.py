@@ -168,6 +168,8 @@ class _Loop:
         if first:
             reporter.tracker = worker_args.tracking.tracker(self._warn)
             reporter.tracker.parameters(flatten(job.config))
+            manifest = self.opened.data.manifest
+            reporter.tracker.dataset(manifest["digest"], str(job.data), manifest["rows"])
         return reporter
 
     def _parts(self) -> Iterator[list[Part]]:

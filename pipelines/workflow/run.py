@@ -2,25 +2,28 @@
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from objgan.config import STAGES, Config, config_to_json
 from objgan.domain import Domain
-from objgan.files import sha256, write_atomically
+from objgan.files import read_json, sha256, write_atomically
+from objgan.sections import ComputeConfig
 from objgan.stages import stage_class
 from pipelines.data.loading.data_folder import open_data
 from pipelines.data.loading.reader import ShardReader
+from pipelines.data.prepare.card import source_lines
 from pipelines.data.prepare.prepare import Options, prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.data.sample import make_sample
-from pipelines.evaluation.evaluate import evaluate, save
+from pipelines.evaluation.evaluate import DETAILS, MEASURES, evaluate, save
 from pipelines.evaluation.judge_training import identity
 from pipelines.evaluation.judges import JudgePaths
 from pipelines.evaluation.prompts_file import NO_PROMPTS, PromptsFile
 from pipelines.evaluation.worker import Evaluation, OpenEvaluation
-from pipelines.models.registry import assemble, register
+from pipelines.models.card import Measured
+from pipelines.models.registry import assemble, log_measures, register
 from pipelines.runs.status import JobStatus
 from pipelines.runtime.console import Log
 from pipelines.runtime.ray_job import refuse_reuse
@@ -155,13 +158,13 @@ def _job_status(run: Run, folder: Path, stage: str) -> JobStatus:
 def _actions(run: Run, work: Plan, log: Log) -> Mapping[str, Action]:
     actions: dict[str, Action] = {
         "sample": lambda step, folder, tracking: _sample(run, folder, log),
-        "prepare": lambda step, folder, tracking: _prepare(run, work, folder, log),
+        "prepare": lambda step, folder, tracking: _prepare(run, work, folder, tracking, log),
         "assemble": lambda step, folder, tracking: assemble(
             run.config,
             _data(work),
             _checkpoints(work, run.config.stages),
             folder,
-            {"data": (work.result("prepare") or {})["digest"], "identity": work.identities["assemble"]},
+            {**data_sources(_data(work)), "identity": work.identities["assemble"]},
         ),
         "evaluate": lambda step, folder, tracking: _evaluate(run, work, folder, tracking, log),
         "register": lambda step, folder, tracking: _register(run, work, folder, tracking, log),
@@ -180,7 +183,7 @@ def _sample(run: Run, folder: Path, log: Log) -> dict[str, Any]:
     return {}
 
 
-def _prepare(run: Run, work: Plan, folder: Path, log: Log) -> dict[str, Any]:
+def _prepare(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
     source = run.source
     if isinstance(source, Sample):
         source = sample_source(work.folder("sample") / "coco")
@@ -188,6 +191,7 @@ def _prepare(run: Run, work: Plan, folder: Path, log: Log) -> dict[str, Any]:
         options = Options(job_status=job_status, all_stages=True)
         manifest = prepare(source, folder / "data", run.config, log, options=options)
     check_stages(run.config, folder / "data")
+    tracking.tracker().dataset(manifest["digest"], str((folder / "data").resolve()), manifest["rows"])
     return {"digest": manifest["digest"]}
 
 
@@ -234,6 +238,8 @@ def _evaluate(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) 
     save(result, folder)
     log(result.text())
     tracker = tracking.tracker()
+    manifest = open_data(_data(work), run.config.compute).manifest
+    tracker.dataset(manifest["digest"], str(_data(work).resolve()), manifest["rows"])
     tracker.metrics(result.means, 0)
     for name, image in result.pictures.items():
         tracker.picture(name, image, 0)
@@ -241,16 +247,22 @@ def _evaluate(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) 
 
 
 def _register(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
-    measures = (work.result("evaluate") or {})["measures"]
-    tags = {"objgan.identity": work.identities["register"], **{k: f"{v:.4f}" for k, v in measures.items()}}
     done = register(
         model_folder(work),
         name=run.model_name,
         alias=run.alias,
         tracking_uri=tracking.uri,
         run_id=tracking.run,
-        tags=tags,
+        tags={"objgan.identity": work.identities["register"]},
     )
+    evaluated = work.folder("evaluate")
+    manifest = open_data(_data(work), run.config.compute).manifest
+    measured = replace(
+        Measured.of(read_json(evaluated / MEASURES, "metrics")),
+        place=str(_data(work).resolve()),
+        rows=manifest["rows"],
+    )
+    log_measures(done.uri, model_folder(work), measured, tracking.uri, evaluated / DETAILS)
     log(done.text(run.alias))
     return {"model": done.uri}
 
@@ -262,6 +274,13 @@ def model_folder(work: Plan) -> Path:
 
 def _data(work: Plan) -> Path:
     return work.folder("prepare") / "data"
+
+
+def data_sources(data: Path) -> dict[str, Any]:
+    """What `model.json` says of the data that a model was made of."""
+    manifest = open_data(data, ComputeConfig()).manifest
+    facts = {"source": source_lines(data), "rows": manifest["rows"], "counts": manifest["counts"]}
+    return {"data": manifest["digest"], "data_set": facts}
 
 
 def _checkpoints(work: Plan, stages: tuple[str, ...]) -> dict[str, Path]:

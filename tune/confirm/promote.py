@@ -140,7 +140,6 @@ def _register_stage(candidate: Candidate, name: str, uri: str, run: str | None, 
 
 def _tags(candidate: Candidate, uri: str, confirmed: Confirmed | None) -> dict[str, str]:
     sweep, trial = candidate.sweep, candidate.trial
-    point = trial.best(sweep.goal.metric, sweep.goal.mode)
     tags = {
         "objgan.sweep": sweep.run,
         "objgan.sweep_storage": str(sweep.store()),
@@ -155,8 +154,7 @@ def _tags(candidate: Candidate, uri: str, confirmed: Confirmed | None) -> dict[s
         tags["objgan.trial_run"] = run
     if confirmed is not None:
         tags |= {"objgan.confirmed": confirmed.outcome, "objgan.verdict": confirmed.verdict()[:500]}
-    measures: Mapping[str, Any] = {} if point is None else point.measures
-    return tags | {name: f"{value:.4f}" for name, value in measures.items()}
+    return tags
 
 
 def _run(candidate: Candidate, uri: str) -> str | None:

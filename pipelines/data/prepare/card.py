@@ -7,14 +7,15 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from objgan.errors import InputError, shown
-from objgan.vocabulary import normalise
+from objgan.errors import InputError
 from pipelines.data.shards.concerns import concerns, doubts, marks
 from pipelines.data.shards.format import SCHEMA
-from pipelines.data.shards.manifest import MANIFEST, SPLITS
+from pipelines.data.shards.manifest import CARD, MANIFEST, SPLITS
+from pipelines.runtime.markdown import escaped, unescaped
 
-_LONGEST, _MOST_LICENCES = 300, 20
+_MOST_LICENCES = 20
 _UNKNOWN = "not named at the beginning of the instances JSON"
+_SOURCE, _MOST_LINES = "Source and licence", 50
 _ORIGIN = "Written by `python -m pipelines prepare`; one row per image."
 
 
@@ -26,17 +27,17 @@ def card(manifest: Mapping[str, Any], headers: Sequence[Mapping[str, Any]]) -> s
     counts, rejected, classes = manifest["counts"], manifest["rejected"], manifest["classes"]
     numbers = ", ".join(f"{counts[name]} {name}" for name in ("captions", "objects", "masks", "crowds"))
     sections: dict[str, Iterable[str]] = {
-        "Source and licence": dict.fromkeys(line for header in headers for line in _source(header)),
+        _SOURCE: dict.fromkeys(line for header in headers for line in _source(header)),
         "Contents": [
             "| split | images |",
             "| --- | --- |",
             *(f"| {split} | {manifest['rows'][split]} |" for split in SPLITS),
             f"\n{numbers}; split by {manifest['split']}.",
-            f"\n{len(classes)} classes: {_text(', '.join(classes))}.",
+            f"\n{len(classes)} classes: {escaped(', '.join(classes))}.",
         ],
         "Rejected": [
             f"{rejected['rows']} records, listed in `{rejected['file']}`.\n",
-            *(f"- {number} {_text(reason)}" for reason, number in rejected["reasons"].items()),
+            *(f"- {number} {escaped(reason)}" for reason, number in rejected["reasons"].items()),
         ],
         "Not from annotations": _list(marks(manifest)),
         "Warnings": _list([*concerns(manifest), *doubts(manifest)]),
@@ -45,6 +46,21 @@ def card(manifest: Mapping[str, Any], headers: Sequence[Mapping[str, Any]]) -> s
     start = f"---\n{front}---\n\n# Prepared data set\n\n{_ORIGIN}"
     texts = (f"## {title}\n\n" + "\n".join(lines).rstrip() for title, lines in sections.items())
     return "\n\n".join([start, *texts, f"All numbers, settings and digests: `{MANIFEST}`.\n"])
+
+
+def source_lines(folder: Path) -> list[str]:
+    """Source and licence of a prepared folder: the first lines of that section of its card, without Markdown.
+
+    Somebody may have edited the card, for example to add a licence.
+    """
+    try:
+        text = (folder / CARD).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    _, _, rest = text.partition(f"\n## {_SOURCE}\n")
+    lines = rest.partition("\n## ")[0].splitlines()
+    found = [unescaped(line.removeprefix("- ")).strip() for line in lines if line.strip()]
+    return found[:_MOST_LINES]
 
 
 def check_card(path: Path) -> None:
@@ -79,10 +95,10 @@ def _source(header: Mapping[str, Any]) -> Iterator[str]:
     info, licences = header.get("info"), header.get("licenses")
     names = ("description", "url", "version", "year", "contributor")
     known = {name: info[name] for name in names if info.get(name)} if isinstance(info, dict) else {}
-    yield from (f"- {name}: {_text(value)}" for name, value in (known or {"source": _UNKNOWN}).items())
+    yield from (f"- {name}: {escaped(value)}" for name, value in (known or {"source": _UNKNOWN}).items())
     named = [each for each in licences if isinstance(each, dict)] if isinstance(licences, list) else []
     for licence in named[:_MOST_LICENCES]:
-        yield f"- licence: {_text(licence.get('name') or 'unnamed')} {_text(licence.get('url') or '')}".rstrip()
+        yield f"- licence: {escaped(licence.get('name') or 'unnamed')} {escaped(licence.get('url') or '')}".rstrip()
     if not named:
         yield f"- licence: {_UNKNOWN}"
     if len(named) > _MOST_LICENCES:
@@ -90,11 +106,4 @@ def _source(header: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _list(texts: Iterable[str]) -> list[str]:
-    return [f"- {_text(text)}" for text in texts] or ["None."]
-
-
-def _text(value: object) -> str:
-    """A value of somebody else's JSON on one short line that Markdown does not interpret."""
-    text = value if isinstance(value, str) else shown(value)
-    short = normalise(text[:_LONGEST]) + ("..." if len(text) > _LONGEST else "")
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|!" else letter for letter in short)
+    return [f"- {escaped(text)}" for text in texts] or ["None."]

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from objgan import generation
@@ -34,12 +36,13 @@ from pipelines.data.sample import make_sample
 from pipelines.data.shards.format import load_manifest, read_split
 from pipelines.evaluation import trained_judges
 from pipelines.evaluation.comparison import compare
-from pipelines.evaluation.evaluate import EvaluationResult, evaluate, run_here, run_on_ray, save
+from pipelines.evaluation.evaluate import EvaluationResult, evaluate, log_to_version, run_here, run_on_ray, save
 from pipelines.evaluation.gate import DEFAULT
 from pipelines.evaluation.judge_training import OTHER_SEED, identity, judge_jobs
 from pipelines.evaluation.judges import JUDGE, SECOND_ENCODERS, JudgePaths
 from pipelines.evaluation.prompts_file import read_prompts_file
 from pipelines.evaluation.protocols import Protocol
+from pipelines.evaluation.scores import Score
 from pipelines.evaluation.synthesis import Synthesis
 from pipelines.evaluation.trained_judges import ObjectJudge, SecondEncoders
 from pipelines.evaluation.worker import Evaluation, EvaluationTask, Measurer, OpenEvaluation
@@ -430,6 +433,26 @@ def test_two_models_are_compared_sample_by_sample(
     assert "a &lt; b" in page and "<script" not in page and page.count("data:image/png") == 2 * len(ours.cases) > 0
     first = compare(plain, None, DEFAULT, lambda line: None, run_here)
     assert {f.kind for f in first.verdict.findings} == {"baseline"} and first.cases == ()
+
+
+def test_an_evaluation_of_a_version_is_logged_to_its_run(prepared: Path, model_folder: Path, tmp_path: Path) -> None:
+    store, name = f"sqlite:///{tmp_path / 'mlflow.db'}", "boxes/label_f1_p"
+    version = register(model_folder, tracking_uri=store).uri
+    manifest = load_manifest(prepared)
+    source = {"model_sha256": "", "data_digest": manifest["digest"], "seed": 3}
+    row = Image.new("RGB", (4, 4))
+    result = EvaluationResult("p", {name: Score(0.5, 9, (0.4, 0.6))}, pa.table({}), {"rows": row}, {}, source)
+    save(result, tmp_path / "out", version)
+    log_to_version(result, Evaluation(model_folder, prepared), version, store, tmp_path / "out" / "details")
+    with mlflow_at(store) as client:
+        found = client.get_model_version("objgan", "1")
+        run = client.get_run(found.run_id)
+        assert run.data.metrics == {name: 0.5} and "0.4000 to 0.6000" in found.description
+        (data,) = run.inputs.dataset_inputs
+        assert json.loads(data.dataset.profile)["rows"] == manifest["rows"]
+        assert [file.path for file in client.list_artifacts(found.run_id, "pictures/p")] == ["pictures/p/rows.png"]
+    with pytest.raises(InputError, match="cannot log the metrics of models:/objgan/2"):
+        log_to_version(result, Evaluation(model_folder, prepared), "models:/objgan/2", store, tmp_path)
 
 
 @pytest.mark.ray

@@ -17,6 +17,7 @@ from pipelines.models.champion import (
     Version,
     find_champion,
     find_version,
+    is_version,
     model_named,
     note_failure,
     promote_version,
@@ -79,6 +80,12 @@ def test_versions_are_found_by_number_and_alias(client: Any) -> None:
         with pytest.raises(InputError, match=message) as caught:
             find_version(client, uri)
         assert "\n" not in str(caught.value)
+
+
+def test_a_version_is_distinguished_from_other_models(tmp_path: Path) -> None:
+    assert is_version("models:/objgan/3") and is_version("models://objgan/3")
+    others = (tmp_path, "models:/objgan@champion", "models:/m-0123", "runs:/0123/4", "s3://models/objgan/3")
+    assert not any(map(is_version, others))
 
 
 def test_promotions_are_recorded_and_rolled_back_one_by_one(client: Any) -> None:

@@ -28,8 +28,17 @@ from objgan.generation import ObjGAN
 from objgan.serving import OUTPUTS
 from objgan.stages import stage_class
 from pipelines.__main__ import main
+from pipelines.models.card import Measured
 from pipelines.models.generate import local_model
-from pipelines.models.registry import REQUIREMENTS, Registered, assemble, mlflow_at, register
+from pipelines.models.registry import (
+    REQUIREMENTS,
+    Registered,
+    assemble,
+    lineage_tags,
+    log_measures,
+    mlflow_at,
+    register,
+)
 from pipelines.tracking.tracker import prepare_store, tracked_run
 from tests.tools.training import wait_until
 
@@ -92,6 +101,27 @@ def test_the_version_knows_its_run_and_tags(version: Any) -> None:
     assert str(version.version) == "1" and version.tags["mask_iou"] == "0.5" and version.run_id
 
 
+def test_version_and_run_say_who_made_them_of_what(store: str, version: Any) -> None:
+    run = mlflow.MlflowClient(store, store).get_run(version.run_id)
+    for tags in (version.tags, run.data.tags):
+        assert tags["objgan.user"] and tags["licence"] == "Apache-2.0"
+        assert len(tags.get("objgan.git_revision", "0" * 40)) == 40
+    assert run.data.tags["mlflow.user"] == version.tags["objgan.user"]
+    assert version.tags["validation_status"] == "pending"
+
+
+def test_lineage_comes_of_the_sources_and_never_fails() -> None:
+    stages = {"boxes": {"mlflow_run": "r1", "step": 3}, "other": {"mlflow_run": "r2"}, "shapes": 4, "images": {}}
+    tags = lineage_tags({"sources": {"data": "ab" * 32, "stages": stages}})
+    assert tags["objgan.data_digest"] == "ab" * 32
+    assert {name: value for name, value in tags.items() if name.startswith("objgan.run.")} == {"objgan.run.boxes": "r1"}
+    hostile = {"data": "x" * 10_000, "stages": {"boxes": {"mlflow_run": "https://u:secret@host/"}}}
+    tags = lineage_tags({"sources": hostile})
+    assert len(tags["objgan.data_digest"]) == 500 and "secret" not in tags["objgan.run.boxes"]
+    for sources in (None, [], {"data": 3, "stages": []}, {"stages": {"boxes": None}}):
+        assert lineage_tags({"sources": sources}).keys() == lineage_tags({}).keys()
+
+
 def test_it_predicts_where_ray_and_pipelines_are_not(
     store: str, version: Any, model_folder: Path, tmp_path: Path
 ) -> None:
@@ -119,11 +149,46 @@ def test_it_predicts_where_ray_and_pipelines_are_not(
 def test_nothing_in_it_is_pickled(logged: Path) -> None:
     files = [path for path in logged.rglob("*") if path.is_file()]
     endings = {path.suffix for path in files}
-    assert endings <= {".json", ".safetensors", ".py", ".txt", ".yaml", ".yml", ".typed", ""}, endings
+    assert endings <= {".json", ".safetensors", ".py", ".txt", ".yaml", ".yml", ".typed", ".md", ""}, endings
     for path in files:
         assert path.read_bytes()[:1] != b"\x80", f"{path} starts like a pickle"
         assert not zipfile.is_zipfile(path), f"{path} is a zip, as torch.save writes"
     assert {path.suffix for path in (logged / "artifacts").rglob("*") if path.is_file()} == {".json", ".safetensors"}
+
+
+def test_its_card_lies_beside_it_and_in_the_description(version: Any, logged: Path) -> None:
+    text = (logged / "README.md").read_text()
+    assert text.startswith("# models:/objgan/1\n") and "Not measured yet" in text
+    assert version.description == text.strip()
+
+
+def test_measures_become_metrics_of_run_and_model_and_a_part_of_the_card(
+    store: str, version: Any, model_folder: Path, tmp_path: Path
+) -> None:
+    digest = "ab" * 32
+    values = {"boxes/label_f1_test": 0.51, "is_test": 1.5, "none": float("nan")}
+    measured = Measured(
+        "test", digest, 7, values, {"is_test": 9}, {"boxes/label_f1_test": [0.4, 0.6]}, "/data/prepared", {"test": 9}
+    )
+    Image.new("RGB", (4, 4)).save(tmp_path / "rows.png")
+    client = mlflow.MlflowClient(store, store)
+    for _ in range(2):
+        log_measures("models:/objgan/1", model_folder, measured, store, tmp_path)
+    run, model = client.get_run(version.run_id), client.get_logged_model(version.source.removeprefix("models:/"))
+    assert run.data.metrics == {"boxes/label_f1_test": 0.51, "is_test": 1.5}
+    assert len(client.get_metric_history(version.run_id, "is_test")) == 1, "the same value is not logged twice"
+    assert {(one.key, one.value, one.dataset_name, one.dataset_digest) for one in model.metrics} == {
+        (name, values[name], "prepared", digest[:36]) for name in ("boxes/label_f1_test", "is_test")
+    }
+    assert [file.path for file in client.list_artifacts(version.run_id, "pictures/test")] == ["pictures/test/rows.png"]
+    assert run.data.params["recipe"] == "tiny"
+    (data,) = run.inputs.dataset_inputs
+    assert json.loads(data.dataset.source) == {"uri": "/data/prepared"} and data.dataset.digest == digest[:36]
+    found = client.get_model_version("objgan", "1")
+    assert "0.4000 to 0.6000" in found.description and not {"is_test", "boxes/label_f1_test"} & found.tags.keys()
+    assert "0.4000 to 0.6000" in (Path(model.artifact_location.removeprefix("file://")) / "README.md").read_text()
+    with pytest.raises(InputError, match="cannot log the metrics of models:/objgan/99"):
+        log_measures("models:/objgan/99", model_folder, measured, store, tmp_path)
 
 
 def test_it_says_what_it_needs_and_takes(logged: Path) -> None:
@@ -167,7 +232,10 @@ def test_the_same_model_is_no_new_version(store: str, version: Any, model_folder
     there = client.get_model_version_by_alias("objgan", "again")
     assert str(there.version) == "1" and there.run_id == version.run_id
     assert there.tags["mask_iou"] == "0.5" and there.tags["more"] == "1"
+    assert there.tags["validation_status"] == "pending"
     other = register(elsewhere, name="other", tracking_uri=store)
+    alone = client.get_model_version("other", "1")
+    assert client.get_run(alone.run_id).info.status == "FINISHED", "a version without a run gets one of its own"
     assert other == Registered("models:/other/1", new=True), "another registered model has versions of its own"
 
 
@@ -241,9 +309,11 @@ def test_an_assembled_model_names_its_sources(model_folder: Path, tmp_path: Path
         files = {path.relative_to(folder).as_posix(): sha256(path) for path in folder.rglob("*") if path.is_file()}
         facts = {"format": 2, "stage": stage, "step": number, "objgan": "1.2.3", "torch": "2.0", "sha256": files}
         (folder / STATE).write_text(json.dumps(facts | {"seal": _seal(facts)}))
+    (tmp_path / "boxes" / "mlflow_run.txt").write_text("run-of-boxes\n")
     assemble(read_config(model_folder), model_folder, checkpoints, tmp_path, {"data": "a digest"})
     sources = json.loads((tmp_path / "model" / "model.json").read_text())["sources"]
     assert sources["data"] == "a digest" and list(sources["stages"]) == list(STAGES)
+    assert sources["stages"]["boxes"]["mlflow_run"] == "run-of-boxes"
     assert sources["stages"]["shapes"] == {
         "checkpoint": "step_00000002", "step": 2, "objgan": "1.2.3", "torch": "2.0"
     }  # fmt: skip

@@ -6,7 +6,17 @@ from pathlib import Path
 from PIL import Image
 
 from pipelines.storage.storage import Storage
-from pipelines.tracking.offline_queue import FOLDER, Metrics, OfflineQueue, Parameters, Picture, Queued, Record, Status
+from pipelines.tracking.offline_queue import (
+    FOLDER,
+    Dataset,
+    Metrics,
+    OfflineQueue,
+    Parameters,
+    Picture,
+    Queued,
+    Record,
+    Status,
+)
 
 
 def records_of(queue: OfflineQueue) -> list[Record]:
@@ -17,8 +27,10 @@ def test_records_are_read_unchanged_and_in_order(tmp_path: Path) -> None:
     queue = OfflineQueue(Storage(tmp_path))
     first = [Parameters({"a.b": "1"}), Metrics({"loss": 0.1, "far": math.inf}, 10, 1234), Status("RUNNING", 5)]
     queue.add(first)
-    queue.add([Metrics({"loss": 0.2}, 20, 1235)])
-    assert records_of(OfflineQueue(Storage(tmp_path))) == [*first, Metrics({"loss": 0.2}, 20, 1235)]
+    second = [Metrics({"loss": 0.2}, 20, 1235), Dataset("ab", "s3://bucket/data", {"train": 3})]
+    queue.add(second)
+    assert records_of(OfflineQueue(Storage(tmp_path))) == [*first, *second]
+    assert queue.summary().others == 3
 
 
 def test_the_next_process_adds_after_existing_records(tmp_path: Path) -> None:

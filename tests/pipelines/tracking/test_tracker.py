@@ -1,6 +1,7 @@
 """Tracking with real sqlite stores, and a real server that is killed, frozen and started again."""
 
 import http.client
+import json
 import os
 import signal
 import subprocess
@@ -186,6 +187,37 @@ def test_pictures_are_stored_by_step(store: str, tmp_path: Path) -> None:
     with tracked_run(store, "pictures", tmp_path / "run.txt", {}) as tracking:
         tracking.tracker().picture("boxes", PICTURE, 7)
     assert pictures(store, tracking.run) == [picture(7)]
+
+
+def test_mlflow_opens_the_experiment_as_machine_learning(store: str) -> None:
+    client, tag = MlflowClient(store), "mlflow.experimentKind"
+    experiment = client.get_experiment_by_name("objgan")
+    assert experiment.tags[tag] == "custom_model_development"
+    client.delete_experiment_tag(experiment.experiment_id, tag)
+    prepare_store(store)
+    assert client.get_experiment_by_name("objgan").tags[tag] == "custom_model_development", "of an earlier version"
+    client.set_experiment_tag(experiment.experiment_id, tag, "finetuning")
+    prepare_store(store)
+    assert client.get_experiment_by_name("objgan").tags[tag] == "finetuning", "a choice of the user is kept"
+
+
+def test_a_run_says_who_began_it(store: str, tmp_path: Path) -> None:
+    with tracked_run(store, "who", tmp_path / "run.txt", {}) as tracking:
+        pass
+    tags = MlflowClient(store).get_run(tracking.run).data.tags
+    assert tags["objgan.user"] == tags["mlflow.user"] != ""
+    assert tags.get("objgan.git_revision") == tags.get("mlflow.source.git.commit")
+
+
+def test_a_run_names_its_data_once(store: str, tmp_path: Path) -> None:
+    for _ in range(2):  # the second time after a resume
+        with tracked_run(store, "data", tmp_path / "run.txt", {}) as tracking:
+            tracking.tracker().dataset("ab" * 32, "s3://user:secret@bucket/data", {"train": 90, "test": 10})
+    (one,) = MlflowClient(store).get_run(tracking.run).inputs.dataset_inputs
+    assert one.dataset.name == "prepared" and ("ab" * 32).startswith(one.dataset.digest)
+    assert one.dataset.source_type == "s3" and json.loads(one.dataset.source) == {"uri": "s3://bucket/data"}
+    profile = json.loads(one.dataset.profile)
+    assert profile == {"images": 100, "rows": {"train": 90, "test": 10}, "digest": "ab" * 32}
 
 
 def test_a_store_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:

@@ -42,3 +42,7 @@ def test_a_killed_run_leaves_every_result_once(killed_demo: KilledDemo) -> None:
     version = client.get_model_version_by_alias("objgan", "challenger")
     assert json.loads((out / "config.json").read_text())["recipe"] == "tiny"
     assert version.version in ("1", 1)
+    assert "## Measures" in version.description and "95 % interval" in version.description
+    assert client.get_run(version.run_id).data.metrics and version.tags["objgan.run.boxes"]
+    (data,) = encoders.inputs.dataset_inputs
+    assert data.dataset.name == "prepared" and version.tags["objgan.data_digest"].startswith(data.dataset.digest)

@@ -1,16 +1,20 @@
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.tracking import MlflowClient
+from PIL import Image
 
 from objgan.config import STAGES
 from objgan.errors import InputError
+from objgan.generation import ObjGAN
 from pipelines.evaluation.prompts_file import read_prompts_file
 from pipelines.recipes import resolve
-from pipelines.tracking.tracker import Tracking, prepare_store
+from pipelines.tracking.tracker import Tracking, prepare_store, tracked_run
 from pipelines.training.job import check_groups
-from pipelines.workflow.run import Run, _train, stage_config
+from pipelines.workflow.run import Run, _register, _train, data_sources, stage_config
 from pipelines.workflow.steps import Step, describe, plan, run_plan
 
 
@@ -24,6 +28,34 @@ def test_an_identity_follows_settings_and_dependencies_but_not_paths() -> None:
     assert here.identities["first"] == wider.identities["first"]
     assert here.identities["wide"] != wider.identities["wide"]
     assert here.identities["last"] != wider.identities["last"], "what a changed step feeds is another thing too"
+
+
+def test_a_registered_run_has_measures_data_and_a_card(prepared: Path, model_folder: Path, tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    prepare_store(store)
+    run = Run(resolve("tiny", None, ()), tmp_path / "out")
+    work = run.plan()
+    shutil.copytree(prepared, work.folder("prepare") / "data")
+    sources = data_sources(work.folder("prepare") / "data")
+    ObjGAN.load(model_folder, "cpu").save(work.folder("assemble") / "model", sources)
+    (work.folder("evaluate") / "details").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(work.folder("evaluate") / "details" / "rows.png")
+    name = "boxes/label_f1_test"
+    record = {
+        "protocol": "test", "data_digest": sources["data"], "seed": 0, "measures": {name: 0.5}, "samples": {name: 9},
+        "intervals": {name: [0.4, 0.6]},
+    }  # fmt: skip
+    (work.folder("evaluate") / "measures.json").write_text(json.dumps(record))
+    with tracked_run(store, "register", tmp_path / "run.txt", {}) as tracking:
+        assert _register(run, work, tmp_path, tracking, print) == {"model": "models:/objgan/1"}
+    client = MlflowClient(store)
+    version, logged = client.get_model_version("objgan", "1"), client.get_run(tracking.run)
+    assert version.run_id == tracking.run and logged.data.metrics == {name: 0.5}
+    assert name not in version.tags and version.tags["objgan.data_digest"] == sources["data"]
+    assert "0.4000 to 0.6000" in version.description and sources["data"] in version.description
+    assert f"train {sources['data_set']['rows']['train']}" in version.description
+    (data,) = logged.inputs.dataset_inputs
+    assert json.loads(data.dataset.profile)["rows"] == sources["data_set"]["rows"]
 
 
 def test_other_prompts_evaluate_again_and_train_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import yaml
 
 from objgan.config import Config
 from objgan.errors import InputError
-from pipelines.data.prepare.card import card
+from pipelines.data.prepare.card import card, source_lines
 from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.prepare import Options, check, prepare
 from pipelines.data.prepare.source import CocoSource
@@ -47,6 +47,16 @@ def stand_ins(tmp_path_factory, write_coco, scenes, data_config: Config) -> Path
     config = data_config.model_copy(update={"data": data_config.data.model_copy(update={"shapes": "ellipse"})})
     prepare(replace(source, captions=None), folder / "data", config, lambda line: None, run_here)
     return folder / "data"
+
+
+def test_source_and_licence_are_read_back_also_after_an_edit(stand_ins: Path, tmp_path: Path) -> None:
+    assert source_lines(stand_ins)[:2] == ["description: COCO 2017 Dataset", "url: http://cocodataset.org"]
+    assert "licence: CC BY 2.0 http://creativecommons.org/licenses/by/2.0/" in source_lines(stand_ins)
+    assert source_lines(tmp_path) == []
+    (tmp_path / CARD).write_text(
+        "## Other\n\n- x\n\n## Source and licence\n\n- our \\<own\\>\n" + "- y\n" * 99 + "## Z\n"
+    )
+    assert source_lines(tmp_path) == ["our <own>", *["y"] * 49]
 
 
 def test_a_card_says_source_contents_rejects_and_warnings(stand_ins: Path) -> None:
