@@ -262,7 +262,8 @@ def test_the_python_of_the_readme_runs(
     monkeypatch.chdir(tmp_path)
     register(model_folder)
     text = (repository / "pipelines" / "README.md").read_text()
-    (source,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    section = text.split("\n## The registered model\n")[1].split("\n## ")[0]
+    (source,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([sys.executable, "-I", "-B", "-c", source], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
