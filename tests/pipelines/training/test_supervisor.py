@@ -35,6 +35,7 @@ from pipelines.tracking.mlflow_tracker import Tracker
 from pipelines.training.reporting import ProgressReporter, ThroughputMeter
 from pipelines.training.step_numbers import StepNumbers
 from pipelines.training.supervisor import TERMINATED, Failure, Stalled, Supervisor, make_coordinator
+from tests.tools.local_cluster import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
 
@@ -150,8 +151,7 @@ def test_a_step_that_only_the_failure_knows_of_counts(coordinator: Any) -> None:
 def test_time_passes_for_metrics_while_nothing_happens(coordinator: Any) -> None:
     ticks: list[float] = []
     watch = Supervisor(coordinator, ComputeConfig(), threading.Event(), tick=lambda: ticks.append(time.monotonic()))
-    assert watch.run(lambda: time.sleep(1.5)) is None
-    assert len(ticks) >= 3
+    assert watch.run(lambda: wait_until(lambda: len(ticks) >= 3, 60, "three ticks")) is None
 
 
 def test_a_run_without_any_worker_gives_up_and_says_what_the_cluster_has(coordinator: Any) -> None:
