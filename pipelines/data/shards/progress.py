@@ -60,7 +60,7 @@ class ShardProgress:
         rate = self._rate(now)
         parts = [f"{self._name}: {self._done}/{self._shards} shards", f"{self._seen}/{self._images} {self._unit}"]
         if self._kept:
-            parts.append(f"{self._kept} of them already {'converted' if self._unit == 'images' else 'made'}")
+            parts.append(f"{self._kept} of them already done")
         if rate:
             parts.append(f"{rate:.{0 if rate >= 10 else 2}f} {self._unit}/s")
             if self._done < self._shards:

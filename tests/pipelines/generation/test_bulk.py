@@ -336,7 +336,7 @@ def test_progress_names_captions_rate_and_time_left(job: BulkJob, monkeypatch: p
         run(job, stopping(1))
     lines: list[str] = []
     generate_shards(open_bulk(job, quiet), lines.append, run_here)
-    assert any(line.startswith("generate: 3/4 shards, 6/7 captions, 2 of them already made,") for line in lines), lines
+    assert any(line.startswith("generate: 3/4 shards, 6/7 captions, 2 of them already done,") for line in lines), lines
     assert any("captions/s" in line and line.endswith("left") for line in lines), lines
 
 
@@ -443,7 +443,7 @@ def test_terminated_killed_and_resumed_on_ray_nothing_is_lost_or_doubled(
         assert len(before) < 24, "it was stopped in the middle"
     again = subprocess.run([*words, "1"], cwd=repository, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert "already made" in again.stdout and "96/96 captions" in again.stdout, again.stdout
+    assert "already done" in again.stdout and "96/96 captions" in again.stdout, again.stdout
     assert before.items() <= finished().items()
     run(replace(job, captions=captions, out=tmp_path / "here", shard_rows=4, n=2))
     assert shards(out) == shards(tmp_path / "here")

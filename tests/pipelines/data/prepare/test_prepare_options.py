@@ -75,7 +75,7 @@ def test_finished_shards_are_kept_and_a_damaged_one_is_made_again(tmp_path, sour
     assert _files(out) == _files(tmp_path / "whole") and not (out / WORK).exists()
     again = {name for name, then in times.items() if (out / name).stat().st_mtime_ns != then}
     assert again == {shards[1].name}
-    assert any("12 of them already converted" in line for line in lines), lines
+    assert any("12 of them already done" in line for line in lines), lines
 
 
 def test_shards_of_other_inputs_are_not_kept(tmp_path, source, data_config) -> None:
