@@ -1,4 +1,7 @@
-"""Pod templates: head, worker, submitter. Requests equal limits, nobody is root, nothing is mounted but the store."""
+"""Pod templates: head, worker, submitter. Requests equal limits, nothing is mounted but the store.
+
+Nobody is root, except the container of the head that `store.owner=init` adds.
+"""
 
 from typing import Any
 
