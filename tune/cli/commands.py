@@ -52,7 +52,7 @@ def sweep(options: SweepOptions) -> None:
     if asked.scheduler == "asha" and reports < _FEW_REPORTS:
         say(
             f"warning: a trial of stage {asked.stage} reports {reports} times; asha needs {_FEW_REPORTS} or more to "
-            f"stop trials early: lower {asked.stage}.training.checkpoint_every, or use --scheduler median"
+            f"compare trials more than once: lower {asked.stage}.training.checkpoint_every, or use --scheduler median"
         )
     _check_afterwards(options, asked)
     if options.dry_run:

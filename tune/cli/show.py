@@ -21,7 +21,7 @@ from tune.sweep.sweep import Sweep
 from tune.sweep.trial_store import load_result
 
 _POLL_S = 2.0
-"""Seconds between two looks at a sweep's storage."""
+"""Seconds between two reads of a sweep's storage."""
 
 
 def show(options: ShowOptions) -> None:
@@ -59,8 +59,8 @@ def _follow(sweep: Sweep) -> None:
     shown = None
     while True:
         result = load_result(sweep.store())
-        seen = find_sweep(Storage(sweep.storage), sweep.run)
-        if seen is None or not seen.alive or (result is not None and result.state != "running"):
+        info = find_sweep(Storage(sweep.storage), sweep.run)
+        if info is None or not info.alive or (result is not None and result.state != "running"):
             return
         text = "waiting for the first trial" if result is None else table(result, sweep.goal)
         if text != shown:

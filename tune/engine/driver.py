@@ -1,6 +1,7 @@
 """The driver of a running sweep: rows, observers, budget, and requests to stop trials."""
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -203,9 +204,10 @@ class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
 
     def _is_reached(self) -> bool:
         goal, wanted = self._sweep.goal, self._sweep.budget.stop_at
-        best = self._rows.result().best(goal.metric, goal.mode) if wanted is not None else None
-        point = None if best is None else best.best(goal.metric, goal.mode)
-        return point is not None and wanted is not None and goal.reached(point.measures[goal.metric], wanted)
+        points = (point for row in self._rows.rows.values() for point in row.points)
+        return wanted is not None and any(
+            goal.reached(point.measures.get(goal.metric, math.nan), wanted) for point in points
+        )
 
     def _is_spent(self) -> bool:
         budget = self._sweep.budget

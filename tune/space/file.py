@@ -85,8 +85,9 @@ def _space(content: Any, text: str, where: str) -> Space:
 
 
 def _knob(where: str, value: Any, reason: str) -> Knob:
-    extra = {name: value[name] for name in ("step", "log", "when") if name in value} if isinstance(value, dict) else {}
-    kinds = {name: given for name, given in value.items() if name not in extra} if isinstance(value, dict) else {}
+    written = value if isinstance(value, dict) else {}
+    extra = {name: written[name] for name in ("step", "log", "when") if name in written}
+    kinds = {name: given for name, given in written.items() if name not in extra}
     if len(kinds) != 1 or not isinstance(next(iter(kinds.values())), list):
         raise InputError(
             f"{where}: write one kind and its range, like {{log_uniform: [1e-4, 1e-2]}}; kinds are {', '.join(KINDS)}"
@@ -107,11 +108,10 @@ def _knob(where: str, value: Any, reason: str) -> Knob:
     if len(given) != 2:
         raise InputError(f"{where}: {name} takes the low and the high end, not {len(given)} values")
     low, high = (_number(where, end) for end in given)
-    made = Knob(kind, low, high - (name in _BELOW_HIGH), reason=reason, when=when)
-    if "step" in extra:
-        made = replace(made, step=_number(where, extra["step"]))
-    _check_range(where, made)
-    return made
+    step = _number(where, extra["step"]) if "step" in extra else None
+    knob = Knob(kind, low, high - (name in _BELOW_HIGH), reason=reason, step=step, when=when)
+    _check_range(where, knob)
+    return knob
 
 
 def _check_range(where: str, knob: Knob) -> None:
@@ -132,7 +132,8 @@ def _check_range(where: str, knob: Knob) -> None:
 def _when(where: str, given: Any) -> dict[str, tuple[Any, ...]]:
     if not isinstance(given, dict):
         raise InputError(f"{where}: when takes settings and values, like {{boxes.adversarial: hinge}}")
-    return {str(name): tuple(values) if isinstance(values, list) else (values,) for name, values in given.items()}
+    listed = {str(name): values if isinstance(values, list) else [values] for name, values in given.items()}
+    return {name: tuple(map(_plain, values)) for name, values in listed.items()}
 
 
 def _choice(where: str, values: list[Any], reason: str) -> Knob:
@@ -140,12 +141,21 @@ def _choice(where: str, values: list[Any], reason: str) -> Knob:
         raise InputError(f"{where}: the choice is empty: give at least two values")
     if any(isinstance(value, dict | list) for value in values):
         raise InputError(f"{where}: choice takes plain values, no lists or mappings")
+    values = [*map(_plain, values)]
     repeated = [value for number, value in enumerate(values) if among(value, values[:number])]
     if repeated:
         raise InputError(f"{where}: {repeated[0]!r} is given twice")
     if len(values) == 1:
         raise InputError(f"{where}: choice takes at least two values: use --set for a single one")
     return Knob("choice", values=tuple(values), reason=reason)
+
+
+def _plain(value: Any) -> Any:
+    """A number where YAML reads one as text, like 1e-4: a condition and the choice that it names have to be equal."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _number(where: str, value: Any) -> float:

@@ -40,5 +40,5 @@ def _values(name: str, knob: Knob) -> tuple[Any, ...]:
     count = math.floor((knob.high - knob.low) / step + 1e-9) + 1
     if count > _MOST:
         raise InputError(f"--search grid: {name} has {count} values, over {_MOST}: use a larger step")
-    values = [float(f"{knob.low + number * step:.12g}") for number in range(count)]
+    values = [knob.snap(knob.low + number * step) for number in range(count)]
     return tuple(map(int, values)) if knob.whole else tuple(values)

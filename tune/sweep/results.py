@@ -63,7 +63,7 @@ class SweepResult:
     """All trials of a sweep, by number. `state` is running only in the file of a killed driver.
 
     state:  incomplete: trials crashed, and a resumed sweep runs them again
-    reason: why it ended before its last trial: interrupted, terminated, or the budget is spent
+    reason: why it ended before its last trial: interrupted, terminated, the budget is spent, or the goal is reached
     """
 
     state: Literal["running", "finished", "interrupted", "incomplete"]

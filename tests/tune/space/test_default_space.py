@@ -155,6 +155,15 @@ def test_conditions_on_settings_that_are_not_searched_hold_or_are_refused(tiny: 
         check_space(parse_space(text.format(other)), tiny, ("boxes",))
 
 
+def test_a_condition_and_its_choice_may_write_a_number_as_people_do(tiny: Config) -> None:
+    """YAML reads 1e-4 as text."""
+    for number in ("1e-4", "0.0001"):
+        text = f"boxes.dropout: {{uniform: [0, 0.4], when: {{boxes.training.lr: {number}}}}}"
+        space = check_space(parse_space(f"boxes.training.lr: {{choice: [1e-3, 1e-4]}}\n{text}"), tiny, ("boxes",))
+        drawn = [space.draw(0, trial) for trial in range(50)]
+        assert {one["boxes.training.lr"] for one in drawn if "boxes.dropout" in one} == {1e-4}
+
+
 def test_a_condition_keeps_an_impossible_pair_out_of_trials_whatever_the_order_of_values(tiny: Config) -> None:
     """A group of 7 does not divide batches of 48."""
     for sizes in ("[42, 48]", "[48, 42]"):
