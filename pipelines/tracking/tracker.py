@@ -21,20 +21,16 @@ from pipelines.runtime.origin import origin
 from pipelines.storage.lease import LeaseLost
 from pipelines.storage.retry import StorageRefused, only_logged
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_tracker import (
+from pipelines.tracking.mlflow_client import (
     EXPERIMENT,
-    NEW_FILE,
-    RUN_FILE,
-    MLflowTracker,
-    Tracker,
     create_run,
     mlflow_client,
     of_database,
-    resolve,
     sqlite_path,
     sqlite_uri,
     why,
 )
+from pipelines.tracking.mlflow_tracker import NEW_FILE, RUN_FILE, MLflowTracker, Tracker, resolve
 from pipelines.tracking.offline_queue import Queued, Status
 
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
