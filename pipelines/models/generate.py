@@ -17,9 +17,10 @@ from objgan.errors import InputError, shown
 from objgan.files import write_atomically
 from objgan.generation import Generated, ObjGAN
 from objgan.layout_file import read_layout
+from objgan.mlflow_model import MLFLOW_URI, download
 from objgan.model_folder import only_model
 from pipelines.models.registry import mlflow_at
-from pipelines.redaction import in_a_line, place_of
+from pipelines.redaction import place_of, redact
 from pipelines.runtime.console import Log
 from pipelines.storage.fetching import at_hand
 
@@ -128,7 +129,7 @@ def local_model(location: Path | str, tracking_uri: str) -> Iterator[Path]:
     Raises:
         InputError: nothing there, or no model in it.
     """
-    if isinstance(location, str) and re.match(r"(runs|models|mlflow-artifacts):/", location):
+    if isinstance(location, str) and MLFLOW_URI.match(location):
         with tempfile.TemporaryDirectory(prefix="objgan-model-") as scratch:
             yield _download(location, tracking_uri, Path(scratch))
         return
@@ -195,12 +196,8 @@ def _slug(caption: str) -> str:
 
 
 def _download(uri: str, tracking_uri: str, folder: Path) -> Path:
-    import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
-
-    try:
-        with mlflow_at(tracking_uri):
-            mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
-    except (MlflowException, OSError) as error:
-        raise InputError(f"unknown model {place_of(uri)} ({in_a_line(error)})") from None
-    return only_model(folder, place_of(uri))
+    with mlflow_at(tracking_uri):
+        try:
+            return download(uri, folder)
+        except InputError as error:
+            raise InputError(redact(str(error))) from None
