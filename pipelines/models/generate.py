@@ -1,7 +1,6 @@
 """Captions -> images, layouts and pictures of how they came about, in a folder."""
 
 import contextlib
-import io
 import re
 import tempfile
 import unicodedata
@@ -19,6 +18,7 @@ from objgan.generation import Generated, ObjGAN
 from objgan.layout_file import read_layout
 from objgan.mlflow_model import MLFLOW_URI, download
 from objgan.model_folder import only_model
+from objgan.picture import png
 from pipelines.models.registry import mlflow_at
 from pipelines.redaction import place_of, redact
 from pipelines.runtime.console import Log
@@ -71,7 +71,7 @@ def generate(job: GenerateJob, log: Log) -> list[Path]:
     for name, one in zip(sample_names(made), made, strict=True):
         images.append(job.out / f"{name}.png")
         others += [job.out / f"{name}.json", job.out / f"{name}_steps.png"]
-        write_atomically(images[-1], png(Image.fromarray(one.image)))
+        write_atomically(images[-1], png(one.image))
         write_atomically(others[-2], one.layout_json(model.domain.classes))
         write_atomically(others[-1], png(steps(one)))
     for one in {one.caption: one for one in made}.values():
@@ -168,13 +168,6 @@ def contact_sheet(made: Sequence[Generated]) -> Image.Image:
     blocks = [grid([_columns(one, _SHEET_SIDE)], [one.caption]) for one in shown]
     wide = 2 if len(blocks) > _SHEET_WIDE else 1
     return grid([blocks[start : start + wide] for start in range(0, len(blocks), wide)])
-
-
-def png(image: Image.Image) -> bytes:
-    """PNG bytes, the same for the same pixels: no date, no name."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _columns(one: Generated, side: int) -> list[Image.Image]:
