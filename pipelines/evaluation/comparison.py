@@ -81,9 +81,10 @@ def compare(
 def _draw(title: str, opened: Sequence[OpenEvaluation], keys: Sequence[Key]) -> Cases:
     """The rows of both models for these samples, with the evaluation's noise."""
     pictures = []
-    for one in opened:
-        places = {(one.sources.rows.image_id(place.index), place.number): place for place in one.places}
-        pictures.append(picture_of_rows(one.synthesis, one.prompts([places[key] for key in keys])))
+    for evaluation in opened:
+        rows = evaluation.sources.rows
+        places = {(rows.image_id(place.index), place.number): place for place in evaluation.places}
+        pictures.append(picture_of_rows(evaluation.synthesis, evaluation.prompts([places[key] for key in keys])))
     return Cases(title, *pictures)
 
 

@@ -82,12 +82,12 @@ def find_version(client: Any, uri: str) -> Version:
     name = registered_name(uri)
     _, at, alias = uri.partition("@")
     with mlflow_errors(f"unknown model {uri}", *_ABSENT):
-        found = (
+        version = (
             client.get_model_version_by_alias(name, alias)
             if at
             else client.get_model_version(name, uri.rpartition("/")[2])
         )
-    return Version(name, str(found.version))
+    return Version(name, str(version.version))
 
 
 def find_champion(client: Any, name: str) -> Version | None:

@@ -181,7 +181,7 @@ def log_measures(uri: str, folder: Path, measured: Measured, tracking_uri: str, 
         if not run:
             run = create_run(client, "evaluate", {"objgan.model": uri})
             client.set_terminated(run)
-        known = {(one.key, one.value) for one in _metrics_on(client, model, measured.data)}
+        known = {(metric.key, metric.value) for metric in _metrics_on(client, model, measured.data)}
         data = dataset_name(measured.data) if model and measured.data else (None, None)
         now = int(time.time() * 1000)
         new = [
@@ -201,7 +201,7 @@ def log_measures(uri: str, folder: Path, measured: Measured, tracking_uri: str, 
 def _metrics_on(client: Any, model: str | None, digest: str) -> list[Any]:
     """The metrics of a logged model on these data."""
     metrics = client.get_logged_model(model).metrics or [] if model else []
-    return [one for one in metrics if one.dataset_digest == dataset_name(digest)[1]]
+    return [metric for metric in metrics if metric.dataset_digest == dataset_name(digest)[1]]
 
 
 def one_version(client: Any, name: str, alias: str, tags: Mapping[str, str], make: Callable[[Any], str]) -> Registered:
