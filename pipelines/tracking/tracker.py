@@ -142,7 +142,7 @@ def tracked_run(
         InputError: the run is new and the server is not reachable; nothing has begun.
     """
     storage, file = _place(known)
-    tags = {**origin(), **tags, **ray_job.tags(), **({"mlflow.parentRunId": parent} if parent else {})}
+    tags = {**tags, **origin(), **({"mlflow.parentRunId": parent} if parent else {})}
     facts = {"name": name, "tags": {key: redact(value) for key, value in tags.items()}, "known": file}
     tracking = Tracking(uri, _begin(uri, storage, facts, new=parent is None), storage)
     # The tracker is closed at once: it uploads what an earlier process queued before a worker opens the run.

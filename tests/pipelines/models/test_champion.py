@@ -3,7 +3,6 @@
 import os
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -169,25 +168,21 @@ def test_the_lock_of_a_killed_process_is_removed_when_it_is_old(client: Any, mon
     assert find_champion(client, "objgan") == FIRST
 
 
-def test_a_new_lock_is_not_removed_in_place_of_the_old_one(
-    client: Any, store: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_lock_is_not_removed_in_place_of_the_old_one(client: Any, store: str) -> None:
     """Of two processes that see the lock of a killed one, the first has replaced it before the second removes it."""
     lock = "objgan.moving-alias"
     client.create_registered_model(lock)
-    monkeypatch.setattr(module, "_STALE_MS", 1000)
-    time.sleep(1.1)
 
     class Second(mlflow.MlflowClient):
-        looked = False
+        seen = False
 
         def get_registered_model(self, name: str) -> Any:
-            old = super().get_registered_model(name)
-            if name == lock and not self.looked:
-                self.looked = True
+            model = super().get_registered_model(name)
+            if name == lock and not self.seen:
+                self.seen, model._creation_time = True, 0
                 client.delete_registered_model(lock)
                 client.create_registered_model(lock)
-            return old
+            return model
 
     with pytest.raises(InputError, match="another process is moving objgan@champion"):
         promote_version(Second(store, store), FIRST, None, "passed", "x")
