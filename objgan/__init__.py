@@ -1,6 +1,6 @@
 """Text-to-image synthesis that shows its working: caption, boxes, shapes, image (Obj-GAN, Li et al., CVPR 2019)."""
 
-import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +20,9 @@ def load(model: Path | str, device: str = "auto") -> "ObjGAN":
         objgan.errors.InputError: no model there, or a broken one.
     """
     from objgan.generation import ObjGAN  # seconds of imports, only for those who load a model
+    from objgan.mlflow_model import MLFLOW_URI, download
 
-    if re.match(r"(models|runs|mlflow-artifacts):/", str(model)):
-        from objgan.mlflow_model import downloaded
-
-        with downloaded(str(model)) as folder:
-            return ObjGAN.load(folder, device)
+    if MLFLOW_URI.match(str(model)):
+        with tempfile.TemporaryDirectory(prefix="objgan-model-") as scratch:
+            return ObjGAN.load(download(str(model), Path(scratch)), device)
     return ObjGAN.load(model, device)

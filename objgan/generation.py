@@ -217,9 +217,9 @@ class ObjGAN:
         """
         return self._picture(self.generate([picture.caption], seed=seed, layouts=[picture.layout.given(self.rules)])[0])
 
-    def _picture(self, one: Generated) -> Picture:
-        layout = PictureLayout(json.loads(one.layout_json(self.domain.classes)), self.rules)
-        return Picture(one.caption, layout, one.image, one.facts, one.words.unknown)
+    def _picture(self, made: Generated) -> Picture:
+        layout = PictureLayout(json.loads(made.layout_json(self.domain.classes)), self.rules)
+        return Picture(made.caption, layout, made.image, made.facts, made.words.unknown)
 
     def encode(self, words: Tensor, count: Tensor) -> TextFeatures:
         """Features of word ids int64 [B, T] with counts [B]."""

@@ -156,8 +156,8 @@ class Picture:
         return png(self.image)
 
 
-def png(image: np.ndarray) -> bytes:
-    """The PNG file of an image, uint8 [S, S, 3]; the same bytes for the same pixels."""
+def png(image: np.ndarray | Image.Image) -> bytes:
+    """The PNG file of an image, uint8 [S, S, 3]; the same bytes for the same pixels: no date, no name."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(buffer, "PNG")
     return buffer.getvalue()

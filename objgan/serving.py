@@ -77,18 +77,18 @@ def answer(model: ObjGAN, rows: Sequence[Mapping[str, Any]], params: Params) -> 
     Raises:
         InputError: a row has an error, where `params.on_error` is "raise".
     """
-    read = [_read(model, number, row) for number, row in enumerate(rows)]
+    checked = [_read(model, number, row) for number, row in enumerate(rows)]
     if params.on_error == "raise":
-        _refuse([(number, one) for number, one in enumerate(read) if isinstance(one, InputError)])
-    for number, one in enumerate(read):
-        if isinstance(one, InputError):
+        _refuse([(number, row) for number, row in enumerate(checked) if isinstance(row, InputError)])
+    for number, row in enumerate(checked):
+        if isinstance(row, InputError):
             caption = rows[number].get("caption")
             known = {"id": _plain_id(rows[number].get("id")), "caption": caption if isinstance(caption, str) else None}
-            yield dict.fromkeys(OUTPUTS) | known | {"row": number, "error": str(one)}
+            yield dict.fromkeys(OUTPUTS) | known | {"row": number, "error": str(row)}
         else:
             images = params.steps == "image"
-            made = model.generate([one.caption], n=params.n, seed=params.seed, layouts=[one.layout], images=images)
-            yield from (_answer(model, one, picture) for picture in made)
+            made = model.generate([row.caption], n=params.n, seed=params.seed, layouts=[row.layout], images=images)
+            yield from (_answer(model, row, picture) for picture in made)
 
 
 def _read(model: ObjGAN, number: int, row: Mapping[str, Any]) -> _Row | InputError:

@@ -20,8 +20,8 @@ from pipelines.data.prepare.prepare import prepare as prepare_data
 from pipelines.data.prepare.vector_sources import default_vectors
 from pipelines.data.sample import make_sample
 from pipelines.data.shards.manifest import MANIFEST
-from pipelines.evaluation.evaluate import DETAILS, log_to_version, save
 from pipelines.evaluation.evaluate import evaluate as evaluate_model
+from pipelines.evaluation.evaluate import log_to_version, save
 from pipelines.evaluation.judge_training import judge_jobs
 from pipelines.evaluation.judge_training import keep as keep_judge
 from pipelines.evaluation.judges import JudgePaths
@@ -152,7 +152,7 @@ def evaluate(options: cli.EvaluateOptions) -> None:
             save(result, options.out, place_of(str(named)))
             if is_version(named):
                 with only_logged(f"cannot log the metrics to the run of {named}", say):
-                    log_to_version(result, evaluation, str(named), uri, options.out / DETAILS)
+                    log_to_version(options.out, evaluation.model, evaluation.data, str(named), uri)
     say(result.text())
     say(f"metrics, samples and pictures: {options.out}")
 

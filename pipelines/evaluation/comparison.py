@@ -1,7 +1,6 @@
 """Challenger and champion measured under the same conditions, and the report: one HTML page without scripts."""
 
 import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from objgan.picture import png
 from pipelines.evaluation.evaluate import Runner, evaluate, run_on_ray
 from pipelines.evaluation.gate import Key, Rules, Verdict, decide, extremes
 from pipelines.evaluation.rows import picture_of_rows
@@ -81,13 +81,12 @@ def compare(
 def _draw(title: str, opened: Sequence[OpenEvaluation], keys: Sequence[Key]) -> Cases:
     """The rows of both models for these samples, with the evaluation's noise."""
     pictures = []
-    for one in opened:
-        places = {(one.sources.rows.image_id(place.index), place.number): place for place in one.places}
-        pictures.append(picture_of_rows(one.synthesis, one.prompts([places[key] for key in keys])))
+    for evaluation in opened:
+        rows = evaluation.sources.rows
+        places = {(rows.image_id(place.index), place.number): place for place in evaluation.places}
+        pictures.append(picture_of_rows(evaluation.synthesis, evaluation.prompts([places[key] for key in keys])))
     return Cases(title, *pictures)
 
 
 def _data(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"

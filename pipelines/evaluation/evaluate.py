@@ -13,8 +13,9 @@ import ray.data
 import torch
 from PIL import Image
 
-from objgan.files import folder_aside, sha256, write_atomically
+from objgan.files import folder_aside, read_json, sha256, write_atomically
 from objgan.generation import ObjGAN
+from objgan.json_input import OWN
 from objgan.sections import ComputeConfig
 from objgan.training import step_seed
 from pipelines.data.loading.data_folder import open_data
@@ -133,9 +134,9 @@ def _counted(results: Iterator[SampleMetrics], total: int, job_status: JobStatus
         yield samples
 
 
-def record(result: EvaluationResult, model: str = "") -> dict[str, Any]:
-    """The content of `measures.json`. model: its location, if known"""
-    return {
+def save(result: EvaluationResult, folder: Path, model: str = "") -> None:
+    """Write `measures.json`, `samples.parquet` and the pictures. model: its location, if known"""
+    facts = {
         **({"model": model} if model else {}),
         **result.source,
         "protocol": result.protocol,
@@ -145,31 +146,25 @@ def record(result: EvaluationResult, model: str = "") -> dict[str, Any]:
         "ceilings": {name: entry.ceiling for name, entry in result.scores.items() if entry.ceiling is not None},
         "skipped": result.skipped,
     }
-
-
-def save(result: EvaluationResult, folder: Path, model: str = "") -> None:
-    """Write `measures.json`, `samples.parquet` and the pictures. model: its location, if known"""
-    write_atomically(folder / MEASURES, json.dumps(record(result, model), indent=1) + "\n")
+    write_atomically(folder / MEASURES, json.dumps(facts, indent=1) + "\n")
     with folder_aside(folder / DETAILS) as aside:
         parquet.write_table(result.samples, aside / "samples.parquet")
         for name, image in result.pictures.items():
             image.save(aside / f"{name.replace('/', '_')}.png")
 
 
-def log_to_version(
-    result: EvaluationResult, evaluation: Evaluation, uri: str, tracking_uri: str, details: Path
-) -> None:
-    """Log an evaluation to the run of a registered version, to its logged model and to its card.
+def log_to_version(folder: Path, model: Path, data: Path | str, uri: str, tracking_uri: str) -> None:
+    """Log what `save` wrote into `folder` to the run of a registered version, to its logged model and to its card.
 
-    uri: `models:/NAME/VERSION`; details: the folder of pictures that `save` wrote
+    model, data: what was measured, and on what; uri: `models:/NAME/VERSION`
 
     Raises:
         InputError, StorageRefused: MLflow cannot be used, or there is no such version.
     """
-    data = evaluation.data.resolve() if isinstance(evaluation.data, Path) else evaluation.data
+    measured = Measured.of(read_json(folder / MEASURES, "metrics", OWN))
+    place = place_of(str(data.resolve() if isinstance(data, Path) else data))
     rows = open_data(data, ComputeConfig()).manifest["rows"]
-    measured = replace(Measured.of(record(result)), place=place_of(str(data)), rows=rows)
-    log_measures(uri, evaluation.model, measured, tracking_uri, details)
+    log_measures(uri, model, replace(measured, place=place, rows=rows), tracking_uri, folder / DETAILS)
 
 
 def _absolute(evaluation: Evaluation) -> Evaluation:

@@ -121,8 +121,8 @@ class Verdict:
 
 
 def _signed(finding: Finding) -> str:
-    found = finding.difference
-    return f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+    difference = finding.difference
+    return f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
 
 
 def read_rules(path: Path) -> Rules:

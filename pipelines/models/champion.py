@@ -82,12 +82,12 @@ def find_version(client: Any, uri: str) -> Version:
     name = registered_name(uri)
     _, at, alias = uri.partition("@")
     with mlflow_errors(f"unknown model {uri}", *_ABSENT):
-        found = (
+        version = (
             client.get_model_version_by_alias(name, alias)
             if at
             else client.get_model_version(name, uri.rpartition("/")[2])
         )
-    return Version(name, str(found.version))
+    return Version(name, str(version.version))
 
 
 def find_champion(client: Any, name: str) -> Version | None:
@@ -96,15 +96,9 @@ def find_champion(client: Any, name: str) -> Version | None:
     Raises:
         StorageRefused: MLflow denies access.
     """
-    from mlflow.exceptions import MlflowException
-
     with mlflow_errors(f"MLflow: cannot read the aliases of {name}", *_ABSENT):
-        try:
-            aliases = client.get_registered_model(name).aliases
-        except MlflowException as error:
-            if error.error_code not in _ABSENT:
-                raise
-            aliases = {}
+        model = _registered_model(client, name)
+    aliases = {} if model is None else model.aliases
     return Version(name, str(aliases[CHAMPION])) if CHAMPION in aliases else None
 
 
@@ -175,18 +169,21 @@ def _note(client: Any, version: Version, status: str, what: str, why: str, tags:
 
 
 @contextlib.contextmanager
-def _alone(client: Any, name: str) -> Iterator[None]:
+def _alone(client: Any, name: str, suffix: str = ".moving-alias") -> Iterator[None]:
     """Hold a model's aliases: while one process moves one, another is refused.
 
     MLflow has no conditional update. But it creates a registered model of a name only once, whichever machine asks.
+    A lock that a killed process left is removed under a second lock: otherwise, of two processes that see it, the later
+    one would remove the lock that the other has just created.
     """
     from mlflow.exceptions import MlflowException
 
-    lock = f"{name}.moving-alias"
+    lock = name + suffix
     with mlflow_errors(f"MLflow: cannot move {name}@{CHAMPION}", *_ABSENT):
-        with contextlib.suppress(MlflowException):
-            if time.time() * 1000 - client.get_registered_model(lock).creation_timestamp > _STALE_MS:
-                client.delete_registered_model(lock)
+        if _is_stale(client, lock):
+            with _alone(client, name, f"{suffix}.removal"):
+                if _is_stale(client, lock):
+                    client.delete_registered_model(lock)
         try:
             client.create_registered_model(lock, description="Lock of `promote`: exists for about a second.")
         except MlflowException as error:
@@ -197,3 +194,20 @@ def _alone(client: Any, name: str) -> Iterator[None]:
             yield
         finally:
             client.delete_registered_model(lock)
+
+
+def _is_stale(client: Any, lock: str) -> bool:
+    model = _registered_model(client, lock)
+    return model is not None and time.time() * 1000 - model.creation_timestamp > _STALE_MS
+
+
+def _registered_model(client: Any, name: str) -> Any:
+    """What MLflow has of this name; None without it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise
+        return None

@@ -1,7 +1,6 @@
 """Captions -> images, layouts and pictures of how they came about, in a folder."""
 
 import contextlib
-import io
 import re
 import tempfile
 import unicodedata
@@ -17,9 +16,11 @@ from objgan.errors import InputError, shown
 from objgan.files import write_atomically
 from objgan.generation import Generated, ObjGAN
 from objgan.layout_file import read_layout
+from objgan.mlflow_model import MLFLOW_URI, download
 from objgan.model_folder import only_model
+from objgan.picture import png
 from pipelines.models.registry import mlflow_at
-from pipelines.redaction import in_a_line, place_of
+from pipelines.redaction import place_of, redact
 from pipelines.runtime.console import Log
 from pipelines.storage.fetching import at_hand
 
@@ -70,7 +71,7 @@ def generate(job: GenerateJob, log: Log) -> list[Path]:
     for name, one in zip(sample_names(made), made, strict=True):
         images.append(job.out / f"{name}.png")
         others += [job.out / f"{name}.json", job.out / f"{name}_steps.png"]
-        write_atomically(images[-1], png(Image.fromarray(one.image)))
+        write_atomically(images[-1], png(one.image))
         write_atomically(others[-2], one.layout_json(model.domain.classes))
         write_atomically(others[-1], png(steps(one)))
     for one in {one.caption: one for one in made}.values():
@@ -128,7 +129,7 @@ def local_model(location: Path | str, tracking_uri: str) -> Iterator[Path]:
     Raises:
         InputError: nothing there, or no model in it.
     """
-    if isinstance(location, str) and re.match(r"(runs|models|mlflow-artifacts):/", location):
+    if isinstance(location, str) and MLFLOW_URI.match(location):
         with tempfile.TemporaryDirectory(prefix="objgan-model-") as scratch:
             yield _download(location, tracking_uri, Path(scratch))
         return
@@ -169,13 +170,6 @@ def contact_sheet(made: Sequence[Generated]) -> Image.Image:
     return grid([blocks[start : start + wide] for start in range(0, len(blocks), wide)])
 
 
-def png(image: Image.Image) -> bytes:
-    """PNG bytes, the same for the same pixels: no date, no name."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def _columns(one: Generated, side: int) -> list[Image.Image]:
     count = len(one.names)
     shapes = one.layout.soft_masks[0, :count]
@@ -195,12 +189,8 @@ def _slug(caption: str) -> str:
 
 
 def _download(uri: str, tracking_uri: str, folder: Path) -> Path:
-    import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
-
-    try:
-        with mlflow_at(tracking_uri):
-            mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
-    except (MlflowException, OSError) as error:
-        raise InputError(f"unknown model {place_of(uri)} ({in_a_line(error)})") from None
-    return only_model(folder, place_of(uri))
+    with mlflow_at(tracking_uri):
+        try:
+            return download(uri, folder)
+        except InputError as error:
+            raise InputError(redact(str(error))) from None

@@ -78,7 +78,11 @@ class CaptionToImage(PythonModel):
         return result.astype({"row": "int64"})
 
     def _all_params(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """With those that the signature does not name: MLflow drops them, with a warning, before it calls the model."""
+        """With those that the signature does not name.
+
+        MLflow drops them, with a warning, before it calls the model (3.17: `_enforce_params_schema`), and no setting
+        keeps them. Without them, a misspelt `seed` would silently be 0.
+        """
         frame: FrameType | None = sys._getframe()
         while frame is not None:
             if frame.f_code is PyFuncModel.predict.__code__:

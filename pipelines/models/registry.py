@@ -32,8 +32,11 @@ from pipelines.runtime.origin import origin
 from pipelines.storage.lease import LeaseInfo
 from pipelines.storage.retry import StorageRefused
 from pipelines.storage.storage import RUNS, Storage
-from pipelines.tracking.mlflow_tracker import (
+from pipelines.tracking.mlflow_client import (
     EXPERIMENT,
+    LONGEST_VALUE,
+    MOST_METRICS,
+    MOST_PARAMETERS,
     REFUSALS,
     create_run,
     dataset_input,
@@ -56,9 +59,6 @@ _ADDRESS = "MLFLOW_TRACKING_URI"
 DIGEST, MAKER = "objgan.digest", "objgan.maker"
 """Tags of a version: hash of its content; the process that creates it, empty when it is complete."""
 _DAY = 24 * 3600.0
-_LONGEST_TAG = 500
-_MOST_METRICS, _MOST_PARAMETERS = 1000, 100
-"""Of one call to MLflow."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def lineage_tags(facts: Mapping[str, Any]) -> dict[str, str]:
     for stage in STAGES:
         if isinstance(run := mapping(mapping(sources.get("stages")).get(stage)).get("mlflow_run"), str):
             tags[f"objgan.run.{stage}"] = run
-    return {name: redact(value)[:_LONGEST_TAG] for name, value in tags.items()}
+    return {name: redact(value)[:LONGEST_VALUE] for name, value in tags.items()}
 
 
 def _described_run(client: Any, run_id: str | None, tags: Mapping[str, str], settings: Mapping[str, Any]) -> str:
@@ -150,9 +150,9 @@ def _described_run(client: Any, run_id: str | None, tags: Mapping[str, str], set
         for name, value in tags.items():
             client.set_tag(run_id, name, value)
     known = client.get_run(run_id).data.params
-    new = [Param(key, redact(str(value))[:_LONGEST_TAG]) for key, value in settings.items() if key not in known]
-    for start in range(0, len(new), _MOST_PARAMETERS):
-        client.log_batch(run_id, params=new[start : start + _MOST_PARAMETERS])
+    new = [Param(key, redact(str(value))[:LONGEST_VALUE]) for key, value in settings.items() if key not in known]
+    for start in range(0, len(new), MOST_PARAMETERS):
+        client.log_batch(run_id, params=new[start : start + MOST_PARAMETERS])
     return run_id
 
 
@@ -181,7 +181,7 @@ def log_measures(uri: str, folder: Path, measured: Measured, tracking_uri: str, 
         if not run:
             run = create_run(client, "evaluate", {"objgan.model": uri})
             client.set_terminated(run)
-        known = {(one.key, one.value) for one in _metrics_on(client, model, measured.data)}
+        known = {(metric.key, metric.value) for metric in _metrics_on(client, model, measured.data)}
         data = dataset_name(measured.data) if model and measured.data else (None, None)
         now = int(time.time() * 1000)
         new = [
@@ -189,8 +189,8 @@ def log_measures(uri: str, folder: Path, measured: Measured, tracking_uri: str, 
             for key, value in measured.values.items()
             if math.isfinite(value) and (key, value) not in known
         ]
-        for start in range(0, len(new), _MOST_METRICS):
-            client.log_batch(run, metrics=new[start : start + _MOST_METRICS])
+        for start in range(0, len(new), MOST_METRICS):
+            client.log_batch(run, metrics=new[start : start + MOST_METRICS])
         if measured.place:
             client.log_inputs(run, [dataset_input(Dataset(measured.data, measured.place, measured.rows))])
         for path in sorted(pictures.glob("*.png")):
@@ -201,7 +201,7 @@ def log_measures(uri: str, folder: Path, measured: Measured, tracking_uri: str, 
 def _metrics_on(client: Any, model: str | None, digest: str) -> list[Any]:
     """The metrics of a logged model on these data."""
     metrics = client.get_logged_model(model).metrics or [] if model else []
-    return [one for one in metrics if one.dataset_digest == dataset_name(digest)[1]]
+    return [metric for metric in metrics if metric.dataset_digest == dataset_name(digest)[1]]
 
 
 def one_version(client: Any, name: str, alias: str, tags: Mapping[str, str], make: Callable[[Any], str]) -> Registered:
@@ -303,7 +303,6 @@ def mlflow_at(uri: str) -> Iterator[Any]:
         InputError: the store or server cannot be used.
     """
     logging_quiet()
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would count ten files
     import mlflow
 
     before, path, uri = os.environ.get(_ADDRESS), sys.path, uri or default_uri(RUNS)

@@ -14,7 +14,7 @@ from pipelines.runs.listing import choose, find_groups, find_runs, is_alive, nam
 from pipelines.runtime.console import Log
 from pipelines.storage.checkpoints import CheckpointStore
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_tracker import mlflow_client
+from pipelines.tracking.mlflow_client import mlflow_client
 from pipelines.tracking.offline_queue import FOLDER, OfflineQueue, shown
 from pipelines.tracking.tracker import Tracking, known_run, send_queued, store_exists
 

@@ -21,20 +21,16 @@ from pipelines.runtime.origin import origin
 from pipelines.storage.lease import LeaseLost
 from pipelines.storage.retry import StorageRefused, only_logged
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_tracker import (
+from pipelines.tracking.mlflow_client import (
     EXPERIMENT,
-    NEW_FILE,
-    RUN_FILE,
-    MLflowTracker,
-    Tracker,
     create_run,
     mlflow_client,
     of_database,
-    resolve,
     sqlite_path,
     sqlite_uri,
     why,
 )
+from pipelines.tracking.mlflow_tracker import NEW_FILE, RUN_FILE, MLflowTracker, Tracker, resolve
 from pipelines.tracking.offline_queue import Queued, Status
 
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -146,7 +142,7 @@ def tracked_run(
         InputError: the run is new and the server is not reachable; nothing has begun.
     """
     storage, file = _place(known)
-    tags = {**origin(), **tags, **ray_job.tags(), **({"mlflow.parentRunId": parent} if parent else {})}
+    tags = {**tags, **origin(), **({"mlflow.parentRunId": parent} if parent else {})}
     facts = {"name": name, "tags": {key: redact(value) for key, value in tags.items()}, "known": file}
     tracking = Tracking(uri, _begin(uri, storage, facts, new=parent is None), storage)
     # The tracker is closed at once: it uploads what an earlier process queued before a worker opens the run.

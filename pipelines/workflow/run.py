@@ -2,13 +2,13 @@
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from objgan.config import STAGES, Config, config_to_json
 from objgan.domain import Domain
-from objgan.files import read_json, sha256, write_atomically
+from objgan.files import sha256, write_atomically
 from objgan.sections import ComputeConfig
 from objgan.stages import stage_class
 from pipelines.data.loading.data_folder import open_data
@@ -17,13 +17,12 @@ from pipelines.data.prepare.card import source_lines
 from pipelines.data.prepare.prepare import Options, prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.data.sample import make_sample
-from pipelines.evaluation.evaluate import DETAILS, MEASURES, evaluate, save
+from pipelines.evaluation.evaluate import evaluate, log_to_version, save
 from pipelines.evaluation.judge_training import identity
 from pipelines.evaluation.judges import JudgePaths
 from pipelines.evaluation.prompts_file import NO_PROMPTS, PromptsFile
 from pipelines.evaluation.worker import Evaluation, OpenEvaluation
-from pipelines.models.card import Measured
-from pipelines.models.registry import assemble, log_measures, register
+from pipelines.models.registry import assemble, register
 from pipelines.runs.status import JobStatus
 from pipelines.runtime.console import Log
 from pipelines.runtime.ray_job import refuse_reuse
@@ -255,14 +254,7 @@ def _register(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) 
         run_id=tracking.run,
         tags={"objgan.identity": work.identities["register"]},
     )
-    evaluated = work.folder("evaluate")
-    manifest = open_data(_data(work), run.config.compute).manifest
-    measured = replace(
-        Measured.of(read_json(evaluated / MEASURES, "metrics")),
-        place=str(_data(work).resolve()),
-        rows=manifest["rows"],
-    )
-    log_measures(done.uri, model_folder(work), measured, tracking.uri, evaluated / DETAILS)
+    log_to_version(work.folder("evaluate"), model_folder(work), _data(work), done.uri, tracking.uri)
     log(done.text(run.alias))
     return {"model": done.uri}
 

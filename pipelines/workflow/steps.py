@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from objgan.files import read_json, write_atomically
+from objgan.json_input import OWN
 from pipelines.runtime import console
 from pipelines.runtime.console import Log
 from pipelines.tracking.tracker import Tracking, tracked_run
@@ -45,7 +46,7 @@ class Plan:
     def result(self, name: str) -> dict[str, Any] | None:
         """What a finished step left in `step.json`; None while it is not finished."""
         path = self.folder(name) / "step.json"
-        return read_json(path, f"step {name}") if path.exists() else None
+        return read_json(path, f"step {name}", OWN) if path.exists() else None
 
 
 Action = Callable[[Step, Path, Tracking], Mapping[str, Any]]

@@ -19,7 +19,8 @@ from pipelines.runtime.console import say
 from pipelines.runtime.exit_codes import ended
 from pipelines.storage.lease import typed
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_tracker import MLflowTracker, mlflow_client
+from pipelines.tracking.mlflow_client import mlflow_client
+from pipelines.tracking.mlflow_tracker import MLflowTracker
 from pipelines.tracking.tracker import tracked_run
 
 SECRET = "hunter2-and-more"

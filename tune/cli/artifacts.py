@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines.redaction import in_a_line
 from pipelines.runtime.console import Log
-from pipelines.tracking.mlflow_tracker import mlflow_client
+from pipelines.tracking.mlflow_client import mlflow_client
 from tune.confirm.result import Confirmed
 from tune.report.export import recipe_text
 from tune.report.plots import draw_pictures

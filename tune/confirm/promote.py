@@ -19,7 +19,7 @@ from objgan.files import read_json, sha256
 from pipelines.models.registry import DIGEST, Registered, assemble, mlflow_at, one_version, register, unfinished
 from pipelines.redaction import redact_all
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_tracker import EXPERIMENT
+from pipelines.tracking.mlflow_client import EXPERIMENT
 from pipelines.training.job import best_checkpoint
 from tune.confirm.result import Confirmed
 from tune.report.export import trial_config

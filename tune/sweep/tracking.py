@@ -16,7 +16,8 @@ from pipelines.runs.sweeps import storage_option, typed
 from pipelines.runtime.console import Log
 from pipelines.storage.lease import holder
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_tracker import EXPERIMENT, NEW_FILE, RUN_FILE, Sender, mlflow_client
+from pipelines.tracking.mlflow_client import EXPERIMENT, mlflow_client
+from pipelines.tracking.mlflow_tracker import NEW_FILE, RUN_FILE, Sender
 from pipelines.tracking.offline_queue import Metrics, OfflineQueue, Parameters, Record, Status, Tags
 from pipelines.tracking.tracker import Tracking, known_run, prepare_store, tracked_run
 from tune.space.space import with_settings

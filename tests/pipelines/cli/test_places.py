@@ -19,7 +19,7 @@ from pipelines.models.generate import local_model
 from pipelines.recipes import resolve
 from pipelines.storage.fetching import at_hand
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_tracker import mlflow_client, sqlite_path, sqlite_uri
+from pipelines.tracking.mlflow_client import mlflow_client, sqlite_path, sqlite_uri
 from pipelines.tracking.tracker import prepare_store, tracked_run, tracking_uri
 
 Scenes = Callable[..., tuple[list[dict], list[dict], list[dict]]]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -441,9 +442,9 @@ def test_an_evaluation_of_a_version_is_logged_to_its_run(prepared: Path, model_f
     manifest = load_manifest(prepared)
     source = {"model_sha256": "", "data_digest": manifest["digest"], "seed": 3}
     row = Image.new("RGB", (4, 4))
-    result = EvaluationResult("p", {name: Score(0.5, 9, (0.4, 0.6))}, pa.table({}), {"rows": row}, {}, source)
-    save(result, tmp_path / "out", version)
-    log_to_version(result, Evaluation(model_folder, prepared), version, store, tmp_path / "out" / "details")
+    scores = {name: Score(0.5, 9, (0.4, 0.6)), "from_prompts/recall": Score(math.nan, 2)}
+    save(EvaluationResult("p", scores, pa.table({}), {"rows": row}, {}, source), tmp_path / "out", version)
+    log_to_version(tmp_path / "out", model_folder, prepared, version, store)
     with mlflow_at(store) as client:
         found = client.get_model_version("objgan", "1")
         run = client.get_run(found.run_id)
@@ -452,7 +453,7 @@ def test_an_evaluation_of_a_version_is_logged_to_its_run(prepared: Path, model_f
         assert json.loads(data.dataset.profile)["rows"] == manifest["rows"]
         assert [file.path for file in client.list_artifacts(found.run_id, "pictures/p")] == ["pictures/p/rows.png"]
     with pytest.raises(InputError, match="cannot log the metrics of models:/objgan/2"):
-        log_to_version(result, Evaluation(model_folder, prepared), "models:/objgan/2", store, tmp_path)
+        log_to_version(tmp_path / "out", model_folder, prepared, "models:/objgan/2", store)
 
 
 @pytest.mark.ray

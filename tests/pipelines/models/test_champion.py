@@ -168,6 +168,28 @@ def test_the_lock_of_a_killed_process_is_removed_when_it_is_old(client: Any, mon
     assert find_champion(client, "objgan") == FIRST
 
 
+def test_a_new_lock_is_not_removed_in_place_of_the_old_one(client: Any, store: str) -> None:
+    """Of two processes that see the lock of a killed one, the first has replaced it before the second removes it."""
+    lock = "objgan.moving-alias"
+    client.create_registered_model(lock)
+
+    class Second(mlflow.MlflowClient):
+        seen = False
+
+        def get_registered_model(self, name: str) -> Any:
+            model = super().get_registered_model(name)
+            if name == lock and not self.seen:
+                self.seen, model._creation_time = True, 0
+                client.delete_registered_model(lock)
+                client.create_registered_model(lock)
+            return model
+
+    with pytest.raises(InputError, match="another process is moving objgan@champion"):
+        promote_version(Second(store, store), FIRST, None, "passed", "x")
+    assert find_champion(client, "objgan") is None
+    assert [model.name for model in client.search_registered_models()] == ["objgan", lock]
+
+
 def test_commands_use_the_version_that_has_the_alias_now(client: Any, store: str, tmp_path: Path) -> None:
     assert model_named(None, store) == "models:/objgan/3", "the challenger: there is no champion"
     promote_version(client, FIRST, None, "passed", "x")

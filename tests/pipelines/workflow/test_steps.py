@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,14 @@ def test_an_identity_follows_settings_and_dependencies_but_not_paths() -> None:
     assert here.identities["first"] == wider.identities["first"]
     assert here.identities["wide"] != wider.identities["wide"]
     assert here.identities["last"] != wider.identities["last"], "what a changed step feeds is another thing too"
+
+
+def test_a_measure_of_a_finished_step_may_be_undefined(tmp_path: Path) -> None:
+    work = plan(tmp_path, _steps())
+    work.folder("first").mkdir()
+    (work.folder("first") / "step.json").write_text(json.dumps({"measures": {"from_prompts/recall": math.nan}}))
+    result = work.result("first")
+    assert result is not None and math.isnan(result["measures"]["from_prompts/recall"])
 
 
 def test_a_registered_run_has_measures_data_and_a_card(prepared: Path, model_folder: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.tracking.mlflow_tracker import mlflow_client
+from pipelines.tracking.mlflow_client import mlflow_client
 from pipelines.training.supervisor import INTERRUPTED, TERMINATED
 from tests.tools.recorded import recorded_result
 from tests.tune.cli.test_commands import SMALL

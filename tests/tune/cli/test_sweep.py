@@ -7,7 +7,7 @@ import yaml
 
 from pipelines.recipes import resolve
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_tracker import mlflow_client
+from pipelines.tracking.mlflow_client import mlflow_client
 from tests.tune.cli.test_commands import SMALL
 from tune.__main__ import main
 from tune.confirm.result import load as load_confirmed

@@ -15,7 +15,7 @@ from objgan.generation import ObjGAN
 from objgan.stages import build_stage
 from objgan.train_state import TrainState
 from pipelines.models.registry import Registered, mlflow_at
-from pipelines.tracking.mlflow_tracker import mlflow_client
+from pipelines.tracking.mlflow_client import mlflow_client
 from tests.tools.recorded import recorded_sweep
 from tune.confirm.promote import find_candidate, promote, whole_model
 from tune.sweep.results import Point, Trial

@@ -15,7 +15,8 @@ from objgan.config import flatten
 from pipelines.__main__ import main as pipelines_main
 from pipelines.storage.lease import LEASE, Lease
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_tracker import RUN_FILE, mlflow_client
+from pipelines.tracking.mlflow_client import mlflow_client
+from pipelines.tracking.mlflow_tracker import RUN_FILE
 from pipelines.tracking.offline_queue import Metrics, OfflineQueue
 from tests.pipelines.tracking.test_tracker import Server
 from tests.tools.recorded import recorded_sweep

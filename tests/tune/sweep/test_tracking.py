@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.storage.storage import Storage
-from pipelines.tracking.mlflow_tracker import RUN_FILE, mlflow_client
+from pipelines.tracking.mlflow_client import mlflow_client
+from pipelines.tracking.mlflow_tracker import RUN_FILE
 from tests.tools.recorded import recorded_sweep
 from tune.cli.artifacts import log_confirmed, write_outcome
 from tune.confirm.result import Confirmed, Retrained
