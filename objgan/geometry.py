@@ -89,17 +89,13 @@ def stand_in_masks(shapes: str, boxes: Tensor, size: int) -> Tensor:
     return fine.reshape(*boxes.shape[:-1], size, 4, size, 4).mean((-3, -1))
 
 
-def to_rois(boxes: Tensor, valid: Tensor | tuple[Tensor, ...], feature_size: int) -> Tensor:
-    """xywh fractions [B, R, 4], bool [B, R] -> float [N, 5]: (picture, x1, y1, x2, y2) in cells of the feature map.
-
-    valid: or the indices of its N entries, which spares a GPU the wait for their number
+def to_rois(boxes: Tensor, pictures: Tensor, feature_size: int) -> Tensor:
+    """xywh fractions [N, 4], int64 [N] -> float [N, 5]: (picture, x1, y1, x2, y2) in cells of the feature map.
 
     RoIAlign then takes `spatial_scale=1`: the only scaling is here, once (the published code scales twice and so looks
     at the top-left corner alone).
     """
-    picture = torch.arange(len(boxes), device=boxes.device)[:, None].expand(boxes.shape[:2])
-    corners = xywh_to_xyxy(boxes) * feature_size
-    return torch.cat([picture[..., None].to(corners.dtype), corners], -1)[valid]
+    return torch.cat([pictures[:, None].to(boxes.dtype), xywh_to_xyxy(boxes) * feature_size], -1)
 
 
 def align_rois(features: Tensor, rois: Tensor, side: int, samples: int = -1) -> Tensor:

@@ -59,8 +59,8 @@ class Layout:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """A copy on `device`."""
         moved = self._map(lambda t: t.to(device, non_blocking=non_blocking))
-        if self.count.device.type == "cpu" and moved.count.device.type != "cpu":
-            # Known here, and a wait there.
+        if self.count.device.type == "cpu":
+            # Known here; on a GPU, a wait.
             places = tuple(send(indices, moved.count.device) for indices in self.places)
             vars(moved).update(places=places, longest=self.longest)
         return moved

@@ -16,9 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from objgan.train_state import TrainState
 from objgan.training import StepContext, train_step
 from pipelines.recipes import resolve
+from tests.benchmarks.paper_step import LAYERS
 from tests.gpu_check.__main__ import main
 from tests.gpu_check.agreement import Measured, distance, measured_step
-from tests.gpu_check.checks import published
+from tests.gpu_check.checks import agreement, published
 from tests.gpu_check.drawn import STAGES, Case, Pace
 from tests.gpu_check.forms import REFERENCE, Tolerance
 from tests.gpu_check.loading import Overlap
@@ -27,14 +28,6 @@ from tests.gpu_check.timing import flop_per_step
 from tests.gpu_check.waits import ALLOWED, IN_MAIN_MEMORY, NUMBER_OF_OBJECTS, Watch, waits
 
 CPU = torch.device("cpu")
-LAYERS = (
-    "images.shared_trunk=false",
-    "images.object_layers=[3,4]",
-    "images.discriminator_layers=4",
-    "images.roi_size=5",
-    "images.training.warmup=0",
-)
-"""Recipe `tiny` with the published layers."""
 QUICK = ["--recipe", "tiny", "--quick", "--samples", "2"]
 ALONE = """
 import sys
@@ -98,7 +91,7 @@ def test_it_runs_without_ray_mlflow_arrow_spacy_pycocotools_and_yaml(tmp_path: P
     [
         (["--recipe", "huge"], "--recipe"),
         (["--stage", "boxs"], "--stage"),
-        (["--samples", "1"], "--samples"),
+        (["--samples", "1"], "--samples: '1' is no whole number from 2 on"),
         (["--set", "images.wdth=3"], "did you mean images.width?"),
         pytest.param(
             ["--device", "cuda"], "no GPU", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
@@ -128,9 +121,9 @@ def _hurt(state: TrainState) -> None:
 def test_what_is_broken_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "found.json"
     assert main([*QUICK, "--stage", "encoders", "--out", str(out)], spoil=_hurt) == 1
-    told = capsys.readouterr().err
+    errors = capsys.readouterr().err
     for check in ("losses, gradients float32 again", "waits float32", "checkpoint float32"):
-        assert f"  tiny encoders {check}\n" in told
+        assert f"  tiny encoders {check}\n" in errors
         assert _findings(out)[check]["verdict"] == "FAILED"
     assert "training.py forward (1): NOT ALLOWED" in _findings(out)["waits float32"]["detail"]
     assert "equal bits" in _findings(out)["losses, gradients float32 again"]["detail"]
@@ -161,6 +154,7 @@ def test_which_calls_wait() -> None:
     [
         ("encoders", []),
         ("boxes", ["boxes.training.adversarial_weight=0.1", "boxes.dropout=0.2", "boxes.word_dropout=0.2"]),
+        ("shapes", []),
         ("images", ["images.augment=true", "images.training.warmup=0"]),
         ("judge", []),
     ],
@@ -214,6 +208,16 @@ def test_a_measured_step_moves_no_weight() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, state.stage.networks.parameters(), strict=True))
     assert found.gradients["generator/overlap of shape_generator"].norm() > 0
     assert "generator/gradient_norm" in found.losses and "discriminators/instance_accuracy" not in found.losses
+
+
+def test_compiled_forms_are_left_out_where_training_would_refuse_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clang++").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    (compiled,) = (finding for finding in agreement(_case("encoders"), True) if finding.form == "compiled")
+    assert compiled.verdict == "left out" and "no compiler (g++)" in compiled.detail
 
 
 def test_reading_counts_as_hidden_where_steps_are_long_enough() -> None:

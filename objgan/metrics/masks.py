@@ -39,9 +39,7 @@ class ClassMeanMasks:
         """Count the objects of a layout with masks."""
         valid = layout.valid
         masks, boxes, labels = layout.soft_masks[valid], layout.boxes[valid], layout.labels[valid]
-        rois = to_rois(
-            boxes[:, None], torch.ones(len(boxes), 1, dtype=torch.bool, device=boxes.device), masks.shape[-1]
-        )
+        rois = to_rois(boxes, torch.arange(len(boxes), device=boxes.device), masks.shape[-1])
         shapes = align_rois(masks[:, None], rois, self.side)[:, 0]
         self.sums = self.sums.to(shapes.device).index_add(0, labels, shapes)
         self.counts = self.counts.to(shapes.device).index_add(0, labels, torch.ones_like(labels, dtype=torch.float32))

@@ -18,25 +18,18 @@ class BidirectionalConvLSTM(nn.Module):
         # One grouped convolution steps both directions at once.
         self.hidden_gates = nn.Conv2d(2 * hidden, 8 * hidden, 3, padding=1, groups=2, bias=False)
 
-    def forward(
-        self, objects: Tensor, count: Tensor, valid: Tensor | tuple[Tensor, Tensor], longest: int | None = None
-    ) -> Tensor:
-        """Objects [N, inputs, H, W] in the order of `valid` (bool [B, R], N true); count int64 [B].
-
-        valid: or the indices of its N entries; with them and `longest`, the highest count, no GPU is waited for
-        """
+    def forward(self, objects: Tensor, count: Tensor, places: tuple[Tensor, Tensor], longest: int) -> Tensor:
+        """Objects [N, inputs, H, W] in the order of `places`; count int64 [B]; see `Layout`."""
         gates: Tensor = self.input_gates(objects)
         if not len(objects):
             return gates[:, : 2 * self.hidden]
-        longest = int(count.max()) if longest is None else longest
         dense = gates.new_zeros(len(count), longest, *gates.shape[1:])
-        valid = valid[:, :longest] if isinstance(valid, Tensor) else valid
-        dense[valid] = gates
+        dense[places] = gates
         onward, backward = dense.chunk(2, 2)
         order = reversed_order(count, longest)
         both = self._run(torch.stack([onward, _reorder(backward, order)], 2))
         onward, backward = both.unbind(2)
-        return torch.cat([onward, _reorder(backward, order)], 2)[valid]
+        return torch.cat([onward, _reorder(backward, order)], 2)[places]
 
     def _run(self, gates: Tensor) -> Tensor:
         """Input gates [B, R, 2, 4 hidden, H, W] -> outputs [B, R, 2, hidden, H, W]."""

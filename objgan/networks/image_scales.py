@@ -37,7 +37,6 @@ class GeneratorSizes:
     start_norm:  batch norm of the first linear layer
     modulation:  the object on top owns a cell, and its class and words modulate each residual block there; one more
                  such block at each scale's full side; needs the layout
-
     text_scale:  factor of the text features that come in
 
     Raises:

@@ -81,15 +81,15 @@ class ObjectHead(nn.Module):
         self.conditional = logit_convolution(channels, norm)
 
     def judge(
-        self, features: list[Tensor], boxes: Tensor, selected: Tensor | tuple[Tensor, ...], *conditions: Tensor
+        self, features: list[Tensor], boxes: Tensor, selected: tuple[Tensor, ...], *conditions: Tensor
     ) -> ObjectLogits:
         """Judge the N selected objects of all images, in the order of `boxes[selected]`; N = 0 is legal.
 
-        features: a trunk's activations, boxes [B, R, 4] xywh fractions (left as they are), selected bool [B, R] or its
-        indices (see `geometry.to_rois`), conditions [B, R, K] each -> ObjectLogits
+        features: a trunk's activations, boxes [B, R, 4] xywh fractions (left as they are), selected: picture and entry,
+        int64 [N] each (see `Layout.places`), conditions [B, R, K] each -> ObjectLogits
         """
         seen = features[self.layers - 1]
-        rois = to_rois(boxes.float(), selected, seen.shape[-1])
+        rois = to_rois(boxes[selected].float(), selected[0], seen.shape[-1])
         if not len(rois):
             # Batch norm takes no empty batch; the graph is kept, so that the loss is a zero with (zero) gradients.
             none = seen.float().sum().expand(0, 1)
@@ -153,7 +153,7 @@ class ObjectDiscriminator(ObjectHead):
         return self.trunk.activations(images, code)
 
     def forward(
-        self, images: Tensor, code: Tensor, boxes: Tensor, selected: Tensor, *conditions: Tensor
+        self, images: Tensor, code: Tensor, boxes: Tensor, selected: tuple[Tensor, ...], *conditions: Tensor
     ) -> ObjectLogits:
         """`features`, then `judge`."""
         return self.judge(self.features(images, code), boxes, selected, *conditions)

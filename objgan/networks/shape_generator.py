@@ -69,18 +69,18 @@ class ShapeGenerator(nn.Module):
 
     def logits(self, layout: Layout, noise: Tensor) -> Tensor:
         """The same before the sigmoid and the box: float32 [B, R, M, M], 0 where padded."""
-        valid = layout.places
-        labels, boxes = layout.labels[valid], layout.boxes[valid]
+        places = layout.places
+        labels, boxes = layout.labels[places], layout.boxes[places]
         features = self.second(self.first(box_coordinates(boxes, self.mask_size), labels, boxes))
-        joint_features = self.objects(features, layout.count, valid, layout.longest)
-        draws = noise[valid].to(joint_features.dtype)[..., None, None].expand(-1, -1, *joint_features.shape[2:])
+        joint_features = self.objects(features, layout.count, places, layout.longest)
+        draws = noise[places].to(joint_features.dtype)[..., None, None].expand(-1, -1, *joint_features.shape[2:])
         joined = functional.leaky_relu(self.joint(torch.cat([joint_features, draws], 1)), 0.2)
         joined = joined * raster_boxes(boxes, self.mask_size // 4).unsqueeze(1)
         flat: Tensor = self.decode(joined).squeeze(1).float()
         if self.templates is not None:
-            flat = flat + self.templates(labels, boxes, noise[valid], self.mask_size)
+            flat = flat + self.templates(labels, boxes, noise[places], self.mask_size)
         dense = flat.new_zeros(*layout.labels.shape, *flat.shape[1:])
-        dense[valid] = flat
+        dense[places] = flat
         return dense
 
     def masks(self, layout: Layout, logits: Tensor) -> Tensor:

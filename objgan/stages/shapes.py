@@ -157,9 +157,9 @@ class ShapesStage(Stage):
         )
 
     def _judge_objects(self, masks: Tensor, layout: Layout) -> PatchLogits:
-        valid = layout.places
+        places = layout.places
         judgement: PatchLogits = self.networks["instance_discriminator"](
-            masks[valid], layout.labels[valid], layout.boxes[valid]
+            masks[places], layout.labels[places], layout.boxes[places]
         )
         return judgement
 

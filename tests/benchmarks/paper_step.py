@@ -17,6 +17,14 @@ from objgan.train_state import TrainState
 from objgan.vocabulary import Vocabulary
 
 WORDS = 500
+LAYERS = (
+    "images.shared_trunk=false",
+    "images.object_layers=[3,4]",
+    "images.discriminator_layers=4",
+    "images.roi_size=5",
+    "images.training.warmup=0",
+)
+"""Recipe `tiny` with the published layers."""
 
 
 @dataclass(frozen=True)

@@ -4,23 +4,16 @@ import pytest
 
 from pipelines.recipes import resolve
 from tests.benchmarks.bench_flops import FORMS, part_flops, step_flops
-from tests.benchmarks.paper_step import Scenes, drawn_state
+from tests.benchmarks.paper_step import LAYERS, Scenes, drawn_state
 
 TWO = Scenes(samples=2)
-LAYERS = (
-    "images.shared_trunk=false",
-    "images.object_layers=[3,4]",
-    "images.discriminator_layers=4",
-    "images.roi_size=5",
-    "images.training.warmup=0",
-    "images.training.perceptual_weight=0",
-)
+PUBLISHED = (*LAYERS, "images.training.perceptual_weight=0")
 """Recipe `tiny` with the published layers and terms."""
 
 
 def _flops(name: str) -> int:
     form = FORMS[name]
-    state = drawn_state(resolve("tiny", None, (*LAYERS, *form.settings)), TWO)
+    state = drawn_state(resolve("tiny", None, (*PUBLISHED, *form.settings)), TWO)
     form.adapt(state.stage.networks)
     return step_flops(state, TWO)
 
@@ -32,7 +25,7 @@ def test_every_form_takes_fewer_operations_than_the_one_before() -> None:
 
 def test_the_parts_make_up_the_step() -> None:
     total = _flops("A+B")
-    parts = part_flops(resolve("tiny", None, LAYERS), TWO, total)
+    parts = part_flops(resolve("tiny", None, PUBLISHED), TWO, total)
     assert sum(parts.values()) == total and min(parts.values()) > 0
     assert parts["layout D"] < parts["object D"]
 

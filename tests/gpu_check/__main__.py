@@ -88,10 +88,9 @@ def _cases(options: argparse.Namespace, device: torch.device, spoil: Callable[[T
 
 
 def _samples(text: str) -> int:
-    number = int(text)
-    if number < 2:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 2 on")
+    return int(text)
 
 
 if __name__ == "__main__":

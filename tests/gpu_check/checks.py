@@ -1,7 +1,6 @@
 """The checks of one case, each a function that gives findings."""
 
 import importlib.util
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -9,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from objgan.errors import InputError
+from objgan.runtime import check_compiler
 from objgan.training import StepContext, train_step
 from pipelines.redaction import in_a_line
 from pipelines.training.step_numbers import MetricAccumulator
@@ -56,9 +57,13 @@ def on_a_gpu() -> Findings:
 
 def without_compiler(case: Case) -> str | None:
     """Why torch.compile cannot work here; None: it can."""
-    if case.device.type == "cuda":
-        return None if importlib.util.find_spec("triton") else "torch.compile wants the package triton"
-    return None if any(map(shutil.which, ("c++", "g++", "clang++"))) else "torch.compile wants a C++ compiler"
+    if case.device.type == "cuda" and not importlib.util.find_spec("triton"):
+        return "torch.compile needs the package triton"
+    try:
+        check_compiler(case.device)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def agreement(case: Case, compiled: bool) -> Findings:

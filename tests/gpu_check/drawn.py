@@ -27,7 +27,7 @@ _WORDS = {"tiny": 500}
 _MANY_WORDS = 20_000
 """As COCO's captions have."""
 _EMPTY = 7
-"""One picture in so many has no object."""
+"""One picture of this number has no object."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def drawn_state(config: Config, stage: str, compute: ComputeConfig, device: torc
 
 
 def drawn_parts(config: Config, stage: str, step: int, samples: int | None = None) -> list[Part]:
-    """The groups of a step's batch in main memory; `samples`: one group of so many instead of the recipe's batch."""
+    """The groups of a step's batch in main memory; `samples`: one group of that size instead."""
     training, columns = training_of(config, stage), stage_class(stage).columns
     size = samples or training.batch_size // training.groups
     draw = np.random.default_rng((step, STAGES.index(stage)))
@@ -142,8 +142,8 @@ def _image(side: int, draw: np.random.Generator) -> np.ndarray:
 
 
 def _masks(boxes: np.ndarray, size: int, draw: np.random.Generator) -> np.ndarray:
-    """Ellipses with holes. Generators start from ellipses: of true ones they could not be told, and the gradients of a
-    discriminator would be the little that is left of a difference.
+    """Ellipses with holes. Generators start from ellipses: a discriminator could not distinguish true ones from them,
+    and its gradients would be the small rest of a difference.
     """
     kept = np.kron(draw.random((len(boxes), 8, 8)) < 0.7, np.ones((1, size // 8, size // 8)))
     masks: np.ndarray = (ellipses(torch.from_numpy(boxes), size).numpy() * kept * 255).astype(np.uint8)

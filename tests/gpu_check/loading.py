@@ -101,11 +101,11 @@ def copies(case: Case) -> Copies:
     parts, device = case.many(), case.device
     pinned = [Part(part.group, part.batch.pin_memory()) for part in parts]
     loose = [tensor for part in pinned for tensor in _tensors(part.batch) if not tensor.is_pinned()]
-    there = moved(pinned, device)
+    sent = moved(pinned, device)
     finish(device)
-    pairs = zip(_all(parts), _all(there), strict=True)
+    pairs = zip(_all(parts), _all(sent), strict=True)
     fault = f"{len(loose)} tensors of a batch are not pinned" if loose else None
-    if not all(torch.equal(here, sent.cpu()) for here, sent in pairs):
+    if not all(torch.equal(here, copy.cpu()) for here, copy in pairs):
         fault = "a batch arrived with other values"
     size = sum(tensor.numel() * tensor.element_size() for tensor in _all(parts))
     return Copies(fault, size / _seconds(pinned, device), size / _seconds(parts, device))

@@ -30,8 +30,6 @@ ALLOWED = {
 """File of objgan and function -> why it waits in each step."""
 IN_MAIN_MEMORY = {
     "networks/encoders.py forward": "a batch keeps numbers of words in main memory",
-    "layout.py places": "a batch brings them to the GPU",
-    "layout.py longest": "a batch brings it along",
     "group_statistics.py undo_if": "on a CPU alone",
 }
 """Calls that would wait if their tensors were on a GPU, which they are not in training."""

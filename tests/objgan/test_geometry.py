@@ -26,7 +26,7 @@ def test_conversion_changes_nothing_in_place() -> None:
     kept = box.clone()
     for convert in (xywh_to_xyxy, xywh_to_cxywr, cxywr_to_xywh, clip_xywh):
         convert(box)
-    to_rois(box[None], torch.ones(1, 1, dtype=torch.bool), 16)
+    to_rois(box, torch.zeros(1, dtype=torch.int64), 16)
     assert torch.equal(box, kept)
 
 
@@ -65,9 +65,8 @@ def test_an_ellipse_fills_its_box() -> None:
 
 
 def test_rois_are_scaled_once() -> None:
-    boxes = torch.tensor([[[0.5, 0.25, 0.25, 0.5], [0.0, 0.0, 1.0, 1.0]], [[0.1, 0.1, 0.1, 0.1], [0.0, 0.0, 0.0, 0.0]]])
-    valid = torch.tensor([[True, False], [True, False]])
-    rois = to_rois(boxes, valid, 16)
+    boxes = torch.tensor([[0.5, 0.25, 0.25, 0.5], [0.1, 0.1, 0.1, 0.1]])
+    rois = to_rois(boxes, torch.tensor([0, 1]), 16)
     torch.testing.assert_close(rois, torch.tensor([[0, 8, 4, 12, 12], [1, 1.6, 1.6, 3.2, 3.2]]))
 
 

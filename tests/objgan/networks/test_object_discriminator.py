@@ -26,7 +26,7 @@ def _gradient_extent(network: ObjectDiscriminator, box: tuple[float, float, floa
     """Pixels (left, top, right, bottom; the latter exclusive) that the object's logits depend on."""
     layout = _layout(torch.tensor([[box]]))
     images = torch.randn(1, 3, SIDE, SIDE, requires_grad=True)
-    logits = network(images, network.encode(layout), layout.boxes, layout.valid, torch.randn(1, 1, CONDITION))
+    logits = network(images, network.encode(layout), layout.boxes, layout.places, torch.randn(1, 1, CONDITION))
     (logits.unconditional + logits.conditional[0]).sum().backward()
     assert images.grad is not None
     hit = images.grad.abs().sum((0, 1)) > 0
@@ -64,8 +64,8 @@ def test_boxes_are_not_changed_in_place() -> None:
     network, layout = _network(3), _layout(torch.rand(2, 3, 4) / 2)
     before = layout.boxes.clone()
     images, code = torch.randn(2, 3, SIDE, SIDE), network.encode(layout)
-    first = network.eval()(images, code, layout.boxes, layout.valid)
-    again = network(images, code, layout.boxes, layout.valid)
+    first = network.eval()(images, code, layout.boxes, layout.places)
+    again = network(images, code, layout.boxes, layout.places)
     assert torch.equal(layout.boxes, before) and torch.equal(first.unconditional, again.unconditional)
 
 
@@ -73,7 +73,7 @@ def test_boxes_are_not_changed_in_place() -> None:
 def test_a_batch_without_objects_passes_with_zero_gradients(norm: str) -> None:
     network, layout = _network(3, norm), _layout(torch.zeros(2, 3, 4), torch.zeros(2, dtype=torch.int64))
     images = torch.randn(2, 3, SIDE, SIDE, requires_grad=True)
-    logits = network(images, network.encode(layout), layout.boxes, layout.valid, torch.zeros(2, 3, CONDITION))
+    logits = network(images, network.encode(layout), layout.boxes, layout.places, torch.zeros(2, 3, CONDITION))
     assert logits.unconditional.shape == logits.conditional[0].shape == (0, 1)
     (logits.unconditional.sum() + logits.conditional[0].sum()).backward()
     assert images.grad is not None and not images.grad.any()
@@ -82,7 +82,7 @@ def test_a_batch_without_objects_passes_with_zero_gradients(norm: str) -> None:
 def test_one_object_alone_trains() -> None:
     network, layout = _network(3), _layout(torch.tensor([[[0.1, 0.1, 0.2, 0.2]]]))
     images = torch.randn(1, 3, SIDE, SIDE)
-    logits = network(images, network.encode(layout), layout.boxes, layout.valid, torch.zeros(1, 1, CONDITION))
+    logits = network(images, network.encode(layout), layout.boxes, layout.places, torch.zeros(1, 1, CONDITION))
     assert logits.unconditional.shape == (1, 1) and torch.isfinite(logits.conditional[0]).all()
 
 
@@ -92,15 +92,15 @@ def test_padding_changes_nothing_and_logits_follow_the_objects() -> None:
     count = torch.tensor([2, 1])
     images, layout = torch.randn(2, 3, SIDE, SIDE), _layout(boxes, count)
     code = network.encode(layout)
-    first = network(images, code, layout.boxes, layout.valid, conditions)
+    first = network(images, code, layout.boxes, layout.places, conditions)
     boxes, conditions = boxes.clone(), conditions.clone()
     boxes[~layout.valid], conditions[~layout.valid] = 0.3, 9.0
-    again = network(images, code, boxes, layout.valid, conditions)
+    again = network(images, code, boxes, layout.places, conditions)
     torch.testing.assert_close(first.conditional[0], again.conditional[0])
     network.eval()
-    whole = network(images, code, layout.boxes, layout.valid, conditions).conditional[0]
+    whole = network(images, code, layout.boxes, layout.places, conditions).conditional[0]
     second = layout[1:]
-    alone = network(images[1:], code[1:], second.boxes, second.valid, conditions[1:]).conditional[0]
+    alone = network(images[1:], code[1:], second.boxes, second.places, conditions[1:]).conditional[0]
     torch.testing.assert_close(whole[2:], alone, atol=1e-5, rtol=1e-4)
 
 
@@ -132,7 +132,7 @@ def test_both_pass_at_the_smallest_resolutions() -> None:
             network, layout = _network(most, side=side), _layout(torch.tensor([[[0.1, 0.1, 0.2, 0.2]]]))
             assert len(network.trunk) == min(most, trunk_layers(side))
             images = torch.randn(1, 3, side, side)
-            assert network(images, network.encode(layout), layout.boxes, layout.valid).unconditional.shape == (1, 1)
+            assert network(images, network.encode(layout), layout.boxes, layout.places).unconditional.shape == (1, 1)
 
 
 @pytest.mark.parametrize("norm", ["batch", "spectral"])
@@ -140,7 +140,7 @@ def test_bfloat16_autocast(norm: str) -> None:
     network, layout = _network(3, norm), _layout(torch.rand(2, 3, 4) / 2 + 0.1)
     images = torch.randn(2, 3, SIDE, SIDE, requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = network(images, network.encode(layout), layout.boxes, layout.valid, torch.randn(2, 3, CONDITION))
+        logits = network(images, network.encode(layout), layout.boxes, layout.places, torch.randn(2, 3, CONDITION))
     logits.conditional[0].float().sum().backward()
     assert images.grad is not None and torch.isfinite(images.grad).all()
 
