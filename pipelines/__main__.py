@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = getattr(given, "run", None) or getattr(given, "out", None)
     console.choose("text" if command in _PRINTS_NO_LOG else options.log_format(given), run and Path(run).name)
     long = command in _LONG and not getattr(given, "dry_run", False)
-    long = long and (command != "generate" or given.captions is not None)
+    long = long and getattr(given, "makes_shards", True)
     return run_command(lambda: _run_command(command, given), command if long else None)
 
 

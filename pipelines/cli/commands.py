@@ -13,7 +13,8 @@ from objgan.languages import check_language
 from objgan.sections import ComputeConfig
 from pipelines.cli import options as cli
 from pipelines.cli import train as train_command
-from pipelines.cli.options import source_of, with_workers
+from pipelines.cli.coco_source import source_of
+from pipelines.cli.options import with_workers
 from pipelines.data.prepare.prepare import Options
 from pipelines.data.prepare.prepare import check as check_prepare
 from pipelines.data.prepare.prepare import prepare as prepare_data
@@ -225,9 +226,10 @@ def held(options: cli.HeldOptions | cli.GenerateOptions, stage: str, *marks: str
             with JobStatus(store, stage, None if stage == "judges" else Path(store.path).resolve().name) as job_status:
                 yield job_status
         finally:
-            with contextlib.suppress(OSError):
-                if isinstance(options.out, Path) and any((options.out / mark).exists() for mark in marks):
-                    (options.out / STATUS).unlink()
+            quick = store.patient(1.0, log=lambda line: None)
+            with contextlib.suppress(OSError, InputError):
+                if any(map(quick.exists, marks)):
+                    quick.delete(STATUS)
 
 
 def check_held(options: cli.HeldOptions | cli.GenerateOptions, *marks: str) -> None:

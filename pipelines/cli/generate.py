@@ -9,6 +9,7 @@ from objgan.serving import INPUTS
 from pipelines.cli import options as cli
 from pipelines.cli.commands import check_held, held
 from pipelines.generation.bulk import (
+    MANIFEST,
     SETTINGS,
     BulkJob,
     Opened,
@@ -21,6 +22,7 @@ from pipelines.models.champion import model_named
 from pipelines.models.generate import GenerateJob, local_model, read_captions
 from pipelines.models.generate import generate as generate_pictures
 from pipelines.runtime.console import say
+from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.runtime.ray_session import check_resources, check_without_work, ray_session
 from pipelines.storage.storage import RUNS
 from pipelines.tracking.tracker import tracking_uri
@@ -38,7 +40,7 @@ def generate(options: cli.GenerateOptions) -> None:
     Raises:
         InputError: options that do not fit together, or wrong input.
     """
-    if is_bulk(options):
+    if options.makes_shards:
         return _generate_shards(options)
     for name in _BULK:
         if getattr(options, name) not in (None, False):
@@ -61,11 +63,6 @@ def generate(options: cli.GenerateOptions) -> None:
     generate_pictures(job, say)
 
 
-def is_bulk(options: cli.GenerateOptions) -> bool:
-    """Whether the output is shards."""
-    return options.captions is not None and options.format != "png"
-
-
 def _generate_shards(options: cli.GenerateOptions) -> None:
     for name, other in (("CAPTION", options.caption), ("--layout", options.layout)):
         if other is not None:
@@ -75,7 +72,8 @@ def _generate_shards(options: cli.GenerateOptions) -> None:
         opened = open_bulk(_job(options, model), say)
         if options.dry_run:
             return _check(options, opened)
-        with held(options, "generate", SETTINGS) as job_status, contextlib.ExitStack() as stack:
+        refuse_reuse(opened.out, SETTINGS)
+        with held(options, "generate", MANIFEST) as job_status, contextlib.ExitStack() as stack:
             done = find_finished(opened)
             if len(done) < len(opened.plan.parts):
                 stack.enter_context(ray_session(options.address))

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from objgan.errors import InputError
-from objgan.files import read_json
 from pipelines import command_line
 from pipelines.command_line import Location, option, repeated
-from pipelines.data.prepare.source import FROM_CLASSES, NAMED, CocoPart, CocoSource, Split, load_ids, load_split
+from pipelines.data.prepare.source import FROM_CLASSES, NAMED
 from pipelines.data.prepare.vector_sources import SOURCES
 from pipelines.data.shards.manifest import SPLITS
 from pipelines.models import CHAMPION
@@ -412,7 +411,8 @@ class PromoteOptions(MeasuredOptions):
 class GenerateOptions(RayOptions, ModelOptions):
     """Generate images for captions, each with its layout as JSON and a picture of all steps.
 
-    With --captions, Ray workers write Parquet shards of images and layouts. The same command resumes.
+    With --captions, Ray workers write Parquet shards of images and layouts, and the same command resumes. With
+    --captions FILE --format png, the lines of a text file become files of pictures as a single caption does.
 
     examples:
       python -m pipelines generate "two red kites above a boat on the sea" --n 4 --out runs/mine
@@ -424,7 +424,8 @@ class GenerateOptions(RayOptions, ModelOptions):
     captions: Location | None = place(
         None,
         "inputs",
-        "many captions: a .parquet, .csv, .txt or .jsonl file, a folder of such files, or a URI (default: none)",
+        "many captions, for shards: a .parquet, .csv, .jsonl or .txt file, a folder of files of one format, or a URI "
+        "(default: none)",
     )
     caption_column: str | None = option(
         None, "inputs", "column of --captions with the captions (default: caption)", metavar="NAME"
@@ -459,10 +460,18 @@ class GenerateOptions(RayOptions, ModelOptions):
     format: str | None = option(
         None,
         "outputs",
-        "parquet: shards; png: a file for each picture, of a local text file (default: parquet for --captions)",
+        "parquet: shards; png: files of pictures, for --captions of a local text file (default: parquet for "
+        "--captions)",
         choices=("parquet", "png"),
     )
-    dry_run: bool = option(False, "outputs", "check everything that --captions needs, print the shards, and stop")
+    dry_run: bool = option(
+        False, "outputs", "check everything that --captions needs, print the number of shards, and stop"
+    )
+
+    @property
+    def makes_shards(self) -> bool:
+        """Whether `generate` writes shards, not files of pictures."""
+        return self.captions is not None and self.format != "png"
 
 
 class RegisterOptions(RegistryOptions):
@@ -528,63 +537,6 @@ class ExplainOptions(Options):
 
     name: str = option("", "inputs", "a setting or a section (default: all)", flag="NAME", nargs="?")
     markdown: bool = option(False, "output format", "print the page docs/settings.md")
-
-
-def source_of(options: SourceOptions) -> CocoSource | None:
-    """The data set that the options name; None: the embedded sample.
-
-    Raises:
-        InputError: a part is missing or invalid.
-    """
-    if not (options.instances or options.captions or options.images or options.captions_from):
-        return None
-    written = options.captions_from is not None
-    if written and options.captions:
-        raise InputError("--captions-from writes captions in place of those of --captions: give one of them")
-    if not options.instances or not (options.captions or written):
-        raise InputError(
-            "give both --instances FILE and --captions FILE, or neither for the sample data; for instances without "
-            "captions, --captions-from classes writes them"
-        )
-    first, *more = _parts(options.images, options.instances, options.captions)
-    split = load_split(options.split) if options.split != "hash" else Split()
-    val2014 = load_ids(options.val2014) if options.val2014 else frozenset()
-    synonyms = read_synonyms(options.synonyms) if options.synonyms else {}
-    source = CocoSource(first.images, first.instances, first.captions, split, val2014, synonyms, tuple(more))
-    # Check before Ray starts.
-    source.check()
-    return source
-
-
-def _parts(images: Sequence[Location], instances: Sequence[Path], captions: Sequence[Path]) -> list[CocoPart]:
-    """The parts of a data set, paired in order; they may share one folder of images."""
-    if captions and len(instances) != len(captions):
-        raise InputError(
-            f"--instances and --captions are paired in order, but given {len(instances)} and {len(captions)} times: "
-            f"give both for each part of the data set"
-        )
-    if len(images) not in (0, 1, len(instances)):
-        raise InputError(
-            f"--images and --instances are paired in order, but given {len(images)} and {len(instances)} times: "
-            f"give one folder of images for each part of the data set, or one for all"
-        )
-    folders: list[Location | None] = [*images] if images else [None]
-    folders *= len(instances) // len(folders)
-    texts: list[Path | None] = [*captions] if captions else [None] * len(instances)
-    return [CocoPart(*files) for files in zip(folders, instances, texts, strict=True)]
-
-
-def read_synonyms(path: Path) -> dict[str, list[str]]:
-    """Class -> words by which captions name it.
-
-    Raises:
-        InputError: no such file, or content of another form.
-    """
-    content = read_json(path, "--synonyms")
-    lists = content.values() if isinstance(content, dict) else [None]
-    if not all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in lists):
-        raise InputError(f'--synonyms: {path} must have the form {{"class": ["word", ...]}}')
-    return dict(content)
 
 
 def with_workers(assignments: Sequence[str], workers: Sequence[str]) -> list[str]:

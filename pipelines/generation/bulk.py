@@ -160,12 +160,12 @@ def _compare(begun: Mapping[str, Any], settings: Mapping[str, Any], out: Storage
 
 
 def find_finished(opened: Opened) -> dict[int, ShardReport]:
-    """The shards that are there and whole, by number."""
-    there = set(opened.out.names(FOLDER))
-    parts = [part for part in opened.plan.parts if shard_name(part).removeprefix(f"{FOLDER}/") in there]
+    """The shards that exist and are whole, by number."""
+    files = {f"{FOLDER}/{name}" for name in opened.out.names(FOLDER)}
+    parts = [part for part in opened.plan.parts if shard_name(part) in files]
     with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(lambda part: finished(opened.out, part, opened.identity), parts)
-        return {report.part.number: report for report in found if report is not None}
+        reports = pool.map(lambda part: finished(opened.out, part, opened.identity), parts)
+        return {report.part.number: report for report in reports if report is not None}
 
 
 def generate_shards(
@@ -175,7 +175,7 @@ def generate_shards(
     job_status: JobStatus | None = None,
     done: Mapping[int, ShardReport] | None = None,
 ) -> dict[str, Any]:
-    """Make the missing shards, list the rejected rows, and write the manifest. For the one who holds `out`.
+    """Make the missing shards, list the rejected rows, and write the manifest. Only the holder of `out` may do this.
 
     done: what `find_finished` returns; None: look for it
 

@@ -1,4 +1,4 @@
-"""Files of captions -> parts, each the rows of one shard; a part -> its rows. Never more of a file than one part.
+"""Files of captions -> parts, each the rows of one shard; a part -> its rows. Memory holds at most one part of a file.
 
 Parts are cut by rows alone, and rows are numbered through all files in the order of their names. So neither depends on
 the number of workers, nor on the blocks that Ray would make of a file.
@@ -79,12 +79,12 @@ class CaptionFiles:
         Raises:
             InputError: nothing there, no known format or several, columns that the format does not have.
         """
-        self._storage, self._names = _found(location)
+        self._storage, self._names = _listed(location)
         endings = sorted({PurePosixPath(name).suffix.lower() for name in self._names})
         if len(endings) > 1 or endings[0] not in FORMATS:
-            found = ", ".join(ending or "no ending" for ending in endings)
+            given = ", ".join(ending or "no ending" for ending in endings)
             raise InputError(
-                f"captions: {self._storage} has files of {found}: give a file, or a folder of files, of one of "
+                f"captions: {self._storage} has files of {given}: give a file, or a folder of files, of one of "
                 f"{', '.join(FORMATS)}"
             )
         self._format = FORMATS[endings[0]](columns)
@@ -128,7 +128,7 @@ class CaptionFiles:
         return f"{self._storage}/{name}"
 
 
-def _found(location: Location) -> tuple[Storage, list[str]]:
+def _listed(location: Location) -> tuple[Storage, list[str]]:
     """The folder, and the names of the files in it. Hidden files and Spark's marks (`_SUCCESS`) are no captions."""
     storage = Storage(location)
     names = [name for name in storage.names() if not name.startswith("_")]
@@ -161,8 +161,7 @@ class _Text:
 
     def cut(self, file: io.BufferedReader, rows: int, read: Callable[[bytes], None], where: str) -> Iterator[Cut]:
         """As `_Format`."""
-        lines = _lines(file, where, read)
-        return _cut(((len(line), bool(line.strip())) for line in lines), rows)
+        return _cut((bool(line.strip()) for line in _lines(file, where, read)), rows, file)
 
     def records(self, file: io.BufferedReader, part: Part, where: str) -> Iterator[Record]:
         """As `_Format`."""
@@ -225,8 +224,7 @@ class _Csv:
         Raises:
             InputError: an unknown column, another header than that of the first file, a quote that does not close.
         """
-        counted = _Counted(_lines(file, where, read))
-        table = _csv(counted, where)
+        table = _csv(_lines(file, where, read), where)
         header = next(table, None)
         if header is None:
             return
@@ -234,8 +232,7 @@ class _Csv:
         if self._header not in (None, header):
             raise InputError(f"captions: {where} has the columns {shown(header)}, not those of the first file")
         self._header = header
-        begin = counted.take()
-        yield from _cut(((counted.take(), bool(fields)) for fields in table), rows, begin)
+        yield from _cut(map(bool, table), rows, file)
 
     def records(self, file: io.BufferedReader, part: Part, where: str) -> Iterator[Record]:
         """As `_Format`."""
@@ -277,7 +274,8 @@ class _Parquet:
                 if chunk.path_in_schema in wanted:
                     starts = (chunk.dictionary_page_offset, chunk.data_page_offset)
                     file.seek(min(start for start in starts if start is not None))
-                    read(file.read(chunk.total_compressed_size) or b"")
+                    for left in range(chunk.total_compressed_size, 0, -_BUFFER):
+                        read(file.read(min(left, _BUFFER)))
         for start in range(0, facts.num_rows, rows):
             stop = min(start + rows, facts.num_rows)
             yield stop - start, start, stop
@@ -313,22 +311,22 @@ FORMATS: dict[str, type[_Format]] = {".parquet": _Parquet, ".csv": _Csv, ".txt":
 _NOT_UTF_8 = "the row is not UTF-8"
 
 
-def _choose(columns: Columns, there: Iterable[str], where: str) -> dict[str, str]:
-    """The columns that are there, by INPUTS.
+def _choose(columns: Columns, given: Iterable[str], where: str) -> dict[str, str]:
+    """Which of the `given` columns to read, by INPUTS.
 
     Raises:
-        InputError: there is none for captions, or one that was chosen is not there.
+        InputError: none for captions, or a chosen one is missing.
     """
-    there = list(there)
+    given = list(given)
     for name in INPUTS:
         wanted = columns[name] or (name if name == "caption" else None)
-        if wanted is not None and wanted not in there:
-            listed = ", ".join(map(str, there[:20]))
-            meant = did_you_mean(wanted, there)
+        if wanted is not None and wanted not in given:
+            listed = ", ".join(map(str, given[:20]))
+            meant = did_you_mean(wanted, given)
             raise InputError(
                 f"captions: {where} has no column {wanted}:{meant} it has {listed}; choose one by --{name}-column"
             )
-    return {name: column for name in INPUTS if (column := columns[name] or name) in there}
+    return {name: column for name in INPUTS if (column := columns[name] or name) in given}
 
 
 def _lines(file: io.BufferedReader, where: str, read: Callable[[bytes], None]) -> Iterator[bytes]:
@@ -351,37 +349,20 @@ def _lines(file: io.BufferedReader, where: str, read: Callable[[bytes], None]) -
 def _part(file: io.BufferedReader, part: Part) -> Iterator[bytes]:
     """The lines of a part."""
     file.seek(part.start)
-    return iter(io.BytesIO(file.read(part.stop - part.start)).readlines())
+    return io.BytesIO(file.read(part.stop - part.start))
 
 
-def _cut(units: Iterable[tuple[int, bool]], rows: int, begin: int = 0) -> Iterator[Cut]:
-    """Parts of text. units: bytes, and whether they are a row; begin: the bytes before them."""
-    start = stop = begin
+def _cut(units: Iterable[bool], rows: int, file: io.BufferedReader) -> Iterator[Cut]:
+    """Parts of text. units: read the rest of `file`, and say of each piece whether it is a row."""
+    start = stop = file.tell()
     count = 0
-    for size, is_row in units:
-        stop, count = stop + size, count + is_row
+    for is_row in units:
+        stop, count = file.tell(), count + is_row
         if count == rows or (count and stop - start >= _MOST_BYTES):
             yield count, start, stop
             start, count = stop, 0
     if count:
         yield count, start, stop
-
-
-class _Counted:
-    """Lines, and the bytes of those that were taken."""
-
-    def __init__(self, lines: Iterator[bytes]) -> None:
-        self._lines, self._bytes = lines, 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        for line in self._lines:
-            self._bytes += len(line)
-            yield line
-
-    def take(self) -> int:
-        """Bytes since the last call."""
-        taken, self._bytes = self._bytes, 0
-        return taken
 
 
 def _csv(lines: Iterable[bytes], where: str) -> Iterator[list[str]]:
@@ -416,7 +397,8 @@ def _json(line: bytes) -> dict[str, Any] | str:
 
 
 def _parquet(file: io.BufferedReader, where: str) -> pq.ParquetFile:
-    return _whole(lambda: pq.ParquetFile(file), where)
+    # Without a buffer, all rows of a row group would be in memory.
+    return _whole(lambda: pq.ParquetFile(file, buffer_size=_BUFFER), where)
 
 
 def _whole(read: Callable[[], Result], where: str) -> Result:
@@ -438,12 +420,4 @@ def _whole(read: Callable[[], Result], where: str) -> Result:
 def _is_text(kind: pa.DataType) -> bool:
     if pyarrow.types.is_dictionary(kind):
         kind = kind.value_type
-    return any(
-        check(kind)
-        for check in (
-            pyarrow.types.is_string,
-            pyarrow.types.is_large_string,
-            pyarrow.types.is_string_view,
-            pyarrow.types.is_null,
-        )
-    )
+    return kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null())

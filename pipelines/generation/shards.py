@@ -66,7 +66,7 @@ def shard_name(part: Part) -> str:
 
 
 def remove_unfinished(out: Storage) -> None:
-    """Remove what killed writers left. For the one who holds `out`."""
+    """Remove what killed writers left. Only the holder of `out` may do this."""
     for name in out.names(FOLDER, hidden=True):
         if name.startswith(f".{_PREFIX}"):
             out.delete(f"{FOLDER}/{name}")
@@ -113,15 +113,11 @@ class ShardMaker:
             InputError: the captions or `out` cannot be used.
             RuntimeError: a row makes the model fail; the message names it.
         """
-        if (found := finished(self.out, part, self.identity)) is not None:
-            return found
+        if (report := finished(self.out, part, self.identity)) is not None:
+            return report
         rows = list(self._rows(part))
-        report = ShardReport(
-            self.identity,
-            part,
-            pictures=sum(row["error"] is None for row in rows),
-            errors=sum(row["error"] is not None for row in rows),
-        )
+        errors = sum(row["error"] is not None for row in rows)
+        report = ShardReport(self.identity, part, pictures=len(rows) - errors, errors=errors)
         self.out.write(shard_name(part), _file(rows, report))
         return report
 

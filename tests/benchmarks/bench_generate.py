@@ -49,7 +49,7 @@ def measure(scratch: Path, captions: int, shard: int) -> Iterator[Measurement]:
 
     def shards() -> dict[Path, int]:
         manifest = json.loads((out / "manifest.json").read_text())
-        return {out / one["name"]: one["pictures"] for one in manifest["shards"]}
+        return {out / shard["name"]: shard["pictures"] for shard in manifest["shards"]}
 
     done = run_shards(command(model, write_captions(scratch, captions), out, shard), shards)
     loops.append(plain_loop(model, looped))
@@ -127,8 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        for one in measure(scratch, options.captions, options.shard_rows) if options.captions else ():
-            print(f"{one.name}: {one.items / one.fastest:.1f} pictures/s  {one.note}", flush=True)
+        for result in measure(scratch, options.captions, options.shard_rows) if options.captions else ():
+            print(f"{result.name}: {result.items / result.fastest:.1f} pictures/s  {result.note}", flush=True)
         for captions in options.here:
             print(compare_here(scratch, captions, options.shard_rows), flush=True)
         for captions in options.memory:

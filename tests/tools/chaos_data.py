@@ -38,7 +38,7 @@ from PIL import Image
 from objgan.files import write_atomically
 from pipelines.__main__ import main as command
 from pipelines.__main__ import parse
-from pipelines.cli.options import source_of
+from pipelines.cli.coco_source import source_of
 from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.prepare import prepare
 from pipelines.data.shards.manifest import MANIFEST

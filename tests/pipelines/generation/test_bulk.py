@@ -401,17 +401,41 @@ def test_a_dry_run_says_what_is_to_be_made_and_writes_nothing(
     assert "would make 3 shards" in capsys.readouterr().out
 
 
-def test_a_finished_folder_needs_no_ray(job: BulkJob, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_folder_needs_no_ray(job: BulkJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(job)
     words = ["generate", "--captions", str(job.captions), "--out", str(job.out), "--model", str(job.model)]
     assert main([*words, "--shard-rows", "2", "--address", "ray://127.0.0.1:1"]) == 0
     assert "7 pictures of 7 captions" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "status.json").exists()
 
 
-def test_a_text_file_still_becomes_files_of_pictures(job: BulkJob, tmp_path: Path) -> None:
+def test_an_unfinished_folder_keeps_its_status_and_belongs_to_its_run(
+    job: BulkJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(job, stopping(1))
+    words = ["generate", "--captions", str(job.captions), "--out", str(job.out), "--model", str(job.model)]
+
+    def interrupted(address: str | None) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.cli.generate.ray_session", interrupted)
+    assert main([*words, "--shard-rows", "2"]) == 130
+    status = tmp_path / "out" / "status.json"
+    before = status.read_text()
+    assert json.loads(before)["state"] == "stopped"
+    monkeypatch.setenv("OBJGAN_RUNS", "new")
+    assert main([*words, "--shard-rows", "2"]) == 2 and "submit with --resume" in capsys.readouterr().err
+    assert status.read_text() == before, "a job that may not continue the run leaves it alone"
+
+
+def test_a_text_file_still_becomes_files_of_pictures(
+    job: BulkJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "captions.txt").write_text("a kite\ntwo kites\n")
     words = ["generate", "--captions", str(tmp_path / "captions.txt"), "--format", "png", "--out", str(job.out)]
     assert main([*words, "--model", str(job.model)]) == 0
+    assert "nothing is left to do" not in capsys.readouterr().err, "only shards are resumed"
     assert {"a-kite_0.png", "two-kites_0.png"} <= {path.name for path in Path(job.out).iterdir()}
 
 

@@ -1,6 +1,7 @@
 """Files of captions: formats, parts, damaged and foreign files."""
 
 import csv
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -182,6 +183,20 @@ def test_parquet_that_is_cut_short_or_damaged_is_refused_at_once_not_taken_for_l
     plan = files.plan(2)
     with pytest.raises(InputError, match="no whole Parquet file"):
         read(files, plan)
+
+
+def test_a_large_row_group_is_hashed_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"caption": hashlib.sha256(str(number).encode()).hexdigest()} for number in range(500)]
+    path = tmp_path / "c.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path, compression="none", use_dictionary=False)
+    whole = CaptionFiles(path, DEFAULT).plan(100)
+    monkeypatch.setattr(captions, "_BUFFER", 1000)
+    pieces: list[bytes] = []
+    with path.open("rb") as file:
+        cuts = list(captions.FORMATS[".parquet"](DEFAULT).cut(file, 100, pieces.append, "c.parquet"))
+    assert len(cuts) == 5 and max(map(len, pieces)) == 1000 and sum(map(len, pieces)) > 500 * 64
+    files = CaptionFiles(path, DEFAULT)
+    assert files.plan(100) == whole and read(files, whole) == [{**row} for row in rows]
 
 
 @pytest.mark.parametrize("ending", [".parquet", ".csv", ".txt", ".jsonl"])

@@ -12,7 +12,7 @@ import pytest
 from objgan.config import Config
 from objgan.errors import InputError
 from pipelines.__main__ import main, parse
-from pipelines.cli.options import source_of
+from pipelines.cli.coco_source import source_of
 from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.ingest import ingest
 from pipelines.data.prepare.prepare import prepare

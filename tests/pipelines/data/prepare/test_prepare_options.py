@@ -13,7 +13,7 @@ from objgan.config import build_config
 from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.metrics.named_classes import NamedClasses
-from pipelines.cli.options import read_synonyms
+from pipelines.cli.coco_source import read_synonyms
 from pipelines.data.loading.reader import ShardReader
 from pipelines.data.prepare.convert import WORK, run_here
 from pipelines.data.prepare.prepare import Options, prepare

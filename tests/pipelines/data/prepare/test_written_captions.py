@@ -16,7 +16,8 @@ from objgan.metrics.named_classes import NamedClasses
 from objgan.statements import kept
 from objgan.vocabulary import tokenize
 from pipelines.__main__ import main
-from pipelines.cli.options import RunOptions, source_of
+from pipelines.cli.coco_source import source_of
+from pipelines.cli.options import RunOptions
 from pipelines.data.loading.reader import ShardReader
 from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.prepare import Options, prepare
