@@ -219,11 +219,12 @@ class BoxesConfig(Section):
     label_temperature: float = Field(
         0.0, ge=0, le=100, description="temperature of label sampling; 0: the most likely label"
     )
-    presence: float = Field(
-        0.35,
+    presence: float | None = Field(
+        None,
         gt=0,
         lt=1,
-        description="probability over which a class is planned, at label temperature 0; needs training.count_weight",
+        description="probability over which a class is planned, at label temperature 0; null: the classes with the "
+        "highest expected F1, and the median of the number of all objects; needs training.count_weight",
     )
     mixture_temperature: float = Field(
         0.4, gt=0, le=100, description="temperature of mixture weights; sigma is scaled by its square root"

@@ -12,6 +12,7 @@ from objgan.domain import LayoutStatistics
 from objgan.geometry import SMALLEST_SIDE, cxywr_to_xywh, xywh_to_cxywr
 from objgan.layout import Layout
 from objgan.losses.boxes import label_nll, mixture_nll
+from objgan.networks.count_plan import at_least, plan_counts
 from objgan.networks.count_head import CaptionFeatures, CountHead, hide_words
 from objgan.networks.encoders import TextEncoder, TextFeatures
 from objgan.networks.layout_discriminator import SoftLayout
@@ -100,7 +101,7 @@ class BoxGenerator(nn.Module):
         super().__init__()
         classes, hidden = len(statistics.class_counts), sizes.hidden
         self.classes, self.max_objects, self.temperatures = classes, max_objects, temperatures
-        self.presence = 0.5
+        self.presence: float | None = None
         self.candidates = Candidates()
         self.register_buffer("mean", torch.tensor(statistics.mean))
         self.register_buffer("std", torch.tensor(statistics.std).clamp_min(1e-3))
@@ -234,18 +235,19 @@ class BoxGenerator(nn.Module):
         return sort_layout(labels, cxywr_to_xywh(boxes * self.std + self.mean), valid)
 
     def _plan(self, counts: Tensor, noise: Tensor, temperature: float) -> Tensor:
-        """Objects of each class, int64 [B, C]: at temperature 0 the median, where presence is likelier than `presence`.
+        """Objects of each class, int64 [B, C]: at temperature 0 as `plan_counts` says, or with a threshold of presence
+        the median, where presence is likelier.
 
-        At temperature 1 and a presence of 0.5 the thresholds are uniform noise, and the plan is a draw from the head's
-        distribution.
+        At temperature 1, and without a threshold, the plan is a draw from the head's distribution.
         """
+        if not temperature and self.presence is None:
+            return plan_counts(counts)
         uniform = torch.special.ndtr(noise.flatten(1)[:, : 2 * self.classes].float()).clamp(1e-6, 1 - 1e-6)
         of_presence, of_number = (temperature * uniform.logit()).unflatten(1, (2, -1)).unbind(1)
-        # The probability of at least 1, 2, ... R objects where there is one.
-        fewest = counts[..., 1:].float().softmax(-1).flip(-1).cumsum(-1).flip(-1)
-        number = (fewest >= of_number.sigmoid()[..., None]).sum(-1).clamp_min(1)
-        plan: Tensor = number * (counts[..., 0] > of_presence + math.log(self.presence / (1 - self.presence)))
-        return plan
+        number = (at_least(counts.float()) >= of_number.sigmoid()[..., None]).sum(-1).clamp_min(1)
+        threshold = 0.5 if self.presence is None else self.presence
+        planned: Tensor = number * (counts[..., 0] > of_presence + math.log(threshold / (1 - threshold)))
+        return planned
 
     def _limits(self, plan: Tensor | None, caps: Tensor, bounds: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         """Fewest and most objects of each class, int64 [C] or [B, C] each."""
