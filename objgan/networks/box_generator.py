@@ -12,8 +12,8 @@ from objgan.domain import LayoutStatistics
 from objgan.geometry import SMALLEST_SIDE, cxywr_to_xywh, xywh_to_cxywr
 from objgan.layout import Layout
 from objgan.losses.boxes import label_nll, mixture_nll
-from objgan.networks.count_plan import at_least, plan_counts
 from objgan.networks.count_head import CaptionFeatures, CountHead, hide_words
+from objgan.networks.count_plan import at_least, plan_counts
 from objgan.networks.encoders import TextEncoder, TextFeatures
 from objgan.networks.layout_discriminator import SoftLayout
 from objgan.networks.mixture_sampling import draw_mixture, draw_one_hot, sample_labels, sample_mixture
