@@ -21,6 +21,7 @@ DOMAIN_FILES = r"vocabulary\.json|vectors\.safetensors|classes\.json|layout_stat
 _Name = Annotated[str, Field(strict=True, min_length=1, max_length=300)]
 _Count = Annotated[int, Field(strict=True, ge=0, le=2**53)]
 _Counts = Annotated[tuple[_Count, ...], Field(max_length=100_000)]
+_Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 _Number = Annotated[float, Field(strict=True, ge=-1e6, le=1e6, allow_inf_nan=False)]
 
 
@@ -33,6 +34,8 @@ class LayoutStatistics:
     object_counts:  images with 0, 1, ... max_objects objects
     class_caps:     per class, the 99th percentile of its count in images that have it, at least 2
     images:         images counted
+    overlaps:       the 95th percentile of how much two objects of an image overlap, of one class and of different
+                    classes: intersection over the smaller area (`geometry.overlap`)
     """
 
     mean: tuple[_Number, _Number, _Number, _Number]
@@ -41,6 +44,7 @@ class LayoutStatistics:
     object_counts: _Counts
     class_caps: _Counts
     images: _Count
+    overlaps: tuple[_Share, _Share] = (1.0, 1.0)
 
 
 _CLASSES = TypeAdapter(Annotated[tuple[_Name, ...], Field(min_length=1, max_length=100_000)])

@@ -89,6 +89,17 @@ def stand_in_masks(shapes: str, boxes: Tensor, size: int) -> Tensor:
     return fine.reshape(*boxes.shape[:-1], size, 4, size, 4).mean((-3, -1))
 
 
+def overlap(boxes: Tensor, others: Tensor) -> Tensor:
+    """Intersection over the smaller area of xywh [..., 4] and [..., 4], broadcast: 0 to 1; 0 without an area."""
+    low, high = torch.maximum(boxes[..., :2], others[..., :2]), _far_corner(boxes, others)
+    smaller = torch.minimum(boxes[..., 2:].prod(-1), others[..., 2:].prod(-1))
+    return ((high - low).clamp_min(0).prod(-1) / smaller.clamp_min(1e-12)).clamp_max(1)
+
+
+def _far_corner(boxes: Tensor, others: Tensor) -> Tensor:
+    return torch.minimum(boxes[..., :2] + boxes[..., 2:], others[..., :2] + others[..., 2:])
+
+
 def to_rois(boxes: Tensor, pictures: Tensor, feature_size: int) -> Tensor:
     """xywh fractions [N, 4], int64 [N] -> float [N, 5]: (picture, x1, y1, x2, y2) in cells of the feature map.
 

@@ -229,6 +229,12 @@ class BoxesConfig(Section):
     mixture_temperature: float = Field(
         0.4, gt=0, le=100, description="temperature of mixture weights; sigma is scaled by its square root"
     )
+    draws: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="draws of a box at most, where it overlaps others more than 95 % of the training data's pairs do",
+    )
     candidates: int = Field(
         1,
         ge=1,

@@ -30,6 +30,20 @@ def sample_mixture(parameters: Tensor, noise: Tensor, temperature: float) -> Ten
     return mean + sigma * torch.stack([first, second], -1)
 
 
+def turned(noise: Tensor, turns: int) -> Tensor:
+    """Other standard-normal noise [B, 6] for two mixtures, from that of a first draw: its points are spread evenly.
+
+    The components' numbers move by golden sections of their distribution, the points turn by golden angles.
+    """
+    section = turns * (math.sqrt(5) - 1) / 2
+    uniform = torch.special.ndtr(noise[:, [0, 3]]) + section
+    components = torch.special.ndtri((uniform - uniform.floor()).clamp(1e-6, 1 - 1e-6))
+    cosine, sine = math.cos(2 * math.pi * section), math.sin(2 * math.pi * section)
+    (x, y), (w, h) = noise[:, 1:3].unbind(1), noise[:, 4:6].unbind(1)
+    points = [cosine * x - sine * y, sine * x + cosine * y, cosine * w - sine * h, sine * w + cosine * h]
+    return torch.stack([components[:, 0], *points[:2], components[:, 1], *points[2:]], 1)
+
+
 def draw_one_hot(logits: Tensor) -> Tensor:
     """Logits [..., L] -> one-hot float32 [..., L], drawn with torch's global generator; classes at -inf never are.
 

@@ -58,7 +58,7 @@ def build_box_generator(config: Config, domain: Domain) -> BoxGenerator:
         Temperatures(boxes.label_temperature, boxes.mixture_temperature),
         encoder=build_text_encoder(config, domain) if boxes.text_encoder == "own" else None,
     )
-    generator.presence = boxes.presence
+    generator.presence, generator.draws = boxes.presence, boxes.draws
     if generator.count_head is not None:
         start_from_vectors(generator.count_head.embedding, domain.vocabulary.vectors)
     temperatures = Temperatures(boxes.candidate_label_temperature, boxes.candidate_mixture_temperature)

@@ -7,6 +7,7 @@ from objgan.geometry import (
     cxywr_to_xywh,
     ellipses,
     merge_by_class,
+    overlap,
     raster_boxes,
     to_rois,
     xywh_to_cxywr,
@@ -77,3 +78,12 @@ def test_merging_is_the_maximum_over_a_class_at_its_first_object() -> None:
     torch.testing.assert_close(merged[0, 0], torch.maximum(masks[0, 0], masks[0, 2]))
     torch.testing.assert_close(merged[0, 1], masks[0, 1])
     assert not merged[0, 2:].any()
+
+
+def test_overlap_is_the_share_of_the_smaller_box() -> None:
+    box = torch.tensor([0.0, 0.0, 0.4, 0.4])
+    others = torch.tensor(
+        [[0.2, 0.2, 0.4, 0.4], [0.1, 0.1, 0.1, 0.1], [0.4, 0.0, 0.2, 0.2], [0.8, 0.8, 0.1, 0.1], [0.1, 0.1, 0.0, 0.2]]
+    )
+    torch.testing.assert_close(overlap(box, others), torch.tensor([0.25, 1.0, 0.0, 0.0, 0.0]))
+    torch.testing.assert_close(overlap(others, box), overlap(box, others))

@@ -16,7 +16,7 @@ import objgan.files
 import objgan.vocabulary
 from objgan.domain import Domain, LayoutStatistics
 from objgan.errors import InputError
-from objgan.geometry import xywh_to_cxywr
+from objgan.geometry import overlap, xywh_to_cxywr
 from objgan.sections import DataConfig
 from objgan.stated_captions import stated_words
 from objgan.vocabulary import SPECIAL, Vocabulary
@@ -39,6 +39,7 @@ from pipelines.data.shards.index import INDEX_SCHEMA, build_index
 from pipelines.data.shards.manifest import ACCOUNTS, COUNTS, REJECTED, SPLITS, TEXT_IDS
 from pipelines.data.shards.rejected import Reject, RejectCounts, read_rejects, write_rejects
 
+_OVERLAP_BINS = 101
 NO_OBJECTS = ((0.5, 0.5, 0.5, 1.0), (1.0, 1.0, 1.0, 1.0))
 SMALLEST_STD = 1e-3
 COLUMNS = ["labels", "boxes", "crowds"]
@@ -212,8 +213,10 @@ def layout_statistics(tables: Iterable[pa.Table], classes: int, max_objects: int
     `tables` need the columns `COLUMNS`, and are read once.
     """
     boxes, counts = [np.zeros((0, 4), np.float32)], [np.zeros((0, classes), np.uint16)]
+    overlaps = np.zeros((2, _OVERLAP_BINS), np.int64)
     for table in tables:
         layouts = list(_layouts(table, max_objects))
+        overlaps += sum(_overlaps(*layout) for layout in layouts)
         boxes.append(np.concatenate([boxes[0], *(sides for _, sides in layouts)]))
         # An image has at most max_objects: two bytes suffice for each of the images x classes values.
         rows = [np.bincount(labels, minlength=classes) for labels, _ in layouts]
@@ -228,7 +231,24 @@ def layout_statistics(tables: Iterable[pa.Table], classes: int, max_objects: int
         object_counts=tuple(int(n) for n in objects),
         class_caps=tuple(_cap(column[column > 0]) for column in each.T),
         images=len(each),
+        overlaps=(_most_overlap(overlaps[0]), _most_overlap(overlaps[1])),
     )
+
+
+def _overlaps(labels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """How many pairs of an image overlap by how much, int64 [2, bins]: of one class, of different classes."""
+    one, other = np.triu_indices(len(labels), 1)
+    shares = overlap(torch.from_numpy(boxes[one]), torch.from_numpy(boxes[other])).numpy()
+    bins = np.ceil(shares * (_OVERLAP_BINS - 1)).astype(np.int64)
+    same = labels[one] == labels[other]
+    return np.stack([np.bincount(bins[kind], minlength=_OVERLAP_BINS) for kind in (same, ~same)])
+
+
+def _most_overlap(pairs: np.ndarray) -> float:
+    """The 95th percentile, from pairs by overlap; 1 without any."""
+    if not pairs.sum():
+        return 1.0
+    return float(np.searchsorted(pairs.cumsum(), 0.95 * pairs.sum()) / (_OVERLAP_BINS - 1))
 
 
 def _layouts(table: pa.Table, max_objects: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

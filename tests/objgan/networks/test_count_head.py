@@ -9,6 +9,8 @@ from torch import Tensor
 
 from objgan.batch import Batch
 from objgan.domain import Domain
+from objgan.geometry import overlap
+from objgan.layout import Layout
 from objgan.losses.boxes import count_loss, label_counts
 from objgan.networks.box_generator import BoxGenerator, BoxSizes, Temperatures
 from objgan.networks.count_head import CaptionFeatures, CountHead, hide_words
@@ -151,3 +153,28 @@ def test_features_can_be_cut_and_detached(generator: BoxGenerator, make_batch: M
     text = generator.eval().encode(batch.words, batch.word_count)
     assert isinstance(text, CaptionFeatures)
     assert torch.equal(text[1:].counts, text.counts[1:]) and not text.detach().counts.requires_grad
+
+
+def test_boxes_are_drawn_again_where_they_overlap_too_much(generator: BoxGenerator, make_batch: MakeBatch) -> None:
+    generator.eval()
+    batch = make_batch(4, masks=False)
+    text = planned(features(generator, batch), *[[2, 0, 2, 0, 0]] * 4)
+    noise = numbers(generator, 4)
+
+    def layout(draws: int, overlaps: tuple[float, float], rows: slice = slice(None)) -> Layout:
+        generator.draws, generator.overlaps = draws, overlaps
+        return generator.sample(text[rows], noise[rows], Temperatures(0.0, 0.1), generator.caps)
+
+    def pairs(layout: Layout) -> Tensor:
+        shares = overlap(layout.boxes[:, :, None], layout.boxes[:, None])
+        one, other = torch.triu_indices(4, 4, 1)
+        return shares[:, one, other]
+
+    once, again = layout(1, (0.1, 0.1)), layout(8, (0.1, 0.1))
+    assert torch.equal(once.boxes, layout(8, (1.0, 1.0)).boxes), "any overlap is usual"
+    assert (pairs(once) > 0.1).float().mean() > 0.5
+    assert pairs(again).mean() < pairs(once).mean() / 2
+    alone = layout(8, (0.1, 0.1), slice(2, 3))
+    torch.testing.assert_close(alone.boxes[0], again.boxes[2])
+    same, labels = layout(8, (1.0, 0.0)), once.labels
+    assert (pairs(same) > 0.1).any() and torch.equal(labels.sort(1).values, same.labels.sort(1).values)

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from objgan import run_lengths
@@ -10,6 +11,7 @@ from objgan.config import build_config
 from objgan.domain import Domain
 from objgan.errors import InputError
 from pipelines.data.prepare.convert import run_here, run_on_ray
+from pipelines.data.prepare.finalize import layout_statistics
 from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource, split_of
 from pipelines.data.shards.format import load_manifest, read_split
@@ -87,6 +89,29 @@ def test_layout_statistics_are_those_of_training_objects_without_crowds(prepared
     w, r = np.repeat([0.4, 0.1], n), np.repeat([1.0, 4.0], n)
     assert np.allclose(statistics.mean, [v.mean() for v in (x, y, w, r)], atol=1e-5)
     assert np.allclose(statistics.std, [v.std() for v in (x, y, w, r)], atol=1e-5)
+
+
+def test_statistics_of_overlaps_are_the_95th_percentile_of_pairs() -> None:
+    def image(count: int, labels: list[int], *boxes: list[float]) -> list[tuple[list[int], list[list[float]]]]:
+        return [(labels, [*map(list, boxes)])] * count
+
+    apart, half = [0.8, 0.8, 0.1, 0.1], [0.1, 0.0, 0.2, 0.2]
+    rows = [
+        *image(90, [1, 1], [0.0, 0.0, 0.2, 0.2], apart),
+        *image(10, [1, 1], [0.0, 0.0, 0.2, 0.2], half),
+        *image(96, [0, 1], [0.0, 0.0, 0.2, 0.2], apart),
+        *image(4, [0, 1], [0.0, 0.0, 0.2, 0.2], [0.0, 0.0, 0.1, 0.1]),
+        *image(3, [2], apart),
+    ]
+    columns = {
+        "labels": pa.array([labels for labels, _ in rows], pa.list_(pa.int32())),
+        "boxes": pa.array([boxes for _, boxes in rows], pa.list_(pa.list_(pa.float32(), 4))),
+        "crowds": pa.array([[False] * len(labels) for labels, _ in rows], pa.list_(pa.bool_())),
+    }
+    table = pa.table(columns)
+    assert layout_statistics([table], 3, 8).overlaps == pytest.approx((0.5, 0.0), abs=0.011)
+    assert layout_statistics([table[:150], table[150:]], 3, 8) == layout_statistics([table], 3, 8)
+    assert layout_statistics([table[-3:]], 3, 8).overlaps == (1.0, 1.0)
 
 
 def test_the_manifest_lists_the_inputs(prepared, data_config) -> None:
