@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
 from objgan.drawing import name_colours
 from objgan.errors import InputError, shown, unknown
@@ -186,7 +186,7 @@ def build_app(desk: Desk, host: str) -> Guard:
         return await run_in_threadpool(desk.check, await _order(request))
 
     @app.post("/api/draw")
-    async def _draw(request: Request) -> StreamingResponse | JSONResponse:
+    async def _draw(request: Request) -> Response:
         order = await _order(request)
         await run_in_threadpool(desk.check, order)
         if desk.is_full:
