@@ -8,7 +8,7 @@ from pipelines.redaction import place_of
 from pipelines.runtime.console import say
 from pipelines.storage.storage import RUNS
 from pipelines.studio.app import Desk, build_app
-from pipelines.studio.server import address_of, is_reachable, listen, serve
+from pipelines.studio.server import address_of, is_reachable, listen, new_server
 from pipelines.tracking.tracker import tracking_uri
 
 
@@ -24,7 +24,10 @@ def studio(options: cli.StudioOptions) -> None:
         with local_model(named, uri) as folder:
             model = ObjGAN.load(folder)
         if is_reachable(listening):
-            say(f"warning: --host {options.host}: whoever reaches this machine can use the page; it asks for no password")
+            say(f"warning: --host {options.host}: other machines can use the page, which asks for no password")
         shown = place_of(str(named))
         say(f"studio: {address_of(listening)} draws with {shown}; Ctrl-C ends it")
-        serve(build_app(Desk(model, shown), options.host), listening, say)
+        try:
+            new_server(build_app(Desk(model, shown), options.host)).run(sockets=[listening])
+        except KeyboardInterrupt:
+            say("studio ended")

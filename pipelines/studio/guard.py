@@ -38,7 +38,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
-            return
+            return await self._app(scope, receive, send)
 
         async def send_safely(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -35,7 +35,8 @@ function draftOf(layout) {
   return { version: 1, caption, seed, sample, objects };
 }
 
-const isEdited = (one) => JSON.stringify(one.draft) !== JSON.stringify(draftOf(one.layout));
+const drawnAs = (one) => draftOf(one.layout);
+const isEdited = (one) => JSON.stringify(one.draft) !== JSON.stringify(drawnAs(one));
 
 // COCO's run lengths, down one column after the other (see objgan/run_lengths.py) -> the runs, of 0 first.
 function readRuns(counts) {
@@ -208,7 +209,7 @@ function showObjects() {
 
 function numbersOf(object, index) {
   const fields = ["x", "y", "w", "h"].map((name, part) => {
-    const field = make("input", { id: `${name}-${index}`, type: "number", min: 0, max: 1, step: "any", value: rounded(object.box[part]),
+    const field = make("input", { id: `${name}-${index}`, type: "number", min: 0, max: 1, step: "any", value: Math.round(object.box[part] * 1e3) / 1e3,
       onchange: () => {
         const box = [...object.box];
         box[part] = Number(field.value);
@@ -223,7 +224,7 @@ function numbersOf(object, index) {
 function showHistory() {
   if (at("history").children.length !== pictures.length || at("history").dataset.first !== (pictures[0] || {}).layout) {
     at("history").replaceChildren(...pictures.map((one, index) => {
-      const drawn = draftOf(one.layout), name = `${drawn.caption} (seed ${drawn.seed}, sample ${drawn.sample})`;
+      const drawn = drawnAs(one), name = `${drawn.caption} (seed ${drawn.seed}, sample ${drawn.sample})`;
       return make("li", {}, make("button", { type: "button", title: name, "aria-label": name, onclick: () => go(index) },
         make("img", { src: `data:image/png;base64,${one.png}`, alt: "" })));
     }));
@@ -290,11 +291,11 @@ async function check() {
   }
 }
 
-async function order(body) {
+async function order(body, wholly = false) {
   if (running) return;
   running = new AbortController();
   complain("");
-  const began = Date.now();
+  const began = Date.now(), before = picture();
   let doing = "sending";
   const tick = () => { at("doing").textContent = `${doing} · ${Math.round((Date.now() - began) / 1000)} s`; };
   const clock = setInterval(tick, 250);
@@ -307,7 +308,7 @@ async function order(body) {
       if (line.state === "waiting") doing = `waiting, ${line.ahead} before you`;
       if (line.state === "drawing") doing = "drawing";
       if (line.state === "failed") throw new Error(line.error);
-      if (line.state === "done") keep(line);
+      if (line.state === "done") keep(line, before, wholly);
       tick();
     }
   } catch (error) {
@@ -332,7 +333,9 @@ async function* lines(stream) {
   }
 }
 
-function keep({ png, layout }) {
+// What was edited for the new picture is in it: the picture before is again as it was drawn.
+function keep({ png, layout }, before, wholly) {
+  if (before) Object.assign(before.draft, drawnAs(before), wholly ? {} : { objects: before.draft.objects });
   pictures.push({ png, layout, draft: draftOf(layout) });
   if (pictures.length > MOST_PICTURES) pictures.shift();
   go(pictures.length - 1);
@@ -426,7 +429,7 @@ at("ask").addEventListener("submit", (event) => {
   order(wanted());
 });
 at("redraw").onclick = () => {
-  if (at("ask").reportValidity()) order({ caption: at("caption").value, layout: JSON.stringify({ ...picture().draft, ...wanted() }) });
+  if (at("ask").reportValidity()) order({ caption: at("caption").value, layout: JSON.stringify({ ...picture().draft, ...wanted() }) }, true);
 };
 for (const name of ["caption", "seed", "sample"])
   at(name).addEventListener("input", () => {
@@ -440,7 +443,7 @@ at("random").onclick = () => {
   at("seed").dispatchEvent(new Event("input"));
 };
 at("cancel").onclick = () => running && running.abort();
-at("reset").onclick = () => { picture().draft = draftOf(picture().layout); go(current); };
+at("reset").onclick = () => { picture().draft = drawnAs(picture()); go(current); };
 at("back").onclick = () => go(current - 1);
 at("forward").onclick = () => go(current + 1);
 at("new").addEventListener("submit", (event) => { event.preventDefault(); add([0.35, 0.35, 0.3, 0.3]); });

@@ -2,7 +2,6 @@
 
 import ipaddress
 import socket
-from collections.abc import Callable
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -45,8 +44,8 @@ def is_reachable(listening: socket.socket) -> bool:
     return not ipaddress.ip_address(listening.getsockname()[0]).is_loopback
 
 
-def serve(app: ASGIApp, listening: socket.socket, say: Callable[[str], None]) -> None:
-    """Answer until Ctrl-C."""
+def new_server(app: ASGIApp) -> uvicorn.Server:
+    """A server that writes no log and reports nothing."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -58,7 +57,4 @@ def serve(app: ASGIApp, listening: socket.socket, say: Callable[[str], None]) ->
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    try:
-        uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:
-        say("studio ended")
+    return uvicorn.Server(config)
