@@ -189,36 +189,49 @@ function boxOf({ label, box }, index) {
   return group;
 }
 
+let rows = [];
+
+// Rows are made again only for other objects: a field in which a person types stays the same field.
 function showObjects() {
-  at("objects").replaceChildren(...objects().map((object, index) => {
-    const chip = make("button", { type: "button", className: "chip", "aria-label": `choose ${object.label}`, onclick: () => choose(index) });
+  const all = objects();
+  if (rows.length !== all.length || rows.some((row, index) => row.object !== all[index])) {
+    rows = all.map(rowOf);
+    at("objects").replaceChildren(...rows.map((row) => row.item));
+  }
+  rows.forEach(({ object, item, chip, label, reshape, numbers, fields }, index) => {
+    item.className = index === chosen ? "chosen" : "";
     chip.style.background = colour(object.label);
-    const label = make("input", { id: `label-${index}`, value: object.label, "aria-label": `label of object ${index + 1}`,
-      onfocus: () => choose(index), onchange: () => { object.label = label.value.trim(); edited(); } });
-    label.setAttribute("list", "classes");
     label.setAttribute("aria-invalid", !(object.label in model.classes));
-    const reshape = make("button", { type: "button", className: "quiet", textContent: "new shape", disabled: !object.mask,
-      title: "Let the model draw another shape in this box", onclick: () => { delete object.mask; edited(); } });
-    const drop = make("button", { type: "button", className: "quiet", textContent: "×", "aria-label": `remove ${object.label}`,
-      title: "Remove", onclick: () => remove(index) });
-    const row = make("li", { className: index === chosen ? "chosen" : "" }, make("div", { className: "line" }, chip, label, reshape, drop));
-    if (index === chosen) row.append(numbersOf(object, index));
-    return row;
-  }));
+    reshape.disabled = !object.mask;
+    numbers.hidden = index !== chosen;
+    const values = [object.label, ...object.box.map((value) => Math.round(value * 1e3) / 1e3)];
+    [label, ...fields].forEach((field, part) => { if (field !== document.activeElement) field.value = values[part]; });
+  });
 }
 
-function numbersOf(object, index) {
-  const fields = ["x", "y", "w", "h"].map((name, part) => {
-    const field = make("input", { id: `${name}-${index}`, type: "number", min: 0, max: 1, step: "any", value: Math.round(object.box[part] * 1e3) / 1e3,
-      onchange: () => {
-        const box = [...object.box];
-        box[part] = Number(field.value);
-        object.box = fitted(box);
-        edited();
-      } });
-    return make("label", {}, name, field);
-  });
-  return make("div", { className: "numbers" }, ...fields);
+function rowOf(object, index) {
+  const button = (text, name, onclick) => make("button", { type: "button", className: "quiet", textContent: text, title: name, onclick,
+    "aria-label": `${name}: object ${index + 1}` });
+  const chip = button("", "Choose", () => choose(index));
+  chip.className = "chip";
+  const label = make("input", { id: `label-${index}`, "aria-label": `label of object ${index + 1}`, onfocus: () => choose(index),
+    onchange: () => { object.label = label.value.trim(); edited(); } });
+  label.setAttribute("list", "classes");
+  const reshape = button("new shape", "Let the model draw another shape", () => { delete object.mask; edited(); });
+  const drop = button("×", "Remove", () => remove(index));
+  const fields = ["x", "y", "w", "h"].map((name, part) => numberOf(object, index, name, part));
+  const numbers = make("div", { className: "numbers" }, ...fields.map((field) => make("label", {}, field.name, field)));
+  return { object, chip, label, reshape, numbers, fields,
+    item: make("li", {}, make("div", { className: "line" }, chip, label, reshape, drop), numbers) };
+}
+
+function numberOf(object, index, name, part) {
+  const field = make("input", { id: `${name}-${index}`, name, type: "number", min: 0, max: 1, step: "any", onchange: () => {
+    object.box = fitted(object.box.map((value, other) => (other === part ? Number(field.value) : value)));
+    field.value = object.box[part];
+    edited();
+  } });
+  return field;
 }
 
 function showHistory() {
