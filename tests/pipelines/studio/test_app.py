@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from objgan.generation import Generated, ObjGAN
 from objgan.layout_file import parse_layout
 from objgan.picture import png
 from pipelines.studio.app import Desk, Order, build_app
+from tests.tools.gated import Gated
 
 CAPTION = "two red kites above a boat"
 Post = Callable[..., tuple[int, dict[str, Any]]]
@@ -208,29 +208,9 @@ def test_only_three_files_are_served(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
-class Gated(ObjGAN):
-    """Waits at each picture until the gate is open, and counts pictures at the same time."""
-
-    gate: threading.Event
-    began: threading.Event
-    now = most = 0
-
-    def generate(self, *arguments: Any, **more: Any) -> list[Generated]:
-        self.now += 1
-        self.most = max(self.most, self.now)
-        self.began.set()
-        assert self.gate.wait(30)
-        try:
-            return super().generate(*arguments, **more)
-        finally:
-            self.now -= 1
-
-
 @pytest.fixture
 def gated(model: ObjGAN) -> Gated:
-    made = Gated(model.config, model.domain, model.networks)
-    made.gate, made.began = threading.Event(), threading.Event()
-    return made
+    return Gated(model.config, model.domain, model.networks)
 
 
 def test_pictures_are_drawn_one_at_a_time_and_block_nothing_else(gated: Gated) -> None:

@@ -1,5 +1,6 @@
 """A person at the page of `studio`, in Debian's chromium: skipped where it, or playwright, is absent."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from objgan.layout_file import parse_layout
 from objgan.picture import png
 from pipelines.studio.app import Desk, build_app
 from pipelines.studio.server import address_of, listen, new_server
+from tests.tools.gated import Gated
 
 api = pytest.importorskip("playwright.sync_api", reason="no playwright: install the `dev` extra")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -27,8 +29,9 @@ def model(model_folder: Path) -> ObjGAN:
     return ObjGAN.load(model_folder, "cpu")
 
 
-@pytest.fixture(scope="module")
-def address(model: ObjGAN) -> Iterator[str]:
+@contextlib.contextmanager
+def served(model: ObjGAN) -> Iterator[str]:
+    """The address of a server, for a block."""
     with listen("127.0.0.1", 0) as listening:
         server = new_server(build_app(Desk(model, "models:/test/1"), "127.0.0.1"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -36,6 +39,12 @@ def address(model: ObjGAN) -> Iterator[str]:
         yield address_of(listening)
         server.should_exit = True
         thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def address(model: ObjGAN) -> Iterator[str]:
+    with served(model) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +283,30 @@ def test_two_people_do_not_mix(person: Person, browser: Any, address: str, model
         assert one.download("#save-layout")[1].decode() == made.layout_json(model.domain.classes)
     other.page.context.close()
     assert other.faults == []
+
+
+def test_the_page_is_usable_while_a_picture_is_drawn(browser: Any, model: ObjGAN) -> None:
+    gated = Gated(model.config, model.domain, model.networks)
+    gated.gate.set()
+    with served(gated) as address:
+        first, second = Person(browser, address), Person(browser, address)
+        first.draw(CAPTION)
+        gated.gate.clear()
+        first.page.click("#draw")
+        api.expect(first.page.locator("#doing")).to_contain_text("drawing")
+        second.page.fill("#caption", "the boat")
+        second.page.click("#draw")
+        api.expect(second.page.locator("#doing")).to_contain_text("waiting, 1 before you")
+        place(first, 0, (0.1, 0.1, 0.2, 0.2))
+        first.page.fill("#caption", "xyzzy")
+        api.expect(first.page.locator("#message")).to_contain_text("knows none of its words")
+        second.page.click("#cancel")
+        api.expect(second.page.locator("#progress")).to_be_hidden()
+        gated.gate.set()
+        api.expect(first.page.locator("#history li")).to_have_count(2)
+        assert gated.most == 1
+        first.page.click("#back")
+        assert first.boxes()[0].endswith(", 10 %, 10 %, 20 %, 20 %"), "edits made meanwhile are kept"
+        for one in (first, second):
+            one.page.context.close()
+            assert one.faults == []
