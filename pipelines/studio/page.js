@@ -268,7 +268,10 @@ function go(index) {
   for (const name of ["caption", "seed", "sample"]) at(name).value = picture().draft[name];
   complain("");
   show();
-  check();
+  at("history").children[current].scrollIntoView({ block: "nearest", inline: "nearest" });
+  if (isEdited(picture())) return check();
+  checks++;
+  showFacts(JSON.parse(picture().layout));
 }
 
 function edited() {
