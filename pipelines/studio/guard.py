@@ -33,7 +33,7 @@ class Guard:
     def __init__(self, app: ASGIApp, host: str) -> None:
         """`host`: a name by which the machine is reached, beside `localhost`, its own name and its addresses."""
         self._app = app
-        self._names = {name.lower() for name in ("localhost", host, socket.gethostname(), socket.getfqdn())}
+        self._names = {name.lower() for name in ("localhost", host, socket.gethostname())}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
