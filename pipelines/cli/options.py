@@ -493,7 +493,9 @@ class StudioOptions(ModelOptions):
       python -m pipelines studio --model runs/run/model --port 0
     """
 
-    host: str = option("127.0.0.1", "outputs", "address to listen at; others than this machine can use another one")
+    host: str = option(
+        "127.0.0.1", "outputs", "address to listen at; with one that is not loopback, other machines can use the page"
+    )
     port: int = option(8600, "outputs", "port to listen at; 0: a free one", port_number, metavar="PORT")
 
 

@@ -200,6 +200,9 @@ def test_the_keyboard_alone_suffices(person: Person) -> None:
     for _ in range(90):
         page.keyboard.press("ArrowLeft")
     assert person.boxes()[0].endswith(", 0 %, 32 %, 21 %, 19 %"), "boxes stay in the picture"
+    for _ in range(90):
+        page.keyboard.press("ArrowRight")
+    assert person.boxes()[0].endswith(", 79 %, 32 %, 21 %, 19 %"), "and keep their size"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "label-0"
     page.fill("#new-label", "boat")
