@@ -157,7 +157,7 @@ class ObjGAN:
         self,
         captions: Sequence[str],
         *,
-        n: int = 1,
+        n: int | Sequence[int] = 1,
         seed: int | None = None,
         layouts: Sequence[Layout | GivenLayout | None] | None = None,
         images: bool = True,
@@ -171,7 +171,7 @@ class ObjGAN:
 
         Args:
             captions: texts with at least one known word
-            n: samples of each caption; with a layout of a file, from its sample on
+            n: samples of each caption, or their numbers; with a layout of a file, counted from its sample on
             seed: any whole number; None: the given layout's, or else 0
             layouts: one for each caption (batches of one); boxes without masks get generated masks, None a generated
                 layout
@@ -190,7 +190,7 @@ class ObjGAN:
         orders = [
             _Order(caption, number + (layout.sample if layout else 0), _seed(seed, layout), words, layout)
             for caption, words, layout in zip(captions, encoded, given, strict=True)
-            for number in range(n)
+            for number in (range(n) if isinstance(n, int) else n)
         ]
         made: list[Generated] = []
         masks = self.config.data.max_objects * self.config.data.mask_size**2  # pixels a sample
@@ -279,12 +279,6 @@ class ObjGAN:
     def _finish(self, order: _Order, layout: Layout, places: Sequence[int], scales: Sequence[np.ndarray]) -> Generated:
         labels = layout.labels[0, : int(layout.count[0])].tolist()
         names = tuple(self.domain.classes[label] for label in labels)
-        stated = order.words.statements
-        held = kept(stated, layout)[0].tolist()
-        facts = tuple(
-            StatedFact(fact_text(fact, self.domain.classes), keeps)
-            for fact, keeps in zip(stated.facts, held, strict=True)
-        )
         return Generated(
             caption=order.caption,
             index=order.index,
@@ -294,7 +288,15 @@ class ObjGAN:
             names=names,
             places=tuple(places[: len(names)]),
             words=order.words,
-            facts=facts,
+            facts=self.facts(order.words, layout),
+        )
+
+    def facts(self, words: CaptionWords, layout: Layout) -> tuple[StatedFact, ...]:
+        """What a caption states, and whether a layout (batch of one, with or without masks) keeps it."""
+        held = kept(words.statements, layout)[0].tolist()
+        return tuple(
+            StatedFact(fact_text(fact, self.domain.classes), keeps)
+            for fact, keeps in zip(words.statements.facts, held, strict=True)
         )
 
     def read_caption(self, caption: str) -> CaptionWords:

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[type[options.Options], str]] = {
     "demo": (options.DemoOptions, "cli.commands"),
     "evaluate": (options.EvaluateOptions, "cli.commands"),
     "generate": (options.GenerateOptions, "cli.generate"),
+    "studio": (options.StudioOptions, "cli.studio"),
     "register": (options.RegisterOptions, "cli.commands"),
     "promote": (options.PromoteOptions, "cli.promote"),
     "runs": (options.RunsOptions, "cli.runs"),

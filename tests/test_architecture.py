@@ -44,7 +44,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"__main__"},
         {"cli"},
         {"workflow"},
-        {"evaluation", "generation"},
+        {"evaluation", "generation", "studio"},
         {"training"},
         {"data"},
         {"runs"},

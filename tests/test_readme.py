@@ -98,6 +98,8 @@ SHORT: dict[str, str] = {
     "--out runs/promotion": "+ --protocol quick --force readme",
     "python -m pipelines promote --rollback": "+",
     "python -m pipelines generate --captions captions.csv --out runs/pictures": "+ --workers 1",
+    # A server: tests/pipelines/studio/.
+    "python -m pipelines studio": "+ --help",
     # `demo`, in the README's first command, runs all the steps that `run` does on sample data.
     "python -m pipelines run --out runs/all": "+ --config quick.yaml --dry-run",
     "python -m pipelines run --out runs/all --dry-run": "+",

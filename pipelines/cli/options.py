@@ -34,6 +34,17 @@ def from_zero(text: str) -> int:
     return whole(text, 0)
 
 
+def port_number(text: str) -> int:
+    """A number of a TCP port, from 0 to 65535.
+
+    Raises:
+        argparse.ArgumentTypeError: another number, or none.
+    """
+    if (port := from_zero(text)) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is over 65535, the maximum")
+    return port
+
+
 def worker_range(text: str) -> tuple[int, int | None]:
     """N, or N-M: minimum and maximum."""
     least, dash, most = text.partition("-")
@@ -472,6 +483,20 @@ class GenerateOptions(RayOptions, ModelOptions):
     def makes_shards(self) -> bool:
         """Whether `generate` writes shards, not files of pictures."""
         return self.captions is not None and self.format != "png"
+
+
+class StudioOptions(ModelOptions):
+    """Edit layouts and redraw pictures on a web page of this machine. Ctrl-C ends it.
+
+    examples:
+      python -m pipelines studio
+      python -m pipelines studio --model runs/run/model --port 0
+    """
+
+    host: str = option(
+        "127.0.0.1", "outputs", "address to listen at; with one that is not loopback, other machines can use the page"
+    )
+    port: int = option(8600, "outputs", "port to listen at; 0: a free one", port_number, metavar="PORT")
 
 
 class RegisterOptions(RegistryOptions):

@@ -90,6 +90,13 @@ def test_samples_of_a_given_layout_go_on_from_its_own(model: ObjGAN) -> None:
     assert (other.index, other.seed) == (2, 6) and not np.array_equal(other.image, again.image)
 
 
+def test_samples_can_be_asked_for_by_number(model: ObjGAN) -> None:
+    all_ = model.generate(["a kite", "two boats"], n=4, seed=3)
+    some = model.generate(["a kite", "two boats"], n=[3, 1], seed=3)
+    assert [one.index for one in some] == [3, 1, 3, 1]
+    assert all(same(ours, all_[place]) for ours, place in zip(some, (3, 1, 7, 5), strict=True))
+
+
 def test_noise_does_not_depend_on_the_words(model: ObjGAN) -> None:
     """Both captions are the same words to the networks."""
     first, second = model.generate(["a zebra kite", "a zeppelin kite"], n=2, seed=1)[::2]

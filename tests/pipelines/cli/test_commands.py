@@ -65,6 +65,7 @@ def test_help_of_every_command_names_each_option(capsys: pytest.CaptureFixture[s
         "register",
         "promote",
         "generate",
+        "studio",
     ):
         with pytest.raises(SystemExit) as ended:
             parser().parse_args([command, "--help"])

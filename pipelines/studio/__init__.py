@@ -1,0 +1,1 @@
+"""`studio`: a web page on which a person edits layouts and redraws pictures."""
