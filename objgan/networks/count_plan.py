@@ -62,4 +62,5 @@ def median_total(presence: Tensor, fewest: Tensor) -> Tensor:
     number = fewest - functional.pad(fewest[..., 1:], (0, 1))
     values = 1 - presence[..., None] + presence[..., None] * (number.to(powers.dtype) @ powers)
     shares = torch.fft.fft(values.prod(1), dim=1).real / size
-    return (shares.cumsum(1) < 0.5).sum(1).clamp_max(most)
+    median: Tensor = (shares.cumsum(1) < 0.5).sum(1)
+    return median.clamp_max(most)
