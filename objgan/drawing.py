@@ -104,9 +104,9 @@ def draw_masks(names: Sequence[str], masks: Tensor, side: int = 256) -> Image.Im
 
 
 def caption_strip(text: str, width: int) -> Image.Image:
-    """The text on white, wrapped to `width` pixels, as many lines as it takes."""
+    """The text on white, each of its lines wrapped to `width` pixels, as many lines as it takes."""
     font, margin = _font(13 if width >= 160 else 10), 4
-    lines = _wrap(text, width - 2 * margin, font)
+    lines = [line for part in text.split("\n") for line in _wrap(part, width - 2 * margin, font)]
     line_height = round(font.size * 1.35)
     strip = Image.new("RGB", (width, len(lines) * line_height + 2 * margin), PAPER)
     pen = ImageDraw.Draw(strip)

@@ -163,11 +163,23 @@ def steps(one: Generated, side: int = PICTURE_SIDE) -> Image.Image:
 
 
 def contact_sheet(made: Sequence[Generated]) -> Image.Image:
-    """Boxes, shapes and image of up to 60 samples under their captions, two samples side by side from seven on."""
+    """Boxes, shapes and image of up to 60 samples, two samples side by side from seven on.
+
+    Above each: its caption, and which of the facts that the caption states the layout keeps and breaks.
+    """
     shown = made[:_SHEET_SAMPLES]
-    blocks = [grid([_columns(one, _SHEET_SIDE)], [one.caption]) for one in shown]
+    blocks = [grid([_columns(one, _SHEET_SIDE)], ["\n".join(asked_and_kept(one))]) for one in shown]
     wide = 2 if len(blocks) > _SHEET_WIDE else 1
     return grid([blocks[start : start + wide] for start in range(0, len(blocks), wide)])
+
+
+def asked_and_kept(one: Generated) -> Iterator[str]:
+    """Lines: the caption; the stated facts that the layout keeps; those that it breaks. No line without a fact."""
+    yield " ".join(one.caption.split())
+    for verb, kept in (("keeps", True), ("breaks", False)):
+        facts = [fact.fact for fact in one.facts if fact.kept is kept]
+        if facts:
+            yield f"layout {verb}: {', '.join(facts)}"
 
 
 def _columns(one: Generated, side: int) -> list[Image.Image]:

@@ -10,6 +10,7 @@ from objgan.errors import InputError
 from objgan.vocabulary import tokenize
 from pipelines.models.generate import (
     GenerateJob,
+    asked_and_kept,
     contact_sheet,
     generate,
     local_model,
@@ -148,6 +149,22 @@ def test_pictures_show_every_sample(model_folder: Path) -> None:
     shown = np.asarray(steps(made[0]))
     image = np.kron(made[0].image, np.ones((4, 4, 1), np.uint8))
     assert (shown[-264:-8, -264:-8] == image).all()
+
+
+def test_the_contact_sheet_says_which_stated_facts_the_layout_keeps(model_folder: Path) -> None:
+    import objgan
+    from objgan.generation import StatedFact
+
+    (one,) = objgan.load(model_folder, "cpu").generate(["a  red kite\non the sea"])
+    kept, broken, more = (StatedFact("2 kites", True), StatedFact("kite above boat", False), StatedFact("1 boat", True))
+    assert list(asked_and_kept(replace(one, facts=()))) == ["a red kite on the sea"]
+    both = replace(one, facts=(kept, broken, more))
+    lines = ["a red kite on the sea", "layout keeps: 2 kites, 1 boat", "layout breaks: kite above boat"]
+    assert list(asked_and_kept(both)) == lines
+    plain, first, sheet = (contact_sheet([replace(one, facts=facts)]) for facts in ((), (kept,), both.facts))
+    line = first.height - plain.height
+    assert line > 10 and sheet.height == plain.height + 2 * line
+    assert (np.asarray(plain)[-180:] == np.asarray(sheet)[-180:]).all()
 
 
 def test_unknown_and_cut_words_are_reported_and_written(job: GenerateJob, tmp_path: Path) -> None:
