@@ -13,6 +13,7 @@ from tests.tools.sweeps import LR, SPACE, WEIGHT, small_sweep
 from tune.engine.search import check_search, suggest
 from tune.space.space import Knob, Space
 from tune.sweep.results import Point, Trial
+from tune.sweep.sweep import Search
 from tune.sweep.trial_store import trial_id
 
 
@@ -93,7 +94,9 @@ def test_optuna_takes_trials_without_a_measure(state: str, data_config: Config, 
 
 
 @pytest.mark.parametrize(("search", "count"), [("tpe", 36), ("cmaes", 36), ("gp", 20)])
-def test_each_model_of_optuna_comes_near_good_trials_without_state(search, count, data_config, tmp_path) -> None:
+def test_each_model_of_optuna_comes_near_good_trials_without_state(
+    search: Search, count: int, data_config: Config, tmp_path: Path
+) -> None:
     if search == "cmaes":
         pytest.importorskip("cmaes")
     sweep = replace(small_sweep(data_config, tmp_path, tmp_path), search=search)
@@ -119,7 +122,9 @@ def test_points_of_qmc_are_spread_evenly(data_config: Config, tmp_path: Path) ->
     assert suggest(later, 2, []) == drawn[0]
 
 
-def test_a_search_whose_package_is_missing_is_refused(data_config, tmp_path: Path, monkeypatch) -> None:
+def test_a_search_whose_package_is_missing_is_refused(
+    data_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sweep = small_sweep(data_config, tmp_path, tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cmaes" else name)
     check_search(replace(sweep, search="tpe"))

@@ -8,6 +8,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from objgan.config import Config
 from tests.tools.sweeps import LR, WEIGHT, small_sweep
 from tune.report.study_log import FILE, StudyLog
 from tune.space.space import Knob, Space
@@ -19,14 +20,15 @@ FIRST = Trial("000_a", 0, {LR: 1e-3, WEIGHT: 1.0}, "running", POINTS[:1])
 
 
 @pytest.fixture
-def sweep(data_config, tmp_path: Path) -> Sweep:
+def sweep(data_config: Config, tmp_path: Path) -> Sweep:
     return small_sweep(data_config, tmp_path, tmp_path)
 
 
 def read(sweep: Sweep) -> list[optuna.trial.FrozenTrial]:
     """The trials, by Optuna's own reader of the file."""
     storage = JournalStorage(JournalFileBackend(f"{sweep.store().local}/{FILE}"))
-    return optuna.load_study(study_name=sweep.run, storage=storage).trials
+    trials: list[optuna.trial.FrozenTrial] = optuna.load_study(study_name=sweep.run, storage=storage).trials
+    return trials
 
 
 def test_a_trial_is_followed_to_its_end_over_a_restart(sweep: Sweep) -> None:
