@@ -84,7 +84,7 @@ class StudyLog:
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL if lost else TrialState.COMPLETE, values)
 
 
-class _Journal(BaseJournalBackend):  # type: ignore[misc]
+class _Journal(BaseJournalBackend):
     """Optuna's journal in a sweep's storage, in the form of `JournalFileBackend`, whole after every `flush`."""
 
     def __init__(self, store: Storage) -> None:
