@@ -10,9 +10,11 @@ import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray._private.state
+import ray.tune.schedulers
 import ray.util.metrics
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -71,6 +73,32 @@ def test_repeated_lines_can_be_hidden() -> None:
     """`pipelines.runtime.ray_session`, which leaves out what it does not find."""
     for filtering in (ray_logging.stdout_deduplicator, ray_logging.stderr_deduplicator):
         assert hasattr(filtering, "skip_re")
+
+
+def test_the_schedulers_have_the_names_that_ours_use_and_override() -> None:
+    """`tune.engine.schedulers`, whose subclasses reach these private names through `self`."""
+    median, population = ray.tune.schedulers.MedianStoppingRule(), ray.tune.schedulers.PopulationBasedTraining
+    assert median._stopped_trials == set()
+    assert list(inspect.signature(median._on_insufficient_samples).parameters) == ["tune_controller", "trial", "time"]
+    assert list(inspect.signature(population._get_new_config).parameters) == ["self", "trial", "trial_to_clone"]
+    made = population("step", "goal", "min", 1, hyperparam_mutations={"a": [1, 2]})
+    assert made._metric_op == -1.0 and made._trial_state == {}
+    state = ray.tune.schedulers.pbt._PBTTrialState(SimpleNamespace(experiment_tag=""))
+    assert all(hasattr(state, name) for name in ("last_score", "last_train_time", "last_perturbation_time"))
+
+
+def test_our_schedulers_reach_no_other_private_name(repository: Path) -> None:
+    used, own = set[str](), set[str]()
+    for path in (repository / "tune" / "engine").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and any("ray.tune." in ast.unparse(base) for base in node.bases):
+                methods = [each.name for each in node.body if isinstance(each, ast.FunctionDef)]
+                own |= {name for name in methods if re.match("_[a-z]", name)}
+                names = [each for each in ast.walk(node) if isinstance(each, ast.Attribute)]
+                used |= {each.attr for each in names if re.match("_[a-z]", each.attr)}
+                own |= {each.attr for each in names if isinstance(each.ctx, ast.Store)}
+    of_ray = {"_get_new_config", "_metric_op", "_on_insufficient_samples", "_stopped_trials", "_trial_state"}
+    assert used - own | own & of_ray == of_ray, "a name of Ray belongs into the test above"
 
 
 def test_every_private_module_of_ray_is_one_that_is_tested_here(repository: Path) -> None:

@@ -4,7 +4,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pipelines.cli.options import (
     DataOptions,
@@ -17,6 +17,7 @@ from pipelines.cli.options import (
     whole,
 )
 from pipelines.command_line import option
+from tune.sweep.sweep import Search
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -77,12 +78,13 @@ class SweepOptions(DryRunOptions, StorageOptions, DataOptions):
     resume: str | None = option(
         None, "outputs", "resume a sweep; its budget may be raised (default: begin a sweep)", metavar="RUN"
     )
-    space: Path | None = file("search", "YAML search space (default: that of the stages)")
-    search: Literal["random", "optuna", "grid"] = option(
+    space: Path | None = file("search", "YAML search space; with --resume, other ranges (default: that of the stages)")
+    search: Search = option(
         "random",
         "search",
-        "choice of settings: at random, by Optuna's model, or all combinations (a range then needs a step)",
-        choices=("random", "optuna", "grid"),
+        "choice of settings: at random, by a model of Optuna (tpe, cmaes, gp; optuna means tpe), evenly spread (qmc), "
+        "or all combinations (grid: a range then needs a step)",
+        choices=get_args(Search),
     )
     baseline: bool = option(True, "search", "begin with the recipe's own settings, as trial 0 (default: on)")
     start_from: str | None = option(

@@ -23,6 +23,7 @@ from tune.confirm.retrain import confirm
 from tune.engine.engine import run_sweep
 from tune.engine.preflight import check_sweep
 from tune.report.export import best_trial, export_recipe
+from tune.report.study_log import StudyLog
 from tune.report.tables import summary, table
 from tune.sweep.resources import plan_resources
 from tune.sweep.results import SweepResult
@@ -77,7 +78,7 @@ def sweep(options: SweepOptions) -> None:
 def _run(options: SweepOptions, tracked: Sweep, begun: bool, lease: Lease) -> SweepResult:
     observer = TrialRuns(tracked, say)
     try:
-        result = run_sweep(tracked, [observer], say, options.address, resume=begun, lease=lease)
+        result = run_sweep(tracked, [observer, StudyLog(tracked, say)], say, options.address, resume=begun, lease=lease)
     finally:
         stored = load_result(tracked.store())
         observer.close(() if stored is None else stored.trials)

@@ -34,6 +34,7 @@ def sweep_of(options: SweepOptions) -> tuple[Sweep, bool]:
     """
     if options.resume is not None:
         known = _with_secrets(known_sweep(options.storage, options.resume), options)
+        known = replace(known, space=_resumed_space(options, known))
         budget = _budget(options, known.budget, _grid_trials(known.search, known.space, known.points))
         return replace(known, budget=budget, config=_resumed(options, known.config)), True
     sweep = _new(options)
@@ -116,6 +117,26 @@ def _resumed(options: SweepOptions, config: Config) -> Config:
     for word in words:
         merge(values, parse_assignment(word))
     return build_config(values)
+
+
+def _resumed_space(options: SweepOptions, known: Sweep) -> Space:
+    """The space of a resumed sweep: its ranges may change.
+
+    Raises:
+        InputError: other settings, or a search whose trials are counted.
+    """
+    if options.space is None:
+        return known.space
+    if known.search == "grid" or known.scheduler == "pbt":
+        kind = "grid" if known.search == "grid" else "population"
+        raise InputError(f"--resume {known.run} --space {options.space}: a {kind} keeps its ranges: use another --run")
+    space = check_space(read_space(options.space), known.config, known.stages, f"--space {options.space}")
+    if different := sorted(set(space.knobs) ^ set(known.space.knobs)):
+        raise InputError(
+            f"--resume {known.run} --space {options.space}: only ranges may change, and {different[0]} is in one of "
+            f"the two spaces only: use another --run"
+        )
+    return space
 
 
 def _stages(names: Sequence[str]) -> tuple[str, ...]:

@@ -134,7 +134,7 @@ def open_sweep(sweep: Sweep, resume: bool) -> TrialStore:
         rows = TrialStore(store)
         rows.put_state("running", 0.0, left=sweep.budget.trials)
         return rows
-    _check_same(sweep, stored, store, inputs)
+    _check_same(sweep, stored, inputs, resume)
     rows = TrialStore(store)
     if not resume and not _is_done(sweep, rows):
         ended, whole = len(rows.ended()), sweep.budget.trials
@@ -146,9 +146,12 @@ def open_sweep(sweep: Sweep, resume: bool) -> TrialStore:
     return rows
 
 
-def _check_same(sweep: Sweep, stored: Sweep, store: Storage, inputs: dict[str, Any]) -> None:
-    """The places of the sweep, its data and its encoders may change, but not their contents."""
+def _check_same(sweep: Sweep, stored: Sweep, inputs: dict[str, Any], resume: bool) -> None:
+    """The places of the sweep, its data and its encoders may change, but not their contents; `resume`: ranges, too."""
+    store = sweep.store()
     moved = replace(stored, run=sweep.run, storage=sweep.storage, data=sweep.data, encoders=sweep.encoders)
+    if resume and sweep.search != "grid" and set(sweep.space.knobs) == set(stored.space.knobs):
+        moved = replace(moved, space=sweep.space)
     different = changed(sweep, moved)
     before = store.json(_INPUTS) or {}
     different += [f"{name}: {before.get(name)} -> {now}" for name, now in inputs.items() if before.get(name) != now]

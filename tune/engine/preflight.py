@@ -11,6 +11,7 @@ from objgan.config import Config
 from objgan.errors import InputError
 from pipelines.training.job import TrainJob, needed_stages, open_run
 from tune.engine.schedulers import Rungs, check_scheduler
+from tune.engine.search import check_search
 from tune.space.space import with_settings
 from tune.sweep.outcomes import SettingsRefused
 from tune.sweep.sweep import Sweep
@@ -23,6 +24,7 @@ def check_sweep(sweep: Sweep) -> Rungs:
         InputError: the scheduler, the data, the settings or the encoders do not fit.
     """
     check_scheduler(sweep)
+    check_search(sweep)
     existing: dict[str, Path] = {} if sweep.encoders is None else {"encoders": sweep.encoders}
     run = None
     unused = Path(tempfile.gettempdir()) / f"objgan-{secrets.token_hex(8)}"

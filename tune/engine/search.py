@@ -1,22 +1,48 @@
 """The settings of the next trial: a function of the sweep's seed and of earlier trials, without state.
 
-A resumed sweep therefore needs only the rows of its trials. With `random`, the settings of trial 7 depend on nothing
-else.
+A resumed sweep therefore needs only the rows of its trials. With `random` and `qmc`, the settings of trial 7 depend on
+nothing else.
 """
 
+import importlib.util
+import random
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ray.tune
 import ray.tune.search
 
+from objgan.errors import InputError
 from tune.space.grid import grid
 from tune.space.space import Knob, seed_of
 from tune.sweep.results import Trial
 from tune.sweep.sweep import Goal, Sweep
+from tune.sweep.trial_store import ENDED
 
 _LEAST_TRIALS = 5
-"""Optuna's sampler draws this many trials at random before it models anything."""
+"""Optuna's samplers draw this many trials at random before they model anything."""
+_NEEDS = {
+    "optuna": ("optuna",),
+    "tpe": ("optuna",),
+    "cmaes": ("optuna", "cmaes"),
+    "gp": ("optuna", "scipy", "torch"),
+    "qmc": ("scipy",),
+}
+"""Packages of each search."""
+
+
+def check_search(sweep: Sweep) -> None:
+    """Check that the packages of the search are installed.
+
+    Raises:
+        InputError: one is missing.
+    """
+    for package in _NEEDS.get(sweep.search, ()):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"--search {sweep.search} needs the package {package}: pip install {package}, or use another --search"
+            )
 
 
 def suggest(sweep: Sweep, number: int, rows: Iterable[Trial]) -> dict[str, Any]:
@@ -25,7 +51,9 @@ def suggest(sweep: Sweep, number: int, rows: Iterable[Trial]) -> dict[str, Any]:
         return dict(sweep.points[number])
     if sweep.search == "grid":
         return grid(sweep.space, sweep.points)[number - len(sweep.points)]
-    if sweep.search == "optuna":
+    if sweep.search == "qmc":
+        return _sobol_point(sweep, number - len(sweep.points))
+    if sweep.search != "random":
         return _ask_optuna(sweep, number, sorted(rows, key=lambda row: row.number))
     return sweep.space.draw(sweep.seed, number)
 
@@ -59,20 +87,74 @@ def _ask_optuna(sweep: Sweep, number: int, rows: Sequence[Trial]) -> dict[str, A
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sampler = optuna.samplers.TPESampler(
-        seed=seed_of(sweep.seed, number, "optuna") % 2**32, n_startup_trials=_LEAST_TRIALS, constant_liar=True
-    )
-    study = optuna.create_study(
-        direction="maximize" if sweep.goal.mode == "max" else "minimize", sampler=sampler, storage=None
-    )
+    sampler = _sampler(sweep.search, seed_of(sweep.seed, number, "optuna") % 2**32)
+    study = optuna.create_study(direction="maximize" if sweep.goal.mode == "max" else "minimize", sampler=sampler)
     knobs = sweep.space.knobs
     distributions = {name: _distribution(knob) for name, knob in sorted(knobs.items())}
     for row in rows:
-        study.add_trial(_past_trial(row, sweep, distributions))
+        past = _past_trial(row, sweep, distributions)
+        if sweep.search == "cmaes":
+            _replay(study, past, distributions)
+        else:
+            study.add_trial(past)
     trial, settings = study.ask(), dict[str, Any]()
     for name in sweep.space.ordered():
         if sweep.space.acts(name, settings):
             settings[name] = _ask(trial, name, knobs[name])
+    return dict(sorted(settings.items()))
+
+
+def _sampler(search: str, seed: int) -> Any:
+    """Optuna's sampler. CMA-ES and GP draw what they cannot model (choices, conditional settings) at random."""
+    from optuna import samplers
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls some of their options experimental.
+        if search == "gp":
+            return samplers.GPSampler(seed=seed, n_startup_trials=_LEAST_TRIALS, warn_independent_sampling=False)
+        if search == "cmaes":
+            return samplers.CmaEsSampler(seed=seed, n_startup_trials=_LEAST_TRIALS, warn_independent_sampling=False)
+        return samplers.TPESampler(seed=seed, n_startup_trials=_LEAST_TRIALS, constant_liar=True)
+
+
+def _replay(study: Any, past: Any, distributions: Mapping[str, Any]) -> None:
+    """Ask for a past trial again. Optuna's CMA-ES counts only trials that its sampler began, in their generations."""
+    if past.value is None:
+        return
+    study.enqueue_trial(past.params)
+    trial = study.ask({name: distributions[name] for name in past.params})
+    study.tell(trial, past.value)
+
+
+class _Coordinate(random.Random):
+    """A source of numbers for `Knob.draw` that always gives the same one, in [0, 1)."""
+
+    def __init__(self, at: float) -> None:
+        super().__init__()
+        self._at = at
+
+    def random(self) -> float:
+        """See `random.Random`; so below."""
+        return self._at
+
+    def randrange(self, start: int, stop: int | None = None, step: int = 1) -> int:
+        """See `random.Random`."""
+        low, high = (0, start) if stop is None else (start, stop)
+        return low + int(self._at * (high - low))
+
+
+def _sobol_point(sweep: Sweep, number: int) -> dict[str, Any]:
+    """A point of a scrambled Sobol sequence. A setting whose condition does not hold has a coordinate, too."""
+    from scipy.stats import qmc
+
+    names, settings = sorted(sweep.space.knobs), dict[str, Any]()
+    sequence = qmc.Sobol(len(names), scramble=True, rng=seed_of(sweep.seed, 0, "qmc"))
+    if number:
+        sequence.fast_forward(number)
+    point = dict(zip(names, sequence.random(1)[0], strict=True))
+    for name in sweep.space.ordered():
+        if sweep.space.acts(name, settings):
+            settings[name] = sweep.space.knobs[name].draw(_Coordinate(float(point[name])))
     return dict(sorted(settings.items()))
 
 
@@ -92,9 +174,9 @@ def _past_trial(row: Trial, sweep: Sweep, distributions: Mapping[str, Any]) -> A
     best = row.best(sweep.goal.metric, sweep.goal.mode)
     value = None if best is None else best.measures[sweep.goal.metric]
     state = optuna.trial.TrialState.COMPLETE
-    if row.state in ("failed", "diverged") or (value is None and row.state in ("finished", "stopped")):
+    if row.state in ("failed", "diverged") or (value is None and row.state in ENDED):
         state, value = optuna.trial.TrialState.FAIL, None
-    elif row.state not in ("finished", "stopped"):
+    elif row.state not in ENDED:
         state, value = optuna.trial.TrialState.RUNNING, None
     # The recipe's own value may lie outside of the range, and a condition may not hold: Optuna models the others.
     params = {

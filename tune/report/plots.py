@@ -106,6 +106,39 @@ def _draw(visualization: Any, plotted: _Plotted) -> dict[str, tuple[str, Any]]:
     return plots
 
 
+def _of_settings(visualization: Any, plotted: _Plotted) -> dict[str, tuple[str, Any]]:
+    """Slices, contours and the distribution of the values, as `_draw`: for matplotlib, a plot may be many axes."""
+    study, metric = plotted.study, plotted.sweep.goal.metric
+    # A contour needs two settings with two values each.
+    varied = [name for name in sorted(plotted.knobs) if len({str(t.params.get(name)) for t in plotted.trials}) > 1]
+    plots = {
+        "edf": (
+            "share of trials whose best report is at most a value",
+            visualization.plot_edf(study, target_name=metric),
+        )
+    }
+    if varied:
+        plots["slice"] = ("each setting alone", visualization.plot_slice(study, varied, target_name=metric))
+    if len(varied) > 1:
+        pair = _most_important(plotted, varied)
+        title = f"{pair[0]} and {pair[1]} together"
+        plots["contour"] = (title, visualization.plot_contour(study, pair, target_name=metric))
+    return plots
+
+
+def _most_important(plotted: _Plotted, varied: list[str]) -> list[str]:
+    """The two settings that matter most; the first two, if importance is not known."""
+    import optuna
+
+    ordered = list(varied)
+    if (compared := importance_study(plotted.result, plotted.sweep.space, plotted.sweep.goal)) is not None:
+        fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        with contextlib.suppress(ValueError, RuntimeError):
+            shares = optuna.importance.get_param_importances(compared[0], evaluator=fanova)
+            ordered = [name for name in shares if name in varied] + ordered
+    return list(dict.fromkeys(ordered))[:2]
+
+
 def _write_images(plotted: _Plotted, folder: Path) -> list[Path]:
     import matplotlib as mpl
     import optuna
@@ -123,10 +156,15 @@ def _write_images(plotted: _Plotted, folder: Path) -> list[Path]:
         _mark_curves(plots["curves"][1], plotted)
         if "importance" in plots:
             plots["importance"][1].get_legend().remove()
-        for name, (title, axes) in plots.items():
-            axes.set_title("")
-            axes.set_title(f"{plotted.sweep.run}: {title}", loc="left", fontsize=12, pad=14)
-            axes.figure.savefig(folder / f"{name}.png", dpi=130, bbox_inches="tight")
+        for name, (title, axes) in (plots | _of_settings(visualization, plotted)).items():
+            first = np.ravel(axes)[0]
+            first.figure.suptitle("")
+            first.set_title("")
+            first.set_title(f"{plotted.sweep.run}: {title}", loc="left", fontsize=12, pad=14)
+            if name == "slice":
+                first.figure.set_size_inches(3 + 2.5 * np.size(axes), 4)
+            first.figure.savefig(folder / f"{name}.png", dpi=130, bbox_inches="tight")
+            plots[name] = (title, axes)
         pyplot.close("all")
     return [folder / f"{name}.png" for name in plots]
 
@@ -196,6 +234,7 @@ def _write_page(plotted: _Plotted, path: Path) -> Path:
 
     title = "parallel coordinates: drag along an axis to select trials"
     plots = {"parallel_coordinates": (title, _brushable(plotted)), **_draw(optuna.visualization, plotted)}
+    plots |= _of_settings(optuna.visualization, plotted)
     history, curves = plots["history"][1], plots["curves"][1]
     history.data[0].visible = False
     for state, trials in plotted.by_state().items():

@@ -9,7 +9,8 @@ from objgan.config import Config
 from pipelines.storage.storage import Storage
 from tune.space.space import Space
 
-Search = Literal["random", "optuna", "grid"]
+Search = Literal["random", "tpe", "cmaes", "gp", "qmc", "grid", "optuna"]
+"""`optuna` is the earlier name of `tpe`."""
 Scheduler = Literal["asha", "median", "pbt", "none"]
 
 

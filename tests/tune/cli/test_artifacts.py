@@ -102,10 +102,11 @@ def test_the_results_are_in_the_sweeps_folder(sweep, result) -> None:
     with (folder / "trials.csv").open() as file:
         printed = list(csv.DictReader(file))
     assert len(printed) == 14 and float(printed[0]["label_f1"]) == pytest.approx(0.59900, abs=1e-5)
-    for name in ("history", "curves", "parallel_coordinates", "importance"):
+    for name in ("history", "curves", "parallel_coordinates", "importance", "slice", "contour", "edf"):
         with Image.open(folder / "pictures" / f"{name}.png") as image:
             assert image.size[0] > 800 and len(set(image.convert("L").resize((64, 64)).get_flattened_data())) > 8
     page = (folder / "pictures" / "sweep.html").read_text()
+    assert "lr and dropout together" in page or "dropout and lr together" in page
     assert "parallel coordinates" in page and 'src="http' not in page
     # One axis a setting, with the recipe's own value.
     assert page.count("(recipe)") == len(sweep.space.knobs)

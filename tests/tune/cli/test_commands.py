@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from objgan.config import flatten
+from objgan.errors import InputError
 from pipelines.storage.lease import Lease
 from tests.tools.recorded import recorded_result, recorded_sweep
 from tune.__main__ import main, parse
 from tune.cli.arguments import SweepOptions, duration
 from tune.cli.options import sweep_of
+from tune.engine.engine import open_sweep
 from tune.engine.search import suggest
 from tune.sweep.spec_file import changed, from_json, load_sweep, save_sweep, to_json
 from tune.sweep.sweep import Goal
@@ -83,8 +86,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, expected, prepared_boxes, 
     assert main(given) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
-    import re
-
     assert re.search(expected, error), error
     assert not list(here.iterdir())
 
@@ -285,6 +286,25 @@ def test_a_resumed_sweep_may_get_a_larger_budget_and_never_fewer_trials(prepared
     assert found.budget.retries == 0 and found.config.compute.start_deadline == 7
     assert main(["--resume", "recorded", "--trials", "3", "--dry-run"]) == 2
     assert "never gets fewer" in capsys.readouterr().err
+
+
+def test_a_resumed_sweep_may_get_other_ranges_of_the_same_settings(prepared_boxes, here, capsys) -> None:
+    begun = _sweep(here, prepared_boxes, "--search", "tpe")
+    open_sweep(begun, resume=False)
+    space = here / "wider.yaml"
+    assert main(["space", "boxes", "--out", str(space), *SMALL]) == 0
+    own = space.read_text()
+    space.write_text(re.sub(r"(boxes\.training\.lr: \{log_uniform: )\[.*?\]", r"\1[0.0001, 0.1]", own))
+    wider, _ = sweep_of(SweepOptions(resume=begun.run, space=space))
+    knob = wider.space.knobs["boxes.training.lr"]
+    assert (knob.low, knob.high) == (1e-4, 0.1)
+    open_sweep(wider, resume=True)
+    assert load_sweep(wider.store()) == wider
+    with pytest.raises(InputError, match=r"begun differently.*boxes.training.lr.low"):
+        open_sweep(begun, resume=False)
+    space.write_text("boxes.training.lr: {log_uniform: [1e-4, 1e-2]}\n")
+    assert main(["--resume", begun.run, "--space", str(space)]) == 2
+    assert "only ranges may change" in capsys.readouterr().err
 
 
 def test_the_default_space_is_printed_for_a_file(capsys, here) -> None:

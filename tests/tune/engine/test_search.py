@@ -1,5 +1,6 @@
 """Settings are a function of the seed and of earlier trials."""
 
+import importlib.util
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from objgan.config import Config
+from objgan.errors import InputError
 from tests.tools.sweeps import LR, SPACE, WEIGHT, small_sweep
-from tune.engine.search import suggest
+from tune.engine.search import check_search, suggest
 from tune.space.space import Knob, Space
 from tune.sweep.results import Point, Trial
+from tune.sweep.sweep import Search
 from tune.sweep.trial_store import trial_id
 
 
@@ -88,6 +91,45 @@ def test_optuna_takes_trials_without_a_measure(state: str, data_config: Config, 
     asked = suggest(sweep, 1, [row])
     assert asked["boxes.components"] in range(1, 6)
     assert asked["boxes.dropout"] in (0.0, None, "x")
+
+
+@pytest.mark.parametrize(("search", "count"), [("tpe", 36), ("cmaes", 36), ("gp", 20)])
+def test_each_model_of_optuna_comes_near_good_trials_without_state(
+    search: Search, count: int, data_config: Config, tmp_path: Path
+) -> None:
+    if search == "cmaes":
+        pytest.importorskip("cmaes")
+    sweep = replace(small_sweep(data_config, tmp_path, tmp_path), search=search)
+    rows: list[Trial] = []
+    for number in range(count):
+        rows.append(_row(sweep.seed, number, suggest(sweep, number, rows)))
+    assert suggest(sweep, count, rows) == suggest(sweep, count, list(reversed(rows)))
+    assert suggest(sweep, count, rows) != suggest(sweep, count + 1, rows), "trials that run at once differ"
+    off = [abs(math.log10(row.settings[LR]) + 3) for row in rows[-count // 3 :]]
+    assert sum(off) / len(off) < 0.4, "random draws are 0.5 off in the mean"
+
+
+def test_points_of_qmc_are_spread_evenly(data_config: Config, tmp_path: Path) -> None:
+    knobs = {**SPACE.knobs, "c": Knob("choice", values=(1, 2, 3, 4)), "i": Knob("integer", 1, 4)}
+    sweep = replace(small_sweep(data_config, tmp_path, tmp_path), search="qmc", space=Space(knobs))
+    drawn = [suggest(sweep, number, []) for number in range(16)]
+    for name, values in (("c", (1, 2, 3, 4)), ("i", (1, 2, 3, 4))):
+        assert [sum(one[name] == value for one in drawn) for value in values] == [4] * 4
+    cells = {int((math.log10(one[LR]) + 4) * 8) for one in drawn}
+    assert cells == set(range(16)), "each sixteenth of the range has one of 16 points"
+    assert suggest(replace(sweep, seed=1), 3, []) != drawn[3]
+    later = replace(sweep, points=({}, {}))
+    assert suggest(later, 2, []) == drawn[0]
+
+
+def test_a_search_whose_package_is_missing_is_refused(
+    data_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = small_sweep(data_config, tmp_path, tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cmaes" else name)
+    check_search(replace(sweep, search="tpe"))
+    with pytest.raises(InputError, match="--search cmaes needs the package cmaes: pip install cmaes"):
+        check_search(replace(sweep, search="cmaes"))
 
 
 def _row(seed: int, number: int, settings: dict[str, float]) -> Trial:

@@ -1,0 +1,124 @@
+"""`study.log`: the sweep as a study of Optuna, for `optuna-dashboard` and `optuna.load_study`, while it runs and after.
+
+The trials' rows are the truth, and the study is written from them. The file is a journal of Optuna: a new version
+begins with the old one, so that a program that follows it can continue to read.
+"""
+
+import json
+import warnings
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend
+from optuna.trial import TrialState
+
+from pipelines.runtime.console import Log
+from pipelines.storage.retry import only_logged
+from pipelines.storage.storage import Storage
+from tune.space.space import Knob
+from tune.sweep.results import Trial
+from tune.sweep.sweep import Sweep
+from tune.sweep.trial_store import ENDED
+
+FILE = "study.log"
+_ID = "id"
+
+
+class StudyLog:
+    """Observer: keeps `study.log` of a sweep up to date. Only the process with the sweep's lease has one.
+
+    A file that cannot be written is logged and stops nothing.
+    """
+
+    def __init__(self, sweep: Sweep, log: Log) -> None:
+        self._sweep, self._log = sweep, log
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._journal = _Journal(sweep.store())
+        self._storage = JournalStorage(self._journal)
+        direction = "maximize" if sweep.goal.mode == "max" else "minimize"
+        self._study = optuna.create_study(
+            study_name=sweep.run, storage=self._storage, direction=direction, load_if_exists=True
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna calls this function experimental.
+            self._study.set_metric_names([sweep.goal.metric])
+        self._ids = {trial.user_attrs[_ID]: trial._trial_id for trial in self._study.trials if _ID in trial.user_attrs}
+
+    def trial(self, row: Trial) -> None:
+        """See `Observer`."""
+        if row.id not in self._ids:
+            self._ids[row.id] = self._begin(row)
+        self._follow(row, self._ids[row.id])
+        with only_logged(f"cannot write {self._sweep.store()}/{FILE}", self._log):
+            self._journal.flush()
+
+    def _begin(self, row: Trial) -> int:
+        inside = {
+            name: knob
+            for name, knob in self._sweep.space.knobs.items()
+            if name in row.settings and knob.contains(row.settings[name])
+        }
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params={name: _value(row.settings[name]) for name in inside},
+            distributions={name: _distribution(knob) for name, knob in inside.items()},
+            user_attrs={_ID: row.id, "number": row.number, "settings": json.loads(json.dumps(row.settings))},
+        )
+        return int(self._storage.create_new_trial(self._study._study_id, template))
+
+    def _follow(self, row: Trial, trial_id: int) -> None:
+        """Add to the study what is new in a row."""
+        goal, known = self._sweep.goal, self._storage.get_trial(trial_id)
+        if known.state.is_finished():
+            return
+        for point in row.points:
+            if point.step not in known.intermediate_values and goal.metric in point.measures:
+                self._storage.set_trial_intermediate_value(trial_id, point.step, point.measures[goal.metric])
+        if known.user_attrs.get("state") != row.state:
+            self._storage.set_trial_user_attr(trial_id, "state", row.state)
+        if row.state in ENDED:
+            best = row.best(goal.metric, goal.mode)
+            lost = best is None or row.state in ("failed", "diverged")
+            values = None if best is None or lost else [best.measures[goal.metric]]
+            self._storage.set_trial_state_values(trial_id, TrialState.FAIL if lost else TrialState.COMPLETE, values)
+
+
+class _Journal(BaseJournalBackend):
+    """Optuna's journal in a sweep's storage, in the form of `JournalFileBackend`, whole after every `flush`."""
+
+    def __init__(self, store: Storage) -> None:
+        self._store, self._changed = store, False
+        try:
+            self._logs = [json.loads(line) for line in store.read(FILE).splitlines()]
+        except (FileNotFoundError, ValueError):
+            self._logs = []  # A damaged file is written again, from the rows.
+
+    def read_logs(self, log_number_from: int) -> Any:
+        """See Optuna."""
+        return iter(self._logs[log_number_from:])
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """See Optuna."""
+        self._logs += [json.loads(json.dumps(log)) for log in logs]
+        self._changed = True
+
+    def flush(self) -> None:
+        """Write the file, if it has changed."""
+        if self._changed:
+            lines = [json.dumps(log, separators=(",", ":")) for log in self._logs]
+            self._store.write(FILE, "\n".join(lines) + "\n")
+            self._changed = False
+
+
+def _value(value: Any) -> Any:
+    """A choice as Optuna stores it."""
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _distribution(knob: Knob) -> Any:
+    if knob.kind == "choice":
+        return optuna.distributions.CategoricalDistribution([_value(value) for value in knob.values])
+    if knob.whole:
+        return optuna.distributions.IntDistribution(int(knob.low), int(knob.high), log=knob.log)
+    return optuna.distributions.FloatDistribution(knob.low, knob.high, log=knob.log)
