@@ -150,7 +150,7 @@ def _tiny_images() -> Values:
         # how soon colours and places are right. Hence no augmentation, matched features, and larger rates.
         "augment": False,
         "training": _steps(
-            460,
+            700,
             batch_size=8,
             max_words=20,
             ema_warmup=True,
