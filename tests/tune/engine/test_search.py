@@ -97,8 +97,6 @@ def test_optuna_takes_trials_without_a_measure(state: str, data_config: Config, 
 def test_each_model_of_optuna_comes_near_good_trials_without_state(
     search: Search, count: int, data_config: Config, tmp_path: Path
 ) -> None:
-    if search == "cmaes":
-        pytest.importorskip("cmaes")
     sweep = replace(small_sweep(data_config, tmp_path, tmp_path), search=search)
     rows: list[Trial] = []
     for number in range(count):
