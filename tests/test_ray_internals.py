@@ -19,11 +19,14 @@ import ray.util.metrics
 from packaging.requirements import Requirement
 from packaging.version import Version
 from ray._private import ray_logging
+from ray.train.torch import TorchTrainer
 from ray.train.v2._internal import constants
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.context import TrainContext, get_train_context
 from ray.train.v2._internal.execution.preemption import PreemptionContext
 
+from pipelines.training.driver import _Trainer
 from pipelines.training.supervisor import Controlled
 
 
@@ -43,6 +46,15 @@ def test_the_controller_has_the_hooks_that_are_overridden() -> None:
         assert list(inspect.signature(method).parameters) == list(
             inspect.signature(getattr(ControllerCallback, name)).parameters
         )
+
+
+def test_a_trainer_leaves_out_ray_data_and_nothing_else() -> None:
+    """`pipelines.training.driver`"""
+    ray_s, ours = (
+        [type(one) for one in kind(lambda: None)._create_default_callbacks()] for kind in (TorchTrainer, _Trainer)
+    )
+    assert DatasetsCallback in ray_s
+    assert ours == [kind for kind in ray_s if kind is not DatasetsCallback]
 
 
 def test_a_worker_knows_of_a_preemption_without_a_collective() -> None:
@@ -111,6 +123,7 @@ def test_every_private_module_of_ray_is_one_that_is_tested_here(repository: Path
     assert found == {
         ("pipelines/runtime/ray_session.py", "ray._private.ray_logging"),
         ("pipelines/training/draining.py", "ray._private.state.state.get_draining_nodes"),
+        ("pipelines/training/driver.py", "ray.train.v2._internal.callbacks.datasets.DatasetsCallback"),
         ("pipelines/training/supervisor.py", "ray.train.v2._internal.execution.callback.ControllerCallback"),
         ("pipelines/training/worker.py", "ray.train.v2._internal.execution.context.get_train_context"),
         ("tune/engine/trial.py", "ray.train.v2._internal.constants.ENV_VARS_TO_PROPAGATE.add"),

@@ -5,10 +5,12 @@ import errno
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback  # it has no public name
 
 from objgan.errors import InputError
 from pipelines.runs.status import LiveStatus, RunStatus, ended_as, one_line
@@ -21,6 +23,7 @@ from pipelines.storage.lease import Lease, LeaseLost
 from pipelines.storage.retry import StorageRefused, Work, only_logged
 from pipelines.storage.storage import Storage
 from pipelines.tracking.tracker import Tracking
+from pipelines.training.coordinator import RunEvents
 from pipelines.training.draining import OwnNode
 from pipelines.training.job import OpenRun, TrainJob, check_folder, claim_folder
 from pipelines.training.supervisor import (
@@ -30,7 +33,6 @@ from pipelines.training.supervisor import (
     FailureReports,
     Preempted,
     ReportListener,
-    RunEvents,
     Supervisor,
     abandon,
     make_coordinator,
@@ -180,11 +182,18 @@ def _absolute(job: TrainJob) -> TrainJob:
     return replace(job, data=data, folder=job.folder.resolve(), needs=needs, init_from=init_from)
 
 
+class _Trainer(TorchTrainer):
+    """A trainer without the actor that splits Ray Data sets between workers: ours read the shards themselves."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [one for one in super()._create_default_callbacks() if not isinstance(one, DatasetsCallback)]
+
+
 def _trainer(worker_args: WorkerArgs, use_gpu: bool, store: Storage) -> TorchTrainer:
     compute, training = worker_args.job.config.compute, worker_args.job.training
     workers = compute.workers if compute.max_workers is None else (compute.workers, compute.max_workers)
     place = store.child(_RAY)
-    return TorchTrainer(
+    return _Trainer(
         train_worker,
         train_loop_config={"worker_args": worker_args},
         torch_config=TorchConfig(timeout_s=_MEETING_S),

@@ -19,8 +19,8 @@ from pipelines.redaction import in_a_line
 from pipelines.runtime.events import Began, Event, Pace, Warned
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_tracker import Tracker
+from pipelines.training.coordinator import Failure
 from pipelines.training.step_numbers import StepNumbers
-from pipelines.training.supervisor import Failure
 
 _BEAT_S = 1.0
 _ANSWER_S = 5.0

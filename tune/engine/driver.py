@@ -18,6 +18,7 @@ from pipelines.runs.sweeps import GOAL_REACHED
 from pipelines.runtime.console import Log
 from pipelines.storage.lease import Lease
 from pipelines.training.supervisor import INTERRUPTED, TERMINATED
+from tune.engine.stop_requests import StopRequests
 from tune.sweep.resources import Allotment
 from tune.sweep.results import Observer, Point, State, Trial
 from tune.sweep.sweep import Sweep
@@ -228,40 +229,6 @@ def _with_report(row: Trial, facts: dict[str, Any]) -> Trial:
         donors=tuple((step, donor) for step, donor in facts["donors"]),
         **{name: facts[name] for name in ("checkpoint", "segment", "seconds", "training_s")},
     )
-
-
-class StopRequests:
-    """The actor in which the driver leaves requests to stop for its trials, and trials leave their errors."""
-
-    def __init__(self) -> None:
-        self._requests: dict[str, str] = {}
-        self._crashes: dict[str, str] = {}
-        self._all: str | None = None
-
-    def end(self, trial: str, reason: str) -> None:
-        """Request that one trial saves a checkpoint and stops."""
-        self._requests.setdefault(trial, reason)
-
-    def end_all(self, reason: str) -> None:
-        """Request it of all trials, also of future ones."""
-        self._all = self._all or reason
-
-    def begin(self, trial: str) -> str | None:
-        """A trial starts or resumes: drop earlier requests to it. Returns why it must not start; None: it may."""
-        self._requests.pop(trial, None)
-        return self._all
-
-    def crash(self, trial: str, why: str) -> None:
-        """Record the error that is about to end a trial's process."""
-        self._crashes[trial] = why
-
-    def take_crash(self, trial: str) -> str | None:
-        """Take the recorded error; None: there is none."""
-        return self._crashes.pop(trial, None)
-
-    def reason(self, trial: str) -> str | None:
-        """Why a trial has to stop; None: it does not."""
-        return self._all or self._requests.get(trial)
 
 
 def make_stop_requests() -> Any:

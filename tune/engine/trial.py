@@ -53,7 +53,7 @@ _LEASE_S = 120.0
 class TrialArgs:
     """Arguments of a sweep's driver to the processes of its trials.
 
-    stop_requests: the actor of `tune.engine.driver.StopRequests`
+    stop_requests: the actor of `tune.engine.stop_requests.StopRequests`
     threads:       torch threads of a worker; 0: as the settings say
     """
 

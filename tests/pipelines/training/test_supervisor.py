@@ -32,9 +32,10 @@ from pipelines.runtime.events import (
 from pipelines.runtime.prometheus import RunMetrics
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_tracker import Tracker
+from pipelines.training.coordinator import Failure
 from pipelines.training.reporting import ProgressReporter, ThroughputMeter
 from pipelines.training.step_numbers import StepNumbers
-from pipelines.training.supervisor import TERMINATED, Failure, Stalled, Supervisor, make_coordinator
+from pipelines.training.supervisor import TERMINATED, Stalled, Supervisor, make_coordinator
 from tests.tools.local_cluster import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
