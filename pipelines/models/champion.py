@@ -1,9 +1,11 @@
 """The alias `champion` of a registered model: which version has it, and its moves, each with an audit trail.
 
-The trail is in tags of the version and in a line of its description, so `roll_back` needs nothing else.
+The trail is in tags of the version and in a line of its description. The order of the champions is in a tag of the
+registered model: a version that is promoted again has more than one predecessor.
 """
 
 import contextlib
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -20,6 +22,10 @@ from pipelines.redaction import redact
 
 FROM = "objgan.promoted_from"
 """Tag of a version: the number of the champion before it, empty without one."""
+HISTORY = "objgan.champions"
+"""Tag of a registered model: JSON, the numbers of the champions in their order, now the last; "" where none was."""
+_MOST_HISTORY = 200
+"""A tag has room for 5000 characters in MLflow's databases."""
 _NAME = "objgan"
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _STALE_MS = 60_000
@@ -116,7 +122,10 @@ def promote_version(client: Any, new: Version, old: Version | None, status: str,
             raise InputError(
                 f"{new.name}@{CHAMPION} changed from {_label(old)} to {_label(now)} since the comparison: repeat it"
             )
-        _note(client, new, status, f"champion in place of {_label(old)}", why, {FROM: old.number if old else ""})
+        before = old.number if old else ""
+        history = _history(client, new.name, before)
+        _note(client, new, status, f"champion in place of {_label(old)}", why, {FROM: before})
+        _keep(client, new.name, [*(history if history[-1:] == [before] else [*history, before]), new.number])
         client.set_registered_model_alias(new.name, CHAMPION, new.number)
 
 
@@ -133,6 +142,8 @@ def note_failure(client: Any, version: Version, why: str) -> None:
 def roll_back(client: Any, name: str, why: str) -> tuple[Version, Version | None]:
     """Give the alias back to the version that had it before; returns the versions that lose and get it.
 
+    Repeated, it goes back through all champions to the time without one.
+
     Raises:
         InputError: no champion, one that `promote` did not make, or its predecessor was deleted.
         StorageRefused: MLflow denies access.
@@ -141,16 +152,55 @@ def roll_back(client: Any, name: str, why: str) -> tuple[Version, Version | None
         old = find_champion(client, name)
         if old is None:
             raise InputError(f"{name} has no champion: nothing to roll back")
-        number = client.get_model_version(name, old.number).tags.get(FROM)
-        if number is None:
+        history = _history(client, name, old.number)
+        if history[-1:] != [old.number] or len(history) < 2:
             raise InputError(f"{old.uri} became champion without `promote`: set the alias in MLflow")
-        new = find_version(client, Version(name, number).uri) if number else None
+        new = find_version(client, Version(name, history[-2]).uri) if history[-2] else None
         _note(client, old, "rolled back", f"champion is again {_label(new)}", why, {})
+        _keep(client, name, history[:-1])
         if new is None:
             client.delete_registered_model_alias(name, CHAMPION)
         else:
             client.set_registered_model_alias(name, CHAMPION, new.number)
     return old, new
+
+
+def _history(client: Any, name: str, now: str) -> list[str]:
+    """The numbers of the champions in their order.
+
+    now: the champion's number; without the tag, which earlier versions of `promote` did not write, the versions' own
+         tags say which champion was before it
+    """
+    if (text := client.get_registered_model(name).tags.get(HISTORY)) is not None:
+        return _listed(text, name)
+    history = [now]
+    while history[0] and (before := _before(client, name, history[0])) is not None and before not in history:
+        history.insert(0, before)
+    return history
+
+
+def _listed(text: str, name: str) -> list[str]:
+    with contextlib.suppress(ValueError):
+        numbers = json.loads(text)
+        if isinstance(numbers, list) and all(isinstance(number, str) for number in numbers):
+            return numbers
+    raise InputError(f"tag {HISTORY} of model {name} is no list of versions: delete the tag, and repeat the command")
+
+
+def _before(client: Any, name: str, number: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        before = client.get_model_version(name, number).tags.get(FROM)
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise
+        return None  # deleted
+    return None if before is None else str(before)
+
+
+def _keep(client: Any, name: str, history: list[str]) -> None:
+    client.set_registered_model_tag(name, HISTORY, json.dumps(history[-_MOST_HISTORY:]))
 
 
 def _label(version: Version | None) -> str:

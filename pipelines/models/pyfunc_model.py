@@ -110,8 +110,8 @@ def _table(data: Any) -> pd.DataFrame:
     if isinstance(data, pd.Series):
         return data.to_frame("caption")
     data = data.tolist() if isinstance(data, np.ndarray) else data
-    if isinstance(data, list) and data and all(isinstance(row, dict) for row in data):
-        return pd.DataFrame(data, dtype=object)
+    if isinstance(data, list) and any(isinstance(row, dict) for row in data):
+        return pd.DataFrame([row if isinstance(row, dict) else {"caption": row} for row in data], dtype=object)
     columns = data if isinstance(data, dict) else {"caption": data}
     lists = {name: _column(values) for name, values in columns.items()}
     if len({len(values) for values in lists.values()}) > 1:

@@ -55,6 +55,26 @@ def row(measured: Measurement) -> str:
     return f"{figures}  {measured.note}".rstrip()
 
 
+def report(measurements: Iterable[Measurement], out: Path) -> None:
+    """Print each as it comes, and write all into a file in `out`."""
+    print(f"{'benchmark':<44}{'median ms':>12}{'fastest ms':>12}{'rate':>24}")
+    measured: list[Measurement] = []
+    for one in measurements:
+        print(row(one), flush=True)
+        measured.append(one)
+    begun = datetime.now(UTC)
+    figures = {"at": begun.isoformat(), **machine(), "measurements": [asdict(one) for one in measured]}
+    path = out / f"{begun:%Y%m%d-%H%M%S}.json"
+    write_atomically(path, json.dumps(figures, indent=1) + "\n")
+    print(f"figures: {path}")
+
+
+def _all(chosen: Iterable[tuple[str, Benchmark]]) -> Iterator[Measurement]:
+    for _, function in chosen:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield from function(Path(scratch))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print, write; 2 if there is no such benchmark."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.run", description=__doc__.splitlines()[0])
@@ -66,18 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = list(benchmarks(options.only))
     if not chosen:
         parser.error(f"no benchmark's name contains {options.only!r}")
-    print(f"{'benchmark':<44}{'median ms':>12}{'fastest ms':>12}{'rate':>24}")
-    measured: list[Measurement] = []
-    for _, function in chosen:
-        with tempfile.TemporaryDirectory() as scratch:
-            for one in function(Path(scratch)):
-                print(row(one), flush=True)
-                measured.append(one)
-    begun = datetime.now(UTC)
-    figures = {"at": begun.isoformat(), **machine(), "measurements": [asdict(one) for one in measured]}
-    path = options.out / f"{begun:%Y%m%d-%H%M%S}.json"
-    write_atomically(path, json.dumps(figures, indent=1) + "\n")
-    print(f"figures: {path}")
+    report(_all(chosen), options.out)
     return 0
 
 

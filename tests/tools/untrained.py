@@ -12,7 +12,7 @@ from objgan.vocabulary import Vocabulary
 from pipelines.recipes import resolve
 
 
-def write_model(folder: Path) -> Path:
+def write_model(folder: Path, seed: int = 0) -> Path:
     """A model of recipe `tiny` that knows 3 classes and 12 words, with weights as they are drawn."""
     words = ("<pad>", "<unk>", "a", "two", "red", "kite", "kites", "boat", "stop", "sign", "above", "on", "the", "sea")
     config = resolve("tiny", None, ())
@@ -27,6 +27,6 @@ def write_model(folder: Path) -> Path:
         images=40,
     )
     domain = Domain(Vocabulary(words, vectors), ("kite", "boat", "stop sign"), statistics)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     ObjGAN(config, domain, {name: build_network(name, config, domain) for name in NETWORKS}).save(folder)
     return folder

@@ -107,6 +107,29 @@ def test_promotions_are_recorded_and_rolled_back_one_by_one(client: Any) -> None
         roll_back(client, "objgan", "again")
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_rollbacks_go_back_through_all_champions(client: Any, known: bool) -> None:
+    """1, 2, 1 again, 3: a version's own tag has room for one predecessor."""
+    promote_version(client, FIRST, None, "passed", "x")
+    promote_version(client, SECOND, FIRST, "passed", "x")
+    if not known:  # written before there was a history: the versions' tags say it
+        client.delete_registered_model_tag("objgan", module.HISTORY)
+    promote_version(client, FIRST, SECOND, "passed", "x")
+    promote_version(client, THIRD, FIRST, "passed", "x")
+    moves = [roll_back(client, "objgan", "x") for _ in range(4)]
+    assert moves == [(THIRD, FIRST), (FIRST, SECOND), (SECOND, FIRST), (FIRST, None)]
+    assert find_champion(client, "objgan") is None
+    promote_version(client, THIRD, None, "passed", "x")
+    client.set_registered_model_alias("objgan", "champion", "2")
+    with pytest.raises(InputError, match="objgan/2 became champion without `promote`"):
+        roll_back(client, "objgan", "by hand in between")
+    promote_version(client, FIRST, SECOND, "passed", "x")
+    assert roll_back(client, "objgan", "x") == (FIRST, SECOND)
+    client.set_registered_model_tag("objgan", module.HISTORY, '["1", 2')
+    with pytest.raises(InputError, match="no list of versions: delete the tag"):
+        roll_back(client, "objgan", "x")
+
+
 def test_a_failure_is_recorded_and_moves_nothing(client: Any) -> None:
     promote_version(client, FIRST, None, "passed", "x")
     note_failure(client, SECOND, "1 of 4 rules do not hold")
