@@ -108,7 +108,7 @@ class StatedCaptions:
         scene = _Scene(labels, boxes, Counter(labels), complete)
         forms: list[tuple[float, Callable[[_Scene, random.Random], list[str]]]] = [
             (5, self._numbers),
-            (5, self._relation),
+            (10, self._relation),
             (1, self._between),
             (1, self._sides),
             (1, self._comparison),
@@ -223,7 +223,7 @@ class StatedCaptions:
                 _place(scene.boxes[i], scene.boxes[j]) for i, j in itertools.product(_of(scene, one), _of(scene, other))
             }
             if len(places) == 1 and (place := places.pop()) is not None:
-                beside = place in ("left", "right") and draw.random() < 0.3
+                beside = place in ("left", "right") and draw.random() < 0.5
                 return one, "next to" if beside else place, other
         return None
 
