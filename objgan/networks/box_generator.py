@@ -511,7 +511,7 @@ def _head(channels: int, hidden: int, components: int) -> nn.Sequential:
 
 
 def _spread(head: nn.Sequential, components: int) -> None:
-    """Let a mixture start from means on a circle, with one in its middle: "next to" is left or right, but not between."""
+    """Let a mixture start from means on a circle, with one in its middle: "next to" is left or right, not between."""
     last = head[-1]
     assert isinstance(last, nn.Linear)
     angles = torch.arange(components - 1) * (2 * math.pi / max(1, components - 1))
