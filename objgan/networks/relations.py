@@ -24,15 +24,16 @@ class SaidOfObjects:
 
 
 class Relations(nn.Module):
-    """Attention of an object over the ones before it, by what the caption says of each; or over none of them.
+    """Attention of an object over the ones before it, by what the caption says of each.
 
-    Values are the boxes themselves, a projection of what is said, and one of what stands between the two.
+    Values are the boxes themselves, a projection of what is said, and the words that stand between the two: with the
+    sign of their order, and without. For the first object, all are zero.
     """
 
     def __init__(self, said: int) -> None:
         """`said`: channels of what the caption says of an object (P)."""
         super().__init__()
-        self.channels = 4 + _CHANNELS + PASSING
+        self.channels = 4 + _CHANNELS + 2 * PASSING
         self.query = nn.Linear(said, _CHANNELS)
         self.key = nn.Linear(said, _CHANNELS)
         self.value = nn.Linear(said, _CHANNELS)
@@ -46,8 +47,10 @@ class Relations(nn.Module):
         query, key = self.query(own.said), self.key(others.said)
         scores = torch.einsum("bnc,bmc->bnm", query, key).float() / math.sqrt(_CHANNELS)
         scores = scores + others.presence.float()[:, None]
-        # A score of zero for "none of them".
-        scores = torch.cat([scores.masked_fill(~before, -math.inf), torch.zeros_like(scores[..., :1])], -1)
+        # "None of them" is for the first object alone.
+        scores = torch.cat([scores.masked_fill(~before, -math.inf), torch.full_like(scores[..., :1], -1e4)], -1)
         weights = scores.softmax(-1)[..., :-1].to(query.dtype)
         between = weights.sum(-1, keepdim=True) * own.onward - weights @ others.onward
-        return torch.cat([weights @ torch.cat([boxes.to(query.dtype), self.value(others.said)], -1), between], -1)
+        values = weights @ torch.cat([boxes.to(query.dtype), self.value(others.said)], -1)
+        # The size alone serves words whose order does not matter: "next to".
+        return torch.cat([values, between, between.abs()], -1)

@@ -47,10 +47,11 @@ def test_what_stands_between_two_has_the_sign_of_their_order() -> None:
     both = SaidOfObjects(torch.zeros(1, 2, 6), onward, torch.zeros(1, 2))
     one, other = (SaidOfObjects(*(part[:, [i]] for part in vars(both).values())) for i in (0, 1))
     there, back = (
-        relations(*pair, torch.zeros(1, 1, 4), before)[..., -PASSING:] for pair in ((one, other), (other, one))
+        relations(*pair, torch.zeros(1, 1, 4), before)[..., -2 * PASSING :] for pair in ((one, other), (other, one))
     )
-    torch.testing.assert_close(there, (onward[:, :1] - onward[:, 1:]))
-    torch.testing.assert_close(back, -there)
+    torch.testing.assert_close(there[..., :PASSING], (onward[:, :1] - onward[:, 1:]))
+    torch.testing.assert_close(back[..., :PASSING], -there[..., :PASSING])
+    torch.testing.assert_close(back[..., PASSING:], there[..., :PASSING].abs())
 
 
 def test_the_likelier_class_is_the_one_looked_at() -> None:
