@@ -96,7 +96,8 @@ class CountHead(nn.Module):
         The attention itself looks anywhere near a name: the features of one word hold its neighbours.
         """
         named = (_MENTION * _STEP * self.weights(words).detach().float()).transpose(1, 2)
-        return named.masked_fill(~mask[:, None], -math.inf).softmax(-1).cumsum(-1).to(self.passing.weight.dtype)
+        shares: Tensor = named.masked_fill(~mask[:, None], -math.inf).softmax(-1).cumsum(-1)
+        return shares.to(self.passing.weight.dtype)
 
     def _bag(self, words: Tensor) -> Tensor:
         """[B, C]: the bias and the sum over the distinct known words."""
