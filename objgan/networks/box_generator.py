@@ -17,7 +17,7 @@ from objgan.networks.count_plan import at_least, plan_counts
 from objgan.networks.encoders import TextEncoder, TextFeatures
 from objgan.networks.layout_discriminator import SoftLayout
 from objgan.networks.mixture_sampling import draw_mixture, draw_one_hot, sample_labels, sample_mixture, turned
-from objgan.networks.relations import Relations
+from objgan.networks.relations import Relations, SaidOfObjects
 from objgan.placing import place
 from objgan.statements import Statements, kept
 
@@ -128,6 +128,8 @@ class BoxGenerator(nn.Module):
             self.relations = Relations(self.count_head.said)
             known += self.count_head.said + self.relations.channels
         self.to_position = _head(known, hidden, sizes.components)
+        if self.relations is not None:
+            _spread(self.to_position, sizes.components)
         self.to_size = _head(known + 2, hidden, sizes.components)
 
     @property
@@ -183,7 +185,7 @@ class BoxGenerator(nn.Module):
         of_objects = torch.cat([hidden[:, :-1], chosen, *self._said(text, chosen, chosen, boxes, before)], -1)
         return BoxOutputs(
             labels=self.to_label(hidden),
-            position=self._mixture(self.to_position, of_objects),
+            position=self._position(of_objects),
             size=self._mixture(self.to_size, torch.cat([of_objects, boxes[..., :2].to(hidden.dtype)], -1)),
             counts=text.counts if isinstance(text, CaptionFeatures) else None,
         )
@@ -403,14 +405,14 @@ class BoxGenerator(nn.Module):
         """
         if self.relations is None or not isinstance(text, CaptionFeatures):
             return ()
-        own, theirs = chosen @ text.said.to(chosen.dtype), others @ text.said.to(chosen.dtype)
-        return own, self.relations(own, theirs, boxes, before)
+        own, theirs = _of_objects(text, chosen), _of_objects(text, others)
+        return own.said, self.relations(own, theirs, boxes, before)
 
     def _sample_box(self, known: Tensor, noise: Tensor | None, temperature: float) -> Tensor:
         """What is known of an object [B, .] (`_known`), noise [B, 6] -> standardised (x, y, w, r) [B, 4] that lie
         within the picture; without noise one that is drawn, with gradients to all parameters (`draw`).
         """
-        mixture = self._mixture(self.to_position, known)
+        mixture = self._position(known)
         position = draw_mixture(mixture) if noise is None else sample_mixture(mixture, noise[:, :3], temperature)
         position = self._within(position, slice(0, 2), (0.0, 1.0))
         known = torch.cat([known, position.to(known.dtype)], -1)
@@ -459,8 +461,23 @@ class BoxGenerator(nn.Module):
         classes = torch.arange(self.classes, device=labels.device)
         return (labels[..., None] == classes).to(like.dtype)
 
+    def _position(self, known: Tensor) -> Tensor:
+        """Mixture [..., K, 6] of the centre; with `Relations` relative to that of the object it is related to."""
+        mixture = self._mixture(self.to_position, known)
+        if self.relations is None:
+            return mixture
+        anchor = known[..., -self.relations.channels :][..., None, :2]
+        return mixture + functional.pad(anchor, (1, 3))
+
     def _mixture(self, head: nn.Module, inputs: Tensor) -> Tensor:
         return torch.unflatten(head(inputs), -1, (-1, 6))
+
+
+def _of_objects(text: CaptionFeatures, chosen: Tensor) -> SaidOfObjects:
+    """What the caption says of objects with one-hot labels [B, N, C]."""
+    presence = text.counts[..., :1].detach()
+    said, onward, presence = (chosen @ part.to(chosen.dtype) for part in (text.said, text.onward, presence))
+    return SaidOfObjects(said, onward, presence[..., 0])
 
 
 def _allowed(logits: Tensor, missing: Tensor, room: Tensor, left: int) -> Tensor:
@@ -491,3 +508,12 @@ def sort_layout(labels: Tensor, boxes: Tensor, kept: Tensor) -> Layout:
 
 def _head(channels: int, hidden: int, components: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, components * 6))
+
+
+def _spread(head: nn.Sequential, components: int) -> None:
+    """Let a mixture start from means on a circle, with one in its middle: "next to" is left or right, not between."""
+    last = head[-1]
+    assert isinstance(last, nn.Linear)
+    angles = torch.arange(components - 1) * (2 * math.pi / max(1, components - 1))
+    with torch.no_grad():
+        last.bias.view(components, 6)[:-1, 1:3] = torch.stack([angles.cos(), angles.sin()], 1)

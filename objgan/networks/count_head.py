@@ -14,7 +14,10 @@ from objgan.vocabulary import PAD, UNK
 # Adam moves every weight by the same small step: rows of rare words, which should move far, need longer ones.
 _STEP = 8.0
 _SHARPNESS = 4.0  # of the attention at the start: one or two words name a class
+_MENTION = 3.0  # of the bag's weights, in finding the word that names a class
 _CHANNELS = 64
+PASSING = 32
+"""Channels of a word that may stand between two objects: "left", "under"."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,13 @@ class CaptionFeatures(TextFeatures):
 
     counts: logits [B, C, R + 1]: whether a class appears at all, and of 1, 2, ... R objects if it does
     said:   [B, C, P], what the caption says where it names each class, for the places of its objects
+    onward: [B, C, PASSING], the sum of its words' weights from there on: the difference of two classes' is of the words
+            between them, with the sign of their order
     """
 
     counts: Tensor
     said: Tensor
+    onward: Tensor
 
     def detach(self) -> Self:
         """The same features without their graph."""
@@ -60,6 +66,8 @@ class CountHead(nn.Module):
         self.key = nn.Linear(text + _CHANNELS, _CHANNELS)
         self.value = nn.Linear(text + _CHANNELS, _CHANNELS)
         self.place = nn.Linear(text + _CHANNELS, _CHANNELS)
+        self.passing = nn.Embedding(vocabulary, PASSING, padding_idx=PAD)
+        nn.init.zeros_(self.passing.weight)
         self.label = nn.Parameter(0.1 * torch.randn(classes, _CHANNELS))
         self.dropout = nn.Dropout(dropout)
         self.read = nn.Sequential(
@@ -75,11 +83,21 @@ class CountHead(nn.Module):
         counts: Tensor = self.read(torch.cat([context, self.label.to(context.dtype).expand_as(context)], -1))
         counts = counts + functional.pad(self._bag(words)[..., None], (0, counts.shape[-1] - 1))
         said = torch.einsum("bct,bth->bch", weights, self.place(known))
-        return CaptionFeatures(text.words, text.sentence, text.mask, counts, said)
+        onward = _STEP * torch.einsum("bct,bth->bch", self._mentions(words, text.mask), self.passing(words))
+        return CaptionFeatures(text.words, text.sentence, text.mask, counts, said, onward)
 
     def penalty(self) -> Tensor:
         """Half the squared norm of the words' weights, a float32 scalar."""
         return 0.5 * _STEP**2 * self.weights.weight.float().square().sum()
+
+    def _mentions(self, words: Tensor, mask: Tensor) -> Tensor:
+        """[B, C, T]: how likely each class is named at or before a word, by the words' own weights.
+
+        The attention itself looks anywhere near a name: the features of one word hold its neighbours.
+        """
+        named = (_MENTION * _STEP * self.weights(words).detach().float()).transpose(1, 2)
+        shares: Tensor = named.masked_fill(~mask[:, None], -math.inf).softmax(-1).cumsum(-1)
+        return shares.to(self.passing.weight.dtype)
 
     def _bag(self, words: Tensor) -> Tensor:
         """[B, C]: the bias and the sum over the distinct known words."""

@@ -133,7 +133,7 @@ class CheckpointStore:
         return None
 
     def best(self) -> tuple[str, dict[str, float]] | None:
-        """The checkpoint with the best objective, the earliest of equals, and its measures; None where none has it.
+        """The checkpoint with the best objective, the latest of equals, and its measures; None where none has it.
 
         In a folder, broken ones are passed over; in an object store `fetch` finds them.
         """
@@ -181,7 +181,9 @@ class CheckpointStore:
         measure, direction = self.objective
         values = {name: self.measures(name).get(measure, math.nan) for name in names}
         finite = [name for name in names if math.isfinite(values[name])]
-        return sorted(finite, key=lambda name: (-values[name] if direction == "max" else values[name], _step(name)))
+        sign = 1 if direction == "max" else -1
+        # The latest of equals: a bounded measure that is at its limit early must not end what others still learn.
+        return sorted(finite, key=lambda name: (sign * values[name], _step(name)), reverse=True)
 
     def _is_headless(self, name: str) -> bool:
         """Whether an object store holds a part of it that was never marked as whole."""

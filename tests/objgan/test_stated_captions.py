@@ -1,6 +1,7 @@
 """Captions made from layouts: true, varied, grammatical, and a function of the seed."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from objgan.caption_parser import read_statements
 from objgan.domain import Domain, LayoutStatistics
 from objgan.layout import Layout
 from objgan.metrics.named_classes import NamedClasses
-from objgan.stated_captions import StatedCaptions, StatedWords
+from objgan.stated_captions import StatedCaptions, StatedWords, stated_words
 from objgan.statements import Count, kept
 from objgan.vocabulary import SPECIAL, Vocabulary
 
@@ -124,3 +125,24 @@ def test_a_share_of_the_captions_is_replaced_and_depends_on_seed_epoch_and_image
     assert words(0.0, 5, 0) == before
     replaced = sum(new != old for new, old in zip(words(0.5, 5, 0), before, strict=True))
     assert 8 <= replaced <= 32
+
+
+def test_moved_objects_stand_as_their_caption_says_and_pictures_stay(animals: Domain) -> None:
+    """The vocabulary has each word of the captions here, so that they can be read back."""
+    words = stated_words(CLASSES, {})
+    domain = replace(animals, vocabulary=Vocabulary((*SPECIAL, *words), np.zeros((len(words) + 2, 4), np.float32)))
+    stated, matcher, moved = StatedWords(domain, LONGEST, 1.0), NamedClasses(CLASSES), 0
+    read = 0
+    for number, (labels, boxes) in enumerate(scenes(300)):
+        sample = Sample(number, np.array([2]), np.array(labels), boxes)
+        made = stated.replace(sample, True, 0, 0)
+        facts = read_statements([domain.vocabulary.words[word] for word in made.words], matcher)
+        layout = Layout(torch.tensor([labels]), torch.from_numpy(made.boxes)[None], torch.tensor([len(labels)]))
+        assert kept(facts, layout).all()
+        assert np.array_equal(made.boxes[:, 2:], boxes[:, 2:]) and made.boxes.dtype == np.float32
+        assert (made.boxes[:, :2] >= 0).all() and (made.boxes[:, :2] + made.boxes[:, 2:] <= 1 + 1e-6).all()
+        if not np.array_equal(made.boxes, boxes):
+            moved, read = moved + 1, read + bool(facts.relations)
+        pictured = stated.replace(replace(sample, image=np.zeros((3, 4, 4), np.uint8)), True, 0, 0)
+        assert np.array_equal(pictured.boxes, boxes)
+    assert 60 < moved < 240 and read > 0.8 * moved, "the parser leaves out a few, such as those of an orange"

@@ -125,7 +125,7 @@ class _Run:
         """Keep the checkpoint with the best objective over the validation split."""
         measure, direction = self.state.stage.objective
         value = self._objective(measure)
-        better = value > self.best_value if direction == "max" else value < self.best_value
+        better = value >= self.best_value if direction == "max" else value <= self.best_value
         self.log(f"{self.job.stage} step {self.state.step} validation {measure} {value:.4f}")
         if self.best is None or better:
             self.best, self.best_step, self.best_value = f"step_{self.state.step:08d}", self.state.step, value

@@ -27,7 +27,7 @@ NAME = "stated_prompts"
 TITLE = "Boxes: numbers and relations of NSR-1K's prompts"
 
 _BATCH, _CANDIDATES = 64, 16
-_SHARES = {"captions": 0.0, "stated": 0.4}
+_SHARES = {"captions": 0.0, "stated": 0.5}
 """Share of stated captions in a training batch."""
 _FILES = ("counting.dev.json", "spatial.dev.json")
 _MEASURES = ("numerical_accuracy", "precision", "recall", "spatial_accuracy", "all_named")

@@ -101,8 +101,8 @@ def test_the_newest_and_the_best_are_kept_and_found(storage: Storage, domain: Do
     for step, iou in enumerate([0.1, 0.7, float("nan"), 0.7, 0.3, 0.2], start=1):
         assert store.commit(_snapshot(domain, step), {"iou": iou, "other": 1.0}) == checkpoint_name(step)
         assert store.newest()[0] == checkpoint_name(step)  # type: ignore[index]
-    assert store.names() == ["step_00000002", "step_00000005", "step_00000006"]
-    assert store.best() == ("step_00000002", {"iou": 0.7, "other": 1.0})
+    assert store.names() == ["step_00000004", "step_00000005", "step_00000006"], "the latest of the best"
+    assert store.best() == ("step_00000004", {"iou": 0.7, "other": 1.0})
     name, folder = _store(storage).newest() or ("", Path())
     facts = read_state(folder) if storage.local else read_state(store.fetch(name))
     assert (facts["step"], facts["position"], facts["measures"]["iou"]) == (6, 60, 0.2)
