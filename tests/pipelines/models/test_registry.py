@@ -221,6 +221,23 @@ def test_python_loads_it_by_its_uri(store: str, version: Any, model_folder: Path
             assert "\n" not in str(error.value)
 
 
+def test_a_moved_folder_is_refused_with_what_to_do(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow records absolute places of files. A link from the old place to the new one, as the message says, helps."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    uri = register(model_folder, tracking_uri=f"sqlite:///{old / 'mlflow.db'}").uri
+    old.rename(new)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{new / 'mlflow.db'}")
+    with pytest.raises(InputError) as caught:
+        objgan.load(uri, "cpu")
+    message = str(caught.value)
+    assert f"no files at file://{old}/" in message and "ln -s NEW OLD" in message and "\n" not in message
+    old.symlink_to(new)
+    assert objgan.load(uri, "cpu").domain.classes
+
+
 def test_the_same_model_is_no_new_version(store: str, version: Any, model_folder: Path, tmp_path: Path) -> None:
     """Wherever its folder lies. The version that is there gets the alias and the tags."""
     elsewhere = tmp_path / "copy"
