@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,14 +197,16 @@ def test_a_caption_whose_known_words_are_all_cut_is_refused(job: GenerateJob) ->
         ("40 boats on the sea", "40 x boat"),
         ("a boat left of itself", "boat left of boat"),
         ("three boats and no boat", "no boat"),
-        ("a boat left of a kite and the boat right of the kite", "boat left of kite"),
+        # One of the two, by the weights.
+        ("a boat left of a kite and the boat right of the kite", "boat (left|right) of kite"),
     ],
 )
 def test_what_cannot_hold_is_drawn_as_far_as_possible_and_reported(job: GenerateJob, caption: str, broken: str) -> None:
     lines: list[str] = []
     files = generate(replace(job, captions=(caption,)), lines.append)
     (line,) = [line for line in lines if "does not keep" in line]
-    assert line.startswith(f"caption {caption!r}, sample 0: the layout does not keep: ") and broken in line
+    start = f"caption {caption!r}, sample 0: the layout does not keep: "
+    assert line.startswith(start) and re.search(broken, line.removeprefix(start))
     layout = json.loads(files[1].read_text())
-    assert {"fact": broken, "kept": False} in layout["facts"]
+    assert any(re.fullmatch(broken, fact["fact"]) and not fact["kept"] for fact in layout["facts"])
     assert len(layout["objects"]) >= 1
