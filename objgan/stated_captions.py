@@ -272,10 +272,11 @@ class StatedCaptions:
 class StatedWords:
     """Puts stated captions in the place of a share of the captions, drawn from (seed, epoch, image).
 
-    In samples without pixels and masks, objects are moved for some of them.
+    In samples without pixels and masks, objects are moved for some of them, where `moves`.
     """
 
-    def __init__(self, domain: Domain, longest: int, share: float) -> None:
+    def __init__(self, domain: Domain, longest: int, share: float, moves: bool = True) -> None:
+        self._moves = moves
         self._captions, self._vocabulary, self._share = StatedCaptions.of(domain, longest), domain.vocabulary, share
 
     def replace(self, sample: Sample, complete: bool, seed: int, epoch: int) -> Sample:
@@ -287,7 +288,7 @@ class StatedWords:
         if draw.random() >= self._share or not len(sample.labels):
             return sample
         labels, boxes = sample.labels.tolist(), sample.boxes
-        if draw.random() < _MOVED and sample.masks is None and sample.image is None:
+        if self._moves and draw.random() < _MOVED and sample.masks is None and sample.image is None:
             moved = rearranged(boxes, draw)
             tokens = self._captions.write_place(labels, moved, complete, draw)
             if tokens:

@@ -145,4 +145,5 @@ def test_moved_objects_stand_as_their_caption_says_and_pictures_stay(animals: Do
             moved, read = moved + 1, read + bool(facts.relations)
         pictured = stated.replace(replace(sample, image=np.zeros((3, 4, 4), np.uint8)), True, 0, 0)
         assert np.array_equal(pictured.boxes, boxes)
+        assert np.array_equal(StatedWords(domain, LONGEST, 1.0, False).replace(sample, True, 0, 0).boxes, boxes)
     assert 60 < moved < 240 and read > 0.8 * moved, "the parser leaves out a few, such as those of an orange"

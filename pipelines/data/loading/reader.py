@@ -79,7 +79,9 @@ class ShardReader:
         self.split, self.columns, self.config, self.max_words = split, columns, config, max_words
         self._stated: StatedWords | None = None
         if stated_captions:
-            self._stated = StatedWords(Domain.load(folder.domain()), max_words, stated_captions)
+            # A discriminator would take moved objects for real layouts.
+            moves = not config.boxes.training.adversarial_weight
+            self._stated = StatedWords(Domain.load(folder.domain()), max_words, stated_captions, moves)
         self.flips = bool(columns & {"image", "masks"})
         self.left_out: Counter[str] = Counter()
         self._rows = RowList(self._usable, len(self._index))
