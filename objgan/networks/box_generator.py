@@ -235,7 +235,7 @@ class BoxGenerator(nn.Module):
             used += functional.one_hot(label, self.classes + 1)[:, :-1] * alive[:, None]
             found.append((label, box, alive))
         labels, boxes, valid = (torch.stack(parts, 1) for parts in zip(*found, strict=True))
-        return sort_layout(labels, cxywr_to_xywh(boxes * self.std + self.mean), valid)
+        return sort_layout(labels, self._corners(boxes), valid)
 
     def _plan(self, counts: Tensor, noise: Tensor, temperature: float) -> Tensor:
         """Objects of each class, int64 [B, C]: at temperature 0 as `plan_counts` says, or with a threshold of presence
@@ -282,7 +282,7 @@ class BoxGenerator(nn.Module):
             used = used + classes.detach()
             found.append((classes, box))
         drawn, boxes = (torch.stack(parts, 1) for parts in zip(*found, strict=True))
-        return SoftLayout(drawn, cxywr_to_xywh(boxes * self.std + self.mean))
+        return SoftLayout(drawn, self._corners(boxes))
 
     @torch.no_grad()
     def sample_layout(
@@ -429,26 +429,30 @@ class BoxGenerator(nn.Module):
         up to `draws` times in all, wider each time; the best draw is taken.
         """
         box = self._sample_box(known, noise, temperature)
-        excess = self._excess(label, box, placed)
+        if not placed or self.draws == 1:
+            return box
+        labels, others = (torch.stack(parts, 1) for parts in zip(*placed, strict=True))
+        limits = torch.where(labels == label[:, None], *self.overlaps)
+        counted = (labels != self.classes) & (label != self.classes)[:, None]
+        corners = self._corners(others)
+
+        def excess(box: Tensor) -> Tensor:
+            beyond = overlap(self._corners(box)[:, None], corners) - limits
+            return (beyond.clamp_min(0) * counted).sum(1)
+
+        least = excess(box)
         for draw in range(1, self.draws):
-            if not excess.any():
+            if not least.any():
                 break
             again = self._sample_box(known, turned(noise, draw), max(temperature, draw / self.draws))
-            less = self._excess(label, again, placed)
-            box = torch.where((less < excess)[:, None], again, box)
-            excess = torch.minimum(excess, less)
+            less = excess(again)
+            box = torch.where((less < least)[:, None], again, box)
+            least = torch.minimum(least, less)
         return box
 
-    def _excess(self, label: Tensor, box: Tensor, placed: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """By how much boxes overlap placed ones too much, [B]. Labels int64 [B], standardised boxes [B, 4]."""
-        excess = torch.zeros(len(label), device=label.device)
-        same, different = self.overlaps
-        corner = cxywr_to_xywh(box * self.std + self.mean)
-        for other, theirs in placed:
-            shares = overlap(corner, cxywr_to_xywh(theirs * self.std + self.mean))
-            beyond = shares - torch.where(label == other, same, different)
-            excess = excess + beyond.clamp_min(0) * ((label != self.classes) & (other != self.classes))
-        return excess
+    def _corners(self, boxes: Tensor) -> Tensor:
+        """Standardised boxes [..., 4] -> xywh fractions."""
+        return cxywr_to_xywh(boxes * self.std + self.mean)
 
     def _within(self, values: Tensor, part: slice, limits: tuple[float, float]) -> Tensor:
         mean, std = self.mean[part], self.std[part]

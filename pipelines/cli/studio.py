@@ -7,7 +7,7 @@ from pipelines.models.generate import local_model
 from pipelines.redaction import place_of
 from pipelines.runtime.console import say
 from pipelines.storage.storage import RUNS
-from pipelines.studio.app import Desk, build_app
+from pipelines.studio.app import PictureService, build_app
 from pipelines.studio.server import address_of, is_reachable, listen, new_server
 from pipelines.tracking.tracker import tracking_uri
 
@@ -28,6 +28,6 @@ def studio(options: cli.StudioOptions) -> None:
         shown = place_of(str(named))
         say(f"studio: {address_of(listening)} draws with {shown}; Ctrl-C ends it")
         try:
-            new_server(build_app(Desk(model, shown), options.host)).run(sockets=[listening])
+            new_server(build_app(PictureService(model, shown), options.host)).run(sockets=[listening])
         except KeyboardInterrupt:
             say("studio ended")

@@ -42,7 +42,7 @@ class _TooLarge(InputError):
 
 
 @dataclass(frozen=True)
-class Order:
+class DrawRequest:
     """What a page asks for.
 
     layout: text of a layout file, which has seed and sample of its own; None: the model makes one
@@ -55,7 +55,7 @@ class Order:
 
     @classmethod
     def read(cls, body: bytes) -> Self:
-        """An order from its JSON.
+        """A request from its JSON.
 
         Raises:
             InputError: no JSON, over the limits, an unknown key, or a value of the wrong kind.
@@ -70,14 +70,14 @@ class Order:
         for name in content:
             if name not in names:
                 raise unknown("key", name, names, "request: ")
-        order = cls(**content)
-        if not isinstance(order.caption, str):
-            raise InputError(f"caption must be a text, got {shown(order.caption)}")
-        if not isinstance(order.layout, str | None):
-            raise InputError(f"layout must be a text, the JSON of a layout file, got {shown(order.layout)}")
-        _check_number("seed", order.seed)
-        _check_number("sample", order.sample)
-        return order
+        asked = cls(**content)
+        if not isinstance(asked.caption, str):
+            raise InputError(f"caption must be a text, got {shown(asked.caption)}")
+        if not isinstance(asked.layout, str | None):
+            raise InputError(f"layout must be a text, the JSON of a layout file, got {shown(asked.layout)}")
+        _check_number("seed", asked.seed)
+        _check_number("sample", asked.sample)
+        return asked
 
     def given(self, model: ObjGAN) -> GivenLayout | None:
         """Its layout.
@@ -98,7 +98,7 @@ def _check_number(what: str, value: object) -> None:
         raise InputError(f"{what} must be a whole number from 0 to {_MOST_NUMBER}, got {shown(value)}")
 
 
-class Desk:
+class PictureService:
     """One model, which draws one picture at a time, in the order in which they were asked for."""
 
     def __init__(self, model: ObjGAN, name: str) -> None:
@@ -121,13 +121,13 @@ class Desk:
             "most_objects": self.model.config.data.max_objects,
         }
 
-    def check(self, order: Order) -> dict[str, Any]:
-        """What can be said of an order without a picture.
+    def check(self, asked: DrawRequest) -> dict[str, Any]:
+        """What can be said of a request without a picture.
 
         Raises:
-            InputError: as `ObjGAN.read_caption` and `Order.given`.
+            InputError: as `ObjGAN.read_caption` and `DrawRequest.given`.
         """
-        words, given = self.model.read_caption(order.caption), order.given(self.model)
+        words, given = self.model.read_caption(asked.caption), asked.given(self.model)
         facts = () if given is None else self.model.facts(words, given.layout)
         return {
             "unknown_words": words.unknown,
@@ -135,7 +135,7 @@ class Desk:
             "facts": [fact._asdict() for fact in facts],
         }
 
-    async def draw(self, order: Order) -> AsyncIterator[str]:
+    async def draw(self, asked: DrawRequest) -> AsyncIterator[str]:
         """A line of JSON for each thing that happens, the picture last."""
         ahead, self._asked = self._asked, self._asked + 1
         try:
@@ -144,15 +144,15 @@ class Desk:
             async with self._turn:
                 yield _line(state="drawing")
                 # Not interrupted where the page is closed: the next picture waits for it.
-                yield await run_in_threadpool(self._picture, order)
+                yield await run_in_threadpool(self._picture, asked)
         finally:
             self._asked -= 1
 
-    def _picture(self, order: Order) -> str:
+    def _picture(self, asked: DrawRequest) -> str:
         try:
-            given = order.given(self.model)
-            number, seed = (order.sample, order.seed) if given is None else (0, None)
-            (made,) = self.model.generate([order.caption], n=[number], seed=seed, layouts=[given])
+            given = asked.given(self.model)
+            number, seed = (asked.sample, asked.seed) if given is None else (0, None)
+            (made,) = self.model.generate([asked.caption], n=[number], seed=seed, layouts=[given])
         except InputError as error:
             return _line(state="failed", error=str(error))
         except Exception as error:  # whatever a library raises, the page has to know that there is no picture
@@ -166,7 +166,7 @@ def _line(**values: Any) -> str:
     return json.dumps(values) + "\n"
 
 
-def build_app(desk: Desk, host: str) -> Guard:
+def build_app(service: PictureService, host: str) -> Guard:
     """The web application; `host` is the name or address that it is reached by, beside those of this machine."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)  # whose pages would load scripts from elsewhere
 
@@ -179,19 +179,19 @@ def build_app(desk: Desk, host: str) -> Guard:
 
     @app.get("/api/model")
     async def _model() -> dict[str, Any]:
-        return desk.facts()
+        return service.facts()
 
     @app.post("/api/check")
     async def _check(request: Request) -> dict[str, Any]:
-        return await run_in_threadpool(desk.check, await _order(request))
+        return await run_in_threadpool(service.check, await _read(request))
 
     @app.post("/api/draw")
     async def _draw(request: Request) -> Response:
-        order = await _order(request)
-        await run_in_threadpool(desk.check, order)
-        if desk.is_full:
+        asked = await _read(request)
+        await run_in_threadpool(service.check, asked)
+        if service.is_full:
             return JSONResponse({"error": f"{_MOST_WAITING} pictures are waiting already: try again later"}, 503)
-        return StreamingResponse(desk.draw(order), media_type="application/x-ndjson")
+        return StreamingResponse(service.draw(asked), media_type="application/x-ndjson")
 
     return Guard(app, host)
 
@@ -203,10 +203,10 @@ def _file(name: str) -> Any:
     return send
 
 
-async def _order(request: Request) -> Order:
+async def _read(request: Request) -> DrawRequest:
     body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > _LIMITS.bytes:
             raise _TooLarge(f"request has more than {_LIMITS.bytes >> 20} MiB")
-    return Order.read(bytes(body))
+    return DrawRequest.read(bytes(body))

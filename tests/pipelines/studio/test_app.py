@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from objgan.generation import Generated, ObjGAN
 from objgan.layout_file import parse_layout
 from objgan.picture import png
-from pipelines.studio.app import Desk, Order, build_app
+from pipelines.studio.app import DrawRequest, PictureService, build_app
 from tests.tools.gated import Gated
 
 CAPTION = "two red kites above a boat"
@@ -29,7 +29,9 @@ def model(model_folder: Path) -> ObjGAN:
 
 @pytest.fixture(scope="module")
 def client(model: ObjGAN) -> Iterator[TestClient]:
-    with TestClient(build_app(Desk(model, "a model"), "127.0.0.1"), base_url="http://localhost:8600") as client:
+    with TestClient(
+        build_app(PictureService(model, "a model"), "127.0.0.1"), base_url="http://localhost:8600"
+    ) as client:
         yield client
 
 
@@ -214,11 +216,11 @@ def gated(model: ObjGAN) -> Gated:
 
 
 def test_pictures_are_drawn_one_at_a_time_and_block_nothing_else(gated: Gated) -> None:
-    desk = Desk(gated, "a model")
-    app = build_app(desk, "127.0.0.1")
+    service = PictureService(gated, "a model")
+    app = build_app(service, "127.0.0.1")
 
     async def lines(caption: str) -> list[dict[str, Any]]:
-        return [json.loads(line) async for line in desk.draw(Order(caption))]
+        return [json.loads(line) async for line in service.draw(DrawRequest(caption))]
 
     async def everything() -> list[list[dict[str, Any]]]:
         drawing = [asyncio.create_task(lines(caption)) for caption in ("a red kite", "the boat", "a kite")]
@@ -238,19 +240,19 @@ def test_pictures_are_drawn_one_at_a_time_and_block_nothing_else(gated: Gated) -
 
 
 def test_too_many_pictures_at_once_are_refused(gated: Gated) -> None:
-    desk = Desk(gated, "a model")
+    service = PictureService(gated, "a model")
 
     async def everything() -> int:
-        drawing = [desk.draw(Order("a kite")) for _ in range(16)]
+        drawing = [service.draw(DrawRequest("a kite")) for _ in range(16)]
         first = [asyncio.create_task(one.__anext__()) for one in drawing]
         await asyncio.sleep(0)
         await asyncio.gather(*first)
-        transport = httpx2.ASGITransport(app=build_app(desk, "127.0.0.1"))
+        transport = httpx2.ASGITransport(app=build_app(service, "127.0.0.1"))
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             status = (await client.post("/api/draw", json={"caption": "a kite"})).status_code
         for one in drawing:  # their pages are closed
             await one.aclose()
-        assert not desk.is_full
+        assert not service.is_full
         return status
 
     assert asyncio.run(everything()) == 503
@@ -269,7 +271,8 @@ def test_a_bug_in_a_picture_is_said_and_the_next_picture_is_drawn(
             return super().generate(*arguments, **more)
 
     with TestClient(
-        build_app(Desk(Failing(model.config, model.domain, model.networks), ""), ""), base_url="http://localhost"
+        build_app(PictureService(Failing(model.config, model.domain, model.networks), ""), ""),
+        base_url="http://localhost",
     ) as client:
         answer = json.loads(client.post("/api/draw", json={"caption": "a kite"}).text.splitlines()[-1])
         assert answer["state"] == "failed" and "0x1234" not in answer["error"]

@@ -13,7 +13,7 @@ import pytest
 from objgan.generation import ObjGAN
 from objgan.layout_file import parse_layout
 from objgan.picture import png
-from pipelines.studio.app import Desk, build_app
+from pipelines.studio.app import PictureService, build_app
 from pipelines.studio.server import address_of, listen, new_server
 from tests.tools.gated import Gated
 
@@ -32,7 +32,7 @@ def model(model_folder: Path) -> ObjGAN:
 def served(model: ObjGAN) -> Iterator[str]:
     """The address of a server, for a block."""
     with listen("127.0.0.1", 0) as listening:
-        server = new_server(build_app(Desk(model, "models:/test/1"), "127.0.0.1"))
+        server = new_server(build_app(PictureService(model, "models:/test/1"), "127.0.0.1"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         yield address_of(listening)
