@@ -43,7 +43,8 @@ class Attempts:
         self._deaths = self._read()
         here = sum(run == self._run for run, _ in self._deaths)
         if here >= MOST_ATTEMPTS:
-            last = self._deaths[-1][1]
+            # A worker may die before its first image.
+            last = next((image for _, image in reversed(self._deaths) if image is not None), None)
             where = "" if last is None else f", the last time at image {last}"
             raise WorkerDied(
                 f"prepare: {here} workers died one after the other at shard {self._shard}{where}: look for a lack of "

@@ -163,8 +163,8 @@ with Attempts(Path(folder), "train-00000.arrow", "digest", run) as attempts:
     with attempts(inputs="other") as now:
         assert not now.is_suspect, "the image may have been mended"
     path.write_bytes(text)
-    for _ in range(MOST_ATTEMPTS - 3):
-        die("b", "9")
+    for image in (*["9"] * (MOST_ATTEMPTS - 4), ""):  # the last one dies before its first image
+        die("b", image)
     with pytest.raises(WorkerDied, match=f"{MOST_ATTEMPTS} workers died .* shard train-00000.arrow, .* image 9"):
         attempts().__enter__()
     with attempts(run="c") as now:
