@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,18 @@ class _Plotted:
     def trials(self) -> list[Any]:
         """The study's trials that have a value."""
         return [trial for trial in self.study.trials if trial.value is not None]
+
+    @cached_property
+    def important(self) -> list[str]:
+        """The settings by importance (fANOVA), the most important first; none if it is not known."""
+        import optuna
+
+        compared = importance_study(self.result, self.sweep.space, self.sweep.goal)
+        with contextlib.suppress(ValueError, RuntimeError):
+            if compared is not None:
+                fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)
+                return list(optuna.importance.get_param_importances(compared[0], evaluator=fanova))
+        return []
 
     def by_state(self) -> dict[str, list[Any]]:
         """These trials by how they ended."""
@@ -120,23 +133,11 @@ def _of_settings(visualization: Any, plotted: _Plotted) -> dict[str, tuple[str, 
     if varied:
         plots["slice"] = ("each setting alone", visualization.plot_slice(study, varied, target_name=metric))
     if len(varied) > 1:
-        pair = _most_important(plotted, varied)
+        # The two that matter most; the first two, if importance is not known.
+        pair = list(dict.fromkeys([*(name for name in plotted.important if name in varied), *varied]))[:2]
         title = f"{pair[0]} and {pair[1]} together"
         plots["contour"] = (title, visualization.plot_contour(study, pair, target_name=metric))
     return plots
-
-
-def _most_important(plotted: _Plotted, varied: list[str]) -> list[str]:
-    """The two settings that matter most; the first two, if importance is not known."""
-    import optuna
-
-    ordered = list(varied)
-    if (compared := importance_study(plotted.result, plotted.sweep.space, plotted.sweep.goal)) is not None:
-        fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        with contextlib.suppress(ValueError, RuntimeError):
-            shares = optuna.importance.get_param_importances(compared[0], evaluator=fanova)
-            ordered = [name for name in shares if name in varied] + ordered
-    return list(dict.fromkeys(ordered))[:2]
 
 
 def _write_images(plotted: _Plotted, folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import TrialState
 
 from pipelines.runtime.console import Log
-from pipelines.storage.retry import only_logged
+from pipelines.storage.retry import brief, only_logged
 from pipelines.storage.storage import Storage
 from tune.space.space import Knob
 from tune.sweep.results import Trial
@@ -35,14 +35,22 @@ class StudyLog:
         self._sweep, self._log = sweep, log
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._journal = _Journal(sweep.store())
+        try:
+            self._open()
+        except Exception as error:  # whatever Optuna raises for lines of another form
+            log(f"warning: {sweep.store()}/{FILE} is damaged ({brief(error)}): it is written again, from the trials")
+            self._journal.clear()
+            self._open()
+
+    def _open(self) -> None:
         self._storage = JournalStorage(self._journal)
-        direction = "maximize" if sweep.goal.mode == "max" else "minimize"
+        direction = "maximize" if self._sweep.goal.mode == "max" else "minimize"
         self._study = optuna.create_study(
-            study_name=sweep.run, storage=self._storage, direction=direction, load_if_exists=True
+            study_name=self._sweep.run, storage=self._storage, direction=direction, load_if_exists=True
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna calls this function experimental.
-            self._study.set_metric_names([sweep.goal.metric])
+            self._study.set_metric_names([self._sweep.goal.metric])
         self._ids = {trial.user_attrs[_ID]: trial._trial_id for trial in self._study.trials if _ID in trial.user_attrs}
 
     def trial(self, row: Trial) -> None:
@@ -89,10 +97,15 @@ class _Journal(BaseJournalBackend):
 
     def __init__(self, store: Storage) -> None:
         self._store, self._changed = store, False
+        self._logs: list[Any]
         try:
             self._logs = [json.loads(line) for line in store.read(FILE).splitlines()]
         except (FileNotFoundError, ValueError):
-            self._logs = []  # A damaged file is written again, from the rows.
+            self.clear()  # A damaged file is written again, from the rows.
+
+    def clear(self) -> None:
+        """Forget all that was read."""
+        self._logs = []
 
     def read_logs(self, log_number_from: int) -> Any:
         """See Optuna."""

@@ -51,10 +51,12 @@ def test_a_trial_is_followed_to_its_end_over_a_restart(sweep: Sweep) -> None:
         assert trials[1].params == {WEIGHT: 1.0} and trials[1].user_attrs["settings"][LR] == 5.0
 
 
-def test_a_damaged_file_is_written_again(sweep: Sweep) -> None:
+@pytest.mark.parametrize("damage", ["cut", "{}\n", "[1]\n", '{"op_code": 99, "worker_id": "x"}\n'])
+def test_a_damaged_file_is_written_again(sweep: Sweep, damage: str) -> None:
     StudyLog(sweep, print).trial(FIRST)
     path = sweep.store().local / FILE  # type: ignore[operator]
-    path.write_bytes(path.read_bytes()[:-20])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20] if damage == "cut" else whole + damage.encode())
     StudyLog(sweep, print).trial(FIRST)
     assert [trial.params for trial in read(sweep)] == [FIRST.settings]
 
