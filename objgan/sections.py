@@ -188,7 +188,8 @@ class BoxesTraining(TrainingConfig):
         0.0,
         ge=0,
         le=1,
-        description="share of a batch whose captions are made from the layouts: they state numbers and places",
+        description="share of a batch whose captions are made from the layouts: they state numbers and places; "
+        "without a layout discriminator, objects are moved for most of them",
     )
     class_weight_power: float = Field(
         0.8, ge=0, le=10, description="the label loss is weighted by count^-power; 0: unweighted"

@@ -13,7 +13,7 @@ from objgan.geometry import SMALLEST_SIDE, cxywr_to_xywh, overlap, xywh_to_cxywr
 from objgan.layout import Layout
 from objgan.losses.boxes import label_nll, mixture_nll
 from objgan.networks.count_head import CaptionFeatures, CountHead, hide_words
-from objgan.networks.count_plan import at_least, plan_counts
+from objgan.networks.count_plan import allowed_labels, at_least, plan_counts
 from objgan.networks.encoders import TextEncoder, TextFeatures
 from objgan.networks.layout_discriminator import SoftLayout
 from objgan.networks.mixture_sampling import draw_mixture, draw_one_hot, sample_labels, sample_mixture, turned
@@ -223,7 +223,7 @@ class BoxGenerator(nn.Module):
         placed: list[tuple[Tensor, Tensor]] = []
         for step in range(self.max_objects):
             state = self._step(text, label, box, state)
-            logits = _allowed(self.to_label(state[0]), low - used, limits - used, self.max_objects - step)
+            logits = allowed_labels(self.to_label(state[0]), low - used, limits - used, self.max_objects - step)
             if plan is not None:
                 unfinished = (used < limits).any(1, keepdim=True)
                 logits = logits.masked_fill(functional.pad(unfinished, (self.classes, 0)), -math.inf)
@@ -482,19 +482,6 @@ def _of_objects(text: CaptionFeatures, chosen: Tensor) -> SaidOfObjects:
     presence = text.counts[..., :1].detach()
     said, onward, presence = (chosen @ part.to(chosen.dtype) for part in (text.said, text.onward, presence))
     return SaidOfObjects(said, onward, presence[..., 0])
-
-
-def _allowed(logits: Tensor, missing: Tensor, room: Tensor, left: int) -> Tensor:
-    """Label logits [B, C + 1], -inf for what may not come next.
-
-    missing: int64 [B, C], objects of each class that have to come; they come before the end, and nothing else comes
-             where they need all of the room
-    room:    int64 [B, C], objects of each class that may come
-    left:    objects that may come in all
-    """
-    total = missing.clamp_min(0).sum(1, keepdim=True)
-    full = (room <= 0) | ((missing <= 0) & (total >= left) & (total > 0))
-    return logits.masked_fill(torch.cat([full, total > 0], 1), -math.inf)
 
 
 def sort_layout(labels: Tensor, boxes: Tensor, kept: Tensor) -> Layout:

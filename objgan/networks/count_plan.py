@@ -1,4 +1,6 @@
-"""Numbers of objects for each class, from what a `CountHead` predicts of them, with the least expected errors."""
+"""Numbers of objects for each class, from what a `CountHead` predicts of them, and what they let a decoder draw."""
+
+import math
 
 import numpy as np
 import torch
@@ -64,3 +66,16 @@ def median_total(presence: Tensor, fewest: Tensor) -> Tensor:
     shares = torch.fft.fft(values.prod(1), dim=1).real / size
     median: Tensor = (shares.cumsum(1) < 0.5).sum(1)
     return median.clamp_max(most)
+
+
+def allowed_labels(logits: Tensor, missing: Tensor, room: Tensor, left: int) -> Tensor:
+    """Label logits [B, C + 1], -inf for what may not come next.
+
+    missing: int64 [B, C], objects of each class that have to come; they come before the end, and nothing else comes
+             where they need all of the room
+    room:    int64 [B, C], objects of each class that may come
+    left:    objects that may come in all
+    """
+    total = missing.clamp_min(0).sum(1, keepdim=True)
+    full = (room <= 0) | ((missing <= 0) & (total >= left) & (total > 0))
+    return logits.masked_fill(torch.cat([full, total > 0], 1), -math.inf)

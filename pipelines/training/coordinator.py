@@ -1,6 +1,6 @@
 """The actor through which the workers and the driver of a run exchange events, heartbeats and requests to stop.
 
-It imports neither Ray nor torch: its process starts at once.
+It imports neither Ray nor torch, which its process does not need to start.
 """
 
 import time

@@ -186,7 +186,7 @@ class _Trainer(TorchTrainer):
     """A trainer without the actor that splits Ray Data sets between workers: ours read the shards themselves."""
 
     def _create_default_callbacks(self) -> list[Any]:
-        return [one for one in super()._create_default_callbacks() if not isinstance(one, DatasetsCallback)]
+        return [call for call in super()._create_default_callbacks() if not isinstance(call, DatasetsCallback)]
 
 
 def _trainer(worker_args: WorkerArgs, use_gpu: bool, store: Storage) -> TorchTrainer:
