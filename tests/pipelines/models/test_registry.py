@@ -6,10 +6,13 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +277,21 @@ def _logged(store: str) -> list[Any]:
     return list(client.search_logged_models([client.get_experiment_by_name("objgan").experiment_id]))
 
 
+def _stop_outside_transactions(process: subprocess.Popen[bytes], database: Path) -> None:
+    """A process that is stopped while it writes to SQLite keeps the lock, and nobody else can read."""
+    for _ in range(1000):
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        try:
+            with closing(sqlite3.connect(database, timeout=0)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+        except sqlite3.OperationalError:
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.001)
+    raise AssertionError("the process holds the lock of the database all the time")
+
+
 def test_a_register_that_was_killed_leaves_nothing_that_gc_does_not_remove(
     model_folder: Path, tmp_path: Path, repository: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -285,7 +303,7 @@ def test_a_register_that_was_killed_leaves_nothing_that_gc_does_not_remove(
     words = [sys.executable, "-m", "pipelines", "register", "--model", str(model_folder)]
     process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(repository)})
     wait_until(lambda: bool(_logged(store)) or process.poll() is not None)
-    process.send_signal(signal.SIGSTOP)
+    _stop_outside_transactions(process, tmp_path / "mlflow.db")
     (model,) = _logged(store)
     place = Path(model.artifact_location.removeprefix("file://"))
     place.mkdir(parents=True, exist_ok=True)
