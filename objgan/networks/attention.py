@@ -76,6 +76,17 @@ class ObjectAttention(nn.Module):
         return cosine * self.log_temperature.exp()
 
 
+def words_before(weights: Tensor, keys: Tensor, words: int) -> Tensor:
+    """What stands before the words that objects attend to: in English, the adjectives of their names.
+
+    weights [B, R, T], keys [B, T, W] (word vectors) -> [B, R, W]: the sum over `words` places, each with half the
+    weight of the one behind it.
+    """
+    length = weights.shape[2]
+    before = [functional.pad(weights[..., n:], (0, min(n, length))) / 2 ** (n - 1) for n in range(1, words + 1)]
+    return sum(before, torch.zeros_like(weights)).to(keys.dtype) @ keys
+
+
 def _project(project: nn.Linear, words: Tensor, mask: Tensor) -> Tensor:
     """[B, D, T] -> [B, T, C]; padded words become 0 whatever is stored there."""
     values: Tensor = project(words.transpose(1, 2).masked_fill(~mask[..., None], 0.0))

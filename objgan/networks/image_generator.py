@@ -34,6 +34,7 @@ class ImageOutputs:
     object_context: [B, R, ngf], c_obj of the last scale, 0 where padded
     label_vectors:  [B, R, W], word vectors of the objects' labels, 0 where padded
     object_weights: [B, R, T], what that c_obj took from each word
+    word_vectors:   [B, T, W], of the captions' words, 0 where padded
     word_maps:      one [B, T, S/2, S/2] for each scale but the first: where its grid attention sees each word
     """
 
@@ -43,6 +44,7 @@ class ImageOutputs:
     object_context: Tensor
     label_vectors: Tensor
     object_weights: Tensor
+    word_vectors: Tensor
     word_maps: list[Tensor]
 
 
@@ -114,6 +116,7 @@ class ImageGenerator(nn.Module):
             object_context=context.float(),
             label_vectors=scene.labels,
             object_weights=weights,
+            word_vectors=scene.keys,
             word_maps=word_maps,
         )
 

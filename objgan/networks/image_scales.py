@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from objgan.batch import resize_images
 from objgan.layout import Layout
-from objgan.networks.attention import GridAttention, ObjectAttention, Similarity
+from objgan.networks.attention import GridAttention, ObjectAttention, Similarity, words_before
 from objgan.networks.class_maps import box_coordinates
 from objgan.networks.encoders import TextFeatures
 from objgan.networks.layers import GLU, ResidualBlock, Styles, UpBlock, conv3x3
@@ -38,6 +38,8 @@ class GeneratorSizes:
     modulation:  the object on top owns a cell, and its class and words modulate each residual block there; one more
                  such block at each scale's full side; needs the layout
     text_scale:  factor of the text features that come in
+    modifiers:   words before the attended ones whose vectors are part of an object's style; needs modulation
+    word_channels: of these vectors
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -61,13 +63,16 @@ class GeneratorSizes:
     start_norm: bool = True
     modulation: bool = False
     text_scale: float = 1.0
+    modifiers: int = 0
+    word_channels: int = 0
 
     @property
     def style_channels(self) -> int | None:
-        """Channels of an object's style: attended words, class embedding and code; None without modulation."""
+        """Channels of an object's style: attended words, class embedding, modifiers, code; None without modulation."""
         if not self.modulation:
             return None
-        return self.text_channels + self.class_channels + self.noise + self.condition
+        modifiers = self.word_channels if self.modifiers else 0
+        return self.text_channels + modifiers + self.class_channels + self.noise + self.condition
 
     def __post_init__(self) -> None:
         first = self.sizes[0] if self.sizes else 0
@@ -144,7 +149,7 @@ class SceneEncoder(nn.Module):
         super().__init__()
         self.size = size
         self.layout = LayoutEncoder(classes, CLASS_WIDTH, sizes.width, "instance" if sizes.layout_norm else "none")
-        self.width, self.modulation = sizes.width, sizes.modulation
+        self.width, self.modulation, self.modifiers = sizes.width, sizes.modulation, sizes.modifiers
         self.attention = None
         if sizes.object_attention:
             self.attention = ObjectAttention(sizes.text_channels, sizes.width, sizes.attention, sizes.temperature)
@@ -158,7 +163,10 @@ class SceneEncoder(nn.Module):
         values, styles = torch.cat([context, classes], 2), None
         if self.modulation:
             attended = weights.to(context.dtype) @ scene.text.words.to(context.dtype).transpose(1, 2)
-            styles = self._styles(scene, torch.cat([attended, classes], 2), code)
+            parts = [attended, classes]
+            if self.modifiers:
+                parts.append(words_before(weights, scene.keys, self.modifiers).to(context.dtype))
+            styles = self._styles(scene, torch.cat(parts, 2), code)
             painted = self._paint_owned(scene.layout, values, resize_images(styles.shares, self.size // 2))
         else:
             painted = paint(values, resize_images(scene.layout.soft_masks, self.size // 2))

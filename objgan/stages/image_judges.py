@@ -33,7 +33,9 @@ def build_discriminators(config: Config, domain: Domain) -> dict[str, nn.Module]
         networks[f"text_{size}"] = TextDiscriminator(size, width, config.encoders.channels, norm, layers, padding)
         if images.layout:
             networks[f"layout_{size}"] = LayoutDiscriminator(size, width, classes, norm, layers, padding)
-    context = config.encoders.channels if images.object_condition == "words" else images.width
+    context = images.width
+    if images.object_condition == "words":
+        context = config.encoders.channels + (images.word_channels if images.modifiers else 0)
     condition, largest = images.word_channels + context, images.sizes[-1]
     groups = zip(("small", "large"), images.object_layers, strict=True)
     for group, most in groups if images.object_discriminators else ():

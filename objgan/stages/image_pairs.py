@@ -10,6 +10,7 @@ from objgan.augment import Augmentation
 from objgan.batch import Batch
 from objgan.image_sections import ImagesConfig
 from objgan.layout import Layout
+from objgan.networks.attention import words_before
 from objgan.networks.encoders import TextFeatures
 from objgan.networks.image_generator import ImageOutputs
 from objgan.networks.object_discriminator import split_by_size
@@ -22,7 +23,8 @@ class Pairs:
     reals, fakes:     [B, 3, S, S] in [-1, 1], one a scale; reals are empty where a phase needs none
     layout, permuted: with the true classes, and with wrong ones (None with a single class)
     objects:          "small" and "large": bool [B, R], the objects that each object-wise discriminator judges
-    conditions:       [B, R, W + K], label vector and c_obj (detached), or the words that it was attended from
+    conditions:       [B, R, W + K], label vector and c_obj (detached), or the words that it was attended from, with
+                      `images.modifiers` and what stands before them
     wrong_conditions: another label's vector with the same object's c_obj (None with a single class)
     other_conditions: the own label's vector with c_obj of another object of that class (None without wrong words)
     others:           bool [B, R], where the batch has such an object
@@ -75,7 +77,7 @@ class PairMaker(nn.Module):
         text, layout, context = made.text, made.layout, made.generated.object_context.detach()
         text = text.scaled(self.images.text_scale)
         if self.images.object_condition == "words":
-            context = made.generated.object_weights.detach() @ text.words.float().transpose(1, 2)
+            context = self._attended(text, made.generated)
         small, large = split_by_size(layout, self.images.large_object)
         own = self.label_vectors[layout.labels]
         conditions = torch.cat([own, context], -1)
@@ -108,6 +110,14 @@ class PairMaker(nn.Module):
             other_sentence=text.sentence.roll(1, 0),
             mismatched=mismatched(batch),
         )
+
+    def _attended(self, text: TextFeatures, generated: ImageOutputs) -> Tensor:
+        """[B, R, D], or with modifiers [B, R, D + W]."""
+        weights = generated.object_weights.detach()
+        attended = weights @ text.words.float().transpose(1, 2)
+        if not self.images.modifiers:
+            return attended
+        return torch.cat([attended, words_before(weights, generated.word_vectors, self.images.modifiers)], -1)
 
 
 def mismatched(batch: Batch) -> Tensor:

@@ -48,6 +48,8 @@ def build_image_generator(config: Config, domain: Domain) -> ImageGenerator:
         start_norm=images.start_norm,
         modulation=images.modulation,
         text_scale=images.text_scale,
+        modifiers=images.modifiers,
+        word_channels=images.word_channels,
     )
     # One projection for words and labels, or they would not live in one space.
     vectors = torch.from_numpy(domain.vocabulary.projected(images.word_channels, images.whiten).vectors)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from objgan.networks.attention import GridAttention, ObjectAttention, masked_softmax
+from objgan.networks.attention import GridAttention, ObjectAttention, masked_softmax, words_before
 
 
 def test_masked_softmax_is_exact_about_padding() -> None:
@@ -55,6 +55,16 @@ def test_object_attention_by_hand(similarity: str, expected: list[float]) -> Non
     share = torch.tensor([*expected, 0.0]) / sum(expected)
     torch.testing.assert_close(weights[0, 0], share)
     torch.testing.assert_close(context[0, 0], words[0] @ share)
+
+
+def test_words_before_are_those_of_the_noun_and_fade() -> None:
+    """Of "two red kites and a boat", kites: red, and half as much two; the boat: a, and half as much and."""
+    keys = torch.eye(6)[None]
+    weights = torch.tensor([[[0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1], [1, 0, 0, 0, 0, 0], [0] * 6]]).float()
+    expected = torch.tensor([[0.5, 1, 0, 0, 0, 0], [0, 0, 0, 0.5, 1, 0], [0] * 6, [0] * 6])
+    torch.testing.assert_close(words_before(weights, keys, 2)[0], expected.float())
+    torch.testing.assert_close(words_before(weights, keys, 1)[0], expected.floor())
+    assert words_before(weights, keys, 8).shape == (1, 4, 6)
 
 
 def _weights(temperature: float) -> Tensor:

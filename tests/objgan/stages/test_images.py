@@ -17,7 +17,7 @@ from objgan.networks.backbones import SmallBackbone
 from objgan.networks.encoders import ImageEncoder, TextEncoder
 from objgan.networks.painting import owner_shares
 from objgan.stages.base import Phase
-from objgan.stages.image_pairs import mismatched, other_objects, wrong_labels
+from objgan.stages.image_pairs import Pass, mismatched, other_objects, wrong_labels
 from objgan.stages.images import ImagesStage
 from objgan.train_state import TrainState
 from objgan.training import StepContext, train_step
@@ -245,6 +245,22 @@ def test_scaled_text_is_what_generator_and_discriminators_see_and_damsm_does_not
     torch.testing.assert_close(8 * ours.sentence, theirs.sentence)
     torch.testing.assert_close(8 * ours.other_sentence, theirs.other_sentence)
     assert torch.allclose(ours.conditions, theirs.conditions) != (stages[0].pairs.images.object_condition == "words")
+
+
+@pytest.mark.parametrize("modifiers", [0, 2])
+def test_modifiers_reach_generator_and_object_discriminators(tiny_config, domain, make_batch, modifiers):  # type: ignore[no-untyped-def]
+    """Features and attention are the same; only the order of the words' vectors differs."""
+    batch, stage = make_batch(4, [4, 4, 4, 4]), _stage(tiny_config, domain, modifiers=modifiers, **SMALL)
+    generator = stage._generator()
+    generator.label_vectors.zero_()  # each object attends to all words alike
+    noise = torch.randn(4, *generator.noise_shape)
+    text, layout = stage._make(batch, noise).text, batch.layout
+    made = [generator(text, words, layout, noise) for words in (batch.words, batch.words.flip(1))]
+    pairs = [stage.pairs(batch, Pass(text, layout, generated), [], detach=True) for generated in made]
+    assert torch.equal(made[0].images[-1], made[1].images[-1]) != bool(modifiers)
+    assert torch.equal(pairs[0].conditions, pairs[1].conditions) != bool(modifiers)
+    losses = stage.judges.generator_losses(stage.pairs(batch, stage(batch), [], detach=False))
+    assert all(value.isfinite().all() for value in losses.values())
 
 
 def test_wrong_words_are_of_an_object_of_the_class_in_another_picture() -> None:
