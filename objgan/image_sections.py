@@ -153,6 +153,13 @@ class ImagesConfig(Section):
         description="words before an object's name whose vectors modulate it, too, and condition its discriminators "
         "(with object_condition=words): their features hardly differ between colours; needs modulation",
     )
+    textures: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="channels of a learned texture a class, stretched over its objects' boxes, that modulates, too: "
+        "windows, lamps and wheels have a place; 0: none; needs modulation",
+    )
     whiten: bool = Field(False, description="word vectors are whitened: each principal axis counts alike")
     layout_norm: bool = Field(True, description="instance norm of the generator's layout code")
     start_norm: bool = Field(True, description="batch norm of the generator's first linear layer")
@@ -201,8 +208,8 @@ class ImagesConfig(Section):
 
     @model_validator(mode="after")
     def _styles_need_classes(self) -> Self:
-        if self.modifiers and not self.modulation:
-            raise ValueError("modifiers needs modulation: set modulation true, or modifiers 0")
+        if (self.modifiers or self.textures) and not self.modulation:
+            raise ValueError("modifiers and textures need modulation: set modulation true, or both to 0")
         if self.modulation and not self.class_channels:
             raise ValueError("modulation needs a learned class embedding: set class_channels, for example 16")
         return self

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 _STEEPNESS = 4.0
 _HIDDEN = 128
@@ -40,14 +39,16 @@ class BoxTemplates(nn.Module):
         return stretch(_GAIN * (self.shared + offsets), boxes, size)
 
 
-def stretch(shapes: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Bilinear, each over its box: [N, side, side], xywh fractions [N, 4] -> [N, size, size]; edges go on outside."""
+def stretch(grids: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Bilinear, each over its box: [N, ..., side, side], xywh fractions [N, 4] -> [N, ..., size, size]; edges go on
+    outside.
+    """
+    side = grids.shape[-1]
     centres = (torch.arange(size, device=boxes.device, dtype=boxes.dtype) + 0.5) / size
-    # -1 and 1 are the box's edges, as grid_sample has it.
-    within = (centres - boxes[:, :2, None]) / boxes[:, 2:, None].clamp_min(1e-6) * 2 - 1
-    across, down = within[:, 0, None, :].expand(-1, size, -1), within[:, 1, :, None].expand(-1, -1, size)
-    grid = torch.stack([across, down], -1)
-    return functional.grid_sample(shapes[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+    cells = (centres - boxes[:, :2, None]) / boxes[:, 2:, None].clamp_min(1e-6) * side - 0.5
+    away = cells.clamp(0, side - 1)[..., None] - torch.arange(side, device=boxes.device)
+    across, down = (1 - away.abs()).clamp_min(0).to(grids.dtype).unbind(1)  # [N, size, side]: weights of the cells
+    return torch.einsum("nyi,n...ij,nxj->n...yx", down, grids, across)
 
 
 def _features(boxes: Tensor, size: int) -> Tensor:

@@ -11,6 +11,7 @@ from objgan.batch import resize_images
 from objgan.layout import Layout
 from objgan.networks.attention import GridAttention, ObjectAttention, Similarity, words_before
 from objgan.networks.class_maps import box_coordinates
+from objgan.networks.class_textures import ClassTextures
 from objgan.networks.encoders import TextFeatures
 from objgan.networks.layers import GLU, ResidualBlock, Styles, UpBlock, conv3x3
 from objgan.networks.layout_encoder import LayoutEncoder
@@ -40,6 +41,7 @@ class GeneratorSizes:
     text_scale:  factor of the text features that come in
     modifiers:   words before the attended ones whose vectors are part of an object's style; needs modulation
     word_channels: of these vectors
+    textures:    channels of a learned texture a class that modulates, too; needs modulation
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -65,6 +67,7 @@ class GeneratorSizes:
     text_scale: float = 1.0
     modifiers: int = 0
     word_channels: int = 0
+    textures: int = 0
 
     @property
     def style_channels(self) -> int | None:
@@ -150,6 +153,7 @@ class SceneEncoder(nn.Module):
         self.size = size
         self.layout = LayoutEncoder(classes, CLASS_WIDTH, sizes.width, "instance" if sizes.layout_norm else "none")
         self.width, self.modulation, self.modifiers = sizes.width, sizes.modulation, sizes.modifiers
+        self.textures = ClassTextures(classes, sizes.textures) if sizes.textures else None
         self.attention = None
         if sizes.object_attention:
             self.attention = ObjectAttention(sizes.text_channels, sizes.width, sizes.attention, sizes.temperature)
@@ -176,7 +180,8 @@ class SceneEncoder(nn.Module):
         """The background has the code alone."""
         shares = owner_shares(resize_images(scene.layout.soft_masks, self.size))
         values = functional.pad(values, (0, 0, 1, 0))
-        return Styles(shares, torch.cat([values, code.to(values.dtype)[:, None].expand(-1, values.shape[1], -1)], 2))
+        vectors = torch.cat([values, code.to(values.dtype)[:, None].expand(-1, values.shape[1], -1)], 2)
+        return Styles(shares, vectors, None if self.textures is None else self.textures(scene.layout, shares))
 
     def _paint_owned(self, layout: Layout, values: Tensor, shares: Tensor) -> Tensor:
         """values [B, R, C], shares [B, R + 1, h, w] -> [B, C + 3, h, w]."""
@@ -204,10 +209,10 @@ class ScaleTrunk(nn.ModuleList):
 
     def __init__(self, channels: int, blocks: int, sizes: GeneratorSizes, half_blocks: int = 0) -> None:
         style, width = sizes.style_channels, sizes.width
-        super().__init__(ResidualBlock(channels, n < half_blocks, style) for n in range(blocks))
+        super().__init__(ResidualBlock(channels, n < half_blocks, style, sizes.textures) for n in range(blocks))
         self.append(UpBlock(channels, width))
         if style is not None:
-            self.append(ResidualBlock(width, style_channels=style))
+            self.append(ResidualBlock(width, style_channels=style, textures=sizes.textures))
 
     def forward(self, x: Tensor, styles: Styles | None) -> Tensor:
         """[B, channels, S/2, S/2] -> [B, ngf, S, S]."""

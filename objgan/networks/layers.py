@@ -138,26 +138,34 @@ class UpBlock(nn.Sequential):
 
 
 class Styles(NamedTuple):
-    """What changes a feature map where: shares [B, N, H, W] of the cells' owners, and a vector [B, N, K] for each."""
+    """What changes a feature map where: shares [B, N, H, W] of the cells' owners, a vector [B, N, K] for each, and
+    textures [B, T, H, W] (None: there are none).
+    """
 
     shares: Tensor
     vectors: Tensor
+    textures: Tensor | None = None
 
 
 class Modulation(nn.Module):
     """Scale and shift of a map by the style of the object that owns a cell (Sun & Wu 2019, LostGAN, section 3.2).
 
-    At any resolution: the owners' shares are brought to the map's side by area average.
+    At any resolution: the owners' shares are brought to the map's side by area average, and so are textures, which add
+    to scale and shift.
     """
 
-    def __init__(self, style_channels: int, channels: int) -> None:
+    def __init__(self, style_channels: int, channels: int, textures: int = 0) -> None:
         super().__init__()
         self.project = nn.Linear(style_channels, 2 * channels)
+        self.detail = nn.Conv2d(textures, 2 * channels, 1, bias=False) if textures else None
 
     def forward(self, x: Tensor, styles: Styles) -> Tensor:
         """[B, C, h, w] -> the same."""
         shares = resize_images(styles.shares, x.shape[-1])
-        scale, shift = paint_owners(self.project(styles.vectors), shares).to(x.dtype).chunk(2, 1)
+        maps = paint_owners(self.project(styles.vectors), shares)
+        if self.detail is not None and styles.textures is not None:
+            maps = maps + self.detail(resize_images(styles.textures, x.shape[-1]))
+        scale, shift = maps.to(x.dtype).chunk(2, 1)
         return x * (1 + scale) + shift
 
 
@@ -166,12 +174,15 @@ class ResidualBlock(nn.Module):
 
     coarse: what is added is computed at half the resolution: from averages of 2 x 2 cells, brought back bilinearly
     style_channels: K of the styles that modulate the first norm's result; None: no modulation
+    textures:       channels of the textures that join in
     """
 
-    def __init__(self, channels: int, coarse: bool = False, style_channels: int | None = None) -> None:
+    def __init__(
+        self, channels: int, coarse: bool = False, style_channels: int | None = None, textures: int = 0
+    ) -> None:
         super().__init__()
         self.coarse = coarse
-        self.modulation = None if style_channels is None else Modulation(style_channels, 2 * channels)
+        self.modulation = None if style_channels is None else Modulation(style_channels, 2 * channels, textures)
         self.block = nn.Sequential(
             conv3x3(channels, 2 * channels, reflect=True),
             LeanInstanceNorm(2 * channels),

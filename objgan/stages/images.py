@@ -50,6 +50,7 @@ def build_image_generator(config: Config, domain: Domain) -> ImageGenerator:
         text_scale=images.text_scale,
         modifiers=images.modifiers,
         word_channels=images.word_channels,
+        textures=images.textures,
     )
     # One projection for words and labels, or they would not live in one space.
     vectors = torch.from_numpy(domain.vocabulary.projected(images.word_channels, images.whiten).vectors)

@@ -29,6 +29,8 @@ def test_stretch_puts_corners_at_the_boxes_corners() -> None:
     # Centre of pixel 6 is 2.5 of 8 pixels into the box: 2.5 / 8 * 2 - 0.5 = 0.125 of the way between the cells.
     assert placed[8, 6].item() == pytest.approx(1.125)
     assert placed[8:12].mean().item() == pytest.approx(2.5)
+    several = stretch(torch.stack([shapes[0], 2 * shapes[0]])[None], BOXES[:1], 16)[0]
+    torch.testing.assert_close(several, torch.stack([placed, 2 * placed]))
 
 
 def test_before_training_all_objects_have_one_ellipse() -> None:

@@ -247,6 +247,20 @@ def test_scaled_text_is_what_generator_and_discriminators_see_and_damsm_does_not
     assert torch.allclose(ours.conditions, theirs.conditions) != (stages[0].pairs.images.object_condition == "words")
 
 
+def test_textures_change_their_objects_pixels_and_learn(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
+    batch, stage = make_batch(4, [4, 4, 4, 4]), _stage(tiny_config, domain, REBUILD, textures=3, **SMALL)
+    generator, noise = stage._generator(), torch.randn(4, *stage._generator().noise_shape)
+    before = stage._make(batch, noise).generated.images[-1]
+    before.square().mean().backward()
+    table = generator.scenes[-1].textures.textures
+    assert table.grad is not None and table.grad.any()
+    with torch.no_grad():
+        table += torch.randn_like(table)
+    changed = (stage._make(batch, noise).generated.images[-1] - before).abs().mean(1)
+    covered = 1 - owner_shares(resize_images(batch.layout.soft_masks, changed.shape[-1]))[:, 0]
+    assert changed[covered > 0.9].mean() > 2 * changed[covered < 0.1].mean()
+
+
 @pytest.mark.parametrize("modifiers", [0, 2])
 def test_modifiers_reach_generator_and_object_discriminators(tiny_config, domain, make_batch, modifiers):  # type: ignore[no-untyped-def]
     """Features and attention are the same; only the order of the words' vectors differs."""
