@@ -48,7 +48,8 @@ def stretch(grids: Tensor, boxes: Tensor, size: int) -> Tensor:
     cells = (centres - boxes[:, :2, None]) / boxes[:, 2:, None].clamp_min(1e-6) * side - 0.5
     away = cells.clamp(0, side - 1)[..., None] - torch.arange(side, device=boxes.device)
     across, down = (1 - away.abs()).clamp_min(0).to(grids.dtype).unbind(1)  # [N, size, side]: weights of the cells
-    return torch.einsum("nyi,n...ij,nxj->n...yx", down, grids, across)
+    with torch.autocast(grids.device.type, enabled=False):
+        return torch.einsum("nyi,n...ij,nxj->n...yx", down, grids, across)
 
 
 def _features(boxes: Tensor, size: int) -> Tensor:

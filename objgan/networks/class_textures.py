@@ -22,4 +22,4 @@ class ClassTextures(nn.Module):
         """Layout of B x R, shares of the background and of each object in cells [B, R + 1, S, S] -> [B, T, S, S]."""
         textures = _GAIN * self.textures[layout.labels.flatten()]
         stretched = stretch(textures, layout.boxes.flatten(0, 1), shares.shape[-1])
-        return torch.einsum("brtyx,bryx->btyx", stretched.unflatten(0, layout.labels.shape), shares[:, 1:])
+        return (stretched.unflatten(0, layout.labels.shape) * shares[:, 1:, None]).sum(1)
