@@ -157,8 +157,8 @@ class ImagesConfig(Section):
         0,
         ge=0,
         le=256,
-        description="channels of a learned texture a class, stretched over its objects' boxes, that modulates, too: "
-        "windows, lamps and wheels have a place; 0: none; needs modulation",
+        description="channels of learned textures that modulate, too: of each class, stretched over its objects' boxes "
+        "(windows, lamps and wheels have a place), and of backgrounds; 0: none; needs modulation",
     )
     whiten: bool = Field(False, description="word vectors are whitened: each principal axis counts alike")
     layout_norm: bool = Field(True, description="instance norm of the generator's layout code")

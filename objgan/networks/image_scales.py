@@ -11,11 +11,11 @@ from objgan.batch import resize_images
 from objgan.layout import Layout
 from objgan.networks.attention import GridAttention, ObjectAttention, Similarity, words_before
 from objgan.networks.class_maps import box_coordinates
-from objgan.networks.class_textures import ClassTextures
 from objgan.networks.encoders import TextFeatures
 from objgan.networks.layers import GLU, ResidualBlock, Styles, UpBlock, conv3x3
 from objgan.networks.layout_encoder import LayoutEncoder
 from objgan.networks.painting import owner_shares, paint, paint_owners
+from objgan.networks.textures import Textures
 
 START = 8
 """Side of the first feature map."""
@@ -41,7 +41,7 @@ class GeneratorSizes:
     text_scale:  factor of the text features that come in
     modifiers:   words before the attended ones whose vectors are part of an object's style; needs modulation
     word_channels: of these vectors
-    textures:    channels of a learned texture a class that modulates, too; needs modulation
+    textures:    channels of learned textures of classes and backgrounds that modulate, too; needs modulation
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -153,7 +153,9 @@ class SceneEncoder(nn.Module):
         self.size = size
         self.layout = LayoutEncoder(classes, CLASS_WIDTH, sizes.width, "instance" if sizes.layout_norm else "none")
         self.width, self.modulation, self.modifiers = sizes.width, sizes.modulation, sizes.modifiers
-        self.textures = ClassTextures(classes, sizes.textures) if sizes.textures else None
+        self.textures = None
+        if sizes.textures:
+            self.textures = Textures(classes, sizes.textures, sizes.noise + sizes.condition)
         self.attention = None
         if sizes.object_attention:
             self.attention = ObjectAttention(sizes.text_channels, sizes.width, sizes.attention, sizes.temperature)
@@ -181,7 +183,8 @@ class SceneEncoder(nn.Module):
         shares = owner_shares(resize_images(scene.layout.soft_masks, self.size))
         values = functional.pad(values, (0, 0, 1, 0))
         vectors = torch.cat([values, code.to(values.dtype)[:, None].expand(-1, values.shape[1], -1)], 2)
-        return Styles(shares, vectors, None if self.textures is None else self.textures(scene.layout, shares))
+        textures = None if self.textures is None else self.textures(scene.layout, shares, code)
+        return Styles(shares, vectors, textures)
 
     def _paint_owned(self, layout: Layout, values: Tensor, shares: Tensor) -> Tensor:
         """values [B, R, C], shares [B, R + 1, h, w] -> [B, C + 3, h, w]."""

@@ -252,7 +252,7 @@ def test_textures_change_their_objects_pixels_and_learn(tiny_config, domain, mak
     generator, noise = stage._generator(), torch.randn(4, *stage._generator().noise_shape)
     before = stage._make(batch, noise).generated.images[-1]
     before.square().mean().backward()
-    table = generator.scenes[-1].textures.textures
+    table = generator.scenes[-1].textures.classes
     assert table.grad is not None and table.grad.any()
     with torch.no_grad():
         table += torch.randn_like(table)
