@@ -72,6 +72,7 @@ station stations track tracks stop house houses food feeder feeders pan stand ho
 store show race trailer dock paper server tree trees sculpture factory scratcher
 """
 _HEADS = frozenset(_HEADS_TEXT.split())
+_VERBS = frozenset({"stand", "park", "race", "show"})  # heads that are verbs where two subjects come before
 _WORDS_BETWEEN = 4
 _RELATION_PHRASES: dict[str, tuple[str, ...]] = {
     ABOVE: ("above", "over", "on top of", "atop", "on"),
@@ -89,7 +90,7 @@ _COPULAS = frozenset({"is", "are", "there", "sits", "sit", "stands", "stand", "l
 _BEFORE = frozenset({"and", "while", "as", "or"})
 _AFTER = frozenset({"while", "as", "or", "with", "in", "at", "by", "near", "behind", "that", "who", "which"})
 _ARTICLES = frozenset({"a", "an", "the", "its", "his", "her", "their"})  # but for the first, they begin another phrase
-_MOST_BEFORE, _MOST_AFTER = 9, 6
+_MOST_BEFORE, _MOST_AFTER, _MOST_BESIDE = 9, 6, 8
 _PRONOUNS = frozenset({"it", "them", "him", "her"})
 _MUTUAL = (("each", "other"), ("one", "another"))
 _PARTS_OF_PICTURE = frozenset({"left", "right", "side", "bottom", "sides"})  # "on the left"
@@ -135,9 +136,13 @@ def read_statements(tokens: Sequence[str], matcher: NamedClasses) -> Statements:
 def _object_phrases(tokens: Sequence[str], phrases: Sequence[Phrase]) -> list[Phrase]:
     """Phrases that stand for objects: no "dog" of a "dog house", no "laptop" of a "laptop keyboard"."""
     starts = {phrase.start for phrase in phrases}
-    objects = []
+    objects, stop = [], 0
     for phrase in phrases:
-        part = phrase.stop in starts or (tokens[phrase.stop : phrase.stop + 1] and tokens[phrase.stop] in _HEADS)
+        # "A dog and a cat stand next to each other", and not "a truck next to a hot dog stand".
+        several = stop and "and" in tokens[stop : phrase.start] and phrase.start - stop <= _WORDS_BETWEEN
+        head = next(iter(tokens[phrase.stop : phrase.stop + 1]), "")
+        part = phrase.stop in starts or (head in _HEADS and not (several and head in _VERBS))
+        stop = phrase.stop
         if phrase.plural or not part:
             objects.append(phrase)
     return objects
@@ -316,7 +321,7 @@ def _relations(tokens: Sequence[str], phrases: Sequence[Phrase]) -> list[Relatio
     for one in stated:
         subject = _before(one, tokens, phrases)
         if subject is not None and one.word == NEXT_TO:
-            subject = carriers.get(subject, subject)
+            subject = _inside(carriers.get(subject, subject), tokens, phrases)
         others = _pointed(one, subject, tokens, phrases) or _after(one, tokens, phrases, stated)
         if not others:
             continue
@@ -332,6 +337,13 @@ def _relations(tokens: Sequence[str], phrases: Sequence[Phrase]) -> list[Relatio
             carriers[other] = subject
         found.append(Relation(subject.label, one.word, other.label))
     return found
+
+
+def _inside(holder: Phrase, tokens: Sequence[str], phrases: Sequence[Phrase]) -> Phrase:
+    """The man of "a man in a tie", the cat of "a cat sitting in the refrigerator"; else the phrase itself."""
+    before = [phrase for phrase in phrases if phrase.stop <= holder.start]
+    gap = tokens[before[-1].stop : holder.start] if before else []
+    return before[-1] if "in" in gap and len(gap) <= _MOST_AFTER and (_AFTER - {"in"}).isdisjoint(gap) else holder
 
 
 def _pointed(at: _Stated, subject: Phrase | None, tokens: Sequence[str], phrases: Sequence[Phrase]) -> list[Phrase]:
@@ -381,6 +393,8 @@ def _before(at: _Stated, tokens: Sequence[str], phrases: Sequence[Phrase]) -> Ph
     gap = tokens[ends[-1].stop : at.start]
     if "as" in gap and not {"it", "they"}.isdisjoint(gap):  # "a cat looks up as it sits next to a dog"
         gap = [word for word in gap if word != "as"]
+    if gap[-2:-1] == ["and"]:  # "a bowl of nuts and fruit next to a cup", "a dog sitting and waiting next to a cat"
+        gap = [*gap[:-2], gap[-1]]
     return ends[-1] if len(gap) <= _MOST_BEFORE and _BEFORE.isdisjoint(gap) else None
 
 
@@ -391,11 +405,24 @@ def _after(at: _Stated, tokens: Sequence[str], phrases: Sequence[Phrase], stated
         return []
     gap = tokens[at.stop : starts[0].start]
     crossed = any(at.start < one.start < starts[0].start for one in stated)
+    if at.word == NEXT_TO and not crossed and _is_beside(gap, starts[0], stated):
+        return starts
     # "a white and gray cat" is one thing, "a fence and a cat" are two; "the hood of a car" is the car's.
     thing = gap[gap.index("of") + 1 :] if "of" in gap else gap
     joined = thing[thing.index("and") + 1 : thing.index("and") + 2] if "and" in thing else ["and"]
     two = not joined or joined[0] in _NUMBERS or joined[0].isdecimal() or not _ARTICLES.isdisjoint(thing[1:])
     return [] if len(gap) > _MOST_AFTER or crossed or two or not _AFTER.isdisjoint(gap) else starts
+
+
+def _is_beside(gap: Sequence[str], other: Phrase, stated: Sequence[_Stated]) -> bool:
+    """What is with a thing, in it or joined to it by "and" is beside what the thing is beside.
+
+    "A dog next to a window with a cat", "next to a plate holding a cake", "next to a kiwi and a banana". Not "next to a
+    fence and a cat on a chair", where the cat has a place of its own.
+    """
+    if len(gap) > _MOST_BESIDE or not (_AFTER - {"with", "in", "at"}).isdisjoint(gap):
+        return False
+    return "and" not in gap or not any(other.stop <= one.start < other.stop + _WORDS_BETWEEN for one in stated)
 
 
 def _inverted(at: _Stated, other: Phrase, tokens: Sequence[str], phrases: Sequence[Phrase]) -> Phrase | None:

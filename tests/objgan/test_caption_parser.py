@@ -108,6 +108,13 @@ def test_negations(caption: str, absent: set[int]) -> None:
         ("a dog sits next to a bottle", (DOG, NEXT_TO, BOTTLE)),
         ("a dog and a cat next to each other", (CAT, NEXT_TO, DOG)),
         ("a bottle with a cat beside it", (CAT, NEXT_TO, BOTTLE)),
+        ("a small dog and a cat stand next to each other", (CAT, NEXT_TO, DOG)),
+        ("a dog next to a window with a cat", (DOG, NEXT_TO, CAT)),
+        ("a dog lies next to a plate holding a bottle", (DOG, NEXT_TO, BOTTLE)),
+        ("a dog next to a road and a small white cat", (DOG, NEXT_TO, CAT)),
+        ("a bottle of milk and water next to a cat", (BOTTLE, NEXT_TO, CAT)),
+        ("a dog sitting and waiting under a table", (DOG, BELOW, TABLE)),
+        ("a cat in a blue tie next to a dog", (CAT, NEXT_TO, DOG)),
         ("a cat to the left of itself", (CAT, LEFT, CAT)),
     ],
 )
@@ -126,6 +133,10 @@ def test_between(caption: str, expected: Relation) -> None:
     assert read(caption).relations == (expected,)
 
 
+def test_what_is_joined_and_has_a_place_of_its_own_is_not_beside() -> None:
+    assert read("a dog next to a road and a cat on a couch").relations == (Relation(CAT, ABOVE, COUCH),)
+
+
 def test_what_lies_on_something_is_the_subject_of_what_follows() -> None:
     found = read("A cat on a table next to a bottle").relations
     assert found == (Relation(CAT, ABOVE, TABLE), Relation(CAT, NEXT_TO, BOTTLE))
@@ -133,7 +144,10 @@ def test_what_lies_on_something_is_the_subject_of_what_follows() -> None:
 
 @pytest.mark.parametrize(
     "caption",
-    ["a dog and a cat", "a dog near a cat", "a dog in front of a cat", "a dog with a ball and a hat on a cat"],
+    [
+        *("a dog and a cat", "a dog near a cat", "a dog in front of a cat", "a dog with a ball and a hat on a cat"),
+        *("a dog sits next to a road while a cat sleeps", "a dog on a road with a cat"),
+    ],
 )
 def test_no_relation(caption: str) -> None:
     assert read(caption).relations == ()
