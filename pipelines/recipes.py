@@ -208,6 +208,8 @@ def _small_image_form() -> Values:
         "condition_noise": 0.1,
         "class_channels": 16,
         "text_scale": 8.0,
+        "modifiers": 2,
+        "textures": 8,
         "whiten": True,
         "attention_temperature": 20.0,
         "layout_norm": False,
