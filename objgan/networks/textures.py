@@ -30,7 +30,7 @@ class Textures(nn.Module):
         """
         size = shares.shape[-1]
         textures = _GAIN * self.classes[layout.labels.flatten()]
-        stretched = stretch(textures, layout.boxes.flatten(0, 1), size).view(*layout.labels.shape, -1, size, size)
+        stretched = stretch(textures, layout.boxes.flatten(0, 1), size).reshape(*layout.labels.shape, -1, size, size)
         background = torch.einsum("bk,ktyx->btyx", self.mix(code).to(textures.dtype), _GAIN * self.backgrounds)
         background = functional.interpolate(background, (size, size), mode="bilinear", align_corners=False)
         painted: Tensor = (stretched * shares[:, 1:, None]).sum(1) + background * shares[:, :1]
