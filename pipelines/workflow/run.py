@@ -188,7 +188,7 @@ def _prepare(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) -
         source = sample_source(work.folder("sample") / "coco")
     with _job_status(run, folder, "prepare") as job_status:
         options = Options(job_status=job_status, all_stages=True)
-        manifest = prepare(source, folder / "data", run.config, log, options=options)
+        manifest = prepare(source, folder / "data", run.config, options=options)
     check_stages(run.config, folder / "data")
     tracking.tracker().dataset(manifest["digest"], str((folder / "data").resolve()), manifest["rows"])
     return {"digest": manifest["digest"]}

@@ -89,7 +89,7 @@ def run_plan(work: Plan, actions: Mapping[str, Action], uri: str, parent: str, l
         if result is not None:
             log(f"{heading}: finished before, in {result['seconds']:.0f} s ({folder})")
         else:
-            with console.stage(step.name):
+            with console.lines_with(stage=step.name):
                 log(f"{heading} -> {folder}")
                 result = _run_step(work, step, actions[step.name], uri, parent)
                 log(f"{heading}: done in {result['seconds']:.0f} s")

@@ -160,7 +160,7 @@ def unfinish(out: Path) -> None:
     """As if the command had been killed before its last step."""
     from pipelines.data.prepare.prepare import reopen
 
-    reopen(out, json.loads((out / MANIFEST).read_text()), lambda line: None)
+    reopen(out, json.loads((out / MANIFEST).read_text()))
 
 
 def _newer(case: Case) -> None:
@@ -340,7 +340,7 @@ def prepare_here(arguments: list[str]) -> None:
     config = resolve(options.recipe, None, options.assignments)
     source = source_of(options)
     assert source is not None
-    prepare(source, options.out, config, print, run_here)
+    prepare(source, options.out, config, run_here)
 
 
 def ended(process: subprocess.Popen[str]) -> int:
