@@ -39,12 +39,15 @@ def say(text: str, level: int = logging.INFO, aside: bool = False, **facts: Any)
     stream.flush()
 
 
-class Console(logging.Handler):
+class _Console(logging.Handler):
     """Prints log records of our modules. `before` in a record's `extra` is the text before the level."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a line."""
         say(f"{_chosen['prefix']}{text_of(record)}", record.levelno, _chosen["aside"])
+
+
+_CONSOLE = _Console()
 
 
 def text_of(record: logging.LogRecord) -> str:
@@ -66,16 +69,14 @@ class ProgressView:
             self._interval(event)
         elif isinstance(event, Validated):
             text = f"{self._name} {_at(event)}  held out: {_numbers(event.measures)}"
-            self._write(text, event.step, {f"validation/{name}": value for name, value in event.measures.items()})
+            self._write(text, event, {f"validation/{name}": value for name, value in event.measures.items()})
         elif (said := _text(event)) is not None:
-            level = logging.WARNING if isinstance(event, WorkerFailed | Warned) else logging.INFO
-            self._write(f"{self._name}: {said}", getattr(event, "step", None), level=level)
+            self._write(f"{self._name}: {said}", event, {})
 
-    def _write(
-        self, text: str, step: int | None, values: dict[str, float] | None = None, level: int = logging.INFO
-    ) -> None:
+    def _write(self, text: str, event: Event, values: dict[str, float]) -> None:
+        level = logging.WARNING if isinstance(event, WorkerFailed | Warned) else logging.INFO
         if self._log is say:
-            say(text, level, stage=self._name, step=step, values=values or {})
+            say(text, level, stage=self._name, step=getattr(event, "step", None), values=values)
         else:
             self._log(text)
 
@@ -87,7 +88,7 @@ class ProgressView:
 
     def _interval(self, event: Logged) -> None:
         if not sys.stderr.isatty() or as_json():
-            self._write(f"{self._name} {_at(event)}  {_describe(event)}", event.step, dict(event.values))
+            self._write(f"{self._name} {_at(event)}  {_describe(event)}", event, dict(event.values))
             return
         if self._bar is None:
             self._bar = tqdm(total=event.steps, desc=self._name, leave=False, bar_format=_BAR, dynamic_ncols=True)
@@ -167,8 +168,7 @@ def choose(name: str, run: str | None, aside: bool = False) -> None:
     for tree in map(logging.getLogger, _TREES):
         tree.setLevel(logging.INFO)
         tree.propagate = False
-        if not any(isinstance(handler, Console) for handler in tree.handlers):
-            tree.addHandler(Console())
+        tree.addHandler(_CONSOLE)
     if name == "json":
         logging.captureWarnings(True)
         handler = logging.StreamHandler(sys.stderr)

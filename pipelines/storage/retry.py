@@ -106,6 +106,10 @@ class Work:
             raise known
 
 
+def quiet(text: str) -> None:
+    """Log nothing."""
+
+
 @contextlib.contextmanager
 def only_logged(what: str) -> Iterator[None]:
     """For cleaning up, in a `finally` or an `except`: an error in the block is logged, and hides no error before it.
