@@ -68,7 +68,7 @@ def demo(options: cli.DemoOptions) -> None:
     ask_server(uri, run_.out / "mlflow_run.txt")
     with ray_session(options.address):
         check_resources(run_.config.compute)
-        work = execute(run_, uri, say, options.wait)
+        work = execute(run_, uri, options.wait)
     job = GenerateJob(str(model_folder(work)), DEMO_CAPTIONS, options.out / "pictures")
     *_, sheet = generate_pictures(job, say)
     say(f"\ncontact sheet: {sheet}")
@@ -88,7 +88,7 @@ def run(options: cli.RunOptions) -> None:
         ask_server(uri, run_.out / "mlflow_run.txt")
         with ray_session(options.address):
             check_resources(run_.config.compute)
-            work = execute(run_, uri, say, options.wait)
+            work = execute(run_, uri, options.wait)
     say(f"model:  {model_folder(work)}, registered as models:/{run_.model_name}@{run_.alias}")
     say(f"pictures: {work.folder('evaluate') / 'details'}")
     say(f"MLflow: {_mlflow_command(uri)}")
