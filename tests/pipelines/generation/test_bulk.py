@@ -169,7 +169,7 @@ def kill(source, target):
     replace(source, target)
 os.replace = kill
 job = BulkJob(model, captions, out, columns, shard_rows=2, device="cpu")
-generate_shards(open_bulk(job, print), run_here)
+generate_shards(open_bulk(job), run_here)
 """
 
 
