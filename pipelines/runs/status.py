@@ -2,9 +2,9 @@
 
 import contextlib
 import json
+import logging
 import math
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import TracebackType
@@ -18,6 +18,7 @@ from pipelines.storage.lease import typed
 from pipelines.storage.retry import Work, settled
 from pipelines.storage.storage import Storage
 
+_log = logging.getLogger(__name__)
 _EVERY_S = 2.0
 
 FILE = "status.json"
@@ -161,8 +162,8 @@ class LiveStatus:
     A thread writes it, so that nothing waits for a slow storage. A status that cannot be written is logged once.
     """
 
-    def __init__(self, storage: Storage, status: RunStatus, log: Callable[[str], None]) -> None:
-        self.status, self._log = status, log
+    def __init__(self, storage: Storage, status: RunStatus) -> None:
+        self.status = status
         # A status that is late is worth no long wait.
         self._storage = storage.patient(_PATIENCE_S, log=lambda line: None)
         self._written: RunStatus | None = None
@@ -192,7 +193,8 @@ class LiveStatus:
             status.save(self._storage)
         except (OSError, InputError) as error:
             if not self._warned:
-                self._log(f"warning: {FILE} cannot be written ({error})")
+                before = {"before": f"{status.stage}: "}
+                _log.warning("%s cannot be written (%s)", FILE, error, extra=before)
             self._warned = True
 
 

@@ -26,18 +26,34 @@ _BAR = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {postfix}"
 
 FORMATS = ("text", "json")
 VARIABLE = "OBJGAN_LOG_FORMAT"
-_chosen: dict[str, Any] = {"format": "text", "run": None, "stage": None}
+# Loggers whose records are lines of the console.
+_TREES = ("objgan", "pipelines", "tune", "cluster")
+_chosen: dict[str, Any] = {"format": "text", "run": None, "stage": None, "prefix": "", "aside": False}
 
 
-def say(text: str, **facts: Any) -> None:
+def say(text: str, level: int = logging.INFO, aside: bool = False, **facts: Any) -> None:
     """Print a line at once, above the progress bar if it is shown. facts: further keys of the JSON line."""
-    if as_json():
-        level = "warning" if "warning:" in text else "info"
-        text = line(text.strip("\n"), **{"level": level, **facts})
-    else:
-        text = redact(text)
-    tqdm.write(text, file=sys.stdout)
-    sys.stdout.flush()
+    text = line(text.strip("\n"), logging.getLevelName(level).lower(), **facts) if as_json() else redact(text)
+    stream = sys.stderr if aside else sys.stdout
+    tqdm.write(text, file=stream)
+    stream.flush()
+
+
+class _Console(logging.Handler):
+    """Prints log records of our modules. `before` in a record's `extra` is the text before the level."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a line."""
+        say(f"{_chosen['prefix']}{text_of(record)}", record.levelno, _chosen["aside"])
+
+
+_CONSOLE = _Console()
+
+
+def text_of(record: logging.LogRecord) -> str:
+    """A record as a line of text."""
+    level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+    return f"{getattr(record, 'before', '')}{level}{record.getMessage()}"
 
 
 class ProgressView:
@@ -53,13 +69,14 @@ class ProgressView:
             self._interval(event)
         elif isinstance(event, Validated):
             text = f"{self._name} {_at(event)}  held out: {_numbers(event.measures)}"
-            self._write(text, event.step, {f"validation/{name}": value for name, value in event.measures.items()})
+            self._write(text, event, {f"validation/{name}": value for name, value in event.measures.items()})
         elif (said := _text(event)) is not None:
-            self._write(f"{self._name}: {said}", getattr(event, "step", None))
+            self._write(f"{self._name}: {said}", event, {})
 
-    def _write(self, text: str, step: int | None, values: dict[str, float] | None = None) -> None:
+    def _write(self, text: str, event: Event, values: dict[str, float]) -> None:
+        level = logging.WARNING if isinstance(event, WorkerFailed | Warned) else logging.INFO
         if self._log is say:
-            say(text, stage=self._name, step=step, values=values or {})
+            say(text, level, stage=self._name, step=getattr(event, "step", None), values=values)
         else:
             self._log(text)
 
@@ -71,7 +88,7 @@ class ProgressView:
 
     def _interval(self, event: Logged) -> None:
         if not sys.stderr.isatty() or as_json():
-            self._write(f"{self._name} {_at(event)}  {_describe(event)}", event.step, dict(event.values))
+            self._write(f"{self._name} {_at(event)}  {_describe(event)}", event, dict(event.values))
             return
         if self._bar is None:
             self._bar = tqdm(total=event.steps, desc=self._name, leave=False, bar_format=_BAR, dynamic_ncols=True)
@@ -141,13 +158,17 @@ def _numbers(values: Mapping[str, float]) -> str:
     return " ".join(f"{name}={value:.3g}" for name, value in values.items())
 
 
-def choose(name: str, run: str | None) -> None:
-    """Set the format of all lines of this process, and the `run` that JSON lines name.
+def choose(name: str, run: str | None, aside: bool = False) -> None:
+    """Set the format of all lines of this process, and the `run` that JSON lines name; aside: log on stderr.
 
     In JSON, log records of libraries and Python's warnings become lines, too.
     """
-    _chosen.update(format=name, run=run, stage=None)
+    _chosen.update(format=name, run=run, stage=None, prefix="", aside=aside)
     install()
+    for tree in map(logging.getLogger, _TREES):
+        tree.setLevel(logging.INFO)
+        tree.propagate = False
+        tree.addHandler(_CONSOLE)
     if name == "json":
         logging.captureWarnings(True)
         handler = logging.StreamHandler(sys.stderr)
@@ -161,13 +182,14 @@ def as_json() -> bool:
 
 
 @contextlib.contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Set the stage that JSON lines name, for a block."""
-    before, _chosen["stage"] = _chosen["stage"], name
+def lines_with(**chosen: Any) -> Iterator[None]:
+    """For a block: the `stage` that JSON lines name, the `prefix` of log lines, `aside` (log on stderr)."""
+    before = {name: _chosen[name] for name in chosen}
+    _chosen.update(chosen)
     try:
         yield
     finally:
-        _chosen["stage"] = before
+        _chosen.update(before)
 
 
 def line(message: str, level: str = "info", **facts: Any) -> str:

@@ -130,7 +130,7 @@ def _start(dashboard: bool) -> None:
                     f"Ray did not start on this machine in two tries ({in_a_line(error)}); its logs are in "
                     f"{ray_folder()}/session_latest/logs"
                 ) from error
-            say(f"warning: Ray did not start ({in_a_line(error)}); retrying once")
+            say(f"warning: Ray did not start ({in_a_line(error)}); retrying once", logging.WARNING)
 
 
 def _children() -> set[psutil.Process]:

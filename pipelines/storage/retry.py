@@ -23,6 +23,7 @@ from pipelines.redaction import in_a_line
 
 Result = TypeVar("Result")
 Log = Callable[[str], None]
+_log = logging.getLogger(__name__)
 
 PATIENCE = 120.0
 """Seconds that a read or a write waits for storage to come back."""
@@ -105,8 +106,12 @@ class Work:
             raise known
 
 
+def quiet(text: str) -> None:
+    """Log nothing."""
+
+
 @contextlib.contextmanager
-def only_logged(what: str, log: Log) -> Iterator[None]:
+def only_logged(what: str) -> Iterator[None]:
     """For cleaning up, in a `finally` or an `except`: an error in the block is logged, and hides no error before it.
 
     what: "cannot DO THIS", for the message
@@ -114,7 +119,7 @@ def only_logged(what: str, log: Log) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        log(f"warning: {what} ({brief(error)})")
+        _log.warning("%s (%s)", what, brief(error))
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -155,7 +160,7 @@ def retry(what: str, operation: Callable[[], Result], patience: float, log: Log 
         StorageAway: the fault lasted longer than `patience`.
         OSError: any other fault as it came, a full disk with its errno.
     """
-    log = log or logging.getLogger(__name__).warning
+    log = log or _log.warning
     began, pause, waiting = time.monotonic(), FIRST_PAUSE, False
     while True:
         try:

@@ -153,7 +153,7 @@ def tracked_run(
         raise
     except BaseException as error:
         killed = not isinstance(error, Exception)
-        with only_logged("cannot log in MLflow how the run ended", log):
+        with only_logged("cannot log in MLflow how the run ended"):
             # A worker may still be alive after a kill, and uploads its queue itself.
             _log_status(tracking, "KILLED" if killed else "FAILED", log, adopt=not killed)
         raise

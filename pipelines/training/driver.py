@@ -93,7 +93,7 @@ def train(
         claim_folder(run)
         run.checkpoints.clean()
         tracking = tracking or Tracking()
-        status = _live_status(job, held, tracking, log)
+        status = _live_status(job, held, tracking)
         try:
             with Work() as work:
                 done = _train(run, use_gpu, _Driver(held, status, log, listener, tracking), work)
@@ -128,7 +128,7 @@ def _train(run: OpenRun, use_gpu: bool, driver: _Driver, work: Work) -> Trained:
     finally:
         # Nobody needs what Ray Train left there. Where another driver holds the run now, it is that driver's.
         if not driver.lease.lost.is_set():
-            with only_logged(f"cannot remove {store}/{_RAY}; `runs gc` does later", driver.log):
+            with only_logged(f"cannot remove {store}/{_RAY}; `runs gc` does later"):
                 store.patient(_TIDY_S, log=lambda text: None).delete(_RAY)
     if reason is not None and (step := _step_of(run)) < run.steps:
         text = f"{run.job.stage}: {reason}; checkpoint at step {step} in {store}"
@@ -142,7 +142,7 @@ def _supervise(job: TrainJob, use_gpu: bool, driver: _Driver, work: Work) -> str
     metrics = RunMetrics(job.run, job.stage, job.training.batch_size, None if last is None else last.time)
     listeners: list[Listener] = [driver.status, metrics.take, view.show]
     if lease.storage.local is not None:
-        listeners.append(Recorder(lease.storage.local / "progress.jsonl", driver.log))
+        listeners.append(Recorder(lease.storage.local / "progress.jsonl"))
     if listener is not None:
         listeners.append(listener.event)
     # A sweep starts its trials again on another machine; nobody does so with the driver of a run.
@@ -163,7 +163,7 @@ def _supervise(job: TrainJob, use_gpu: bool, driver: _Driver, work: Work) -> str
     return reason
 
 
-def _live_status(job: TrainJob, lease: Lease, tracking: Tracking, log: Log) -> LiveStatus:
+def _live_status(job: TrainJob, lease: Lease, tracking: Tracking) -> LiveStatus:
     """The status of this command, which begins with the checkpoint that an earlier one left."""
     before = None
     with contextlib.suppress(InputError):
@@ -171,7 +171,7 @@ def _live_status(job: TrainJob, lease: Lease, tracking: Tracking, log: Log) -> L
     status = RunStatus("running", job.stage, mlflow_run=tracking.run, command=lease.info.command)
     if before is not None:
         status = replace(status, step=before.step, steps=before.steps, checkpoint=before.checkpoint)
-    return LiveStatus(lease.storage, status, lambda text: log(f"{job.stage}: {text}"))
+    return LiveStatus(lease.storage, status)
 
 
 def _absolute(job: TrainJob) -> TrainJob:

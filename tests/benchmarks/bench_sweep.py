@@ -58,7 +58,7 @@ def bench_sweep(scratch: Path) -> Iterator[Measurement]:
     """A trial against the same training alone, on drawn data, 3 trials of 60 steps."""
     make_sample(scratch / "coco", 200, 0)
     config = resolve("tiny", None, ("boxes.training.steps=60", "boxes.training.checkpoint_every=20"))
-    prepare(sample_source(scratch / "coco"), scratch / "data", config, _silent, run_here)
+    prepare(sample_source(scratch / "coco"), scratch / "data", config, run_here)
     found = overhead(scratch, scratch / "data", config, trials=3)
     alone, trial = found["alone_seconds"], found["trial_seconds"]
     yield Measurement("boxes, tiny: training alone", alone, alone, 3, 60, "steps")
@@ -267,7 +267,7 @@ def _outcome(result: SweepResult, goal: Goal) -> dict[str, Any]:
 def coco_data(out: Path) -> Path:
     """COCO's captions and boxes, prepared once."""
     source = CocoSource(None, COCO / "boxes.json", COCO / "boxes_captions.json")
-    prepare(source, out / "data", resolve("tiny", None, SETTINGS), _silent, run_here)
+    prepare(source, out / "data", resolve("tiny", None, SETTINGS), run_here)
     return out / "data"
 
 

@@ -89,7 +89,7 @@ def _images_job(scratch: Path) -> TrainJob:
     ]
     config = resolve("tiny", None, settings)
     make_sample(scratch / "coco", IMAGES, 0)
-    prepare(sample_source(scratch / "coco"), scratch / "data", config, _silent, run_here)
+    prepare(sample_source(scratch / "coco"), scratch / "data", config, run_here)
     first = TrainJob("encoders", config, scratch / "data", scratch / "encoders")
     save_checkpoint(scratch / "encoders", TrainState(OpenRun(first).new_stage()))
     return TrainJob("images", config, scratch / "data", scratch / "images", {"encoders": scratch / "encoders"})

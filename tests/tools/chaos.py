@@ -69,7 +69,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder, self.data = folder, folder / "data"
         make_sample(folder / "coco", 80, 0)
-        prepare(sample_source(folder / "coco"), self.data, self.config("shapes"), _silent, run_here)
+        prepare(sample_source(folder / "coco"), self.data, self.config("shapes"), run_here)
         domain = OpenRun(self.job("encoders", "none")).domain()
         save_checkpoint(folder / "encoders", TrainState(build_stage("encoders", self.config("encoders"), domain, {})))
 

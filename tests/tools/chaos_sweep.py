@@ -63,7 +63,7 @@ class Bench:
         self.folder, self.trials, self.steps, self.every = folder, trials, steps, every
         if not (folder / "data" / "manifest.json").exists():
             make_sample(folder / "coco", 80, 0)
-            prepare(sample_source(folder / "coco"), folder / "data", self._config(), _silent, run_here)
+            prepare(sample_source(folder / "coco"), folder / "data", self._config(), run_here)
 
     def sweep(self, name: str) -> Sweep:
         """Random trials, none of which is stopped early: their results depend on nothing else."""
@@ -151,10 +151,6 @@ def drive(bench: Bench, name: str) -> int:
     resume = (bench.folder / "runs" / name / "sweep.json").exists()
     result = run_sweep(sweep, [], lambda text: print(text, flush=True), resume=resume)
     return {"interrupted": 130, "terminated": 143}.get(str(result.reason), 0)
-
-
-def _silent(text: str) -> None:
-    """Log nothing: only the table is printed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """The sweep command. It makes all checks before anything starts."""
 
+import logging
 import shlex
 from dataclasses import replace
 
@@ -53,7 +54,8 @@ def sweep(options: SweepOptions) -> None:
     if asked.scheduler == "asha" and reports < _FEW_REPORTS:
         say(
             f"warning: a trial of stage {asked.stage} reports {reports} times; asha needs {_FEW_REPORTS} or more to "
-            f"compare trials more than once: lower {asked.stage}.training.checkpoint_every, or use --scheduler median"
+            f"compare trials more than once: lower {asked.stage}.training.checkpoint_every, or use --scheduler median",
+            logging.WARNING,
         )
     _check_afterwards(options, asked)
     if options.dry_run:

@@ -18,6 +18,7 @@ from objgan.training import step_seed
 from pipelines.data.loading.reader import ShardReader, evaluation_batch
 from pipelines.runtime.console import Log
 from pipelines.storage.lease import Lease
+from pipelines.storage.retry import quiet
 from pipelines.training.driver import train
 from pipelines.training.job import VALIDATION_BATCH, OpenRun, open_run
 from tune.confirm.result import ArmName, Confirmed, Retrained
@@ -127,9 +128,9 @@ def _retrain(sweep: Sweep, arm: Arm) -> dict[str, Any]:
     for stage in sweep.stages:
         run = open_run(job_of(sweep, arm.config, stage, arm.place, needs))
         # A worker of a driver that has just been killed may hold the run for a while.
-        lease = Lease.acquire(run.store, who=arm.place, wait=_LEASE_S, log=_quiet)
+        lease = Lease.acquire(run.store, who=arm.place, wait=_LEASE_S, log=quiet)
         with lease as held, nested_run(sweep, f"confirm-{arm.label}", stage, tags, run.store) as tracking:
-            checkpoint = train(run, _quiet, held, tracking=tracking).checkpoint
+            checkpoint = train(run, quiet, held, tracking=tracking).checkpoint
         needs = checkpoint if stage == "encoders" else needs
     split, measures = measure_split(run, checkpoint)
     facts = asdict(Retrained(arm.name, arm.config.seed, arm.place, measures, split))
@@ -154,7 +155,3 @@ def _result(reference: Any, arm: Arm) -> Retrained:
         cause = getattr(error, "cause", None) or error
         text = " ".join(str(cause).split())[:300]
         return Retrained(arm.name, arm.config.seed, arm.place, {}, error=f"{type(cause).__name__}: {text}")
-
-
-def _quiet(text: str) -> None:
-    """Logs nothing: measures are in MLflow and in the run's folder."""

@@ -104,7 +104,7 @@ def run_sweep(
                 )
             finally:
                 ray.kill(stop_requests)
-                with only_logged(f"cannot remove {store}/{_RAY}", log):
+                with only_logged(f"cannot remove {store}/{_RAY}"):
                     store.delete(_RAY)
         sweep_driver.finish()
         return rows.result()

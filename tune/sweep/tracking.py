@@ -15,6 +15,7 @@ from pipelines.redaction import in_a_line, redact
 from pipelines.runs.sweeps import storage_option, typed
 from pipelines.runtime.console import Log
 from pipelines.storage.lease import holder
+from pipelines.storage.retry import quiet
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_client import EXPERIMENT, mlflow_client
 from pipelines.tracking.mlflow_tracker import NEW_FILE, RUN_FILE, Sender
@@ -85,7 +86,7 @@ def nested_run(sweep: Sweep, name: str, stage: str, tags: Mapping[str, str], sto
     key = trial_key(parent, name, stage)
     _restore_id(parent.uri, store, key)
     tags = {"objgan.sweep": sweep.run, "objgan.step": stage, **tags, KEY_TAG: key}
-    with tracked_run(parent.uri, f"{sweep.run}-{name}-{stage}", store, tags, parent.parent, _quiet) as tracking:
+    with tracked_run(parent.uri, f"{sweep.run}-{name}-{stage}", store, tags, parent.parent, quiet) as tracking:
         yield tracking
 
 
@@ -355,7 +356,3 @@ def _parameters(sweep: Sweep) -> dict[str, Any]:
         **budget,
         **space,
     }
-
-
-def _quiet(text: str) -> None:
-    """A trial's process has no terminal."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import pty
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from objgan.errors import InputError
 from pipelines.runs.status import JobStatus, RunStatus
-from pipelines.runtime import ray_job
+from pipelines.runtime import console, ray_job
 from pipelines.runtime.console import ProgressView
 from pipelines.runtime.events import (
     Began,
@@ -75,6 +76,27 @@ def test_the_last_line_has_state_code_and_reason(repository: Path, tmp_path: Pat
     last = json.loads(lines[-1])
     assert (code, last["state"], last["exit_code"], last["level"]) == (2, "error", 2, "error")
     assert "no.json" in last["message"]
+
+
+def test_log_records_of_our_modules_are_lines_with_the_level_of_the_record(capsys) -> None:
+    log = logging.getLogger("pipelines.x")
+    try:
+        for form in ("text", "json"):
+            console.choose(form, "r")
+            log.info("no warning: a word")
+            log.warning("http://u:secretly@h", extra={"before": "a: "})
+            with console.lines_with(stage="s", prefix="# "):
+                log.info("dry")
+            with console.lines_with(aside=True):
+                log.info("aside")
+    finally:
+        console.choose("text", None)
+    shown = capsys.readouterr()
+    assert shown.err.splitlines()[0] == "aside" and "aside" not in shown.out
+    text, objects = shown.out.splitlines()[:3], [json.loads(line) for line in shown.out.splitlines()[3:]]
+    assert text == ["no warning: a word", "a: warning: http://***@h", "# dry"]
+    assert [each["message"] for each in objects] == text and all(each.keys() >= _KEYS for each in objects)
+    assert [(each["level"], each["stage"]) for each in objects] == [("info", None), ("warning", None), ("info", "s")]
 
 
 @pytest.mark.parametrize(

@@ -170,16 +170,16 @@ def test_credentials_that_expire_while_images_are_read(
 
     def convert() -> None:
         with Expiring(Storage(tmp_path / "out"), "prepare", None) as job_status:
-            prepare(remote, tmp_path / "out", data_config, _silent, run_here, Options(job_status=job_status))
+            prepare(remote, tmp_path / "out", data_config, run_here, Options(job_status=job_status))
 
     assert run_command(convert) == 1
     status = RunStatus.load(Storage(tmp_path / "out"))
     assert status is not None and status.state == "failed" and "it worked before" in str(status.error)
     endpoint.refuse = None
-    manifest = prepare(remote, tmp_path / "out", data_config, _silent, run_here)
+    manifest = prepare(remote, tmp_path / "out", data_config, run_here)
     assert sum(manifest["rows"].values()) == 40 and manifest["rejected"]["rows"] == 0
     endpoint.refuse = (403, "AccessDenied")
-    assert run_command(lambda: prepare(remote, tmp_path / "new", data_config, _silent, run_here) and None) == 2
+    assert run_command(lambda: prepare(remote, tmp_path / "new", data_config, run_here) and None) == 2
 
 
 def test_a_registry_that_refuses_after_hours_is_no_wrong_input(model_folder: Path, tmp_path: Path) -> None:
@@ -192,10 +192,6 @@ def test_a_registry_that_refuses_after_hours_is_no_wrong_input(model_folder: Pat
                 work.advanced = advanced
                 with pytest.raises(expected, match="MLflow"), work:
                     register(model_folder, tracking_uri=f"http://{server.address}")
-
-
-def _silent(text: str) -> None:
-    """Progress is for people."""
 
 
 @pytest.mark.ray

@@ -37,6 +37,7 @@ from pipelines.training.reporting import ProgressReporter, ThroughputMeter
 from pipelines.training.step_numbers import StepNumbers
 from pipelines.training.supervisor import TERMINATED, Stalled, Supervisor, make_coordinator
 from tests.tools.local_cluster import wait_until
+from tests.tools.logged import logged
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
 
@@ -55,7 +56,7 @@ def _supervisor(coordinator: Any, said: list[str], lost: threading.Event | None 
 
 def test_events_reach_every_listener_in_order(coordinator: Any, tmp_path: Path) -> None:
     said: list[str] = []
-    record = Recorder(tmp_path / "progress.jsonl", said.append)
+    record = Recorder(tmp_path / "progress.jsonl")
     listeners = [ProgressView("boxes", said.append).show, record]
 
     def fit() -> None:
@@ -73,12 +74,12 @@ def test_every_listener_gets_every_kind_of_event(
 ) -> None:
     """A log interval as the worker measures it, and one event of every other kind, through the real coordinator."""
     messages: list[str] = []
-    status = LiveStatus(Storage(tmp_path), RunStatus("running", "boxes"), messages.append)
+    status = LiveStatus(Storage(tmp_path), RunStatus("running", "boxes"))
     metrics, sums = RunMetrics("r", "boxes", batch=4), Counter[str]()
     monkeypatch.setattr(metrics, "add", lambda name, value: sums.update({name: value}))
     monkeypatch.setattr(metrics, "set", lambda name, value: None)
     monkeypatch.setattr(metrics, "observe", lambda name, value: sums.update({name: 1}))
-    view, record = ProgressView("boxes", messages.append), Recorder(tmp_path / "progress.jsonl", messages.append)
+    view, record = ProgressView("boxes", messages.append), Recorder(tmp_path / "progress.jsonl")
 
     def work() -> None:
         reporter = ProgressReporter(coordinator, Storage(tmp_path), Tracker(), Began(0, 9, workers=2), loud=True)
@@ -120,13 +121,12 @@ def test_every_listener_gets_every_kind_of_event(
 
 
 def test_a_record_that_cannot_be_written_is_logged_once_and_ends_nothing(coordinator: Any, tmp_path: Path) -> None:
-    said: list[str] = []
-
     def fit() -> None:
         ray.get(coordinator.post.remote(Warned("one"), Warned("two")))
 
-    record = Recorder(tmp_path / "nowhere" / "progress.jsonl", said.append)
-    Supervisor(coordinator, ComputeConfig(), threading.Event(), [record]).run(fit)
+    record = Recorder(tmp_path / "nowhere" / "progress.jsonl")
+    with logged() as said:
+        Supervisor(coordinator, ComputeConfig(), threading.Event(), [record]).run(fit)
     assert len(said) == 1 and "No such file" in said[0]
 
 

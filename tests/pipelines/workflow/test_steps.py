@@ -56,7 +56,7 @@ def test_a_registered_run_has_measures_data_and_a_card(prepared: Path, model_fol
     }  # fmt: skip
     (work.folder("evaluate") / "measures.json").write_text(json.dumps(record))
     with tracked_run(store, "register", tmp_path / "run.txt", {}) as tracking:
-        assert _register(run, work, tmp_path, tracking, print) == {"model": "models:/objgan/1"}
+        assert _register(run, work, tmp_path, tracking) == {"model": "models:/objgan/1"}
     client = MlflowClient(store)
     version, logged = client.get_model_version("objgan", "1"), client.get_run(tracking.run)
     assert version.run_id == tracking.run and logged.data.metrics == {name: 0.5}
@@ -85,7 +85,7 @@ def test_prompts_of_unknown_classes_stop_a_run_before_it_trains(prepared: Path, 
     shutil.copytree(prepared, work.folder("prepare") / "data")
     folder = work.folder("encoders")
     with pytest.raises(InputError, match="entry 1: unknown class 'unicorn'"):
-        _train(run, work, Step("encoders", {}), folder, Tracking(), lambda line: None)
+        _train(run, work, Step("encoders", {}), folder, Tracking())
     assert not folder.exists()
 
 
@@ -119,11 +119,11 @@ def test_finished_steps_are_skipped_and_a_failed_one_is_run_again(tmp_path: Path
     actions = dict.fromkeys(("first", "wide", "last"), action)
     parent = _parent(store)
     with pytest.raises(_Boom):
-        run_plan(work, actions, store, parent, lambda line: None)
+        run_plan(work, actions, store, parent)
     assert done == ["first"]
     assert work.result("wide") is None
     broken.clear()
-    results = run_plan(work, actions, store, parent, lambda line: None)
+    results = run_plan(work, actions, store, parent)
     assert done == ["first", "wide", "last"], "the finished step is not run twice"
     assert results["last"]["made"] == "last"
     assert all(line.startswith("finished") for line in describe(work).splitlines())

@@ -41,7 +41,7 @@ def local(tmp_path_factory, write_coco, scenes, data_config) -> Path:
     folder = tmp_path_factory.mktemp("local")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.data.prepare.prepare.ROWS_PER_SHARD", 3)
-        prepare(write_coco(folder / "coco", *scenes(40)), folder / "data", data_config, str, run_here)
+        prepare(write_coco(folder / "coco", *scenes(40)), folder / "data", data_config, run_here)
     return folder / "data"
 
 

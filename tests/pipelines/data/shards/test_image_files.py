@@ -37,7 +37,7 @@ def _rename(source: CocoSource, names: dict[int, str | None]) -> CocoSource:
 
 
 def _go(source: CocoSource, out: Path, config: Config) -> list[Reject]:
-    prepare(source, out, config, lambda line: None, run_here)
+    prepare(source, out, config, run_here)
     return [reject for reject in read_rejects(out / "rejected.jsonl") if reject.kind == "image"]
 
 
