@@ -70,7 +70,7 @@ def demo(options: cli.DemoOptions) -> None:
         check_resources(run_.config.compute)
         work = execute(run_, uri, options.wait)
     job = GenerateJob(str(model_folder(work)), DEMO_CAPTIONS, options.out / "pictures")
-    *_, sheet = generate_pictures(job, say)
+    *_, sheet = generate_pictures(job)
     say(f"\ncontact sheet: {sheet}")
     say(f"MLflow:        {_mlflow_command(uri)}")
     say('your own:      .venv/bin/python -m pipelines generate "a large pizza on the grass" --out runs/mine')
@@ -150,7 +150,7 @@ def evaluate(options: cli.EvaluateOptions) -> None:
         opened = OpenEvaluation(evaluation, device="cpu")
         with held(options, "evaluate") as job_status, ray_session(options.address):
             check_resources(ComputeConfig(workers=options.workers, device="cpu"))
-            result = evaluate_model(opened, say, job_status=job_status)
+            result = evaluate_model(opened, job_status=job_status)
             save(result, options.out, place_of(str(named)))
             if is_version(named):
                 with only_logged(f"cannot log the metrics to the run of {named}"):
@@ -191,7 +191,7 @@ def judges(options: cli.JudgesOptions) -> None:
         prepare_store(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
         for name, run in runs.items():
             with tracked_run(uri, name, run.job.folder / "mlflow_run.txt", {"objgan.step": name}) as tracking:
-                done = train_stage(run, say, tracking=tracking)
+                done = train_stage(run, tracking=tracking)
             keep_judge(done.checkpoint, options.out / name)
             measures = "  ".join(f"{measure} {value:.4f}" for measure, value in done.measures.items())
             say(f"{name}: {options.out / name} (step {done.step}); held out: {measures}")
@@ -221,13 +221,13 @@ def held(options: cli.HeldOptions | cli.GenerateOptions, stage: str, *marks: str
     """
     store = Storage(options.out)
     lock = exclusive(options.out) if isinstance(options.out, Path) else contextlib.nullcontext()
-    with lock, Lease.acquire(store, wait=options.wait, log=say):
+    with lock, Lease.acquire(store, wait=options.wait):
         refuse_reuse(store, *marks)
         try:
             with JobStatus(store, stage, None if stage == "judges" else Path(store.path).resolve().name) as job_status:
                 yield job_status
         finally:
-            quick = store.patient(1.0, log=lambda line: None)
+            quick = store.patient(1.0, quiet=True)
             with contextlib.suppress(OSError, InputError):
                 if any(map(quick.exists, marks)):
                     quick.delete(STATUS)
@@ -279,7 +279,7 @@ def _assemble_run(run_: str) -> Path:
     folder, last = RUNS / run_, checkpoint(STAGES[-1])
     config = read_config(last)
     checkpoints = {stage: checkpoint(stage) for stage in config.stages}
-    with Lease.acquire(Storage(folder), log=say):
+    with Lease.acquire(Storage(folder)):
         settings_ = Storage(folder).child(STAGES[-1]).json(SETTINGS_FILE) or {}
         assemble(config, last, checkpoints, folder, {"data": settings_.get("data")})
     return folder / "model"

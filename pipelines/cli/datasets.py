@@ -9,7 +9,7 @@ from pipelines.data.report.survey import survey
 from pipelines.data.report.table import lines, numbers
 from pipelines.data.shards.manifest import SPLITS
 from pipelines.data.verify.verify import verify as verify_data
-from pipelines.runtime.console import lines_with, say
+from pipelines.runtime.console import say
 
 
 def verify(options: VerifyOptions) -> None:
@@ -23,8 +23,7 @@ def verify(options: VerifyOptions) -> None:
 def inspect(options: InspectOptions) -> None:
     """Print statistics, and write a page with plots and samples."""
     splits = SPLITS if options.split is None else (options.split,)
-    with lines_with(aside=options.json):  # stdout has the JSON
-        found = survey(options.data, options.samples, options.seed, splits)
+    found = survey(options.data, options.samples, options.seed, splits)
     # Imports torch, for the colours of the drawings: an error above should not wait for it.
     from pipelines.data.report.page import page
 

@@ -60,7 +60,7 @@ def generate(options: cli.GenerateOptions) -> None:
     uri = tracking_uri(RUNS)
     model = model_named(options.model, uri)
     job = GenerateJob(model, tuple(captions), options.out, options.n, options.seed, options.layout, uri)
-    generate_pictures(job, say)
+    generate_pictures(job)
 
 
 def _generate_shards(options: cli.GenerateOptions) -> None:

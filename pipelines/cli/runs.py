@@ -7,7 +7,7 @@ from objgan.errors import InputError
 from pipelines.cli.options import CheckMlflowOptions, RunsOptions
 from pipelines.runs.listing import choose, describe, find_runs, name_within, table
 from pipelines.runs.sweeps import find_sweep
-from pipelines.runtime.console import lines_with, say
+from pipelines.runtime.console import say
 from pipelines.storage.storage import RUNS, Storage
 from pipelines.tracking.offline_queue import shown
 from pipelines.tracking.tracker import known_run, prepare_store, tracking_uri
@@ -73,18 +73,16 @@ def _tidy(base: Storage, dry: bool) -> None:
     from pipelines.runs.cleanup import collect, collect_models, reconcile  # imports torch: a second
 
     uri = tracking_uri(RUNS)
-    with lines_with(aside=False):
-        collect(base, dry)
-        collect_models(uri, dry)
-        reconcile(base, uri, dry)
+    collect(base, dry)
+    collect_models(uri, dry)
+    reconcile(base, uri, dry)
 
 
 def _send(base: Storage, run: str) -> None:
     from pipelines.runs.cleanup import send
 
-    with lines_with(aside=False):
-        if not send(base, run, tracking_uri(RUNS)):
-            raise NotSent(1)
+    if not send(base, run, tracking_uri(RUNS)):
+        raise NotSent(1)
 
 
 def _status(base: Storage, wanted: str, as_json: bool) -> None:

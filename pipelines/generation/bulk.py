@@ -40,7 +40,7 @@ from pipelines.storage.attempts import WorkerDied
 from pipelines.storage.storage import Storage
 from pipelines.storage.worker_faults import FAULTS, as_facts, raise_fault
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 SETTINGS, MANIFEST, REJECTED = "settings.json", "manifest.json", "rejected.jsonl"
 PICTURES_PER_SHARD = 1000
 """Half a minute to a few minutes of one core: what a killed worker loses."""
@@ -116,7 +116,7 @@ def open_bulk(job: BulkJob) -> Opened:
     ObjGAN.load(job.model, device="cpu")
     captions = CaptionFiles(job.captions, job.columns)
     rows = job.shard_rows or max(1, PICTURES_PER_SHARD // job.n)
-    _log.info("generate: reading the captions")
+    logger.info("generate: reading the captions")
     plan = captions.plan(rows)
     out = Storage(job.out)
     begun = _begun(out)
@@ -135,7 +135,7 @@ def open_bulk(job: BulkJob) -> Opened:
         _compare(begun, settings, out)
     elif out.names(FOLDER):
         raise InputError(f"generate: {out}/{FOLDER} holds files, but {out} no {SETTINGS}: give another --out")
-    _log.info(f"generate: {plan.rows} captions, {job.n} pictures each, in {len(plan.parts)} shards")
+    logger.info(f"generate: {plan.rows} captions, {job.n} pictures each, in {len(plan.parts)} shards")
     return Opened(job, captions, plan, out, params, settings)
 
 
@@ -235,11 +235,11 @@ def _finish(opened: Opened, reports: Sequence[ShardReport]) -> dict[str, Any]:
         ],
     }
     opened.out.write(MANIFEST, json.dumps(manifest, indent=1) + "\n")
-    _log.info(
+    logger.info(
         f"generate: {manifest['pictures']} pictures of {opened.plan.rows - rejected} captions in {opened.out}/{FOLDER}"
     )
     if first is not None:
-        _log.info(
+        logger.info(
             f"generate: {rejected} of {opened.plan.rows} captions rejected, listed in {opened.out}/{REJECTED}; the "
             f"first, row {first['row']}: {first['error']}"
         )

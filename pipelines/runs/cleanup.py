@@ -18,7 +18,7 @@ from pipelines.tracking.mlflow_client import mlflow_client
 from pipelines.tracking.offline_queue import FOLDER, OfflineQueue, shown
 from pipelines.tracking.tracker import Tracking, known_run, send_queued, store_exists
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 # Written aside (`.step_00000040.x7ab3c_1`), on its way out (`.step_00000040.deleted.1f2e`), Ray's own, or set aside.
 _LEFT = re.compile(r"^(\.[^/]+\.[^./]+|\.ray.*|ray-.*|broken_step_.*)$")
 _STATUS = {"finished": "FINISHED", "failed": "FAILED"}
@@ -49,11 +49,11 @@ def collect(base: Storage, dry: bool) -> None:
     """Remove leftovers, saying what; `dry`: only say it."""
     found = leftovers(base)
     for each in found:
-        _log.info(f"{'would remove' if dry else 'removed'} {shown(each.storage)}/{each.name} ({_bytes(each.size)})")
+        logger.info(f"{'would remove' if dry else 'removed'} {shown(each.storage)}/{each.name} ({_bytes(each.size)})")
         if not dry:
             each.storage.delete(each.name)
     verb = "could be freed" if dry else "freed"
-    _log.info(f"{_bytes(sum(each.size for each in found))} {verb} in {shown(base)}")
+    logger.info(f"{_bytes(sum(each.size for each in found))} {verb} in {shown(base)}")
 
 
 def collect_models(uri: str, dry: bool) -> None:
@@ -67,9 +67,11 @@ def collect_models(uri: str, dry: bool) -> None:
             for model in orphans(client):
                 if not dry:
                     remove_orphan(client, model)
-                _log.info(f"MLflow: {'would remove' if dry else 'removed'} {model.model_id}, whose register was killed")
+                logger.info(
+                    f"MLflow: {'would remove' if dry else 'removed'} {model.model_id}, whose register was killed"
+                )
     except Exception as error:  # MLflow is not needed to clean up
-        _log.info(f"MLflow: cannot look for models of killed registers ({in_a_line(error)})")
+        logger.info(f"MLflow: cannot look for models of killed registers ({in_a_line(error)})")
 
 
 def reconcile(base: Storage, uri: str, dry: bool) -> None:
@@ -93,9 +95,9 @@ def reconcile(base: Storage, uri: str, dry: bool) -> None:
             if not dry:
                 client.set_terminated(run, status)
         except Exception as error:  # MLflow is not needed to clean up
-            _log.info(f"MLflow: cannot ask about {name} ({in_a_line(error)})")
+            logger.info(f"MLflow: cannot ask about {name} ({in_a_line(error)})")
             continue
-        _log.info(
+        logger.info(
             f"MLflow: {name} {'would become' if dry else 'is now'} {status} (it was RUNNING, and nobody holds it)"
         )
 
@@ -115,14 +117,14 @@ def send(base: Storage, wanted: str, uri: str, timeout: float = 600.0) -> bool:
     for name, storage, alive in chosen:
         before = OfflineQueue(storage).summary()
         if not before:
-            _log.info(f"{name}: nothing is left to send")
+            logger.info(f"{name}: nothing is left to send")
         elif alive:
-            _log.info(f"{name}: is under way, and sends what it kept itself")
+            logger.info(f"{name}: is under way, and sends what it kept itself")
         elif after := send_queued(Tracking(uri, known_run(storage), storage), timeout):
             left = True
-            _log.info(f"{name}: {after.text()}")
+            logger.info(f"{name}: {after.text()}")
         else:
-            _log.info(f"{name}: sent {before.metrics} metrics and {before.pictures} pictures")
+            logger.info(f"{name}: sent {before.metrics} metrics and {before.pictures} pictures")
     return not left
 
 

@@ -18,7 +18,7 @@ from pipelines.storage.lease import typed
 from pipelines.storage.retry import Work, settled
 from pipelines.storage.storage import Storage
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _EVERY_S = 2.0
 
 FILE = "status.json"
@@ -37,7 +37,7 @@ class JobStatus:
 
     def __init__(self, storage: Storage, stage: str, run: str | None) -> None:
         # Nothing waits for a status.
-        self._storage = storage.patient(1.0, log=lambda line: None)
+        self._storage = storage.patient(1.0, quiet=True)
         self._status = RunStatus("running", stage, command=typed())
         self._written, self._work = 0.0, Work()
         self.metrics = RunMetrics(run, stage) if run else None
@@ -165,7 +165,7 @@ class LiveStatus:
     def __init__(self, storage: Storage, status: RunStatus) -> None:
         self.status = status
         # A status that is late is worth no long wait.
-        self._storage = storage.patient(_PATIENCE_S, log=lambda line: None)
+        self._storage = storage.patient(_PATIENCE_S, quiet=True)
         self._written: RunStatus | None = None
         self._warned = False
         self._pool = ThreadPoolExecutor(1, "status")
@@ -193,8 +193,7 @@ class LiveStatus:
             status.save(self._storage)
         except (OSError, InputError) as error:
             if not self._warned:
-                before = {"before": f"{status.stage}: "}
-                _log.warning("%s cannot be written (%s)", FILE, error, extra=before)
+                logger.warning(f"{FILE} cannot be written ({error})", extra={"prefix": f"{status.stage}: "})
             self._warned = True
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TextIO
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from pipelines.redaction import install, redact, redact_all
 from pipelines.runtime.events import Began, Event, Logged, Saved, Skipped, Stopping, Validated, Warned, WorkerFailed
 
-Log = Callable[[str], None]
+logger = logging.getLogger(__name__)
 # Metrics of the machine and the optimiser go to MLflow only.
 _NOT_LOSSES = ("system/", "learning_rate/", "memory/", "validation/")
 _BAR = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {postfix}"
@@ -27,24 +27,33 @@ _BAR = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {postfix}"
 FORMATS = ("text", "json")
 VARIABLE = "OBJGAN_LOG_FORMAT"
 # Loggers whose records are lines of the console.
-_TREES = ("objgan", "pipelines", "tune", "cluster")
+_OURS = ("objgan", "pipelines", "tune", "cluster")
 _chosen: dict[str, Any] = {"format": "text", "run": None, "stage": None, "prefix": "", "aside": False}
 
 
-def say(text: str, level: int = logging.INFO, aside: bool = False, **facts: Any) -> None:
-    """Print a line at once, above the progress bar if it is shown. facts: further keys of the JSON line."""
-    text = line(text.strip("\n"), logging.getLevelName(level).lower(), **facts) if as_json() else redact(text)
-    stream = sys.stderr if aside else sys.stdout
+def say(text: str) -> None:
+    """Print a result of a command on stdout."""
+    _print(line(text.strip("\n")) if as_json() else redact(text), sys.stdout)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """Print a line at once, above the progress bar if it is shown."""
     tqdm.write(text, file=stream)
     stream.flush()
 
 
 class _Console(logging.Handler):
-    """Prints log records of our modules. `before` in a record's `extra` is the text before the level."""
+    """Prints log records of our modules; in JSON also those of libraries, on stderr.
+
+    A record's `extra` may have `stage`, `step` and `values` of the JSON line, `prefix` (text before the level), and
+    `aside` (on stderr).
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a line."""
-        say(f"{_chosen['prefix']}{text_of(record)}", record.levelno, _chosen["aside"])
+        aside = _chosen["aside"] or getattr(record, "aside", False) or not _is_ours(record)
+        text = _json(record) if as_json() else _chosen["prefix"] + text_of(record)
+        _print(text, sys.stderr if aside else sys.stdout)
 
 
 _CONSOLE = _Console()
@@ -53,14 +62,28 @@ _CONSOLE = _Console()
 def text_of(record: logging.LogRecord) -> str:
     """A record as a line of text."""
     level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-    return f"{getattr(record, 'before', '')}{level}{record.getMessage()}"
+    return f"{getattr(record, 'prefix', '')}{level}{record.getMessage()}"
+
+
+def _json(record: logging.LogRecord) -> str:
+    facts = {name: getattr(record, name) for name in ("stage", "step", "values") if hasattr(record, name)}
+    if not _is_ours(record):
+        facts["logger"] = record.name
+    if record.exc_info:
+        facts["trace"] = logging.Formatter().formatException(record.exc_info)
+    text = f"{_chosen['prefix']}{getattr(record, 'prefix', '')}{record.getMessage()}"
+    return line(text.strip("\n"), record.levelname.lower(), **facts)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.name.partition(".")[0] in _OURS
 
 
 class ProgressView:
     """Events of a run as lines of text; on a terminal, log intervals move a bar instead."""
 
-    def __init__(self, name: str, log: Log) -> None:
-        self._name, self._log = name, log
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._bar: tqdm[Any] | None = None
 
     def show(self, event: Event) -> None:
@@ -68,17 +91,15 @@ class ProgressView:
         if isinstance(event, Logged):
             self._interval(event)
         elif isinstance(event, Validated):
-            text = f"{self._name} {_at(event)}  held out: {_numbers(event.measures)}"
+            text = f"{_at(event)}  held out: {_numbers(event.measures)}"
             self._write(text, event, {f"validation/{name}": value for name, value in event.measures.items()})
         elif (said := _text(event)) is not None:
-            self._write(f"{self._name}: {said}", event, {})
+            self._write(said, event)
 
-    def _write(self, text: str, event: Event, values: dict[str, float]) -> None:
+    def _write(self, text: str, event: Event, values: Mapping[str, float] | None = None) -> None:
         level = logging.WARNING if isinstance(event, WorkerFailed | Warned) else logging.INFO
-        if self._log is say:
-            say(text, level, stage=self._name, step=getattr(event, "step", None), values=values)
-        else:
-            self._log(text)
+        facts = {"stage": self._name, "step": getattr(event, "step", None), "values": dict(values or {})}
+        logger.log(level, text, extra={"prefix": f"{self._name}{': ' if values is None else ' '}", **facts})
 
     def close(self) -> None:
         """Remove the bar."""
@@ -88,7 +109,7 @@ class ProgressView:
 
     def _interval(self, event: Logged) -> None:
         if not sys.stderr.isatty() or as_json():
-            self._write(f"{self._name} {_at(event)}  {_describe(event)}", event, dict(event.values))
+            self._write(f"{_at(event)}  {_describe(event)}", event, event.values)
             return
         if self._bar is None:
             self._bar = tqdm(total=event.steps, desc=self._name, leave=False, bar_format=_BAR, dynamic_ncols=True)
@@ -104,14 +125,14 @@ def _text(event: Event) -> str | None:
         case Saved(checkpoint=name, seconds=seconds):
             return f"checkpoint {name} written" + ("" if seconds is None else f" in {seconds:.1f} s")
         case WorkerFailed(failures=count):
-            return f"warning: {event} (failure {count} of this command)"
+            return f"{event} (failure {count} of this command)"
         case Skipped(step=step, skipped=count, term=term):
             why = f": {term} was not finite" if term else ""
             return f"step {step} skipped{why} ({count} {'step' if count == 1 else 'steps'} skipped so far)"
         case Stopping(step=step, reason=reason):
             return f"stopping: {reason}, with a checkpoint at step {step}"
         case Warned(text=text):
-            return f"warning: {text}"
+            return text
     return None
 
 
@@ -159,21 +180,19 @@ def _numbers(values: Mapping[str, float]) -> str:
 
 
 def choose(name: str, run: str | None, aside: bool = False) -> None:
-    """Set the format of all lines of this process, and the `run` that JSON lines name; aside: log on stderr.
+    """Print the log of our modules, set the format of all lines of this process, and the `run` that JSON lines name.
 
-    In JSON, log records of libraries and Python's warnings become lines, too.
+    In JSON, log records of libraries and Python's warnings become lines, too. aside: log on stderr
     """
     _chosen.update(format=name, run=run, stage=None, prefix="", aside=aside)
     install()
-    for tree in map(logging.getLogger, _TREES):
-        tree.setLevel(logging.INFO)
-        tree.propagate = False
-        tree.addHandler(_CONSOLE)
+    for ours in map(logging.getLogger, _OURS):
+        ours.setLevel(logging.INFO)
+        ours.propagate = False
+        ours.addHandler(_CONSOLE)
     if name == "json":
         logging.captureWarnings(True)
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_Formatter())
-        logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+        logging.basicConfig(handlers=[_CONSOLE], level=logging.WARNING, force=True)
 
 
 def as_json() -> bool:
@@ -183,7 +202,7 @@ def as_json() -> bool:
 
 @contextlib.contextmanager
 def lines_with(**chosen: Any) -> Iterator[None]:
-    """For a block: the `stage` that JSON lines name, the `prefix` of log lines, `aside` (log on stderr)."""
+    """For a block: the `stage` that JSON lines name, the `prefix` of log lines."""
     before = {name: _chosen[name] for name in chosen}
     _chosen.update(chosen)
     try:
@@ -226,13 +245,3 @@ def last_word(state: str, code: int, text: str, stream: TextIO | None = None) ->
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     print(text, file=stream or sys.stderr, flush=True)
-
-
-class _Formatter(logging.Formatter):
-    """Formats log records of libraries as our lines."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        facts: dict[str, Any] = {"logger": record.name}
-        if record.exc_info:
-            facts["trace"] = self.formatException(record.exc_info)
-        return line(record.getMessage(), record.levelname.lower(), **facts)

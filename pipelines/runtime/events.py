@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from pipelines.redaction import redact_all
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -155,5 +155,5 @@ class Recorder:
                 file.write(json.dumps({"time": time.time(), **redact_all(facts(event))}) + "\n")
         except OSError as error:
             if not self._broken:
-                _log.warning("cannot write %s (%s); training continues", self._path, error.strerror)
+                logger.warning("cannot write %s (%s); training continues", self._path, error.strerror)
             self._broken = True

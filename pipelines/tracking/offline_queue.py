@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, field
 from PIL import Image
 
 from objgan.json_input import OWN, parse_json
-from pipelines.storage.retry import quiet
 from pipelines.storage.storage import Storage
 
 FOLDER = "mlflow_backlog"
@@ -126,8 +125,7 @@ class OfflineQueue:
     """The records of a run that are not uploaded yet, oldest first."""
 
     def __init__(self, storage: Storage) -> None:
-        self._storage = storage.patient(_PATIENCE)
-        self._storage.log = quiet  # the caller reports what happens to the records
+        self._storage = storage.patient(_PATIENCE, quiet=True)  # the caller reports what happens to the records
         self._writer = secrets.token_hex(3)  # two processes of a run never write the same file
         self._number = max((int(name.partition("-")[0]) for name in self.names()), default=0)
 

@@ -1,10 +1,13 @@
 """What rank 0 reports during training: heartbeats, events, metrics, throughput, system load."""
 
+import contextlib
 import functools
 import io
+import logging
 import math
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -82,6 +85,27 @@ class ProgressReporter:
                 self.reason = ray.get(self._coordinator.beat.remote(self.step), timeout=_ANSWER_S)
             except Exception:  # the driver may be on its way out, or the network away: the next heartbeat decides
                 continue
+
+
+class _Forward(logging.Handler):
+    def __init__(self, coordinator: Any) -> None:
+        super().__init__()
+        self._coordinator = coordinator
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._coordinator.post.remote(Warned(record.getMessage()))
+
+
+@contextlib.contextmanager
+def forwarded_log(coordinator: Any) -> Iterator[None]:
+    """What this process logs in the block, of broken checkpoints, storage and MLflow, appears in the driver's log."""
+    ours, handler = logging.getLogger("pipelines"), _Forward(coordinator)
+    ours.setLevel(logging.INFO)
+    ours.addHandler(handler)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
 
 
 def give_up(coordinator: Any, error: BaseException, step: int) -> None:

@@ -34,6 +34,7 @@ from pipelines.training.replay import save_replay
 from pipelines.training.reporting import (
     ProgressReporter,
     ThroughputMeter,
+    forwarded_log,
     give_up,
     system_metrics,
 )
@@ -68,8 +69,9 @@ def train_worker(settings: dict[str, Any]) -> None:
         return
     loop = None
     try:
-        loop = _Loop(worker_args)
-        loop.run()
+        with forwarded_log(worker_args.coordinator):
+            loop = _Loop(worker_args)
+            loop.run()
     except FloatingPointError as error:
         # All workers read the same numbers and come here together; the first one knows where the batch was kept.
         if ray.train.get_context().get_world_rank() == 0:
@@ -89,7 +91,7 @@ class _Loop:
         context = ray.train.get_context()
         job, self._coordinator = worker_args.job, worker_args.coordinator
         self.job, self.training = job, job.training
-        self.opened = OpenRun(job, self._warn)
+        self.opened = OpenRun(job)
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
         self.readers = {split: self.opened.reader(split) for split in ("train", "validation")}
@@ -149,9 +151,6 @@ class _Loop:
             return None
         return found[1] if found else store.fetch(name)
 
-    def _warn(self, text: str) -> None:
-        self._coordinator.post.remote(Warned(text))
-
     def _build(self) -> TrainState:
         job = self.job
         # Every worker starts from the same weights: they are a function of the seed, not of the rank.
@@ -166,7 +165,7 @@ class _Loop:
         began = Began(self.state.step, self.steps, self.world, self.state.skipped, checkpoint)
         reporter = ProgressReporter(worker_args.coordinator, self.opened.store, Tracker(), began, loud=first)
         if first:
-            reporter.tracker = worker_args.tracking.tracker(self._warn)
+            reporter.tracker = worker_args.tracking.tracker()
             reporter.tracker.parameters(flatten(job.config))
             manifest = self.opened.data.manifest
             reporter.tracker.dataset(manifest["digest"], str(job.data), manifest["rows"])

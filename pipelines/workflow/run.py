@@ -25,7 +25,6 @@ from pipelines.evaluation.prompts_file import NO_PROMPTS, PromptsFile
 from pipelines.evaluation.worker import Evaluation, OpenEvaluation
 from pipelines.models.registry import assemble, register
 from pipelines.runs.status import JobStatus
-from pipelines.runtime.console import Log, say
 from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.storage.lease import Lease
 from pipelines.storage.retry import Work
@@ -35,7 +34,7 @@ from pipelines.training.driver import train
 from pipelines.training.job import TrainJob, check_groups, needed_stages, open_run, stage_settings
 from pipelines.workflow.steps import Action, Plan, Step, describe, plan, run_plan
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 DEFAULT_SAMPLE = 2000
 
 
@@ -93,11 +92,18 @@ def execute(run: Run, uri: str, wait: float | None = None) -> Plan:
         InputError: wrong input, or another process works in the same folder.
     """
     for stage in run.config.stages:
-        check_groups(stage_config(run.config, stage, _log.info), stage)
+        fitting = stage_config(run.config, stage)
+        check_groups(fitting, stage)
+        if fitting is not run.config:
+            workers, groups = fitting.compute.most_workers, getattr(fitting, stage).training.groups
+            logger.info(
+                f"{stage}: using {_number(workers, 'worker')}, because a batch has only {_number(groups, 'group')} "
+                f"({stage}.training.group)"
+            )
     work = run.plan()
-    _log.info(describe_run(run, work))
+    logger.info(describe_run(run, work))
     store = Storage(run.out)
-    with Lease.acquire(store, wait=wait, log=_log.info), contextlib.ExitStack() as stack:
+    with Lease.acquire(store, wait=wait), contextlib.ExitStack() as stack:
         refuse_reuse(store, "config.json")
         job_status = stack.enter_context(JobStatus(store, "run", None))
         prepare_store(uri, run.out / "mlflow_run.txt")
@@ -122,17 +128,11 @@ def _number(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def stage_config(config: Config, stage: str, log: Log | None = None) -> Config:
-    """The settings with no more workers than the stage's batch has groups: `run` asks for them for all stages alike.
-
-    log: receives a line where that is fewer than requested
-    """
+def stage_config(config: Config, stage: str) -> Config:
+    """The settings with no more workers than the stage's batch has groups: `run` asks for them for all stages alike."""
     compute, groups = config.compute, getattr(config, stage).training.groups
     if compute.most_workers <= groups:
         return config
-    if log is not None:
-        log(f"{stage}: using {_number(groups, 'worker')}, because a batch has only {_number(groups, 'group')} "
-            f"({stage}.training.group)")  # fmt: skip
     most = None if compute.max_workers is None else min(compute.max_workers, groups)
     fitting = compute.model_copy(update={"workers": min(compute.workers, groups), "max_workers": most})
     return config.model_copy(update={"compute": fitting})
@@ -177,7 +177,7 @@ def _actions(run: Run, work: Plan) -> Mapping[str, Action]:
 
 def _sample(run: Run, folder: Path) -> dict[str, Any]:
     assert isinstance(run.source, Sample)
-    _log.info(f"drawing {run.source.images} pictures")
+    logger.info(f"drawing {run.source.images} pictures")
     with Work() as work:
         make_sample(folder / "coco", run.source.images, run.source.seed, progress=work.advance)
     return {}
@@ -219,7 +219,7 @@ def _train(run: Run, work: Plan, step: Step, folder: Path, tracking: Tracking) -
     run.prompts.prompts(Domain.load(_data(work) / "domain").classes)
     needs = _checkpoints(work, needed_stages(run.config, step.name))
     config = stage_config(run.config, step.name)
-    done = train(open_run(TrainJob(step.name, config, _data(work), folder, needs)), say, tracking=tracking)
+    done = train(open_run(TrainJob(step.name, config, _data(work), folder, needs)), tracking=tracking)
     return {"checkpoint": done.checkpoint.name, "at_step": done.step, "measures": done.measures}
 
 
@@ -234,9 +234,9 @@ def _evaluate(run: Run, work: Plan, folder: Path, tracking: Tracking) -> dict[st
         prompts=run.prompts,
     )
     with _job_status(run, folder, "evaluate") as job_status:
-        result = evaluate(OpenEvaluation(evaluation, device="cpu"), say, job_status=job_status)
+        result = evaluate(OpenEvaluation(evaluation, device="cpu"), job_status=job_status)
     save(result, folder)
-    _log.info(result.text())
+    logger.info(result.text())
     tracker = tracking.tracker()
     manifest = open_data(_data(work), run.config.compute).manifest
     tracker.dataset(manifest["digest"], str(_data(work).resolve()), manifest["rows"])
@@ -256,7 +256,7 @@ def _register(run: Run, work: Plan, folder: Path, tracking: Tracking) -> dict[st
         tags={"objgan.identity": work.identities["register"]},
     )
     log_to_version(work.folder("evaluate"), model_folder(work), _data(work), done.uri, tracking.uri)
-    _log.info(done.text(run.alias))
+    logger.info(done.text(run.alias))
     return {"model": done.uri}
 
 

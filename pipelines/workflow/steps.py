@@ -19,7 +19,7 @@ from objgan.json_input import OWN
 from pipelines.runtime import console
 from pipelines.tracking.tracker import Tracking, tracked_run
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _DIGITS = 10
 
 
@@ -88,12 +88,12 @@ def run_plan(work: Plan, actions: Mapping[str, Action], uri: str, parent: str) -
         heading = f"[{number}/{len(work.steps)}] {step.name}"
         folder, result = work.folder(step.name), work.result(step.name)
         if result is not None:
-            _log.info(f"{heading}: finished before, in {result['seconds']:.0f} s ({folder})")
+            logger.info(f"{heading}: finished before, in {result['seconds']:.0f} s ({folder})")
         else:
             with console.lines_with(stage=step.name):
-                _log.info(f"{heading} -> {folder}")
+                logger.info(f"{heading} -> {folder}")
                 result = _run_step(work, step, actions[step.name], uri, parent)
-                _log.info(f"{heading}: done in {result['seconds']:.0f} s")
+                logger.info(f"{heading}: done in {result['seconds']:.0f} s")
         results[step.name] = result
     return results
 

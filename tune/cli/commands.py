@@ -33,6 +33,7 @@ from tune.sweep.sweep import Sweep
 from tune.sweep.tracking import TrialRuns, sweep_run
 from tune.sweep.trial_store import ENDED, load_result
 
+logger = logging.getLogger(__name__)
 _FEW_REPORTS = 4
 
 
@@ -52,10 +53,9 @@ def sweep(options: SweepOptions) -> None:
     asked, begun = sweep_of(options)
     reports = check_sweep(asked).reports
     if asked.scheduler == "asha" and reports < _FEW_REPORTS:
-        say(
-            f"warning: a trial of stage {asked.stage} reports {reports} times; asha needs {_FEW_REPORTS} or more to "
-            f"compare trials more than once: lower {asked.stage}.training.checkpoint_every, or use --scheduler median",
-            logging.WARNING,
+        logger.warning(
+            f"a trial of stage {asked.stage} reports {reports} times; asha needs {_FEW_REPORTS} or more to "
+            f"compare trials more than once: lower {asked.stage}.training.checkpoint_every, or use --scheduler median"
         )
     _check_afterwards(options, asked)
     if options.dry_run:
@@ -65,7 +65,7 @@ def sweep(options: SweepOptions) -> None:
         refuse_reuse(asked.store(), FILE)
     uri = tracking_uri(RUNS)
     # The lease comes first: a refused driver must not change the MLflow runs of the holder.
-    with Lease.acquire(asked.store(), log=say) as lease, sweep_run(asked, uri, say) as tracked:
+    with Lease.acquire(asked.store()) as lease, sweep_run(asked, uri) as tracked:
         result = _run(options, tracked, begun, lease)
         say(f"\n{table(result, tracked.goal)}\n\n{summary(tracked, result)}")
         if result.state in ("interrupted", "incomplete"):
@@ -78,19 +78,19 @@ def sweep(options: SweepOptions) -> None:
 
 
 def _run(options: SweepOptions, tracked: Sweep, begun: bool, lease: Lease) -> SweepResult:
-    observer = TrialRuns(tracked, say)
+    observer = TrialRuns(tracked)
     try:
-        result = run_sweep(tracked, [observer, StudyLog(tracked, say)], say, options.address, resume=begun, lease=lease)
+        result = run_sweep(tracked, [observer, StudyLog(tracked)], options.address, resume=begun, lease=lease)
     finally:
         stored = load_result(tracked.store())
         observer.close(() if stored is None else stored.trials)
-    write_outcome(tracked, result, say)
+    write_outcome(tracked, result)
     return result
 
 
 def _afterwards(options: SweepOptions, tracked: Sweep, result: SweepResult, uri: str) -> None:
     if options.export_recipe is not None:
-        export_recipe(tracked, result, options.export_recipe, say)
+        export_recipe(tracked, result, options.export_recipe)
     confirmed = _confirm(options, tracked, result) if options.confirm else None
     if options.register is None:
         return
@@ -98,7 +98,7 @@ def _afterwards(options: SweepOptions, tracked: Sweep, result: SweepResult, uri:
         say("not registered, because the recipe's settings are better")
         return
     done = promote(find_candidate(tracked, best_trial(tracked, result), options.rest), options.register, uri, confirmed)
-    log_registered(tracked, done.uri, say)
+    log_registered(tracked, done.uri)
     say(done.text(ALIAS))
 
 
@@ -111,9 +111,9 @@ def _confirm(options: SweepOptions, tracked: Sweep, result: SweepResult) -> conf
         planned = replace(tracked, budget=replace(tracked.budget, trials=2 * options.confirm))
         allotment = plan_resources(planned, ray.cluster_resources(), own_cores(options.address))
         say(f"\nconfirm: trial {best.number}'s settings and the recipe's, {options.confirm} other seeds each")
-        confirmed = confirm(tracked, best, options.confirm, allotment, say)
+        confirmed = confirm(tracked, best, options.confirm, allotment)
     confirmation.save(confirmed, tracked.store())
-    log_confirmed(tracked, confirmed, say)
+    log_confirmed(tracked, confirmed)
     say(f"\n{confirmed.text()}")
     return confirmed
 

@@ -26,7 +26,6 @@ from objgan.stages import stage_class
 from pipelines.runtime.events import Began, Event, Logged, Saved, Validated
 from pipelines.storage.checkpoints import CheckpointStore
 from pipelines.storage.lease import Lease
-from pipelines.storage.retry import quiet
 from pipelines.storage.storage import Storage
 from pipelines.training.driver import train
 from pipelines.training.job import OpenRun, TrainJob, needed_stages, open_run
@@ -249,10 +248,10 @@ class TrialWork(threading.Thread):
     def _run_stage(self, job: TrainJob, store: Storage) -> Path:
         trial = self._trial
         with (
-            Lease.acquire(store, who=f"trial {trial['trial']}", wait=_LEASE_S, log=quiet) as lease,
+            Lease.acquire(store, who=f"trial {trial['trial']}", wait=_LEASE_S) as lease,
             trial_run(self._sweep, trial["trial"], trial["number"], job.stage, trial["settings"], store) as tracking,
         ):
-            return train(open_run(job), quiet, lease, self, tracking).checkpoint
+            return train(open_run(job), lease, self, tracking).checkpoint
 
     def _config(self) -> Config:
         config = trial_settings(self._sweep, self._settings)

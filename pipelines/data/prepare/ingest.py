@@ -35,7 +35,7 @@ from pipelines.data.shards.manifest import LONGEST_NAME, TEXT_IDS
 from pipelines.data.shards.rejected import Reject, Unusable, write_rejects
 
 UNREAD = "rejected-unread.jsonl"
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _Parse = Callable[[Record, int], Row]
 
 
@@ -93,7 +93,7 @@ def _ingest(source: CocoSource, work: Path, sizes: Sizes | None, texts: "TextIds
         )
     refuse_lost(reading.totals, rejected, work / UNREAD)
     if reading.repeats:
-        _log.info(
+        logger.info(
             f"prepare: {reading.repeats} records occur identically in several parts of the data set; each is counted "
             "once"
         )

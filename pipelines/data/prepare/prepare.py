@@ -50,7 +50,7 @@ from pipelines.runs.status import FILE as STATUS
 from pipelines.runs.status import JobStatus
 from pipelines.storage.lease import LEASE
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,14 @@ def prepare(
     refuse_lost(data.totals, rejected, out / REJECTED)
     if options.strict:
         _refuse(rejected)
-    _log.info("prepare: vocabulary, statistics and indices")
+    logger.info("prepare: vocabulary, statistics and indices")
     manifest = {**finish(result, config.data, rejected, vectors), **facts.for_manifest()}
     remove_leftovers(out, {shard.name for shard in result.shards})
     write_atomically(out / CARD, card(manifest, [header(part.instances, "instances") for part in source.parts]))
     save_manifest(out, manifest)
     clean(out, manifest)
     _warn_of_val2014(source, result)
-    _log.info(summary(manifest))
+    logger.info(summary(manifest))
     return manifest
 
 
@@ -167,7 +167,7 @@ def _finished(out: Path, facts: "_Facts", options: Options) -> dict[str, Any] | 
     if not options.retry:
         if options.strict and (rows := manifest["rejected"]["rows"]):
             raise InputError(f"--strict: {rows} rejected, listed in {manifest['rejected']['file']}")
-        _log.info(f"prepare: {out} is already prepared with these inputs and settings; nothing to do")
+        logger.info(f"prepare: {out} is already prepared with these inputs and settings; nothing to do")
     return manifest
 
 
@@ -180,11 +180,11 @@ def _facts(source: CocoSource, sizes: Sizes, config: Config, options: Options) -
 
 def _read(source: CocoSource, sizes: Sizes, work: Path, config: Config, options: Options) -> Ingested:
     """Read the JSON into the folder `work`."""
-    _log.info("prepare: reading the JSON")
+    logger.info("prepare: reading the JSON")
     data = ingest(source, work, sizes)
     check_folder(source, sizes, data.images)
     which = "captions" if source.captions is not None else "objects"
-    _log.info(f"prepare: {len(data.images)} images with {which}, {len(data.classes)} classes")
+    logger.info(f"prepare: {len(data.images)} images with {which}, {len(data.classes)} classes")
     if options.strict:
         _refuse(RejectCounts(read_rejects(work / UNREAD)))
     if options.all_stages and config.data.shapes == "masks" and not data.segmented:
@@ -368,7 +368,7 @@ def _warn_of_val2014(source: CocoSource, result: Result) -> None:
         for image_id in table["image_id"].to_pylist()
     )
     if trained:
-        _log.warning(
+        logger.warning(
             f"{trained} images of COCO 2014's validation set are in the training split (--split "
             f"{source.split.kind}): do not compare with published figures, or use --split coco or a list of ids",
             extra={"before": "prepare: "},
@@ -388,7 +388,7 @@ def reopen(out: Path, manifest: Mapping[str, Any]) -> None:
         else:
             write_receipt(out, shard.name, ConversionReport(shard, shard.inputs, tuple(lost)))
     (out / MANIFEST).unlink()
-    _log.info(f"prepare: retrying the {manifest['rejected']['kinds']['image']} rejected images")
+    logger.info(f"prepare: retrying the {manifest['rejected']['kinds']['image']} rejected images")
 
 
 def forget_rejects(out: Path) -> None:

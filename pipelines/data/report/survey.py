@@ -17,7 +17,7 @@ from pipelines.data.shards.remote import read_bytes, read_manifest, read_table
 from pipelines.storage.retry import StorageAway
 from pipelines.storage.storage import Storage
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def survey(location: Path | str, samples: int, seed: int = 0, splits: Sequence[str] = SPLITS) -> Survey:
@@ -28,7 +28,7 @@ def survey(location: Path | str, samples: int, seed: int = 0, splits: Sequence[s
     Raises:
         InputError: there are no prepared data, or a file cannot be read.
     """
-    storage = Storage(location, log=_log.info)
+    storage = Storage(location)
     result = _empty(storage, splits)
     shards = [shard for split in splits for shard in shards_of(result.manifest, split)]
     rows = sum(shard.rows for shard in shards)

@@ -86,7 +86,7 @@ def read_bytes(place: Storage, name: str) -> bytes:
                 raise Unreadable("cannot read the file", f"{name[:_SHOWN]}: {brief(error)}") from None
             raise
 
-    return retry(f"storage {place}: cannot read {name[:_SHOWN]}", read, place.patience, place.log)
+    return retry(f"storage {place}: cannot read {name[:_SHOWN]}", read, place.patience, place.quiet)
 
 
 @lru_cache(64)
@@ -133,7 +133,7 @@ def _size(place: Storage, path: str) -> int | None:
             raise
         return facts.st_size if stat.S_ISREG(facts.st_mode) else None
 
-    return retry(f"storage {place}: cannot look for images", look, place.patience, place.log)
+    return retry(f"storage {place}: cannot look for images", look, place.patience, place.quiet)
 
 
 def _listed(place: Storage) -> dict[str, int]:
@@ -142,6 +142,6 @@ def _listed(place: Storage) -> dict[str, int]:
         f"storage {place}: cannot list the images",
         lambda: place.filesystem.get_file_info(selector),
         place.patience,
-        place.log,
+        place.quiet,
     )
     return {info.path[len(place.path) + 1 :]: info.size for info in infos if info.type == pyarrow.fs.FileType.File}

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _SECONDS, _MOST_SECONDS = 10.0, 300.0
 _LEAST_SECONDS = 0.5
 """No rate is shown for a shorter time."""
@@ -53,7 +53,7 @@ class ShardProgress:
         if last or now - self._logged >= least:
             self._logged = now
             if last or self._bar is None:
-                _log.info(self._line(now))
+                logger.info(self._line(now))
 
     def _line(self, now: float) -> str:
         rate = self._rate(now)

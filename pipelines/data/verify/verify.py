@@ -30,7 +30,7 @@ from pipelines.data.verify.manifest_checks import (
 from pipelines.data.verify.shard_checks import CheckReport, CheckTask, Fault, RowRules, check_file
 from pipelines.storage.storage import Storage
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
 
 
@@ -69,21 +69,21 @@ def verify(location: str | Path, processes: int | None = None) -> Verified:
         InputError: there are no prepared data, or they have another version.
         StorageAway: storage does not answer.
     """
-    storage = Storage(location, log=_log.info)
+    storage = Storage(location)
     manifest = read_manifest(storage)
     result, reports = Verified(str(storage)), dict[str, CheckReport]()
 
     def report_faults(faults: Iterable[Fault]) -> None:
         for fault in faults:
             result.faults.append(fault)
-            _log.info(fault)
+            logger.info(fault)
 
     for report in _reports(storage, manifest, processes or available_cores()):
         reports[report.shard.name] = report
         report_faults(report.faults)
         if report.more:
             result.more += report.more
-            _log.info("%s: and %s more", report.shard.name, report.more)
+            logger.info("%s: and %s more", report.shard.name, report.more)
     report_faults(
         chain(
             extra_files(storage, manifest),
