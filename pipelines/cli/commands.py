@@ -227,7 +227,7 @@ def held(options: cli.HeldOptions | cli.GenerateOptions, stage: str, *marks: str
             with JobStatus(store, stage, None if stage == "judges" else Path(store.path).resolve().name) as job_status:
                 yield job_status
         finally:
-            quick = store.patient(1.0, quiet=True)
+            quick = store.patient(1.0)
             with contextlib.suppress(OSError, InputError):
                 if any(map(quick.exists, marks)):
                     quick.delete(STATUS)

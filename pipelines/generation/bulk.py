@@ -170,10 +170,7 @@ def find_finished(opened: Opened) -> dict[int, ShardReport]:
 
 
 def generate_shards(
-    opened: Opened,
-    run: Runner,
-    job_status: JobStatus | None = None,
-    done: Mapping[int, ShardReport] | None = None,
+    opened: Opened, run: Runner, job_status: JobStatus | None = None, done: Mapping[int, ShardReport] | None = None
 ) -> dict[str, Any]:
     """Make the missing shards, list the rejected rows, and write the manifest. Only the holder of `out` may do this.
 
@@ -235,9 +232,8 @@ def _finish(opened: Opened, reports: Sequence[ShardReport]) -> dict[str, Any]:
         ],
     }
     opened.out.write(MANIFEST, json.dumps(manifest, indent=1) + "\n")
-    logger.info(
-        f"generate: {manifest['pictures']} pictures of {opened.plan.rows - rejected} captions in {opened.out}/{FOLDER}"
-    )
+    captions = opened.plan.rows - rejected
+    logger.info(f"generate: {manifest['pictures']} pictures of {captions} captions in {opened.out}/{FOLDER}")
     if first is not None:
         logger.info(
             f"generate: {rejected} of {opened.plan.rows} captions rejected, listed in {opened.out}/{REJECTED}; the "

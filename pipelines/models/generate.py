@@ -81,9 +81,8 @@ def generate(job: GenerateJob) -> list[Path]:
     for one in made:
         broken = [fact.fact for fact in one.facts if not fact.kept]
         if broken:
-            logger.info(
-                f"caption {shown(one.caption)}, sample {one.index}: the layout does not keep: {', '.join(broken)}"
-            )
+            where = f"caption {shown(one.caption)}, sample {one.index}"
+            logger.info(f"{where}: the layout does not keep: {', '.join(broken)}")
     if len(made) > 1:
         others.append(job.out / "contact_sheet.png")
         write_atomically(others[-1], png(contact_sheet(made)))

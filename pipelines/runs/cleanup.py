@@ -67,9 +67,8 @@ def collect_models(uri: str, dry: bool) -> None:
             for model in orphans(client):
                 if not dry:
                     remove_orphan(client, model)
-                logger.info(
-                    f"MLflow: {'would remove' if dry else 'removed'} {model.model_id}, whose register was killed"
-                )
+                verb = "would remove" if dry else "removed"
+                logger.info(f"MLflow: {verb} {model.model_id}, whose register was killed")
     except Exception as error:  # MLflow is not needed to clean up
         logger.info(f"MLflow: cannot look for models of killed registers ({in_a_line(error)})")
 
@@ -97,9 +96,8 @@ def reconcile(base: Storage, uri: str, dry: bool) -> None:
         except Exception as error:  # MLflow is not needed to clean up
             logger.info(f"MLflow: cannot ask about {name} ({in_a_line(error)})")
             continue
-        logger.info(
-            f"MLflow: {name} {'would become' if dry else 'is now'} {status} (it was RUNNING, and nobody holds it)"
-        )
+        verb = "would become" if dry else "is now"
+        logger.info(f"MLflow: {name} {verb} {status} (it was RUNNING, and nobody holds it)")
 
 
 def send(base: Storage, wanted: str, uri: str, timeout: float = 600.0) -> bool:

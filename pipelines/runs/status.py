@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -12,6 +11,7 @@ from typing import Any, Literal, Self, get_args
 
 from objgan.errors import InputError
 from pipelines.redaction import in_a_line, redact_all
+from pipelines.runtime.console import finite
 from pipelines.runtime.events import Began, Event, Logged, Saved, Skipped, WorkerFailed
 from pipelines.runtime.prometheus import RunMetrics
 from pipelines.storage.lease import typed
@@ -37,7 +37,7 @@ class JobStatus:
 
     def __init__(self, storage: Storage, stage: str, run: str | None) -> None:
         # Nothing waits for a status.
-        self._storage = storage.patient(1.0, quiet=True)
+        self._storage = storage.patient(1.0)
         self._status = RunStatus("running", stage, command=typed())
         self._written, self._work = 0.0, Work()
         self.metrics = RunMetrics(run, stage) if run else None
@@ -133,7 +133,7 @@ class RunStatus:
 
     def save(self, storage: Storage) -> None:
         """Write `status.json` whole; JSON has no NaN and no infinity: such a number is left out."""
-        facts = {name: _finite(value) for name, value in redact_all(asdict(self)).items()}
+        facts = finite(redact_all(asdict(self)))
         storage.write(FILE, (json.dumps(facts, indent=1) + "\n").encode())
 
     @classmethod
@@ -165,7 +165,7 @@ class LiveStatus:
     def __init__(self, storage: Storage, status: RunStatus) -> None:
         self.status = status
         # A status that is late is worth no long wait.
-        self._storage = storage.patient(_PATIENCE_S, quiet=True)
+        self._storage = storage.patient(_PATIENCE_S)
         self._written: RunStatus | None = None
         self._warned = False
         self._pool = ThreadPoolExecutor(1, "status")
@@ -230,10 +230,6 @@ def _after(status: RunStatus, event: Event) -> RunStatus:
         case WorkerFailed():
             return replace(status, error=str(event), updated=time.time())
     return status
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _known(facts: dict[str, Any]) -> dict[str, Any]:

@@ -26,34 +26,35 @@ _BAR = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {postfix}"
 
 FORMATS = ("text", "json")
 VARIABLE = "OBJGAN_LOG_FORMAT"
-# Loggers whose records are lines of the console.
 _OURS = ("objgan", "pipelines", "tune", "cluster")
 _chosen: dict[str, Any] = {"format": "text", "run": None, "stage": None, "prefix": "", "aside": False}
 
 
 def say(text: str) -> None:
     """Print a result of a command on stdout."""
-    _print(line(text.strip("\n")) if as_json() else redact(text), sys.stdout)
+    _print(text, sys.stdout)
 
 
-def _print(text: str, stream: TextIO) -> None:
-    """Print a line at once, above the progress bar if it is shown."""
-    tqdm.write(text, file=stream)
+def _print(text: str, stream: TextIO, level: str = "info", **facts: Any) -> None:
+    """Print a line at once, above the progress bar if it is shown. facts: further keys of the JSON line."""
+    tqdm.write(line(text.strip("\n"), level, **facts) if as_json() else redact(text), file=stream)
     stream.flush()
 
 
 class _Console(logging.Handler):
-    """Prints log records of our modules; in JSON also those of libraries, on stderr.
-
-    A record's `extra` may have `stage`, `step` and `values` of the JSON line, `prefix` (text before the level), and
-    `aside` (on stderr).
+    """Prints records of our modules, in JSON also those of libraries, on stderr. A record's `extra` may have `stage`,
+    `step`, `values`, `prefix` (text before the level), and `aside`: on stderr.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a line."""
-        aside = _chosen["aside"] or getattr(record, "aside", False) or not _is_ours(record)
-        text = _json(record) if as_json() else _chosen["prefix"] + text_of(record)
-        _print(text, sys.stderr if aside else sys.stdout)
+        facts = {name: value for name, value in vars(record).items() if name in ("stage", "step", "values")}
+        if not _is_ours(record):
+            facts["logger"] = record.name
+        if record.exc_info:
+            facts["trace"] = logging.Formatter().formatException(record.exc_info)
+        stream = sys.stderr if _chosen["aside"] or "logger" in facts or hasattr(record, "aside") else sys.stdout
+        _print(_chosen["prefix"] + text_of(record), stream, record.levelname.lower(), **facts)
 
 
 _CONSOLE = _Console()
@@ -61,18 +62,8 @@ _CONSOLE = _Console()
 
 def text_of(record: logging.LogRecord) -> str:
     """A record as a line of text."""
-    level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+    level = f"{record.levelname.lower()}: " if _is_ours(record) and record.levelno >= logging.WARNING else ""
     return f"{getattr(record, 'prefix', '')}{level}{record.getMessage()}"
-
-
-def _json(record: logging.LogRecord) -> str:
-    facts = {name: getattr(record, name) for name in ("stage", "step", "values") if hasattr(record, name)}
-    if not _is_ours(record):
-        facts["logger"] = record.name
-    if record.exc_info:
-        facts["trace"] = logging.Formatter().formatException(record.exc_info)
-    text = f"{_chosen['prefix']}{getattr(record, 'prefix', '')}{record.getMessage()}"
-    return line(text.strip("\n"), record.levelname.lower(), **facts)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
@@ -212,7 +203,7 @@ def lines_with(**chosen: Any) -> Iterator[None]:
 
 
 def line(message: str, level: str = "info", **facts: Any) -> str:
-    """One JSON object without a newline; NaN and infinity become null."""
+    """One JSON object without a newline."""
     whole = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "level": level,
@@ -223,25 +214,23 @@ def line(message: str, level: str = "info", **facts: Any) -> str:
         "message": message,
         **facts,
     }
-    return json.dumps(redact_all(_finite(whole)), default=lambda value: redact(str(value)))
+    return json.dumps(redact_all(finite(whole)), default=lambda value: redact(str(value)))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value for JSON: NaN and infinity become None."""
     if isinstance(value, dict):
-        return {str(name): _finite(item) for name, item in value.items()}
+        return {str(name): finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def last_word(state: str, code: int, text: str, stream: TextIO | None = None) -> None:
+def last_word(state: str, code: int, text: str) -> None:
     """Print the last line of a command's log: state, reason, how to continue."""
-    if as_json():
-        level = {0: "info", 130: "warning", 143: "warning"}.get(code, "error")
-        text = line(text, level, state=state, exit_code=code)
-    else:
-        text = redact(text)
+    if not as_json():
         text = f"error: {text}" if state == "error" else f"{state} (exit code {code}): {text}"
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
-    print(text, file=stream or sys.stderr, flush=True)
+    level = {0: "info", 130: "warning", 143: "warning"}.get(code, "error")
+    _print(text, sys.stderr, level, state=state, exit_code=code)

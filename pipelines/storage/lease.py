@@ -191,19 +191,13 @@ class Lease:
         self.storage, self.info, self.token = storage, info, info.token
         self.lost = threading.Event()
         """Set as soon as the heartbeat sees that another holds the run."""
-        self._hasty = storage.patient(info.interval, quiet=True)
+        self._hasty = storage.patient(info.interval)
         self._reason: LeaseLost | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._keep_up, name="lease", daemon=True)
 
     @classmethod
-    def acquire(
-        cls,
-        storage: Storage,
-        ttl: float = TTL,
-        who: str | None = None,
-        wait: float | None = None,
-    ) -> Self:
+    def acquire(cls, storage: Storage, ttl: float = TTL, who: str | None = None, wait: float | None = None) -> Self:
         """Take the run, also from a holder that is dead.
 
         Dead is a holder of this machine whose process is gone, at once; one whose last sign of life is older than its

@@ -142,14 +142,13 @@ def is_wrong_place(error: OSError) -> bool:
     return error.errno in _WRONG
 
 
-def retry(what: str, operation: Callable[[], Result], patience: float, quiet: bool = False) -> Result:
+def retry(what: str, operation: Callable[[], Result], patience: float) -> Result:
     """What `operation` returns, tried again with growing pauses while its faults are such that pass.
 
     Args:
         what: "storage WHERE: cannot DO THIS", for messages
         operation: may be repeated without harm
-        patience: seconds until it is given up
-        quiet: do not log when the waiting begins, and when storage answers again
+        patience: seconds until it is given up; who has less than `PATIENCE` reports the fault, which is not logged here
 
     Raises:
         StorageRefused: the location is wrong, or access to it is denied.
@@ -168,11 +167,11 @@ def retry(what: str, operation: Callable[[], Result], patience: float, quiet: bo
             elapsed = time.monotonic() - began
             if elapsed + pause > patience:
                 raise StorageAway(f"{what}; given up after {elapsed:.0f} s ({brief(error)})") from error
-            if not waiting and not quiet:
+            if not waiting and patience >= PATIENCE:
                 logger.warning(f"{what} ({brief(error)}): trying again for up to {patience:.0f} s", extra=_ASIDE)
             waiting = True
         else:
-            if waiting and not quiet:
+            if waiting and patience >= PATIENCE:
                 logger.warning(f"{what}: it went well after {time.monotonic() - began:.1f} s", extra=_ASIDE)
             return result
         # Jitter: many workers that lost the same server must not come back in step.

@@ -95,12 +95,7 @@ class MLflowTracker(Tracker):
     """
 
     def __init__(
-        self,
-        uri: str,
-        run: str | None,
-        storage: Storage,
-        adopt: bool = True,
-        longest_wait: float = _LONGEST_WAIT,
+        self, uri: str, run: str | None, storage: Storage, adopt: bool = True, longest_wait: float = _LONGEST_WAIT
     ) -> None:
         self._sender, self._offline = Sender(uri, run, storage), OfflineQueue(storage)
         self._longest_wait = longest_wait

@@ -125,7 +125,7 @@ class OfflineQueue:
     """The records of a run that are not uploaded yet, oldest first."""
 
     def __init__(self, storage: Storage) -> None:
-        self._storage = storage.patient(_PATIENCE, quiet=True)  # the caller reports what happens to the records
+        self._storage = storage.patient(_PATIENCE)  # the caller reports what happens to the records
         self._writer = secrets.token_hex(3)  # two processes of a run never write the same file
         self._number = max((int(name.partition("-")[0]) for name in self.names()), default=0)
 

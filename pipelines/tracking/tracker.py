@@ -124,11 +124,7 @@ def store_exists(uri: str) -> bool:
 
 @contextlib.contextmanager
 def tracked_run(
-    uri: str,
-    name: str,
-    known: Path | Storage,
-    tags: Mapping[str, str],
-    parent: str | None = None,
+    uri: str, name: str, known: Path | Storage, tags: Mapping[str, str], parent: str | None = None
 ) -> Iterator[Tracking]:
     """An MLflow run for a block: RUNNING, then FINISHED, FAILED, or KILLED on an interrupt.
 

@@ -61,10 +61,7 @@ class Trained:
 
 
 def train(
-    run: OpenRun,
-    lease: Lease | None = None,
-    listener: ReportListener | None = None,
-    tracking: Tracking | None = None,
+    run: OpenRun, lease: Lease | None = None, listener: ReportListener | None = None, tracking: Tracking | None = None
 ) -> Trained:
     """Train a stage, resume the same job, or return the result of a finished run.
 
@@ -127,7 +124,7 @@ def _train(run: OpenRun, use_gpu: bool, driver: _Driver, work: Work) -> Trained:
         # Nobody needs what Ray Train left there. Where another driver holds the run now, it is that driver's.
         if not driver.lease.lost.is_set():
             with only_logged(f"cannot remove {store}/{_RAY}; `runs gc` does later"):
-                store.patient(_TIDY_S, quiet=True).delete(_RAY)
+                store.patient(_TIDY_S).delete(_RAY)
     if reason is not None and (step := _step_of(run)) < run.steps:
         text = f"{run.job.stage}: {reason}; checkpoint at step {step} in {store}"
         raise Preempted(text, reason, 130 if reason == INTERRUPTED else 143)

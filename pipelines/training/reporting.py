@@ -1,13 +1,11 @@
 """What rank 0 reports during training: heartbeats, events, metrics, throughput, system load."""
 
-import contextlib
 import functools
 import io
 import logging
 import math
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -87,25 +85,16 @@ class ProgressReporter:
                 continue
 
 
-class _Forward(logging.Handler):
+class Forward(logging.Handler):
+    """A worker's log, of broken checkpoints, storage and MLflow, as events, which the driver logs."""
+
     def __init__(self, coordinator: Any) -> None:
         super().__init__()
         self._coordinator = coordinator
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Report a line."""
         self._coordinator.post.remote(Warned(record.getMessage()))
-
-
-@contextlib.contextmanager
-def forwarded_log(coordinator: Any) -> Iterator[None]:
-    """What this process logs in the block, of broken checkpoints, storage and MLflow, appears in the driver's log."""
-    ours, handler = logging.getLogger("pipelines"), _Forward(coordinator)
-    ours.setLevel(logging.INFO)
-    ours.addHandler(handler)
-    try:
-        yield
-    finally:
-        ours.removeHandler(handler)
 
 
 def give_up(coordinator: Any, error: BaseException, step: int) -> None:

@@ -1,5 +1,6 @@
 """The training loop of one Ray Train worker: it knows nothing of the model, and serves every stage."""
 
+import logging
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,13 +32,7 @@ from pipelines.tracking.mlflow_tracker import Tracker
 from pipelines.tracking.tracker import Tracking
 from pipelines.training.job import OpenRun, TrainJob
 from pipelines.training.replay import save_replay
-from pipelines.training.reporting import (
-    ProgressReporter,
-    ThroughputMeter,
-    forwarded_log,
-    give_up,
-    system_metrics,
-)
+from pipelines.training.reporting import Forward, ProgressReporter, ThroughputMeter, give_up, system_metrics
 from pipelines.training.step_numbers import MetricAccumulator, StepNumbers
 from pipelines.training.validation import draw_pictures, validate
 
@@ -67,11 +62,12 @@ def train_worker(settings: dict[str, Any]) -> None:
     worker_args: WorkerArgs = settings["worker_args"]
     if ray.get(worker_args.coordinator.given_up.remote(), timeout=_ANSWER_S):
         return
-    loop = None
+    ours, loop = logging.getLogger("pipelines"), None
+    ours.setLevel(logging.INFO)
+    ours.addHandler(Forward(worker_args.coordinator))
     try:
-        with forwarded_log(worker_args.coordinator):
-            loop = _Loop(worker_args)
-            loop.run()
+        loop = _Loop(worker_args)
+        loop.run()
     except FloatingPointError as error:
         # All workers read the same numbers and come here together; the first one knows where the batch was kept.
         if ray.train.get_context().get_world_rank() == 0:

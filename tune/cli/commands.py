@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from objgan.errors import InputError
 from pipelines.runs.sweeps import needed_to_resume, resume_command
-from pipelines.runtime.console import say
 from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.runtime.ray_session import own_cores, ray_session
 from pipelines.storage.lease import Lease
@@ -67,14 +66,16 @@ def sweep(options: SweepOptions) -> None:
     # The lease comes first: a refused driver must not change the MLflow runs of the holder.
     with Lease.acquire(asked.store()) as lease, sweep_run(asked, uri) as tracked:
         result = _run(options, tracked, begun, lease)
-        say(f"\n{table(result, tracked.goal)}\n\n{summary(tracked, result)}")
+        logger.info(f"\n{table(result, tracked.goal)}\n\n{summary(tracked, result)}")
         if result.state in ("interrupted", "incomplete"):
             raise _stopped(options, tracked, result)
         if result.reason is not None:
-            say(f"to resume: {resume_command(options.storage, tracked.run)} with {needed_to_resume(result.reason)}")
+            logger.info(
+                f"to resume: {resume_command(options.storage, tracked.run)} with {needed_to_resume(result.reason)}"
+            )
         _afterwards(options, tracked, result, uri)
-    say(f"sweep:    {asked.store()} (pictures, trials.csv, best.yaml)")
-    say(f"MLflow:   {_mlflow_command(uri)}")
+    logger.info(f"sweep:    {asked.store()} (pictures, trials.csv, best.yaml)")
+    logger.info(f"MLflow:   {_mlflow_command(uri)}")
 
 
 def _run(options: SweepOptions, tracked: Sweep, begun: bool, lease: Lease) -> SweepResult:
@@ -95,11 +96,11 @@ def _afterwards(options: SweepOptions, tracked: Sweep, result: SweepResult, uri:
     if options.register is None:
         return
     if confirmed is not None and confirmed.outcome == "worse":
-        say("not registered, because the recipe's settings are better")
+        logger.info("not registered, because the recipe's settings are better")
         return
     done = promote(find_candidate(tracked, best_trial(tracked, result), options.rest), options.register, uri, confirmed)
     log_registered(tracked, done.uri)
-    say(done.text(ALIAS))
+    logger.info(done.text(ALIAS))
 
 
 def _confirm(options: SweepOptions, tracked: Sweep, result: SweepResult) -> confirmation.Confirmed:
@@ -110,11 +111,11 @@ def _confirm(options: SweepOptions, tracked: Sweep, result: SweepResult) -> conf
         # As many runs at once as trials would fit.
         planned = replace(tracked, budget=replace(tracked.budget, trials=2 * options.confirm))
         allotment = plan_resources(planned, ray.cluster_resources(), own_cores(options.address))
-        say(f"\nconfirm: trial {best.number}'s settings and the recipe's, {options.confirm} other seeds each")
+        logger.info(f"\nconfirm: trial {best.number}'s settings and the recipe's, {options.confirm} other seeds each")
         confirmed = confirm(tracked, best, options.confirm, allotment)
     confirmation.save(confirmed, tracked.store())
     log_confirmed(tracked, confirmed)
-    say(f"\n{confirmed.text()}")
+    logger.info(f"\n{confirmed.text()}")
     return confirmed
 
 
@@ -139,7 +140,7 @@ def _dry_run(options: SweepOptions, asked: Sweep) -> None:
 
             cluster = ray.cluster_resources()
     text, fits = plan_text(asked, cluster, options.address, options.confirm)
-    say(text)
+    logger.info(text)
     if not fits:
         raise InputError('not enough resources for this sweep; see the line "room" above')
 

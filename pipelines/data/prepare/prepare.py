@@ -83,11 +83,7 @@ _NAMED = {"captions": FITTED, "pipeline": "DIR, its pipeline"}
 
 
 def prepare(
-    source: CocoSource,
-    out: Path,
-    config: Config,
-    run: Runner = run_on_ray,
-    options: Options = DEFAULTS,
+    source: CocoSource, out: Path, config: Config, run: Runner = run_on_ray, options: Options = DEFAULTS
 ) -> dict[str, Any]:
     """Turn COCO files into shards in `out`. Returns the manifest, which is written last.
 
@@ -371,7 +367,7 @@ def _warn_of_val2014(source: CocoSource, result: Result) -> None:
         logger.warning(
             f"{trained} images of COCO 2014's validation set are in the training split (--split "
             f"{source.split.kind}): do not compare with published figures, or use --split coco or a list of ids",
-            extra={"before": "prepare: "},
+            extra={"prefix": "prepare: "},
         )
 
 

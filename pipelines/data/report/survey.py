@@ -1,6 +1,5 @@
 """Reads prepared data once, from a folder or a URI, and counts them."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,8 +15,6 @@ from pipelines.data.shards.progress import ShardProgress
 from pipelines.data.shards.remote import read_bytes, read_manifest, read_table
 from pipelines.storage.retry import StorageAway
 from pipelines.storage.storage import Storage
-
-logger = logging.getLogger(__name__)
 
 
 def survey(location: Path | str, samples: int, seed: int = 0, splits: Sequence[str] = SPLITS) -> Survey:
