@@ -26,7 +26,7 @@ _BAR = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {postfix}"
 
 FORMATS = ("text", "json")
 VARIABLE = "OBJGAN_LOG_FORMAT"
-_OURS = ("objgan", "pipelines", "tune", "cluster")
+OURS = ("objgan", "pipelines", "tune", "cluster")
 _chosen: dict[str, Any] = {"format": "text", "run": None, "stage": None, "prefix": "", "aside": False}
 
 
@@ -67,7 +67,7 @@ def text_of(record: logging.LogRecord) -> str:
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    return record.name.partition(".")[0] in _OURS
+    return record.name.partition(".")[0] in OURS
 
 
 class ProgressView:
@@ -177,7 +177,7 @@ def choose(name: str, run: str | None, aside: bool = False) -> None:
     """
     _chosen.update(format=name, run=run, stage=None, prefix="", aside=aside)
     install()
-    for ours in map(logging.getLogger, _OURS):
+    for ours in map(logging.getLogger, OURS):
         ours.setLevel(logging.INFO)
         ours.propagate = False
         ours.addHandler(_CONSOLE)

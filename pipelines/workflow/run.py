@@ -95,9 +95,9 @@ def execute(run: Run, uri: str, wait: float | None = None) -> Plan:
         fitting = stage_config(run.config, stage)
         check_groups(fitting, stage)
         if fitting is not run.config:
-            workers, groups = fitting.compute.most_workers, getattr(fitting, stage).training.groups
+            groups = getattr(fitting, stage).training.groups
             logger.info(
-                f"{stage}: using {_number(workers, 'worker')}, because a batch has only {_number(groups, 'group')} "
+                f"{stage}: using {_number(groups, 'worker')}, because a batch has only {_number(groups, 'group')} "
                 f"({stage}.training.group)"
             )
     work = run.plan()

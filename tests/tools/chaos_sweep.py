@@ -25,6 +25,7 @@ from pipelines.data.prepare.prepare import prepare
 from pipelines.data.sample import make_sample
 from pipelines.recipes import resolve
 from pipelines.workflow.run import sample_source
+from tests.tools.logged import logged
 from tune.engine.engine import run_sweep
 from tune.space.space import Knob, Space
 from tune.sweep.results import SweepResult
@@ -149,7 +150,8 @@ def drive(bench: Bench, name: str) -> int:
     """Run a driver in this process."""
     sweep = bench.sweep(name)
     resume = (bench.folder / "runs" / name / "sweep.json").exists()
-    result = run_sweep(sweep, [], lambda text: print(text, flush=True), resume=resume)
+    with logged(lambda text: print(text, flush=True)):
+        result = run_sweep(sweep, [], resume=resume)
     return {"interrupted": 130, "terminated": 143}.get(str(result.reason), 0)
 
 

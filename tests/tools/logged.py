@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 
-from pipelines.runtime.console import text_of
+from pipelines.runtime.console import OURS, text_of
 
 
 class _Lines(logging.Handler):
@@ -20,14 +20,16 @@ class _Lines(logging.Handler):
 def logged(take: Callable[[str], object] | None = None) -> Iterator[list[str]]:
     """The lines that are logged in the block; each goes to `take`, too, if it is given."""
     lines: list[str] = []
-    logger, handlers = logging.getLogger("pipelines"), [_Lines(each) for each in (lines.append, take) if each]
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    for handler in handlers:
-        logger.addHandler(handler)
+    loggers, handlers = list(map(logging.getLogger, OURS)), [_Lines(each) for each in (lines.append, take) if each]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.INFO)
+        for handler in handlers:
+            logger.addHandler(handler)
     try:
         yield lines
     finally:
-        logger.setLevel(level)
-        for handler in handlers:
-            logger.removeHandler(handler)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+            for handler in handlers:
+                logger.removeHandler(handler)

@@ -119,7 +119,8 @@ class SampleRuns:
         assemble(config, self.prepared, checkpoints, folder)
         judges = JudgePaths(self.judges if (self.judges / SECOND_ENCODERS).is_dir() else None)
         evaluation = Evaluation(folder / "model", self.prepared, self.protocol, judges=judges)
-        measured = evaluate(OpenEvaluation(evaluation), log, run_here)
+        with logged(log):
+            measured = evaluate(OpenEvaluation(evaluation), run_here)
         save(measured, folder / "evaluation")
         return measured
 

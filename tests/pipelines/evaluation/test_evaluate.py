@@ -156,7 +156,7 @@ def test_the_size_of_batches_changes_nothing(evaluation: Evaluation, result: Eva
 @pytest.mark.usefixtures("ray_local")
 def test_workers_on_ray_change_nothing(evaluation: Evaluation, result: EvaluationResult) -> None:
     opened = OpenEvaluation(replace(evaluation, workers=2))
-    _check_same(result, evaluate(opened, lambda line: None, run_on_ray), exact=True)
+    _check_same(result, evaluate(opened, run_on_ray), exact=True)
 
 
 @pytest.mark.ray

@@ -34,6 +34,7 @@ from pipelines.runtime.events import (
 from pipelines.runtime.prometheus import COUNTERS, RunMetrics
 from pipelines.storage.storage import Storage
 from pipelines.training.reporting import ThroughputMeter
+from tests.tools.logged import logged
 
 _KEYS = {"time", "level", "run", "stage", "step", "values", "message"}
 
@@ -84,15 +85,14 @@ def test_log_records_of_our_modules_are_lines_with_the_level_of_the_record(capsy
         for form in ("text", "json"):
             console.choose(form, "r")
             log.info("no warning: a word")
-            log.warning("http://u:secretly@h", extra={"before": "a: "})
+            log.warning("http://u:secretly@h", extra={"prefix": "a: "})
             with console.lines_with(stage="s", prefix="# "):
                 log.info("dry")
-            with console.lines_with(aside=True):
-                log.info("aside")
+            log.info("beside", extra={"aside": True})
     finally:
         console.choose("text", None)
     shown = capsys.readouterr()
-    assert shown.err.splitlines()[0] == "aside" and "aside" not in shown.out
+    assert shown.err.splitlines()[0] == "beside" and "beside" not in shown.out
     text, objects = shown.out.splitlines()[:3], [json.loads(line) for line in shown.out.splitlines()[3:]]
     assert text == ["no warning: a word", "a: warning: http://***@h", "# dry"]
     assert [each["message"] for each in objects] == text and all(each.keys() >= _KEYS for each in objects)
@@ -190,10 +190,10 @@ def test_an_interval_has_the_seconds_of_each_step() -> None:
 
 
 def lines(*shown: Event) -> list[str]:
-    said: list[str] = []
-    view = ProgressView("boxes", said.append)
-    for event in shown:
-        view.show(event)
+    view = ProgressView("boxes")
+    with logged() as said:
+        for event in shown:
+            view.show(event)
     view.close()
     return said
 

@@ -205,9 +205,9 @@ def test_credentials_that_expire_in_a_run_are_no_wrong_input(
     endpoint: Refusing,
     refusal: tuple[int, str],
     ray_local: None,
+    logs: list[str],
 ) -> None:
     job = TrainJob("shapes", small_config(data_config, steps=4000), prepared, tmp_path / "shapes", storage=place)
-    said: list[str] = []
 
     def expire() -> None:
         wait_until(lambda: Storage(place).exists("step_00000010/state.json"))
@@ -216,13 +216,13 @@ def test_credentials_that_expire_in_a_run_are_no_wrong_input(
     thread = threading.Thread(target=expire, daemon=True)
     thread.start()
     with pytest.raises(StorageLost, match="it worked before") as caught:
-        train(open_run(job), said.append)
+        train(open_run(job))
     thread.join(10)
     assert ended(caught.value) == 1
-    assert any("cannot remove" in line and ".ray" in line for line in said), "the clean-up fails, too, and is logged"
+    assert any("cannot remove" in line and ".ray" in line for line in logs), "the clean-up fails, too, and is logged"
     # The same command, given while storage still refuses: nothing was done yet, so it is wrong input.
     with pytest.raises(StorageRefused) as refused:
-        train(open_run(job), said.append)
+        train(open_run(job))
     assert ended(refused.value) == 2
     endpoint.refuse = None
     assert (found := OpenRun(job).checkpoints.newest()) is not None and int(found[0][-8:]) >= 10

@@ -232,7 +232,7 @@ def test_training_from_a_bucket_is_training_from_the_folder(ray_local, uri, loca
     compute = {"cache": str(tmp_path / "cache"), "cache_gb": _room(local, 3.5)}
     config = small_config(data_config, compute=compute, window=2, steps=4, checkpoint_every=4)
     for name, data in (("here", local), ("there", uri)):
-        train(open_run(TrainJob("shapes", config, data, tmp_path / name)), str)
+        train(open_run(TrainJob("shapes", config, data, tmp_path / name)))
     assert same_weights(last(tmp_path / "here"), last(tmp_path / "there"))
 
 

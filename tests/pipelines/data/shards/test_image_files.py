@@ -225,4 +225,4 @@ def test_a_broken_disk_is_no_reject(coco: CocoSource, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("pipelines.data.shards.image_files.os.open", fail)
     with pytest.raises(OSError, match="given up after"):
-        read_bytes(Storage(coco.images, patience=0.2, log=lambda text: None), "000001.png")
+        read_bytes(Storage(coco.images, patience=0.2), "000001.png")
