@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import logging.config
 import os
 import pty
 import subprocess
@@ -97,6 +98,23 @@ def test_log_records_of_our_modules_are_lines_with_the_level_of_the_record(capsy
     assert text == ["no warning: a word", "a: warning: http://***@h", "# dry"]
     assert [each["message"] for each in objects] == text and all(each.keys() >= _KEYS for each in objects)
     assert [(each["level"], each["stage"]) for each in objects] == [("info", None), ("warning", None), ("info", "s")]
+
+
+def test_lines_survive_that_a_library_configures_logging(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ray Train does, which closes the handlers of all loggers (ray-project/ray#48732)."""
+    try:
+        console.choose("text", "r")
+        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+        logging.getLogger("tune.x").info("still here")
+    finally:
+        console.choose("text", None)
+    assert capsys.readouterr().out == "still here\n"
+
+
+def test_a_program_that_imports_us_sees_warnings_alone(repository: Path) -> None:
+    code = "from pipelines.storage.retry import logger; logger.info('an event'); logger.warning('a fault')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "a fault\n")
 
 
 @pytest.mark.parametrize(
