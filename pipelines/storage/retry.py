@@ -23,7 +23,7 @@ from pipelines.redaction import in_a_line
 
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
-_ASIDE = {"aside": True}
+_ASIDE = {"aside": True}  # to stderr: stdout may hold the result of a command
 
 PATIENCE = 120.0
 """Seconds that a read or a write waits for storage to come back."""

@@ -1,6 +1,7 @@
 """The driver's watch over a run, with a real board and something else than training behind it."""
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -33,7 +34,7 @@ from pipelines.runtime.prometheus import RunMetrics
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_tracker import Tracker
 from pipelines.training.coordinator import Failure
-from pipelines.training.reporting import ProgressReporter, ThroughputMeter
+from pipelines.training.reporting import Forward, ProgressReporter, ThroughputMeter
 from pipelines.training.step_numbers import StepNumbers
 from pipelines.training.supervisor import TERMINATED, Stalled, Supervisor, make_coordinator
 from tests.tools.local_cluster import wait_until
@@ -90,7 +91,7 @@ def test_every_listener_gets_every_kind_of_event(
         reporter.report(Validated(2, 9, {"iou": 0.5}))
         reporter.report(Skipped(3, 1, "make/loss"))
         reporter.report(Saved(4, "step_00000004", 0.5))
-        reporter.report(Warned("careful"))
+        Forward(coordinator).handle(logging.makeLogRecord({"msg": "careful"}))
         reporter.report(WorkerFailed(1, "it died"))
         reporter.report(Stopping(5, TERMINATED))
         reporter.close()
