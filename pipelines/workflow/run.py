@@ -91,15 +91,7 @@ def execute(run: Run, uri: str, wait: float | None = None) -> Plan:
     Raises:
         InputError: wrong input, or another process works in the same folder.
     """
-    for stage in run.config.stages:
-        fitting = stage_config(run.config, stage)
-        check_groups(fitting, stage)
-        if fitting is not run.config:
-            groups = getattr(fitting, stage).training.groups
-            logger.info(
-                f"{stage}: using {_number(groups, 'worker')}, because a batch has only {_number(groups, 'group')} "
-                f"({stage}.training.group)"
-            )
+    check_workers(run.config)
     work = run.plan()
     logger.info(describe_run(run, work))
     store = Storage(run.out)
@@ -136,6 +128,16 @@ def stage_config(config: Config, stage: str) -> Config:
     most = None if compute.max_workers is None else min(compute.max_workers, groups)
     fitting = compute.model_copy(update={"workers": min(compute.workers, groups), "max_workers": most})
     return config.model_copy(update={"compute": fitting})
+
+
+def check_workers(config: Config) -> None:
+    """Check that the workers of each stage can share its batch, and log where they are fewer than requested."""
+    for stage in config.stages:
+        fitting, groups = stage_config(config, stage), getattr(config, stage).training.groups
+        check_groups(fitting, stage)
+        if fitting is not config:
+            fewer, why = _number(groups, "worker"), f"a batch has only {_number(groups, 'group')}"
+            logger.info(f"{stage}: using {fewer}, because {why} ({stage}.training.group)")
 
 
 def _counted(work: Plan, actions: Mapping[str, Action], job_status: JobStatus) -> Mapping[str, Action]:
