@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
     command, given = parse(arguments)
     run = getattr(given, "run", None) or getattr(given, "out", None)
-    console.choose("text" if command in _PRINTS_NO_LOG else options.log_format(given), run and Path(run).name)
+    form = "text" if command in _PRINTS_NO_LOG else options.log_format(given)
+    console.choose(form, run and Path(run).name, aside=getattr(given, "json", False))  # stdout has the JSON
     long = command in _LONG and not getattr(given, "dry_run", False)
     long = long and getattr(given, "makes_shards", True)
     return run_command(lambda: _run_command(command, given), command if long else None)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.tools.killed_demo import KilledDemo
 from tests.tools.killed_demo import killed_demo as make_killed_demo
+from tests.tools.logged import logged
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_COCO = REPOSITORY.parent / "shared" / "coco"
@@ -38,6 +39,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("ray"):
             item.add_marker(pytest.mark.timeout(_RAY_SECONDS))
+
+
+@pytest.fixture
+def logs() -> Iterator[list[str]]:
+    """The lines that our modules log during the test."""
+    with logged() as lines:
+        yield lines
 
 
 @pytest.fixture(scope="session")

@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = words.pop(0) if words and words[0] in ("show", "space") else "sweep"
     options = parse(name, words)
-    if name == "sweep":
-        console.choose(log_format(options), options.resume or options.run)
+    form = log_format(options) if name == "sweep" else "text"
+    console.choose(form, getattr(options, "resume", None) or getattr(options, "run", None))
     long = name == "sweep" and not options.dry_run
     return run_command(lambda: _run(name, options), "sweep" if long else None)
 

@@ -38,7 +38,7 @@ from pipelines.recipes import resolve, to_yaml
 from pipelines.redaction import place_of
 from pipelines.runs.status import FILE as STATUS
 from pipelines.runs.status import JobStatus
-from pipelines.runtime.console import say
+from pipelines.runtime.console import lines_with, say
 from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.runtime.ray_session import check_resources, check_without_work, ray_session
 from pipelines.storage.fetching import at_hand
@@ -68,9 +68,9 @@ def demo(options: cli.DemoOptions) -> None:
     ask_server(uri, run_.out / "mlflow_run.txt")
     with ray_session(options.address):
         check_resources(run_.config.compute)
-        work = execute(run_, uri, say, options.wait)
+        work = execute(run_, uri, options.wait)
     job = GenerateJob(str(model_folder(work)), DEMO_CAPTIONS, options.out / "pictures")
-    *_, sheet = generate_pictures(job, say)
+    *_, sheet = generate_pictures(job)
     say(f"\ncontact sheet: {sheet}")
     say(f"MLflow:        {_mlflow_command(uri)}")
     say('your own:      .venv/bin/python -m pipelines generate "a large pizza on the grass" --out runs/mine')
@@ -88,7 +88,7 @@ def run(options: cli.RunOptions) -> None:
         ask_server(uri, run_.out / "mlflow_run.txt")
         with ray_session(options.address):
             check_resources(run_.config.compute)
-            work = execute(run_, uri, say, options.wait)
+            work = execute(run_, uri, options.wait)
     say(f"model:  {model_folder(work)}, registered as models:/{run_.model_name}@{run_.alias}")
     say(f"pictures: {work.folder('evaluate') / 'details'}")
     say(f"MLflow: {_mlflow_command(uri)}")
@@ -124,14 +124,15 @@ def prepare(options: cli.PrepareOptions) -> None:
         if options.address is not None:
             check_without_work(config.compute.model_copy(update={"workers": 1}), options.address)
         if source is not None:
-            check_prepare(source, options.out, config, lambda line: say(f"# {line}"), how)
+            with lines_with(prefix="# "):
+                check_prepare(source, options.out, config, how)
         return
     with held(options, "prepare", MANIFEST) as job_status, ray_session(options.address):
         if source is None:
             drawn = Sample()
             make_sample(options.out / "sample-coco", drawn.images, drawn.seed)
             source = sample_source(options.out / "sample-coco")
-        prepare_data(source, options.out, config, say, options=replace(how, job_status=job_status))
+        prepare_data(source, options.out, config, options=replace(how, job_status=job_status))
 
 
 def train(options: cli.TrainOptions) -> None:
@@ -149,10 +150,10 @@ def evaluate(options: cli.EvaluateOptions) -> None:
         opened = OpenEvaluation(evaluation, device="cpu")
         with held(options, "evaluate") as job_status, ray_session(options.address):
             check_resources(ComputeConfig(workers=options.workers, device="cpu"))
-            result = evaluate_model(opened, say, job_status=job_status)
+            result = evaluate_model(opened, job_status=job_status)
             save(result, options.out, place_of(str(named)))
             if is_version(named):
-                with only_logged(f"cannot log the metrics to the run of {named}", say):
+                with only_logged(f"cannot log the metrics to the run of {named}"):
                     log_to_version(options.out, evaluation.model, evaluation.data, str(named), uri)
     say(result.text())
     say(f"metrics, samples and pictures: {options.out}")
@@ -190,7 +191,7 @@ def judges(options: cli.JudgesOptions) -> None:
         prepare_store(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
         for name, run in runs.items():
             with tracked_run(uri, name, run.job.folder / "mlflow_run.txt", {"objgan.step": name}) as tracking:
-                done = train_stage(run, say, tracking=tracking)
+                done = train_stage(run, tracking=tracking)
             keep_judge(done.checkpoint, options.out / name)
             measures = "  ".join(f"{measure} {value:.4f}" for measure, value in done.measures.items())
             say(f"{name}: {options.out / name} (step {done.step}); held out: {measures}")
@@ -220,13 +221,13 @@ def held(options: cli.HeldOptions | cli.GenerateOptions, stage: str, *marks: str
     """
     store = Storage(options.out)
     lock = exclusive(options.out) if isinstance(options.out, Path) else contextlib.nullcontext()
-    with lock, Lease.acquire(store, wait=options.wait, log=say):
+    with lock, Lease.acquire(store, wait=options.wait):
         refuse_reuse(store, *marks)
         try:
             with JobStatus(store, stage, None if stage == "judges" else Path(store.path).resolve().name) as job_status:
                 yield job_status
         finally:
-            quick = store.patient(1.0, log=lambda line: None)
+            quick = store.patient(1.0)
             with contextlib.suppress(OSError, InputError):
                 if any(map(quick.exists, marks)):
                     quick.delete(STATUS)
@@ -265,7 +266,8 @@ def _check_run(options: cli.RunOptions | cli.DemoOptions, run_: Run) -> None:
     check_store(tracking_uri(RUNS), run_.out / "mlflow_run.txt")
     if not isinstance(run_.source, Sample) and work.result("prepare") is None:
         out, how = work.folder("prepare") / "data", Options(all_stages=True)
-        check_prepare(run_.source, out, config, lambda line: say(f"# {line}"), how)
+        with lines_with(prefix="# "):
+            check_prepare(run_.source, out, config, how)
 
 
 def _assemble_run(run_: str) -> Path:
@@ -277,7 +279,7 @@ def _assemble_run(run_: str) -> Path:
     folder, last = RUNS / run_, checkpoint(STAGES[-1])
     config = read_config(last)
     checkpoints = {stage: checkpoint(stage) for stage in config.stages}
-    with Lease.acquire(Storage(folder), log=say):
+    with Lease.acquire(Storage(folder)):
         settings_ = Storage(folder).child(STAGES[-1]).json(SETTINGS_FILE) or {}
         assemble(config, last, checkpoints, folder, {"data": settings_.get("data")})
     return folder / "model"

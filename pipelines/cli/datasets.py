@@ -1,7 +1,6 @@
 """Commands that only read prepared data. They do not import Ray."""
 
 import json
-import sys
 
 from objgan.errors import InputError
 from objgan.files import write_atomically
@@ -10,13 +9,12 @@ from pipelines.data.report.survey import survey
 from pipelines.data.report.table import lines, numbers
 from pipelines.data.shards.manifest import SPLITS
 from pipelines.data.verify.verify import verify as verify_data
-from pipelines.redaction import redact
 from pipelines.runtime.console import say
 
 
 def verify(options: VerifyOptions) -> None:
     """Report all faults of prepared data."""
-    found = verify_data(options.data, say, options.processes)
+    found = verify_data(options.data, options.processes)
     say(found.summary())
     if found.faults:
         raise InputError(f"data: {found.where} is damaged: copy these files again, or prepare into another folder")
@@ -25,7 +23,7 @@ def verify(options: VerifyOptions) -> None:
 def inspect(options: InspectOptions) -> None:
     """Print statistics, and write a page with plots and samples."""
     splits = SPLITS if options.split is None else (options.split,)
-    found = survey(options.data, options.samples, options.seed, splits, _aside if options.json else say)
+    found = survey(options.data, options.samples, options.seed, splits)
     # Imports torch, for the colours of the drawings: an error above should not wait for it.
     from pipelines.data.report.page import page
 
@@ -40,8 +38,3 @@ def inspect(options: InspectOptions) -> None:
     for line in lines(found):
         say(line)
     say(f"\npage: {options.out} ({options.out.stat().st_size / 1e6:.1f} MB, {len(found.samples)} samples)")
-
-
-def _aside(text: str) -> None:
-    """Print to stderr, because stdout has the JSON."""
-    print(redact(text), file=sys.stderr, flush=True)

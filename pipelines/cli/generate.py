@@ -60,7 +60,7 @@ def generate(options: cli.GenerateOptions) -> None:
     uri = tracking_uri(RUNS)
     model = model_named(options.model, uri)
     job = GenerateJob(model, tuple(captions), options.out, options.n, options.seed, options.layout, uri)
-    generate_pictures(job, say)
+    generate_pictures(job)
 
 
 def _generate_shards(options: cli.GenerateOptions) -> None:
@@ -69,7 +69,7 @@ def _generate_shards(options: cli.GenerateOptions) -> None:
             raise InputError(f"--captions and {name} exclude each other; layouts may be a column of the captions")
     uri = tracking_uri(RUNS)
     with local_model(model_named(options.model, uri), uri) as model:
-        opened = open_bulk(_job(options, model), say)
+        opened = open_bulk(_job(options, model))
         if options.dry_run:
             return _check(options, opened)
         refuse_reuse(opened.out, SETTINGS)
@@ -79,7 +79,7 @@ def _generate_shards(options: cli.GenerateOptions) -> None:
                 stack.enter_context(ray_session(options.address))
                 compute = ComputeConfig(workers=options.workers or 1, device=opened.device)
                 opened = opened.on("cuda" if check_resources(compute) else "cpu")
-            generate_shards(opened, say, lambda job, parts: run_on_ray(job, parts, options.workers), job_status, done)
+            generate_shards(opened, lambda job, parts: run_on_ray(job, parts, options.workers), job_status, done)
 
 
 def _job(options: cli.GenerateOptions, model: Path) -> BulkJob:

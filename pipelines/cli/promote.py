@@ -68,7 +68,7 @@ def _compare(options: cli.PromoteOptions, new: Version, champion: Version | None
         job_status = enter(held(options, "promote"))
         enter(ray_session(options.address))
         check_resources(ComputeConfig(workers=options.workers, device="cpu"))
-        done = compare(evaluation, other, rules, say, job_status=job_status)
+        done = compare(evaluation, other, rules, job_status=job_status)
         facts = {
             "challenger": new.uri,
             "champion": _uri(champion),

@@ -73,15 +73,15 @@ def _tidy(base: Storage, dry: bool) -> None:
     from pipelines.runs.cleanup import collect, collect_models, reconcile  # imports torch: a second
 
     uri = tracking_uri(RUNS)
-    collect(base, dry, say)
-    collect_models(uri, dry, say)
-    reconcile(base, uri, dry, say)
+    collect(base, dry)
+    collect_models(uri, dry)
+    reconcile(base, uri, dry)
 
 
 def _send(base: Storage, run: str) -> None:
     from pipelines.runs.cleanup import send
 
-    if not send(base, run, tracking_uri(RUNS), say):
+    if not send(base, run, tracking_uri(RUNS)):
         raise NotSent(1)
 
 

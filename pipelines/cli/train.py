@@ -33,12 +33,12 @@ def train(options: TrainOptions, config: Config) -> None:
         return
     if options.replay is not None:
         with tempfile.TemporaryDirectory() as scratch:
-            replay(fetched("--replay", options.replay, Path(scratch)), say, _replay_needs(options, RUNS))
+            replay(fetched("--replay", options.replay, Path(scratch)), _replay_needs(options, RUNS))
         return
     run = open_run(_job(options, config))
     if options.profile:
         trace = run.job.folder / "profile" / "trace.json"
-        say(profile_steps(run, trace, say))
+        say(profile_steps(run, trace))
         say(f"trace: {trace} (open it in https://ui.perfetto.dev)")
         return
     _train(options, run)
@@ -77,13 +77,13 @@ def _train(options: TrainOptions, run: OpenRun) -> None:
     uri, store = tracking_uri(RUNS), run.store
     tags = {"objgan.run": options.run, "objgan.step": options.stage}
     # The lease comes first: a refused driver must not change the MLflow run of the holder.
-    with Lease.acquire(store, wait=options.wait, log=say) as lease:
+    with Lease.acquire(store, wait=options.wait) as lease:
         refuse_reuse(store, SETTINGS_FILE)
         prepare_store(uri, store)
         with ray_session(options.address):
             check_resources(run.job.config.compute)
             with tracked_run(uri, f"{options.run}-{options.stage}", store, tags) as tracking:
-                done = train_stage(run, say, lease, tracking=tracking)
+                done = train_stage(run, lease, tracking=tracking)
     say(f"{options.stage}: best checkpoint {done.checkpoint} (step {done.step})")
 
 

@@ -15,7 +15,6 @@ from pipelines.evaluation.gate import Key, Rules, Verdict, decide, extremes
 from pipelines.evaluation.rows import picture_of_rows
 from pipelines.evaluation.worker import Evaluation, OpenEvaluation
 from pipelines.runs.status import JobStatus
-from pipelines.runtime.console import Log
 
 _CASES = 4
 
@@ -53,7 +52,6 @@ def compare(
     evaluation: Evaluation,
     champion: Path | None,
     rules: Rules,
-    log: Log,
     runner: Runner = run_on_ray,
     job_status: JobStatus | None = None,
 ) -> Comparison:
@@ -66,7 +64,7 @@ def compare(
     """
     models = [evaluation.model, *([] if champion is None else [champion])]
     opened = [OpenEvaluation(replace(evaluation, model=model), device="cpu") for model in models]
-    results = [evaluate(one, log, runner, job_status) for one in opened]
+    results = [evaluate(one, runner, job_status) for one in opened]
     verdict = decide(results[0], results[1] if results[1:] else None, rules, evaluation.seed)
     digest = opened[0].sources.data.manifest["digest"]
     if champion is None:

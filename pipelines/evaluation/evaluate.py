@@ -1,6 +1,7 @@
 """Held-out metrics of a finished model, by a pool of Ray Data actors."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,10 +28,10 @@ from pipelines.models.card import Measured
 from pipelines.models.registry import log_measures
 from pipelines.redaction import place_of
 from pipelines.runs.status import JobStatus
-from pipelines.runtime.console import Log
 from pipelines.runtime.worker_starts import MOST_STARTS, make_starts
 from pipelines.storage.attempts import WorkerDied
 
+logger = logging.getLogger(__name__)
 MEASURES, DETAILS = "measures.json", "details"
 _PICTURED = 4
 _RESTARTS = 10
@@ -103,7 +104,7 @@ def run_here(opened: OpenEvaluation, tasks: Sequence[EvaluationTask]) -> Iterato
 
 
 def evaluate(
-    opened: OpenEvaluation, log: Log, runner: Runner = run_on_ray, job_status: JobStatus | None = None
+    opened: OpenEvaluation, runner: Runner = run_on_ray, job_status: JobStatus | None = None
 ) -> EvaluationResult:
     """Measure every stage for which the data have columns, and generated images by the given judges.
 
@@ -111,7 +112,7 @@ def evaluate(
     """
     evaluation, sources, tasks = opened.evaluation, opened.sources, opened.tasks()
     protocol, seed = evaluation.protocol, evaluation.seed
-    log(f"evaluate: {len(tasks)} batches under protocol {protocol.name} on {evaluation.workers} worker(s)")
+    logger.info(f"evaluate: {len(tasks)} batches under protocol {protocol.name} on {evaluation.workers} worker(s)")
     samples = SampleMetrics.join(_counted(runner(opened, tasks), len(tasks), job_status))
     scores, skipped = score(samples, protocol, seed)
     pictures = {

@@ -6,6 +6,7 @@ neither captions nor pictures pass through the driver or the object store, and f
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,12 +35,12 @@ from pipelines.generation.shards import (
     shard_name,
 )
 from pipelines.runs.status import JobStatus
-from pipelines.runtime.console import Log
 from pipelines.runtime.worker_starts import MOST_STARTS, make_starts
 from pipelines.storage.attempts import WorkerDied
 from pipelines.storage.storage import Storage
 from pipelines.storage.worker_faults import FAULTS, as_facts, raise_fault
 
+logger = logging.getLogger(__name__)
 SETTINGS, MANIFEST, REJECTED = "settings.json", "manifest.json", "rejected.jsonl"
 PICTURES_PER_SHARD = 1000
 """Half a minute to a few minutes of one core: what a killed worker loses."""
@@ -105,7 +106,7 @@ Runner = Callable[[Opened, Sequence[Part]], Iterator[ShardReport]]
 """Makes the shards of these parts, and yields their reports in any order."""
 
 
-def open_bulk(job: BulkJob, log: Log) -> Opened:
+def open_bulk(job: BulkJob) -> Opened:
     """Check model and settings, read the captions once, and compare with what `out` was begun with.
 
     Raises:
@@ -115,7 +116,7 @@ def open_bulk(job: BulkJob, log: Log) -> Opened:
     ObjGAN.load(job.model, device="cpu")
     captions = CaptionFiles(job.captions, job.columns)
     rows = job.shard_rows or max(1, PICTURES_PER_SHARD // job.n)
-    log("generate: reading the captions")
+    logger.info("generate: reading the captions")
     plan = captions.plan(rows)
     out = Storage(job.out)
     begun = _begun(out)
@@ -134,7 +135,7 @@ def open_bulk(job: BulkJob, log: Log) -> Opened:
         _compare(begun, settings, out)
     elif out.names(FOLDER):
         raise InputError(f"generate: {out}/{FOLDER} holds files, but {out} no {SETTINGS}: give another --out")
-    log(f"generate: {plan.rows} captions, {job.n} pictures each, in {len(plan.parts)} shards")
+    logger.info(f"generate: {plan.rows} captions, {job.n} pictures each, in {len(plan.parts)} shards")
     return Opened(job, captions, plan, out, params, settings)
 
 
@@ -169,11 +170,7 @@ def find_finished(opened: Opened) -> dict[int, ShardReport]:
 
 
 def generate_shards(
-    opened: Opened,
-    log: Log,
-    run: Runner,
-    job_status: JobStatus | None = None,
-    done: Mapping[int, ShardReport] | None = None,
+    opened: Opened, run: Runner, job_status: JobStatus | None = None, done: Mapping[int, ShardReport] | None = None
 ) -> dict[str, Any]:
     """Make the missing shards, list the rejected rows, and write the manifest. Only the holder of `out` may do this.
 
@@ -188,7 +185,7 @@ def generate_shards(
     begin(opened)
     reports = dict(find_finished(opened) if done is None else done)
     missing = [part for part in opened.plan.parts if part.number not in reports]
-    with ShardProgress(len(opened.plan.parts), opened.plan.rows, log, "generate", "captions") as progress:
+    with ShardProgress(len(opened.plan.parts), opened.plan.rows, "generate", "captions") as progress:
         for report in reports.values():
             progress.add(report.part.rows, kept=True)
         for report in run(opened, missing) if missing else ():
@@ -197,7 +194,7 @@ def generate_shards(
             if job_status is not None:
                 job_status.progress(len(reports), len(opened.plan.parts), report.pictures)
                 job_status.rejected(report.errors)
-    return _finish(opened, [reports[part.number] for part in opened.plan.parts], log)
+    return _finish(opened, [reports[part.number] for part in opened.plan.parts])
 
 
 def begin(opened: Opened) -> None:
@@ -214,7 +211,7 @@ def begin(opened: Opened) -> None:
     remove_unfinished(opened.out)
 
 
-def _finish(opened: Opened, reports: Sequence[ShardReport], log: Log) -> dict[str, Any]:
+def _finish(opened: Opened, reports: Sequence[ShardReport]) -> dict[str, Any]:
     rejected = sum(report.errors for report in reports)
     with tempfile.TemporaryDirectory(prefix="objgan-") as scratch:
         first = _list_rejected(opened.out, reports, Path(scratch) / REJECTED)
@@ -235,9 +232,10 @@ def _finish(opened: Opened, reports: Sequence[ShardReport], log: Log) -> dict[st
         ],
     }
     opened.out.write(MANIFEST, json.dumps(manifest, indent=1) + "\n")
-    log(f"generate: {manifest['pictures']} pictures of {opened.plan.rows - rejected} captions in {opened.out}/{FOLDER}")
+    captions = opened.plan.rows - rejected
+    logger.info(f"generate: {manifest['pictures']} pictures of {captions} captions in {opened.out}/{FOLDER}")
     if first is not None:
-        log(
+        logger.info(
             f"generate: {rejected} of {opened.plan.rows} captions rejected, listed in {opened.out}/{REJECTED}; the "
             f"first, row {first['row']}: {first['error']}"
         )

@@ -1,6 +1,7 @@
 """Captions -> images, layouts and pictures of how they came about, in a folder."""
 
 import contextlib
+import logging
 import re
 import tempfile
 import unicodedata
@@ -21,9 +22,9 @@ from objgan.model_folder import only_model
 from objgan.picture import png
 from pipelines.models.registry import mlflow_at
 from pipelines.redaction import place_of, redact
-from pipelines.runtime.console import Log
 from pipelines.storage.fetching import at_hand
 
+logger = logging.getLogger(__name__)
 PICTURE_SIDE = 256
 _SHEET_SIDE, _SHEET_SAMPLES, _SHEET_WIDE = 160, 60, 6
 _SLUG_LENGTH = 48
@@ -50,7 +51,7 @@ class GenerateJob:
     tracking_uri: str = ""
 
 
-def generate(job: GenerateJob, log: Log) -> list[Path]:
+def generate(job: GenerateJob) -> list[Path]:
     """Write NAME.png, NAME.json and NAME_steps.png for every sample, and contact_sheet.png for several.
 
     The same job gives the same bytes. Returns the files, images first, the contact sheet last.
@@ -76,15 +77,16 @@ def generate(job: GenerateJob, log: Log) -> list[Path]:
         write_atomically(others[-1], png(steps(one)))
     for one in {one.caption: one for one in made}.values():
         for line in unused_words(one):
-            log(line)
+            logger.info(line)
     for one in made:
         broken = [fact.fact for fact in one.facts if not fact.kept]
         if broken:
-            log(f"caption {shown(one.caption)}, sample {one.index}: the layout does not keep: {', '.join(broken)}")
+            where = f"caption {shown(one.caption)}, sample {one.index}"
+            logger.info(f"{where}: the layout does not keep: {', '.join(broken)}")
     if len(made) > 1:
         others.append(job.out / "contact_sheet.png")
         write_atomically(others[-1], png(contact_sheet(made)))
-    log(f"{len(made)} image{'s' if len(made) > 1 else ''} in {job.out}")
+    logger.info(f"{len(made)} image{'s' if len(made) > 1 else ''} in {job.out}")
     return images + others
 
 

@@ -1,5 +1,6 @@
 """What killed writers leave behind in runs, found and removed; and the end of dead runs recorded in MLflow."""
 
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,13 +12,13 @@ from objgan.errors import InputError
 from objgan.stages import stage_class
 from pipelines.redaction import in_a_line
 from pipelines.runs.listing import choose, find_groups, find_runs, is_alive, name_within
-from pipelines.runtime.console import Log
 from pipelines.storage.checkpoints import CheckpointStore
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_client import mlflow_client
 from pipelines.tracking.offline_queue import FOLDER, OfflineQueue, shown
 from pipelines.tracking.tracker import Tracking, known_run, send_queued, store_exists
 
+logger = logging.getLogger(__name__)
 # Written aside (`.step_00000040.x7ab3c_1`), on its way out (`.step_00000040.deleted.1f2e`), Ray's own, or set aside.
 _LEFT = re.compile(r"^(\.[^/]+\.[^./]+|\.ray.*|ray-.*|broken_step_.*)$")
 _STATUS = {"finished": "FINISHED", "failed": "FAILED"}
@@ -44,18 +45,18 @@ def leftovers(base: Storage) -> list[Leftover]:
     return found
 
 
-def collect(base: Storage, dry: bool, log: Log) -> None:
+def collect(base: Storage, dry: bool) -> None:
     """Remove leftovers, saying what; `dry`: only say it."""
     found = leftovers(base)
     for each in found:
-        log(f"{'would remove' if dry else 'removed'} {shown(each.storage)}/{each.name} ({_bytes(each.size)})")
+        logger.info(f"{'would remove' if dry else 'removed'} {shown(each.storage)}/{each.name} ({_bytes(each.size)})")
         if not dry:
             each.storage.delete(each.name)
     verb = "could be freed" if dry else "freed"
-    log(f"{_bytes(sum(each.size for each in found))} {verb} in {shown(base)}")
+    logger.info(f"{_bytes(sum(each.size for each in found))} {verb} in {shown(base)}")
 
 
-def collect_models(uri: str, dry: bool, log: Log) -> None:
+def collect_models(uri: str, dry: bool) -> None:
     """Remove models from MLflow that a killed `register` logged and that never became a version."""
     if not store_exists(uri):
         return
@@ -66,12 +67,13 @@ def collect_models(uri: str, dry: bool, log: Log) -> None:
             for model in orphans(client):
                 if not dry:
                     remove_orphan(client, model)
-                log(f"MLflow: {'would remove' if dry else 'removed'} {model.model_id}, whose register was killed")
+                verb = "would remove" if dry else "removed"
+                logger.info(f"MLflow: {verb} {model.model_id}, whose register was killed")
     except Exception as error:  # MLflow is not needed to clean up
-        log(f"MLflow: cannot look for models of killed registers ({in_a_line(error)})")
+        logger.info(f"MLflow: cannot look for models of killed registers ({in_a_line(error)})")
 
 
-def reconcile(base: Storage, uri: str, dry: bool, log: Log) -> None:
+def reconcile(base: Storage, uri: str, dry: bool) -> None:
     """Runs that MLflow takes for RUNNING and that nobody holds get the status that they ended with."""
     places = [
         (run_info.name, run_info.storage, _STATUS.get(run_info.state, "KILLED"))
@@ -92,12 +94,13 @@ def reconcile(base: Storage, uri: str, dry: bool, log: Log) -> None:
             if not dry:
                 client.set_terminated(run, status)
         except Exception as error:  # MLflow is not needed to clean up
-            log(f"MLflow: cannot ask about {name} ({in_a_line(error)})")
+            logger.info(f"MLflow: cannot ask about {name} ({in_a_line(error)})")
             continue
-        log(f"MLflow: {name} {'would become' if dry else 'is now'} {status} (it was RUNNING, and nobody holds it)")
+        verb = "would become" if dry else "is now"
+        logger.info(f"MLflow: {name} {verb} {status} (it was RUNNING, and nobody holds it)")
 
 
-def send(base: Storage, wanted: str, uri: str, log: Log, timeout: float = 600.0) -> bool:
+def send(base: Storage, wanted: str, uri: str, timeout: float = 600.0) -> bool:
     """Send the backlogs of a run, or of all runs of an ID, saying what; whether nothing is left.
 
     Raises:
@@ -112,14 +115,14 @@ def send(base: Storage, wanted: str, uri: str, log: Log, timeout: float = 600.0)
     for name, storage, alive in chosen:
         before = OfflineQueue(storage).summary()
         if not before:
-            log(f"{name}: nothing is left to send")
+            logger.info(f"{name}: nothing is left to send")
         elif alive:
-            log(f"{name}: is under way, and sends what it kept itself")
+            logger.info(f"{name}: is under way, and sends what it kept itself")
         elif after := send_queued(Tracking(uri, known_run(storage), storage), timeout):
             left = True
-            log(f"{name}: {after.text()}")
+            logger.info(f"{name}: {after.text()}")
         else:
-            log(f"{name}: sent {before.metrics} metrics and {before.pictures} pictures")
+            logger.info(f"{name}: sent {before.metrics} metrics and {before.pictures} pictures")
     return not left
 
 

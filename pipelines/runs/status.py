@@ -2,9 +2,8 @@
 
 import contextlib
 import json
-import math
+import logging
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import TracebackType
@@ -12,12 +11,14 @@ from typing import Any, Literal, Self, get_args
 
 from objgan.errors import InputError
 from pipelines.redaction import in_a_line, redact_all
+from pipelines.runtime.console import finite
 from pipelines.runtime.events import Began, Event, Logged, Saved, Skipped, WorkerFailed
 from pipelines.runtime.prometheus import RunMetrics
 from pipelines.storage.lease import typed
 from pipelines.storage.retry import Work, settled
 from pipelines.storage.storage import Storage
 
+logger = logging.getLogger(__name__)
 _EVERY_S = 2.0
 
 FILE = "status.json"
@@ -36,7 +37,7 @@ class JobStatus:
 
     def __init__(self, storage: Storage, stage: str, run: str | None) -> None:
         # Nothing waits for a status.
-        self._storage = storage.patient(1.0, log=lambda line: None)
+        self._storage = storage.patient(1.0)
         self._status = RunStatus("running", stage, command=typed())
         self._written, self._work = 0.0, Work()
         self.metrics = RunMetrics(run, stage) if run else None
@@ -132,7 +133,7 @@ class RunStatus:
 
     def save(self, storage: Storage) -> None:
         """Write `status.json` whole; JSON has no NaN and no infinity: such a number is left out."""
-        facts = {name: _finite(value) for name, value in redact_all(asdict(self)).items()}
+        facts = finite(redact_all(asdict(self)))
         storage.write(FILE, (json.dumps(facts, indent=1) + "\n").encode())
 
     @classmethod
@@ -161,10 +162,10 @@ class LiveStatus:
     A thread writes it, so that nothing waits for a slow storage. A status that cannot be written is logged once.
     """
 
-    def __init__(self, storage: Storage, status: RunStatus, log: Callable[[str], None]) -> None:
-        self.status, self._log = status, log
+    def __init__(self, storage: Storage, status: RunStatus) -> None:
+        self.status = status
         # A status that is late is worth no long wait.
-        self._storage = storage.patient(_PATIENCE_S, log=lambda line: None)
+        self._storage = storage.patient(_PATIENCE_S)
         self._written: RunStatus | None = None
         self._warned = False
         self._pool = ThreadPoolExecutor(1, "status")
@@ -192,7 +193,7 @@ class LiveStatus:
             status.save(self._storage)
         except (OSError, InputError) as error:
             if not self._warned:
-                self._log(f"warning: {FILE} cannot be written ({error})")
+                logger.warning(f"{FILE} cannot be written ({error})", extra={"prefix": f"{status.stage}: "})
             self._warned = True
 
 
@@ -229,10 +230,6 @@ def _after(status: RunStatus, event: Event) -> RunStatus:
         case WorkerFailed():
             return replace(status, error=str(event), updated=time.time())
     return status
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _known(facts: dict[str, Any]) -> dict[str, Any]:

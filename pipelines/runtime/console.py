@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TextIO
 
@@ -19,32 +19,62 @@ from tqdm import tqdm
 from pipelines.redaction import install, redact, redact_all
 from pipelines.runtime.events import Began, Event, Logged, Saved, Skipped, Stopping, Validated, Warned, WorkerFailed
 
-Log = Callable[[str], None]
+logger = logging.getLogger(__name__)
 # Metrics of the machine and the optimiser go to MLflow only.
 _NOT_LOSSES = ("system/", "learning_rate/", "memory/", "validation/")
 _BAR = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {postfix}"
 
 FORMATS = ("text", "json")
 VARIABLE = "OBJGAN_LOG_FORMAT"
-_chosen: dict[str, Any] = {"format": "text", "run": None, "stage": None}
+OURS = ("objgan", "pipelines", "tune", "cluster")
+_chosen: dict[str, Any] = {"format": "text", "run": None, "stage": None, "prefix": "", "aside": False}
 
 
-def say(text: str, **facts: Any) -> None:
+def say(text: str) -> None:
+    """Print a result of a command on stdout."""
+    _print(text, sys.stdout)
+
+
+def _print(text: str, stream: TextIO, level: str = "info", **facts: Any) -> None:
     """Print a line at once, above the progress bar if it is shown. facts: further keys of the JSON line."""
-    if as_json():
-        level = "warning" if "warning:" in text else "info"
-        text = line(text.strip("\n"), **{"level": level, **facts})
-    else:
-        text = redact(text)
-    tqdm.write(text, file=sys.stdout)
-    sys.stdout.flush()
+    tqdm.write(line(text.strip("\n"), level, **facts) if as_json() else redact(text), file=stream)
+    stream.flush()
+
+
+class _Console(logging.Handler):
+    """Prints records of our modules, in JSON also those of libraries, on stderr. A record's `extra` may have `stage`,
+    `step`, `values`, `prefix` (text before the level), and `aside`: on stderr.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a line."""
+        facts = {name: value for name, value in vars(record).items() if name in ("stage", "step", "values")}
+        if not _is_ours(record):
+            facts["logger"] = record.name
+        if record.exc_info:
+            facts["trace"] = logging.Formatter().formatException(record.exc_info)
+        stream = sys.stderr if _chosen["aside"] or "logger" in facts or hasattr(record, "aside") else sys.stdout
+        _print(_chosen["prefix"] + text_of(record), stream, record.levelname.lower(), **facts)
+
+
+_CONSOLE = _Console()
+
+
+def text_of(record: logging.LogRecord) -> str:
+    """A record as a line of text."""
+    level = f"{record.levelname.lower()}: " if _is_ours(record) and record.levelno >= logging.WARNING else ""
+    return f"{getattr(record, 'prefix', '')}{level}{record.getMessage()}"
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.name.partition(".")[0] in OURS
 
 
 class ProgressView:
     """Events of a run as lines of text; on a terminal, log intervals move a bar instead."""
 
-    def __init__(self, name: str, log: Log) -> None:
-        self._name, self._log = name, log
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._bar: tqdm[Any] | None = None
 
     def show(self, event: Event) -> None:
@@ -52,16 +82,15 @@ class ProgressView:
         if isinstance(event, Logged):
             self._interval(event)
         elif isinstance(event, Validated):
-            text = f"{self._name} {_at(event)}  held out: {_numbers(event.measures)}"
-            self._write(text, event.step, {f"validation/{name}": value for name, value in event.measures.items()})
+            text = f"{_at(event)}  held out: {_numbers(event.measures)}"
+            self._write(text, event, {f"validation/{name}": value for name, value in event.measures.items()})
         elif (said := _text(event)) is not None:
-            self._write(f"{self._name}: {said}", getattr(event, "step", None))
+            self._write(said, event)
 
-    def _write(self, text: str, step: int | None, values: dict[str, float] | None = None) -> None:
-        if self._log is say:
-            say(text, stage=self._name, step=step, values=values or {})
-        else:
-            self._log(text)
+    def _write(self, text: str, event: Event, values: Mapping[str, float] | None = None) -> None:
+        level = logging.WARNING if isinstance(event, WorkerFailed | Warned) else logging.INFO
+        facts = {"stage": self._name, "step": getattr(event, "step", None), "values": dict(values or {})}
+        logger.log(level, text, extra={"prefix": f"{self._name}{': ' if values is None else ' '}", **facts})
 
     def close(self) -> None:
         """Remove the bar."""
@@ -71,7 +100,7 @@ class ProgressView:
 
     def _interval(self, event: Logged) -> None:
         if not sys.stderr.isatty() or as_json():
-            self._write(f"{self._name} {_at(event)}  {_describe(event)}", event.step, dict(event.values))
+            self._write(f"{_at(event)}  {_describe(event)}", event, event.values)
             return
         if self._bar is None:
             self._bar = tqdm(total=event.steps, desc=self._name, leave=False, bar_format=_BAR, dynamic_ncols=True)
@@ -87,14 +116,14 @@ def _text(event: Event) -> str | None:
         case Saved(checkpoint=name, seconds=seconds):
             return f"checkpoint {name} written" + ("" if seconds is None else f" in {seconds:.1f} s")
         case WorkerFailed(failures=count):
-            return f"warning: {event} (failure {count} of this command)"
+            return f"{event} (failure {count} of this command)"
         case Skipped(step=step, skipped=count, term=term):
             why = f": {term} was not finite" if term else ""
             return f"step {step} skipped{why} ({count} {'step' if count == 1 else 'steps'} skipped so far)"
         case Stopping(step=step, reason=reason):
             return f"stopping: {reason}, with a checkpoint at step {step}"
         case Warned(text=text):
-            return f"warning: {text}"
+            return text
     return None
 
 
@@ -141,18 +170,20 @@ def _numbers(values: Mapping[str, float]) -> str:
     return " ".join(f"{name}={value:.3g}" for name, value in values.items())
 
 
-def choose(name: str, run: str | None) -> None:
-    """Set the format of all lines of this process, and the `run` that JSON lines name.
+def choose(name: str, run: str | None, aside: bool = False) -> None:
+    """Print the log of our modules, set the format of all lines of this process, and the `run` that JSON lines name.
 
-    In JSON, log records of libraries and Python's warnings become lines, too.
+    In JSON, log records of libraries and Python's warnings become lines, too. aside: log on stderr
     """
-    _chosen.update(format=name, run=run, stage=None)
+    _chosen.update(format=name, run=run, stage=None, prefix="", aside=aside)
     install()
+    for ours in map(logging.getLogger, OURS):
+        ours.setLevel(logging.INFO)
+        ours.propagate = False
+        ours.addHandler(_CONSOLE)
     if name == "json":
         logging.captureWarnings(True)
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_Formatter())
-        logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+        logging.basicConfig(handlers=[_CONSOLE], level=logging.WARNING, force=True)
 
 
 def as_json() -> bool:
@@ -161,17 +192,18 @@ def as_json() -> bool:
 
 
 @contextlib.contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Set the stage that JSON lines name, for a block."""
-    before, _chosen["stage"] = _chosen["stage"], name
+def lines_with(**chosen: Any) -> Iterator[None]:
+    """For a block: the `stage` that JSON lines name, the `prefix` of log lines."""
+    before = {name: _chosen[name] for name in chosen}
+    _chosen.update(chosen)
     try:
         yield
     finally:
-        _chosen["stage"] = before
+        _chosen.update(before)
 
 
 def line(message: str, level: str = "info", **facts: Any) -> str:
-    """One JSON object without a newline; NaN and infinity become null."""
+    """One JSON object without a newline."""
     whole = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "level": level,
@@ -182,35 +214,23 @@ def line(message: str, level: str = "info", **facts: Any) -> str:
         "message": message,
         **facts,
     }
-    return json.dumps(redact_all(_finite(whole)), default=lambda value: redact(str(value)))
+    return json.dumps(redact_all(finite(whole)), default=lambda value: redact(str(value)))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value for JSON: NaN and infinity become None."""
     if isinstance(value, dict):
-        return {str(name): _finite(item) for name, item in value.items()}
+        return {str(name): finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def last_word(state: str, code: int, text: str, stream: TextIO | None = None) -> None:
+def last_word(state: str, code: int, text: str) -> None:
     """Print the last line of a command's log: state, reason, how to continue."""
-    if as_json():
-        level = {0: "info", 130: "warning", 143: "warning"}.get(code, "error")
-        text = line(text, level, state=state, exit_code=code)
-    else:
-        text = redact(text)
+    if not as_json():
         text = f"error: {text}" if state == "error" else f"{state} (exit code {code}): {text}"
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
-    print(text, file=stream or sys.stderr, flush=True)
-
-
-class _Formatter(logging.Formatter):
-    """Formats log records of libraries as our lines."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        facts: dict[str, Any] = {"logger": record.name}
-        if record.exc_info:
-            facts["trace"] = self.formatException(record.exc_info)
-        return line(record.getMessage(), record.levelname.lower(), **facts)
+    level = {0: "info", 130: "warning", 143: "warning"}.get(code, "error")
+    _print(text, sys.stderr, level, state=state, exit_code=code)

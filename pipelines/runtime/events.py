@@ -5,6 +5,7 @@ listeners (the terminal, `progress.jsonl`, `status.json`, Prometheus, a sweep's 
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipelines.redaction import redact_all
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -142,8 +145,8 @@ class Recorder:
     An error of the file is logged once and does not stop the run, which resumes from its checkpoints alone.
     """
 
-    def __init__(self, path: Path, log: Callable[[str], None]) -> None:
-        self._path, self._log, self._broken = path, log, False
+    def __init__(self, path: Path) -> None:
+        self._path, self._broken = path, False
 
     def __call__(self, event: Event) -> None:
         """Append the event."""
@@ -152,5 +155,5 @@ class Recorder:
                 file.write(json.dumps({"time": time.time(), **redact_all(facts(event))}) + "\n")
         except OSError as error:
             if not self._broken:
-                self._log(f"warning: cannot write {self._path} ({error.strerror}); training continues")
+                logger.warning("cannot write %s (%s); training continues", self._path, error.strerror)
             self._broken = True

@@ -17,11 +17,11 @@ from objgan.cores import available_cores
 from objgan.errors import InputError
 from objgan.sections import ComputeConfig
 from pipelines.redaction import in_a_line
-from pipelines.runtime.console import say
 from pipelines.runtime.machine import check_machine, ray_folder
 from pipelines.runtime.ray_job import job_environment
 from pipelines.storage.retry import RayAway
 
+logger = logging.getLogger(__name__)
 REPOSITORY = Path(__file__).resolve().parents[2]
 _CODE = {"working_dir": str(REPOSITORY), "excludes": [".git", ".venv", "/runs", "/data"]}
 
@@ -130,7 +130,7 @@ def _start(dashboard: bool) -> None:
                     f"Ray did not start on this machine in two tries ({in_a_line(error)}); its logs are in "
                     f"{ray_folder()}/session_latest/logs"
                 ) from error
-            say(f"warning: Ray did not start ({in_a_line(error)}); retrying once")
+            logger.warning(f"Ray did not start ({in_a_line(error)}); retrying once")
 
 
 def _children() -> set[psutil.Process]:

@@ -6,6 +6,7 @@ A checkpoint is durable, and is what a resumed run starts from, the moment `comm
 import contextlib
 import dataclasses
 import json
+import logging
 import math
 import re
 import tempfile
@@ -17,9 +18,10 @@ from typing import Literal
 
 from objgan.checkpoint import STATE, Snapshot, read_state, write_snapshot
 from objgan.errors import InputError
-from pipelines.storage.retry import Log, is_full, retry
+from pipelines.storage.retry import is_full, retry
 from pipelines.storage.storage import Storage
 
+logger = logging.getLogger(__name__)
 PREFIX, BROKEN = "step_", "broken_"
 FINISHED = "finished.json"
 _NAME = re.compile(rf"{PREFIX}[0-9]{{1,12}}")
@@ -43,20 +45,19 @@ class CheckpointStore:
         storage: of the run
         keep: newest checkpoints to keep, beside the best
         objective: the measure that says which is best, and whether more of it is better ("max") or less ("min")
-        log: receives broken checkpoints, and what killed writers left
     """
 
-    def __init__(self, storage: Storage, keep: int, objective: Objective, log: Log = lambda line: None) -> None:
+    def __init__(self, storage: Storage, keep: int, objective: Objective) -> None:
         if keep < 1:
             raise ValueError(f"keep={keep}: at least one checkpoint is kept")
-        self.storage, self.keep, self.objective, self.log = storage, keep, objective, log
+        self.storage, self.keep, self.objective = storage, keep, objective
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def clean(self) -> None:
         """Remove what killed writers left: folders aside, and in an object store those without `state.json`."""
         for name in self.storage.names(hidden=True):
             if name.startswith(f".{PREFIX}") or (name.startswith(PREFIX) and self._is_headless(name)):
-                self.log(f"{self.storage}: removing {name}, whose writer was stopped before it was whole")
+                logger.info(f"{self.storage}: removing {name}, whose writer was stopped before it was whole")
                 self.storage.delete(name)
 
     def names(self) -> list[str]:
@@ -81,7 +82,7 @@ class CheckpointStore:
             if self.storage.local is not None:
                 place = self.storage.local / name
                 what = f"storage {self.storage}: cannot write {name}"
-                retry(what, lambda: write_snapshot(place, copy, fence), self.storage.patience, self.log)
+                retry(what, lambda: write_snapshot(place, copy, fence), self.storage.patience)
             else:
                 with tempfile.TemporaryDirectory(prefix="objgan-") as aside:
                     write_snapshot(Path(aside) / name, copy)
@@ -127,7 +128,7 @@ class CheckpointStore:
                 return name, self.fetch(name)
             except InputError as error:
                 before = names[-1] if names else "none, there is no other"
-                self.log(f"checkpoint {name} is broken ({error}): taking {before}")
+                logger.info(f"checkpoint {name} is broken ({error}): taking {before}")
                 if set_aside:
                     self._set_aside(name)
         return None
@@ -142,7 +143,7 @@ class CheckpointStore:
                 try:
                     read_state(self.storage.local / name)
                 except InputError as error:
-                    self.log(f"the best checkpoint {name} is broken ({error}): taking the next best")
+                    logger.info(f"the best checkpoint {name} is broken ({error}): taking the next best")
                     continue
             return name, self.measures(name)
         return None

@@ -34,9 +34,9 @@ from typing import IO, Any, Self
 from objgan.errors import InputError
 from pipelines.redaction import typed_again
 from pipelines.storage.file_lock import is_at
-from pipelines.storage.retry import Log
 from pipelines.storage.storage import Storage
 
+logger = logging.getLogger(__name__)
 LEASE = "lease.json"
 BEATS = ".lease"
 
@@ -187,25 +187,17 @@ def _held_by(storage: Storage, there: LeaseInfo) -> InputError:
 class Lease:
     """A held run; get one from `acquire`. Leaving the `with` block, well or not, gives the run free."""
 
-    def __init__(self, storage: Storage, info: LeaseInfo, log: Log | None = None) -> None:
+    def __init__(self, storage: Storage, info: LeaseInfo) -> None:
         self.storage, self.info, self.token = storage, info, info.token
         self.lost = threading.Event()
         """Set as soon as the heartbeat sees that another holds the run."""
-        self._log = log or logging.getLogger(__name__).warning
-        self._hasty = storage.patient(info.interval, log=lambda line: None)
+        self._hasty = storage.patient(info.interval)
         self._reason: LeaseLost | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._keep_up, name="lease", daemon=True)
 
     @classmethod
-    def acquire(
-        cls,
-        storage: Storage,
-        ttl: float = TTL,
-        who: str | None = None,
-        wait: float | None = None,
-        log: Log | None = None,
-    ) -> Self:
+    def acquire(cls, storage: Storage, ttl: float = TTL, who: str | None = None, wait: float | None = None) -> Self:
         """Take the run, also from a holder that is dead.
 
         Dead is a holder of this machine whose process is gone, at once; one whose last sign of life is older than its
@@ -217,12 +209,10 @@ class Lease:
             ttl: seconds without a sign of life after which others may take it
             who: what holds it, for those who are refused (default: the command line)
             wait: seconds to queue for it instead of being refused at once
-            log: receives take-overs and waiting
 
         Raises:
             InputError: a living driver holds the run.
         """
-        log = log or logging.getLogger(__name__).warning
         info = LeaseInfo.of_this_process(secrets.token_hex(8), ttl, who)
         watch = _Watch(storage, wait)
         while True:
@@ -230,13 +220,13 @@ class Lease:
             if there is None or watch.is_dead(there):
                 if _claim(storage, info, there):
                     if there is not None:
-                        log(f"took the run in {storage} over from {there}, which is dead")
+                        logger.info(f"took the run in {storage} over from {there}, which is dead")
                         storage.delete(f"{BEATS}/{there.token}.json")
-                    lease = cls(storage, info, log)
+                    lease = cls(storage, info)
                     lease._thread.start()
                     return lease
             else:
-                watch.pause(there, log)
+                watch.pause(there)
 
     def check(self) -> None:
         """See that the run is still ours.
@@ -265,7 +255,7 @@ class Lease:
                         shutil.rmtree(self.storage.local / BEATS, ignore_errors=True)
                     self._hasty.delete(LEASE)
         except (OSError, InputError) as error:
-            self._log(f"the lease in {self.storage} could not be given back ({error}): it runs out by itself")
+            logger.info(f"the lease in {self.storage} could not be given back ({error}): it runs out by itself")
 
     def __enter__(self) -> Self:
         return self
@@ -287,7 +277,7 @@ class Lease:
             except (OSError, InputError) as error:
                 # Nobody loses a run because storage is away: whose it is, storage says when it is back.
                 if not away:
-                    self._log(f"no sign of life could be given ({error}): trying again")
+                    logger.info(f"no sign of life could be given ({error}): trying again")
                 away = True
 
     def _beat(self, storage: Storage) -> None:
@@ -320,7 +310,7 @@ class _Watch:
             self._sign, self._since = sign, now
         return there.is_gone or now - self._since >= self._silence(there)
 
-    def pause(self, there: LeaseInfo, log: Log) -> None:
+    def pause(self, there: LeaseInfo) -> None:
         """Wait a little before the next look.
 
         Raises:
@@ -333,7 +323,8 @@ class _Watch:
         if not unclear and not queue:
             raise _held_by(self._storage, there)
         if not self._told:
-            log(f"the run in {self._storage} is held by {there}: " + ("watching it" if unclear else "waiting for it"))
+            doing = "watching it" if unclear else "waiting for it"
+            logger.info(f"the run in {self._storage} is held by {there}: {doing}")
             self._told = True
         time.sleep(min(0.5, there.interval / 4))
 

@@ -22,7 +22,8 @@ from objgan.errors import InputError
 from pipelines.redaction import in_a_line
 
 Result = TypeVar("Result")
-Log = Callable[[str], None]
+logger = logging.getLogger(__name__)
+_ASIDE = {"aside": True}  # to stderr: stdout may hold the result of a command
 
 PATIENCE = 120.0
 """Seconds that a read or a write waits for storage to come back."""
@@ -106,7 +107,7 @@ class Work:
 
 
 @contextlib.contextmanager
-def only_logged(what: str, log: Log) -> Iterator[None]:
+def only_logged(what: str) -> Iterator[None]:
     """For cleaning up, in a `finally` or an `except`: an error in the block is logged, and hides no error before it.
 
     what: "cannot DO THIS", for the message
@@ -114,7 +115,7 @@ def only_logged(what: str, log: Log) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        log(f"warning: {what} ({brief(error)})")
+        logger.warning("%s (%s)", what, brief(error))
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -141,21 +142,19 @@ def is_wrong_place(error: OSError) -> bool:
     return error.errno in _WRONG
 
 
-def retry(what: str, operation: Callable[[], Result], patience: float, log: Log | None = None) -> Result:
+def retry(what: str, operation: Callable[[], Result], patience: float) -> Result:
     """What `operation` returns, tried again with growing pauses while its faults are such that pass.
 
     Args:
         what: "storage WHERE: cannot DO THIS", for messages
         operation: may be repeated without harm
-        patience: seconds until it is given up
-        log: gets a line when the waiting begins, and one when storage answers again (default: the module's logger)
+        patience: seconds until it is given up; who has less than `PATIENCE` reports the fault, which is not logged here
 
     Raises:
         StorageRefused: the location is wrong, or access to it is denied.
         StorageAway: the fault lasted longer than `patience`.
         OSError: any other fault as it came, a full disk with its errno.
     """
-    log = log or logging.getLogger(__name__).warning
     began, pause, waiting = time.monotonic(), FIRST_PAUSE, False
     while True:
         try:
@@ -168,12 +167,12 @@ def retry(what: str, operation: Callable[[], Result], patience: float, log: Log 
             elapsed = time.monotonic() - began
             if elapsed + pause > patience:
                 raise StorageAway(f"{what}; given up after {elapsed:.0f} s ({brief(error)})") from error
-            if not waiting:
-                log(f"{what} ({brief(error)}): trying again for up to {patience:.0f} s")
-                waiting = True
+            if not waiting and patience >= PATIENCE:
+                logger.warning(f"{what} ({brief(error)}): trying again for up to {patience:.0f} s", extra=_ASIDE)
+            waiting = True
         else:
-            if waiting:
-                log(f"{what}: it went well after {time.monotonic() - began:.1f} s")
+            if waiting and patience >= PATIENCE:
+                logger.warning(f"{what}: it went well after {time.monotonic() - began:.1f} s", extra=_ASIDE)
             return result
         # Jitter: many workers that lost the same server must not come back in step.
         time.sleep(pause * random.uniform(0.5, 1.0))

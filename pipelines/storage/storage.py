@@ -21,7 +21,7 @@ from objgan.errors import InputError, shown
 from objgan.files import copy_file, copy_folder, folder_aside, remove, write_atomically
 from objgan.json_input import OWN, JsonFault, JsonLimits, parse_json
 from pipelines.redaction import place_of, typed_again
-from pipelines.storage.retry import PATIENCE, Log, StorageAway, brief, refused, retry
+from pipelines.storage.retry import PATIENCE, StorageAway, brief, refused, retry
 
 Result = TypeVar("Result")
 
@@ -53,14 +53,9 @@ class Storage:
     uri: str
 
     def __init__(
-        self,
-        location: str | Path,
-        *,
-        filesystem: pyarrow.fs.FileSystem | None = None,
-        patience: float = PATIENCE,
-        log: Log | None = None,
+        self, location: str | Path, *, filesystem: pyarrow.fs.FileSystem | None = None, patience: float = PATIENCE
     ) -> None:
-        self.patience, self.log, self._given = patience, log, filesystem
+        self.patience, self._given = patience, filesystem
         if filesystem is not None:
             self.filesystem, self.path, self.uri = filesystem, str(location).rstrip("/"), str(location)
         elif isinstance(location, Path) or "://" not in location:
@@ -68,7 +63,7 @@ class Storage:
             self.filesystem = pyarrow.fs.LocalFileSystem()
         else:
             self.uri = location
-            self.filesystem, path = open_location(location, patience, log)
+            self.filesystem, path = open_location(location, patience)
             self.path = path.rstrip("/")
         self.local: Path | None = Path(self.path) if self.filesystem.type_name == "local" else None
 
@@ -91,20 +86,20 @@ class Storage:
         place, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
         for _ in range(levels):
             place = place.rstrip("/").rpartition("/")[0]
-        return Storage(place + mark + query, filesystem=self._given, patience=self.patience, log=self.log)
+        return Storage(place + mark + query, filesystem=self._given, patience=self.patience)
 
     def child(self, name: str) -> "Storage":
         """The storage of the folder `name` of this one."""
         name = _checked(name.rstrip("/"))
         if self._given is not None:
-            return Storage(f"{self.path}/{name}", filesystem=self._given, patience=self.patience, log=self.log)
+            return Storage(f"{self.path}/{name}", filesystem=self._given, patience=self.patience)
         place, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
-        return Storage(f"{place.rstrip('/')}/{name}{mark}{query}", patience=self.patience, log=self.log)
+        return Storage(f"{place.rstrip('/')}/{name}{mark}{query}", patience=self.patience)
 
-    def patient(self, seconds: float, log: Log | None = None) -> "Storage":
-        """The same place, with another patience, and another `log` if one is given."""
+    def patient(self, seconds: float) -> "Storage":
+        """The same place, with another patience."""
         location = self.path if self._given is not None else self.uri
-        return Storage(location, filesystem=self._given, patience=seconds, log=log or self.log)
+        return Storage(location, filesystem=self._given, patience=seconds)
 
     def read(self, name: str, most: int | None = None) -> bytes:
         """A file's bytes; `most`: where it has more of them, one more than that.
@@ -267,7 +262,7 @@ class Storage:
             raise refused(f"storage {self}: cannot write to {place}", OSError(number, os.strerror(number)))
 
     def _try(self, what: str, operation: Callable[[], Result]) -> Result:
-        return retry(f"storage {self}: cannot {what}", operation, self.patience, self.log)
+        return retry(f"storage {self}: cannot {what}", operation, self.patience)
 
     def _full(self, name: str) -> str:
         return f"{self.path}/{_checked(name)}" if name else self.path
@@ -416,7 +411,7 @@ def _checked(name: str) -> str:
     return name
 
 
-def open_location(uri: str, patience: float, log: Log | None) -> tuple[pyarrow.fs.FileSystem, str]:
+def open_location(uri: str, patience: float) -> tuple[pyarrow.fs.FileSystem, str]:
     """The file system of a URI and the path within it.
 
     Raises:
@@ -428,7 +423,7 @@ def open_location(uri: str, patience: float, log: Log | None) -> tuple[pyarrow.f
         uri += f"{'&' if '?' in uri else '?'}retry_limit_seconds={max(1, min(20, int(patience)))}"
     try:
         opened: tuple[pyarrow.fs.FileSystem, str] = retry(
-            f"storage {shown}: cannot open it", lambda: pyarrow.fs.FileSystem.from_uri(uri), patience, log
+            f"storage {shown}: cannot open it", lambda: pyarrow.fs.FileSystem.from_uri(uri), patience
         )
     except (ArrowException, ImportError, ValueError) as error:
         if isinstance(error, InputError):

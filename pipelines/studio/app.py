@@ -11,6 +11,7 @@ It keeps nothing of a request: captions, layouts and pictures are in the page. `
 import asyncio
 import base64
 import json
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,9 +27,9 @@ from objgan.generation import ObjGAN
 from objgan.json_input import JsonFault, JsonLimits, parse_json
 from objgan.layout_file import GivenLayout, parse_layout
 from objgan.picture import png
-from pipelines.runtime.console import say
 from pipelines.studio.guard import Guard
 
+logger = logging.getLogger(__name__)
 _LIMITS = JsonLimits(bytes=4 << 20, values=200_000)
 """Of a request. A mask of 256 x 256 pixels takes some kilobytes."""
 _MOST_WAITING = 16
@@ -156,7 +157,7 @@ class PictureService:
         except InputError as error:
             return _line(state="failed", error=str(error))
         except Exception as error:  # whatever a library raises, the page has to know that there is no picture
-            say(f"warning: a picture failed: {type(error).__name__}: {error}")
+            logger.warning(f"a picture failed: {type(error).__name__}: {error}")
             return _line(state="failed", error="the picture failed; the terminal of `studio` says why")
         layout = made.layout_json(self.model.domain.classes)
         return _line(state="done", png=base64.b64encode(png(made.image)).decode(), layout=layout)

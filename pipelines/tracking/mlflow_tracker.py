@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import itertools
+import logging
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,6 @@ from PIL import Image
 
 from objgan.errors import InputError
 from pipelines.redaction import in_a_line, place_of, redact
-from pipelines.runtime.console import Log
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_client import (
     LONGEST_VALUE,
@@ -38,6 +38,7 @@ from pipelines.tracking.offline_queue import (
     shown,
 )
 
+logger = logging.getLogger(__name__)
 CLOSE_TIMEOUT = 10.0
 _LINGER = 0.2  # records that arrive within this time share a call
 _MOST_RECORDS = 500  # of one attempt
@@ -89,22 +90,15 @@ class MLflowTracker(Tracker):
         uri: of MLflow's store or server
         run: the MLflow run; None: its id is in the storage, or it is created when MLflow is reachable
         storage: the run's storage
-        log: called by the thread when MLflow becomes unreachable, is reachable again, or rejects a value
         adopt: whether to upload what earlier processes queued
         longest_wait: seconds between two attempts, at most
     """
 
     def __init__(
-        self,
-        uri: str,
-        run: str | None,
-        storage: Storage,
-        log: Log | None = None,
-        adopt: bool = True,
-        longest_wait: float = _LONGEST_WAIT,
+        self, uri: str, run: str | None, storage: Storage, adopt: bool = True, longest_wait: float = _LONGEST_WAIT
     ) -> None:
         self._sender, self._offline = Sender(uri, run, storage), OfflineQueue(storage)
-        self._log, self._longest_wait = log or (lambda text: None), longest_wait
+        self._longest_wait = longest_wait
         self._folder = f"{shown(storage)}/{FOLDER}"
         self._files = self._offline.names() if adopt else []
         self._records: list[Record] = []
@@ -203,9 +197,9 @@ class MLflowTracker(Tracker):
         with self._changed:
             was_unreachable, self._unreachable = self._unreachable, False
         if was_unreachable:
-            self._log("MLflow is reachable again; uploading queued metrics")
+            logger.info("MLflow is reachable again; uploading queued metrics")
         while self._sender.rejected:
-            self._log(f"MLflow rejects {self._sender.rejected.pop(0)}")
+            logger.warning(f"MLflow rejects {self._sender.rejected.pop(0)}")
 
     def _report_failure(self, error: Exception) -> None:
         with self._changed:
@@ -213,7 +207,7 @@ class MLflowTracker(Tracker):
             self._changed.notify_all()
         if first and not self.closed:
             reason = in_a_line(error)
-            self._log(f"MLflow is not reachable ({reason}); metrics and pictures are queued in {self._folder}")
+            logger.warning(f"MLflow is not reachable ({reason}); metrics and pictures are queued in {self._folder}")
         self._store()
 
     def _store(self) -> bool:

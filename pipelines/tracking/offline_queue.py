@@ -125,8 +125,7 @@ class OfflineQueue:
     """The records of a run that are not uploaded yet, oldest first."""
 
     def __init__(self, storage: Storage) -> None:
-        self._storage = storage.patient(_PATIENCE)
-        self._storage.log = _quiet  # the caller reports what happens to the records
+        self._storage = storage.patient(_PATIENCE)  # the caller reports what happens to the records
         self._writer = secrets.token_hex(3)  # two processes of a run never write the same file
         self._number = max((int(name.partition("-")[0]) for name in self.names()), default=0)
 
@@ -206,10 +205,6 @@ def shown(storage: Storage) -> str:
         return str(storage)
     relative = os.path.relpath(storage.local)
     return str(storage.local) if relative.startswith("..") else relative
-
-
-def _quiet(text: str) -> None:
-    pass
 
 
 def _count(number: int, noun: str) -> str:

@@ -6,6 +6,7 @@ Logging never waits for MLflow: a thread uploads, and what it cannot upload is q
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,6 @@ from typing import Any
 from objgan.errors import InputError
 from pipelines.redaction import place_of, redact
 from pipelines.runtime import ray_job
-from pipelines.runtime.console import Log, say
 from pipelines.runtime.origin import origin
 from pipelines.storage.lease import LeaseLost
 from pipelines.storage.retry import StorageRefused, only_logged
@@ -33,6 +33,7 @@ from pipelines.tracking.mlflow_client import (
 from pipelines.tracking.mlflow_tracker import NEW_FILE, RUN_FILE, MLflowTracker, Tracker, resolve
 from pipelines.tracking.offline_queue import Queued, Status
 
+logger = logging.getLogger(__name__)
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Tag of an experiment that MLflow's pages open as machine learning; without it, MLflow 3.17 opens it as GenAI."""
 _open: dict[tuple[str, str | None, str], MLflowTracker] = {}
@@ -49,14 +50,14 @@ class Tracking:
     run: str | None = None
     storage: Storage | None = None
 
-    def tracker(self, log: Log | None = None, adopt: bool = True) -> Tracker:
-        """The tracker at this address; while it is open, the whole process shares it. Arguments as of MLflowTracker."""
+    def tracker(self, adopt: bool = True) -> Tracker:
+        """The tracker at this address; while it is open, the whole process shares it. `adopt`: as of MLflowTracker."""
         if not self.uri or self.storage is None:
             return Tracker()
         key = self.uri, self.run, self.storage.uri
         tracker = _open.get(key)
         if tracker is None or tracker.closed:
-            tracker = _open[key] = MLflowTracker(self.uri, self.run, self.storage, log, adopt)
+            tracker = _open[key] = MLflowTracker(self.uri, self.run, self.storage, adopt)
         return tracker
 
 
@@ -123,12 +124,7 @@ def store_exists(uri: str) -> bool:
 
 @contextlib.contextmanager
 def tracked_run(
-    uri: str,
-    name: str,
-    known: Path | Storage,
-    tags: Mapping[str, str],
-    parent: str | None = None,
-    log: Log = say,
+    uri: str, name: str, known: Path | Storage, tags: Mapping[str, str], parent: str | None = None
 ) -> Iterator[Tracking]:
     """An MLflow run for a block: RUNNING, then FINISHED, FAILED, or KILLED on an interrupt.
 
@@ -153,11 +149,11 @@ def tracked_run(
         raise
     except BaseException as error:
         killed = not isinstance(error, Exception)
-        with only_logged("cannot log in MLflow how the run ended", log):
+        with only_logged("cannot log in MLflow how the run ended"):
             # A worker may still be alive after a kill, and uploads its queue itself.
-            _log_status(tracking, "KILLED" if killed else "FAILED", log, adopt=not killed)
+            _log_status(tracking, "KILLED" if killed else "FAILED", adopt=not killed)
         raise
-    _log_status(tracking, "FINISHED", log)
+    _log_status(tracking, "FINISHED")
 
 
 def send_queued(tracking: Tracking, timeout: float) -> Queued | None:
@@ -214,13 +210,13 @@ def _is_active(client: Any, run: str) -> bool:
         raise
 
 
-def _log_status(tracking: Tracking, status: str, log: Log | None = None, adopt: bool = True) -> None:
-    """Upload or queue a status, and close the run's tracker; `log` reports what stays queued."""
+def _log_status(tracking: Tracking, status: str, adopt: bool = True) -> None:
+    """Upload or queue a status, and close the run's tracker; at the end of the run, log what stays queued."""
     tracker = tracking.tracker(adopt=adopt)
     tracker.add(Status(status))
     tracker.close()
-    if log is not None and (queued := tracker.queued()):
-        log(queued.text())
+    if status != "RUNNING" and (queued := tracker.queued()):
+        logger.info(queued.text())
 
 
 def _place(known: Path | Storage) -> tuple[Storage, str]:

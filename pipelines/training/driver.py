@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ray.train.v2._internal.callbacks.datasets import DatasetsCallback  # it has
 
 from objgan.errors import InputError
 from pipelines.runs.status import LiveStatus, RunStatus, ended_as, one_line
-from pipelines.runtime.console import Log, ProgressView
+from pipelines.runtime.console import ProgressView
 from pipelines.runtime.events import Listener, Recorder
 from pipelines.runtime.prometheus import RunMetrics
 from pipelines.runtime.ray_session import check_resources
@@ -39,6 +40,7 @@ from pipelines.training.supervisor import (
 )
 from pipelines.training.worker import WorkerArgs, train_worker
 
+logger = logging.getLogger(__name__)
 _RAY = ".ray"
 _MEETING_S = 600
 """Seconds that a worker waits for the others within a step."""
@@ -59,17 +61,12 @@ class Trained:
 
 
 def train(
-    run: OpenRun,
-    log: Log,
-    lease: Lease | None = None,
-    listener: ReportListener | None = None,
-    tracking: Tracking | None = None,
+    run: OpenRun, lease: Lease | None = None, listener: ReportListener | None = None, tracking: Tracking | None = None
 ) -> Trained:
     """Train a stage, resume the same job, or return the result of a finished run.
 
     Args:
         run: from `open_run`, which checks the job
-        log: receives progress and warnings
         lease: the caller's lease of the run; None: it is acquired here
         listener: receives events during training, and may request a stop
         tracking: the MLflow run to report to
@@ -83,20 +80,19 @@ def train(
         OSError: no space left; the last good checkpoint exists.
     """
     job, store = run.job, run.store
-    run.checkpoints.log = log
     check_folder(run)  # the run of another command may have begun and finished here since `open_run`
     if done := _finished(run):
-        log(f"{job.stage}: finished before, at step {done.step} ({store})")
+        logger.info(f"{job.stage}: finished before, at step {done.step} ({store})")
         return done
     use_gpu = check_resources(job.config.compute)
-    with contextlib.nullcontext(lease) if lease is not None else Lease.acquire(store, log=log) as held:
+    with contextlib.nullcontext(lease) if lease is not None else Lease.acquire(store) as held:
         claim_folder(run)
         run.checkpoints.clean()
         tracking = tracking or Tracking()
-        status = _live_status(job, held, tracking, log)
+        status = _live_status(job, held, tracking)
         try:
             with Work() as work:
-                done = _train(run, use_gpu, _Driver(held, status, log, listener, tracking), work)
+                done = _train(run, use_gpu, _Driver(held, status, listener, tracking), work)
         except BaseException as error:
             if not held.lost.is_set():  # the status is the other driver's now
                 _note_end(status, error)
@@ -111,7 +107,6 @@ class _Driver:
 
     lease: Lease
     status: LiveStatus
-    log: Log
     listener: ReportListener | None
     tracking: Tracking
 
@@ -128,8 +123,8 @@ def _train(run: OpenRun, use_gpu: bool, driver: _Driver, work: Work) -> Trained:
     finally:
         # Nobody needs what Ray Train left there. Where another driver holds the run now, it is that driver's.
         if not driver.lease.lost.is_set():
-            with only_logged(f"cannot remove {store}/{_RAY}; `runs gc` does later", driver.log):
-                store.patient(_TIDY_S, log=lambda text: None).delete(_RAY)
+            with only_logged(f"cannot remove {store}/{_RAY}; `runs gc` does later"):
+                store.patient(_TIDY_S).delete(_RAY)
     if reason is not None and (step := _step_of(run)) < run.steps:
         text = f"{run.job.stage}: {reason}; checkpoint at step {step} in {store}"
         raise Preempted(text, reason, 130 if reason == INTERRUPTED else 143)
@@ -137,12 +132,12 @@ def _train(run: OpenRun, use_gpu: bool, driver: _Driver, work: Work) -> Trained:
 
 
 def _supervise(job: TrainJob, use_gpu: bool, driver: _Driver, work: Work) -> str | None:
-    coordinator, view = make_coordinator(), ProgressView(job.stage, driver.log)
+    coordinator, view = make_coordinator(), ProgressView(job.stage)
     lease, listener, last = driver.lease, driver.listener, driver.status.status.checkpoint
     metrics = RunMetrics(job.run, job.stage, job.training.batch_size, None if last is None else last.time)
     listeners: list[Listener] = [driver.status, metrics.take, view.show]
     if lease.storage.local is not None:
-        listeners.append(Recorder(lease.storage.local / "progress.jsonl", driver.log))
+        listeners.append(Recorder(lease.storage.local / "progress.jsonl"))
     if listener is not None:
         listeners.append(listener.event)
     # A sweep starts its trials again on another machine; nobody does so with the driver of a run.
@@ -163,7 +158,7 @@ def _supervise(job: TrainJob, use_gpu: bool, driver: _Driver, work: Work) -> str
     return reason
 
 
-def _live_status(job: TrainJob, lease: Lease, tracking: Tracking, log: Log) -> LiveStatus:
+def _live_status(job: TrainJob, lease: Lease, tracking: Tracking) -> LiveStatus:
     """The status of this command, which begins with the checkpoint that an earlier one left."""
     before = None
     with contextlib.suppress(InputError):
@@ -171,7 +166,7 @@ def _live_status(job: TrainJob, lease: Lease, tracking: Tracking, log: Log) -> L
     status = RunStatus("running", job.stage, mlflow_run=tracking.run, command=lease.info.command)
     if before is not None:
         status = replace(status, step=before.step, steps=before.steps, checkpoint=before.checkpoint)
-    return LiveStatus(lease.storage, status, lambda text: log(f"{job.stage}: {text}"))
+    return LiveStatus(lease.storage, status)
 
 
 def _absolute(job: TrainJob) -> TrainJob:

@@ -21,7 +21,6 @@ from objgan.stages.base import Stage
 from pipelines.data.loading.batch_plan import BatchPlan
 from pipelines.data.loading.data_folder import REMOTE_WINDOW, is_remote, open_data
 from pipelines.data.loading.reader import ShardReader
-from pipelines.runtime.console import Log
 from pipelines.storage.checkpoints import CheckpointStore, finished_checkpoint
 from pipelines.storage.storage import RUNS, Storage
 
@@ -95,11 +94,9 @@ class OpenRun:
         InputError: the storage or the data cannot be opened.
     """
 
-    def __init__(self, job: TrainJob, log: Log = lambda text: None) -> None:
+    def __init__(self, job: TrainJob) -> None:
         self.job, self.store = job, Storage(job.storage or job.folder)
-        self.checkpoints = CheckpointStore(
-            self.store, job.training.keep_checkpoints, stage_class(job.stage).objective, log
-        )
+        self.checkpoints = CheckpointStore(self.store, job.training.keep_checkpoints, stage_class(job.stage).objective)
         """The newest checkpoints and the best by the stage's objective are kept."""
         self.data = open_data(job.data, job.config.compute)
         self._readers: dict[str, ShardReader] = {}

@@ -1,5 +1,6 @@
 """`train STAGE --profile`: a few steps under torch's profiler, in this process, without touching the run."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,13 @@ from objgan.runtime import autocast_dtype, prepare_networks
 from objgan.train_state import TrainState
 from objgan.training import StepContext, step_seed, train_step
 from pipelines.data.loading.reader import loader
-from pipelines.runtime.console import Log
 from pipelines.training.job import OpenRun
 
+logger = logging.getLogger(__name__)
 WARM_UP, STEPS, ROWS = 2, 3, 10
 
 
-def profile_steps(run: OpenRun, trace: Path, log: Log) -> str:
+def profile_steps(run: OpenRun, trace: Path) -> str:
     """A table of the `ROWS` most expensive operations of `STEPS` training steps.
 
     trace: file to write, for chrome://tracing or https://ui.perfetto.dev
@@ -36,7 +37,7 @@ def profile_steps(run: OpenRun, trace: Path, log: Log) -> str:
     for _ in range(WARM_UP):
         train_step(state, next(parts), context)
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    log(f"{job.stage}: {STEPS} steps of {job.training.batch_size} samples on {device.type} under the profiler")
+    logger.info(f"{job.stage}: {STEPS} steps of {job.training.batch_size} samples on {device.type} under the profiler")
     with profile(activities=kinds) as profiler:
         for _ in range(STEPS):
             with record_function("data"):

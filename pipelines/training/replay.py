@@ -1,6 +1,7 @@
 """A step that went wrong, kept whole, and done again under a magnifying glass (`train STAGE --replay FOLDER`)."""
 
 import json
+import logging
 import math
 import tempfile
 from collections.abc import Iterator
@@ -24,9 +25,9 @@ from objgan.stages import build_stage, stage_class
 from objgan.train_state import TrainState
 from objgan.training import StepContext, train_step
 from pipelines.data.loading.reader import read_parts
-from pipelines.runtime.console import Log
 from pipelines.training.job import OpenRun
 
+logger = logging.getLogger(__name__)
 _PARTS, _FACTS, _CHECKPOINT = "parts.safetensors", "replay.json", "checkpoint"
 
 
@@ -92,7 +93,7 @@ def check_replay(
     return folder, facts, helpers
 
 
-def replay(folder: Path, log: Log, needs: dict[str, Path] | None = None) -> list[Finding]:
+def replay(folder: Path, needs: dict[str, Path] | None = None) -> list[Finding]:
     """Do a kept step again, each group by itself, and say what is not finite, and where it began.
 
     needs: checkpoints of earlier stages, where they no longer lie where they did
@@ -112,10 +113,10 @@ def replay(folder: Path, log: Log, needs: dict[str, Path] | None = None) -> list
             record = train_step(state, [part], StepContext(config.seed))
         finding.values = record.numbers()
         findings.append(finding)
-        log(describe(finding))
+        logger.info(describe(finding))
     saved = read_state(folder / _CHECKPOINT)["step"]
     bad = [finding.group for finding in findings if finding.bad]
-    log(
+    logger.info(
         f"step {facts['step']} of stage {facts['stage']} (networks of step {saved}): "
         + (f"not finite in group{'s' if len(bad) > 1 else ''} {', '.join(map(str, bad))}" if bad else "finite here")
     )

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import logging
 import math
 import threading
 import time
@@ -82,6 +83,18 @@ class ProgressReporter:
                 self.reason = ray.get(self._coordinator.beat.remote(self.step), timeout=_ANSWER_S)
             except Exception:  # the driver may be on its way out, or the network away: the next heartbeat decides
                 continue
+
+
+class Forward(logging.Handler):
+    """A worker's log, of broken checkpoints, storage and MLflow, as events, which the driver logs."""
+
+    def __init__(self, coordinator: Any) -> None:
+        super().__init__()
+        self._coordinator = coordinator
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Report a line."""
+        self._coordinator.post.remote(Warned(record.getMessage()))
 
 
 def give_up(coordinator: Any, error: BaseException, step: int) -> None:

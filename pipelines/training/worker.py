@@ -1,5 +1,6 @@
 """The training loop of one Ray Train worker: it knows nothing of the model, and serves every stage."""
 
+import logging
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,12 +32,7 @@ from pipelines.tracking.mlflow_tracker import Tracker
 from pipelines.tracking.tracker import Tracking
 from pipelines.training.job import OpenRun, TrainJob
 from pipelines.training.replay import save_replay
-from pipelines.training.reporting import (
-    ProgressReporter,
-    ThroughputMeter,
-    give_up,
-    system_metrics,
-)
+from pipelines.training.reporting import Forward, ProgressReporter, ThroughputMeter, give_up, system_metrics
 from pipelines.training.step_numbers import MetricAccumulator, StepNumbers
 from pipelines.training.validation import draw_pictures, validate
 
@@ -66,7 +62,9 @@ def train_worker(settings: dict[str, Any]) -> None:
     worker_args: WorkerArgs = settings["worker_args"]
     if ray.get(worker_args.coordinator.given_up.remote(), timeout=_ANSWER_S):
         return
-    loop = None
+    ours, loop = logging.getLogger("pipelines"), None
+    ours.setLevel(logging.INFO)
+    ours.addHandler(Forward(worker_args.coordinator))
     try:
         loop = _Loop(worker_args)
         loop.run()
@@ -89,7 +87,7 @@ class _Loop:
         context = ray.train.get_context()
         job, self._coordinator = worker_args.job, worker_args.coordinator
         self.job, self.training = job, job.training
-        self.opened = OpenRun(job, self._warn)
+        self.opened = OpenRun(job)
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
         self.readers = {split: self.opened.reader(split) for split in ("train", "validation")}
@@ -149,9 +147,6 @@ class _Loop:
             return None
         return found[1] if found else store.fetch(name)
 
-    def _warn(self, text: str) -> None:
-        self._coordinator.post.remote(Warned(text))
-
     def _build(self) -> TrainState:
         job = self.job
         # Every worker starts from the same weights: they are a function of the seed, not of the rank.
@@ -166,7 +161,7 @@ class _Loop:
         began = Began(self.state.step, self.steps, self.world, self.state.skipped, checkpoint)
         reporter = ProgressReporter(worker_args.coordinator, self.opened.store, Tracker(), began, loud=first)
         if first:
-            reporter.tracker = worker_args.tracking.tracker(self._warn)
+            reporter.tracker = worker_args.tracking.tracker()
             reporter.tracker.parameters(flatten(job.config))
             manifest = self.opened.data.manifest
             reporter.tracker.dataset(manifest["digest"], str(job.data), manifest["rows"])

@@ -1,6 +1,7 @@
 """The whole way as steps: [sample], prepare, encoders, boxes, shapes, images, assemble, evaluate, register."""
 
 import contextlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,6 @@ from pipelines.evaluation.prompts_file import NO_PROMPTS, PromptsFile
 from pipelines.evaluation.worker import Evaluation, OpenEvaluation
 from pipelines.models.registry import assemble, register
 from pipelines.runs.status import JobStatus
-from pipelines.runtime.console import Log
 from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.storage.lease import Lease
 from pipelines.storage.retry import Work
@@ -34,6 +34,7 @@ from pipelines.training.driver import train
 from pipelines.training.job import TrainJob, check_groups, needed_stages, open_run, stage_settings
 from pipelines.workflow.steps import Action, Plan, Step, describe, plan, run_plan
 
+logger = logging.getLogger(__name__)
 DEFAULT_SAMPLE = 2000
 
 
@@ -82,7 +83,7 @@ class Run:
         ]
 
 
-def execute(run: Run, uri: str, log: Log, wait: float | None = None) -> Plan:
+def execute(run: Run, uri: str, wait: float | None = None) -> Plan:
     """Do what is not done yet; after a kill the same call goes on. Returns the plan, all steps finished.
 
     wait: seconds to queue while another process works in the same folder
@@ -90,12 +91,11 @@ def execute(run: Run, uri: str, log: Log, wait: float | None = None) -> Plan:
     Raises:
         InputError: wrong input, or another process works in the same folder.
     """
-    for stage in run.config.stages:
-        check_groups(stage_config(run.config, stage, log), stage)
+    check_workers(run.config)
     work = run.plan()
-    log(describe_run(run, work))
+    logger.info(describe_run(run, work))
     store = Storage(run.out)
-    with Lease.acquire(store, wait=wait, log=log), contextlib.ExitStack() as stack:
+    with Lease.acquire(store, wait=wait), contextlib.ExitStack() as stack:
         refuse_reuse(store, "config.json")
         job_status = stack.enter_context(JobStatus(store, "run", None))
         prepare_store(uri, run.out / "mlflow_run.txt")
@@ -103,8 +103,8 @@ def execute(run: Run, uri: str, log: Log, wait: float | None = None) -> Plan:
         tags = {"objgan.recipe": run.config.recipe}
         with tracked_run(uri, run.out.name, run.out / "mlflow_run.txt", tags) as tracking:
             tracking.tracker().parameters({"recipe": run.config.recipe, "seed": run.config.seed})
-            actions = _counted(work, _actions(run, work, log), job_status)
-            results = run_plan(work, actions, uri, tracking.run or "", log)
+            actions = _counted(work, _actions(run, work), job_status)
+            results = run_plan(work, actions, uri, tracking.run or "")
             _summarise(tracking, results)
     return work
 
@@ -120,20 +120,24 @@ def _number(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def stage_config(config: Config, stage: str, log: Log | None = None) -> Config:
-    """The settings with no more workers than the stage's batch has groups: `run` asks for them for all stages alike.
-
-    log: receives a line where that is fewer than requested
-    """
+def stage_config(config: Config, stage: str) -> Config:
+    """The settings with no more workers than the stage's batch has groups: `run` asks for them for all stages alike."""
     compute, groups = config.compute, getattr(config, stage).training.groups
     if compute.most_workers <= groups:
         return config
-    if log is not None:
-        log(f"{stage}: using {_number(groups, 'worker')}, because a batch has only {_number(groups, 'group')} "
-            f"({stage}.training.group)")  # fmt: skip
     most = None if compute.max_workers is None else min(compute.max_workers, groups)
     fitting = compute.model_copy(update={"workers": min(compute.workers, groups), "max_workers": most})
     return config.model_copy(update={"compute": fitting})
+
+
+def check_workers(config: Config) -> None:
+    """Check that the workers of each stage can share its batch, and log where they are fewer than requested."""
+    for stage in config.stages:
+        fitting, groups = stage_config(config, stage), getattr(config, stage).training.groups
+        check_groups(fitting, stage)
+        if fitting is not config:
+            fewer, why = _number(groups, "worker"), f"a batch has only {_number(groups, 'group')}"
+            logger.info(f"{stage}: using {fewer}, because {why} ({stage}.training.group)")
 
 
 def _counted(work: Plan, actions: Mapping[str, Action], job_status: JobStatus) -> Mapping[str, Action]:
@@ -154,10 +158,10 @@ def _job_status(run: Run, folder: Path, stage: str) -> JobStatus:
     return JobStatus(Storage(folder), stage, run.out.resolve().name)
 
 
-def _actions(run: Run, work: Plan, log: Log) -> Mapping[str, Action]:
+def _actions(run: Run, work: Plan) -> Mapping[str, Action]:
     actions: dict[str, Action] = {
-        "sample": lambda step, folder, tracking: _sample(run, folder, log),
-        "prepare": lambda step, folder, tracking: _prepare(run, work, folder, tracking, log),
+        "sample": lambda step, folder, tracking: _sample(run, folder),
+        "prepare": lambda step, folder, tracking: _prepare(run, work, folder, tracking),
         "assemble": lambda step, folder, tracking: assemble(
             run.config,
             _data(work),
@@ -165,30 +169,29 @@ def _actions(run: Run, work: Plan, log: Log) -> Mapping[str, Action]:
             folder,
             {**data_sources(_data(work)), "identity": work.identities["assemble"]},
         ),
-        "evaluate": lambda step, folder, tracking: _evaluate(run, work, folder, tracking, log),
-        "register": lambda step, folder, tracking: _register(run, work, folder, tracking, log),
+        "evaluate": lambda step, folder, tracking: _evaluate(run, work, folder, tracking),
+        "register": lambda step, folder, tracking: _register(run, work, folder, tracking),
     }
     return actions | {
-        name: lambda step, folder, tracking: _train(run, work, step, folder, tracking, log)
-        for name in run.config.stages
+        name: lambda step, folder, tracking: _train(run, work, step, folder, tracking) for name in run.config.stages
     }
 
 
-def _sample(run: Run, folder: Path, log: Log) -> dict[str, Any]:
+def _sample(run: Run, folder: Path) -> dict[str, Any]:
     assert isinstance(run.source, Sample)
-    log(f"drawing {run.source.images} pictures")
+    logger.info(f"drawing {run.source.images} pictures")
     with Work() as work:
         make_sample(folder / "coco", run.source.images, run.source.seed, progress=work.advance)
     return {}
 
 
-def _prepare(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
+def _prepare(run: Run, work: Plan, folder: Path, tracking: Tracking) -> dict[str, Any]:
     source = run.source
     if isinstance(source, Sample):
         source = sample_source(work.folder("sample") / "coco")
     with _job_status(run, folder, "prepare") as job_status:
         options = Options(job_status=job_status, all_stages=True)
-        manifest = prepare(source, folder / "data", run.config, log, options=options)
+        manifest = prepare(source, folder / "data", run.config, options=options)
     check_stages(run.config, folder / "data")
     tracking.tracker().dataset(manifest["digest"], str((folder / "data").resolve()), manifest["rows"])
     return {"digest": manifest["digest"]}
@@ -213,16 +216,16 @@ def sample_source(folder: Path) -> CocoSource:
     return CocoSource(folder / "images", annotations / "instances.json", annotations / "captions.json")
 
 
-def _train(run: Run, work: Plan, step: Step, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
+def _train(run: Run, work: Plan, step: Step, folder: Path, tracking: Tracking) -> dict[str, Any]:
     # Their classes are known now, and evaluation, which reads them, comes after hours.
     run.prompts.prompts(Domain.load(_data(work) / "domain").classes)
     needs = _checkpoints(work, needed_stages(run.config, step.name))
     config = stage_config(run.config, step.name)
-    done = train(open_run(TrainJob(step.name, config, _data(work), folder, needs)), log, tracking=tracking)
+    done = train(open_run(TrainJob(step.name, config, _data(work), folder, needs)), tracking=tracking)
     return {"checkpoint": done.checkpoint.name, "at_step": done.step, "measures": done.measures}
 
 
-def _evaluate(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
+def _evaluate(run: Run, work: Plan, folder: Path, tracking: Tracking) -> dict[str, Any]:
     workers = run.config.compute.workers
     evaluation = Evaluation(
         model_folder(work),
@@ -233,9 +236,9 @@ def _evaluate(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) 
         prompts=run.prompts,
     )
     with _job_status(run, folder, "evaluate") as job_status:
-        result = evaluate(OpenEvaluation(evaluation, device="cpu"), log, job_status=job_status)
+        result = evaluate(OpenEvaluation(evaluation, device="cpu"), job_status=job_status)
     save(result, folder)
-    log(result.text())
+    logger.info(result.text())
     tracker = tracking.tracker()
     manifest = open_data(_data(work), run.config.compute).manifest
     tracker.dataset(manifest["digest"], str(_data(work).resolve()), manifest["rows"])
@@ -245,7 +248,7 @@ def _evaluate(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) 
     return {"measures": result.means}
 
 
-def _register(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) -> dict[str, Any]:
+def _register(run: Run, work: Plan, folder: Path, tracking: Tracking) -> dict[str, Any]:
     done = register(
         model_folder(work),
         name=run.model_name,
@@ -255,7 +258,7 @@ def _register(run: Run, work: Plan, folder: Path, tracking: Tracking, log: Log) 
         tags={"objgan.identity": work.identities["register"]},
     )
     log_to_version(work.folder("evaluate"), model_folder(work), _data(work), done.uri, tracking.uri)
-    log(done.text(run.alias))
+    logger.info(done.text(run.alias))
     return {"model": done.uri}
 
 

@@ -7,6 +7,7 @@ and nothing else, and no result is ever overwritten.
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from typing import Any
 from objgan.files import read_json, write_atomically
 from objgan.json_input import OWN
 from pipelines.runtime import console
-from pipelines.runtime.console import Log
 from pipelines.tracking.tracker import Tracking, tracked_run
 
+logger = logging.getLogger(__name__)
 _DIGITS = 10
 
 
@@ -80,19 +81,19 @@ def describe(work: Plan) -> str:
     return "\n".join(lines)
 
 
-def run_plan(work: Plan, actions: Mapping[str, Action], uri: str, parent: str, log: Log) -> dict[str, Any]:
+def run_plan(work: Plan, actions: Mapping[str, Action], uri: str, parent: str) -> dict[str, Any]:
     """Run what is not finished, in order, each in an MLflow run nested in `parent`; every step's facts by name."""
     results: dict[str, Any] = {}
     for number, step in enumerate(work.steps, 1):
         heading = f"[{number}/{len(work.steps)}] {step.name}"
         folder, result = work.folder(step.name), work.result(step.name)
         if result is not None:
-            log(f"{heading}: finished before, in {result['seconds']:.0f} s ({folder})")
+            logger.info(f"{heading}: finished before, in {result['seconds']:.0f} s ({folder})")
         else:
-            with console.stage(step.name):
-                log(f"{heading} -> {folder}")
+            with console.lines_with(stage=step.name):
+                logger.info(f"{heading} -> {folder}")
                 result = _run_step(work, step, actions[step.name], uri, parent)
-                log(f"{heading}: done in {result['seconds']:.0f} s")
+                logger.info(f"{heading}: done in {result['seconds']:.0f} s")
         results[step.name] = result
     return results
 

@@ -28,7 +28,7 @@ def bench_prepare_and_read(scratch: Path) -> Iterator[Measurement]:
         folders = (scratch / f"prepared-{number}" for number in range(100))
         yield time_calls(
             f"prepare {IMAGES} drawn images on {os.cpu_count()} cores",
-            lambda: prepare(source, next(folders), config, _silent),
+            lambda: prepare(source, next(folders), config),
             IMAGES,
             "images",
             repeats=3,
@@ -44,7 +44,3 @@ def _read(folder: Path, config: Config, columns: frozenset[str]) -> Measurement:
     steps = iter(range(order.stop))
     what = " + ".join(["captions", *sorted(columns)])
     return time_calls(f"read 16 x {what}", lambda: read_parts(reader, order, next(steps)), 16, "samples", repeats=20)
-
-
-def _silent(text: str) -> None:
-    """Progress does not belong in the table."""

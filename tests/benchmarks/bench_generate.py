@@ -82,9 +82,9 @@ def shards_here(scratch: Path, captions: int, shard: int | None) -> tuple[float,
     columns = dict.fromkeys(("caption", "layout", "id"))
     file, out = write_captions(scratch, captions), scratch / f"here-{captions}"
     job = BulkJob(scratch / "model", file, out, columns, shard_rows=shard, device="cpu")
-    opened = open_bulk(job, lambda line: None)
+    opened = open_bulk(job)
     cpu = time.process_time()
-    generate_shards(opened, lambda line: None, run_here)
+    generate_shards(opened, run_here)
     return time.process_time() - cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -120,7 +120,7 @@ def _prepared(scratch: Path) -> Path:
     else:
         make_sample(scratch / "coco", 100, 0)
         source = sample_source(scratch / "coco")
-    prepare(source, scratch / "base", build_config({}), lambda line: None, run_here)
+    prepare(source, scratch / "base", build_config({}), run_here)
     return scratch / "base"
 
 

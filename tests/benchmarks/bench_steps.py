@@ -25,7 +25,7 @@ def bench_steps(scratch: Path) -> Iterator[Measurement]:
     """Forward, all phases, moving average; the batch is read beforehand."""
     config = resolve("tiny", None, [])
     make_sample(scratch / "coco", IMAGES, 0)
-    prepare(sample_source(scratch / "coco"), scratch / "data", config, lambda line: None, run_here)
+    prepare(sample_source(scratch / "coco"), scratch / "data", config, run_here)
     checkpoints: dict[str, Path] = {}
     for name in ("encoders", "boxes", "shapes", "images"):
         needs = {stage: checkpoints[stage] for stage in needed_stages(config, name)}

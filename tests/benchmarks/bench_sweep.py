@@ -32,6 +32,7 @@ from pipelines.training.job import TrainJob, open_run
 from pipelines.workflow.run import sample_source
 from tests.benchmarks.asha_orders import Times, savings
 from tests.benchmarks.measure import Measurement
+from tests.tools.logged import logged
 from tests.tools.training import lines
 from tune.confirm.result import load as load_confirmed
 from tune.engine.engine import run_sweep
@@ -58,7 +59,7 @@ def bench_sweep(scratch: Path) -> Iterator[Measurement]:
     """A trial against the same training alone, on drawn data, 3 trials of 60 steps."""
     make_sample(scratch / "coco", 200, 0)
     config = resolve("tiny", None, ("boxes.training.steps=60", "boxes.training.checkpoint_every=20"))
-    prepare(sample_source(scratch / "coco"), scratch / "data", config, _silent, run_here)
+    prepare(sample_source(scratch / "coco"), scratch / "data", config, run_here)
     found = overhead(scratch, scratch / "data", config, trials=3)
     alone, trial = found["alone_seconds"], found["trial_seconds"]
     yield Measurement("boxes, tiny: training alone", alone, alone, 3, 60, "steps")
@@ -100,7 +101,7 @@ def overhead(out: Path, data: Path, config: Config, trials: int = 4) -> dict[str
 def _alone(out: Path, data: Path, config: Config, number: int) -> dict[str, float]:
     folder = out / f"alone-{number}" / "boxes"
     began = time.perf_counter()
-    train(open_run(TrainJob("boxes", config, data, folder)), _silent)
+    train(open_run(TrainJob("boxes", config, data, folder)))
     return {"seconds": time.perf_counter() - began, "steps_seconds": _steps_seconds(folder)}
 
 
@@ -117,7 +118,7 @@ def _timed_sweep(out: Path, run: str, data: Path, config: Config, size: tuple[in
     """All trials to their end, with the settings almost as they are: their times are to be compared."""
     sweep = _sweep(out, run, data, config, Budget(size[0], size[1]), "none")
     began = time.perf_counter()
-    result = run_sweep(sweep, [], _silent, resume=load_sweep(sweep.store()) is not None)
+    result = run_sweep(sweep, [], resume=load_sweep(sweep.store()) is not None)
     ended = [trial for trial in result.trials if trial.state == "finished"]
     if len(ended) < size[0]:
         raise RuntimeError(f"{run}: only {len(ended)} of {size[0]} trials finished")
@@ -202,9 +203,10 @@ def _sums(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def _arm(sweep: Sweep) -> None:
     store = sweep.store()
     before = load_result(store)
-    with Lease.acquire(store, log=_silent) as lease:
+    with Lease.acquire(store) as lease:
         ears = _Ears(store.local / "told.jsonl", sweep.goal.metric, 0.0 if before is None else before.seconds)  # type: ignore[operator]
-        run_sweep(_with_more_time(sweep, before), [ears], print, resume=before is not None, lease=lease)
+        with logged(print):
+            run_sweep(_with_more_time(sweep, before), [ears], resume=before is not None, lease=lease)
 
 
 def _with_more_time(sweep: Sweep, before: SweepResult | None) -> Sweep:
@@ -267,7 +269,7 @@ def _outcome(result: SweepResult, goal: Goal) -> dict[str, Any]:
 def coco_data(out: Path) -> Path:
     """COCO's captions and boxes, prepared once."""
     source = CocoSource(None, COCO / "boxes.json", COCO / "boxes_captions.json")
-    prepare(source, out / "data", resolve("tiny", None, SETTINGS), _silent, run_here)
+    prepare(source, out / "data", resolve("tiny", None, SETTINGS), run_here)
     return out / "data"
 
 
@@ -283,9 +285,6 @@ def _rows(path: Path) -> dict[str, Any]:
 
 def _keep(path: Path, rows: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(rows, indent=1) + "\n")
-
-
-def _silent(line: str) -> None: ...
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,7 +35,7 @@ def bench_workers(scratch: Path) -> Iterator[Measurement]:
             for name, workers, threads in (("1 worker, 2 threads", 1, 2), ("2 workers, 1 thread", 2, 1)):
                 changed = _compute(job.config, workers=workers, threads=threads)
                 folder = scratch / f"{workers}-{number}"
-                train(open_run(replace(job, config=changed, folder=folder)), _silent)
+                train(open_run(replace(job, config=changed, folder=folder)))
                 told = [line["values"]["samples_per_s"] for line in lines(folder) if "values" in line]
                 rates[name] += told[1:]
     one = statistics.median(rates["1 worker, 2 threads"])
@@ -61,7 +61,7 @@ def bench_overheads(scratch: Path) -> Iterator[Measurement]:
             folder = scratch / f"run-{number}"
             killer = kill_a_worker_after(folder, 10)
             began = time.time()
-            train(open_run(replace(job, config=_compute(job.config, workers=1, threads=2), folder=folder)), _silent)
+            train(open_run(replace(job, config=_compute(job.config, workers=1, threads=2), folder=folder)))
             killer.join(1)
             told = lines(folder)
             steps = [line for line in told if "values" in line]
@@ -89,7 +89,7 @@ def _images_job(scratch: Path) -> TrainJob:
     ]
     config = resolve("tiny", None, settings)
     make_sample(scratch / "coco", IMAGES, 0)
-    prepare(sample_source(scratch / "coco"), scratch / "data", config, _silent, run_here)
+    prepare(sample_source(scratch / "coco"), scratch / "data", config, run_here)
     first = TrainJob("encoders", config, scratch / "data", scratch / "encoders")
     save_checkpoint(scratch / "encoders", TrainState(OpenRun(first).new_stage()))
     return TrainJob("images", config, scratch / "data", scratch / "images", {"encoders": scratch / "encoders"})
@@ -97,7 +97,3 @@ def _images_job(scratch: Path) -> TrainJob:
 
 def _compute(config: Config, **changes: int) -> Config:
     return config.model_copy(update={"compute": config.compute.model_copy(update=changes)})
-
-
-def _silent(text: str) -> None:
-    """Progress does not belong in the table."""

@@ -15,6 +15,7 @@ from pipelines.data.prepare.prepare import prepare
 from pipelines.data.prepare.source import CocoSource
 from pipelines.recipes import resolve
 from tests.benchmarks.coco_copies import repeat_coco
+from tests.tools.logged import logged
 
 HERE = Path(__file__).resolve().parents[2]
 TIMES = (1, 3, 10)
@@ -110,7 +111,8 @@ def _steps(folder: Path, images: int, times: tuple[int, int]) -> list[float]:
     said: list[tuple[float, str]] = []
     source = CocoSource(None, folder / "instances.json", folder / "captions.json")
     config = resolve("paper", None, [])
-    prepare(source, folder / "out", config, lambda line: said.append((time.perf_counter(), line)), run_here)
+    with logged(lambda line: said.append((time.perf_counter(), line))):
+        prepare(source, folder / "out", config, run_here)
     starts = ("prepare: reading", f"prepare: {images} images", "prepare: vocabulary", "images:")
     moments = [next(moment for moment, line in said if line.startswith(start)) for start in starts]
     return [after - before for before, after in itertools.pairwise(moments)]

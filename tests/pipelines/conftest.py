@@ -108,7 +108,7 @@ def scenes() -> Callable[..., tuple[list[dict], list[dict], list[dict]]]:
 def prepared(tmp_path_factory, write_coco, scenes, data_config) -> Path:
     """40 scenes with pixels and masks, prepared."""
     folder = tmp_path_factory.mktemp("prepared")
-    prepare(write_coco(folder / "coco", *scenes(40)), folder / "data", data_config, lambda line: None, run_here)
+    prepare(write_coco(folder / "coco", *scenes(40)), folder / "data", data_config, run_here)
     return folder / "data"
 
 
@@ -122,7 +122,7 @@ def prepared_boxes(tmp_path_factory, write_coco, scenes, data_config) -> Path:
         for one in objects
     ]
     source = write_coco(folder / "coco", images, bare, captions, pixels=False)
-    prepare(source, folder / "data", data_config, lambda line: None, run_here)
+    prepare(source, folder / "data", data_config, run_here)
     return folder / "data"
 
 

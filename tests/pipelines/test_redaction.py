@@ -116,7 +116,8 @@ def test_lines_of_a_command_hide_secrets(capsys: pytest.CaptureFixture[str]) -> 
     for form in ("text", "json"):
         console.choose(form, "run")
         try:
-            say(f"MLflow: {uri}", values={"uri": uri})
+            say(f"MLflow: {uri}")
+            logging.getLogger("pipelines.x").warning("MLflow: %s", uri, extra={"values": {"uri": uri}})
             console.last_word("failed", 1, f"cannot reach {uri}")
             ended(InputError(f"cannot use {uri}"))
             try:
@@ -181,7 +182,7 @@ def test_tags_in_mlflow_hold_no_secret(tmp_path: Path) -> None:
 
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     prepare_store(uri)
-    with tracked_run(uri, "run", Storage(tmp_path), {"from": f"s3://a:{SECRET}@b"}, log=str) as tracking:
+    with tracked_run(uri, "run", Storage(tmp_path), {"from": f"s3://a:{SECRET}@b"}) as tracking:
         tracking.tracker().parameters({"data": f"s3://a:{SECRET}@b"})
     data = mlflow_client(uri).get_run(str(tracking.run)).data
     assert data.tags["from"] == "s3://***@b" and data.params["data"] == "s3://***@b"

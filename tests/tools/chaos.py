@@ -39,6 +39,7 @@ from pipelines.runtime.ray_session import ray_session
 from pipelines.training.driver import train
 from pipelines.training.job import OpenRun, TrainJob, needed_stages, open_run
 from pipelines.workflow.run import sample_source
+from tests.tools.logged import logged
 from tests.tools.ports import free_port
 from tests.tools.training import Command, last, lines, same_weights, training_workers, wait_until, weights
 
@@ -69,7 +70,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder, self.data = folder, folder / "data"
         make_sample(folder / "coco", 80, 0)
-        prepare(sample_source(folder / "coco"), self.data, self.config("shapes"), _silent, run_here)
+        prepare(sample_source(folder / "coco"), self.data, self.config("shapes"), run_here)
         domain = OpenRun(self.job("encoders", "none")).domain()
         save_checkpoint(folder / "encoders", TrainState(build_stage("encoders", self.config("encoders"), domain, {})))
 
@@ -129,7 +130,7 @@ def nodes(bench: Bench) -> Iterator[Row]:
     """A node killed in the middle of each stage; another one joins."""
     for stage in STAGES:
         with ray_session():
-            train(open_run(bench.job(stage, "calm")), _silent)
+            train(open_run(bench.job(stage, "calm")))
         with _cluster(cpus=(1, 1)) as (cluster, workers):
 
             def disturb(folder: Path, cluster: Any = cluster, workers: list[Any] = workers) -> None:
@@ -142,7 +143,7 @@ def nodes(bench: Bench) -> Iterator[Row]:
 def elastic(bench: Bench) -> Iterator[Row]:
     """1 to 2 workers: a node joins, another dies."""
     with ray_session():
-        train(open_run(bench.job("shapes", "calm-elastic", steps=400)), _silent)
+        train(open_run(bench.job("shapes", "calm-elastic", steps=400)))
     with _cluster(cpus=(1,)) as (cluster, workers):
 
         def disturb(folder: Path) -> None:
@@ -165,7 +166,7 @@ def elastic(bench: Bench) -> Iterator[Row]:
 def preemption(bench: Bench) -> Iterator[Row]:
     """Ray's notice that a node is about to be taken away; then it is."""
     with ray_session():
-        train(open_run(bench.job("shapes", "calm-preemption", steps=400, every=350)), _silent)
+        train(open_run(bench.job("shapes", "calm-preemption", steps=400, every=350)))
     with _cluster(cpus=(1, 1)) as (cluster, workers):
 
         def disturb(folder: Path) -> None:
@@ -234,7 +235,8 @@ def _run_disturbed(job: TrainJob, name: str, disturb: Callable[[Path], None], ca
 
     def run() -> None:
         try:
-            train(open_run(job), said.append)
+            with logged(said.append):
+                train(open_run(job))
         except BaseException as error:
             failed.append(error)
 
@@ -324,10 +326,6 @@ def _moved(folder: Path, before: int, process: subprocess.Popen[str]) -> bool:
 
 def _repository() -> Path:
     return Path(__file__).resolve().parents[2]
-
-
-def _silent(text: str) -> None:
-    """Only the table is told."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

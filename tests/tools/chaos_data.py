@@ -44,6 +44,7 @@ from pipelines.data.prepare.prepare import prepare
 from pipelines.data.shards.manifest import MANIFEST
 from pipelines.recipes import resolve
 from pipelines.runtime.ray_session import ray_session
+from tests.tools.logged import logged
 from tests.tools.whole_records import run as run_whole_records
 
 IMAGES = 24
@@ -160,7 +161,7 @@ def unfinish(out: Path) -> None:
     """As if the command had been killed before its last step."""
     from pipelines.data.prepare.prepare import reopen
 
-    reopen(out, json.loads((out / MANIFEST).read_text()), lambda line: None)
+    reopen(out, json.loads((out / MANIFEST).read_text()))
 
 
 def _newer(case: Case) -> None:
@@ -340,7 +341,8 @@ def prepare_here(arguments: list[str]) -> None:
     config = resolve(options.recipe, None, options.assignments)
     source = source_of(options)
     assert source is not None
-    prepare(source, options.out, config, print, run_here)
+    with logged(print):
+        prepare(source, options.out, config, run_here)
 
 
 def ended(process: subprocess.Popen[str]) -> int:

@@ -25,6 +25,7 @@ from pipelines.data.prepare.prepare import prepare
 from pipelines.data.sample import make_sample
 from pipelines.recipes import resolve
 from pipelines.workflow.run import sample_source
+from tests.tools.logged import logged
 from tune.engine.engine import run_sweep
 from tune.space.space import Knob, Space
 from tune.sweep.results import SweepResult
@@ -63,7 +64,7 @@ class Bench:
         self.folder, self.trials, self.steps, self.every = folder, trials, steps, every
         if not (folder / "data" / "manifest.json").exists():
             make_sample(folder / "coco", 80, 0)
-            prepare(sample_source(folder / "coco"), folder / "data", self._config(), _silent, run_here)
+            prepare(sample_source(folder / "coco"), folder / "data", self._config(), run_here)
 
     def sweep(self, name: str) -> Sweep:
         """Random trials, none of which is stopped early: their results depend on nothing else."""
@@ -149,12 +150,9 @@ def drive(bench: Bench, name: str) -> int:
     """Run a driver in this process."""
     sweep = bench.sweep(name)
     resume = (bench.folder / "runs" / name / "sweep.json").exists()
-    result = run_sweep(sweep, [], lambda text: print(text, flush=True), resume=resume)
+    with logged(lambda text: print(text, flush=True)):
+        result = run_sweep(sweep, [], resume=resume)
     return {"interrupted": 130, "terminated": 143}.get(str(result.reason), 0)
-
-
-def _silent(text: str) -> None:
-    """Log nothing: only the table is printed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

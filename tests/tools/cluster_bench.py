@@ -30,7 +30,7 @@ class Bench:
         self.folder, self.data = folder, folder / "data"
         make_sample(folder / "coco", images, 0)
         config = resolve("tiny", None, [])
-        prepare(sample_source(folder / "coco"), self.data, config, lambda text: None, run_here)
+        prepare(sample_source(folder / "coco"), self.data, config, run_here)
         shapes = {
             **_THIN,
             "training": {

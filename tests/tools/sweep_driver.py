@@ -15,6 +15,7 @@ import psutil
 import ray
 
 from pipelines.runtime.ray_session import ray_session
+from tests.tools.logged import logged
 from tests.tools.training import training_workers, wait_until
 from tune.engine.engine import run_sweep
 from tune.sweep.spec_file import known_sweep
@@ -69,7 +70,8 @@ def main() -> None:
             if held and options.hold in text:
                 ray.kill(held.pop())
 
-        run_sweep(sweep, [], log, resume=True)
+        with logged(log):
+            run_sweep(sweep, [], resume=True)
         while held:
             ray.kill(held.pop())
         deadline = time.monotonic() + 120

@@ -256,7 +256,7 @@ def _check_accounts(totals: dict[str, int], kept: dict[str, int], rejected: list
 def _prepared(source: CocoSource, folder: Path) -> bool:
     """Whether it was prepared to the end, to a folder that `verify` calls whole."""
     try:
-        prepare(source, folder / "out", CONFIG, lambda line: None, run_here)
+        prepare(source, folder / "out", CONFIG, run_here)
     except InputError as error:
         _one_line(error)
         return False

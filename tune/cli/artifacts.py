@@ -3,13 +3,13 @@
 import csv
 import io
 import json
+import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipelines.redaction import in_a_line
-from pipelines.runtime.console import Log
 from pipelines.tracking.mlflow_client import mlflow_client
 from tune.confirm.result import Confirmed
 from tune.report.export import recipe_text
@@ -18,10 +18,11 @@ from tune.report.tables import rows, settings_of
 from tune.sweep.results import SweepResult
 from tune.sweep.sweep import Sweep
 
+logger = logging.getLogger(__name__)
 _TABLES = "mlflow.loggedArtifacts"
 
 
-def write_outcome(sweep: Sweep, result: SweepResult, log: Log) -> None:
+def write_outcome(sweep: Sweep, result: SweepResult) -> None:
     """Table, pictures and the best settings as a recipe: in the sweep's folder, then in MLflow.
 
     A picture that cannot be drawn, or an unreachable MLflow, is logged and stops nothing else.
@@ -32,14 +33,14 @@ def write_outcome(sweep: Sweep, result: SweepResult, log: Log) -> None:
         try:
             draw_pictures(sweep, result, folder / "pictures")
         except Exception as error:  # pictures must not stop the sweep
-            log(f"pictures: cannot draw all of them ({type(error).__name__}: {in_a_line(error)})")
+            logger.info(f"pictures: cannot draw all of them ({type(error).__name__}: {in_a_line(error)})")
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 sweep.store().write(path.relative_to(folder).as_posix(), path.read_bytes())
-        _send(sweep, result, folder, log)
+        _send(sweep, result, folder)
 
 
-def log_confirmed(sweep: Sweep, confirmed: Confirmed, log: Log) -> None:
+def log_confirmed(sweep: Sweep, confirmed: Confirmed) -> None:
     """Log figures and verdict of a confirmation to the sweep's MLflow run."""
     figures: dict[str, float] = {}
     for measure in confirmed.measures():
@@ -48,14 +49,13 @@ def log_confirmed(sweep: Sweep, confirmed: Confirmed, log: Log) -> None:
             figures |= {f"confirm/{arm}/{measure}": sum(values) / len(values)} if values else {}
         if (apart := confirmed.difference(measure)) is not None:
             figures[f"confirm/difference/{measure}"] = apart.mean
-    _log_to_mlflow(
-        sweep, figures, {"objgan.confirmed": confirmed.outcome, "objgan.verdict": confirmed.verdict()[:500]}, log
-    )
+    tags = {"objgan.confirmed": confirmed.outcome, "objgan.verdict": confirmed.verdict()[:500]}
+    _log_to_mlflow(sweep, figures, tags)
 
 
-def log_registered(sweep: Sweep, model: str, log: Log) -> None:
+def log_registered(sweep: Sweep, model: str) -> None:
     """Log to the sweep's MLflow run where the best trial was registered."""
-    _log_to_mlflow(sweep, {}, {"objgan.registered": model}, log)
+    _log_to_mlflow(sweep, {}, {"objgan.registered": model})
 
 
 def _write_tables(sweep: Sweep, result: SweepResult, folder: Path) -> None:
@@ -74,7 +74,7 @@ def _write_tables(sweep: Sweep, result: SweepResult, folder: Path) -> None:
         (folder / "best.yaml").write_text(recipe_text(sweep, best))
 
 
-def _send(sweep: Sweep, result: SweepResult, folder: Path, log: Log) -> None:
+def _send(sweep: Sweep, result: SweepResult, folder: Path) -> None:
     tracking = sweep.tracking
     if tracking is None or tracking.parent is None:
         return
@@ -87,12 +87,13 @@ def _send(sweep: Sweep, result: SweepResult, folder: Path, log: Log) -> None:
                 client.log_artifact(tracking.parent, str(path))
         client.set_tag(tracking.parent, _TABLES, json.dumps([{"path": "trials_table.json", "type": "table"}]))
     except Exception as error:
-        log(f"MLflow: the sweep's table and pictures could not be sent ({in_a_line(error)}); they are in its folder")
+        reason = in_a_line(error)
+        logger.info(f"MLflow: the sweep's table and pictures could not be sent ({reason}); they are in its folder")
         return
-    _log_best(sweep, result, log)
+    _log_best(sweep, result)
 
 
-def _log_best(sweep: Sweep, result: SweepResult, log: Log) -> None:
+def _log_best(sweep: Sweep, result: SweepResult) -> None:
     goal = sweep.goal
     best = result.best(goal.metric, goal.mode)
     states = [trial.state for trial in result.trials]
@@ -102,10 +103,10 @@ def _log_best(sweep: Sweep, result: SweepResult, log: Log) -> None:
         figures |= {f"best/{name}": value for name, value in point.measures.items()}
         tags |= {"objgan.best_trial": best.id, "objgan.best_trial_number": str(best.number)}
         tags |= {f"best.{name}": str(value) for name, value in settings_of(sweep, best).items()}
-    _log_to_mlflow(sweep, figures, tags, log)
+    _log_to_mlflow(sweep, figures, tags)
 
 
-def _log_to_mlflow(sweep: Sweep, figures: Mapping[str, float], tags: Mapping[str, str], log: Log) -> None:
+def _log_to_mlflow(sweep: Sweep, figures: Mapping[str, float], tags: Mapping[str, str]) -> None:
     """Log metrics whose value changed, and tags: a resumed sweep adds newer values."""
     tracking = sweep.tracking
     if tracking is None or tracking.parent is None:
@@ -119,4 +120,4 @@ def _log_to_mlflow(sweep: Sweep, figures: Mapping[str, float], tags: Mapping[str
         for name, text in tags.items():
             client.set_tag(tracking.parent, name, text)
     except Exception as error:
-        log(f"MLflow: the sweep's figures could not be sent ({in_a_line(error)})")
+        logger.info(f"MLflow: the sweep's figures could not be sent ({in_a_line(error)})")

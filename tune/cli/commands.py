@@ -1,11 +1,11 @@
 """The sweep command. It makes all checks before anything starts."""
 
+import logging
 import shlex
 from dataclasses import replace
 
 from objgan.errors import InputError
 from pipelines.runs.sweeps import needed_to_resume, resume_command
-from pipelines.runtime.console import say
 from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.runtime.ray_session import own_cores, ray_session
 from pipelines.storage.lease import Lease
@@ -32,6 +32,7 @@ from tune.sweep.sweep import Sweep
 from tune.sweep.tracking import TrialRuns, sweep_run
 from tune.sweep.trial_store import ENDED, load_result
 
+logger = logging.getLogger(__name__)
 _FEW_REPORTS = 4
 
 
@@ -51,8 +52,8 @@ def sweep(options: SweepOptions) -> None:
     asked, begun = sweep_of(options)
     reports = check_sweep(asked).reports
     if asked.scheduler == "asha" and reports < _FEW_REPORTS:
-        say(
-            f"warning: a trial of stage {asked.stage} reports {reports} times; asha needs {_FEW_REPORTS} or more to "
+        logger.warning(
+            f"a trial of stage {asked.stage} reports {reports} times; asha needs {_FEW_REPORTS} or more to "
             f"compare trials more than once: lower {asked.stage}.training.checkpoint_every, or use --scheduler median"
         )
     _check_afterwards(options, asked)
@@ -63,41 +64,43 @@ def sweep(options: SweepOptions) -> None:
         refuse_reuse(asked.store(), FILE)
     uri = tracking_uri(RUNS)
     # The lease comes first: a refused driver must not change the MLflow runs of the holder.
-    with Lease.acquire(asked.store(), log=say) as lease, sweep_run(asked, uri, say) as tracked:
+    with Lease.acquire(asked.store()) as lease, sweep_run(asked, uri) as tracked:
         result = _run(options, tracked, begun, lease)
-        say(f"\n{table(result, tracked.goal)}\n\n{summary(tracked, result)}")
+        logger.info(f"\n{table(result, tracked.goal)}\n\n{summary(tracked, result)}")
         if result.state in ("interrupted", "incomplete"):
             raise _stopped(options, tracked, result)
         if result.reason is not None:
-            say(f"to resume: {resume_command(options.storage, tracked.run)} with {needed_to_resume(result.reason)}")
+            logger.info(
+                f"to resume: {resume_command(options.storage, tracked.run)} with {needed_to_resume(result.reason)}"
+            )
         _afterwards(options, tracked, result, uri)
-    say(f"sweep:    {asked.store()} (pictures, trials.csv, best.yaml)")
-    say(f"MLflow:   {_mlflow_command(uri)}")
+    logger.info(f"sweep:    {asked.store()} (pictures, trials.csv, best.yaml)")
+    logger.info(f"MLflow:   {_mlflow_command(uri)}")
 
 
 def _run(options: SweepOptions, tracked: Sweep, begun: bool, lease: Lease) -> SweepResult:
-    observer = TrialRuns(tracked, say)
+    observer = TrialRuns(tracked)
     try:
-        result = run_sweep(tracked, [observer, StudyLog(tracked, say)], say, options.address, resume=begun, lease=lease)
+        result = run_sweep(tracked, [observer, StudyLog(tracked)], options.address, resume=begun, lease=lease)
     finally:
         stored = load_result(tracked.store())
         observer.close(() if stored is None else stored.trials)
-    write_outcome(tracked, result, say)
+    write_outcome(tracked, result)
     return result
 
 
 def _afterwards(options: SweepOptions, tracked: Sweep, result: SweepResult, uri: str) -> None:
     if options.export_recipe is not None:
-        export_recipe(tracked, result, options.export_recipe, say)
+        export_recipe(tracked, result, options.export_recipe)
     confirmed = _confirm(options, tracked, result) if options.confirm else None
     if options.register is None:
         return
     if confirmed is not None and confirmed.outcome == "worse":
-        say("not registered, because the recipe's settings are better")
+        logger.info("not registered, because the recipe's settings are better")
         return
     done = promote(find_candidate(tracked, best_trial(tracked, result), options.rest), options.register, uri, confirmed)
-    log_registered(tracked, done.uri, say)
-    say(done.text(ALIAS))
+    log_registered(tracked, done.uri)
+    logger.info(done.text(ALIAS))
 
 
 def _confirm(options: SweepOptions, tracked: Sweep, result: SweepResult) -> confirmation.Confirmed:
@@ -108,11 +111,11 @@ def _confirm(options: SweepOptions, tracked: Sweep, result: SweepResult) -> conf
         # As many runs at once as trials would fit.
         planned = replace(tracked, budget=replace(tracked.budget, trials=2 * options.confirm))
         allotment = plan_resources(planned, ray.cluster_resources(), own_cores(options.address))
-        say(f"\nconfirm: trial {best.number}'s settings and the recipe's, {options.confirm} other seeds each")
-        confirmed = confirm(tracked, best, options.confirm, allotment, say)
+        logger.info(f"\nconfirm: trial {best.number}'s settings and the recipe's, {options.confirm} other seeds each")
+        confirmed = confirm(tracked, best, options.confirm, allotment)
     confirmation.save(confirmed, tracked.store())
-    log_confirmed(tracked, confirmed, say)
-    say(f"\n{confirmed.text()}")
+    log_confirmed(tracked, confirmed)
+    logger.info(f"\n{confirmed.text()}")
     return confirmed
 
 
@@ -137,7 +140,7 @@ def _dry_run(options: SweepOptions, asked: Sweep) -> None:
 
             cluster = ray.cluster_resources()
     text, fits = plan_text(asked, cluster, options.address, options.confirm)
-    say(text)
+    logger.info(text)
     if not fits:
         raise InputError('not enough resources for this sweep; see the line "room" above')
 

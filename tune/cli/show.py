@@ -49,9 +49,9 @@ def show(options: ShowOptions) -> None:
         # Imports plots: a second.
         from tune.cli.artifacts import write_outcome
 
-        write_outcome(sweep, result, say)
+        write_outcome(sweep, result)
     if options.export_recipe is not None:
-        export_recipe(sweep, result, options.export_recipe, say)
+        export_recipe(sweep, result, options.export_recipe)
 
 
 def _follow(sweep: Sweep) -> None:

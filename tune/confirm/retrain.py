@@ -1,6 +1,7 @@
 """The runs of a confirmation in Ray: ordinary training, then measures on the test split, which no choice used."""
 
 import json
+import logging
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ from objgan.runtime import prepare_networks
 from objgan.train_state import TrainState
 from objgan.training import step_seed
 from pipelines.data.loading.reader import ShardReader, evaluation_batch
-from pipelines.runtime.console import Log
 from pipelines.storage.lease import Lease
 from pipelines.training.driver import train
 from pipelines.training.job import VALIDATION_BATCH, OpenRun, open_run
@@ -28,6 +28,7 @@ from tune.sweep.sweep import Sweep
 from tune.sweep.tracking import nested_run
 from tune.sweep.training_job import job_of
 
+logger = logging.getLogger(__name__)
 _MEASURED = "measured.json"
 _MOST_ROWS = 2000
 _POLL_S = 1.0
@@ -53,7 +54,7 @@ class Arm:
         return f"confirm/{self.label}"
 
 
-def confirm(sweep: Sweep, trial: Trial, seeds: int, allotment: Allotment, log: Log) -> Confirmed:
+def confirm(sweep: Sweep, trial: Trial, seeds: int, allotment: Allotment) -> Confirmed:
     """Train the trial's settings and the sweep's own with `seeds` other seeds each.
 
     Needs a running Ray. Finished runs are not repeated; failed runs are logged and left out.
@@ -74,7 +75,7 @@ def confirm(sweep: Sweep, trial: Trial, seeds: int, allotment: Allotment, log: L
                 done[arm.place] = run = _result(task_id, arm)
                 value = run.measures.get(sweep.goal.metric, math.nan)
                 text = f"failed: {run.error}" if run.error else f"{sweep.goal.metric} {value:.4f} ({run.split} split)"
-                log(f"confirm {len(done)}/{len(planned)}: {arm.name}, seed {run.seed}: {text}")
+                logger.info(f"confirm {len(done)}/{len(planned)}: {arm.name}, seed {run.seed}: {text}")
     except BaseException:
         for task_id in running:
             ray.cancel(task_id, force=True)
@@ -127,9 +128,9 @@ def _retrain(sweep: Sweep, arm: Arm) -> dict[str, Any]:
     for stage in sweep.stages:
         run = open_run(job_of(sweep, arm.config, stage, arm.place, needs))
         # A worker of a driver that has just been killed may hold the run for a while.
-        lease = Lease.acquire(run.store, who=arm.place, wait=_LEASE_S, log=_quiet)
+        lease = Lease.acquire(run.store, who=arm.place, wait=_LEASE_S)
         with lease as held, nested_run(sweep, f"confirm-{arm.label}", stage, tags, run.store) as tracking:
-            checkpoint = train(run, _quiet, held, tracking=tracking).checkpoint
+            checkpoint = train(run, held, tracking=tracking).checkpoint
         needs = checkpoint if stage == "encoders" else needs
     split, measures = measure_split(run, checkpoint)
     facts = asdict(Retrained(arm.name, arm.config.seed, arm.place, measures, split))
@@ -154,7 +155,3 @@ def _result(reference: Any, arm: Arm) -> Retrained:
         cause = getattr(error, "cause", None) or error
         text = " ".join(str(cause).split())[:300]
         return Retrained(arm.name, arm.config.seed, arm.place, {}, error=f"{type(cause).__name__}: {text}")
-
-
-def _quiet(text: str) -> None:
-    """Logs nothing: measures are in MLflow and in the run's folder."""

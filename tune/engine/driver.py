@@ -1,6 +1,7 @@
 """The driver of a running sweep: rows, observers, budget, and requests to stop trials."""
 
 import contextlib
+import logging
 import math
 import signal
 import threading
@@ -15,7 +16,6 @@ import ray.tune
 import ray.util.scheduling_strategies
 
 from pipelines.runs.sweeps import GOAL_REACHED
-from pipelines.runtime.console import Log
 from pipelines.storage.lease import Lease
 from pipelines.training.supervisor import INTERRUPTED, TERMINATED
 from tune.engine.stop_requests import StopRequests
@@ -24,6 +24,7 @@ from tune.sweep.results import Observer, Point, State, Trial
 from tune.sweep.sweep import Sweep
 from tune.sweep.trial_store import ENDED, TrialStore
 
+logger = logging.getLogger(__name__)
 BUDGET = "the budget is spent"
 _STOPPED = "stopped by the scheduler"
 _STATE_S = 5.0
@@ -41,8 +42,8 @@ class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
     failure: the error that occurred while a trial was recorded; Ray Tune raises only its text
     """
 
-    def __init__(self, sweep: Sweep, rows: TrialStore, observers: Sequence[Observer], log: Log) -> None:
-        self._sweep, self._rows, self._observers, self._log = sweep, rows, observers, log
+    def __init__(self, sweep: Sweep, rows: TrialStore, observers: Sequence[Observer]) -> None:
+        self._sweep, self._rows, self._observers = sweep, rows, observers
         self.asked: str | None = None
         self.failure: Exception | None = None
         self._began, self._before = time.monotonic(), rows.seconds
@@ -125,7 +126,7 @@ class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
             self.asked = GOAL_REACHED if self._is_reached() else BUDGET if self._is_spent() else None
         if self.asked is not None and self._asked_at is None:
             self._asked_at = now
-            self._log(f"sweep {self._sweep.run}: {self.asked}; running trials save a checkpoint and stop")
+            logger.info(f"sweep {self._sweep.run}: {self.asked}; running trials save a checkpoint and stop")
             self._stop_requests.end_all.remote(self.asked)
         if now - self._stored_at > _STATE_S:
             self._stored_at = now
@@ -143,7 +144,7 @@ class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
         """A trial reports."""
         row = _with_report(self._row(trial), result["row"])
         if "goal" in result and (not result["done"] or "state" in result["row"]):
-            self._log(f"trial {row.id}: step {result['step']}, {self._sweep.goal.metric} {result['goal']:.4g}")
+            logger.info(f"trial {row.id}: step {result['step']}, {self._sweep.goal.metric} {result['goal']:.4g}")
         self.put(row)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -155,7 +156,7 @@ class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
         if state == "stopped":
             self._stop_requests.end.remote(row.id, _STOPPED)
         self.put(replace(row, state=state, error=last.get("error")))
-        self._log(f"trial {row.id}: {state}" + (f" ({last['error']})" if last.get("error") else ""))
+        logger.info(f"trial {row.id}: {state}" + (f" ({last['error']})" if last.get("error") else ""))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """An infrastructure failure ended a trial, and Ray Tune retries it."""
@@ -164,13 +165,13 @@ class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
         # The new process repeats no report that is recorded.
         trial.config["job"]["reported"] = row.points[-1].step if row.points else 0
         self.put(replace(row, error=why))
-        self._log(f"trial {row.id}: {why}; retry {count} of {self._sweep.budget.retries}")
+        logger.info(f"trial {row.id}: {why}; retry {count} of {self._sweep.budget.retries}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Infrastructure failures used up a trial's retries: `--resume` runs it again."""
         row = replace(self._row(trial), state="crashed", error=self._why(trial))
         self.put(row)
-        self._log(f"trial {row.id}: crashed ({row.error}); --resume runs it again")
+        logger.info(f"trial {row.id}: crashed ({row.error}); --resume runs it again")
 
     # Ray Tune's stopper
 

@@ -19,7 +19,6 @@ import ray.tune
 
 from objgan.errors import InputError
 from pipelines.data.loading.data_folder import open_data
-from pipelines.runtime.console import Log
 from pipelines.runtime.ray_session import own_cores, ray_session
 from pipelines.storage.lease import Lease
 from pipelines.storage.retry import Work, only_logged
@@ -37,6 +36,7 @@ from tune.sweep.spec_file import changed, load_sweep, save_sweep
 from tune.sweep.sweep import Sweep
 from tune.sweep.trial_store import ENDED, TrialStore, trial_id
 
+logger = logging.getLogger(__name__)
 _RAY = ".tune"
 _INPUTS = "inputs.json"
 _ENVIRONMENT = {
@@ -56,7 +56,6 @@ _ENVIRONMENT = {
 def run_sweep(
     sweep: Sweep,
     observers: Sequence[Observer],
-    log: Log,
     address: str | None = None,
     resume: bool = False,
     lease: Lease | None = None,
@@ -66,7 +65,6 @@ def run_sweep(
     Args:
         sweep: each trial is a run `trials/ID/STAGE` below it
         observers: are called at every change of a trial, in this process
-        log: receives one line per event
         address: of a Ray cluster; None: this machine
         resume: continue a sweep that was killed or interrupted, has crashed trials, or spent its budget
         lease: the caller's lease on the sweep's storage; None: it is acquired here
@@ -79,19 +77,19 @@ def run_sweep(
     rungs = check_sweep(sweep)
     store = sweep.store()
     os.environ.update(_ENVIRONMENT)
-    with contextlib.nullcontext(lease) if lease is not None else Lease.acquire(store, log=log) as held:
+    with contextlib.nullcontext(lease) if lease is not None else Lease.acquire(store) as held:
         rows = open_sweep(sweep, resume)
         if _is_done(sweep, rows):
-            log(f"sweep {sweep.run}: finished before ({store})")
+            logger.info(f"sweep {sweep.run}: finished before ({store})")
             for row in rows.result().trials:
                 for observer in observers:
                     observer.trial(row)
             return rows.result()
         work = _Advance()
-        sweep_driver = SweepDriver(sweep, rows, [*observers, work], log)
+        sweep_driver = SweepDriver(sweep, rows, [*observers, work])
         with work, sweep_driver.handle_signals(), ray_session(address, dashboard=True):
             allotment = plan_resources(sweep, ray.cluster_resources(), own_cores(address))
-            _announce(sweep, rows, allotment, log)
+            _announce(sweep, rows, allotment)
             stop_requests = make_stop_requests()
             try:
                 sweep_driver.begin(stop_requests, held, allotment)
@@ -104,7 +102,7 @@ def run_sweep(
                 )
             finally:
                 ray.kill(stop_requests)
-                with only_logged(f"cannot remove {store}/{_RAY}", log):
+                with only_logged(f"cannot remove {store}/{_RAY}"):
                     store.delete(_RAY)
         sweep_driver.finish()
         return rows.result()
@@ -176,11 +174,13 @@ def _absolute(sweep: Sweep) -> Sweep:
     return replace(sweep, data=data, encoders=encoders, storage=Storage(sweep.storage).uri)
 
 
-def _announce(sweep: Sweep, rows: TrialStore, allotment: Allotment, log: Log) -> None:
+def _announce(sweep: Sweep, rows: TrialStore, allotment: Allotment) -> None:
     left = sweep.budget.trials - len(rows.ended())
     before = f", {len(rows.ended())} ended before" if rows.ended() else ""
-    log(f"sweep {sweep.run}: {left} trials of {' and '.join(sweep.stages)}{before}, {allotment.concurrent} at once "
-        f"with {allotment.workers} {'GPU' if allotment.use_gpu else 'CPU'} each")  # fmt: skip
+    logger.info(
+        f"sweep {sweep.run}: {left} trials of {' and '.join(sweep.stages)}{before}, {allotment.concurrent} at once "
+        f"with {allotment.workers} {'GPU' if allotment.use_gpu else 'CPU'} each"
+    )
 
 
 class _Trials:

@@ -248,10 +248,10 @@ class TrialWork(threading.Thread):
     def _run_stage(self, job: TrainJob, store: Storage) -> Path:
         trial = self._trial
         with (
-            Lease.acquire(store, who=f"trial {trial['trial']}", wait=_LEASE_S, log=_quiet) as lease,
+            Lease.acquire(store, who=f"trial {trial['trial']}", wait=_LEASE_S) as lease,
             trial_run(self._sweep, trial["trial"], trial["number"], job.stage, trial["settings"], store) as tracking,
         ):
-            return train(open_run(job), _quiet, lease, self, tracking).checkpoint
+            return train(open_run(job), lease, self, tracking).checkpoint
 
     def _config(self) -> Config:
         config = trial_settings(self._sweep, self._settings)
@@ -313,7 +313,3 @@ class TrialWork(threading.Thread):
             "seconds": self._trial_log.seconds,
             "training_s": self._trial_log.training_s,
         }
-
-
-def _quiet(text: str) -> None:
-    """Logs nothing: a trial's measures are in its row."""

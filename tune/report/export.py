@@ -1,5 +1,6 @@
 """A trial's settings as a recipe file: a complete tree for `--config`."""
 
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,11 +8,12 @@ from objgan.config import Config
 from objgan.errors import InputError
 from objgan.files import write_atomically
 from pipelines.recipes import to_yaml
-from pipelines.runtime.console import Log
 from tune.report.tables import settings_of, text
 from tune.space.space import with_settings
 from tune.sweep.results import SweepResult, Trial
 from tune.sweep.sweep import Sweep
+
+logger = logging.getLogger(__name__)
 
 
 def best_trial(sweep: Sweep, result: SweepResult) -> Trial:
@@ -48,7 +50,7 @@ def recipe_text(sweep: Sweep, trial: Trial) -> str:
     return "".join(f"# {line}\n" for line in lines) + to_yaml(trial_config(sweep, trial))
 
 
-def export_recipe(sweep: Sweep, result: SweepResult, file: Path, log: Log) -> None:
+def export_recipe(sweep: Sweep, result: SweepResult, file: Path) -> None:
     """Write the best trial's recipe file and log how to use it.
 
     Raises:
@@ -60,4 +62,4 @@ def export_recipe(sweep: Sweep, result: SweepResult, file: Path, log: Log) -> No
         write_atomically(file, content)
     except OSError as error:
         raise InputError(f"--export-recipe: cannot write {file} ({error.strerror})") from None
-    log(f"recipe:   {file} (--recipe {sweep.config.recipe} --config {file})")
+    logger.info(f"recipe:   {file} (--recipe {sweep.config.recipe} --config {file})")

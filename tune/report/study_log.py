@@ -5,6 +5,7 @@ begins with the old one, so that a program that follows it can continue to read.
 """
 
 import json
+import logging
 import warnings
 from typing import Any
 
@@ -13,7 +14,6 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import TrialState
 
-from pipelines.runtime.console import Log
 from pipelines.storage.retry import brief, only_logged
 from pipelines.storage.storage import Storage
 from tune.space.space import Knob
@@ -21,6 +21,7 @@ from tune.sweep.results import Trial
 from tune.sweep.sweep import Sweep
 from tune.sweep.trial_store import ENDED
 
+logger = logging.getLogger(__name__)
 FILE = "study.log"
 _ID = "id"
 
@@ -31,14 +32,14 @@ class StudyLog:
     A file that cannot be written is logged and stops nothing.
     """
 
-    def __init__(self, sweep: Sweep, log: Log) -> None:
-        self._sweep, self._log = sweep, log
+    def __init__(self, sweep: Sweep) -> None:
+        self._sweep = sweep
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._journal = _Journal(sweep.store())
         try:
             self._open()
         except Exception as error:  # whatever Optuna raises for lines of another form
-            log(f"warning: {sweep.store()}/{FILE} is damaged ({brief(error)}): it is written again, from the trials")
+            logger.warning(f"{sweep.store()}/{FILE} is damaged ({brief(error)}): it is written again, from the trials")
             self._journal.clear()
             self._open()
 
@@ -58,7 +59,7 @@ class StudyLog:
         if row.id not in self._ids:
             self._ids[row.id] = self._begin(row)
         self._follow(row, self._ids[row.id])
-        with only_logged(f"cannot write {self._sweep.store()}/{FILE}", self._log):
+        with only_logged(f"cannot write {self._sweep.store()}/{FILE}"):
             self._journal.flush()
 
     def _begin(self, row: Trial) -> int:

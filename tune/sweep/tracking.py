@@ -1,6 +1,7 @@
 """A sweep in MLflow: one run for the sweep, with one nested run for each trial and stage, each identified by a tag."""
 
 import contextlib
+import logging
 import math
 import secrets
 import threading
@@ -13,7 +14,6 @@ from objgan.config import flatten
 from objgan.errors import InputError
 from pipelines.redaction import in_a_line, redact
 from pipelines.runs.sweeps import storage_option, typed
-from pipelines.runtime.console import Log
 from pipelines.storage.lease import holder
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_client import EXPERIMENT, mlflow_client
@@ -26,6 +26,7 @@ from tune.sweep.results import Point, State, Trial
 from tune.sweep.sweep import Goal, Sweep, SweepTracking
 from tune.sweep.trial_store import ENDED, trial_folder
 
+logger = logging.getLogger(__name__)
 KEY_TAG = "objgan.sweep_key"
 _KEY_FILE = "mlflow_key.txt"
 _STATUS: dict[State, str] = {
@@ -42,7 +43,7 @@ _LAST_CALL_S = 15.0
 
 
 @contextlib.contextmanager
-def sweep_run(sweep: Sweep, uri: str, log: Log) -> Iterator[Sweep]:
+def sweep_run(sweep: Sweep, uri: str) -> Iterator[Sweep]:
     """The sweep's own run, for a block; yields the sweep with its `tracking`.
 
     Raises:
@@ -55,7 +56,7 @@ def sweep_run(sweep: Sweep, uri: str, log: Log) -> Iterator[Sweep]:
     key = store.read(_KEY_FILE).decode().strip()
     _restore_id(uri, store, key)
     tags = {"objgan.sweep": sweep.run, "objgan.step": "sweep", KEY_TAG: key}
-    with tracked_run(uri, sweep.run, store, tags, log=log) as tracking:
+    with tracked_run(uri, sweep.run, store, tags) as tracking:
         tracking.tracker().parameters(_parameters(sweep))
         yield replace(sweep, tracking=SweepTracking(uri, tracking.run, key))
 
@@ -85,7 +86,7 @@ def nested_run(sweep: Sweep, name: str, stage: str, tags: Mapping[str, str], sto
     key = trial_key(parent, name, stage)
     _restore_id(parent.uri, store, key)
     tags = {"objgan.sweep": sweep.run, "objgan.step": stage, **tags, KEY_TAG: key}
-    with tracked_run(parent.uri, f"{sweep.run}-{name}-{stage}", store, tags, parent.parent, _quiet) as tracking:
+    with tracked_run(parent.uri, f"{sweep.run}-{name}-{stage}", store, tags, parent.parent) as tracking:
         yield tracking
 
 
@@ -116,8 +117,8 @@ class TrialRuns:
     measures, the best measure under its own name, and the status. A thread uploads, so a sweep never waits.
     """
 
-    def __init__(self, sweep: Sweep, log: Log) -> None:
-        self._sweep, self._log = sweep, log
+    def __init__(self, sweep: Sweep) -> None:
+        self._sweep = sweep
         self._waiting: dict[str, Trial] = {}
         self._done: dict[str, Trial] = {}
         self._senders: dict[str, Sender] = {}
@@ -148,7 +149,7 @@ class TrialRuns:
             remaining, self._waiting = list(self._waiting.values()), {}
         if queued := sum(self._queue(trial) for trial in remaining):
             command = f"runs send {self._sweep.run}{storage_option(typed(Storage(self._sweep.storage)))}"
-            self._log(
+            logger.info(
                 f"MLflow was not reachable: the records of {queued} trials are queued in the sweep's storage; run "
                 f"`python -m pipelines {command}` to upload them"
             )
@@ -181,11 +182,11 @@ class TrialRuns:
                     self._unreachable = False
             except Exception as error:  # no error of MLflow may end a sweep
                 if _is_unknown(error):
-                    self._log(f"MLflow: the run of trial {trial.number} no longer exists ({in_a_line(error)})")
+                    logger.info(f"MLflow: the run of trial {trial.number} no longer exists ({in_a_line(error)})")
                     sent.append(trial)
                     continue
                 if not self._unreachable:
-                    self._log(f"MLflow: cannot complete trial {trial.number} ({in_a_line(error)}); retrying")
+                    logger.info(f"MLflow: cannot complete trial {trial.number} ({in_a_line(error)}); retrying")
                 self._unreachable = True
                 break
         return sent
@@ -229,7 +230,7 @@ class TrialRuns:
             try:
                 OfflineQueue(store).add(self._records(trial, stage, store))
             except OSError as error:
-                self._log(f"MLflow: cannot queue the records of trial {trial.number} ({in_a_line(error)})")
+                logger.info(f"MLflow: cannot queue the records of trial {trial.number} ({in_a_line(error)})")
                 return False
         return bool(places)
 
@@ -355,7 +356,3 @@ def _parameters(sweep: Sweep) -> dict[str, Any]:
         **budget,
         **space,
     }
-
-
-def _quiet(text: str) -> None:
-    """A trial's process has no terminal."""

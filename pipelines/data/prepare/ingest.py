@@ -1,6 +1,7 @@
 """Reads the JSON of a COCO data set as a stream into sorted rows on disk, ready to be joined by image."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ from pipelines.data.shards.manifest import LONGEST_NAME, TEXT_IDS
 from pipelines.data.shards.rejected import Reject, Unusable, write_rejects
 
 UNREAD = "rejected-unread.jsonl"
-Log = Callable[[str], None]
+logger = logging.getLogger(__name__)
 _Parse = Callable[[Record, int], Row]
 
 
@@ -58,7 +59,7 @@ class Ingested:
     segmented: int
 
 
-def ingest(source: CocoSource, work: Path, sizes: Sizes | None = None, log: Log = lambda text: None) -> Ingested:
+def ingest(source: CocoSource, work: Path, sizes: Sizes | None = None) -> Ingested:
     """Read all JSON into `work`; records that cannot become part of a row go into its file `UNREAD`.
 
     A record that occurs identically in several parts of the data set counts once.
@@ -75,10 +76,10 @@ def ingest(source: CocoSource, work: Path, sizes: Sizes | None = None, log: Log 
         _check_swapped(part)
     work.mkdir(parents=True, exist_ok=True)
     with TextIds(work) as texts:
-        return _ingest(source, work, sizes, log, texts)
+        return _ingest(source, work, sizes, texts)
 
 
-def _ingest(source: CocoSource, work: Path, sizes: Sizes | None, log: Log, texts: "TextIds") -> Ingested:
+def _ingest(source: CocoSource, work: Path, sizes: Sizes | None, texts: "TextIds") -> Ingested:
     classes, categories = read_all_classes([part.instances for part in source.parts], texts)
     foreign = sorted(source.synonyms.keys() - set(classes))
     if foreign:
@@ -92,7 +93,7 @@ def _ingest(source: CocoSource, work: Path, sizes: Sizes | None, log: Log, texts
         )
     refuse_lost(reading.totals, rejected, work / UNREAD)
     if reading.repeats:
-        log(
+        logger.info(
             f"prepare: {reading.repeats} records occur identically in several parts of the data set; each is counted "
             "once"
         )

@@ -5,10 +5,11 @@ The JSON is read as a stream into sorted runs on disk (`pipelines.data.prepare.i
 (`pipelines.data.prepare.convert`); the manifest comes last (`pipelines.data.prepare.finalize`).
 """
 
+import logging
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -49,7 +50,7 @@ from pipelines.runs.status import FILE as STATUS
 from pipelines.runs.status import JobStatus
 from pipelines.storage.lease import LEASE
 
-Log = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,7 @@ _NAMED = {"captions": FITTED, "pipeline": "DIR, its pipeline"}
 
 
 def prepare(
-    source: CocoSource,
-    out: Path,
-    config: Config,
-    log: Log = print,
-    run: Runner = run_on_ray,
-    options: Options = DEFAULTS,
+    source: CocoSource, out: Path, config: Config, run: Runner = run_on_ray, options: Options = DEFAULTS
 ) -> dict[str, Any]:
     """Turn COCO files into shards in `out`. Returns the manifest, which is written last.
 
@@ -102,33 +98,33 @@ def prepare(
     _check_source(source, config, options)
     sizes = source.sizes()
     facts, vectors = _facts(source, sizes, config, options)
-    manifest = _finished(out, facts, options, log)
+    manifest = _finished(out, facts, options)
     if manifest is not None and not options.retry:
         clean(out, manifest)
         return manifest
     if manifest is not None:
-        reopen(out, manifest, log)
+        reopen(out, manifest)
     elif options.retry:
         forget_rejects(out)
     out.mkdir(parents=True, exist_ok=True)
-    data = _read(source, sizes, out / WORK, config, options, log)
-    result = _Work(source, sizes, out, config.data, facts, run, log, options.job_status).convert(data)
+    data = _read(source, sizes, out / WORK, config, options)
+    result = _Work(source, sizes, out, config.data, facts, run, options.job_status).convert(data)
     rejected = list_rejects(result)
     refuse_lost(data.totals, rejected, out / REJECTED)
     if options.strict:
         _refuse(rejected)
-    log("prepare: vocabulary, statistics and indices")
+    logger.info("prepare: vocabulary, statistics and indices")
     manifest = {**finish(result, config.data, rejected, vectors), **facts.for_manifest()}
     remove_leftovers(out, {shard.name for shard in result.shards})
     write_atomically(out / CARD, card(manifest, [header(part.instances, "instances") for part in source.parts]))
     save_manifest(out, manifest)
     clean(out, manifest)
-    _warn_of_val2014(source, result, log)
-    log(summary(manifest))
+    _warn_of_val2014(source, result)
+    logger.info(summary(manifest))
     return manifest
 
 
-def check(source: CocoSource, out: Path, config: Config, log: Log = print, options: Options = DEFAULTS) -> None:
+def check(source: CocoSource, out: Path, config: Config, options: Options = DEFAULTS) -> None:
     """Check what `prepare` checks before it reads pixels. Writes nothing that stays.
 
     Raises:
@@ -137,10 +133,10 @@ def check(source: CocoSource, out: Path, config: Config, log: Log = print, optio
     _check_source(source, config, options)
     sizes = source.sizes()
     facts, _ = _facts(source, sizes, config, options)
-    if _finished(out, facts, options, log) is not None and not options.retry:
+    if _finished(out, facts, options) is not None and not options.retry:
         return
     with tempfile.TemporaryDirectory(prefix="objgan-") as scratch:
-        data = _read(source, sizes, Path(scratch), config, options, log)
+        data = _read(source, sizes, Path(scratch), config, options)
     source.split.divide(_origins(data), config.data)
 
 
@@ -151,7 +147,7 @@ def _check_source(source: CocoSource, config: Config, options: Options) -> None:
         raise InputError(f"--captions-from: captions are written in English, data.language is {config.data.language}")
 
 
-def _finished(out: Path, facts: "_Facts", options: Options, log: Log) -> dict[str, Any] | None:
+def _finished(out: Path, facts: "_Facts", options: Options) -> dict[str, Any] | None:
     """The manifest of a finished folder; without `retry`, nothing is left to do. None: the folder is not finished.
 
     Raises:
@@ -167,7 +163,7 @@ def _finished(out: Path, facts: "_Facts", options: Options, log: Log) -> dict[st
     if not options.retry:
         if options.strict and (rows := manifest["rejected"]["rows"]):
             raise InputError(f"--strict: {rows} rejected, listed in {manifest['rejected']['file']}")
-        log(f"prepare: {out} is already prepared with these inputs and settings; nothing to do")
+        logger.info(f"prepare: {out} is already prepared with these inputs and settings; nothing to do")
     return manifest
 
 
@@ -178,13 +174,13 @@ def _facts(source: CocoSource, sizes: Sizes, config: Config, options: Options) -
     return _Facts(source.digests(sizes), settings, source.split.kind, options.format, digest), vectors
 
 
-def _read(source: CocoSource, sizes: Sizes, work: Path, config: Config, options: Options, log: Log) -> Ingested:
+def _read(source: CocoSource, sizes: Sizes, work: Path, config: Config, options: Options) -> Ingested:
     """Read the JSON into the folder `work`."""
-    log("prepare: reading the JSON")
-    data = ingest(source, work, sizes, log)
+    logger.info("prepare: reading the JSON")
+    data = ingest(source, work, sizes)
     check_folder(source, sizes, data.images)
     which = "captions" if source.captions is not None else "objects"
-    log(f"prepare: {len(data.images)} images with {which}, {len(data.classes)} classes")
+    logger.info(f"prepare: {len(data.images)} images with {which}, {len(data.classes)} classes")
     if options.strict:
         _refuse(RejectCounts(read_rejects(work / UNREAD)))
     if options.all_stages and config.data.shapes == "masks" and not data.segmented:
@@ -254,7 +250,6 @@ class _Work:
     config: DataConfig
     facts: _Facts
     run: Runner
-    log: Log
     job_status: JobStatus | None = None
 
     def convert(self, data: Ingested) -> Result:
@@ -325,7 +320,7 @@ class _Work:
             "run": secrets.token_hex(8),
         }
         shards, lost = [], []
-        with ShardProgress(len(planned), len(data.images), self.log) as progress:
+        with ShardProgress(len(planned), len(data.images)) as progress:
             for done, (block, text) in enumerate(zip(planned, self.run(planned, arguments), strict=True), 1):
                 report = read_report(text)
                 progress.add(len(block), kept=report.kept)
@@ -359,7 +354,7 @@ def _refuse(rejected: RejectCounts) -> None:
         )
 
 
-def _warn_of_val2014(source: CocoSource, result: Result, log: Log) -> None:
+def _warn_of_val2014(source: CocoSource, result: Result) -> None:
     """Most images that published results of 2014 are measured on are among COCO 2017's training images."""
     origins = _origins(result.data).items()
     of_2014 = {image_id for image_id, origin in origins if origin == "val2014" or image_id in source.val2014}
@@ -369,13 +364,14 @@ def _warn_of_val2014(source: CocoSource, result: Result, log: Log) -> None:
         for image_id in table["image_id"].to_pylist()
     )
     if trained:
-        log(
-            f"prepare: warning: {trained} images of COCO 2014's validation set are in the training split (--split "
-            f"{source.split.kind}): do not compare with published figures, or use --split coco or a list of ids"
+        logger.warning(
+            f"{trained} images of COCO 2014's validation set are in the training split (--split "
+            f"{source.split.kind}): do not compare with published figures, or use --split coco or a list of ids",
+            extra={"prefix": "prepare: "},
         )
 
 
-def reopen(out: Path, manifest: Mapping[str, Any], log: Log) -> None:
+def reopen(out: Path, manifest: Mapping[str, Any]) -> None:
     """Turn a finished folder into an unfinished one, without the shards that have a rejected image."""
     rejects: dict[str, list[Reject]] = {}
     for reject in read_rejects(out / manifest["rejected"]["file"]):
@@ -388,7 +384,7 @@ def reopen(out: Path, manifest: Mapping[str, Any], log: Log) -> None:
         else:
             write_receipt(out, shard.name, ConversionReport(shard, shard.inputs, tuple(lost)))
     (out / MANIFEST).unlink()
-    log(f"prepare: retrying the {manifest['rejected']['kinds']['image']} rejected images")
+    logger.info(f"prepare: retrying the {manifest['rejected']['kinds']['image']} rejected images")
 
 
 def forget_rejects(out: Path) -> None:

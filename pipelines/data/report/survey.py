@@ -1,6 +1,6 @@
 """Reads prepared data once, from a folder or a URI, and counts them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,26 +16,22 @@ from pipelines.data.shards.remote import read_bytes, read_manifest, read_table
 from pipelines.storage.retry import StorageAway
 from pipelines.storage.storage import Storage
 
-Log = Callable[[str], None]
 
-
-def survey(
-    location: Path | str, samples: int, seed: int = 0, splits: Sequence[str] = SPLITS, log: Log = lambda line: None
-) -> Survey:
-    """Count all rows of some splits, and keep `samples` of them, drawn by `seed`; `log` receives the progress.
+def survey(location: Path | str, samples: int, seed: int = 0, splits: Sequence[str] = SPLITS) -> Survey:
+    """Count all rows of some splits, and keep `samples` of them, drawn by `seed`; log the progress.
 
     One shard is read at a time. Shards of a folder are memory-mapped, so pictures that are not shown are not read.
 
     Raises:
         InputError: there are no prepared data, or a file cannot be read.
     """
-    storage = Storage(location, log=log)
+    storage = Storage(location)
     result = _empty(storage, splits)
     shards = [shard for split in splits for shard in shards_of(result.manifest, split)]
     rows = sum(shard.rows for shard in shards)
     start = 0
     drawn = np.sort(np.random.default_rng(seed).choice(rows, min(samples, rows), replace=False))
-    with ShardProgress(len(shards), rows, log, "inspect") as progress:
+    with ShardProgress(len(shards), rows, "inspect") as progress:
         for shard in shards:
             try:
                 table = _read(storage, shard)

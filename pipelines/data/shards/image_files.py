@@ -86,7 +86,7 @@ def read_bytes(place: Storage, name: str) -> bytes:
                 raise Unreadable("cannot read the file", f"{name[:_SHOWN]}: {brief(error)}") from None
             raise
 
-    return retry(f"storage {place}: cannot read {name[:_SHOWN]}", read, place.patience, place.log)
+    return retry(f"storage {place}: cannot read {name[:_SHOWN]}", read, place.patience)
 
 
 @lru_cache(64)
@@ -133,15 +133,11 @@ def _size(place: Storage, path: str) -> int | None:
             raise
         return facts.st_size if stat.S_ISREG(facts.st_mode) else None
 
-    return retry(f"storage {place}: cannot look for images", look, place.patience, place.log)
+    return retry(f"storage {place}: cannot look for images", look, place.patience)
 
 
 def _listed(place: Storage) -> dict[str, int]:
     selector = pyarrow.fs.FileSelector(place.path, recursive=True, allow_not_found=True)
-    infos = retry(
-        f"storage {place}: cannot list the images",
-        lambda: place.filesystem.get_file_info(selector),
-        place.patience,
-        place.log,
-    )
+    what = f"storage {place}: cannot list the images"
+    infos = retry(what, lambda: place.filesystem.get_file_info(selector), place.patience)
     return {info.path[len(place.path) + 1 :]: info.size for info in infos if info.type == pyarrow.fs.FileType.File}

@@ -1,14 +1,15 @@
 """Progress of commands that go through shards: a bar on a terminal, log lines elsewhere."""
 
+import logging
 import sys
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
 from tqdm import tqdm
 
+logger = logging.getLogger(__name__)
 _SECONDS, _MOST_SECONDS = 10.0, 300.0
 _LEAST_SECONDS = 0.5
 """No rate is shown for a shorter time."""
@@ -19,11 +20,9 @@ class ShardProgress:
     minutes where a tenth takes longer. `unit`: what a shard is made of.
     """
 
-    def __init__(
-        self, shards: int, images: int, log: Callable[[str], None], name: str = "prepare", unit: str = "images"
-    ) -> None:
+    def __init__(self, shards: int, images: int, name: str = "prepare", unit: str = "images") -> None:
         self._name, self._unit = name, unit
-        self._shards, self._images, self._log = shards, images, log
+        self._shards, self._images = shards, images
         self._done, self._seen, self._kept = 0, 0, 0
         self._logged = time.monotonic()
         self._first: tuple[float, int] | None = None
@@ -54,7 +53,7 @@ class ShardProgress:
         if last or now - self._logged >= least:
             self._logged = now
             if last or self._bar is None:
-                self._log(self._line(now))
+                logger.info(self._line(now))
 
     def _line(self, now: float) -> str:
         rate = self._rate(now)

@@ -1,11 +1,12 @@
 """`verify`: reads every file of prepared data again and reports every fault, not only the first."""
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from pipelines.data.verify.manifest_checks import (
 from pipelines.data.verify.shard_checks import CheckReport, CheckTask, Fault, RowRules, check_file
 from pipelines.storage.storage import Storage
 
-Log = Callable[[str], None]
+logger = logging.getLogger(__name__)
 _SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
 
 
@@ -59,7 +60,7 @@ def _many(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def verify(location: str | Path, log: Log, processes: int | None = None) -> Verified:
+def verify(location: str | Path, processes: int | None = None) -> Verified:
     """Read all files in the manifest of `location` (a folder or a URI), in several processes; log every fault.
 
     processes: None: one per core that this process may use
@@ -68,21 +69,21 @@ def verify(location: str | Path, log: Log, processes: int | None = None) -> Veri
         InputError: there are no prepared data, or they have another version.
         StorageAway: storage does not answer.
     """
-    storage = Storage(location, log=log)
+    storage = Storage(location)
     manifest = read_manifest(storage)
     result, reports = Verified(str(storage)), dict[str, CheckReport]()
 
     def report_faults(faults: Iterable[Fault]) -> None:
         for fault in faults:
             result.faults.append(fault)
-            log(str(fault))
+            logger.info(fault)
 
-    for report in _reports(storage, manifest, log, processes or available_cores()):
+    for report in _reports(storage, manifest, processes or available_cores()):
         reports[report.shard.name] = report
         report_faults(report.faults)
         if report.more:
             result.more += report.more
-            log(f"{report.shard.name}: and {report.more} more")
+            logger.info("%s: and %s more", report.shard.name, report.more)
     report_faults(
         chain(
             extra_files(storage, manifest),
@@ -99,7 +100,7 @@ def verify(location: str | Path, log: Log, processes: int | None = None) -> Veri
     return result
 
 
-def _reports(storage: Storage, manifest: Mapping[str, Any], log: Log, processes: int) -> Iterator[CheckReport]:
+def _reports(storage: Storage, manifest: Mapping[str, Any], processes: int) -> Iterator[CheckReport]:
     """One report per shard and per index."""
     size, classes = int(manifest["settings"]["image_size"]), len(manifest["classes"])
     pixels = bool(manifest["columns"]["image"])
@@ -107,7 +108,7 @@ def _reports(storage: Storage, manifest: Mapping[str, Any], log: Log, processes:
     tasks = [CheckTask(storage, shard, RowRules(shard.split, size, classes, pixels)) for shard in shards]
     tasks += [CheckTask(storage, Shard(**facts), None) for facts in manifest["indices"]]
     listed = {shard.name for shard in shards}
-    with ShardProgress(len(shards), sum(shard.rows for shard in shards), log, "verify") as progress:
+    with ShardProgress(len(shards), sum(shard.rows for shard in shards), "verify") as progress:
         for report in _read_all(tasks, processes):
             yield report
             if report.shard.name in listed:

@@ -23,6 +23,7 @@ from tests.benchmarks.learn.fit import fit
 from tests.benchmarks.learn.image_folds import FOLDS, FoldRun
 from tests.benchmarks.learn.rows import Cell, Log, Options, Row
 from tests.benchmarks.learn.sample_runs import SampleRuns
+from tests.tools.logged import logged
 
 NAME = "encoders"
 TITLE = "Encoders: captions found by images, and images by captions"
@@ -86,7 +87,8 @@ def _fold(options: Options, fold: int, folder: Path, log: Log) -> Row:
     config, annotations = resolve("tiny", None, _REAL_SETTINGS), options.coco / "annotations"
     source = CocoSource(options.coco / "images", annotations / "instances.json", annotations / "captions.json")
     data = options.out / NAME / "coco"
-    prepare(source, data, config, log, run_here)
+    with logged(log):
+        prepare(source, data, config, run_here)
     return _measure(FoldRun(TrainJob("encoders", config, data, folder), fold), log)
 
 

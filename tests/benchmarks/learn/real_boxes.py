@@ -29,6 +29,7 @@ from pipelines.training.job import OpenRun, TrainJob
 from tests.benchmarks.learn.baselines import LabelRegression, captioned, marginal_layouts, nearest_layouts, set_f1
 from tests.benchmarks.learn.fit import fit
 from tests.benchmarks.learn.rows import Cell, Log, Options, Row
+from tests.tools.logged import logged
 
 NAME = "real_boxes"
 TITLE = "Boxes: real captions to layouts"
@@ -120,7 +121,8 @@ def open_run(options: Options, seed: int, folder: Path, log: Log, more: Sequence
     annotations, data = options.coco / "annotations", options.out / NAME / "data"
     config = resolve("tiny", None, [*SETTINGS, f"seed={seed}", *more])
     source = CocoSource(None, annotations / "boxes.json", annotations / "boxes_captions.json")
-    prepare(source, data, config, log, run_here, PrepareOptions(vectors=default_vectors("en")))
+    with logged(log):
+        prepare(source, data, config, run_here, PrepareOptions(vectors=default_vectors("en")))
     return OpenRun(TrainJob("boxes", config, data, folder))
 
 

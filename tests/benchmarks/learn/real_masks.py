@@ -26,6 +26,7 @@ from pipelines.workflow.run import sample_source
 from tests.benchmarks.learn.fit import fit
 from tests.benchmarks.learn.image_folds import FOLDS, FoldRun, whole_layout
 from tests.benchmarks.learn.rows import Cell, Log, Options, Row
+from tests.tools.logged import logged
 
 NAME = "real_masks"
 TITLE = "Shapes: mask IoU in true boxes"
@@ -91,7 +92,8 @@ def _fold(options: Options, fold: int, folder: Path, log: Log) -> Row:
     annotations = coco / "annotations"
     source = CocoSource(coco / "images", annotations / "instances.json", annotations / "captions.json")
     data = options.out / NAME / "coco"
-    prepare(source, data, config, log, run_here)
+    with logged(log):
+        prepare(source, data, config, run_here)
     return _measure(FoldRun(TrainJob("shapes", config, data, folder), fold), log)
 
 
@@ -100,7 +102,8 @@ def _sample(options: Options, folder: Path, log: Log) -> Row:
     drawn, data = options.out / NAME / "drawn-coco", options.out / NAME / "drawn"
     if not (data / "manifest.json").exists():
         make_sample(drawn, _SAMPLE_IMAGES, 0)
-        prepare(sample_source(drawn), data, config, log, run_here)
+        with logged(log):
+            prepare(sample_source(drawn), data, config, run_here)
     return _measure(OpenRun(TrainJob("shapes", config, data, folder)), log)
 
 

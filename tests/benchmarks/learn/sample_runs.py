@@ -28,6 +28,7 @@ from pipelines.training.job import OpenRun, TrainJob, needed_stages
 from pipelines.workflow.run import sample_source
 from tests.benchmarks.learn.fit import Fitted, fit
 from tests.benchmarks.learn.rows import Log, Row
+from tests.tools.logged import logged
 
 RECIPE = "tiny"
 SETTINGS: tuple[str, ...] = (
@@ -75,7 +76,8 @@ class SampleRuns:
         if self.prepared not in _CHECKED:
             coco = self.out / "data" / "coco"
             make_sample(coco, self.pictures, 0)
-            prepare(sample_source(coco), self.prepared, self.config, log, prepare_here)
+            with logged(log):
+                prepare(sample_source(coco), self.prepared, self.config, prepare_here)
             _CHECKED.add(self.prepared)
         return self.prepared
 
@@ -117,7 +119,8 @@ class SampleRuns:
         assemble(config, self.prepared, checkpoints, folder)
         judges = JudgePaths(self.judges if (self.judges / SECOND_ENCODERS).is_dir() else None)
         evaluation = Evaluation(folder / "model", self.prepared, self.protocol, judges=judges)
-        measured = evaluate(OpenEvaluation(evaluation), log, run_here)
+        with logged(log):
+            measured = evaluate(OpenEvaluation(evaluation), run_here)
         save(measured, folder / "evaluation")
         return measured
 

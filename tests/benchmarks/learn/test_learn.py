@@ -98,7 +98,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty drawn pictures, prepared."""
     folder = tmp_path_factory.mktemp("learn")
     make_sample(folder / "coco", 40, 0)
-    prepare(sample_source(folder / "coco"), folder / "data", resolve("tiny", None, []), lambda line: None, run_here)
+    prepare(sample_source(folder / "coco"), folder / "data", resolve("tiny", None, []), run_here)
     return folder / "data"
 
 

@@ -143,7 +143,7 @@ def test_prepare_is_refused_as_the_command_is(
 def test_prepare_is_refused_where_its_folder_cannot_be(
     refused: Line, coco: CocoSource, tmp_path: Path, data_config: Config, settings: list[str]
 ) -> None:
-    prepare(coco, tmp_path / "out", data_config, lambda line: None, run_here)
+    prepare(coco, tmp_path / "out", data_config, run_here)
     assert "was prepared differently" in refused(*_words(coco), *settings, "--set", "data.min_count=3")
     with Lease.acquire(Storage(tmp_path / "out")):
         assert "is held by" in refused(*_words(coco), *settings)

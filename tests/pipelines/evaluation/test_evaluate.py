@@ -74,7 +74,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, config: Config) -> Path:
     """30 drawn pictures, prepared."""
     folder: Path = tmp_path_factory.mktemp("drawn")
     make_sample(folder / "coco", 30, 0)
-    prepare(sample_source(folder / "coco"), folder / "data", config, lambda line: None, prepare_here)
+    prepare(sample_source(folder / "coco"), folder / "data", config, prepare_here)
     return folder / "data"
 
 
@@ -110,7 +110,7 @@ def result(opened: OpenEvaluation) -> EvaluationResult:
 
 def measure(opened: OpenEvaluation | Evaluation) -> EvaluationResult:
     """In this process."""
-    return evaluate(OpenEvaluation(opened) if isinstance(opened, Evaluation) else opened, lambda line: None, run_here)
+    return evaluate(OpenEvaluation(opened) if isinstance(opened, Evaluation) else opened, run_here)
 
 
 def _check_same(a: EvaluationResult, b: EvaluationResult, exact: bool = False) -> None:
@@ -156,7 +156,7 @@ def test_the_size_of_batches_changes_nothing(evaluation: Evaluation, result: Eva
 @pytest.mark.usefixtures("ray_local")
 def test_workers_on_ray_change_nothing(evaluation: Evaluation, result: EvaluationResult) -> None:
     opened = OpenEvaluation(replace(evaluation, workers=2))
-    _check_same(result, evaluate(opened, lambda line: None, run_on_ray), exact=True)
+    _check_same(result, evaluate(opened, run_on_ray), exact=True)
 
 
 @pytest.mark.ray
@@ -418,7 +418,7 @@ def test_two_models_are_compared_sample_by_sample(
     evaluation: Evaluation, data: Path, config: Config, tmp_path: Path
 ) -> None:
     plain = replace(evaluation, judges=JudgePaths())
-    same = compare(plain, plain.model, DEFAULT, lambda line: None, run_here)
+    same = compare(plain, plain.model, DEFAULT, run_here)
     assert len(same.verdict.findings) > 4 and not same.verdict.passed and same.cases == ()
     assert same.data == load_manifest(data)["digest"]
     assert {(f.difference.low, f.difference.high) for f in same.verdict.findings} == {(0.0, 0.0)}, "the same noise"
@@ -426,13 +426,13 @@ def test_two_models_are_compared_sample_by_sample(
     domain = Domain.load(data / "domain")
     other = ObjGAN(config, domain, {name: build_network(name, config, domain) for name in NETWORKS})
     other.save(tmp_path / "other")
-    ours = compare(plain, tmp_path / "other", DEFAULT, lambda line: None, run_here)
-    theirs = compare(replace(plain, model=tmp_path / "other"), plain.model, DEFAULT, lambda line: None, run_here)
+    ours = compare(plain, tmp_path / "other", DEFAULT, run_here)
+    theirs = compare(replace(plain, model=tmp_path / "other"), plain.model, DEFAULT, run_here)
     assert [f.ours for f in ours.verdict.findings] == [f.theirs for f in theirs.verdict.findings]
     assert {f.difference.value for f in ours.verdict.findings} != {0.0}
     page = ours.html([("data", "a < b")])
     assert "a &lt; b" in page and "<script" not in page and page.count("data:image/png") == 2 * len(ours.cases) > 0
-    first = compare(plain, None, DEFAULT, lambda line: None, run_here)
+    first = compare(plain, None, DEFAULT, run_here)
     assert {f.kind for f in first.verdict.findings} == {"baseline"} and first.cases == ()
 
 

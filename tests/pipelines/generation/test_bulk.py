@@ -27,6 +27,7 @@ from pipelines.generation.bulk import BulkJob, Opened, generate_shards, open_bul
 from pipelines.generation.captions import Part
 from pipelines.generation.shards import ShardReport
 from pipelines.storage.storage import Storage
+from tests.tools.logged import logged
 
 GOOD = [
     "a red kite",
@@ -48,10 +49,6 @@ WRONG: list[tuple[Any, str]] = [
 ]
 
 
-def quiet(line: str) -> None:
-    assert line
-
-
 def write(path: Path, rows: Sequence[dict[str, Any] | str]) -> Path:
     """Lines of JSON; a text is a line as it is."""
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
@@ -68,7 +65,7 @@ def job(model_folder: Path, tmp_path: Path) -> BulkJob:
 
 
 def run(job: BulkJob, runner: bulk.Runner = run_here) -> dict[str, Any]:
-    return generate_shards(open_bulk(job, quiet), quiet, runner)
+    return generate_shards(open_bulk(job), runner)
 
 
 def stopping(after: int) -> bulk.Runner:
@@ -143,7 +140,7 @@ def test_finished_shards_are_never_made_again(job: BulkJob, tmp_path: Path) -> N
 
 
 def test_a_shard_that_another_worker_finished_meanwhile_is_left_alone(job: BulkJob, tmp_path: Path) -> None:
-    opened = open_bulk(job, quiet)
+    opened = open_bulk(job)
     first = list(run_here(opened, opened.plan.parts[:1]))
     file = tmp_path / "out" / "pictures" / "part-000000.parquet"
     before = file.stat().st_mtime_ns
@@ -172,7 +169,7 @@ def kill(source, target):
     replace(source, target)
 os.replace = kill
 job = BulkJob(model, captions, out, columns, shard_rows=2, device="cpu")
-generate_shards(open_bulk(job, print), print, run_here)
+generate_shards(open_bulk(job), run_here)
 """
 
 
@@ -199,9 +196,9 @@ def test_every_row_is_in_the_output_and_wrong_ones_are_listed_with_the_reason(jo
     rows += [{"caption": "a kite", "id": [1]}, {"caption": "a boat", "id": "é"}]
     reasons = [reason for _, reason in WRONG] + ["is not JSON", "no JSON object", "surrogate"]
     reasons += [one["reason"] for one in layouts] + ["id must be"]
-    lines: list[str] = []
-    opened = open_bulk(replace(job, captions=write(tmp_path / "wrong.jsonl", rows), n=3), quiet)
-    manifest = generate_shards(opened, lines.append, run_here)
+    opened = open_bulk(replace(job, captions=write(tmp_path / "wrong.jsonl", rows), n=3))
+    with logged() as lines:
+        manifest = generate_shards(opened, run_here)
     found = rows_of(tmp_path / "out")
     assert {row["row"] for row in found} == set(range(len(rows)))
     assert [row["row"] for row in found if row["error"] is None] == [
@@ -266,10 +263,10 @@ def test_a_resumed_run_with_other_settings_is_refused_in_a_line_that_names_them(
 
 
 def test_of_two_first_commands_the_second_compares_its_settings_when_its_turn_comes(job: BulkJob) -> None:
-    second = open_bulk(replace(job, seed=9), quiet)
+    second = open_bulk(replace(job, seed=9))
     run(job)
     with pytest.raises(InputError, match="seed: None -> 9"):
-        generate_shards(second, quiet, never)
+        generate_shards(second, never)
 
 
 def test_shards_of_which_nobody_knows_the_settings_are_left_alone(job: BulkJob, tmp_path: Path) -> None:
@@ -334,8 +331,8 @@ def test_progress_names_captions_rate_and_time_left(job: BulkJob, monkeypatch: p
     monkeypatch.setattr(progress, "_LEAST_SECONDS", 1e-9)
     with pytest.raises(KeyboardInterrupt):
         run(job, stopping(1))
-    lines: list[str] = []
-    generate_shards(open_bulk(job, quiet), lines.append, run_here)
+    with logged() as lines:
+        generate_shards(open_bulk(job), run_here)
     assert any(line.startswith("generate: 3/4 shards, 6/7 captions, 2 of them already done,") for line in lines), lines
     assert any("captions/s" in line and line.endswith("left") for line in lines), lines
 

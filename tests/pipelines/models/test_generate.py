@@ -31,17 +31,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
 
 
-def quiet(text: str) -> None:
-    assert text
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def test_every_sample_gets_an_image_a_layout_and_its_steps(job: GenerateJob) -> None:
     captions = ("two red kites above a boat", "A kite, on the sea!")
-    files = generate(replace(job, captions=captions, n=2), quiet)
+    files = generate(replace(job, captions=captions, n=2))
     names = [
         "two-red-kites-above-a-boat_0",
         "two-red-kites-above-a-boat_1",
@@ -61,31 +57,31 @@ def test_every_sample_gets_an_image_a_layout_and_its_steps(job: GenerateJob) -> 
 
 
 def test_one_sample_needs_no_contact_sheet(job: GenerateJob) -> None:
-    assert len(generate(job, quiet)) == 3
+    assert len(generate(job)) == 3
     assert not (job.out / "contact_sheet.png").exists()
 
 
 def test_the_same_job_writes_the_same_bytes(job: GenerateJob, tmp_path: Path) -> None:
-    generate(replace(job, n=2), quiet)
-    generate(replace(job, n=2, out=tmp_path / "again"), quiet)
+    generate(replace(job, n=2))
+    generate(replace(job, n=2, out=tmp_path / "again"))
     assert contents(job.out) == contents(tmp_path / "again")
-    generate(replace(job, n=2, seed=1, out=tmp_path / "other"), quiet)
+    generate(replace(job, n=2, seed=1, out=tmp_path / "other"))
     assert contents(job.out) != contents(tmp_path / "other")
 
 
 def test_the_layout_it_wrote_can_be_given_back_and_edited(job: GenerateJob, tmp_path: Path) -> None:
-    first = generate(job, quiet)
-    back = generate(replace(job, captions=(), layout=first[1], out=tmp_path / "back"), quiet)
+    first = generate(job)
+    back = generate(replace(job, captions=(), layout=first[1], out=tmp_path / "back"))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in back]
-    three = generate(replace(job, n=3, seed=7, out=tmp_path / "three"), quiet)
+    three = generate(replace(job, n=3, seed=7, out=tmp_path / "three"))
     for number, image in enumerate(three[:3]):
-        back = generate(replace(job, captions=(), layout=image.with_suffix(".json"), out=tmp_path / "back"), quiet)
+        back = generate(replace(job, captions=(), layout=image.with_suffix(".json"), out=tmp_path / "back"))
         steps = image.with_name(f"{image.stem}_steps.png")
         own = [path.read_bytes() for path in (image, image.with_suffix(".json"), steps)]
         assert own == [path.read_bytes() for path in back], f"sample {number}"
     edited = {"caption": "a boat", "objects": [{"label": "boat", "box": [0.1, 0.4, 0.8, 0.5]}]}
     (tmp_path / "edited.json").write_text(json.dumps(edited))
-    made = generate(replace(job, captions=(), layout=tmp_path / "edited.json", out=tmp_path / "edited"), quiet)
+    made = generate(replace(job, captions=(), layout=tmp_path / "edited.json", out=tmp_path / "edited"))
     written = json.loads(made[1].read_text())
     assert [(o["label"], o["box"]) for o in written["objects"]] == [("boat", [0.1, 0.4, 0.8, 0.5])]
     assert written["objects"][0]["mask"]["size"] == [64, 64]
@@ -108,7 +104,7 @@ def test_wrong_input_is_refused_in_one_line(job: GenerateJob, store: str, name: 
     change, message = WRONG[name]
     wrong = replace(job, **{"tracking_uri": store, **change})  # type: ignore[arg-type]
     with pytest.raises(InputError) as caught:
-        generate(wrong, quiet)
+        generate(wrong)
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not job.out.exists()
 
@@ -168,13 +164,12 @@ def test_the_contact_sheet_says_which_stated_facts_the_layout_keeps(model_folder
     assert (np.asarray(plain)[-180:] == np.asarray(sheet)[-180:]).all()
 
 
-def test_unknown_and_cut_words_are_reported_and_written(job: GenerateJob, tmp_path: Path) -> None:
+def test_unknown_and_cut_words_are_reported_and_written(job: GenerateJob, tmp_path: Path, logs: list[str]) -> None:
     caption = "two red ｋｉｔｅｓ above a zebra, a zeppelin and a zebra on the sea " + "the sea " * 20
-    lines: list[str] = []
-    files = generate(replace(job, captions=(caption, "a kite"), n=2), lines.append)
-    (unknown,) = [line for line in lines if "vocabulary" in line]
+    files = generate(replace(job, captions=(caption, "a kite"), n=2))
+    (unknown,) = [line for line in logs if "vocabulary" in line]
     assert unknown.endswith("not in the model's vocabulary: zebra, zeppelin, and")
-    (cut,) = [line for line in lines if "cut after" in line]
+    (cut,) = [line for line in logs if "cut after" in line]
     written = json.loads(files[4].read_text())
     most = len(tokenize(caption)) - len(written["cut_words"])
     assert f"cut after {most} words, without: the, sea, the" in cut and "more" in cut
@@ -182,13 +177,13 @@ def test_unknown_and_cut_words_are_reported_and_written(job: GenerateJob, tmp_pa
     assert written["cut_words"] == tokenize(caption)[most:]
     plain = json.loads(files[8].read_text())
     assert (plain["caption"], plain["unknown_words"], plain["cut_words"]) == ("a kite", [], [])
-    back = generate(replace(job, captions=(), layout=files[4], out=tmp_path / "back"), lines.append)
+    back = generate(replace(job, captions=(), layout=files[4], out=tmp_path / "back"))
     assert json.loads(back[1].read_text()) == written
 
 
 def test_a_caption_whose_known_words_are_all_cut_is_refused(job: GenerateJob) -> None:
     with pytest.raises(InputError, match="none of its first"):
-        generate(replace(job, captions=("zebra " * 30 + "kite",)), quiet)
+        generate(replace(job, captions=("zebra " * 30 + "kite",)))
 
 
 @pytest.mark.parametrize(
@@ -201,10 +196,11 @@ def test_a_caption_whose_known_words_are_all_cut_is_refused(job: GenerateJob) ->
         ("a boat left of a kite and the boat right of the kite", "boat (left|right) of kite"),
     ],
 )
-def test_what_cannot_hold_is_drawn_as_far_as_possible_and_reported(job: GenerateJob, caption: str, broken: str) -> None:
-    lines: list[str] = []
-    files = generate(replace(job, captions=(caption,)), lines.append)
-    (line,) = [line for line in lines if "does not keep" in line]
+def test_what_cannot_hold_is_drawn_as_far_as_possible_and_reported(
+    job: GenerateJob, caption: str, broken: str, logs: list[str]
+) -> None:
+    files = generate(replace(job, captions=(caption,)))
+    (line,) = [line for line in logs if "does not keep" in line]
     start = f"caption {caption!r}, sample 0: the layout does not keep: "
     assert line.startswith(start) and re.search(broken, line.removeprefix(start))
     layout = json.loads(files[1].read_text())

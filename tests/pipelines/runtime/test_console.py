@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import logging
+import logging.config
 import os
 import pty
 import subprocess
@@ -15,7 +17,7 @@ import pytest
 
 from objgan.errors import InputError
 from pipelines.runs.status import JobStatus, RunStatus
-from pipelines.runtime import ray_job
+from pipelines.runtime import console, ray_job
 from pipelines.runtime.console import ProgressView
 from pipelines.runtime.events import (
     Began,
@@ -33,6 +35,7 @@ from pipelines.runtime.events import (
 from pipelines.runtime.prometheus import COUNTERS, RunMetrics
 from pipelines.storage.storage import Storage
 from pipelines.training.reporting import ThroughputMeter
+from tests.tools.logged import logged
 
 _KEYS = {"time", "level", "run", "stage", "step", "values", "message"}
 
@@ -75,6 +78,43 @@ def test_the_last_line_has_state_code_and_reason(repository: Path, tmp_path: Pat
     last = json.loads(lines[-1])
     assert (code, last["state"], last["exit_code"], last["level"]) == (2, "error", 2, "error")
     assert "no.json" in last["message"]
+
+
+def test_log_records_of_our_modules_are_lines_with_the_level_of_the_record(capsys) -> None:
+    log = logging.getLogger("pipelines.x")
+    try:
+        for form in ("text", "json"):
+            console.choose(form, "r")
+            log.info("no warning: a word")
+            log.warning("http://u:secretly@h", extra={"prefix": "a: "})
+            with console.lines_with(stage="s", prefix="# "):
+                log.info("dry")
+            log.info("beside", extra={"aside": True})
+    finally:
+        console.choose("text", None)
+    shown = capsys.readouterr()
+    assert shown.err.splitlines()[0] == "beside" and "beside" not in shown.out
+    text, objects = shown.out.splitlines()[:3], [json.loads(line) for line in shown.out.splitlines()[3:]]
+    assert text == ["no warning: a word", "a: warning: http://***@h", "# dry"]
+    assert [each["message"] for each in objects] == text and all(each.keys() >= _KEYS for each in objects)
+    assert [(each["level"], each["stage"]) for each in objects] == [("info", None), ("warning", None), ("info", "s")]
+
+
+def test_lines_survive_that_a_library_configures_logging(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ray Train does, which closes the handlers of all loggers (ray-project/ray#48732)."""
+    try:
+        console.choose("text", "r")
+        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+        logging.getLogger("tune.x").info("still here")
+    finally:
+        console.choose("text", None)
+    assert capsys.readouterr().out == "still here\n"
+
+
+def test_a_program_that_imports_us_sees_warnings_alone(repository: Path) -> None:
+    code = "from pipelines.storage.retry import logger; logger.info('an event'); logger.warning('a fault')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "a fault\n")
 
 
 @pytest.mark.parametrize(
@@ -168,10 +208,10 @@ def test_an_interval_has_the_seconds_of_each_step() -> None:
 
 
 def lines(*shown: Event) -> list[str]:
-    said: list[str] = []
-    view = ProgressView("boxes", said.append)
-    for event in shown:
-        view.show(event)
+    view = ProgressView("boxes")
+    with logged() as said:
+        for event in shown:
+            view.show(event)
     view.close()
     return said
 

@@ -16,7 +16,7 @@ def test_verify_starts_one_process_for_each_bound_core(prepared, tmp_path, repos
         "import concurrent.futures, pipelines.data.verify.verify as v\n"
         "class Pool(v.ProcessPoolExecutor):\n"
         "    def __init__(self, processes, *rest): print('processes', processes); super().__init__(processes, *rest)\n"
-        f"v.ProcessPoolExecutor = Pool\nv.verify({str(prepared)!r}, print)"
+        f"v.ProcessPoolExecutor = Pool\nv.verify({str(prepared)!r})"
     )
     assert "processes 1\n" in under(one_of_several(), ["-c", code], tmp_path, repository)
 

@@ -85,8 +85,8 @@ def _snapshot(domain: Domain, step: int, size: int = 1000) -> Snapshot:
     return Snapshot("shapes", step, resolve("tiny", None, ()), domain, tensors, {"position": step * 10})
 
 
-def _store(storage: Storage, keep: int = 2, told: list[str] | None = None) -> CheckpointStore:
-    return CheckpointStore(storage, keep, ("iou", "max"), (told if told is not None else []).append)
+def _store(storage: Storage, keep: int = 2) -> CheckpointStore:
+    return CheckpointStore(storage, keep, ("iou", "max"))
 
 
 def _flip(storage: Storage, name: str) -> None:
@@ -110,9 +110,10 @@ def test_the_newest_and_the_best_are_kept_and_found(storage: Storage, domain: Do
 
 
 @pytest.mark.parametrize("fault", ["flipped", "missing", "state.json"])
-def test_a_broken_one_is_passed_over_told_and_set_aside(storage: Storage, domain: Domain, fault: str) -> None:
-    told: list[str] = []
-    store = _store(storage, told=told)
+def test_a_broken_one_is_passed_over_told_and_set_aside(
+    storage: Storage, domain: Domain, fault: str, logs: list[str]
+) -> None:
+    store = _store(storage)
     for step in (1, 2):
         store.commit(_snapshot(domain, step), {"iou": 0.5})
     file = "step_00000002/" + ("state.json" if fault == "state.json" else "networks/a.safetensors")
@@ -120,8 +121,8 @@ def test_a_broken_one_is_passed_over_told_and_set_aside(storage: Storage, domain
     assert store.newest(set_aside=False)[0] == "step_00000001"  # type: ignore[index]
     assert store.names() == ["step_00000001", "step_00000002"]
     assert store.newest()[0] == "step_00000001"  # type: ignore[index]
-    assert "checkpoint step_00000002 is broken (checkpoint: " in told[0]
-    assert told[0].endswith("taking step_00000001")
+    assert "checkpoint step_00000002 is broken (checkpoint: " in logs[0]
+    assert logs[0].endswith("taking step_00000001")
     assert store.names() == ["step_00000001"]
     store.clean()
     kept = "broken_step_00000002" if storage.local else "step_00000002"
@@ -130,25 +131,23 @@ def test_a_broken_one_is_passed_over_told_and_set_aside(storage: Storage, domain
     assert store.newest()[0] == "step_00000002"  # type: ignore[index]
 
 
-def test_where_all_are_broken_there_is_none(tmp_path: Path, domain: Domain) -> None:
-    told: list[str] = []
-    store = _store(Storage(tmp_path), told=told)
+def test_where_all_are_broken_there_is_none(tmp_path: Path, domain: Domain, logs: list[str]) -> None:
+    store = _store(Storage(tmp_path))
     store.commit(_snapshot(domain, 1), {})
     (tmp_path / "step_00000001" / "state.json").unlink()
     assert store.newest() is None
-    assert told[0].endswith("taking none, there is no other")
+    assert logs[0].endswith("taking none, there is no other")
 
 
-def test_what_a_killed_writer_left_is_removed(storage: Storage, domain: Domain) -> None:
-    told: list[str] = []
-    store = _store(storage, told=told)
+def test_what_a_killed_writer_left_is_removed(storage: Storage, domain: Domain, logs: list[str]) -> None:
+    store = _store(storage)
     store.commit(_snapshot(domain, 1), {"iou": 0.5})
     left = ".step_00000002.abc" if storage.local else "step_00000002"
     storage.write(f"{left}/networks/a.safetensors", b"half")
     assert store.names() == ["step_00000001"]
     store.clean()
     assert not storage.exists(left)
-    assert len(told) == 1 and "its writer" not in told[0] and left in told[0]
+    assert len(logs) == 1 and "its writer" not in logs[0] and left in logs[0]
     assert store.newest()[0] == "step_00000001"  # type: ignore[index]
 
 

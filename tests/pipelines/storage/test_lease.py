@@ -178,8 +178,10 @@ def test_a_bucket_is_held_alike(s3: str) -> None:
     assert storage.names(hidden=True) in ([], [BEATS])
 
 
-def test_a_second_process_is_refused_and_a_killed_one_is_followed_at_once(tmp_path: Path, repository: Path) -> None:
-    storage, told = Storage(tmp_path), []
+def test_a_second_process_is_refused_and_a_killed_one_is_followed_at_once(
+    tmp_path: Path, repository: Path, logs: list[str]
+) -> None:
+    storage = Storage(tmp_path)
     with _holder(str(tmp_path), repository) as process:
         with pytest.raises(InputError, match=f"held by process {process.pid} on .* since .*a test.*: wait for it"):
             Lease.acquire(storage)
@@ -188,9 +190,9 @@ def test_a_second_process_is_refused_and_a_killed_one_is_followed_at_once(tmp_pa
         there = holder(storage)
         assert there is not None and there.is_gone and not there.seems_alive
         began = time.monotonic()
-        with Lease.acquire(storage, log=told.append):
+        with Lease.acquire(storage):
             assert time.monotonic() - began < 1
-    assert f"over from process {process.pid}" in told[0]
+    assert f"over from process {process.pid}" in logs[0]
 
 
 def test_a_later_process_of_the_same_number_is_not_the_holder(tmp_path: Path) -> None:
@@ -218,7 +220,7 @@ from pipelines.storage.lease import Lease
 from pipelines.storage.storage import Storage
 folder = pathlib.Path(sys.argv[1])
 for _ in range(3):
-    with Lease.acquire(Storage(folder / "held"), wait=60, log=str):
+    with Lease.acquire(Storage(folder / "held"), wait=60):
         os.mkdir(folder / "inside")
         os.rmdir(folder / "inside")
 """
@@ -355,10 +357,9 @@ def test_a_lease_that_is_deleted_is_lost(tmp_path: Path) -> None:
         assert lease.lost.wait(1)
 
 
-def test_a_heartbeat_outlives_storage_that_is_away(tmp_path: Path) -> None:
+def test_a_heartbeat_outlives_storage_that_is_away(tmp_path: Path, logs: list[str]) -> None:
     """The folder of the signs of life is a file for a while: nothing can be written there."""
-    told: list[str] = []
-    with Lease.acquire(Storage(tmp_path), ttl=1.0, log=told.append) as lease:
+    with Lease.acquire(Storage(tmp_path), ttl=1.0) as lease:
         (tmp_path / BEATS).rename(tmp_path / "away")
         (tmp_path / BEATS).write_text("")
         time.sleep(0.6)
@@ -369,7 +370,7 @@ def test_a_heartbeat_outlives_storage_that_is_away(tmp_path: Path) -> None:
         assert there is not None and there.age < 0.5
         assert not lease.lost.is_set()
         lease.check()
-    assert len(told) == 1 and "no sign of life could be given" in told[0]
+    assert len(logs) == 1 and "no sign of life could be given" in logs[0]
 
 
 def test_what_is_no_lease_is_one_line(tmp_path: Path) -> None:

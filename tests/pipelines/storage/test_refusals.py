@@ -170,16 +170,16 @@ def test_credentials_that_expire_while_images_are_read(
 
     def convert() -> None:
         with Expiring(Storage(tmp_path / "out"), "prepare", None) as job_status:
-            prepare(remote, tmp_path / "out", data_config, _silent, run_here, Options(job_status=job_status))
+            prepare(remote, tmp_path / "out", data_config, run_here, Options(job_status=job_status))
 
     assert run_command(convert) == 1
     status = RunStatus.load(Storage(tmp_path / "out"))
     assert status is not None and status.state == "failed" and "it worked before" in str(status.error)
     endpoint.refuse = None
-    manifest = prepare(remote, tmp_path / "out", data_config, _silent, run_here)
+    manifest = prepare(remote, tmp_path / "out", data_config, run_here)
     assert sum(manifest["rows"].values()) == 40 and manifest["rejected"]["rows"] == 0
     endpoint.refuse = (403, "AccessDenied")
-    assert run_command(lambda: prepare(remote, tmp_path / "new", data_config, _silent, run_here) and None) == 2
+    assert run_command(lambda: prepare(remote, tmp_path / "new", data_config, run_here) and None) == 2
 
 
 def test_a_registry_that_refuses_after_hours_is_no_wrong_input(model_folder: Path, tmp_path: Path) -> None:
@@ -194,10 +194,6 @@ def test_a_registry_that_refuses_after_hours_is_no_wrong_input(model_folder: Pat
                     register(model_folder, tracking_uri=f"http://{server.address}")
 
 
-def _silent(text: str) -> None:
-    """Progress is for people."""
-
-
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("refusal", [REFUSALS[0], REFUSALS[4], REFUSALS[5]], ids=["403", "401", "expired"])
@@ -209,9 +205,9 @@ def test_credentials_that_expire_in_a_run_are_no_wrong_input(
     endpoint: Refusing,
     refusal: tuple[int, str],
     ray_local: None,
+    logs: list[str],
 ) -> None:
     job = TrainJob("shapes", small_config(data_config, steps=4000), prepared, tmp_path / "shapes", storage=place)
-    said: list[str] = []
 
     def expire() -> None:
         wait_until(lambda: Storage(place).exists("step_00000010/state.json"))
@@ -220,13 +216,13 @@ def test_credentials_that_expire_in_a_run_are_no_wrong_input(
     thread = threading.Thread(target=expire, daemon=True)
     thread.start()
     with pytest.raises(StorageLost, match="it worked before") as caught:
-        train(open_run(job), said.append)
+        train(open_run(job))
     thread.join(10)
     assert ended(caught.value) == 1
-    assert any("cannot remove" in line and ".ray" in line for line in said), "the clean-up fails, too, and is logged"
+    assert any("cannot remove" in line and ".ray" in line for line in logs), "the clean-up fails, too, and is logged"
     # The same command, given while storage still refuses: nothing was done yet, so it is wrong input.
     with pytest.raises(StorageRefused) as refused:
-        train(open_run(job), said.append)
+        train(open_run(job))
     assert ended(refused.value) == 2
     endpoint.refuse = None
     assert (found := OpenRun(job).checkpoints.newest()) is not None and int(found[0][-8:]) >= 10

@@ -205,10 +205,9 @@ def test_a_folder_under_a_file_is_one_line(tmp_path: Path) -> None:
         Storage(tmp_path / "file" / "run").check()
 
 
-def test_a_fault_that_passes_is_waited_out_and_told_once(tmp_path: Path) -> None:
-    told: list[str] = []
+def test_a_fault_that_passes_is_waited_out_and_told_once(tmp_path: Path, logs: list[str]) -> None:
     moody = _Moody()
-    storage = Storage(tmp_path, filesystem=pyarrow.fs.PyFileSystem(moody), log=told.append)
+    storage = Storage(tmp_path, filesystem=pyarrow.fs.PyFileSystem(moody))
     for error in (ConnectionResetError(104, "reset"), OSError(errno.ESTALE, "Stale"), OSError("AWS Error SLOW_DOWN")):
         moody.faults, moody.error = 2, error
         storage.write("x", b"1")
@@ -220,14 +219,14 @@ def test_a_fault_that_passes_is_waited_out_and_told_once(tmp_path: Path) -> None
         assert storage.exists("x")
         moody.faults = 1
         storage.delete("x")
-    assert len(told) == 2 * 5 * 3
-    assert "cannot write x (reset): trying again for up to 120 s" in told[0]
-    assert "it went well after" in told[1]
+    assert len(logs) == 2 * 5 * 3
+    assert "cannot write x (reset): trying again for up to 120 s" in logs[0]
+    assert "it went well after" in logs[1]
 
 
 def test_storage_that_stays_away_is_given_up(tmp_path: Path) -> None:
     moody = _Moody(faults=10**9, error=OSError(errno.EIO, "Input/output error"))
-    storage = Storage(tmp_path, filesystem=pyarrow.fs.PyFileSystem(moody), patience=0.4, log=lambda line: None)
+    storage = Storage(tmp_path, filesystem=pyarrow.fs.PyFileSystem(moody), patience=0.4)
     with pytest.raises(StorageAway, match=r"cannot write x; given up after 0 s \(Input/output error\)"):
         storage.write("x", b"1")
     assert moody.calls > 1
@@ -236,7 +235,7 @@ def test_storage_that_stays_away_is_given_up(tmp_path: Path) -> None:
 def test_a_server_that_is_not_there_is_a_fault_that_passes() -> None:
     uri = "s3://id:key@bucket/x?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
     with pytest.raises(StorageAway, match=r"given up after .*NETWORK_CONNECTION"):
-        Storage(uri, patience=1, log=lambda line: None).write("x", b"1")
+        Storage(uri, patience=1).write("x", b"1")
 
 
 @pytest.mark.parametrize(

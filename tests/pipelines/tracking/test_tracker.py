@@ -226,14 +226,13 @@ def test_a_store_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
         prepare_store(f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}")
 
 
-def test_a_value_that_mlflow_rejects_is_named_and_blocks_nothing(store: str, tmp_path: Path) -> None:
-    lines: list[str] = []
+def test_a_value_that_mlflow_rejects_is_named_and_blocks_nothing(store: str, tmp_path: Path, logs: list[str]) -> None:
     with tracked_run(store, "refused", tmp_path / "run.txt", {}) as tracking:
-        tracker = tracking.tracker(lines.append)
+        tracker = tracking.tracker()
         tracker.metrics({"good": 1.0, "bad*name": 2.0, "nan": float("nan")}, 1)
         tracker.metrics({"good": 1.0}, 2)
     assert steps(store, tracking.run, "good") == [1, 2]
-    assert [line.split(" (")[0] for line in lines] == ["MLflow rejects bad*name"]
+    assert [line.split(" (")[0] for line in logs] == ["warning: MLflow rejects bad*name"]
 
 
 def test_untracked_runs_have_a_tracker_that_does_nothing() -> None:
@@ -244,11 +243,12 @@ def test_untracked_runs_have_a_tracker_that_does_nothing() -> None:
     assert tracker.flush() and tracker.queued() is None
 
 
-def test_a_server_that_was_killed_and_restarted_has_every_step_once(server: Server, tmp_path: Path) -> None:
-    lines: list[str] = []
+def test_a_server_that_was_killed_and_restarted_has_every_step_once(
+    server: Server, tmp_path: Path, logs: list[str]
+) -> None:
     slowest = 0.0
     with tracked_run(server.uri, "gap", Storage(tmp_path), {}) as tracking:
-        tracker = MLflowTracker(server.uri, tracking.run, tracking.storage, lines.append, longest_wait=1)
+        tracker = MLflowTracker(server.uri, tracking.run, tracking.storage, longest_wait=1)
 
         def log(step: int) -> float:
             began = time.perf_counter()
@@ -271,8 +271,8 @@ def test_a_server_that_was_killed_and_restarted_has_every_step_once(server: Serv
     assert slowest < 0.05
     assert all(steps(server.uri, tracking.run, f"loss{i}") == list(range(1, 41)) for i in (0, 19))
     assert pictures(server.uri, tracking.run) == [picture(step) for step in range(1, 41)]
-    assert [line.split(" (")[0].split(";")[0] for line in lines] == [
-        "MLflow is not reachable",
+    assert [line.split(" (")[0].split(";")[0] for line in logs] == [
+        "warning: MLflow is not reachable",
         "MLflow is reachable again",
     ]
     assert status(server.uri, tracking.run) == "FINISHED"
@@ -354,12 +354,13 @@ def test_the_next_process_uploads_what_a_killed_process_flushed(
     assert MlflowClient(server.uri).get_run(tracking.run).data.params == {"late": "1"}
 
 
-def test_a_known_run_continues_without_the_server_and_a_new_run_does_not_begin(server: Server, tmp_path: Path) -> None:
+def test_a_known_run_continues_without_the_server_and_a_new_run_does_not_begin(
+    server: Server, tmp_path: Path, logs: list[str]
+) -> None:
     place = Storage(tmp_path / "known")
-    said: list[str] = []
     with tracked_run(server.uri, "known", place, {}) as parent:
         pass
-    ended = tracked_run(server.uri, "fails", tmp_path / "fails" / "run.txt", {}, log=said.append)
+    ended = tracked_run(server.uri, "fails", tmp_path / "fails" / "run.txt", {})
     with pytest.raises(ZeroDivisionError), ended as fails:
         server.kill() or 1 / 0
     with pytest.raises(InputError, match="MLflow: cannot use"):
@@ -370,15 +371,15 @@ def test_a_known_run_continues_without_the_server_and_a_new_run_does_not_begin(s
     ):
         pytest.fail("it began")
     prepare_store(server.uri, place)
-    with tracked_run(server.uri, "known", place, {}, log=said.append) as known:
+    with tracked_run(server.uri, "known", place, {}) as known:
         assert known.run == parent.run
         known.tracker().metrics({"loss": 1.0}, 1)
         # A step of a run that is under way: its MLflow run is made as soon as the server answers.
         step = Storage(tmp_path / "step")
-        with tracked_run(server.uri, "step", step, {"objgan.step": "boxes"}, parent.run, said.append) as nested:
+        with tracked_run(server.uri, "step", step, {"objgan.step": "boxes"}, parent.run) as nested:
             assert nested.run is None
             nested.tracker().metrics({"loss": 1.0}, 1)
-    assert [line.partition(" queued in ")[0] for line in said] == [
+    assert [line.partition(" queued in ")[0] for line in logs if "was not" in line] == [
         "MLflow was not reachable: 1 record (settings, status) is",
         *["MLflow was not reachable: 1 metric and 0 pictures are"] * 2,
     ]

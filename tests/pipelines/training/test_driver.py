@@ -38,33 +38,29 @@ _LONG = 300
 """Steps of some 15 ms: a driver can be killed on the way."""
 
 
-def _silent(text: str) -> None:
-    """Progress is for people."""
-
-
 @pytest.fixture(scope="module")
 def undisturbed(prepared: Path, data_config: Config, tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
     """A run of the small job by one worker that nothing happened to."""
     folder = tmp_path_factory.mktemp("undisturbed") / "shapes"
-    done = train(open_run(TrainJob("shapes", small_config(data_config), prepared, folder)), _silent)
+    done = train(open_run(TrainJob("shapes", small_config(data_config), prepared, folder)))
     assert done.step <= STEPS
     return folder
 
 
 @pytest.mark.slow
 def test_a_worker_killed_on_the_way_changes_nothing_in_the_end(
-    prepared: Path, data_config: Config, tmp_path: Path, undisturbed: Path
+    prepared: Path, data_config: Config, tmp_path: Path, undisturbed: Path, logs: list[str]
 ) -> None:
-    folder, said = tmp_path / "killed", []
+    folder = tmp_path / "killed"
     config = small_config(data_config)
     killer = kill_a_worker_after(folder, 10)
-    killed = train(open_run(TrainJob("shapes", config, prepared, folder)), said.append)
+    killed = train(open_run(TrainJob("shapes", config, prepared, folder)))
     killer.join(1)
     assert not killer.is_alive(), "the worker was not killed"
-    (death,) = [line for line in said if "worker 0 failed" in line and "restarted" not in line]
+    (death,) = [line for line in logs if "worker 0 failed" in line and "restarted" not in line]
     assert "SYSTEM_ERROR" in death and "End of file" in death and len(death) < 200
-    (again,) = [line for line in said if "workers restarted (restart 1: worker 0 failed" in line]
-    assert "resuming from step" in again and said.index(death) < said.index(again)
+    (again,) = [line for line in logs if "workers restarted (restart 1: worker 0 failed" in line]
+    assert "resuming from step" in again and logs.index(death) < logs.index(again)
     told = [line["event"] for line in lines(folder)]
     assert told.count("worker_failed") == 1 and told.count("began") == 2
     status = RunStatus.load(Storage(folder))
@@ -76,9 +72,9 @@ def test_a_worker_killed_on_the_way_changes_nothing_in_the_end(
     assert last(folder).name == f"step_{STEPS:08d}"
     assert same_weights(last(folder), last(undisturbed))
     assert set(killed.measures) >= {"mask_iou"}
-    again = train(open_run(TrainJob("shapes", config, prepared, folder)), said.append)
+    again = train(open_run(TrainJob("shapes", config, prepared, folder)))
     assert again == killed
-    assert "finished before" in said[-1]
+    assert "finished before" in logs[-1]
 
 
 @pytest.mark.slow
@@ -86,7 +82,7 @@ def test_two_workers_learn_what_one_does(
     prepared: Path, data_config: Config, tmp_path: Path, undisturbed: Path
 ) -> None:
     config = small_config(data_config, compute={"workers": 2}, steps=2)
-    train(open_run(TrainJob("shapes", config, prepared, tmp_path / "two")), _silent)
+    train(open_run(TrainJob("shapes", config, prepared, tmp_path / "two")))
     told = [line for line in lines(tmp_path / "two") if "values" in line]
     alone = [line for line in lines(undisturbed) if "values" in line]
     assert [line["step"] for line in told] == [1, 2]
@@ -105,7 +101,7 @@ def test_a_driver_that_is_stopped_or_killed_goes_on_bit_for_bit(
     """SIGTERM: a checkpoint at once, and exit code 143. SIGKILL: from the last checkpoint. One run in MLflow."""
     config = small_config(data_config, steps=_LONG, checkpoint_every=60)
     whole = tmp_path / "whole"
-    train(open_run(TrainJob("shapes", config, prepared, whole)), _silent)
+    train(open_run(TrainJob("shapes", config, prepared, whole)))
     broken = Command(tmp_path / "broken", repository, config, prepared)
     process = broken.start()
     wait_until(lambda: (broken.folder / "lease.json").exists())
@@ -166,20 +162,20 @@ def _check_mlflow(command: Command) -> None:
 
 @pytest.mark.slow
 def test_a_poisoned_batch_stops_the_run_and_can_be_looked_into(
-    prepared: Path, data_config: Config, tmp_path: Path, ray_local: None
+    prepared: Path, data_config: Config, tmp_path: Path, ray_local: None, logs: list[str]
 ) -> None:
     """NaN in the boxes of every row: steps are left out, then the run ends naming stage, phase, step and term."""
     data = _poisoned(prepared, tmp_path / "data")
     config = small_config(data_config, max_skipped=2)
-    folder, said = tmp_path / "nan", []
+    folder = tmp_path / "nan"
     with pytest.raises(TrainingStopped, match=r"stage shapes, phase discriminators, step 2: \w+ is not finite") as stop:
-        train(open_run(TrainJob("shapes", config, data, folder)), said.append)
+        train(open_run(TrainJob("shapes", config, data, folder)))
     assert "--replay" in str(stop.value)
     assert "(3 steps were left out, 2 are allowed)" in str(stop.value)
-    findings = replay(folder / "replay_00000002", said.append)
+    findings = replay(folder / "replay_00000002")
     assert [finding.group for finding in findings] == [0, 1]
     assert all("layout.boxes" in finding.inputs and finding.bad for finding in findings)
-    assert "the first output that is not finite is that of networks.shape_generator" in "\n".join(said)
+    assert "the first output that is not finite is that of networks.shape_generator" in "\n".join(logs)
     assert not [line for line in lines(folder) if "measures" in line], "nothing was learned, nothing is called good"
 
 
@@ -216,7 +212,7 @@ def test_a_new_run_can_begin_with_the_weights_of_another(
     source = last(undisturbed)
     config = small_config(data_config, steps=2, generator_lr=1e-9, discriminator_lr=1e-9)
     job = TrainJob("shapes", config, prepared, tmp_path / "tuned", init_from=source)
-    train(open_run(job), _silent)
+    train(open_run(job))
     done = last(tmp_path / "tuned")
     assert read_state(done)["step"] == 2
     from tests.tools.training import weights
@@ -244,7 +240,7 @@ def test_a_run_in_a_bucket_waits_while_the_bucket_is_silent(
 
     thread = threading.Thread(target=silence, daemon=True)
     thread.start()
-    done = train(open_run(job), _silent)
+    done = train(open_run(job))
     thread.join(10)
     assert done.checkpoint.parent == tmp_path / "shapes", "the best one is fetched"
     assert same_weights(OpenRun(job).checkpoints.fetch(f"step_{STEPS:08d}"), last(undisturbed))
@@ -272,7 +268,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(
     try:
         config = small_config(data_config, steps=200, checkpoint_every=1, keep_checkpoints=100, picture_every=200)
         with pytest.raises(OSError, match="no space left for checkpoint") as full:
-            train(open_run(TrainJob("shapes", config, prepared, disk / "run")), _silent)
+            train(open_run(TrainJob("shapes", config, prepared, disk / "run")))
         assert full.value.errno == 28
         found = OpenRun(TrainJob("shapes", config, prepared, disk / "run")).checkpoints.newest()
         assert found is not None

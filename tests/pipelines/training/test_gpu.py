@@ -31,13 +31,9 @@ needs_bfloat16 = pytest.mark.skipif(
 )
 
 
-def _silent(text: str) -> None:
-    """Progress is for people."""
-
-
 def _train(prepared: Path, folder: Path, config: Config) -> list[dict]:
     """What the run told of its steps."""
-    train(open_run(TrainJob("shapes", config, prepared, folder)), _silent)
+    train(open_run(TrainJob("shapes", config, prepared, folder)))
     return [line for line in lines(folder) if "values" in line]
 
 

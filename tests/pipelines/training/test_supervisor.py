@@ -1,6 +1,7 @@
 """The driver's watch over a run, with a real board and something else than training behind it."""
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -33,10 +34,11 @@ from pipelines.runtime.prometheus import RunMetrics
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_tracker import Tracker
 from pipelines.training.coordinator import Failure
-from pipelines.training.reporting import ProgressReporter, ThroughputMeter
+from pipelines.training.reporting import Forward, ProgressReporter, ThroughputMeter
 from pipelines.training.step_numbers import StepNumbers
 from pipelines.training.supervisor import TERMINATED, Stalled, Supervisor, make_coordinator
 from tests.tools.local_cluster import wait_until
+from tests.tools.logged import logged
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
 
@@ -48,37 +50,35 @@ def coordinator() -> Iterator[Any]:
     ray.kill(made)
 
 
-def _supervisor(coordinator: Any, said: list[str], lost: threading.Event | None = None, **compute: float) -> Supervisor:
-    listeners = [ProgressView("boxes", said.append).show]
+def _supervisor(coordinator: Any, lost: threading.Event | None = None, **compute: float) -> Supervisor:
+    listeners = [ProgressView("boxes").show]
     return Supervisor(coordinator, ComputeConfig(**compute), lost or threading.Event(), listeners)
 
 
-def test_events_reach_every_listener_in_order(coordinator: Any, tmp_path: Path) -> None:
-    said: list[str] = []
-    record = Recorder(tmp_path / "progress.jsonl", said.append)
-    listeners = [ProgressView("boxes", said.append).show, record]
+def test_events_reach_every_listener_in_order(coordinator: Any, tmp_path: Path, logs: list[str]) -> None:
+    record = Recorder(tmp_path / "progress.jsonl")
+    listeners = [ProgressView("boxes").show, record]
 
     def fit() -> None:
         ray.get(coordinator.begin.remote(Began(7, 9, checkpoint="step_00000007")))
         ray.get(coordinator.post.remote(Warned("one")))
 
     assert Supervisor(coordinator, ComputeConfig(), threading.Event(), listeners).run(fit) is None
-    assert said == ["boxes: resuming from step 7 (checkpoint step_00000007)", "boxes: warning: one"]
+    assert logs == ["boxes: resuming from step 7 (checkpoint step_00000007)", "boxes: warning: one"]
     lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
     assert [line["event"] for line in lines] == ["began", "warning"]
 
 
 def test_every_listener_gets_every_kind_of_event(
-    coordinator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    coordinator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: list[str]
 ) -> None:
     """A log interval as the worker measures it, and one event of every other kind, through the real coordinator."""
-    messages: list[str] = []
-    status = LiveStatus(Storage(tmp_path), RunStatus("running", "boxes"), messages.append)
+    status = LiveStatus(Storage(tmp_path), RunStatus("running", "boxes"))
     metrics, sums = RunMetrics("r", "boxes", batch=4), Counter[str]()
     monkeypatch.setattr(metrics, "add", lambda name, value: sums.update({name: value}))
     monkeypatch.setattr(metrics, "set", lambda name, value: None)
     monkeypatch.setattr(metrics, "observe", lambda name, value: sums.update({name: 1}))
-    view, record = ProgressView("boxes", messages.append), Recorder(tmp_path / "progress.jsonl", messages.append)
+    view, record = ProgressView("boxes"), Recorder(tmp_path / "progress.jsonl")
 
     def work() -> None:
         reporter = ProgressReporter(coordinator, Storage(tmp_path), Tracker(), Began(0, 9, workers=2), loud=True)
@@ -91,7 +91,7 @@ def test_every_listener_gets_every_kind_of_event(
         reporter.report(Validated(2, 9, {"iou": 0.5}))
         reporter.report(Skipped(3, 1, "make/loss"))
         reporter.report(Saved(4, "step_00000004", 0.5))
-        reporter.report(Warned("careful"))
+        Forward(coordinator).handle(logging.makeLogRecord({"msg": "careful"}))
         reporter.report(WorkerFailed(1, "it died"))
         reporter.report(Stopping(5, TERMINATED))
         reporter.close()
@@ -116,17 +116,16 @@ def test_every_listener_gets_every_kind_of_event(
     )  # fmt: skip
     assert sums["objgan_samples_total"] == 8 and sums["objgan_step_seconds"] == 2
     assert sums["objgan_skipped_steps_total"] == sums["objgan_restarts_total"] == sums["objgan_checkpoint_seconds"] == 1
-    assert len(messages) == 7 and not any(line in "\n".join(messages) for line in ("cannot", "Traceback")), messages
+    assert len(logs) == 7 and not any(line in "\n".join(logs) for line in ("cannot", "Traceback")), logs
 
 
 def test_a_record_that_cannot_be_written_is_logged_once_and_ends_nothing(coordinator: Any, tmp_path: Path) -> None:
-    said: list[str] = []
-
     def fit() -> None:
         ray.get(coordinator.post.remote(Warned("one"), Warned("two")))
 
-    record = Recorder(tmp_path / "nowhere" / "progress.jsonl", said.append)
-    Supervisor(coordinator, ComputeConfig(), threading.Event(), [record]).run(fit)
+    record = Recorder(tmp_path / "nowhere" / "progress.jsonl")
+    with logged() as said:
+        Supervisor(coordinator, ComputeConfig(), threading.Event(), [record]).run(fit)
     assert len(said) == 1 and "No such file" in said[0]
 
 
@@ -158,7 +157,7 @@ def test_time_passes_for_metrics_while_nothing_happens(coordinator: Any) -> None
 def test_a_run_without_any_worker_gives_up_and_says_what_the_cluster_has(coordinator: Any) -> None:
     end = threading.Event()
     with pytest.raises(Stalled, match=r"sign of life for .* asks for 1 workers, the cluster has 2 CPUs"):
-        _supervisor(coordinator, [], start_deadline=0.8).run(lambda: end.wait(30) and None)
+        _supervisor(coordinator, start_deadline=0.8).run(lambda: end.wait(30) and None)
     end.set()
 
 
@@ -171,7 +170,7 @@ def test_workers_that_make_no_step_are_given_up(coordinator: Any) -> None:
             ray.get(coordinator.beat.remote(4))
 
     with pytest.raises(Stalled, match=r"no step was finished for .* the last one was 4"):
-        _supervisor(coordinator, [], stall_deadline=1.0).run(fit)
+        _supervisor(coordinator, stall_deadline=1.0).run(fit)
     end.set()
 
 
@@ -188,7 +187,7 @@ def test_sigterm_asks_the_workers_to_stop(coordinator: Any) -> None:
             heard.extend([reason] if reason else [])
             time.sleep(0.05)
 
-    assert _supervisor(coordinator, []).run(fit) == TERMINATED
+    assert _supervisor(coordinator).run(fit) == TERMINATED
     assert heard == [TERMINATED]
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -198,14 +197,14 @@ def test_what_fit_raises_is_raised(coordinator: Any) -> None:
         raise ValueError("on purpose")
 
     with pytest.raises(ValueError, match="on purpose"):
-        _supervisor(coordinator, []).run(fit)
+        _supervisor(coordinator).run(fit)
 
 
 def test_a_run_that_another_took_over_is_left(coordinator: Any) -> None:
     end, lost = threading.Event(), threading.Event()
     lost.set()
     with pytest.raises(Stalled, match="another driver"):
-        _supervisor(coordinator, [], lost).run(lambda: end.wait(30) and None)
+        _supervisor(coordinator, lost).run(lambda: end.wait(30) and None)
     end.set()
 
 

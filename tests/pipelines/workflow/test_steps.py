@@ -14,8 +14,7 @@ from objgan.generation import ObjGAN
 from pipelines.evaluation.prompts_file import read_prompts_file
 from pipelines.recipes import resolve
 from pipelines.tracking.tracker import Tracking, prepare_store, tracked_run
-from pipelines.training.job import check_groups
-from pipelines.workflow.run import Run, _register, _train, data_sources, stage_config
+from pipelines.workflow.run import Run, _register, _train, check_workers, data_sources, stage_config
 from pipelines.workflow.steps import Step, describe, plan, run_plan
 
 
@@ -56,7 +55,7 @@ def test_a_registered_run_has_measures_data_and_a_card(prepared: Path, model_fol
     }  # fmt: skip
     (work.folder("evaluate") / "measures.json").write_text(json.dumps(record))
     with tracked_run(store, "register", tmp_path / "run.txt", {}) as tracking:
-        assert _register(run, work, tmp_path, tracking, print) == {"model": "models:/objgan/1"}
+        assert _register(run, work, tmp_path, tracking) == {"model": "models:/objgan/1"}
     client = MlflowClient(store)
     version, logged = client.get_model_version("objgan", "1"), client.get_run(tracking.run)
     assert version.run_id == tracking.run and logged.data.metrics == {name: 0.5}
@@ -85,7 +84,7 @@ def test_prompts_of_unknown_classes_stop_a_run_before_it_trains(prepared: Path, 
     shutil.copytree(prepared, work.folder("prepare") / "data")
     folder = work.folder("encoders")
     with pytest.raises(InputError, match="entry 1: unknown class 'unicorn'"):
-        _train(run, work, Step("encoders", {}), folder, Tracking(), lambda line: None)
+        _train(run, work, Step("encoders", {}), folder, Tracking())
     assert not folder.exists()
 
 
@@ -119,11 +118,11 @@ def test_finished_steps_are_skipped_and_a_failed_one_is_run_again(tmp_path: Path
     actions = dict.fromkeys(("first", "wide", "last"), action)
     parent = _parent(store)
     with pytest.raises(_Boom):
-        run_plan(work, actions, store, parent, lambda line: None)
+        run_plan(work, actions, store, parent)
     assert done == ["first"]
     assert work.result("wide") is None
     broken.clear()
-    results = run_plan(work, actions, store, parent, lambda line: None)
+    results = run_plan(work, actions, store, parent)
     assert done == ["first", "wide", "last"], "the finished step is not run twice"
     assert results["last"]["made"] == "last"
     assert all(line.startswith("finished") for line in describe(work).splitlines())
@@ -148,15 +147,14 @@ def _check_runs(store: str, parent: str) -> None:
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
-def test_a_stage_of_a_run_has_no_more_workers_than_its_batch_has_groups() -> None:
-    config, said = resolve("paper", None, ["compute.workers=4", "compute.max_workers=8"]), list[str]()
-    fitting = {stage: stage_config(config, stage, said.append).compute for stage in STAGES}
+def test_a_stage_of_a_run_has_no_more_workers_than_its_batch_has_groups(logs: list[str]) -> None:
+    config = resolve("paper", None, ["compute.workers=4", "compute.max_workers=8"])
+    fitting = {stage: stage_config(config, stage).compute for stage in STAGES}
     assert {stage: (one.workers, one.max_workers) for stage, one in fitting.items()} == {
         "encoders": (1, 1), "boxes": (4, 8), "shapes": (4, 8), "images": (4, 4)
     }  # fmt: skip
-    assert said == [
+    check_workers(config)
+    assert logs == [
         "encoders: using 1 worker, because a batch has only 1 group (encoders.training.group)",
         "images: using 4 workers, because a batch has only 4 groups (images.training.group)",
     ]
-    for stage in STAGES:
-        check_groups(stage_config(config, stage), stage)

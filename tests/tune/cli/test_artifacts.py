@@ -23,7 +23,7 @@ from tune.sweep.sweep import Budget
 
 
 def test_an_exported_recipe_resolves_to_exactly_the_trials_settings(sweep, result, tmp_path) -> None:
-    export_recipe(sweep, result, tmp_path / "sub" / "best.yaml", print)
+    export_recipe(sweep, result, tmp_path / "sub" / "best.yaml")
     best = best_trial(sweep, result)
     for recipe in ("tiny", "paper"):
         found = resolve(recipe, tmp_path / "sub" / "best.yaml", ())
@@ -50,7 +50,7 @@ def test_a_sweep_without_a_value_has_no_best_trial(sweep) -> None:
     with pytest.raises(InputError, match="no trial has reported label_f1"):
         best_trial(sweep, nothing)
     assert "no trial has reported" in summary(sweep, nothing) and "failed" in table(nothing, sweep.goal)
-    write_outcome(sweep, nothing, print)
+    write_outcome(sweep, nothing)
 
 
 def test_the_table_is_sorted_by_the_metric_and_accepts_values_that_are_not_finite(sweep, result) -> None:
@@ -94,11 +94,10 @@ def test_the_study_holds_each_trial_under_its_number(sweep, result) -> None:
     assert all(math.isfinite(value) for value in trials[8].intermediate_values.values())
 
 
-def test_the_results_are_in_the_sweeps_folder(sweep, result) -> None:
-    said: list[str] = []
-    write_outcome(sweep, result, said.append)
+def test_the_results_are_in_the_sweeps_folder(sweep, result, logs: list[str]) -> None:
+    write_outcome(sweep, result)
     folder = sweep.store().local
-    assert folder is not None and not said
+    assert folder is not None and not logs
     with (folder / "trials.csv").open() as file:
         printed = list(csv.DictReader(file))
     best = best_trial(sweep, result)
@@ -115,17 +114,16 @@ def test_the_results_are_in_the_sweeps_folder(sweep, result) -> None:
     assert resolve("tiny", folder / "best.yaml", ()) == trial_config(sweep, best_trial(sweep, result))
 
 
-def test_pictures_take_conditions_and_a_best_trial_from_outside_of_the_ranges(sweep, result) -> None:
+def test_pictures_take_conditions_and_a_best_trial_from_outside_of_the_ranges(sweep, result, logs: list[str]) -> None:
     knobs = dict(sweep.space.knobs)
     knobs["boxes.dropout"] = replace(knobs["boxes.dropout"], when={"boxes.training.count_weight": (1.0,)})
     best = best_trial(sweep, result)
     outside = replace(best, settings={**best.settings, "boxes.word_dropout": 0.5})
     del outside.settings["boxes.dropout"]
     trials = tuple(outside if trial == best else trial for trial in result.trials)
-    said: list[str] = []
-    write_outcome(replace(sweep, space=Space(knobs)), replace(result, trials=trials), said.append)
+    write_outcome(replace(sweep, space=Space(knobs)), replace(result, trials=trials))
     folder = sweep.store().local
-    assert folder is not None and not said
+    assert folder is not None and not logs
     page = (folder / "pictures" / "sweep.html").read_text()
     assert page.count("(recipe)") == len(knobs) - 1
 

@@ -150,7 +150,7 @@ def test_follow_shows_each_change_until_the_sweep_ends(here, capsys, monkeypatch
             rows.put_state("finished", 2.0)
 
     monkeypatch.setattr("tune.cli.show.time.sleep", wait)
-    with Lease.acquire(recorded.store(), log=lambda line: None):
+    with Lease.acquire(recorded.store()):
         assert main(["show", "recorded", "--follow"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("waiting") and printed.count("CURVE") == 3 and "finished after" in printed

@@ -19,7 +19,7 @@ from tune.sweep.trial_store import TrialStore
 def test_a_sweep_ends_once_a_report_is_as_good_as_the_target(values, ends, data_config: Config, tmp_path: Path) -> None:
     sweep = replace(small_sweep(data_config, tmp_path, tmp_path), budget=Budget(4, stop_at=2.0))
     rows = TrialStore(sweep.store())
-    driver = SweepDriver(sweep, rows, [], lambda line: None)
+    driver = SweepDriver(sweep, rows, [])
     requested: list[str] = []
     driver._stop_requests = SimpleNamespace(end_all=SimpleNamespace(remote=requested.append))
     driver.on_step_begin(0, [])

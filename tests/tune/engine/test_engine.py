@@ -17,6 +17,7 @@ from objgan.errors import InputError
 from pipelines.storage.lease import Lease
 from pipelines.storage.storage import Storage
 from tests.tools.chaos_sweep import Bench, compare
+from tests.tools.logged import logged
 from tests.tools.sweeps import GOAL, LR, WEIGHT, small_sweep
 from tests.tools.training import same_weights, wait_until
 from tune.engine.engine import check_sweep, open_sweep, run_sweep
@@ -38,10 +39,6 @@ class Heard:
 
     def trial(self, trial: Trial) -> None:
         self.rows.append(trial)
-
-
-def _silent(text: str) -> None:
-    """Log nothing."""
 
 
 def _seed_for(space: Space, wanted: list[tuple[float, float]]) -> int:
@@ -100,7 +97,7 @@ def test_a_sweep_that_cannot_train_is_refused_before_it_writes_anything(sweep: S
 
 def test_a_second_driver_is_refused(sweep: Sweep) -> None:
     with Lease.acquire(sweep.store()), pytest.raises(InputError, match="is held by process"):
-        run_sweep(sweep, [], _silent)
+        run_sweep(sweep, [])
 
 
 def test_rows_survive_and_damage_is_reported(sweep: Sweep) -> None:
@@ -138,8 +135,10 @@ def ended_early(
         data_config, prepared, tmp_path_factory.mktemp("early"), space=space, seed=seed, scheduler="asha",
         budget=Budget(5), training={"max_skipped": 2, "steps": 90},
     )  # fmt: skip
-    heard, said = Heard(), []
-    return sweep, run_sweep(sweep, [heard], said.append), heard, said
+    heard = Heard()
+    with logged() as said:
+        result = run_sweep(sweep, [heard])
+    return sweep, result, heard, said
 
 
 @pytest.mark.ray
@@ -212,11 +211,12 @@ def _actors() -> list[str]:
 @pytest.mark.slow
 def test_a_finished_sweep_logs_that_it_finished_before(
     ended_early: tuple[Sweep, SweepResult, Heard, list[str]],
+    logs: list[str],
 ) -> None:
     sweep, result, _, _ = ended_early
-    heard, said = Heard(), []
-    assert run_sweep(sweep, [heard], said.append) == result
-    assert "finished before" in said[-1]
+    heard = Heard()
+    assert run_sweep(sweep, [heard]) == result
+    assert "finished before" in logs[-1]
     assert tuple(heard.rows) == result.trials
 
 
@@ -235,7 +235,7 @@ def test_a_population_continues_from_the_donors_weights(
         data_config, prepared, tmp_path, space=space, seed=seed, scheduler="pbt", budget=Budget(2),
         training={"steps": 1200, "checkpoint_every": 300, "log_every": 50, "keep_checkpoints": 9},
     )  # fmt: skip
-    result = run_sweep(sweep, [], _silent)
+    result = run_sweep(sweep, [])
     donor, taker = result.trials
     assert [trial.state for trial in result.trials] == ["finished", "finished"]
     assert taker.donors and not donor.donors
@@ -259,7 +259,7 @@ def test_a_driver_that_is_stopped_or_killed_resumes_to_the_same_result(tmp_path:
     """SIGTERM: checkpoints, state interrupted, exit code 143. SIGKILL: none of these. The result stays the same."""
     # Long enough after the first report that neither trial is done when the signal comes.
     bench = Bench(tmp_path, trials=2, steps=480, every=40)
-    name, calm = "broken", run_sweep(bench.sweep("calm"), [], _silent)
+    name, calm = "broken", run_sweep(bench.sweep("calm"), [])
     for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
         process = bench.start(name)
         output: list[str] = []

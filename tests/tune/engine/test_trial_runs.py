@@ -78,30 +78,32 @@ def check_complete(sweep: Sweep, uri: str, trial: Trial) -> None:
 
 
 @pytest.mark.parametrize("state", list(ENDS))
-def test_a_trial_without_reports_is_complete_when_the_sweep_ends(state, uri: str, tmp_path: Path) -> None:
-    sweep, said = recorded_sweep(tmp_path), []
+def test_a_trial_without_reports_is_complete_when_the_sweep_ends(
+    state, uri: str, tmp_path: Path, logs: list[str]
+) -> None:
+    sweep = recorded_sweep(tmp_path)
     error = None if state in ("finished", "stopped", "interrupted") else "Stalled: no worker"
     trial = Trial("a", 0, SETTINGS, state, POINTS, "step_00000200", error)
-    with sweep_run(sweep, uri, print) as tracked:
+    with sweep_run(sweep, uri) as tracked:
         begin(tracked, trial)
-        runs = TrialRuns(tracked, said.append)
+        runs = TrialRuns(tracked)
         runs.trial(trial)
         runs.close([trial])
         check_complete(tracked, uri, trial)
         # A resumed sweep records everything again.
-        again = TrialRuns(tracked, said.append)
+        again = TrialRuns(tracked)
         again.trial(trial)
         again.close([trial])
         check_complete(tracked, uri, trial)
-    assert said == []
+    assert logs == []
 
 
 def test_the_best_of_a_measure_that_falls_is_its_least(uri: str, tmp_path: Path) -> None:
     sweep = replace(recorded_sweep(tmp_path), goal=Goal("label_f1", "min"))
-    with sweep_run(sweep, uri, print) as tracked:
+    with sweep_run(sweep, uri) as tracked:
         trial = Trial("a", 0, SETTINGS, "stopped", POINTS)
         run = begin(tracked, trial)
-        TrialRuns(tracked, print).close([trial])
+        TrialRuns(tracked).close([trial])
     metrics = mlflow_client(uri).get_run(run).data.metrics
     assert (metrics["best_label_f1"], metrics["best_step"]) == (0.5, 100)
 
@@ -109,11 +111,11 @@ def test_the_best_of_a_measure_that_falls_is_its_least(uri: str, tmp_path: Path)
 def test_records_that_a_trials_process_queued_come_first(uri: str, tmp_path: Path) -> None:
     """Metrics of training, which the row does not have; no value is logged twice."""
     sweep, trial = recorded_sweep(tmp_path), Trial("a", 0, SETTINGS, "stopped", POINTS)
-    with sweep_run(sweep, uri, print) as tracked:
+    with sweep_run(sweep, uri) as tracked:
         run = begin(tracked, trial)
         kept = [Metrics({"loss/generator": 1.5}, 90), Metrics({"validation/label_f1": 0.5, "validation/extra": 1}, 100)]
         OfflineQueue(place(tracked, trial)).add(kept)
-        TrialRuns(tracked, print).close([trial])
+        TrialRuns(tracked).close([trial])
         check_complete(tracked, uri, trial)
     metrics = mlflow_client(uri).get_run(run).data.metrics
     assert metrics["loss/generator"] == 1.5 and metrics["validation/extra"] == 1
@@ -123,8 +125,8 @@ def test_records_that_a_trials_process_queued_come_first(uri: str, tmp_path: Pat
 def test_a_trial_is_complete_only_after_its_process_has_ended(uri: str, tmp_path: Path) -> None:
     sweep, trial = recorded_sweep(tmp_path), Trial("a", 0, SETTINGS, "stopped", POINTS)
     client = mlflow_client(uri)
-    with sweep_run(sweep, uri, print) as tracked:
-        runs = TrialRuns(tracked, print)
+    with sweep_run(sweep, uri) as tracked:
+        runs = TrialRuns(tracked)
         with Lease.acquire(place(tracked, trial), who="its process"):
             run = begin(tracked, trial)
             client.update_run(run, status="RUNNING")
@@ -140,7 +142,7 @@ def test_a_trial_is_complete_only_after_its_process_has_ended(uri: str, tmp_path
 
 def test_a_process_that_was_killed_delays_nothing(uri: str, tmp_path: Path, repository: Path) -> None:
     sweep, trial = recorded_sweep(tmp_path), Trial("a", 0, SETTINGS, "stopped", POINTS)
-    with sweep_run(sweep, uri, print) as tracked:
+    with sweep_run(sweep, uri) as tracked:
         begin(tracked, trial)
         store = place(tracked, trial)
         code = "import sys, time; from pipelines.storage.lease import Lease\n"
@@ -154,18 +156,18 @@ def test_a_process_that_was_killed_delays_nothing(uri: str, tmp_path: Path, repo
         held.send_signal(signal.SIGKILL)
         held.wait()
         assert store.exists(LEASE)
-        TrialRuns(tracked, print).close([trial], timeout=20)
+        TrialRuns(tracked).close([trial], timeout=20)
         check_complete(tracked, uri, trial)
 
 
 def test_trials_that_are_about_to_run_again_are_left_alone(uri: str, tmp_path: Path) -> None:
     sweep, client = recorded_sweep(tmp_path), mlflow_client(uri)
     trials = [Trial(state, n, SETTINGS, state, POINTS) for n, state in enumerate(("interrupted", "crashed"))]
-    with sweep_run(sweep, uri, print) as tracked:
+    with sweep_run(sweep, uri) as tracked:
         ids = [begin(tracked, trial) for trial in trials]
         for run in ids:
             client.update_run(run, status="RUNNING")
-        runs = TrialRuns(tracked, print)
+        runs = TrialRuns(tracked)
         for trial in trials:
             runs.trial(trial)
         time.sleep(2)
@@ -174,40 +176,40 @@ def test_trials_that_are_about_to_run_again_are_left_alone(uri: str, tmp_path: P
         assert [client.get_run(run).info.status for run in ids] == ["KILLED", "FAILED"]
 
 
-def test_a_run_that_was_deleted_costs_a_line_and_no_time(uri: str, tmp_path: Path) -> None:
-    sweep, said = recorded_sweep(tmp_path), []
+def test_a_run_that_was_deleted_costs_a_line_and_no_time(uri: str, tmp_path: Path, logs: list[str]) -> None:
+    sweep = recorded_sweep(tmp_path)
     trials = [Trial(name, n, SETTINGS, "stopped", POINTS) for n, name in enumerate(("gone", "unknown", "whole"))]
-    with sweep_run(sweep, uri, print) as tracked:
+    with sweep_run(sweep, uri) as tracked:
         mlflow_client(uri).delete_run(begin(tracked, trials[0]))
         begin(tracked, trials[1])
         place(tracked, trials[1]).write(RUN_FILE, "0" * 32)
         begin(tracked, trials[2])
         began = time.monotonic()
-        TrialRuns(tracked, said.append).close(trials)
-        assert time.monotonic() - began < 20 and len(said) == 2 and all("no longer exists" in s for s in said)
+        TrialRuns(tracked).close(trials)
+        assert time.monotonic() - began < 20 and len(logs) == 2 and all("no longer exists" in s for s in logs)
         check_complete(tracked, uri, trials[2])
 
 
 @pytest.mark.slow
 def test_an_mlflow_that_is_unreachable_to_the_end_gets_everything_later(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, logs: list[str]
 ) -> None:
     """Unreachable from the first trial to the end: nothing is lost, and the sweep names the command to use."""
-    sweep, said = recorded_sweep(tmp_path / "runs"), []
+    sweep = recorded_sweep(tmp_path / "runs")
     trials = [
         Trial("a", 0, SETTINGS, "stopped", POINTS),
         Trial("b", 1, SETTINGS, "diverged", POINTS, error="TrainingStopped: loss is not finite"),
         Trial("never", 2, SETTINGS, "failed", (), error="boxes.training.lr: too large"),
     ]
-    with sweep_run(sweep, server.uri, said.append) as tracked:
+    with sweep_run(sweep, server.uri) as tracked:
         server.kill()
         for trial in trials[:2]:
             begin(tracked, trial)
-        runs = TrialRuns(tracked, said.append)
+        runs = TrialRuns(tracked)
         for trial in trials:
             runs.trial(trial)
         runs.close(trials, timeout=4)
-    assert any("2 trials" in line and "runs send recorded" in line for line in said), said
+    assert any("2 trials" in line and "runs send recorded" in line for line in logs), logs
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     server.start()
     for trial in trials[:2]:
@@ -221,15 +223,17 @@ def test_an_mlflow_that_is_unreachable_to_the_end_gets_everything_later(
 
 
 @pytest.mark.slow
-def test_an_mlflow_that_comes_back_gets_everything_before_the_sweep_ends(server: Server, tmp_path: Path) -> None:
-    sweep, trial, said = recorded_sweep(tmp_path), Trial("a", 0, SETTINGS, "stopped", POINTS), []
-    with sweep_run(sweep, server.uri, print) as tracked:
+def test_an_mlflow_that_comes_back_gets_everything_before_the_sweep_ends(
+    server: Server, tmp_path: Path, logs: list[str]
+) -> None:
+    sweep, trial = recorded_sweep(tmp_path), Trial("a", 0, SETTINGS, "stopped", POINTS)
+    with sweep_run(sweep, server.uri) as tracked:
         server.kill()
         begin(tracked, trial)
-        runs = TrialRuns(tracked, said.append)
+        runs = TrialRuns(tracked)
         runs.trial(trial)
         time.sleep(3)
         server.start()
         runs.close([trial])
         check_complete(tracked, server.uri, trial)
-    assert len([line for line in said if "cannot complete trial 0" in line]) == 1, said
+    assert len([line for line in logs if "cannot complete trial 0" in line]) == 1, logs

@@ -32,14 +32,14 @@ def read(sweep: Sweep) -> list[optuna.trial.FrozenTrial]:
 
 
 def test_a_trial_is_followed_to_its_end_over_a_restart(sweep: Sweep) -> None:
-    StudyLog(sweep, print).trial(FIRST)
+    StudyLog(sweep).trial(FIRST)
     (trial,) = read(sweep)
     assert trial.state.name == "RUNNING" and trial.params == FIRST.settings and trial.intermediate_values == {10: 3.0}
     follower = optuna.load_study(
         study_name=sweep.run, storage=JournalStorage(JournalFileBackend(f"{sweep.store().local}/{FILE}"))
     )
     before = (sweep.store().local / FILE).read_bytes()  # type: ignore[operator]
-    again = StudyLog(sweep, print)
+    again = StudyLog(sweep)
     again.trial(FIRST)
     assert (sweep.store().local / FILE).read_bytes().startswith(before)  # type: ignore[operator]
     assert len(read(sweep)) == 1, "the trial of the killed driver is known"
@@ -53,17 +53,17 @@ def test_a_trial_is_followed_to_its_end_over_a_restart(sweep: Sweep) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "{}\n", "[1]\n", '{"op_code": 99, "worker_id": "x"}\n'])
 def test_a_damaged_file_is_written_again(sweep: Sweep, damage: str) -> None:
-    StudyLog(sweep, print).trial(FIRST)
+    StudyLog(sweep).trial(FIRST)
     path = sweep.store().local / FILE  # type: ignore[operator]
     whole = path.read_bytes()
     path.write_bytes(whole[:-20] if damage == "cut" else whole + damage.encode())
-    StudyLog(sweep, print).trial(FIRST)
+    StudyLog(sweep).trial(FIRST)
     assert [trial.params for trial in read(sweep)] == [FIRST.settings]
 
 
 def test_ranges_and_choices_may_change(sweep: Sweep) -> None:
     space = Space({LR: Knob("uniform", 0.0, 1.0), "c": Knob("choice", values=(1, (2, 3)))})
-    StudyLog(replace(sweep, space=space), print).trial(Trial("0", 0, {LR: 0.5, "c": (2, 3)}, "running"))
+    StudyLog(replace(sweep, space=space)).trial(Trial("0", 0, {LR: 0.5, "c": (2, 3)}, "running"))
     space = Space({LR: Knob("uniform", 0.4, 9.0), "c": Knob("choice", values=(1, 7))})
-    StudyLog(replace(sweep, space=space), print).trial(Trial("1", 1, {LR: 7.0, "c": 7}, "running"))
+    StudyLog(replace(sweep, space=space)).trial(Trial("1", 1, {LR: 7.0, "c": 7}, "running"))
     assert [trial.params for trial in read(sweep)] == [{LR: 0.5, "c": "(2, 3)"}, {LR: 7.0, "c": 7}]

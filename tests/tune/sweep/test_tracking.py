@@ -43,13 +43,13 @@ def test_a_sweep_is_a_run_with_its_trials_nested_in_it(uri: str, tmp_path: Path)
 
     sweep = recorded_sweep(tmp_path)
     result = recorded_result(sweep)
-    with sweep_run(sweep, uri, print) as tracked:
+    with sweep_run(sweep, uri) as tracked:
         children = {trial.id: begin(tracked, trial) for trial in result.trials[4:10]}
-        observer = TrialRuns(tracked, print)
+        observer = TrialRuns(tracked)
         for trial in result.trials[4:10]:
             observer.trial(trial)
         observer.close(result.trials)
-        write_outcome(tracked, result, print)
+        write_outcome(tracked, result)
     client = mlflow_client(uri)
     parent = client.get_run(tracked.tracking.parent)
     assert parent.info.status == "FINISHED" and parent.data.params["scheduler"] == "asha"
@@ -71,23 +71,23 @@ def test_a_sweep_is_a_run_with_its_trials_nested_in_it(uri: str, tmp_path: Path)
 
 def test_runs_are_found_again_although_their_ids_were_lost(uri: str, tmp_path: Path) -> None:
     sweep, trial = recorded_sweep(tmp_path), Trial("a", 0, {"boxes.dropout": 0.1})
-    with sweep_run(sweep, uri, print) as tracked:
+    with sweep_run(sweep, uri) as tracked:
         first = begin(tracked, trial)
     for store in (sweep.store(), stage_store(sweep, trial)):
         store.delete(RUN_FILE)  # as after a kill between making the run and writing down its id
-    with sweep_run(sweep, uri, print) as again:
+    with sweep_run(sweep, uri) as again:
         assert again.tracking == tracked.tracking
         assert begin(again, trial) == first
     assert len(all_runs(mlflow_client(uri), tracked.tracking.key)) == 2
     # The same name elsewhere is another sweep.
-    with sweep_run(recorded_sweep(tmp_path / "other"), uri, print) as other:
+    with sweep_run(recorded_sweep(tmp_path / "other"), uri) as other:
         assert other.tracking.parent != tracked.tracking.parent
 
 
 def test_runs_that_a_kill_left_running_are_corrected(uri: str, tmp_path: Path) -> None:
     sweep, client = recorded_sweep(tmp_path), mlflow_client(uri)
     trials = [Trial(name, number, {}) for number, name in enumerate(("done", "ended", "cut"))]
-    with sweep_run(sweep, uri, print) as tracked:
+    with sweep_run(sweep, uri) as tracked:
         runs = {trial.id: begin(tracked, trial) for trial in trials}
     for run in (*runs.values(), tracked.tracking.parent):
         client.update_run(run, status="RUNNING")
@@ -100,8 +100,8 @@ def test_runs_that_a_kill_left_running_are_corrected(uri: str, tmp_path: Path) -
 
 
 def resumed_and_stopped(sweep, uri: str, trials: list[Trial]) -> None:
-    with sweep_run(sweep, uri, print) as again:
-        TrialRuns(again, print).close(trials)
+    with sweep_run(sweep, uri) as again:
+        TrialRuns(again).close(trials)
         raise SystemExit(143)
 
 
@@ -110,11 +110,11 @@ def test_settings_that_change_are_metrics_and_the_first_ones_parameters(uri: str
     first = {"boxes.dropout": 0.1, "boxes.adversarial": "bce"}
     points = [Point(step, step, {"label_f1": 0.5}, first | {"boxes.dropout": step / 10}) for step in (1, 2, 3)]
     trial = Trial("a", 0, first, "running", tuple(points[:2]))
-    with sweep_run(sweep, uri, print) as tracked:
+    with sweep_run(sweep, uri) as tracked:
         run = begin(tracked, trial)
-        TrialRuns(tracked, print).close([trial])
+        TrialRuns(tracked).close([trial])
         # Another process, after a resume, records everything again.
-        TrialRuns(tracked, print).close([replace(trial, points=tuple(points))])
+        TrialRuns(tracked).close([replace(trial, points=tuple(points))])
     history = client.get_metric_history(run, "settings/boxes.dropout")
     assert [(metric.step, metric.value) for metric in history] == [(1, 0.1), (2, 0.2), (3, 0.3)]
     assert client.get_run(run).data.params["boxes.dropout"] == "0.1"
@@ -128,26 +128,25 @@ def test_a_verdict_and_its_figures_are_in_the_sweeps_run(uri: str, tmp_path: Pat
         for arm in ("best", "default")
     ]
     confirmed = Confirmed("a", 0, Goal("label_f1", "max"), tuple(runs))
-    with sweep_run(sweep, uri, print) as tracked:
-        log_confirmed(tracked, confirmed, print)
+    with sweep_run(sweep, uri) as tracked:
+        log_confirmed(tracked, confirmed)
     data = mlflow_client(uri).get_run(tracked.tracking.parent).data
     assert data.metrics["confirm/difference/label_f1"] == pytest.approx(0.1)
     assert data.tags["objgan.confirmed"] == "better" and data.tags["objgan.verdict"].startswith("verdict: trial 0")
 
 
 def test_nothing_is_tracked_without_a_uri_and_an_unreachable_server_ends_no_sweep(
-    tmp_path: Path, result, sweep
+    tmp_path: Path, result, sweep, logs: list[str]
 ) -> None:
     with trial_run(sweep, "a", 0, "boxes", {}, Storage(tmp_path / "x")) as tracking:
         assert tracking.run is None
     away = replace(sweep, tracking=None)
-    TrialRuns(away, print).close(result.trials)
+    TrialRuns(away).close(result.trials)
     from tune.sweep.sweep import SweepTracking
 
-    said: list[str] = []
     away = replace(sweep, tracking=SweepTracking("http://127.0.0.1:9", "no-such-run", "key"))
-    write_outcome(away, result, said.append)
-    assert len(said) == 1 and "could not be sent" in said[0] and (tmp_path / "recorded" / "trials.csv").exists()
+    write_outcome(away, result)
+    assert len(logs) == 1 and "could not be sent" in logs[0] and (tmp_path / "recorded" / "trials.csv").exists()
     assert find_run_or_none(away) is None
 
 

@@ -133,7 +133,7 @@ def coloured(tmp_path_factory, write_coco, scenes, data_config):
         image["scene"] = SCENES[image["id"] % 4] if image["id"] % 5 else None
     for one in objects:
         one["attributes"] = {"colour": "white" if one["iscrowd"] else "red" if one["category_id"] == 38 else "teal"}
-    prepare(write_coco(folder / "coco", images, objects, captions), folder / "data", data_config, str, run_here)
+    prepare(write_coco(folder / "coco", images, objects, captions), folder / "data", data_config, run_here)
     return folder / "data"
 
 
@@ -179,7 +179,7 @@ def test_data_without_a_needed_column_are_refused(prepared_boxes, data_config, t
         ShardReader(prepared_boxes, "train", ALL, data_config, 8)
     images, objects, captions = scenes(6)
     bare = [{k: v for k, v in record.items() if k != "segmentation"} for record in objects]
-    prepare(write_coco(tmp_path / "coco", images, bare, captions), tmp_path / "data", data_config, str, run_here)
+    prepare(write_coco(tmp_path / "coco", images, bare, captions), tmp_path / "data", data_config, run_here)
     with pytest.raises(InputError, match=r"needs masks, .* has none"):
         ShardReader(tmp_path / "data", "train", ALL, data_config, 8)
 
@@ -209,7 +209,7 @@ def test_captions_without_a_known_word_are_never_drawn(tmp_path, write_coco, sce
     values = data_config.model_dump()
     values["data"]["min_count"] = 2
     config = build_config(values)
-    prepare(write_coco(tmp_path / "coco", images, objects, captions), tmp_path / "data", config, str, run_here)
+    prepare(write_coco(tmp_path / "coco", images, objects, captions), tmp_path / "data", config, run_here)
     reader = ShardReader(tmp_path / "data", "train", ALL, config, 8)
     assert reader.left_out == {"without a caption of known words": 1}
     for epoch in range(20):
@@ -294,9 +294,9 @@ def test_loader_processes_change_nothing(prepared, data_config) -> None:
 
 def test_rows_of_many_shards_are_those_of_one(tmp_path, write_coco, scenes, data_config, monkeypatch) -> None:
     source = write_coco(tmp_path / "coco", *scenes(30))
-    prepare(source, tmp_path / "one", data_config, str, run_here)
+    prepare(source, tmp_path / "one", data_config, run_here)
     monkeypatch.setattr("pipelines.data.prepare.prepare.ROWS_PER_SHARD", 3)
-    prepare(source, tmp_path / "many", data_config, str, run_here)
+    prepare(source, tmp_path / "many", data_config, run_here)
     # Fewer than there are: shards close and open again on the way.
     monkeypatch.setattr("pipelines.data.loading.reader.OPEN_SHARDS", 2)
     one, many = (ShardReader(tmp_path / name, "train", ALL, data_config, 8) for name in ("one", "many"))
@@ -358,7 +358,7 @@ def real(shared_coco, tmp_path_factory, data_config) -> ShardReader:
     annotations = shared_coco / "annotations"
     source = CocoSource(shared_coco / "images", annotations / "instances.json", annotations / "captions.json")
     folder = tmp_path_factory.mktemp("real") / "data"
-    prepare(source, folder, data_config, str, run_here)
+    prepare(source, folder, data_config, run_here)
     return ShardReader(folder, "train", ALL, data_config, 8)
 
 

@@ -41,7 +41,7 @@ def local(tmp_path_factory, write_coco, scenes, data_config) -> Path:
     folder = tmp_path_factory.mktemp("local")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.data.prepare.prepare.ROWS_PER_SHARD", 3)
-        prepare(write_coco(folder / "coco", *scenes(40)), folder / "data", data_config, str, run_here)
+        prepare(write_coco(folder / "coco", *scenes(40)), folder / "data", data_config, run_here)
     return folder / "data"
 
 
@@ -232,7 +232,7 @@ def test_training_from_a_bucket_is_training_from_the_folder(ray_local, uri, loca
     compute = {"cache": str(tmp_path / "cache"), "cache_gb": _room(local, 3.5)}
     config = small_config(data_config, compute=compute, window=2, steps=4, checkpoint_every=4)
     for name, data in (("here", local), ("there", uri)):
-        train(open_run(TrainJob("shapes", config, data, tmp_path / name)), str)
+        train(open_run(TrainJob("shapes", config, data, tmp_path / name)))
     assert same_weights(last(tmp_path / "here"), last(tmp_path / "there"))
 
 

@@ -16,6 +16,7 @@ from pipelines.data.prepare.source import CocoSource
 from pipelines.data.shards.format import load_manifest, read_shard, shards_of
 from pipelines.data.shards.manifest import CARD
 from pipelines.data.verify.verify import verify
+from tests.tools.logged import logged
 
 INFO = {"description": "COCO 2017 Dataset", "url": "http://cocodataset.org", "version": "1.0", "year": 2017}
 LICENCES = [{"id": 1, "name": "CC BY 2.0", "url": "http://creativecommons.org/licenses/by/2.0/"}, {"id": 2}]
@@ -45,7 +46,7 @@ def stand_ins(tmp_path_factory, write_coco, scenes, data_config: Config) -> Path
     for number in range(1, 11):
         (folder / "coco" / "images" / f"{number:06d}.png").write_bytes(b"broken")
     config = data_config.model_copy(update={"data": data_config.data.model_copy(update={"shapes": "ellipse"})})
-    prepare(replace(source, captions=None), folder / "data", config, lambda line: None, run_here)
+    prepare(replace(source, captions=None), folder / "data", config, run_here)
     return folder / "data"
 
 
@@ -149,12 +150,12 @@ def test_class_names_of_any_kind_survive_the_front_matter(prepared: Path) -> Non
 
 def test_a_card_may_be_edited(tmp_path: Path, write_coco, scenes, data_config: Config) -> None:
     source: CocoSource = write_coco(tmp_path / "coco", *scenes(20))
-    prepare(source, tmp_path / "data", data_config, lambda line: None, run_here)
+    prepare(source, tmp_path / "data", data_config, run_here)
     (tmp_path / "data" / CARD).write_text("ours")
-    said: list[str] = []
-    prepare(source, tmp_path / "data", data_config, said.append, run_here)
+    with logged() as said:
+        prepare(source, tmp_path / "data", data_config, run_here)
     assert "nothing to do" in said[-1] and (tmp_path / "data" / CARD).read_text() == "ours"
-    assert not verify(tmp_path / "data", lambda line: None, 1).faults
+    assert not verify(tmp_path / "data", 1).faults
 
 
 def test_a_readme_of_somebody_else_is_not_replaced(tmp_path: Path, write_coco, scenes, data_config: Config) -> None:
@@ -164,17 +165,17 @@ def test_a_readme_of_somebody_else_is_not_replaced(tmp_path: Path, write_coco, s
     readme.write_bytes(b"ours \xff")
     for _ in range(2):
         with pytest.raises(InputError, match=r"README\.md is not the card .*: move it, or give another --out"):
-            prepare(source, readme.parent, data_config, lambda line: None, run_here)
+            prepare(source, readme.parent, data_config, run_here)
         with pytest.raises(InputError, match=r"README\.md is not the card"):
-            check(source, readme.parent, data_config, lambda line: None)
+            check(source, readme.parent, data_config)
     assert readme.read_bytes() == b"ours \xff" and list(readme.parent.iterdir()) == [readme]
     readme.unlink()
-    prepare(source, readme.parent, data_config, lambda line: None, run_here)
+    prepare(source, readme.parent, data_config, run_here)
     whole = readme.read_text()
     readme.write_text(whole + "\nours")
-    prepare(source, readme.parent, data_config, lambda line: None, run_here, Options(retry=True))
+    prepare(source, readme.parent, data_config, run_here, Options(retry=True))
     assert readme.read_text() == whole, "a card with additions is written anew"
     readme.write_text("ours")
     with pytest.raises(InputError, match="is not the card"):
-        prepare(source, readme.parent, data_config, lambda line: None, run_here, Options(retry=True))
+        prepare(source, readme.parent, data_config, run_here, Options(retry=True))
     assert readme.read_text() == "ours" and load_manifest(readme.parent)

@@ -32,7 +32,7 @@ def made(tmp_path, write_coco, scenes, data_config):
         values = data_config.model_dump()
         values["data"] |= settings
         source = write_coco(tmp_path / "coco", images, objects, captions)
-        return prepare(source, tmp_path / "data", build_config(values), lambda line: None, run_here)
+        return prepare(source, tmp_path / "data", build_config(values), run_here)
 
     return make
 

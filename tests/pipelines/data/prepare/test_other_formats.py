@@ -42,7 +42,7 @@ def test_the_commands_of_the_readme(kind: str, repository: Path, data_config: Co
     _write(tmp_path, kind)
     subprocess.run([sys.executable, *shlex.split(command)], cwd=tmp_path, check=True, capture_output=True)
     source = CocoSource(tmp_path / kind / "images", tmp_path / kind / "instances.json", None)
-    manifest = prepare(source, tmp_path / "data", data_config, lambda line: None, run_here)
+    manifest = prepare(source, tmp_path / "data", data_config, run_here)
     assert manifest["counts"]["images"] == 12 and manifest["counts"]["objects"] == 24
     (first, *_) = next(read_split(tmp_path / "data", manifest, "train")).to_pylist()
     assert [manifest["classes"][label] for label in first["labels"]] == ["hard hat", "person"]

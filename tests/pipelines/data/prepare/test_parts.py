@@ -20,6 +20,7 @@ from pipelines.data.prepare.source import CocoPart, CocoSource, Split
 from pipelines.data.shards.format import load_manifest, read_split
 from pipelines.data.shards.manifest import SPLITS
 from pipelines.data.shards.rejected import read_rejects
+from tests.tools.logged import logged
 
 Scenes = Callable[..., tuple[list[dict], list[dict], list[dict]]]
 WriteCoco = Callable[..., CocoSource]
@@ -69,8 +70,8 @@ def _source(*words: str) -> CocoSource:
 
 
 def _go(source: CocoSource, out: Path, config: Config) -> list[str]:
-    lines: list[str] = []
-    prepare(source, out, config, lines.append, run_here)
+    with logged() as lines:
+        prepare(source, out, config, run_here)
     return lines
 
 

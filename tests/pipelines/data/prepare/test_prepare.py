@@ -18,6 +18,7 @@ from pipelines.data.shards.format import load_manifest, read_split
 from pipelines.data.shards.manifest import MANIFEST, SPLITS
 from pipelines.data.shards.rejected import read_rejects
 from pipelines.data.verify.verify import verify
+from tests.tools.logged import logged
 
 
 def _files(folder):
@@ -25,8 +26,8 @@ def _files(folder):
 
 
 def _go(source, out, config):
-    lines: list[str] = []
-    return prepare(source, out, config, lines.append, run_here), lines
+    with logged() as lines:
+        return prepare(source, out, config, run_here), lines
 
 
 def _rejects(folder, kind):
@@ -44,8 +45,8 @@ def test_ray_and_one_process_write_the_same_bytes(
     monkeypatch.setattr("pipelines.data.prepare.prepare.ROWS_PER_SHARD", 4)
     source = write_coco(tmp_path / "coco", *scenes(30))
     (source.images / "000007.png").write_bytes(b"no picture")
-    lines: list[str] = []
-    manifest = prepare(source, tmp_path / "ray", data_config, lines.append, run_on_ray)
+    with logged() as lines:
+        manifest = prepare(source, tmp_path / "ray", data_config, run_on_ray)
     _go(source, tmp_path / "here", data_config)
     assert _files(tmp_path / "ray") == _files(tmp_path / "here")
     assert len(manifest["shards"]) > 6 and any("shards" in line for line in lines)
@@ -207,7 +208,7 @@ def test_run_lengths_that_do_not_fill_the_image_reject_only_the_mask(tmp_path, w
     assert _files(tmp_path / "one") == _files(tmp_path / "two")
     assert manifest["counts"]["objects"] == 24 and manifest["counts"]["masks"] == 24 - len(bad)
     assert sorted(reject.id for reject in _rejects(tmp_path / "one", "mask")) == list(range(len(bad)))
-    assert not verify(tmp_path / "one", lambda line: None, processes=1).faults
+    assert not verify(tmp_path / "one", processes=1).faults
 
 
 def test_sizes_beyond_memory_reject_only_the_masks(tmp_path, write_coco, scenes, data_config) -> None:

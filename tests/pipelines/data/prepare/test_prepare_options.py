@@ -22,6 +22,7 @@ from pipelines.data.shards.format import SCHEMA, load_manifest, read_split
 from pipelines.data.shards.manifest import MANIFEST, SPLITS
 from pipelines.data.shards.rejected import read_rejects
 from pipelines.storage.storage import Storage
+from tests.tools.logged import logged
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,8 @@ def _ids(folder, split):
 
 
 def _go(source, out, config, lines=None, run=run_here, **options):
-    return prepare(source, out, config, (lines if lines is not None else []).append, run, Options(**options))
+    with logged(lines.append if lines is not None else None):
+        return prepare(source, out, config, run, Options(**options))
 
 
 class Killed(Exception):

@@ -13,6 +13,7 @@ from objgan.vocabulary import Vocabulary
 from pipelines.data.prepare.convert import run_here
 from pipelines.data.prepare.prepare import Options, prepare
 from pipelines.data.shards.format import load_manifest, summary
+from tests.tools.logged import logged
 
 
 def _pipeline(folder: Path, known: dict[str, list[float]]) -> Path:
@@ -36,14 +37,8 @@ def source(tmp_path, write_coco, scenes):
 
 
 def _go(source, out, config, vectors, lines=None):
-    return prepare(
-        source,
-        out,
-        config,
-        (lines if lines is not None else []).append,
-        run_here,
-        Options(vectors=str(vectors or "fitted")),
-    )
+    with logged(lines.append if lines is not None else None):
+        return prepare(source, out, config, run_here, Options(vectors=str(vectors or "fitted")))
 
 
 def test_the_pipeline_s_vectors_are_the_vocabulary_s(source, data_config, vectors, tmp_path) -> None:

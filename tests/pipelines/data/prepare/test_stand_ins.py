@@ -29,6 +29,7 @@ from pipelines.data.verify.verify import verify
 from pipelines.recipes import resolve
 from pipelines.training.job import TrainJob, open_run
 from pipelines.workflow.run import Run, check_stages
+from tests.tools.logged import logged
 
 MASKS = frozenset({"image", "boxes", "masks"})
 
@@ -49,7 +50,7 @@ def detection(tmp_path_factory, write_coco, scenes) -> CocoSource:
 @pytest.fixture(scope="module")
 def ellipse_data(tmp_path_factory, detection: CocoSource, data_config: Config) -> Path:
     out = tmp_path_factory.mktemp("ellipses") / "data"
-    prepare(detection, out, _with_shapes(data_config, "ellipse"), lambda line: None, run_here)
+    prepare(detection, out, _with_shapes(data_config, "ellipse"), run_here)
     return out
 
 
@@ -80,7 +81,7 @@ def test_the_marks_are_in_summary_inspect_and_verified_data(ellipse_data: Path) 
     assert f"made:     {mark}" in summary(load_manifest(ellipse_data)).splitlines()
     found = survey(ellipse_data, 2)
     assert any(mark in line for line in lines(found)) and numbers(found)["made"] == [mark]
-    assert not verify(ellipse_data, lambda line: None, 1).faults
+    assert not verify(ellipse_data, 1).faults
 
 
 def test_the_image_stage_reads_ellipses_and_other_settings_are_refused(ellipse_data: Path, data_config: Config) -> None:
@@ -98,19 +99,19 @@ def test_a_run_refuses_data_without_masks_before_it_reads_a_pixel(
 ) -> None:
     options = Options(all_stages=True)
     with pytest.raises(InputError, match=r"no segmentation, .* need masks: add --set data\.shapes=ellipse"):
-        prepare(detection, tmp_path / "data", data_config, lambda line: None, run_here, options)
+        prepare(detection, tmp_path / "data", data_config, run_here, options)
     assert not list(tmp_path.glob("data/*.arrow"))
     with pytest.raises(InputError, match="--images: the stage images needs pixels"):
-        check(replace(detection, images=None), tmp_path / "data", data_config, lambda line: None, options)
+        check(replace(detection, images=None), tmp_path / "data", data_config, options)
     with pytest.raises(InputError, match="no segmentation"):
-        check(detection, tmp_path / "other", data_config, lambda line: None, options)
+        check(detection, tmp_path / "other", data_config, options)
 
 
 def test_prepare_alone_says_that_the_masks_are_missing(
     detection: CocoSource, data_config: Config, tmp_path: Path
 ) -> None:
-    said: list[str] = []
-    prepare(detection, tmp_path / "data", data_config, said.append, run_here)
+    with logged() as said:
+        prepare(detection, tmp_path / "data", data_config, run_here)
     hint = "none; to train the stage images, prepare with --set data.shapes=ellipse (or box)"
     assert f"masks:    {hint}" in said[-1].splitlines()
     with pytest.raises(InputError, match=r"this stage needs masks, .* or with --set data\.shapes=ellipse"):

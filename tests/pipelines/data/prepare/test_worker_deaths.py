@@ -59,7 +59,7 @@ def test_records_that_kill_workers_are_rejected_by_name_and_the_rest_is_prepared
     manifest = load_manifest(tmp_path / "one")
     assert manifest["totals"] == {"image": 30, "annotation": 90, "caption": 60}
     assert sum(manifest["rows"].values()) == 25
-    assert not verify(tmp_path / "one", lambda line: None).faults
+    assert not verify(tmp_path / "one").faults
     assert not list((tmp_path / "one").rglob("attempts"))
 
 

@@ -39,7 +39,7 @@ def bare(tmp_path_factory, write_coco, scenes) -> CocoSource:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory, bare: CocoSource, data_config: Config) -> Path:
     out = tmp_path_factory.mktemp("written") / "data"
-    prepare(bare, out, data_config, lambda line: None, run_here)
+    prepare(bare, out, data_config, run_here)
     return out
 
 
@@ -68,7 +68,7 @@ def test_the_captions_are_marked_and_accounted_for(written: Path) -> None:
     assert f"written:  {captions} captions = {captions} in shards + 0 rejected" in lines
     mark = "no caption is by a person: all are written from classes and boxes (--captions-from classes)"
     assert f"made:     {mark}" in lines
-    assert not verify(written, lambda line: None, 1).faults
+    assert not verify(written, 1).faults
 
 
 def test_images_without_an_object_are_rejected_with_the_reason(written: Path) -> None:
@@ -83,11 +83,11 @@ def test_images_without_an_object_are_rejected_with_the_reason(written: Path) ->
 def test_the_captions_are_the_same_after_a_stop_and_depend_on_the_settings(
     written: Path, bare: CocoSource, data_config: Config, tmp_path: Path
 ) -> None:
-    prepare(bare, tmp_path / "again", data_config, lambda line: None, run_here)
+    prepare(bare, tmp_path / "again", data_config, run_here)
     for path in written.rglob("*"):
         assert path.is_dir() or path.read_bytes() == (tmp_path / "again" / path.relative_to(written)).read_bytes()
     data = data_config.data.model_copy(update={"max_objects": 1})
-    prepare(bare, tmp_path / "one", data_config.model_copy(update={"data": data}), lambda line: None, run_here)
+    prepare(bare, tmp_path / "one", data_config.model_copy(update={"data": data}), run_here)
     texts = {caption for row in _rows(tmp_path / "one") for caption in row["captions"]}
     assert not any(" and " in text or "no " in text for text in texts), "of one object, as the model sees it"
 
@@ -134,12 +134,12 @@ def test_a_data_set_without_captions_is_refused_with_the_option(
     captions = tmp_path / "captions.json"
     captions.write_text(json.dumps({"images": [], "annotations": []}))
     with pytest.raises(InputError, match=r"has no caption; .* use --captions-from classes"):
-        prepare(replace(bare, captions=captions), tmp_path / "out", data_config, lambda line: None, run_here)
+        prepare(replace(bare, captions=captions), tmp_path / "out", data_config, run_here)
 
 
 def test_strict_counts_only_what_is_lost(bare: CocoSource, data_config: Config, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--strict: 1 rejected, the first: image 5, without an object"):
-        prepare(bare, tmp_path / "out", data_config, lambda line: None, run_here, Options(strict=True))
+        prepare(bare, tmp_path / "out", data_config, run_here, Options(strict=True))
 
 
 def test_the_command_line_names_the_same_source(bare: CocoSource) -> None:

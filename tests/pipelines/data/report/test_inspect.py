@@ -116,7 +116,7 @@ def test_data_without_pixels_masks_or_objects(prepared_boxes: Path, tmp_path: Pa
     assert "image/jpeg" not in text and _Tags(text).tags["article"] == 5
     images, _, captions = scenes(20)
     source = write_coco(tmp_path / "coco", images, [], captions)
-    prepare(source, tmp_path / "data", data_config, lambda line: None, run_here)
+    prepare(source, tmp_path / "data", data_config, run_here)
     bare = survey(tmp_path / "data", 3)
     assert "nothing to show" in page(bare, "drawn") and list(lines(bare))
 
@@ -125,7 +125,7 @@ def test_no_text_of_the_data_becomes_markup(tmp_path: Path, write_coco, scenes, 
     images, objects, captions = scenes(30)
     captions = [record | {"caption": f"{EVIL} {record['caption']}"} for record in captions]
     out = tmp_path / "data"
-    prepare(write_coco(tmp_path / "coco", images, objects, captions), out, data_config, lambda line: None, run_here)
+    prepare(write_coco(tmp_path / "coco", images, objects, captions), out, data_config, run_here)
     evil = survey(out, 30)
     evil.manifest = {**evil.manifest, "classes": [f"{EVIL}{n}" for n in range(3)]}
     evil.words_known = tuple(f"{EVIL}{word}" for word in evil.words_known)
@@ -174,7 +174,7 @@ def test_unknown_labels_are_refused_in_one_line(prepared: Path, tmp_path: Path) 
 
 def test_parquet_is_surveyed_like_arrow(counted: Survey, tmp_path: Path, write_coco, scenes, data_config) -> None:
     source, out = write_coco(tmp_path / "coco", *scenes(40)), tmp_path / "data"
-    prepare(source, out, data_config, str, run_here, Options(format="parquet"))
+    prepare(source, out, data_config, run_here, Options(format="parquet"))
     of_parquet = {**numbers(survey(out, 12)), "data": "", "digest": ""}
     assert of_parquet == {**numbers(counted), "data": "", "digest": ""}
 
@@ -183,7 +183,7 @@ def test_rejects_are_shown_with_their_reasons(tmp_path: Path, write_coco, scenes
     images, objects, captions = scenes(30)
     objects[0]["bbox"], objects[1]["category_id"] = [1, 1, -4, 0], 999
     source, out = write_coco(tmp_path / "coco", images, objects, captions), tmp_path / "data"
-    prepare(source, out, data_config, str, run_here)
+    prepare(source, out, data_config, run_here)
     rejecting = survey(out, 1)
     assert numbers(rejecting)["rejected"]["rows"] == 2
     text = "".join(_Tags(page(rejecting, "")).text)

@@ -24,7 +24,7 @@ def made(tmp_path, write_coco, scenes, data_config):
         images, objects, captions = scenes(number)
         change(images, objects, captions)
         source = write_coco(tmp_path / "coco", images, objects, captions)
-        return prepare(source, tmp_path / "data", data_config, lambda line: None, run_here)
+        return prepare(source, tmp_path / "data", data_config, run_here)
 
     return make
 
@@ -109,11 +109,11 @@ def test_they_are_in_the_manifest_in_inspect_and_seen_by_verify(made, tmp_path) 
     text = "6 of 30 areas are over 1.2 x their box (20.0%)"
     assert numbers(found)["warnings"] == [text] and numbers(found)["contradictions"]["oversized"] == 6
     assert text in page(found, "") and any(text in line for line in lines(found))
-    assert not verify(tmp_path / "data", lambda line: None, 1).faults
+    assert not verify(tmp_path / "data", 1).faults
     manifest = json.loads((tmp_path / "data" / MANIFEST).read_text())
     manifest["contradictions"]["oversized"] = 0
     (tmp_path / "data" / MANIFEST).write_text(json.dumps(manifest))
-    faults = verify(tmp_path / "data", lambda line: None, 1).faults
+    faults = verify(tmp_path / "data", 1).faults
     assert any("contradictions says" in str(fault) for fault in faults)
 
 
@@ -122,7 +122,7 @@ def test_a_retry_keeps_the_counts(made, tmp_path, write_coco, scenes, data_confi
     images, objects, captions = scenes(10)
     _first(6, area=5000)(images, objects, captions)
     source = write_coco(tmp_path / "coco", images, objects, captions)
-    again = prepare(source, tmp_path / "data", data_config, lambda line: None, run_here, Options(retry=True))
+    again = prepare(source, tmp_path / "data", data_config, run_here, Options(retry=True))
     assert again == first
 
 

@@ -37,7 +37,7 @@ def _rename(source: CocoSource, names: dict[int, str | None]) -> CocoSource:
 
 
 def _go(source: CocoSource, out: Path, config: Config) -> list[Reject]:
-    prepare(source, out, config, lambda line: None, run_here)
+    prepare(source, out, config, run_here)
     return [reject for reject in read_rejects(out / "rejected.jsonl") if reject.kind == "image"]
 
 
@@ -225,4 +225,4 @@ def test_a_broken_disk_is_no_reject(coco: CocoSource, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("pipelines.data.shards.image_files.os.open", fail)
     with pytest.raises(OSError, match="given up after"):
-        read_bytes(Storage(coco.images, patience=0.2, log=lambda text: None), "000001.png")
+        read_bytes(Storage(coco.images, patience=0.2), "000001.png")

@@ -24,7 +24,7 @@ from pipelines.data.shards.format import load_manifest, read_shard, shards_of
 def parquet(tmp_path_factory, write_coco, scenes, data_config) -> Path:
     folder = tmp_path_factory.mktemp("parquet")
     source = write_coco(folder / "coco", *scenes(40))
-    prepare(source, folder / "data", data_config, str, run_here, Options(format="parquet"))
+    prepare(source, folder / "data", data_config, run_here, Options(format="parquet"))
     return folder / "data"
 
 

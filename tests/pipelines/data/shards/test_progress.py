@@ -2,6 +2,7 @@ import pytest
 
 from pipelines.data.shards import progress
 from pipelines.data.shards.progress import ShardProgress
+from tests.tools.logged import logged
 
 
 @pytest.mark.parametrize(("longest", "lines"), [(0.0, 100), (300.0, 10)])
@@ -10,8 +11,7 @@ def test_a_line_for_each_tenth_and_one_more_where_a_tenth_takes_long(
 ) -> None:
     monkeypatch.setattr(progress, "_SECONDS", 0.0)
     monkeypatch.setattr(progress, "_MOST_SECONDS", longest)
-    said: list[str] = []
-    with ShardProgress(100, 500, said.append, "generate", "captions") as shown:
+    with logged() as said, ShardProgress(100, 500, "generate", "captions") as shown:
         for _ in range(100):
             shown.add(5, kept=False)
     assert len(said) == lines and said[-1].startswith("generate: 100/100 shards, 500/500 captions")
@@ -20,8 +20,7 @@ def test_a_line_for_each_tenth_and_one_more_where_a_tenth_takes_long(
 def test_small_rates_are_not_rounded_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    said: list[str] = []
-    with ShardProgress(3, 9, said.append, "generate", "captions") as shown:
+    with logged() as said, ShardProgress(3, 9, "generate", "captions") as shown:
         for _ in range(3):
             now[0] += 30
             shown.add(3, kept=False)

@@ -24,6 +24,7 @@ from pipelines.data.shards.manifest import MANIFEST
 from pipelines.data.verify.shard_checks import MOST_LISTED
 from pipelines.data.verify.verify import Verified, verify
 from pipelines.storage.storage import Storage
+from tests.tools.logged import logged
 
 
 @pytest.fixture
@@ -33,8 +34,8 @@ def copy(prepared: Path, tmp_path: Path) -> Path:
 
 
 def _verify(folder: Path | str, processes: int = 1) -> tuple[Verified, list[str]]:
-    lines: list[str] = []
-    return verify(folder, lines.append, processes), lines
+    with logged() as lines:
+        return verify(folder, processes), lines
 
 
 def _names(folder: Path) -> list[str]:
@@ -71,7 +72,7 @@ def test_intact_data_have_no_fault(prepared: Path, prepared_boxes: Path, process
 
 def test_parquet_is_verified_like_arrow(write_coco, scenes, data_config, tmp_path: Path) -> None:
     source, out = write_coco(tmp_path / "coco", *scenes(20)), tmp_path / "data"
-    prepare(source, out, data_config, str, run_here, Options("parquet"))
+    prepare(source, out, data_config, run_here, Options("parquet"))
     found, _ = _verify(out)
     assert found.faults == [] and found.rows == 20
     shard = out / "train-00000.parquet"
@@ -129,7 +130,7 @@ def test_rejects_are_counted(write_coco, scenes, data_config, tmp_path: Path) ->
     images, objects, captions = scenes(20)
     objects[0]["bbox"] = [1, 1, -4, 0]
     source, out = write_coco(tmp_path / "coco", images, objects, captions), tmp_path / "data"
-    prepare(source, out, data_config, str, run_here)
+    prepare(source, out, data_config, run_here)
     assert _verify(out)[0].faults == []
     (out / "rejected.jsonl").write_text("")
     assert [fault.text.split(":")[0] for fault in _verify(out)[0].faults] == ["cut short"]
@@ -182,7 +183,7 @@ def test_a_changed_manifest_is_seen(copy: Path) -> None:
     assert len(texts) == 2 and "its digest" in texts[0] and "counts.masks says" in texts[1]
     (copy / MANIFEST).write_text(json.dumps(manifest | {"rejected": {}}))
     with pytest.raises(InputError, match=r"manifest\.json is damaged"):
-        verify(copy, print)
+        verify(copy)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -237,15 +238,15 @@ def test_empty_and_foreign_files_are_faults(copy: Path) -> None:
 
 def test_a_missing_manifest_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a prepared folder"):
-        verify(tmp_path, print)
+        verify(tmp_path)
     with pytest.raises(InputError, match="not a prepared folder"):
-        verify(tmp_path / "nowhere", print)
+        verify(tmp_path / "nowhere")
     (tmp_path / MANIFEST).write_text("[")
     with pytest.raises(InputError, match="is not JSON"):
-        verify(tmp_path, print)
+        verify(tmp_path)
     (tmp_path / MANIFEST).write_text(json.dumps({"schema_version": 99, "shards": []}))
     with pytest.raises(InputError, match="schema version 99"):
-        verify(tmp_path, print)
+        verify(tmp_path)
 
 
 def test_a_bucket_is_verified_like_a_folder(prepared: Path, s3: str) -> None:
