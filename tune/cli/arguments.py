@@ -16,7 +16,7 @@ from pipelines.cli.options import (
     from_zero,
     whole,
 )
-from pipelines.command_line import option
+from pipelines.command_line import option, repeated
 from tune.sweep.sweep import Search
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -110,6 +110,12 @@ class SweepOptions(DryRunOptions, StorageOptions, DataOptions):
     metric: str | None = option(None, "search", "held-out metric (default: the stage's objective)", metavar="NAME")
     mode: str | None = option(
         None, "search", "whether lower or higher is better (default: known for each metric)", choices=("min", "max")
+    )
+    require: Sequence[str] = repeated(
+        "search",
+        "bound that the best trial keeps, like 'best_iou >= 0.24'; may be given again (default: none)",
+        str,
+        metavar="BOUND",
     )
     seed: int = option(0, "search", "random seed of the search", from_zero, metavar="S")
     trials: int | None = option(None, "budget", "number of trials (default: 16; of a grid, all)", count, metavar="N")

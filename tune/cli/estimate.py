@@ -73,6 +73,7 @@ def plan_text(sweep: Sweep, cluster: Mapping[str, float], address: str | None, c
     lines = [
         ("sweep", f"{sweep.run} in {Storage(sweep.storage)}, seed {sweep.seed}"),
         ("goal", f"{sweep.goal.metric} ({sweep.goal.mode}), held out, of stage {sweep.stage}"),
+        *([("requires", " and ".join(map(str, sweep.goal.requires)))] if sweep.goal.requires else []),
         ("search", f"{sweep.search}, scheduler {sweep.scheduler}"),
         ("trials", f"{budget.trials}{'' if allotment is None else f', {allotment.concurrent} at once'}"),
         *([("first", _first_text(len(sweep.points)))] if sweep.points else []),

@@ -1,6 +1,7 @@
 """Make a sweep of its options, checked against settings, data and storage before the start."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from tune.space.file import read_space
 from tune.space.grid import grid
 from tune.space.space import Space
 from tune.sweep.spec_file import changed, known_sweep, load_sweep
-from tune.sweep.sweep import Budget, Goal, Search, Sweep
+from tune.sweep.sweep import Budget, Goal, Requirement, Search, Sweep
 
 _TRIALS = 16
 
@@ -34,6 +35,7 @@ def sweep_of(options: SweepOptions) -> tuple[Sweep, bool]:
     """
     if options.resume is not None:
         known = _with_secrets(known_sweep(options.storage, options.resume), options)
+        _check_goal(options, known)
         known = replace(known, space=_resumed_space(options, known))
         budget = _budget(options, known.budget, _grid_trials(known.search, known.space, known.points))
         return replace(known, budget=budget, config=_resumed(options, known.config)), True
@@ -70,7 +72,9 @@ def _new(options: SweepOptions) -> Sweep:
     workers = [] if options.workers is None else [f"compute.workers={options.workers}"]
     config = resolve(options.recipe, options.config, with_workers(options.assignments, workers))
     encoders = _encoders(options.encoders, config, stages)
-    goal = goal_of(stages[-1], options.metric, options.mode)
+    goal = replace(
+        goal_of(stages[-1], options.metric, options.mode), requires=requirements(stages[-1], options.require)
+    )
     data = options.data.expanduser().resolve() if isinstance(options.data, Path) else options.data
     storage = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().resolve())
     space = _space(options, config, stages)
@@ -202,10 +206,44 @@ def goal_of(stage: str, metric: str | None, mode: str | None) -> Goal:
     """
     kind = stage_class(stage)
     metric = metric or kind.objective[0]
-    if metric not in kind.measures:
-        names = ", ".join(f"{name} ({best})" for name, best in kind.measures.items())
-        raise InputError(
-            f"--metric {metric}: not a held-out metric of stage {stage}:{did_you_mean(metric, kind.measures)} Choose "
-            f"one of {names}; losses of a GAN do not show which trial is better"
-        )
+    _check_metric(stage, metric, f"--metric {metric}")
     return Goal(metric, "max" if (mode or kind.measures[metric]) == "max" else "min")
+
+
+def requirements(stage: str, given: Sequence[str]) -> tuple[Requirement, ...]:
+    """The bounds of `--require`.
+
+    Raises:
+        InputError: a text of another form, a bound that is not finite, or an unknown metric; the known ones are listed.
+    """
+    found = []
+    for text in given:
+        match = re.fullmatch(r"\s*([^\s<>=]+)\s*(>=|<=)\s*([^\s<>=]+)\s*", text)
+        try:
+            bound = math.nan if match is None else float(match[3])
+        except ValueError:
+            bound = math.nan
+        if match is None or not math.isfinite(bound):
+            raise InputError(f"--require {text!r}: write a metric, >= or <=, and a number, like 'best_iou >= 0.24'")
+        _check_metric(stage, match[1], f"--require {text!r}")
+        found.append(Requirement(match[1], ">=" if match[2] == ">=" else "<=", bound))
+    return tuple(found)
+
+
+def _check_metric(stage: str, metric: str, where: str) -> None:
+    measures = stage_class(stage).measures
+    if metric not in measures:
+        names = ", ".join(f"{name} ({best})" for name, best in measures.items())
+        raise InputError(
+            f"{where}: not a held-out metric of stage {stage}:{did_you_mean(metric, measures)} Choose one of {names}; "
+            f"losses of a GAN do not show which trial is better"
+        )
+
+
+def _check_goal(options: SweepOptions, known: Sweep) -> None:
+    """A resumed sweep keeps its goal, because its trials kept only their best checkpoints by it."""
+    if options.require and requirements(known.stage, options.require) != known.goal.requires:
+        raise InputError(
+            f"--resume {known.run} --require {options.require[0]!r}: a sweep keeps its requirements, because its trials "
+            f"keep the checkpoints that are best by them: use another --run"
+        )

@@ -118,8 +118,11 @@ def _sampler(search: str, seed: int) -> Any:
 
 
 def _replay(study: Any, past: Any, distributions: Mapping[str, Any]) -> None:
-    """Ask for a past trial again. Optuna's CMA-ES counts only trials that its sampler began, in their generations."""
-    if past.value is None:
+    """Ask for a past trial again. Optuna's CMA-ES counts only trials that its sampler began, in their generations.
+
+    It has no constraints: it does not learn from trials that break one.
+    """
+    if past.value is None or any(violation > 0 for violation in past.constraints.values()):
         return
     study.enqueue_trial(past.params)
     trial = study.ask({name: distributions[name] for name in past.params})
@@ -171,8 +174,8 @@ def _ask(trial: Any, name: str, knob: Knob) -> Any:
 def _past_trial(row: Trial, sweep: Sweep, distributions: Mapping[str, Any]) -> Any:
     import optuna
 
-    best = row.best(sweep.goal.metric, sweep.goal.mode)
-    value = None if best is None else best.measures[sweep.goal.metric]
+    report = row.report(sweep.goal)
+    value = None if report is None else report.measures[sweep.goal.metric]
     state = optuna.trial.TrialState.COMPLETE
     if row.state in ("failed", "diverged") or (value is None and row.state in ENDED):
         state, value = optuna.trial.TrialState.FAIL, None
@@ -185,7 +188,8 @@ def _past_trial(row: Trial, sweep: Sweep, distributions: Mapping[str, Any]) -> A
         if name in row.settings and knob.contains(row.settings[name])
     }
     known = {name: distributions[name] for name in params}
-    return optuna.trial.create_trial(state=state, value=value, params=params, distributions=known)
+    broken = {} if report is None or value is None else sweep.goal.violations(report.measures)
+    return optuna.trial.create_trial(state=state, value=value, params=params, distributions=known, constraints=broken)
 
 
 def _distribution(knob: Knob) -> Any:

@@ -86,9 +86,11 @@ class StudyLog:
         if known.user_attrs.get("state") != row.state:
             self._storage.set_trial_user_attr(trial_id, "state", row.state)
         if row.state in ENDED:
-            best = row.best(goal.metric, goal.mode)
-            lost = best is None or row.state in ("failed", "diverged")
-            values = None if best is None or lost else [best.measures[goal.metric]]
+            report = row.report(goal)
+            lost = report is None or row.state in ("failed", "diverged")
+            values = None if report is None or lost else [report.measures[goal.metric]]
+            for name, violation in ({} if report is None or lost else goal.violations(report.measures)).items():
+                self._storage.set_trial_system_attr(trial_id, f"constraints:{name}", violation)  # as `set_constraint`
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL if lost else TrialState.COMPLETE, values)
 
 

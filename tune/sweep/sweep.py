@@ -1,5 +1,6 @@
 """The definition of a sweep: plain data. `tune.engine.engine` runs it, `tune.sweep.results` holds its results."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,55 @@ Search = Literal["random", "tpe", "cmaes", "gp", "qmc", "grid", "optuna"]
 Scheduler = Literal["asha", "median", "pbt", "none"]
 
 
+Mode = Literal["max", "min"]
+
+
 @dataclass(frozen=True)
-class Goal:
-    """The held-out metric of the last stage that a sweep improves."""
+class Requirement:
+    """A bound that a held-out metric of the best trial keeps."""
 
     metric: str
-    mode: Literal["max", "min"]
+    sign: Literal[">=", "<="]
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.sign} {self.bound:g}"
+
+    def violation(self, measures: Mapping[str, float]) -> float:
+        """How far the metric is beyond its bound; at most 0: it keeps the bound; NaN: it was not measured."""
+        value = measures.get(self.metric, math.nan)
+        return self.bound - value if self.sign == ">=" else value - self.bound
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The held-out metric of the last stage that a sweep improves, and what its best trial has to keep."""
+
+    metric: str
+    mode: Mode
+    requires: tuple[Requirement, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The metrics that a report needs, that of the goal first."""
+        return list(dict.fromkeys([self.metric, *(requirement.metric for requirement in self.requires)]))
+
+    def measured(self, measures: Mapping[str, float]) -> bool:
+        """Whether a report has a finite value of every metric that it needs."""
+        return all(math.isfinite(measures.get(name, math.nan)) for name in self.names)
+
+    def violations(self, measures: Mapping[str, float]) -> dict[str, float]:
+        """The violation of each requirement."""
+        return {str(requirement): requirement.violation(measures) for requirement in self.requires}
+
+    def broken(self, measures: Mapping[str, float]) -> list[str]:
+        """The requirements that a report does not keep."""
+        return [name for name, violation in self.violations(measures).items() if not violation <= 0]
+
+    def rank(self, measures: Mapping[str, float]) -> tuple[float, ...]:
+        """The more, the better is a report: first the least violation of the requirements, then the metric."""
+        excess = sum(max(0.0, violation) for violation in self.violations(measures).values())
+        return -excess, measures[self.metric] if self.mode == "max" else -measures[self.metric]
 
     def reached(self, value: float, wanted: float) -> bool:
         """Whether a value is as good as the wanted one; NaN is not."""

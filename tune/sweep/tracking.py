@@ -306,7 +306,7 @@ def _validation(point: Point) -> dict[str, float]:
 
 def _best(goal: Goal, trial: Trial) -> list[Record]:
     """The best value of the measure and its step; MLflow itself shows the last value of a metric."""
-    point = trial.best(goal.metric, goal.mode)
+    point = trial.best(goal)
     if point is None:
         return []
     return [Metrics({best_name(goal.metric): point.measures[goal.metric], "best_step": point.step}, point.step)]
@@ -349,6 +349,7 @@ def _parameters(sweep: Sweep) -> dict[str, Any]:
         "stages": " ".join(sweep.stages),
         "metric": sweep.goal.metric,
         "mode": sweep.goal.mode,
+        **({"require": "; ".join(map(str, sweep.goal.requires))} if sweep.goal.requires else {}),
         "search": sweep.search,
         "scheduler": sweep.scheduler,
         "seed": sweep.seed,

@@ -19,7 +19,7 @@ from tune.cli.options import sweep_of
 from tune.engine.engine import open_sweep
 from tune.engine.search import suggest
 from tune.sweep.spec_file import changed, from_json, load_sweep, save_sweep, to_json
-from tune.sweep.sweep import Goal
+from tune.sweep.sweep import Goal, Requirement
 from tune.sweep.trial_store import TrialStore
 
 SMALL = ["--set", "boxes.training.steps=6", "--set", "boxes.training.checkpoint_every=2"]
@@ -78,6 +78,9 @@ def test_values_that_an_option_refuses(words: list[str], capsys) -> None:
         (["boxes", "--pbt-interval", "4"], "go with --scheduler pbt"),
         (["boxes", "--scheduler", "pbt", "--pbt-interval", "6"], "a trial has only 6 steps"),
         (["boxes", "--stop-at", "nan"], "--stop-at nan: give a finite value"),
+        (["boxes", "--require", "best_iou > 0.2"], "write a metric, >= or <=, and a number"),
+        (["boxes", "--require", "best_iou >= nan"], "write a metric, >= or <=, and a number"),
+        (["boxes", "--require", "best_io >= 0.2"], "--require 'best_io >= 0.2': not a held-out.*did you mean best_iou"),
         (["--resume", "gone"], "no sweep gone in .*: known are none"),
     ],
 )
@@ -92,7 +95,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, expected, prepared_boxes, 
 
 def test_a_dry_run_prints_space_cost_and_room_and_starts_nothing(prepared_boxes, here, capsys) -> None:
     words = ["boxes", "--data", str(prepared_boxes), *SMALL, "--trials", "5", "--confirm", "3", "--time-budget", "2h"]
-    words += ["--stop-at", "0.5"]
+    words += ["--stop-at", "0.5", "--require", "best_iou >= 0.24", "--require", "count_error<=1"]
     assert main([*words, "--dry-run", "--max-concurrent", "1"]) == 0
     printed = capsys.readouterr().out
     for part in (
@@ -103,6 +106,8 @@ def test_a_dry_run_prints_space_cost_and_room_and_starts_nothing(prepared_boxes,
         "2:00:00",
         "trial 0 has settings of the recipe",
         "once label_f1 reaches 0.5",
+        "requires best_iou >= 0.24 and count_error <= 1",
+        "asha compares label_f1 alone",
     ):
         assert part in printed, part
     assert "boxes.training.lr" in printed and "log_uniform 0.0005 to 0.01" in printed and "now 0.003" in printed
@@ -184,7 +189,7 @@ def test_a_sweep_starts_from_the_best_trials_of_another(prepared_boxes, here) ->
     rows = TrialStore(recorded.store())
     for trial in recorded_result(recorded).trials:
         rows.put(trial)
-    best = recorded_result(recorded).best("label_f1", "max")
+    best = recorded_result(recorded).best(Goal("label_f1", "max"))
     assert best is not None
     sweep = _sweep(here, prepared_boxes, "--start-from", "recorded")
     assert len(sweep.points) == 6 and dict(sweep.points[1]) == best.settings
@@ -286,6 +291,15 @@ def test_a_resumed_sweep_may_get_a_larger_budget_and_never_fewer_trials(prepared
     assert found.budget.retries == 0 and found.config.compute.start_deadline == 7
     assert main(["--resume", "recorded", "--trials", "3", "--dry-run"]) == 2
     assert "never gets fewer" in capsys.readouterr().err
+
+
+def test_a_resumed_sweep_keeps_its_requirements(prepared_boxes, here, capsys) -> None:
+    begun = _sweep(here, prepared_boxes, "--require", "best_iou >= 0.2")
+    save_sweep(begun)
+    assert begun.goal.requires == (Requirement("best_iou", ">=", 0.2),)
+    assert sweep_of(SweepOptions(resume=begun.run, require=["best_iou>=0.2"]))[0].goal == begun.goal
+    assert main(["--resume", begun.run, "--require", "best_iou >= 0.3"]) == 2
+    assert "a sweep keeps its requirements" in capsys.readouterr().err
 
 
 def test_a_resumed_sweep_may_get_other_ranges_of_the_same_settings(prepared_boxes, here, capsys) -> None:

@@ -13,7 +13,7 @@ from tests.tools.sweeps import LR, SPACE, WEIGHT, small_sweep
 from tune.engine.search import check_search, suggest
 from tune.space.space import Knob, Space
 from tune.sweep.results import Point, Trial
-from tune.sweep.sweep import Search
+from tune.sweep.sweep import Goal, Requirement, Search
 from tune.sweep.trial_store import trial_id
 
 
@@ -105,6 +105,23 @@ def test_each_model_of_optuna_comes_near_good_trials_without_state(
     assert suggest(sweep, count, rows) != suggest(sweep, count + 1, rows), "trials that run at once differ"
     off = [abs(math.log10(row.settings[LR]) + 3) for row in rows[-count // 3 :]]
     assert sum(off) / len(off) < 0.4, "random draws are 0.5 off in the mean"
+
+
+@pytest.mark.parametrize(("search", "count"), [("tpe", 36), ("cmaes", 36), ("gp", 20)])
+def test_requirements_steer_the_models_of_optuna(
+    search: Search, count: int, data_config: Config, tmp_path: Path
+) -> None:
+    """The loss is best at the smallest weight, but trials with one under 1.25 break the requirement."""
+    goal = Goal("label_nll", "min", (Requirement("best_iou", ">=", 1.25),))
+    sweep = replace(small_sweep(data_config, tmp_path, tmp_path), search=search, goal=goal)
+    rows: list[Trial] = []
+    for number in range(count):
+        settings = suggest(sweep, number, rows)
+        point = Point(30, 1.0, {"label_nll": settings[WEIGHT], "best_iou": settings[WEIGHT]})
+        rows.append(Trial(trial_id(sweep.seed, number), number, settings, "finished", (point,)))
+    weights = [row.settings[WEIGHT] for row in rows[-count // 3 :]]
+    assert sum(weight >= 1.25 for weight in weights) > len(weights) / 2, "half of random draws do"
+    assert sum(weights) / len(weights) < 1.6
 
 
 def test_points_of_qmc_are_spread_evenly(data_config: Config, tmp_path: Path) -> None:
