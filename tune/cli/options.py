@@ -72,9 +72,8 @@ def _new(options: SweepOptions) -> Sweep:
     workers = [] if options.workers is None else [f"compute.workers={options.workers}"]
     config = resolve(options.recipe, options.config, with_workers(options.assignments, workers))
     encoders = _encoders(options.encoders, config, stages)
-    goal = replace(
-        goal_of(stages[-1], options.metric, options.mode), requires=requirements(stages[-1], options.require)
-    )
+    goal = goal_of(stages[-1], options.metric, options.mode)
+    goal = replace(goal, requires=requirements(stages[-1], options.require))
     data = options.data.expanduser().resolve() if isinstance(options.data, Path) else options.data
     storage = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().resolve())
     space = _space(options, config, stages)
@@ -244,6 +243,6 @@ def _check_goal(options: SweepOptions, known: Sweep) -> None:
     """A resumed sweep keeps its goal, because its trials kept only their best checkpoints by it."""
     if options.require and requirements(known.stage, options.require) != known.goal.requires:
         raise InputError(
-            f"--resume {known.run} --require {options.require[0]!r}: a sweep keeps its requirements, because its trials "
-            f"keep the checkpoints that are best by them: use another --run"
+            f"--resume {known.run} --require {options.require[0]!r}: a sweep keeps its requirements, because its "
+            f"trials keep the checkpoints that are best by them: use another --run"
         )
