@@ -94,11 +94,12 @@ class SweepOptions(DryRunOptions, StorageOptions, DataOptions):
         "STORAGE/RUN (default: none)",
         metavar="FILE|RUN",
     )
-    scheduler: Literal["asha", "median", "pbt", "none"] = option(
-        "asha",
+    scheduler: Literal["asha", "median", "pbt", "none"] | None = option(
+        None,
         "search",
         "which trials stop early: asha (successive halving), median (worse than the median), none; pbt stops none, but "
-        "bad trials continue from the weights of good ones with changed settings",
+        "bad trials continue from the weights of good ones with changed settings (default: asha; with several metrics, "
+        "none)",
         choices=("asha", "median", "pbt", "none"),
     )
     pbt_quantile: float = option(
@@ -107,7 +108,13 @@ class SweepOptions(DryRunOptions, StorageOptions, DataOptions):
     pbt_interval: int | None = option(
         None, "search", "steps between replacements by pbt (default: at every report)", count, metavar="STEPS"
     )
-    metric: str | None = option(None, "search", "held-out metric (default: the stage's objective)", metavar="NAME")
+    metric: Sequence[str] = repeated(
+        "search",
+        "held-out metric (default: the stage's objective); may be given again, for a Pareto front, of which the first "
+        "metric decides the best trial",
+        str,
+        metavar="NAME",
+    )
     mode: str | None = option(
         None, "search", "whether lower or higher is better (default: known for each metric)", choices=("min", "max")
     )

@@ -101,6 +101,8 @@ def _log_best(sweep: Sweep, result: SweepResult, log: Log) -> None:
     if best is not None and (point := best.best(goal)) is not None:
         figures |= {f"best/{name}": value for name, value in point.measures.items()}
         tags |= {"objgan.best_trial": best.id, "objgan.best_trial_number": str(best.number)}
+        if goal.others:
+            tags["objgan.front"] = " ".join(str(trial.number) for trial in result.front(goal))
         tags |= {f"best.{name}": str(value) for name, value in settings_of(sweep, best).items()}
     _log_to_mlflow(sweep, figures, tags, log)
 

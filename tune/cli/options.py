@@ -22,7 +22,7 @@ from tune.space.file import read_space
 from tune.space.grid import grid
 from tune.space.space import Space
 from tune.sweep.spec_file import changed, known_sweep, load_sweep
-from tune.sweep.sweep import Budget, Goal, Requirement, Search, Sweep
+from tune.sweep.sweep import Budget, Goal, Objective, Requirement, Search, Sweep
 
 _TRIALS = 16
 
@@ -74,6 +74,8 @@ def _new(options: SweepOptions) -> Sweep:
     encoders = _encoders(options.encoders, config, stages)
     goal = goal_of(stages[-1], options.metric, options.mode)
     goal = replace(goal, requires=requirements(stages[-1], options.require))
+    if goal.others and options.stop_at is not None:
+        raise InputError("--stop-at goes with one --metric: use --trials or --time-budget")
     data = options.data.expanduser().resolve() if isinstance(options.data, Path) else options.data
     storage = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().resolve())
     space = _space(options, config, stages)
@@ -91,7 +93,7 @@ def _new(options: SweepOptions) -> Sweep:
         goal=goal,
         budget=_budget(options, Budget(most or _TRIALS), most),
         search=options.search,
-        scheduler=options.scheduler,
+        scheduler=options.scheduler or ("none" if goal.others else "asha"),
         seed=options.seed,
         encoders=encoders,
         points=points,
@@ -197,16 +199,23 @@ def _budget(options: SweepOptions, before: Budget, most: int | None) -> Budget:
     return given
 
 
-def goal_of(stage: str, metric: str | None, mode: str | None) -> Goal:
+def goal_of(stage: str, metrics: Sequence[str], mode: str | None) -> Goal:
     """The goal of `--metric` and `--mode`; by default the stage's objective.
 
     Raises:
-        InputError: an unknown stage, or a name that is none of its held-out metrics; they are listed.
+        InputError: an unknown stage, a name that is none of its held-out metrics (they are listed), a metric that is
+            given twice, or a mode for several metrics.
     """
     kind = stage_class(stage)
-    metric = metric or kind.objective[0]
-    _check_metric(stage, metric, f"--metric {metric}")
-    return Goal(metric, "max" if (mode or kind.measures[metric]) == "max" else "min")
+    found = []
+    for metric in metrics or [kind.objective[0]]:
+        _check_metric(stage, metric, f"--metric {metric}")
+        if metric in metrics[len(found) + 1 :]:
+            raise InputError(f"--metric {metric} is given twice: leave out one of the two")
+        found.append(Objective(metric, "max" if (mode or kind.measures[metric]) == "max" else "min"))
+    if mode is not None and len(found) > 1:
+        raise InputError(f"--mode {mode} goes with one --metric: leave it out, each metric's direction is known")
+    return Goal(found[0].metric, found[0].mode, others=tuple(found[1:]))
 
 
 def requirements(stage: str, given: Sequence[str]) -> tuple[Requirement, ...]:
@@ -241,6 +250,10 @@ def _check_metric(stage: str, metric: str, where: str) -> None:
 
 def _check_goal(options: SweepOptions, known: Sweep) -> None:
     """A resumed sweep keeps its goal, because its trials kept only their best checkpoints by it."""
+    if known.goal.others and options.stop_at is not None:
+        raise InputError("--stop-at goes with one --metric: use --trials or --time-budget")
+    if options.metric and goal_of(known.stage, options.metric, options.mode).objectives != known.goal.objectives:
+        raise InputError(f"--resume {known.run} --metric {options.metric[0]}: a sweep keeps its metrics: leave it out")
     if options.require and requirements(known.stage, options.require) != known.goal.requires:
         raise InputError(
             f"--resume {known.run} --require {options.require[0]!r}: a sweep keeps its requirements, because its "

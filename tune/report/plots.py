@@ -17,7 +17,7 @@ import numpy as np
 
 from objgan.config import flatten
 from objgan.files import write_atomically
-from tune.report.tables import short_names, text
+from tune.report.tables import front_lines, short_names, text
 from tune.space.space import Knob, Space
 from tune.sweep.results import SweepResult, Trial
 from tune.sweep.sweep import Goal, Sweep
@@ -25,6 +25,8 @@ from tune.sweep.sweep import Goal, Sweep
 _BEST, _RECIPE = "#e8a33d", "#c2185b"
 _FEWEST = 5
 """Fewer trials are not compared for importance."""
+_DRAWN = (2, 3)
+"""Numbers of metrics of a front that Optuna draws."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,8 @@ class _Plotted:
     @property
     def best(self) -> Any:
         """The best trial; None: all break a requirement."""
-        with contextlib.suppress(ValueError):
-            return self.study.best_trial
-        return None
+        best = self.result.best(self.sweep.goal)
+        return None if best is None else self.study.trials[best.number]
 
     def by_state(self) -> dict[str, list[Any]]:
         """These trials by how they ended, and whether they break a requirement."""
@@ -78,7 +79,7 @@ def draw_pictures(sweep: Sweep, result: SweepResult, folder: Path) -> list[Path]
     plotted = _Plotted(
         sweep,
         result,
-        sweep_study(result, sweep.space, sweep.goal),
+        sweep_study(result, sweep.space, replace(sweep.goal, others=())),
         {short[name]: knob for name, knob in knobs.items()},
         {short[name]: settings.get(name) for name in knobs},
     )
@@ -116,6 +117,11 @@ def _draw(visualization: Any, plotted: _Plotted) -> dict[str, tuple[str, Any]]:
         "history": (f"history, each trial's best report{note}", history),
         "curves": ("learning curves", visualization.plot_intermediate_values(study)),
     }
+    if len(sweep.goal.objectives) in _DRAWN:
+        names = [objective.metric for objective in sweep.goal.objectives]
+        front = sweep_study(plotted.result, sweep.space, sweep.goal)
+        plot = visualization.plot_pareto_front(front, target_names=names)
+        plots["pareto_front"] = ("Pareto front", plot)
     if (compared := importance_study(plotted.result, sweep.space, sweep.goal)) is not None:
         study, step = compared
         hint = "; few, so only a hint" if len(study.trials) < 20 else ""
@@ -265,8 +271,17 @@ def _write_page(plotted: _Plotted, path: Path) -> Path:
     heading = html.escape(f"Sweep {plotted.sweep.run}")
     style = "body{font:15px system-ui,sans-serif;margin:24px auto;max-width:1180px;color:#222}"
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{heading}</title><style>{style}</style>'
-    write_atomically(path, f"{head}<h1>{heading}</h1>{''.join(parts)}</html>\n")
+    write_atomically(path, f"{head}<h1>{heading}</h1>{_front(plotted)}{''.join(parts)}</html>\n")
     return path
+
+
+def _front(plotted: _Plotted) -> str:
+    """The trials of the Pareto front as a table."""
+    goal = plotted.sweep.goal
+    if not goal.others:
+        return ""
+    lines = "\n".join(front_lines(plotted.result, goal))
+    return f"<h2>Pareto front</h2><pre>{html.escape(lines)}</pre>"
 
 
 def _brushable(plotted: _Plotted) -> Any:
@@ -321,10 +336,10 @@ def sweep_study(result: SweepResult, space: Space, goal: Goal) -> Any:
 def importance_study(result: SweepResult, space: Space, goal: Goal) -> tuple[Any, int] | None:
     """A study of the trials that can be compared, with their values at one step, and this step.
 
-    Settings with a single value are left out. Requirements are, too, because they do not change what matters for the
-    metric. None: fewer than `_FEWEST` trials, or all values are equal.
+    Settings with a single value are left out. So are requirements and further metrics, because they do not change what
+    matters for the first one. None: fewer than `_FEWEST` trials, or all values are equal.
     """
-    goal = replace(goal, requires=())
+    goal = replace(goal, requires=(), others=())
     step = compared_step(result, goal)
     if step is None:
         return None
@@ -356,7 +371,7 @@ def _study(trials: Iterable[Trial], space: Space, goal: Goal) -> Any:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize" if goal.mode == "max" else "minimize")
+    study = optuna.create_study(directions=goal.directions)
     short = short_names(list(space.knobs))
     distributions = {short[name]: _distribution(knob) for name, knob in space.knobs.items()}
     for trial in trials:
@@ -364,7 +379,7 @@ def _study(trials: Iterable[Trial], space: Space, goal: Goal) -> Any:
         facts: dict[str, Any] = {"state": optuna.trial.TrialState.FAIL}
         if (report := trial.report(goal)) is not None:
             facts = {
-                "value": report.measures[goal.metric],
+                "values": goal.values(report.measures),
                 "constraints": goal.violations(report.measures),
                 "intermediate_values": _reports(trial, goal),
                 "params": inside,

@@ -60,6 +60,8 @@ def summary(sweep: Sweep, result: SweepResult) -> str:
     reports = [point for trial in result.trials if (point := trial.report(goal)) is not None]
     if broken := sum(bool(goal.broken(point.measures)) for point in reports):
         lines.append(f"{broken} of {len(reports)} measured trials break {_requirements(goal)}, and are never the best")
+    if goal.others:
+        lines += ["", *front_lines(result, goal), ""]
     best = result.best(goal)
     if best is None:
         return "\n".join([*lines, f"{no_best(result, goal)} yet"])
@@ -78,6 +80,18 @@ def summary(sweep: Sweep, result: SweepResult) -> str:
     return "\n".join(lines)
 
 
+def front_lines(result: SweepResult, goal: Goal) -> list[str]:
+    """The Pareto front as a table, by the first metric, and which of its trials is the best."""
+    trials = ranked(result.front(goal), goal)
+    rows = [("TRIAL", *(name.upper() for name in goal.names), "STEP")]
+    for trial in trials:
+        point = trial.report(goal)
+        rows.append((str(trial.number), *_values(trial, goal), "-" if point is None else str(point.step)))
+    keeping = f" that keep {_requirements(goal)}" if goal.requires else ""
+    head = f"front: {len(trials)} non-dominated trials{keeping}; the best trial has the best {goal.metric}"
+    return [head, *aligned(rows)]
+
+
 def no_best(result: SweepResult, goal: Goal) -> str:
     """Why a sweep has no best trial."""
     if any(trial.report(goal) is not None for trial in result.trials):
@@ -92,7 +106,8 @@ def _requirements(goal: Goal) -> str:
 def rows(result: SweepResult, goal: Goal) -> list[dict[str, Any]]:
     """One flat row per trial."""
     names = list(dict.fromkeys(name for trial in result.trials for name in trial.settings))
-    return [_row(trial, goal, names) for trial in ranked(result.trials, goal)]
+    front = {trial.number for trial in result.front(goal)}
+    return [_row(trial, goal, names, trial.number in front) for trial in ranked(result.trials, goal)]
 
 
 def ranked(trials: Sequence[Trial], goal: Goal) -> list[Trial]:
@@ -146,7 +161,7 @@ def settings_of(sweep: Sweep, trial: Trial) -> dict[str, Any]:
     return {name: flat[name] for name in settings}
 
 
-def _row(trial: Trial, goal: Goal, names: Sequence[str]) -> dict[str, Any]:
+def _row(trial: Trial, goal: Goal, names: Sequence[str], front: bool) -> dict[str, Any]:
     point = trial.report(goal)
     measures = {} if point is None else point.measures
     return {
@@ -155,6 +170,7 @@ def _row(trial: Trial, goal: Goal, names: Sequence[str]) -> dict[str, Any]:
         "state": trial.state,
         goal.metric: measures.get(goal.metric),
         **({"breaks": "; ".join(goal.broken(measures)) if measures else None} if goal.requires else {}),
+        **({"front": front} if goal.others else {}),
         "best_step": None if point is None else point.step,
         "last_step": trial.points[-1].step if trial.points else 0,
         **{name: trial.settings.get(name) for name in names},

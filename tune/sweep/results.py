@@ -85,6 +85,16 @@ class SweepResult:
         best = max(points, key=lambda pair: (goal.rank(pair[1].measures), -pair[0].number), default=None)
         return None if best is None else best[0]
 
+    def front(self, goal: Goal) -> tuple[Trial, ...]:
+        """The Pareto front of the trials that keep the requirements: no other one is better without being worse."""
+        found = [(trial, goal.signed(point.measures)) for trial in self.trials if (point := trial.best(goal))]
+        values = [own for _, own in found]
+        return tuple(trial for trial, own in found if not any(_dominates(other, own) for other in values))
+
+
+def _dominates(other: tuple[float, ...], own: tuple[float, ...]) -> bool:
+    return other != own and all(a >= b for a, b in zip(other, own, strict=True))
+
 
 class Observer(Protocol):
     """Is notified of trials while a sweep runs, in the driver; after a resume once more of earlier trials."""

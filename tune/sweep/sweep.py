@@ -36,17 +36,48 @@ class Requirement:
 
 
 @dataclass(frozen=True)
+class Objective:
+    """A held-out metric and its better direction."""
+
+    metric: str
+    mode: Mode
+
+
+@dataclass(frozen=True)
 class Goal:
-    """The held-out metric of the last stage that a sweep improves, and what its best trial has to keep."""
+    """The held-out metric of the last stage that a sweep improves, and what its best trial has to keep.
+
+    others: further metrics, which make a Pareto front; the first one decides which trial of the front is the best
+    """
 
     metric: str
     mode: Mode
     requires: tuple[Requirement, ...] = ()
+    others: tuple[Objective, ...] = ()
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """All metrics that are improved, the deciding one first."""
+        return (Objective(self.metric, self.mode), *self.others)
+
+    @property
+    def directions(self) -> list[str]:
+        """The directions of a study of Optuna."""
+        return ["maximize" if objective.mode == "max" else "minimize" for objective in self.objectives]
 
     @property
     def names(self) -> list[str]:
-        """The metrics that a report needs, that of the goal first."""
-        return list(dict.fromkeys([self.metric, *(requirement.metric for requirement in self.requires)]))
+        """The metrics that a report needs, the deciding one first."""
+        return list(dict.fromkeys(part.metric for part in (*self.objectives, *self.requires)))
+
+    def values(self, measures: Mapping[str, float]) -> list[float]:
+        """The value of each objective."""
+        return [measures[objective.metric] for objective in self.objectives]
+
+    def signed(self, measures: Mapping[str, float]) -> tuple[float, ...]:
+        """The value of each objective with a sign, so that more is better."""
+        values = zip(self.objectives, self.values(measures), strict=True)
+        return tuple(value if objective.mode == "max" else -value for objective, value in values)
 
     def measured(self, measures: Mapping[str, float]) -> bool:
         """Whether a report has a finite value of every metric that it needs."""
@@ -61,9 +92,9 @@ class Goal:
         return [name for name, violation in self.violations(measures).items() if not violation <= 0]
 
     def rank(self, measures: Mapping[str, float]) -> tuple[float, ...]:
-        """The more, the better is a report: first the least violation of the requirements, then the metric."""
+        """The more, the better is a report: by the violation of the requirements, then by the metrics in order."""
         excess = sum(max(0.0, violation) for violation in self.violations(measures).values())
-        return -excess, measures[self.metric] if self.mode == "max" else -measures[self.metric]
+        return (-excess, *self.signed(measures))
 
     def reached(self, value: float, wanted: float) -> bool:
         """Whether a value is as good as the wanted one; NaN is not."""

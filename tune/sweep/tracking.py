@@ -347,8 +347,8 @@ def _parameters(sweep: Sweep) -> dict[str, Any]:
     return {
         "recipe": sweep.config.recipe,
         "stages": " ".join(sweep.stages),
-        "metric": sweep.goal.metric,
-        "mode": sweep.goal.mode,
+        "metric": " ".join(objective.metric for objective in sweep.goal.objectives),
+        "mode": " ".join(objective.mode for objective in sweep.goal.objectives),
         **({"require": "; ".join(map(str, sweep.goal.requires))} if sweep.goal.requires else {}),
         "search": sweep.search,
         "scheduler": sweep.scheduler,

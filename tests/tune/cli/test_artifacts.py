@@ -19,7 +19,7 @@ from tune.report.tables import curve, ranked, rows, short_names, summary, table
 from tune.space.space import Space, with_settings
 from tune.sweep.results import Point, SweepResult, Trial
 from tune.sweep.spec_file import changed, load_sweep, save_sweep
-from tune.sweep.sweep import Budget, Requirement
+from tune.sweep.sweep import Budget, Objective, Requirement
 from tune.sweep.trial_store import TrialStore
 
 
@@ -153,6 +153,32 @@ def test_trials_that_break_a_requirement_are_marked_and_never_the_best(sweep, tm
     assert [row["breaks"] for row in flat] == [""] * 5 + ["best_iou >= 0.24"] * 8 + [""]
 
 
+def test_a_front_is_printed_drawn_and_listed(sweep, tmp_path, capsys) -> None:
+    """Better labels come with worse boxes: the first metric decides which trial of the front is exported."""
+    goal = replace(sweep.goal, others=(Objective("best_iou", "max"),))
+    opposed = opposed_result(sweep)
+    for bound, expected in ((None, 7), (0.24, 9)):
+        requires = () if bound is None else (replace(REQUIRED[0], bound=bound),)
+        asked = replace(sweep, goal=replace(goal, requires=requires), scheduler="none")
+        save_sweep(asked)
+        for trial in opposed.trials:
+            TrialStore(sweep.store()).put(trial)
+        words = ["show", "recorded", "--storage", str(tmp_path), "--pictures", "--export-recipe", f"{tmp_path}/b.yaml"]
+        assert main(words) == 0
+        printed = capsys.readouterr().out
+        assert f"best: trial {expected} " in printed and "the best trial has the best label_f1" in printed
+        assert resolve("tiny", tmp_path / "b.yaml", ()) == trial_config(asked, opposed.trials[expected])
+        numbers = [trial.number for trial in opposed.front(asked.goal)]
+        assert expected in numbers and len(numbers) >= 3 and f"front: {len(numbers)} non-dominated trials" in printed
+        folder = sweep.store().local
+        page = (folder / "pictures" / "sweep.html").read_text()
+        assert f"front: {len(numbers)} non-dominated trials" in page and "Pareto front" in page
+        with Image.open(folder / "pictures" / "pareto_front.png") as image:
+            assert image.size[0] > 500 and len(set(image.convert("L").resize((64, 64)).get_flattened_data())) > 8
+        flat = list(csv.DictReader((folder / "trials.csv").open()))
+        assert sorted(int(row["trial"]) for row in flat if row["front"] == "True") == numbers
+
+
 def test_a_sweep_in_which_every_trial_breaks_a_requirement_has_no_best_trial(sweep) -> None:
     goal = replace(sweep.goal, requires=(replace(REQUIRED[0], bound=0.9),))
     asked, said = replace(sweep, goal=goal), list[str]()
@@ -173,6 +199,11 @@ def test_a_sweep_is_read_back_as_it_was_written(tmp_path) -> None:
     assert found == sweep
     assert changed(replace(sweep, budget=Budget(99)), sweep) == []
     required = replace(sweep, goal=replace(sweep.goal, requires=REQUIRED))
+    save_sweep(required)
+    several = replace(required, goal=replace(required.goal, others=(Objective("best_iou", "max"),)))
+    assert changed(several, required)
+    save_sweep(several)
+    assert load_sweep(sweep.store()) == several
     save_sweep(required)
     assert load_sweep(sweep.store()) == required and "goal.requires" in changed(required, sweep)[0]
     assert changed(replace(sweep, seed=1, scheduler="none"), sweep) == ["scheduler: asha -> none", "seed: 0 -> 1"]

@@ -27,6 +27,8 @@ SMALL += ["--set", "data.max_words=8", "--set", "data.max_objects=3", "--set", "
 SMALL += ["--set", "data.mask_size=32", "--set", "boxes.training.batch_size=6"]
 SMALL += [word for s in ("encoders", "boxes", "shapes", "images") for word in ("--set", f"{s}.training.max_words=8")]
 
+TWO = ["boxes", "--metric", "label_f1", "--metric", "best_iou"]
+
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -78,6 +80,14 @@ def test_values_that_an_option_refuses(words: list[str], capsys) -> None:
         (["boxes", "--pbt-interval", "4"], "go with --scheduler pbt"),
         (["boxes", "--scheduler", "pbt", "--pbt-interval", "6"], "a trial has only 6 steps"),
         (["boxes", "--stop-at", "nan"], "--stop-at nan: give a finite value"),
+        ([*TWO, "--scheduler", "asha"], "--scheduler asha compares trials by one --metric: use --scheduler none"),
+        ([*TWO, "--scheduler", "median"], "--scheduler median compares"),
+        ([*TWO, "--scheduler", "pbt"], "--scheduler pbt compares"),
+        ([*TWO, "--search", "cmaes"], "--search cmaes takes one --metric"),
+        ([*TWO, "--mode", "max"], "--mode max goes with one --metric"),
+        ([*TWO, "--stop-at", "0.5"], "--stop-at goes with one --metric"),
+        ([*TWO, "--metric", "best_iou"], "--metric best_iou is given twice"),
+        ([*TWO, "--metric", "iou"], "--metric iou: not a held-out"),
         (["boxes", "--require", "best_iou > 0.2"], "write a metric, >= or <=, and a number"),
         (["boxes", "--require", "best_iou >= nan"], "write a metric, >= or <=, and a number"),
         (["boxes", "--require", "best_io >= 0.2"], "--require 'best_io >= 0.2': not a held-out.*did you mean best_iou"),
@@ -113,6 +123,14 @@ def test_a_dry_run_prints_space_cost_and_room_and_starts_nothing(prepared_boxes,
     assert "boxes.training.lr" in printed and "log_uniform 0.0005 to 0.01" in printed and "now 0.003" in printed
     assert "room     yes: 1 trial of 1 worker" in printed
     assert not list(here.iterdir())
+
+
+def test_a_dry_run_of_several_metrics_stops_no_trial_early(prepared_boxes, here, capsys) -> None:
+    words = [*TWO, "--metric", "count_error", "--data", str(prepared_boxes), *SMALL, "--dry-run"]
+    assert main([*words, "--max-concurrent", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "label_f1 (max) and best_iou (max) and count_error (min), held out" in printed
+    assert "random, scheduler none" in printed and "warning" not in printed
 
 
 def test_few_reports_with_asha_are_a_warning(prepared_boxes, here, capsys) -> None:
@@ -300,6 +318,8 @@ def test_a_resumed_sweep_keeps_its_requirements(prepared_boxes, here, capsys) ->
     assert sweep_of(SweepOptions(resume=begun.run, require=["best_iou>=0.2"]))[0].goal == begun.goal
     assert main(["--resume", begun.run, "--require", "best_iou >= 0.3"]) == 2
     assert "a sweep keeps its requirements" in capsys.readouterr().err
+    assert main(["--resume", begun.run, "--metric", "best_iou"]) == 2
+    assert "a sweep keeps its metrics" in capsys.readouterr().err
 
 
 def test_a_resumed_sweep_may_get_other_ranges_of_the_same_settings(prepared_boxes, here, capsys) -> None:

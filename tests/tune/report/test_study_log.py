@@ -13,7 +13,7 @@ from tests.tools.sweeps import LR, WEIGHT, small_sweep
 from tune.report.study_log import FILE, StudyLog
 from tune.space.space import Knob, Space
 from tune.sweep.results import Point, Trial
-from tune.sweep.sweep import Requirement, Sweep
+from tune.sweep.sweep import Objective, Requirement, Sweep
 
 POINTS = (Point(10, 1.0, {"label_nll": 3.0}), Point(20, 2.0, {"label_nll": 2.0}))
 FIRST = Trial("000_a", 0, {LR: 1e-3, WEIGHT: 1.0}, "running", POINTS[:1])
@@ -60,6 +60,20 @@ def test_requirements_are_constraints_of_the_study(sweep: Sweep) -> None:
     assert [trial.constraints for trial in read(sweep)] == [{"best_iou >= 0.25": 0.125}, {"best_iou >= 0.25": -0.25}]
     storage = JournalStorage(JournalFileBackend(f"{sweep.store().local}/{FILE}"))
     assert optuna.load_study(study_name=sweep.run, storage=storage).best_trial.number == 1
+
+
+def test_several_metrics_are_the_objectives_of_the_study(sweep: Sweep) -> None:
+    goal = replace(sweep.goal, others=(Objective("best_iou", "max"),))
+    for _ in range(2):  # a driver, and the next one
+        log = StudyLog(replace(sweep, goal=goal), print)
+        for number, (loss, iou) in enumerate([(1.0, 0.125), (2.0, 0.5), (2.0, 0.25)]):
+            points = (Point(10, 1.0, {"label_nll": loss, "best_iou": iou}),)
+            log.trial(Trial(str(number), number, {LR: 1e-3, WEIGHT: 1.0}, "finished", points))
+    assert [trial.values for trial in read(sweep)] == [[1.0, 0.125], [2.0, 0.5], [2.0, 0.25]]
+    storage = JournalStorage(JournalFileBackend(f"{sweep.store().local}/{FILE}"))
+    study = optuna.load_study(study_name=sweep.run, storage=storage)
+    assert [direction.name for direction in study.directions] == ["MINIMIZE", "MAXIMIZE"]
+    assert study.metric_names == ["label_nll", "best_iou"] and [trial.number for trial in study.best_trials] == [0, 1]
 
 
 @pytest.mark.parametrize("damage", ["cut", "{}\n", "[1]\n", '{"op_code": 99, "worker_id": "x"}\n'])
