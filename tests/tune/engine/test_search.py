@@ -123,9 +123,7 @@ def test_requirements_steer_the_models_of_optuna(
             rows.append(Trial(trial_id(sweep.seed, number), number, settings, "finished", (point,)))
         late = [row.settings[WEIGHT] for row in rows[-count // 3 :]]
         means.append(sum(late) / len(late))
-    assert means[1] > means[0] + 0.1 and 1.1 < means[1] < 1.5, (
-        "tpe 0.8 and 1.1, gp 0.5 and 1.25, cmaes 1.1 and 1.3"
-    )
+    assert means[1] > means[0] + 0.1 and 1.1 < means[1] < 1.5, "tpe 0.8 and 1.1, gp 0.5 and 1.25, cmaes 1.1 and 1.3"
 
 
 @pytest.mark.parametrize(("search", "count"), [("tpe", 36), ("gp", 20)])
