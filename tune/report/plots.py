@@ -67,7 +67,7 @@ class _Plotted:
         states: dict[str, list[Any]] = {}
         for trial in self.trials:
             broken = any(violation > 0 for violation in trial.constraints.values())
-            states.setdefault(trial.user_attrs["state"] + (", breaks" if broken else ""), []).append(trial)
+            states.setdefault(trial.user_attrs["state"] + (", breaks --require" if broken else ""), []).append(trial)
         return states
 
 
