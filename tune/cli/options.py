@@ -207,7 +207,7 @@ def goal_of(stage: str, metrics: Sequence[str], mode: str | None) -> Goal:
             given twice, or a mode for several metrics.
     """
     kind = stage_class(stage)
-    found = []
+    found: list[Objective] = []
     for metric in metrics or [kind.objective[0]]:
         _check_metric(stage, metric, f"--metric {metric}")
         if metric in metrics[len(found) + 1 :]:

@@ -68,7 +68,8 @@ class Goal:
     @property
     def names(self) -> list[str]:
         """The metrics that a report needs, the deciding one first."""
-        return list(dict.fromkeys(part.metric for part in (*self.objectives, *self.requires)))
+        improved, required = (part.metric for part in self.objectives), (part.metric for part in self.requires)
+        return list(dict.fromkeys([*improved, *required]))
 
     def values(self, measures: Mapping[str, float]) -> list[float]:
         """The value of each objective."""
