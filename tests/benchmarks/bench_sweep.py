@@ -253,8 +253,8 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _outcome(result: SweepResult, goal: Goal) -> dict[str, Any]:
-    best = result.best(goal.metric, goal.mode)
-    point = None if best is None else best.best(goal.metric, goal.mode)
+    best = result.best(goal)
+    point = None if best is None else best.best(goal)
     states = [trial.state for trial in result.trials]
     slots = sum(trial.seconds for trial in result.trials)
     return {

@@ -142,7 +142,7 @@ def compare(calm: SweepResult, disturbed: SweepResult) -> str | None:
     for name in ours | theirs:
         if ours.get(name) != theirs.get(name):
             return f"trial {name}: {ours.get(name)} and {theirs.get(name)}"
-    one, other = (result.best(GOAL.metric, GOAL.mode) for result in (calm, disturbed))
+    one, other = (result.best(GOAL) for result in (calm, disturbed))
     return None if one is not None and other is not None and one.id == other.id else "the best trial"
 
 

@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from pipelines.recipes import resolve
@@ -33,6 +34,20 @@ def recorded_result(sweep: Sweep, trials: int = 14) -> SweepResult:
     Values of a setting do not depend on which others the space has.
     """
     return SweepResult("finished", tuple(_trial(sweep, number) for number in range(trials)), 1234.5)
+
+
+def opposed_result(sweep: Sweep) -> SweepResult:
+    """As `recorded_result`: `best_iou` falls from trial to trial as `label_f1` grows, and grows with steps."""
+    return replace(recorded := recorded_result(sweep), trials=tuple(map(_opposed, recorded.trials)))
+
+
+def _opposed(trial: Trial) -> Trial:
+    top = max((point.measures["label_f1"] for point in trial.points[:-1]), default=0.0)
+    points = (
+        replace(point, measures={**point.measures, "best_iou": 0.45 - 0.5 * top + point.step / 1e5})
+        for point in trial.points
+    )
+    return replace(trial, points=tuple(points))
 
 
 def _trial(sweep: Sweep, number: int) -> Trial:

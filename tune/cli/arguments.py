@@ -16,7 +16,7 @@ from pipelines.cli.options import (
     from_zero,
     whole,
 )
-from pipelines.command_line import option
+from pipelines.command_line import option, repeated
 from tune.sweep.sweep import Search
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -94,11 +94,12 @@ class SweepOptions(DryRunOptions, StorageOptions, DataOptions):
         "STORAGE/RUN (default: none)",
         metavar="FILE|RUN",
     )
-    scheduler: Literal["asha", "median", "pbt", "none"] = option(
-        "asha",
+    scheduler: Literal["asha", "median", "pbt", "none"] | None = option(
+        None,
         "search",
         "which trials stop early: asha (successive halving), median (worse than the median), none; pbt stops none, but "
-        "bad trials continue from the weights of good ones with changed settings",
+        "bad trials continue from the weights of good ones with changed settings (default: asha; with several metrics, "
+        "none)",
         choices=("asha", "median", "pbt", "none"),
     )
     pbt_quantile: float = option(
@@ -107,9 +108,21 @@ class SweepOptions(DryRunOptions, StorageOptions, DataOptions):
     pbt_interval: int | None = option(
         None, "search", "steps between replacements by pbt (default: at every report)", count, metavar="STEPS"
     )
-    metric: str | None = option(None, "search", "held-out metric (default: the stage's objective)", metavar="NAME")
+    metric: Sequence[str] = repeated(
+        "search",
+        "held-out metric (default: the stage's objective); may be given again, for a Pareto front, of which the first "
+        "metric decides the best trial",
+        str,
+        metavar="NAME",
+    )
     mode: str | None = option(
         None, "search", "whether lower or higher is better (default: known for each metric)", choices=("min", "max")
+    )
+    require: Sequence[str] = repeated(
+        "search",
+        "bound that the best trial keeps, like 'best_iou >= 0.24'; may be given again (default: none)",
+        str,
+        metavar="BOUND",
     )
     seed: int = option(0, "search", "random seed of the search", from_zero, metavar="S")
     trials: int | None = option(None, "budget", "number of trials (default: 16; of a grid, all)", count, metavar="N")

@@ -69,7 +69,7 @@ def _write_tables(sweep: Sweep, result: SweepResult, folder: Path) -> None:
     # MLflow's pages show a table of this form.
     split = {"columns": columns, "data": [[row.get(name) for name in columns] for row in flat]}
     (folder / "trials_table.json").write_text(json.dumps(split) + "\n")
-    best = result.best(sweep.goal.metric, sweep.goal.mode)
+    best = result.best(sweep.goal)
     if best is not None:
         (folder / "best.yaml").write_text(recipe_text(sweep, best))
 
@@ -95,13 +95,15 @@ def _send(sweep: Sweep, result: SweepResult, folder: Path) -> None:
 
 def _log_best(sweep: Sweep, result: SweepResult) -> None:
     goal = sweep.goal
-    best = result.best(goal.metric, goal.mode)
+    best = result.best(goal)
     states = [trial.state for trial in result.trials]
     figures: dict[str, float] = {f"trials/{state}": states.count(state) for state in dict.fromkeys(states)}
     tags: dict[str, str] = {"objgan.sweep_state": result.state}
-    if best is not None and (point := best.best(goal.metric, goal.mode)) is not None:
+    if best is not None and (point := best.best(goal)) is not None:
         figures |= {f"best/{name}": value for name, value in point.measures.items()}
         tags |= {"objgan.best_trial": best.id, "objgan.best_trial_number": str(best.number)}
+        if goal.others:
+            tags["objgan.front"] = " ".join(str(trial.number) for trial in result.front(goal))
         tags |= {f"best.{name}": str(value) for name, value in settings_of(sweep, best).items()}
     _log_to_mlflow(sweep, figures, tags)
 

@@ -56,6 +56,11 @@ def sweep(options: SweepOptions) -> None:
             f"a trial of stage {asked.stage} reports {reports} times; asha needs {_FEW_REPORTS} or more to "
             f"compare trials more than once: lower {asked.stage}.training.checkpoint_every, or use --scheduler median"
         )
+    if asked.goal.requires and asked.scheduler != "none":
+        logger.warning(
+            f"{asked.scheduler} compares {asked.goal.metric} alone, and may give up trials that would keep "
+            f"{asked.goal.requires[0]}: consider --scheduler none"
+        )
     _check_afterwards(options, asked)
     if options.dry_run:
         _dry_run(options, asked)

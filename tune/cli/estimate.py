@@ -72,7 +72,8 @@ def plan_text(sweep: Sweep, cluster: Mapping[str, float], address: str | None, c
     budget = sweep.budget
     lines = [
         ("sweep", f"{sweep.run} in {Storage(sweep.storage)}, seed {sweep.seed}"),
-        ("goal", f"{sweep.goal.metric} ({sweep.goal.mode}), held out, of stage {sweep.stage}"),
+        ("goal", f"{_goal_text(sweep)}, held out, of stage {sweep.stage}"),
+        *([("requires", " and ".join(map(str, sweep.goal.requires)))] if sweep.goal.requires else []),
         ("search", f"{sweep.search}, scheduler {sweep.scheduler}"),
         ("trials", f"{budget.trials}{'' if allotment is None else f', {allotment.concurrent} at once'}"),
         *([("first", _first_text(len(sweep.points)))] if sweep.points else []),
@@ -87,6 +88,10 @@ def plan_text(sweep: Sweep, cluster: Mapping[str, float], address: str | None, c
     ]
     table = "\n".join(f"{name:<9}{line}" for name, line in lines)
     return f"{table}\n{_space_text(sweep)}", allotment is not None
+
+
+def _goal_text(sweep: Sweep) -> str:
+    return " and ".join(f"{objective.metric} ({objective.mode})" for objective in sweep.goal.objectives)
 
 
 def _first_text(count: int) -> str:

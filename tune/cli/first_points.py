@@ -8,7 +8,7 @@ from objgan.config import Config, flatten
 from objgan.errors import InputError
 from pipelines.yaml_input import read_yaml
 from tune.cli.arguments import SweepOptions
-from tune.report.tables import ranked, settings_of
+from tune.report.tables import no_best, ranked, settings_of
 from tune.space.space import Space, with_settings
 from tune.sweep.spec_file import known_sweep
 from tune.sweep.sweep import Goal
@@ -59,7 +59,9 @@ def _given(source: str, storage: str, goal: Goal) -> list[Mapping[str, Any]]:
     place, _, run = source.rpartition("/")
     sweep = known_sweep(place or storage, run)
     result = load_result(sweep.store())
-    trials = () if result is None else [trial for trial in result.trials if trial.best(goal.metric, goal.mode)]
+    if result is None:
+        raise InputError(f"--start-from {source}: the sweep has no trials yet")
+    trials = [trial for trial in result.trials if trial.best(goal)]
     if not trials:
-        raise InputError(f"--start-from {source}: no trial has reported {goal.metric}")
+        raise InputError(f"--start-from {source}: {no_best(result, goal)}")
     return [settings_of(sweep, trial) for trial in ranked(trials, goal)[:_BEST]]

@@ -1,6 +1,7 @@
 """Make a sweep of its options, checked against settings, data and storage before the start."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from tune.space.file import read_space
 from tune.space.grid import grid
 from tune.space.space import Space
 from tune.sweep.spec_file import changed, known_sweep, load_sweep
-from tune.sweep.sweep import Budget, Goal, Search, Sweep
+from tune.sweep.sweep import Budget, Goal, Objective, Requirement, Search, Sweep
 
 _TRIALS = 16
 
@@ -34,6 +35,7 @@ def sweep_of(options: SweepOptions) -> tuple[Sweep, bool]:
     """
     if options.resume is not None:
         known = _with_secrets(known_sweep(options.storage, options.resume), options)
+        _check_goal(options, known)
         known = replace(known, space=_resumed_space(options, known))
         budget = _budget(options, known.budget, _grid_trials(known.search, known.space, known.points))
         return replace(known, budget=budget, config=_resumed(options, known.config)), True
@@ -71,6 +73,9 @@ def _new(options: SweepOptions) -> Sweep:
     config = resolve(options.recipe, options.config, with_workers(options.assignments, workers))
     encoders = _encoders(options.encoders, config, stages)
     goal = goal_of(stages[-1], options.metric, options.mode)
+    goal = replace(goal, requires=requirements(stages[-1], options.require))
+    if goal.others and options.stop_at is not None:
+        raise InputError("--stop-at goes with one --metric: use --trials or --time-budget")
     data = options.data.expanduser().resolve() if isinstance(options.data, Path) else options.data
     storage = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().resolve())
     space = _space(options, config, stages)
@@ -88,7 +93,7 @@ def _new(options: SweepOptions) -> Sweep:
         goal=goal,
         budget=_budget(options, Budget(most or _TRIALS), most),
         search=options.search,
-        scheduler=options.scheduler,
+        scheduler=options.scheduler or ("none" if goal.others else "asha"),
         seed=options.seed,
         encoders=encoders,
         points=points,
@@ -194,18 +199,63 @@ def _budget(options: SweepOptions, before: Budget, most: int | None) -> Budget:
     return given
 
 
-def goal_of(stage: str, metric: str | None, mode: str | None) -> Goal:
+def goal_of(stage: str, metrics: Sequence[str], mode: str | None) -> Goal:
     """The goal of `--metric` and `--mode`; by default the stage's objective.
 
     Raises:
-        InputError: an unknown stage, or a name that is none of its held-out metrics; they are listed.
+        InputError: an unknown stage, a name that is none of its held-out metrics (they are listed), a metric that is
+            given twice, or a mode for several metrics.
     """
     kind = stage_class(stage)
-    metric = metric or kind.objective[0]
-    if metric not in kind.measures:
-        names = ", ".join(f"{name} ({best})" for name, best in kind.measures.items())
+    found: list[Objective] = []
+    for metric in metrics or [kind.objective[0]]:
+        _check_metric(stage, metric, f"--metric {metric}")
+        if metric in metrics[len(found) + 1 :]:
+            raise InputError(f"--metric {metric} is given twice: leave out one of the two")
+        found.append(Objective(metric, "max" if (mode or kind.measures[metric]) == "max" else "min"))
+    if mode is not None and len(found) > 1:
+        raise InputError(f"--mode {mode} goes with one --metric: leave it out, each metric's direction is known")
+    return Goal(found[0].metric, found[0].mode, others=tuple(found[1:]))
+
+
+def requirements(stage: str, given: Sequence[str]) -> tuple[Requirement, ...]:
+    """The bounds of `--require`.
+
+    Raises:
+        InputError: a text of another form, a bound that is not finite, or an unknown metric; the known ones are listed.
+    """
+    found = []
+    for text in given:
+        match = re.fullmatch(r"\s*([^\s<>=]+)\s*(>=|<=)\s*([^\s<>=]+)\s*", text)
+        try:
+            bound = math.nan if match is None else float(match[3])
+        except ValueError:
+            bound = math.nan
+        if match is None or not math.isfinite(bound):
+            raise InputError(f"--require {text!r}: write a metric, >= or <=, and a number, like 'best_iou >= 0.24'")
+        _check_metric(stage, match[1], f"--require {text!r}")
+        found.append(Requirement(match[1], ">=" if match[2] == ">=" else "<=", bound))
+    return tuple(found)
+
+
+def _check_metric(stage: str, metric: str, where: str) -> None:
+    measures = stage_class(stage).measures
+    if metric not in measures:
+        names = ", ".join(f"{name} ({best})" for name, best in measures.items())
         raise InputError(
-            f"--metric {metric}: not a held-out metric of stage {stage}:{did_you_mean(metric, kind.measures)} Choose "
-            f"one of {names}; losses of a GAN do not show which trial is better"
+            f"{where}: not a held-out metric of stage {stage}:{did_you_mean(metric, measures)} Choose one of {names}; "
+            f"losses of a GAN do not show which trial is better"
         )
-    return Goal(metric, "max" if (mode or kind.measures[metric]) == "max" else "min")
+
+
+def _check_goal(options: SweepOptions, known: Sweep) -> None:
+    """A resumed sweep keeps its goal, because its trials kept only their best checkpoints by it."""
+    if known.goal.others and options.stop_at is not None:
+        raise InputError("--stop-at goes with one --metric: use --trials or --time-budget")
+    if options.metric and goal_of(known.stage, options.metric, options.mode).objectives != known.goal.objectives:
+        raise InputError(f"--resume {known.run} --metric {options.metric[0]}: a sweep keeps its metrics: leave it out")
+    if options.require and requirements(known.stage, options.require) != known.goal.requires:
+        raise InputError(
+            f"--resume {known.run} --require {options.require[0]!r}: a sweep keeps its requirements, because its "
+            f"trials keep the checkpoints that are best by them: use another --run"
+        )

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from objgan.errors import InputError
 from pipelines.storage.storage import Storage
 from tune.report.tables import aligned
@@ -146,8 +148,8 @@ def load(store: Storage) -> Confirmed | None:
         return None
     try:
         runs = tuple(Retrained(**run) for run in facts["runs"])
-        return Confirmed(facts["trial"], facts["number"], Goal(**facts["goal"]), runs)
-    except (KeyError, TypeError) as error:
+        return Confirmed(facts["trial"], facts["number"], TypeAdapter(Goal).validate_python(facts["goal"]), runs)
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{store}/{FILE} is not a confirmation ({error}): delete it") from None
 
 

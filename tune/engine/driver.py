@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import math
 import signal
 import threading
 import time
@@ -206,9 +205,9 @@ class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
 
     def _is_reached(self) -> bool:
         goal, wanted = self._sweep.goal, self._sweep.budget.stop_at
-        points = (point for row in self._rows.rows.values() for point in row.points)
+        points = (row.best(goal) for row in self._rows.rows.values())
         return wanted is not None and any(
-            goal.reached(point.measures.get(goal.metric, math.nan), wanted) for point in points
+            point is not None and goal.reached(point.measures[goal.metric], wanted) for point in points
         )
 
     def _is_spent(self) -> bool:

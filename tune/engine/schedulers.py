@@ -62,9 +62,12 @@ def check_scheduler(sweep: Sweep) -> None:
     """Check that the scheduler can work with the space.
 
     Raises:
-        InputError: population-based training of several stages, with a setting that cannot change during a run, or with
-            a first trial that has other networks.
+        InputError: several metrics for a scheduler that compares one; population-based training of several stages, with
+            a setting that cannot change during a run, or with a first trial that has other networks.
     """
+    if sweep.goal.others and sweep.scheduler != "none":
+        raise InputError(f"--scheduler {sweep.scheduler} compares trials by one --metric: use --scheduler none for "
+                         f"several")  # fmt: skip
     if sweep.scheduler != "pbt":
         return
     if len(sweep.stages) > 1:

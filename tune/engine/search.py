@@ -33,11 +33,13 @@ _NEEDS = {
 
 
 def check_search(sweep: Sweep) -> None:
-    """Check that the packages of the search are installed.
+    """Check that the packages of the search are installed, and that it takes the number of metrics.
 
     Raises:
-        InputError: one is missing.
+        InputError: one is missing, or it takes one metric.
     """
+    if sweep.search == "cmaes" and sweep.goal.others:
+        raise InputError("--search cmaes takes one --metric: use tpe, gp, qmc, grid or random for several")
     for package in _NEEDS.get(sweep.search, ()):
         if importlib.util.find_spec(package) is None:
             raise InputError(
@@ -88,7 +90,7 @@ def _ask_optuna(sweep: Sweep, number: int, rows: Sequence[Trial]) -> dict[str, A
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = _sampler(sweep.search, seed_of(sweep.seed, number, "optuna") % 2**32)
-    study = optuna.create_study(direction="maximize" if sweep.goal.mode == "max" else "minimize", sampler=sampler)
+    study = optuna.create_study(directions=sweep.goal.directions, sampler=sampler)
     knobs = sweep.space.knobs
     distributions = {name: _distribution(knob) for name, knob in sorted(knobs.items())}
     for row in rows:
@@ -118,8 +120,11 @@ def _sampler(search: str, seed: int) -> Any:
 
 
 def _replay(study: Any, past: Any, distributions: Mapping[str, Any]) -> None:
-    """Ask for a past trial again. Optuna's CMA-ES counts only trials that its sampler began, in their generations."""
-    if past.value is None:
+    """Ask for a past trial again. Optuna's CMA-ES counts only trials that its sampler began, in their generations.
+
+    It has no constraints: it does not learn from trials that break one.
+    """
+    if past.value is None or any(violation > 0 for violation in past.constraints.values()):
         return
     study.enqueue_trial(past.params)
     trial = study.ask({name: distributions[name] for name in past.params})
@@ -171,13 +176,13 @@ def _ask(trial: Any, name: str, knob: Knob) -> Any:
 def _past_trial(row: Trial, sweep: Sweep, distributions: Mapping[str, Any]) -> Any:
     import optuna
 
-    best = row.best(sweep.goal.metric, sweep.goal.mode)
-    value = None if best is None else best.measures[sweep.goal.metric]
+    report = row.report(sweep.goal)
+    values = None if report is None else sweep.goal.values(report.measures)
     state = optuna.trial.TrialState.COMPLETE
-    if row.state in ("failed", "diverged") or (value is None and row.state in ENDED):
-        state, value = optuna.trial.TrialState.FAIL, None
+    if row.state in ("failed", "diverged") or (values is None and row.state in ENDED):
+        state, values = optuna.trial.TrialState.FAIL, None
     elif row.state not in ENDED:
-        state, value = optuna.trial.TrialState.RUNNING, None
+        state, values = optuna.trial.TrialState.RUNNING, None
     # The recipe's own value may lie outside of the range, and a condition may not hold: Optuna models the others.
     params = {
         name: knob.values.index(row.settings[name]) if knob.kind == "choice" else row.settings[name]
@@ -185,7 +190,8 @@ def _past_trial(row: Trial, sweep: Sweep, distributions: Mapping[str, Any]) -> A
         if name in row.settings and knob.contains(row.settings[name])
     }
     known = {name: distributions[name] for name in params}
-    return optuna.trial.create_trial(state=state, value=value, params=params, distributions=known)
+    broken = {} if report is None or values is None else sweep.goal.violations(report.measures)
+    return optuna.trial.create_trial(state=state, values=values, params=params, distributions=known, constraints=broken)
 
 
 def _distribution(knob: Knob) -> Any:

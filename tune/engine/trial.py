@@ -34,7 +34,7 @@ from tune.engine.trial_log import TrialLog
 from tune.sweep.checkpoint_lineage import CheckpointLineage
 from tune.sweep.outcomes import SettingsRefused, TrialCrashed, end_of, line_of
 from tune.sweep.results import Point
-from tune.sweep.sweep import Sweep
+from tune.sweep.sweep import Goal, Sweep
 from tune.sweep.tracking import trial_run
 
 _POINTER = "pointer.json"
@@ -263,25 +263,25 @@ class TrialWork(threading.Thread):
         self._steps = OpenRun(job).steps
         training, stage = job.training, self._sweep.stage
         checkpoints = CheckpointStore(self._lineage.run(stage), training.keep_checkpoints, stage_class(stage).objective)
-        self._trial_log.recover(checkpoints, self._settings, self._sweep.goal.metric)
+        self._trial_log.recover(checkpoints, self._settings, *self._sweep.goal.names)
         for index, point in enumerate(self._trial_log.points):
             if point["step"] > self._trial["reported"]:
                 self._report(index)
 
     def _take(self, step: int, name: str, measures: dict[str, float]) -> None:
         """Record and report a measured checkpoint that is durable."""
-        goal = self._sweep.goal.metric
-        value = measures.get(goal, math.nan)
-        if not math.isfinite(value):
-            if goal in measures:
-                self._error = FloatingPointError(f"{goal} is {value} at step {step}")
-            else:
+        for goal in self._sweep.goal.names:
+            if goal not in measures:
                 self._error = SettingsRefused(f"{goal} was not measured at step {step}, only {', '.join(measures)}")
+            elif not math.isfinite(measures[goal]):
+                self._error = FloatingPointError(f"{goal} is {measures[goal]} at step {step}")
+            else:
+                continue
             self.stop(str(self._error))
             return
         if not self._trial_log.add(step, name, measures, self._settings):
             return
-        if stage_class(self._sweep.stage).objective[0] != goal:
+        if Goal(*stage_class(self._sweep.stage).objective) != self._sweep.goal:
             self._trial_log.pin(self._sweep)
         self._report(len(self._trial_log.points) - 1)
 

@@ -60,12 +60,12 @@ class TrialLog:
             self._store.write(self._name, json.dumps(facts) + "\n")
             return True
 
-    def recover(self, checkpoints: CheckpointStore, settings: dict[str, Any], goal: str) -> None:
-        """Add checkpoints that were committed just before an earlier process died."""
+    def recover(self, checkpoints: CheckpointStore, settings: dict[str, Any], *needed: str) -> None:
+        """Add checkpoints with the needed metrics that were committed just before an earlier process died."""
         begins = self._lineage.begins if self._lineage.current else -1
         for name in checkpoints.names():
             step, measures = int(name.rsplit("_", 1)[-1]), checkpoints.measures(name)
-            if step > begins and math.isfinite(measures.get(goal, math.nan)):
+            if step > begins and all(math.isfinite(measures.get(name, math.nan)) for name in needed):
                 self.add(step, name, measures, settings)
 
     def at(self, step: int) -> dict[str, Any]:
@@ -75,8 +75,7 @@ class TrialLog:
 
     def best(self, sweep: Sweep, points: list[dict[str, Any]]) -> dict[str, Any] | None:
         """The best of some points by the sweep's goal; of equal ones the earliest."""
-        goal, sign = sweep.goal, 1 if sweep.goal.mode == "max" else -1
-        return max(points, key=lambda point: sign * point["measures"][goal.metric], default=None)
+        return max(points, key=lambda point: sweep.goal.rank(point["measures"]), default=None)
 
     def pin(self, sweep: Sweep, pointer: str | None = None) -> None:
         """Keep the best checkpoint by the sweep's goal, and the last ones that pointers name."""

@@ -8,7 +8,7 @@ from objgan.config import Config
 from objgan.errors import InputError
 from objgan.files import write_atomically
 from pipelines.recipes import to_yaml
-from tune.report.tables import settings_of, text
+from tune.report.tables import no_best, settings_of, text
 from tune.space.space import with_settings
 from tune.sweep.results import SweepResult, Trial
 from tune.sweep.sweep import Sweep
@@ -17,14 +17,14 @@ logger = logging.getLogger(__name__)
 
 
 def best_trial(sweep: Sweep, result: SweepResult) -> Trial:
-    """The trial with the best value of the goal's metric.
+    """The trial with the best value of the goal's metric among those that keep its requirements.
 
     Raises:
-        InputError: no trial has a value.
+        InputError: no trial has a value, or none keeps the requirements.
     """
-    best = result.best(sweep.goal.metric, sweep.goal.mode)
+    best = result.best(sweep.goal)
     if best is None:
-        raise InputError(f"{sweep.run}: no trial has reported {sweep.goal.metric}, so there is no best trial")
+        raise InputError(f"{sweep.run}: {no_best(result, sweep.goal)}, so there is no best trial")
     return best
 
 
@@ -35,7 +35,7 @@ def trial_config(sweep: Sweep, trial: Trial) -> Config:
 
 def recipe_text(sweep: Sweep, trial: Trial) -> str:
     """The content of the recipe file: its origin as comments, then the whole tree."""
-    point = trial.best(sweep.goal.metric, sweep.goal.mode)
+    point = trial.report(sweep.goal)
     value = (
         "" if point is None else f", {sweep.goal.metric} {point.measures[sweep.goal.metric]:.6g} at step {point.step}"
     )

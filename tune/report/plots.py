@@ -17,7 +17,7 @@ import numpy as np
 
 from objgan.config import flatten
 from objgan.files import write_atomically
-from tune.report.tables import short_names, text
+from tune.report.tables import front_lines, short_names, text
 from tune.space.space import Knob, Space
 from tune.sweep.results import SweepResult, Trial
 from tune.sweep.sweep import Goal, Sweep
@@ -25,6 +25,8 @@ from tune.sweep.sweep import Goal, Sweep
 _BEST, _RECIPE = "#e8a33d", "#c2185b"
 _FEWEST = 5
 """Fewer trials are not compared for importance."""
+_DRAWN = (2, 3)
+"""Numbers of metrics of a front that Optuna draws."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,19 @@ class _Plotted:
                 return list(optuna.importance.get_param_importances(compared[0], evaluator=fanova))
         return []
 
+    @property
+    def best(self) -> Any:
+        """The best trial; None: all break a requirement."""
+        best = self.result.best(self.sweep.goal)
+        return None if best is None else self.study.trials[best.number]
+
     def by_state(self) -> dict[str, list[Any]]:
-        """These trials by how they ended."""
-        states = dict.fromkeys(trial.user_attrs["state"] for trial in self.trials)
-        return {state: [trial for trial in self.trials if trial.user_attrs["state"] == state] for state in states}
+        """These trials by how they ended, and whether they break a requirement."""
+        states: dict[str, list[Any]] = {}
+        for trial in self.trials:
+            broken = any(violation > 0 for violation in trial.constraints.values())
+            states.setdefault(trial.user_attrs["state"] + (", breaks --require" if broken else ""), []).append(trial)
+        return states
 
 
 def draw_pictures(sweep: Sweep, result: SweepResult, folder: Path) -> list[Path]:
@@ -68,7 +79,7 @@ def draw_pictures(sweep: Sweep, result: SweepResult, folder: Path) -> list[Path]
     plotted = _Plotted(
         sweep,
         result,
-        sweep_study(result, sweep.space, sweep.goal),
+        sweep_study(result, sweep.space, replace(sweep.goal, others=())),
         {short[name]: knob for name, knob in knobs.items()},
         {short[name]: settings.get(name) for name in knobs},
     )
@@ -106,6 +117,11 @@ def _draw(visualization: Any, plotted: _Plotted) -> dict[str, tuple[str, Any]]:
         "history": (f"history, each trial's best report{note}", history),
         "curves": ("learning curves", visualization.plot_intermediate_values(study)),
     }
+    if len(sweep.goal.objectives) in _DRAWN:
+        names = [objective.metric for objective in sweep.goal.objectives]
+        front = sweep_study(plotted.result, sweep.space, sweep.goal)
+        plot = visualization.plot_pareto_front(front, target_names=names)
+        plots["pareto_front"] = ("Pareto front", plot)
     if (compared := importance_study(plotted.result, sweep.space, sweep.goal)) is not None:
         study, step = compared
         hint = "; few, so only a hint" if len(study.trials) < 20 else ""
@@ -172,14 +188,15 @@ def _write_images(plotted: _Plotted, folder: Path) -> list[Path]:
 
 def _mark_history(axes: Any, plotted: _Plotted) -> None:
     """A colour for each state instead of one for all, and a ring around the best trial."""
-    axes.collections[0].remove()
+    for points in list(axes.collections):
+        points.remove()
     axes.set_prop_cycle(color=["tab:blue", "tab:green", "tab:purple", "tab:gray", "tab:brown"])
     for state, trials in plotted.by_state().items():
         numbers, values = [trial.number for trial in trials], [trial.value for trial in trials]
         axes.scatter(numbers, values, label=f"{state} ({len(trials)})", zorder=3)
-    best = plotted.study.best_trial
-    ring = {"facecolor": "none", "edgecolor": _BEST, "linewidth": 2, "zorder": 4}
-    axes.scatter([best.number], [best.value], s=150, label=f"trial {best.number}: {best.value:.4g}", **ring)
+    if (best := plotted.best) is not None:
+        ring = {"facecolor": "none", "edgecolor": _BEST, "linewidth": 2, "zorder": 4}
+        axes.scatter([best.number], [best.value], s=150, label=f"trial {best.number}: {best.value:.4g}", **ring)
     axes.set_ylabel(_axis_title(plotted.sweep.goal))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(bbox_to_anchor=(1.02, 1.0), loc="upper left")
@@ -187,7 +204,7 @@ def _mark_history(axes: Any, plotted: _Plotted) -> None:
 
 def _mark_curves(axes: Any, plotted: _Plotted) -> None:
     """The best trial stands out. A legend of all trials would be longer than the plot."""
-    best = plotted.study.best_trial.number
+    best = None if plotted.best is None else plotted.best.number
     for line in axes.get_lines():
         line.set_linewidth(1.2)
         if line.get_label() == f"Trial{best}":
@@ -198,15 +215,15 @@ def _mark_curves(axes: Any, plotted: _Plotted) -> None:
 
 def _mark_parallel(axes: Any, plotted: _Plotted) -> None:
     """Lines for the recipe's own settings and for the best trial. Optuna sorts the settings by name."""
-    best, names, metric = plotted.study.best_trial, sorted(plotted.knobs), plotted.sweep.goal.metric
+    best, names, metric = plotted.best, sorted(plotted.knobs), plotted.sweep.goal.metric
     # Optuna's first axis shows the metric, the second one is the colour bar.
     scales = dict(zip(names, axes.figure.axes[2:], strict=True))
     ends = axes.get_ylim()
-    top = (best.value - ends[0]) / (ends[1] - ends[0])
-    for label, first, settings, colour in (
-        ("recipe", math.nan, plotted.recipe, _RECIPE),
-        (f"trial {best.number}, the best", top, best.params, _BEST),
-    ):
+    lines = [("recipe", math.nan, plotted.recipe, _RECIPE)]
+    if best is not None:
+        top = (best.value - ends[0]) / (ends[1] - ends[0])
+        lines.append((f"trial {best.number}, the best", top, best.params, _BEST))
+    for label, first, settings, colour in lines:
         heights = [first, *(_height(scales[name], plotted.knobs[name], settings.get(name)) for name in names)]
         style = {"color": colour, "marker": "D", "linewidth": 2, "clip_on": False}
         axes.plot(range(len(heights)), heights, label=label, transform=axes.get_xaxis_transform(), **style)
@@ -237,12 +254,13 @@ def _write_page(plotted: _Plotted, path: Path) -> Path:
     plots = {"parallel_coordinates": (title, _brushable(plotted)), **_draw(optuna.visualization, plotted)}
     plots |= _of_settings(optuna.visualization, plotted)
     history, curves = plots["history"][1], plots["curves"][1]
-    history.data[0].visible = False
+    history.update_traces(visible=False, selector={"mode": "markers"})
     for state, trials in plotted.by_state().items():
         hover = ["<br>".join(f"{name}: {text(value)}" for name, value in trial.params.items()) for trial in trials]
         points = {"x": [trial.number for trial in trials], "y": [trial.value for trial in trials], "text": hover}
         history.add_scatter(mode="markers", marker_size=10, name=state, **points)
-    curves.update_traces(line_width=4, selector={"name": f"Trial{plotted.study.best_trial.number}"})
+    if plotted.best is not None:
+        curves.update_traces(line_width=4, selector={"name": f"Trial{plotted.best.number}"})
     curves.update_layout(yaxis_title=_axis_title(plotted.sweep.goal), showlegend=True)
     parts: list[str] = []
     for title, figure in plots.values():
@@ -253,8 +271,17 @@ def _write_page(plotted: _Plotted, path: Path) -> Path:
     heading = html.escape(f"Sweep {plotted.sweep.run}")
     style = "body{font:15px system-ui,sans-serif;margin:24px auto;max-width:1180px;color:#222}"
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{heading}</title><style>{style}</style>'
-    write_atomically(path, f"{head}<h1>{heading}</h1>{''.join(parts)}</html>\n")
+    write_atomically(path, f"{head}<h1>{heading}</h1>{_front(plotted)}{''.join(parts)}</html>\n")
     return path
+
+
+def _front(plotted: _Plotted) -> str:
+    """The trials of the Pareto front as a table."""
+    goal = plotted.sweep.goal
+    if not goal.others:
+        return ""
+    lines = "\n".join(front_lines(plotted.result, goal))
+    return f"<h2>Pareto front</h2><pre>{html.escape(lines)}</pre>"
 
 
 def _brushable(plotted: _Plotted) -> Any:
@@ -309,8 +336,10 @@ def sweep_study(result: SweepResult, space: Space, goal: Goal) -> Any:
 def importance_study(result: SweepResult, space: Space, goal: Goal) -> tuple[Any, int] | None:
     """A study of the trials that can be compared, with their values at one step, and this step.
 
-    Settings with a single value are left out. None: fewer than `_FEWEST` trials, or all values are equal.
+    Settings with a single value are left out. So are requirements and further metrics, because they do not change what
+    matters for the first one. None: fewer than `_FEWEST` trials, or all values are equal.
     """
+    goal = replace(goal, requires=(), others=())
     step = compared_step(result, goal)
     if step is None:
         return None
@@ -342,16 +371,17 @@ def _study(trials: Iterable[Trial], space: Space, goal: Goal) -> Any:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize" if goal.mode == "max" else "minimize")
+    study = optuna.create_study(directions=goal.directions)
     short = short_names(list(space.knobs))
     distributions = {short[name]: _distribution(knob) for name, knob in space.knobs.items()}
     for trial in trials:
         inside = {short[n]: trial.settings[n] for n, k in space.knobs.items() if k.contains(trial.settings.get(n))}
         facts: dict[str, Any] = {"state": optuna.trial.TrialState.FAIL}
-        if reports := _reports(trial, goal):
+        if (report := trial.report(goal)) is not None:
             facts = {
-                "value": (max if goal.mode == "max" else min)(reports.values()),
-                "intermediate_values": reports,
+                "values": goal.values(report.measures),
+                "constraints": goal.violations(report.measures),
+                "intermediate_values": _reports(trial, goal),
                 "params": inside,
                 "distributions": {name: distributions[name] for name in inside},
                 "user_attrs": {"state": trial.state},

@@ -45,13 +45,13 @@ class StudyLog:
 
     def _open(self) -> None:
         self._storage = JournalStorage(self._journal)
-        direction = "maximize" if self._sweep.goal.mode == "max" else "minimize"
+        goal = self._sweep.goal
         self._study = optuna.create_study(
-            study_name=self._sweep.run, storage=self._storage, direction=direction, load_if_exists=True
+            study_name=self._sweep.run, storage=self._storage, directions=goal.directions, load_if_exists=True
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna calls this function experimental.
-            self._study.set_metric_names([self._sweep.goal.metric])
+            self._study.set_metric_names([objective.metric for objective in goal.objectives])
         self._ids = {trial.user_attrs[_ID]: trial._trial_id for trial in self._study.trials if _ID in trial.user_attrs}
 
     def trial(self, row: Trial) -> None:
@@ -87,9 +87,11 @@ class StudyLog:
         if known.user_attrs.get("state") != row.state:
             self._storage.set_trial_user_attr(trial_id, "state", row.state)
         if row.state in ENDED:
-            best = row.best(goal.metric, goal.mode)
-            lost = best is None or row.state in ("failed", "diverged")
-            values = None if best is None or lost else [best.measures[goal.metric]]
+            report = row.report(goal)
+            lost = report is None or row.state in ("failed", "diverged")
+            values = None if report is None or lost else goal.values(report.measures)
+            for name, violation in ({} if report is None or lost else goal.violations(report.measures)).items():
+                self._storage.set_trial_system_attr(trial_id, f"constraints:{name}", violation)  # as `set_constraint`
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL if lost else TrialState.COMPLETE, values)
 
 

@@ -14,26 +14,36 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def table(result: SweepResult, goal: Goal) -> str:
-    """One line per trial, the best first, those without a value last. Settings have the last part of their names."""
+    """One line per trial, the best first, those without a value last. Settings have the last part of their names.
+
+    A value that breaks a requirement has an exclamation mark.
+    """
     names = list(dict.fromkeys(name for trial in result.trials for name in trial.settings))
     heads = short_names(names)
     low, high = limits(result, goal)
-    rows = [("TRIAL", "STATE", "STEP", goal.metric.upper(), "CURVE", "TIME", *(heads[name].upper() for name in names))]
+    head = ("TRIAL", "STATE", "STEP", *(name.upper() for name in goal.names), "CURVE", "TIME")
+    rows = [(*head, *(heads[name].upper() for name in names))]
     for trial in ranked(result.trials, goal):
-        point = trial.best(goal.metric, goal.mode)
         settings = [text(trial.settings.get(name)) for name in names]
         rows.append(
             (
                 str(trial.number),
                 trial.state,
                 str(trial.points[-1].step) if trial.points else "-",
-                "-" if point is None else f"{point.measures[goal.metric]:.4f}",
+                *_values(trial, goal),
                 curve(trial, goal, low, high),
                 span(trial.seconds),
                 *settings,
             )
         )
     return "\n".join(aligned(rows))
+
+
+def _values(trial: Trial, goal: Goal) -> list[str]:
+    if (point := trial.report(goal)) is None:
+        return ["-"] * len(goal.names)
+    broken = [requirement.metric for requirement in goal.requires if not requirement.violation(point.measures) <= 0]
+    return [f"{point.measures[name]:.4f}{'!' if name in broken else ''}" for name in goal.names]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -47,10 +57,15 @@ def summary(sweep: Sweep, result: SweepResult) -> str:
     goal, counts = sweep.goal, _counts(result)
     why = f" ({result.reason})" if result.reason else ""
     lines = [f"{sweep.run}: {result.state} after {span(result.seconds)}{why}; {counts}"]
-    best = result.best(goal.metric, goal.mode)
+    reports = [point for trial in result.trials if (point := trial.report(goal)) is not None]
+    if broken := sum(bool(goal.broken(point.measures)) for point in reports):
+        lines.append(f"{broken} of {len(reports)} measured trials break {_requirements(goal)}, and are never the best")
+    if goal.others:
+        lines += ["", *front_lines(result, goal), ""]
+    best = result.best(goal)
     if best is None:
-        return "\n".join([*lines, f"no trial has reported {goal.metric} yet"])
-    point = best.best(goal.metric, goal.mode)
+        return "\n".join([*lines, f"{no_best(result, goal)} yet"])
+    point = best.best(goal)
     assert point is not None
     lines.append(
         f"best: trial {best.number} ({best.id}), {goal.metric} {point.measures[goal.metric]:.4f} at step {point.step}"
@@ -65,19 +80,42 @@ def summary(sweep: Sweep, result: SweepResult) -> str:
     return "\n".join(lines)
 
 
+def front_lines(result: SweepResult, goal: Goal) -> list[str]:
+    """The Pareto front as a table, by the first metric, and which of its trials is the best."""
+    trials = ranked(result.front(goal), goal)
+    rows = [("TRIAL", *(name.upper() for name in goal.names), "STEP")]
+    for trial in trials:
+        point = trial.report(goal)
+        rows.append((str(trial.number), *_values(trial, goal), "-" if point is None else str(point.step)))
+    keeping = f" that keep {_requirements(goal)}" if goal.requires else ""
+    head = f"front: {len(trials)} non-dominated trials{keeping}; the best trial has the best {goal.metric}"
+    return [head, *aligned(rows)]
+
+
+def no_best(result: SweepResult, goal: Goal) -> str:
+    """Why a sweep has no best trial."""
+    if any(trial.report(goal) is not None for trial in result.trials):
+        return f"no trial keeps {_requirements(goal)}"
+    return f"no trial has reported {' and '.join(goal.names)}"
+
+
+def _requirements(goal: Goal) -> str:
+    return " and ".join(map(str, goal.requires))
+
+
 def rows(result: SweepResult, goal: Goal) -> list[dict[str, Any]]:
     """One flat row per trial."""
     names = list(dict.fromkeys(name for trial in result.trials for name in trial.settings))
-    return [_row(trial, goal, names) for trial in ranked(result.trials, goal)]
+    front = {trial.number for trial in result.front(goal)}
+    return [_row(trial, goal, names, trial.number in front) for trial in ranked(result.trials, goal)]
 
 
 def ranked(trials: Sequence[Trial], goal: Goal) -> list[Trial]:
-    """The best first; those without a value last, by number."""
-    sign = -1 if goal.mode == "max" else 1
+    """The best first, then those that break a requirement; those without a value last, by number."""
 
-    def key(trial: Trial) -> tuple[float, int]:
-        point = trial.best(goal.metric, goal.mode)
-        return (math.inf if point is None else sign * point.measures[goal.metric], trial.number)
+    def key(trial: Trial) -> tuple[bool, list[float], int]:
+        point = trial.report(goal)
+        return point is None, [-value for value in ([] if point is None else goal.rank(point.measures))], trial.number
 
     return sorted(trials, key=key)
 
@@ -117,20 +155,22 @@ def text(value: Any) -> str:
 
 def settings_of(sweep: Sweep, trial: Trial) -> dict[str, Any]:
     """The settings in force at a trial's best report, in the types of the tree of settings."""
-    point = trial.best(sweep.goal.metric, sweep.goal.mode)
+    point = trial.report(sweep.goal)
     settings = (point.settings if point is not None else {}) or trial.settings
     flat = flatten(with_settings(sweep.config, settings))
     return {name: flat[name] for name in settings}
 
 
-def _row(trial: Trial, goal: Goal, names: Sequence[str]) -> dict[str, Any]:
-    point = trial.best(goal.metric, goal.mode)
+def _row(trial: Trial, goal: Goal, names: Sequence[str], front: bool) -> dict[str, Any]:
+    point = trial.report(goal)
     measures = {} if point is None else point.measures
     return {
         "trial": trial.number,
         "id": trial.id,
         "state": trial.state,
         goal.metric: measures.get(goal.metric),
+        **({"breaks": "; ".join(goal.broken(measures)) if measures else None} if goal.requires else {}),
+        **({"front": front} if goal.others else {}),
         "best_step": None if point is None else point.step,
         "last_step": trial.points[-1].step if trial.points else 0,
         **{name: trial.settings.get(name) for name in names},

@@ -1,8 +1,9 @@
 """The results of a sweep's trials: rows for tables, for MLflow and for a resumed sweep."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+from tune.sweep.sweep import Goal
 
 State = Literal["pending", "running", "finished", "stopped", "failed", "diverged", "interrupted", "crashed"]
 """The state of a trial; `tune.sweep.outcomes` decides how it ended.
@@ -51,11 +52,18 @@ class Trial:
     segment: int = 0
     """The segment that `checkpoint` lies in: see tune.sweep.trial_store."""
 
-    def best(self, metric: str, mode: str) -> Point | None:
-        """The report with the best finite value of a measure."""
-        points = [point for point in self.points if not math.isnan(point.measures.get(metric, math.nan))]
-        choose = max if mode == "max" else min
-        return choose(points, key=lambda point: point.measures[metric], default=None)
+    def report(self, goal: Goal) -> Point | None:
+        """The report that the trial stands for: the best one that keeps the requirements, or the one nearest to them.
+
+        None: no report has finite values of all metrics of the goal.
+        """
+        points = [point for point in self.points if goal.measured(point.measures)]
+        return max(points, key=lambda point: goal.rank(point.measures), default=None)
+
+    def best(self, goal: Goal) -> Point | None:
+        """The best report that keeps the requirements."""
+        point = self.report(goal)
+        return None if point is None or goal.broken(point.measures) else point
 
 
 @dataclass(frozen=True)
@@ -71,13 +79,21 @@ class SweepResult:
     seconds: float
     reason: str | None = None
 
-    def best(self, metric: str, mode: str) -> Trial | None:
-        """The trial with the best report; the earliest of equal ones."""
-        points = [(trial, trial.best(metric, mode)) for trial in self.trials]
-        values = {trial.number: point.measures[metric] for trial, point in points if point is not None}
-        sign = 1 if mode == "max" else -1
-        rows = [trial for trial in self.trials if trial.number in values]
-        return max(rows, key=lambda trial: (sign * values[trial.number], -trial.number), default=None)
+    def best(self, goal: Goal) -> Trial | None:
+        """The trial with the best report that keeps the requirements; the earliest of equal ones."""
+        points = [(trial, point) for trial in self.trials if (point := trial.best(goal)) is not None]
+        best = max(points, key=lambda pair: (goal.rank(pair[1].measures), -pair[0].number), default=None)
+        return None if best is None else best[0]
+
+    def front(self, goal: Goal) -> tuple[Trial, ...]:
+        """The Pareto front of the trials that keep the requirements: no other one is better without being worse."""
+        found = [(trial, goal.signed(point.measures)) for trial in self.trials if (point := trial.best(goal))]
+        values = [own for _, own in found]
+        return tuple(trial for trial, own in found if not any(_dominates(other, own) for other in values))
+
+
+def _dominates(other: tuple[float, ...], own: tuple[float, ...]) -> bool:
+    return other != own and all(a >= b for a, b in zip(other, own, strict=True))
 
 
 class Observer(Protocol):

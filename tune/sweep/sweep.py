@@ -1,5 +1,6 @@
 """The definition of a sweep: plain data. `tune.engine.engine` runs it, `tune.sweep.results` holds its results."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,87 @@ Search = Literal["random", "tpe", "cmaes", "gp", "qmc", "grid", "optuna"]
 Scheduler = Literal["asha", "median", "pbt", "none"]
 
 
+Mode = Literal["max", "min"]
+
+
 @dataclass(frozen=True)
-class Goal:
-    """The held-out metric of the last stage that a sweep improves."""
+class Requirement:
+    """A bound that a held-out metric of the best trial keeps."""
 
     metric: str
-    mode: Literal["max", "min"]
+    sign: Literal[">=", "<="]
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.sign} {self.bound:g}"
+
+    def violation(self, measures: Mapping[str, float]) -> float:
+        """How far the metric is beyond its bound; at most 0: it keeps the bound; NaN: it was not measured."""
+        value = measures.get(self.metric, math.nan)
+        return self.bound - value if self.sign == ">=" else value - self.bound
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A held-out metric and its better direction."""
+
+    metric: str
+    mode: Mode
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The held-out metric of the last stage that a sweep improves, and what its best trial has to keep.
+
+    others: further metrics, which make a Pareto front; the first one decides which trial of the front is the best
+    """
+
+    metric: str
+    mode: Mode
+    requires: tuple[Requirement, ...] = ()
+    others: tuple[Objective, ...] = ()
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """All metrics that are improved, the deciding one first."""
+        return (Objective(self.metric, self.mode), *self.others)
+
+    @property
+    def directions(self) -> list[str]:
+        """The directions of a study of Optuna."""
+        return ["maximize" if objective.mode == "max" else "minimize" for objective in self.objectives]
+
+    @property
+    def names(self) -> list[str]:
+        """The metrics that a report needs, the deciding one first."""
+        improved, required = (part.metric for part in self.objectives), (part.metric for part in self.requires)
+        return list(dict.fromkeys([*improved, *required]))
+
+    def values(self, measures: Mapping[str, float]) -> list[float]:
+        """The value of each objective."""
+        return [measures[objective.metric] for objective in self.objectives]
+
+    def signed(self, measures: Mapping[str, float]) -> tuple[float, ...]:
+        """The value of each objective with a sign, so that more is better."""
+        values = zip(self.objectives, self.values(measures), strict=True)
+        return tuple(value if objective.mode == "max" else -value for objective, value in values)
+
+    def measured(self, measures: Mapping[str, float]) -> bool:
+        """Whether a report has a finite value of every metric that it needs."""
+        return all(math.isfinite(measures.get(name, math.nan)) for name in self.names)
+
+    def violations(self, measures: Mapping[str, float]) -> dict[str, float]:
+        """The violation of each requirement."""
+        return {str(requirement): requirement.violation(measures) for requirement in self.requires}
+
+    def broken(self, measures: Mapping[str, float]) -> list[str]:
+        """The requirements that a report does not keep."""
+        return [name for name, violation in self.violations(measures).items() if not violation <= 0]
+
+    def rank(self, measures: Mapping[str, float]) -> tuple[float, ...]:
+        """The more, the better is a report: by the violation of the requirements, then by the metrics in order."""
+        excess = sum(max(0.0, violation) for violation in self.violations(measures).values())
+        return (-excess, *self.signed(measures))
 
     def reached(self, value: float, wanted: float) -> bool:
         """Whether a value is as good as the wanted one; NaN is not."""

@@ -307,7 +307,7 @@ def _validation(point: Point) -> dict[str, float]:
 
 def _best(goal: Goal, trial: Trial) -> list[Record]:
     """The best value of the measure and its step; MLflow itself shows the last value of a metric."""
-    point = trial.best(goal.metric, goal.mode)
+    point = trial.best(goal)
     if point is None:
         return []
     return [Metrics({best_name(goal.metric): point.measures[goal.metric], "best_step": point.step}, point.step)]
@@ -348,8 +348,9 @@ def _parameters(sweep: Sweep) -> dict[str, Any]:
     return {
         "recipe": sweep.config.recipe,
         "stages": " ".join(sweep.stages),
-        "metric": sweep.goal.metric,
-        "mode": sweep.goal.mode,
+        "metric": " ".join(objective.metric for objective in sweep.goal.objectives),
+        "mode": " ".join(objective.mode for objective in sweep.goal.objectives),
+        **({"require": "; ".join(map(str, sweep.goal.requires))} if sweep.goal.requires else {}),
         "search": sweep.search,
         "scheduler": sweep.scheduler,
         "seed": sweep.seed,

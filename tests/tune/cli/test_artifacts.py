@@ -10,7 +10,7 @@ from PIL import Image
 
 from objgan.errors import InputError
 from pipelines.recipes import resolve
-from tests.tools.recorded import recorded_sweep
+from tests.tools.recorded import opposed_result, recorded_sweep
 from tune.__main__ import main
 from tune.cli.artifacts import write_outcome
 from tune.report.export import best_trial, export_recipe, trial_config
@@ -19,7 +19,8 @@ from tune.report.tables import curve, ranked, rows, short_names, summary, table
 from tune.space.space import Space, with_settings
 from tune.sweep.results import Point, SweepResult, Trial
 from tune.sweep.spec_file import changed, load_sweep, save_sweep
-from tune.sweep.sweep import Budget
+from tune.sweep.sweep import Budget, Objective, Requirement
+from tune.sweep.trial_store import TrialStore
 
 
 def test_an_exported_recipe_resolves_to_exactly_the_trials_settings(sweep, result, tmp_path) -> None:
@@ -128,6 +129,66 @@ def test_pictures_take_conditions_and_a_best_trial_from_outside_of_the_ranges(sw
     assert page.count("(recipe)") == len(knobs) - 1
 
 
+REQUIRED = (Requirement("best_iou", ">=", 0.24),)
+
+
+def test_trials_that_break_a_requirement_are_marked_and_never_the_best(sweep, tmp_path, capsys) -> None:
+    asked = replace(sweep, goal=replace(sweep.goal, requires=REQUIRED))
+    save_sweep(asked)
+    for trial in opposed_result(sweep).trials:
+        TrialStore(sweep.store()).put(trial)
+    words = ["show", "recorded", "--storage", str(tmp_path), "--pictures", "--export-recipe", str(tmp_path / "b.yaml")]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "best: trial 9 " in printed and "8 of 13 measured trials break best_iou >= 0.24" in printed
+    lines = printed.splitlines()
+    assert "BEST_IOU" in lines[0] and ["!" in line for line in lines[1:15]] == [False] * 5 + [True] * 8 + [False]
+    found = resolve("tiny", tmp_path / "b.yaml", ())
+    assert found == trial_config(asked, opposed_result(sweep).trials[9])
+    folder = sweep.store().local
+    assert "finished, breaks" in (folder / "pictures" / "sweep.html").read_text()
+    flat = list(csv.DictReader((folder / "trials.csv").open()))
+    assert [row["breaks"] for row in flat] == [""] * 5 + ["best_iou >= 0.24"] * 8 + [""]
+
+
+def test_a_front_is_printed_drawn_and_listed(sweep, tmp_path, capsys) -> None:
+    """Better labels come with worse boxes: the first metric decides which trial of the front is exported."""
+    goal = replace(sweep.goal, others=(Objective("best_iou", "max"),))
+    opposed = opposed_result(sweep)
+    for bound, expected in ((None, 7), (0.24, 9)):
+        requires = () if bound is None else (replace(REQUIRED[0], bound=bound),)
+        asked = replace(sweep, goal=replace(goal, requires=requires), scheduler="none")
+        save_sweep(asked)
+        for trial in opposed.trials:
+            TrialStore(sweep.store()).put(trial)
+        words = ["show", "recorded", "--storage", str(tmp_path), "--pictures", "--export-recipe", f"{tmp_path}/b.yaml"]
+        assert main(words) == 0
+        printed = capsys.readouterr().out
+        assert f"best: trial {expected} " in printed and "the best trial has the best label_f1" in printed
+        assert resolve("tiny", tmp_path / "b.yaml", ()) == trial_config(asked, opposed.trials[expected])
+        numbers = [trial.number for trial in opposed.front(asked.goal)]
+        assert expected in numbers and len(numbers) >= 3 and f"front: {len(numbers)} non-dominated trials" in printed
+        folder = sweep.store().local
+        page = (folder / "pictures" / "sweep.html").read_text()
+        assert f"front: {len(numbers)} non-dominated trials" in page and "Pareto front" in page
+        with Image.open(folder / "pictures" / "pareto_front.png") as image:
+            assert image.size[0] > 500 and len(set(image.convert("L").resize((64, 64)).get_flattened_data())) > 8
+        flat = list(csv.DictReader((folder / "trials.csv").open()))
+        assert sorted(int(row["trial"]) for row in flat if row["front"] == "True") == numbers
+
+
+def test_a_sweep_in_which_every_trial_breaks_a_requirement_has_no_best_trial(sweep) -> None:
+    goal = replace(sweep.goal, requires=(replace(REQUIRED[0], bound=0.9),))
+    asked, said = replace(sweep, goal=goal), list[str]()
+    opposed = opposed_result(sweep)
+    assert "no trial keeps best_iou >= 0.9" in summary(asked, opposed)
+    with pytest.raises(InputError, match=r"no trial keeps best_iou >= 0.9, so there is no best trial"):
+        export_recipe(asked, opposed, asked.store().local / "b.yaml", print)
+    write_outcome(asked, opposed, said.append)
+    folder = asked.store().local
+    assert not said and not (folder / "best.yaml").exists() and (folder / "pictures" / "history.png").exists()
+
+
 def test_a_sweep_is_read_back_as_it_was_written(tmp_path) -> None:
     sweep = recorded_sweep(tmp_path)
     assert load_sweep(sweep.store()) is None
@@ -135,6 +196,14 @@ def test_a_sweep_is_read_back_as_it_was_written(tmp_path) -> None:
     found = load_sweep(sweep.store())
     assert found == sweep
     assert changed(replace(sweep, budget=Budget(99)), sweep) == []
+    required = replace(sweep, goal=replace(sweep.goal, requires=REQUIRED))
+    save_sweep(required)
+    several = replace(required, goal=replace(required.goal, others=(Objective("best_iou", "max"),)))
+    assert changed(several, required)
+    save_sweep(several)
+    assert load_sweep(sweep.store()) == several
+    save_sweep(required)
+    assert load_sweep(sweep.store()) == required and "goal.requires" in changed(required, sweep)[0]
     assert changed(replace(sweep, seed=1, scheduler="none"), sweep) == ["scheduler: asha -> none", "seed: 0 -> 1"]
 
 

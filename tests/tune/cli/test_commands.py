@@ -19,13 +19,15 @@ from tune.cli.options import sweep_of
 from tune.engine.engine import open_sweep
 from tune.engine.search import suggest
 from tune.sweep.spec_file import changed, from_json, load_sweep, save_sweep, to_json
-from tune.sweep.sweep import Goal
+from tune.sweep.sweep import Goal, Requirement
 from tune.sweep.trial_store import TrialStore
 
 SMALL = ["--set", "boxes.training.steps=6", "--set", "boxes.training.checkpoint_every=2"]
 SMALL += ["--set", "data.max_words=8", "--set", "data.max_objects=3", "--set", "data.vector_channels=6"]
 SMALL += ["--set", "data.mask_size=32", "--set", "boxes.training.batch_size=6"]
 SMALL += [word for s in ("encoders", "boxes", "shapes", "images") for word in ("--set", f"{s}.training.max_words=8")]
+
+TWO = ["boxes", "--metric", "label_f1", "--metric", "best_iou"]
 
 
 @pytest.fixture
@@ -78,6 +80,17 @@ def test_values_that_an_option_refuses(words: list[str], capsys) -> None:
         (["boxes", "--pbt-interval", "4"], "go with --scheduler pbt"),
         (["boxes", "--scheduler", "pbt", "--pbt-interval", "6"], "a trial has only 6 steps"),
         (["boxes", "--stop-at", "nan"], "--stop-at nan: give a finite value"),
+        ([*TWO, "--scheduler", "asha"], "--scheduler asha compares trials by one --metric: use --scheduler none"),
+        ([*TWO, "--scheduler", "median"], "--scheduler median compares"),
+        ([*TWO, "--scheduler", "pbt"], "--scheduler pbt compares"),
+        ([*TWO, "--search", "cmaes"], "--search cmaes takes one --metric"),
+        ([*TWO, "--mode", "max"], "--mode max goes with one --metric"),
+        ([*TWO, "--stop-at", "0.5"], "--stop-at goes with one --metric"),
+        ([*TWO, "--metric", "best_iou"], "--metric best_iou is given twice"),
+        ([*TWO, "--metric", "iou"], "--metric iou: not a held-out"),
+        (["boxes", "--require", "best_iou > 0.2"], "write a metric, >= or <=, and a number"),
+        (["boxes", "--require", "best_iou >= nan"], "write a metric, >= or <=, and a number"),
+        (["boxes", "--require", "best_io >= 0.2"], "--require 'best_io >= 0.2': not a held-out.*did you mean best_iou"),
         (["--resume", "gone"], "no sweep gone in .*: known are none"),
     ],
 )
@@ -92,7 +105,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, expected, prepared_boxes, 
 
 def test_a_dry_run_prints_space_cost_and_room_and_starts_nothing(prepared_boxes, here, capsys) -> None:
     words = ["boxes", "--data", str(prepared_boxes), *SMALL, "--trials", "5", "--confirm", "3", "--time-budget", "2h"]
-    words += ["--stop-at", "0.5"]
+    words += ["--stop-at", "0.5", "--require", "best_iou >= 0.24", "--require", "count_error<=1"]
     assert main([*words, "--dry-run", "--max-concurrent", "1"]) == 0
     printed = capsys.readouterr().out
     for part in (
@@ -103,11 +116,21 @@ def test_a_dry_run_prints_space_cost_and_room_and_starts_nothing(prepared_boxes,
         "2:00:00",
         "trial 0 has settings of the recipe",
         "once label_f1 reaches 0.5",
+        "requires best_iou >= 0.24 and count_error <= 1",
+        "asha compares label_f1 alone",
     ):
         assert part in printed, part
     assert "boxes.training.lr" in printed and "log_uniform 0.0005 to 0.01" in printed and "now 0.003" in printed
     assert "room     yes: 1 trial of 1 worker" in printed
     assert not list(here.iterdir())
+
+
+def test_a_dry_run_of_several_metrics_stops_no_trial_early(prepared_boxes, here, capsys) -> None:
+    words = [*TWO, "--metric", "count_error", "--data", str(prepared_boxes), *SMALL, "--dry-run"]
+    assert main([*words, "--max-concurrent", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "label_f1 (max) and best_iou (max) and count_error (min), held out" in printed
+    assert "random, scheduler none" in printed and "warning" not in printed
 
 
 def test_few_reports_with_asha_are_a_warning(prepared_boxes, here, capsys) -> None:
@@ -184,7 +207,7 @@ def test_a_sweep_starts_from_the_best_trials_of_another(prepared_boxes, here) ->
     rows = TrialStore(recorded.store())
     for trial in recorded_result(recorded).trials:
         rows.put(trial)
-    best = recorded_result(recorded).best("label_f1", "max")
+    best = recorded_result(recorded).best(Goal("label_f1", "max"))
     assert best is not None
     sweep = _sweep(here, prepared_boxes, "--start-from", "recorded")
     assert len(sweep.points) == 6 and dict(sweep.points[1]) == best.settings
@@ -286,6 +309,17 @@ def test_a_resumed_sweep_may_get_a_larger_budget_and_never_fewer_trials(prepared
     assert found.budget.retries == 0 and found.config.compute.start_deadline == 7
     assert main(["--resume", "recorded", "--trials", "3", "--dry-run"]) == 2
     assert "never gets fewer" in capsys.readouterr().err
+
+
+def test_a_resumed_sweep_keeps_its_requirements(prepared_boxes, here, capsys) -> None:
+    begun = _sweep(here, prepared_boxes, "--require", "best_iou >= 0.2")
+    save_sweep(begun)
+    assert begun.goal.requires == (Requirement("best_iou", ">=", 0.2),)
+    assert sweep_of(SweepOptions(resume=begun.run, require=["best_iou>=0.2"]))[0].goal == begun.goal
+    assert main(["--resume", begun.run, "--require", "best_iou >= 0.3"]) == 2
+    assert "a sweep keeps its requirements" in capsys.readouterr().err
+    assert main(["--resume", begun.run, "--metric", "best_iou"]) == 2
+    assert "a sweep keeps its metrics" in capsys.readouterr().err
 
 
 def test_a_resumed_sweep_may_get_other_ranges_of_the_same_settings(prepared_boxes, here, capsys) -> None:

@@ -13,6 +13,7 @@ from tune.__main__ import main
 from tune.confirm.result import load as load_confirmed
 from tune.report.export import trial_config
 from tune.sweep.spec_file import load_sweep
+from tune.sweep.sweep import Goal
 from tune.sweep.trial_store import load_result
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -32,7 +33,7 @@ def test_a_sweep_from_the_command_to_the_registry(prepared_boxes, tmp_path: Path
     sweep, result = load_sweep(store), load_result(store)
     assert sweep is not None and result is not None
     assert [trial.state for trial in result.trials] == ["finished"] * 2
-    best = result.best("label_nll", "min")
+    best = result.best(Goal("label_nll", "min"))
     assert best is not None and resolve("tiny", Path("best.yaml"), ()) == trial_config(sweep, best)
     assert (
         yaml.safe_load(Path("best.yaml").read_text())["boxes"]["training"]["lr"] == best.settings["boxes.training.lr"]
@@ -75,7 +76,7 @@ def test_trials_that_asha_ended_are_complete_in_mlflow_when_the_command_ends(
     client = mlflow_client(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
     runs = {run.data.tags.get("objgan.trial"): run for run in client.search_runs(["1"], max_results=100)}
     for trial in result.trials:
-        run, best = runs[trial.id], trial.best("label_nll", "min")
+        run, best = runs[trial.id], trial.best(Goal("label_nll", "min"))
         assert run.info.status == "FINISHED" and run.data.tags["objgan.trial_state"] == trial.state
         assert len(run.data.params) > 50
         assert run.data.params["boxes.training.lr"] == str(trial.settings["boxes.training.lr"])

@@ -68,7 +68,7 @@ def test_a_failed_run_is_reported_and_left_out(tmp_path) -> None:
 
 
 def test_both_arms_have_the_same_other_seeds_and_nothing_else_in_common(sweep, result) -> None:
-    best = result.best("label_f1", "max")
+    best = result.best(Goal("label_f1", "max"))
     done = arms(sweep, best, 3, threads=1)
     assert [(arm.name, arm.config.seed) for arm in done] == [(n, s) for s in (1, 2, 3) for n in ("best", "default")]
     assert all(arm.config.compute.threads == 1 for arm in done) and len({arm.place for arm in done}) == 6

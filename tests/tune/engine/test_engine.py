@@ -156,7 +156,7 @@ def test_trials_end_independently_and_early(ended_early: tuple[Sweep, SweepResul
     assert lazy.state == "stopped"
     assert second.state == "stopped"
     assert lazy.points[-1].step % 10 == 0 and lazy.points[-1].step < 90
-    best = result.best(GOAL.metric, GOAL.mode)
+    best = result.best(GOAL)
     assert best == learns
     assert 0 < learns.training_s < learns.seconds < result.seconds
     states = [row.state for row in heard.rows if row.id == lazy.id]
@@ -173,7 +173,7 @@ def test_trials_are_ordinary_runs_and_keep_their_best_checkpoint(
     store, name = checkpoint_place(sweep.store(), result.trials[0], "boxes")
     assert store.local is not None
     facts = read_state(store.local / name)
-    best = result.trials[0].best(GOAL.metric, GOAL.mode)
+    best = result.trials[0].best(GOAL)
     assert best is not None and facts["step"] == best.step and facts["measures"] == best.measures
     assert read_config(store.local / name).boxes.training.lr == _LEARNS
     assert store.json("status.json")["state"] == "finished"

@@ -13,7 +13,7 @@ from tests.tools.sweeps import LR, SPACE, WEIGHT, small_sweep
 from tune.engine.search import check_search, suggest
 from tune.space.space import Knob, Space
 from tune.sweep.results import Point, Trial
-from tune.sweep.sweep import Search
+from tune.sweep.sweep import Goal, Objective, Requirement, Search
 from tune.sweep.trial_store import trial_id
 
 
@@ -105,6 +105,50 @@ def test_each_model_of_optuna_comes_near_good_trials_without_state(
     assert suggest(sweep, count, rows) != suggest(sweep, count + 1, rows), "trials that run at once differ"
     off = [abs(math.log10(row.settings[LR]) + 3) for row in rows[-count // 3 :]]
     assert sum(off) / len(off) < 0.4, "random draws are 0.5 off in the mean"
+
+
+@pytest.mark.parametrize(("search", "count"), [("tpe", 36), ("cmaes", 36), ("gp", 20)])
+def test_requirements_steer_the_models_of_optuna(
+    search: Search, count: int, data_config: Config, tmp_path: Path
+) -> None:
+    """The loss is best at the smallest weight, but trials with one under 1.25 break the requirement."""
+    means = []
+    for requires in ((), (Requirement("best_iou", ">=", 1.25),)):
+        goal = Goal("label_nll", "min", requires)
+        sweep = replace(small_sweep(data_config, tmp_path, tmp_path), search=search, goal=goal)
+        rows: list[Trial] = []
+        for number in range(count):
+            settings = suggest(sweep, number, rows)
+            point = Point(30, 1.0, {"label_nll": settings[WEIGHT], "best_iou": settings[WEIGHT]})
+            rows.append(Trial(trial_id(sweep.seed, number), number, settings, "finished", (point,)))
+        late = [row.settings[WEIGHT] for row in rows[-count // 3 :]]
+        means.append(sum(late) / len(late))
+    assert means[1] > means[0] + 0.1 and 1.1 < means[1] < 1.5, "tpe 0.8 and 1.1, gp 0.5 and 1.25, cmaes 1.1 and 1.3"
+
+
+@pytest.mark.parametrize(("search", "count"), [("tpe", 36), ("gp", 20)])
+def test_models_of_optuna_search_for_a_front(search: Search, count: int, data_config: Config, tmp_path: Path) -> None:
+    """The metrics pull the weight apart; a learning rate far from 1e-3 is bad for both."""
+    goal = Goal("label_nll", "min", others=(Objective("best_iou", "max"),))
+    sweep = replace(small_sweep(data_config, tmp_path, tmp_path), search=search, goal=goal)
+    rows: list[Trial] = []
+    for number in range(count):
+        settings = suggest(sweep, number, rows)
+        off = abs(math.log10(settings[LR]) + 3)
+        point = Point(30, 1.0, {"label_nll": settings[WEIGHT] + off, "best_iou": settings[WEIGHT] - off})
+        rows.append(Trial(trial_id(sweep.seed, number), number, settings, "finished", (point,)))
+    assert suggest(sweep, count, rows) == suggest(sweep, count, list(reversed(rows)))
+    late = [row.settings for row in rows[-count // 2 :]]
+    assert sum(abs(math.log10(one[LR]) + 3) for one in late) / len(late) < 0.4, "random draws are 0.5 off in the mean"
+    assert min(one[WEIGHT] for one in late) < 1.0 and max(one[WEIGHT] for one in late) > 1.5, "both ends of the front"
+
+
+def test_cmaes_is_refused_for_several_metrics(data_config: Config, tmp_path: Path) -> None:
+    goal = Goal("label_nll", "min", others=(Objective("best_iou", "max"),))
+    sweep = replace(small_sweep(data_config, tmp_path, tmp_path), goal=goal)
+    with pytest.raises(InputError, match="--search cmaes takes one --metric: use tpe"):
+        check_search(replace(sweep, search="cmaes"))
+    check_search(sweep)
 
 
 def test_points_of_qmc_are_spread_evenly(data_config: Config, tmp_path: Path) -> None:

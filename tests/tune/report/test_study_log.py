@@ -13,7 +13,7 @@ from tests.tools.sweeps import LR, WEIGHT, small_sweep
 from tune.report.study_log import FILE, StudyLog
 from tune.space.space import Knob, Space
 from tune.sweep.results import Point, Trial
-from tune.sweep.sweep import Sweep
+from tune.sweep.sweep import Objective, Requirement, Sweep
 
 POINTS = (Point(10, 1.0, {"label_nll": 3.0}), Point(20, 2.0, {"label_nll": 2.0}))
 FIRST = Trial("000_a", 0, {LR: 1e-3, WEIGHT: 1.0}, "running", POINTS[:1])
@@ -49,6 +49,31 @@ def test_a_trial_is_followed_to_its_end_over_a_restart(sweep: Sweep) -> None:
         assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL"]
         assert trials[0].value == 2.0 and trials[0].intermediate_values == {10: 3.0, 20: 2.0}
         assert trials[1].params == {WEIGHT: 1.0} and trials[1].user_attrs["settings"][LR] == 5.0
+
+
+def test_requirements_are_constraints_of_the_study(sweep: Sweep) -> None:
+    goal = replace(sweep.goal, requires=(Requirement("best_iou", ">=", 0.25),))
+    log = StudyLog(replace(sweep, goal=goal), print)
+    for number, (loss, iou) in enumerate([(1.0, 0.125), (2.0, 0.5)]):
+        points = (Point(10, 1.0, {"label_nll": loss, "best_iou": iou}),)
+        log.trial(Trial(str(number), number, {LR: 1e-3, WEIGHT: 1.0}, "finished", points))
+    assert [trial.constraints for trial in read(sweep)] == [{"best_iou >= 0.25": 0.125}, {"best_iou >= 0.25": -0.25}]
+    storage = JournalStorage(JournalFileBackend(f"{sweep.store().local}/{FILE}"))
+    assert optuna.load_study(study_name=sweep.run, storage=storage).best_trial.number == 1
+
+
+def test_several_metrics_are_the_objectives_of_the_study(sweep: Sweep) -> None:
+    goal = replace(sweep.goal, others=(Objective("best_iou", "max"),))
+    for _ in range(2):  # a driver, and the next one
+        log = StudyLog(replace(sweep, goal=goal), print)
+        for number, (loss, iou) in enumerate([(1.0, 0.125), (2.0, 0.5), (2.0, 0.25)]):
+            points = (Point(10, 1.0, {"label_nll": loss, "best_iou": iou}),)
+            log.trial(Trial(str(number), number, {LR: 1e-3, WEIGHT: 1.0}, "finished", points))
+    assert [trial.values for trial in read(sweep)] == [[1.0, 0.125], [2.0, 0.5], [2.0, 0.25]]
+    storage = JournalStorage(JournalFileBackend(f"{sweep.store().local}/{FILE}"))
+    study = optuna.load_study(study_name=sweep.run, storage=storage)
+    assert [direction.name for direction in study.directions] == ["MINIMIZE", "MAXIMIZE"]
+    assert study.metric_names == ["label_nll", "best_iou"] and [trial.number for trial in study.best_trials] == [0, 1]
 
 
 @pytest.mark.parametrize("damage", ["cut", "{}\n", "[1]\n", '{"op_code": 99, "worker_id": "x"}\n'])

@@ -1,6 +1,7 @@
 """A take-over: the donor's whole state, with the trial's own settings in force from the next step."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.tools.training import same_weights
 from tune.engine.trial_log import TrialLog
 from tune.space.space import with_settings
 from tune.sweep.checkpoint_lineage import CheckpointLineage
-from tune.sweep.sweep import Sweep
+from tune.sweep.sweep import Requirement, Sweep
 from tune.sweep.trial_store import trial_folder
 
 
@@ -124,6 +125,19 @@ def test_discarded_measures_are_gone_and_lost_ones_are_recovered(sweep: Sweep) -
     assert [(point["step"], point["name"]) for point in found.points] == [(1, "step_00000001")]
     assert found.best(sweep, found.points) == found.points[0]
     assert not found.add(1, "step_00000001", {"label_nll": 0.0}, {}), "known already"
+
+
+def test_the_checkpoint_that_a_trial_keeps_is_the_best_one_that_keeps_the_requirements(sweep: Sweep) -> None:
+    log = TrialLog(sweep.store(), "own", CheckpointLineage(sweep.store(), "own", "boxes"))
+    values = {"a": (3.0, 0.5), "b": (2.0, 0.25), "c": (1.0, 0.125)}
+    points = [{"name": name, "measures": {"label_nll": nll, "best_iou": iou}} for name, (nll, iou) in values.items()]
+    kept = {}
+    for bound in (0.0, 0.25, 0.375, 0.75):
+        goal = replace(sweep.goal, requires=(Requirement("best_iou", ">=", bound),))
+        best = log.best(replace(sweep, goal=goal), points)
+        assert best is not None
+        kept[bound] = best["name"]
+    assert kept == {0.0: "c", 0.25: "b", 0.375: "a", 0.75: "a"}, "without any, the nearest one"
 
 
 def test_pinned_checkpoints_stay(sweep: Sweep) -> None:
