@@ -110,7 +110,9 @@ def main() -> None:
         for images in arguments.images:
             seconds, peak = measured(images, Path(scratch))
             each = (peak - base) * 2**20 / images
-            print(f"| {images:,} | {seconds:.1f} | {1000 * seconds / images:.3f} | {peak:.0f} | {each:.0f} |", flush=True)
+            print(
+                f"| {images:,} | {seconds:.1f} | {1000 * seconds / images:.3f} | {peak:.0f} | {each:.0f} |", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def test_odd_names_and_files_are_rejects(
 def test_a_file_without_read_permission_is_a_reject(coco: CocoSource) -> None:
     place = Storage(coco.images)
     (coco.images / "000001.png").chmod(0)
-    assert set(sizes_of(place, ["000001.png", "none.png"])) == {"000001.png"}
+    assert sizes_of(place, ["000001.png", "none.png"]).names.to_pylist() == ["000001.png"]
     child = os.fork()
     if child == 0:
         for folder in (coco.images.parents[1], coco.images.parent, coco.images):
