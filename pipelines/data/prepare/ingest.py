@@ -43,7 +43,8 @@ _Parse = Callable[[Record, int], Row]
 class Ingested:
     """The content of the JSON, before any pixel is read. Objects and captions are in external sorts on disk.
 
-    images:     table of schema `IMAGES`, sorted by id: those that can become rows
+    images:     table of schema `IMAGES`, sorted by id: those that can become rows; and `bytes`, the size of the file,
+                -1 if unknown
     classes:    names by label; label = place of the category among all, sorted by category id
     categories: category ids by label
     totals:     records in the input: "image", "annotation" and "caption"
@@ -109,7 +110,7 @@ class _Reading:
         self._source, self._work, self._sizes, self._texts = source, work, sizes, texts
         self._categories = categories
         self.totals = {"image": 0, "annotation": 0, "caption": 0}
-        self.images = IMAGES.empty_table()
+        self.images = pa.table({})
         self.repeats = 0
         """Records that occur identically in an earlier part."""
         self.segmented = 0
@@ -140,7 +141,7 @@ class _Reading:
                 batches.append(pa.RecordBatch.from_pylist(rows, schema=IMAGES))
                 rows = []
         batches.append(pa.RecordBatch.from_pylist(rows, schema=IMAGES))
-        table = pa.Table.from_batches(batches)
+        table = self._with_bytes(pa.Table.from_batches(batches))
         ids = table["image_id"].to_numpy()
         order = np.argsort(ids, kind="stable")
         first = np.ones(len(ids), bool)
@@ -158,6 +159,13 @@ class _Reading:
                 self.repeats += 1
                 self._shared.add(row["image_id"])
 
+    def _with_bytes(self, table: pa.Table) -> pa.Table:
+        """The column `bytes`, beside those of schema `IMAGES`."""
+        sizes, parts = np.full(len(table), -1, np.int64), table["part"].to_numpy()
+        for number, known in enumerate(self._sizes or ()):
+            sizes[parts == number] = known.of(table["file_name"].filter(pa.array(parts == number)))
+        return table.append_column("bytes", pa.array(sizes))
+
     def _object_row(self, annotation: Record, place: int) -> Row:
         row = object_row(annotation, place)
         if row["category"] not in self._categories:
@@ -168,9 +176,6 @@ class _Reading:
         """Refuse an image id that two parts use for different images."""
         parts = [self._source.parts[image["part"]] for image in (before, row)]
         facts = [{name: value for name, value in image.items() if name != "part"} for image in (before, row)]
-        if self._sizes is not None and parts[0].images is not None:
-            for image, fact in zip((before, row), facts, strict=True):
-                fact["bytes"] = self._sizes[image["part"]].get(image["file_name"])
         for name in facts[0]:
             # The part of COCO may be known of only one of the records.
             known = name != "origin" or None not in (facts[0][name], facts[1][name])
@@ -239,8 +244,8 @@ class _Reading:
         captioned = np.zeros(len(ids), bool)
         for image_ids, _ in scan(self._work, "annotation" if needed == "object" else needed):
             captioned[np.searchsorted(ids, image_ids[_among(image_ids, ids)])] = True
-        split, origins = self._source.split, self.images["origin"].to_pylist()
-        accepted = np.array([split.accepts(*image) for image in zip(ids.tolist(), origins, strict=True)], bool)
+        split = self._source.split
+        accepted = split.accepts(self.images)
         for index in np.flatnonzero(~(captioned & accepted)).tolist():
             number = int(ids[index])
             if captioned[index]:
@@ -384,11 +389,11 @@ def check_folder(source: CocoSource, sizes: Sizes, images: pa.Table) -> None:
         InputError: a part has none of its images.
     """
     for number, part in enumerate(source.parts):
-        names = images.filter(pc.equal(images["part"], number))["file_name"].to_pylist()
-        if part.images is not None and names and not any(name in sizes[number] for name in names):
+        names = images["file_name"].filter(pc.equal(images["part"], number))
+        if part.images is not None and len(names) and not (sizes[number].of(names) >= 0).any():
             raise InputError(
                 f"images: none of the {len(names)} images of {part.instances} is in {part.where()} (the first: "
-                f"{names[0] or 'unnamed'})"
+                f"{names[0].as_py() or 'unnamed'})"
             )
 
 

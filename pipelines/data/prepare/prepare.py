@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,6 +25,7 @@ from objgan.files import write_atomically
 from objgan.languages import check_language
 from objgan.sections import DataConfig
 from pipelines.data.prepare.card import card, check_card
+from pipelines.data.prepare.coco_records import IMAGES
 from pipelines.data.prepare.convert import (
     WORK,
     ConversionReport,
@@ -108,7 +110,7 @@ def prepare(
         forget_rejects(out)
     out.mkdir(parents=True, exist_ok=True)
     data = _read(source, sizes, out / WORK, config, options)
-    result = _Work(source, sizes, out, config.data, facts, run, options.job_status).convert(data)
+    result = _Work(source, out, config.data, facts, run, options.job_status).convert(data)
     rejected = list_rejects(result)
     refuse_lost(data.totals, rejected, out / REJECTED)
     if options.strict:
@@ -137,7 +139,7 @@ def check(source: CocoSource, out: Path, config: Config, options: Options = DEFA
         return
     with tempfile.TemporaryDirectory(prefix="objgan-") as scratch:
         data = _read(source, sizes, Path(scratch), config, options)
-    source.split.divide(_origins(data), config.data)
+    source.split.divide(data.images, config.data)
 
 
 def _check_source(source: CocoSource, config: Config, options: Options) -> None:
@@ -191,11 +193,6 @@ def _read(source: CocoSource, sizes: Sizes, work: Path, config: Config, options:
     return data
 
 
-def _origins(data: Ingested) -> dict[int, str | None]:
-    """Image id -> part of COCO that the image belongs to."""
-    return dict(zip(data.images["image_id"].to_pylist(), data.images["origin"].to_pylist(), strict=True))
-
-
 @dataclass(frozen=True)
 class _Facts:
     """The facts that the result depends on, except the code."""
@@ -245,7 +242,6 @@ class _Work:
     """The conversion of all images to shards."""
 
     source: CocoSource
-    sizes: Sizes
     out: Path
     config: DataConfig
     facts: _Facts
@@ -255,9 +251,9 @@ class _Work:
     def convert(self, data: Ingested) -> Result:
         """Convert all shards. If rejected images leave a split empty, the other images are divided again."""
         excluded: dict[int, list[Reject]] = {}
-        origins = _origins(data)
         while True:
-            usable = {image_id: origin for image_id, origin in origins.items() if image_id not in excluded}
+            lost_ids = np.fromiter(excluded, np.int64, len(excluded))
+            usable = data.images.filter(pa.array(~np.isin(data.images["image_id"].to_numpy(), lost_ids)))
             self._check_enough(len(usable), data, excluded)
             planned = self._plan(data, self.source.split.divide(usable, self.config))
             names = [block["shard"][0].as_py() for block in planned]
@@ -279,25 +275,23 @@ class _Work:
             f"one each{reason}"
         )
 
-    def _plan(self, data: Ingested, splits: Mapping[str, list[int]]) -> list[pa.Table]:
+    def _plan(self, data: Ingested, splits: Mapping[str, np.ndarray]) -> list[pa.Table]:
         """The blocks, in order, each with the images of one shard."""
         planned = []
         for split, image_ids in splits.items():
-            places = pc.index_in(pa.array(image_ids, pa.int64()), value_set=data.images["image_id"])
-            members = data.images.take(places)
+            places = np.searchsorted(data.images["image_id"].to_numpy(), image_ids)
+            members = data.images.take(pa.array(places))
             for number, start in enumerate(range(0, len(members), ROWS_PER_SHARD)):
                 part = members.slice(start, ROWS_PER_SHARD)
                 name = shard_name(split, number, self.facts.format)
-                planned.append(block_of(part, split, name, self._inputs(part, split, name, data)))
+                planned.append(block_of(part.select(IMAGES.names), split, name, self._inputs(part, split, name, data)))
         return planned
 
     def _inputs(self, images: pa.Table, split: str, name: str, data: Ingested) -> str:
-        files = zip(images["part"].to_pylist(), images["file_name"].to_pylist(), strict=True)
-        sizes = [self.sizes[part].get(file, -1) for part, file in files]
         json_files = {name: digest for name, digest in self.facts.source.items() if name in ("instances", "captions")}
         common = [split, name, self.config.image_size, data.categories, self.source.images is None, json_files]
         common += [data.classes, self.config.language, self.config.shapes, self._written()]
-        return inputs_of(images, sizes, {"common": common})
+        return inputs_of(images.select(IMAGES.names), images["bytes"].to_pylist(), {"common": common})
 
     def _written(self) -> dict[str, int] | None:
         """Sizes of the captions that are written, if the data have none."""
@@ -356,12 +350,11 @@ def _refuse(rejected: RejectCounts) -> None:
 
 def _warn_of_val2014(source: CocoSource, result: Result) -> None:
     """Most images that published results of 2014 are measured on are among COCO 2017's training images."""
-    origins = _origins(result.data).items()
-    of_2014 = {image_id for image_id, origin in origins if origin == "val2014" or image_id in source.val2014}
+    images, listed = result.data.images, np.fromiter(source.val2014, np.int64, len(source.val2014))
+    of_2014 = images["image_id"].filter(pc.equal(images["origin"], "val2014")).to_numpy()
+    of_2014 = np.union1d(of_2014, listed)
     trained = sum(
-        image_id in of_2014
-        for table in result.tables("train", ["image_id"])
-        for image_id in table["image_id"].to_pylist()
+        int(np.isin(table["image_id"].to_numpy(), of_2014).sum()) for table in result.tables("train", ["image_id"])
     )
     if trained:
         logger.warning(

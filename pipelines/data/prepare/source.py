@@ -13,13 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from objgan.errors import InputError, shown
 from objgan.files import read_json, sha256
 from objgan.sections import DataConfig
 from pipelines.data.prepare.coco_records import Record, file_name_of, is_caption, is_object
 from pipelines.data.prepare.json_stream import records
 from pipelines.data.prepare.record_values import identity_or_none, text_id
-from pipelines.data.shards.image_files import inside, sizes_of
+from pipelines.data.shards.image_files import NO_FILES, FileSizes, sizes_of
 from pipelines.data.shards.manifest import SPLITS
 from pipelines.redaction import place_of
 from pipelines.storage.retry import brief
@@ -33,8 +37,8 @@ NAMED = ("hash", "coco")
 _NAMES = {"train": "train", "restval": "train", "val": "validation", "validation": "validation", "test": "test"}
 
 Result = TypeVar("Result")
-Sizes = Sequence[Mapping[str, int]]
-"""For every part of a data set: bytes of the existing image files, by their names in the JSON."""
+Sizes = Sequence[FileSizes]
+"""For every part of a data set: bytes of the existing image files."""
 
 _ORIGIN = re.compile(r"(?<![A-Za-z])(?:train|val|test)20\d\d(?!\d)")
 
@@ -51,31 +55,38 @@ class Split:
     digest: str = ""
     ids: Mapping[int, str] = field(default_factory=dict)
 
-    def accepts(self, image_id: int, origin: str | None) -> bool:
-        """Whether the image belongs to any split."""
+    def accepts(self, images: pa.Table) -> np.ndarray:
+        """bool [n]: which images, of schema `coco_records.IMAGES`, belong to any split."""
+        accepted = np.ones(len(images), bool)
         if self.kind == "ids":
-            return image_id in self.ids
-        return self.kind == "hash" or origin is not None
+            accepted = np.isin(images["image_id"].to_numpy(), np.fromiter(self.ids, np.int64, len(self.ids)))
+        elif self.kind == "coco":
+            accepted = images["origin"].is_valid().to_numpy()
+        return accepted
 
-    def divide(self, images: Mapping[int, str | None], config: DataConfig) -> dict[str, list[int]]:
-        """Split -> its image ids, sorted; `images`: id -> COCO's part, all of them accepted.
+    def divide(self, images: pa.Table, config: DataConfig) -> dict[str, np.ndarray]:
+        """Split -> its image ids, int64 [n], sorted.
+
+        images: of schema `coco_records.IMAGES`, sorted by id, all of them accepted
 
         Raises:
             InputError: too few images, or an empty split.
         """
+        ids = images["image_id"].to_numpy()
         if self.kind == "hash":
-            return split_images(list(images), config)
-        splits: dict[str, list[int]] = {split: [] for split in SPLITS}
-        tested = any(origin is not None and origin.startswith("test") for origin in images.values())
-        for image_id, origin in sorted(images.items()):
-            split = self.ids[image_id] if self.kind == "ids" else _of_coco(image_id, origin or "", tested, config)
-            splits[split].append(image_id)
+            return split_images(ids, config)
+        numbers = self._listed(ids) if self.kind == "ids" else _of_coco(ids, images["origin"], config)
+        splits = {split: ids[numbers == number] for number, split in enumerate(SPLITS)}
         for split, members in splits.items():
-            if not members:
+            if not len(members):
                 raise InputError(
                     f"--split: no usable image belongs to {split}; training, validation and test need at least one each"
                 )
         return splits
+
+    def _listed(self, ids: np.ndarray) -> np.ndarray:
+        """int8 [n]: number of the split that the list names."""
+        return np.fromiter((SPLITS.index(self.ids[image_id]) for image_id in ids.tolist()), np.int8, len(ids))
 
 
 def load_split(text: str) -> Split:
@@ -130,17 +141,32 @@ def _karpathy(images: Any) -> Iterable[tuple[int, str]]:
     return [(image["cocoid"], _NAMES[image["split"]]) for image in images]
 
 
-def _of_coco(image_id: int, origin: str, tested: bool, config: DataConfig) -> str:
-    """COCO publishes no captions of its test images: without them, its validation images are divided by hash."""
-    if not origin.startswith("val"):
-        return "train" if origin.startswith("train") else "test"
-    share = config.validation_percent / (config.validation_percent + config.test_percent)
-    return "validation" if tested or rank(image_id) / 2**64 < share else "test"
+def _of_coco(ids: np.ndarray, origins: pa.ChunkedArray, config: DataConfig) -> np.ndarray:
+    """int8 [n]: number of the split of each image.
+
+    COCO publishes no captions of its test images: without them, its validation images are divided by hash.
+    """
+    train, validation, test = (
+        pc.fill_null(pc.starts_with(origins, name), False).to_numpy() for name in ("train", "val", "test")
+    )
+    numbers = np.full(len(ids), SPLITS.index("test"), np.int8)
+    numbers[train] = SPLITS.index("train")
+    if not test.any():
+        share = config.validation_percent / (config.validation_percent + config.test_percent)
+        validation = validation.copy()
+        validation[validation] = _ranks(ids[validation]) / 2**64 < share
+    numbers[validation] = SPLITS.index("validation")
+    return numbers
 
 
 def rank(image_id: int) -> int:
     """A stable pseudo-random number of 64 bits."""
     return int.from_bytes(hashlib.blake2b(str(image_id).encode(), digest_size=8).digest(), "big")
+
+
+def _ranks(image_ids: np.ndarray) -> np.ndarray:
+    """uint64 [n]: `rank` of each id."""
+    return np.fromiter(map(rank, image_ids.tolist()), np.uint64, len(image_ids))
 
 
 def split_of(image_id: int, config: DataConfig) -> str:
@@ -151,8 +177,10 @@ def split_of(image_id: int, config: DataConfig) -> str:
     return "test" if percent < config.validation_percent + config.test_percent else "train"
 
 
-def split_images(image_ids: Sequence[int], config: DataConfig) -> dict[str, list[int]]:
-    """Split by hash -> its image ids, sorted. A split that is empty by chance gets one image of the largest split.
+def split_images(image_ids: Sequence[int] | np.ndarray, config: DataConfig) -> dict[str, np.ndarray]:
+    """Split by hash (see `split_of`) -> its image ids, int64 [n], sorted.
+
+    A split that is empty by chance gets one image of the largest split.
 
     Raises:
         InputError: fewer than three images.
@@ -161,16 +189,17 @@ def split_images(image_ids: Sequence[int], config: DataConfig) -> dict[str, list
         raise InputError(
             f"data: {len(image_ids)} usable image(s); training, validation and test need at least one each"
         )
-    splits: dict[str, list[int]] = {split: [] for split in SPLITS}
-    for image_id in sorted(image_ids):
-        splits[split_of(image_id, config)].append(image_id)
+    ids = np.sort(np.asarray(image_ids, np.int64))
+    percents = _ranks(ids) / 2**64 * 100
+    validation = percents < config.validation_percent
+    test = ~validation & (percents < config.validation_percent + config.test_percent)
+    members = {"train": ~validation & ~test, "validation": validation, "test": test}
     for split in SPLITS:
-        if not splits[split]:
-            largest = max(SPLITS, key=lambda name: len(splits[name]))
-            moved = min(splits[largest], key=rank)
-            splits[largest].remove(moved)
-            splits[split].append(moved)
-    return splits
+        if not members[split].any():
+            largest = max(SPLITS, key=lambda name: np.count_nonzero(members[name]))
+            moved = np.flatnonzero(members[largest])[_ranks(ids[members[largest]]).argmin()]
+            members[largest][moved], members[split][moved] = False, True
+    return {split: ids[members[split]] for split in SPLITS}
 
 
 @dataclass(frozen=True)
@@ -224,19 +253,19 @@ class CocoPart:
         if self.images is not None:
             _image_folder(self.images)
 
-    def sizes(self) -> Mapping[str, int]:
+    def sizes(self) -> FileSizes:
         """Bytes of the existing images of the instances JSON; empty without images.
 
         Raises:
             InputError: there is no such folder, or the JSON cannot be read.
         """
         if self.images is None:
-            return {}
+            return NO_FILES
         storage = _image_folder(self.images)
         _readable("instances", self.instances, lambda file: None)
         names = (file_name_of(image) for image in records(self.instances, "instances", "images"))
         sizes = sizes_of(storage, names)
-        if not sizes and storage.local is None and not storage.exists():
+        if not len(sizes) and storage.local is None and not storage.exists():
             raise _no_folder(storage)
         return sizes
 
@@ -292,7 +321,7 @@ class CocoSource:
             part.check()
 
     def sizes(self) -> Sizes:
-        """Bytes of the image files, by part and name.
+        """Bytes of the image files, by part.
 
         Raises:
             InputError: a folder is not there, or a JSON cannot be read.
@@ -321,8 +350,14 @@ class CocoSource:
         return digests if self.split.kind == "hash" else digests | {"split": self.split.digest or self.split.kind}
 
 
-def _listing(sizes: Mapping[str, int]) -> str:
-    return _sha256(json.dumps(sorted({inside(name): size for name, size in sizes.items()}.items())))
+def _listing(sizes: FileSizes) -> str:
+    """sha256 of the sorted list of (file, bytes) as JSON, which is never whole in memory."""
+    digest, between = hashlib.sha256(b"["), ""
+    for some in filter(None, sizes.files()):
+        digest.update((between + json.dumps(some)[1:-1]).encode())
+        between = ", "
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def _joined(digests: list[str]) -> str:

@@ -183,7 +183,7 @@ def test_a_sweep_in_which_every_trial_breaks_a_requirement_has_no_best_trial(swe
     opposed = opposed_result(sweep)
     assert "no trial keeps best_iou >= 0.9" in summary(asked, opposed)
     with pytest.raises(InputError, match=r"no trial keeps best_iou >= 0.9, so there is no best trial"):
-        export_recipe(asked, opposed, asked.store().local / "b.yaml", print)
+        export_recipe(asked, opposed, asked.store().local / "b.yaml")
     write_outcome(asked, opposed, said.append)
     folder = asked.store().local
     assert not said and not (folder / "best.yaml").exists() and (folder / "pictures" / "history.png").exists()

@@ -53,7 +53,7 @@ def test_a_trial_is_followed_to_its_end_over_a_restart(sweep: Sweep) -> None:
 
 def test_requirements_are_constraints_of_the_study(sweep: Sweep) -> None:
     goal = replace(sweep.goal, requires=(Requirement("best_iou", ">=", 0.25),))
-    log = StudyLog(replace(sweep, goal=goal), print)
+    log = StudyLog(replace(sweep, goal=goal))
     for number, (loss, iou) in enumerate([(1.0, 0.125), (2.0, 0.5)]):
         points = (Point(10, 1.0, {"label_nll": loss, "best_iou": iou}),)
         log.trial(Trial(str(number), number, {LR: 1e-3, WEIGHT: 1.0}, "finished", points))
@@ -65,7 +65,7 @@ def test_requirements_are_constraints_of_the_study(sweep: Sweep) -> None:
 def test_several_metrics_are_the_objectives_of_the_study(sweep: Sweep) -> None:
     goal = replace(sweep.goal, others=(Objective("best_iou", "max"),))
     for _ in range(2):  # a driver, and the next one
-        log = StudyLog(replace(sweep, goal=goal), print)
+        log = StudyLog(replace(sweep, goal=goal))
         for number, (loss, iou) in enumerate([(1.0, 0.125), (2.0, 0.5), (2.0, 0.25)]):
             points = (Point(10, 1.0, {"label_nll": loss, "best_iou": iou}),)
             log.trial(Trial(str(number), number, {LR: 1e-3, WEIGHT: 1.0}, "finished", points))

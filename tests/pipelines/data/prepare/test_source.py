@@ -4,6 +4,7 @@ Splits are a function of the image id.
 """
 
 import gzip
+import hashlib
 import json
 import tempfile
 from collections import Counter
@@ -336,6 +337,17 @@ def test_digests_do_not_depend_on_the_location(good, tmp_path) -> None:
         good.digests()
 
 
+def test_the_digest_of_images_is_that_of_the_sorted_names_and_sizes(tmp_path, write_coco) -> None:
+    names = ["z.png", "\u00e9.png", "\U0001f600.png", "\uff5e.png", "./z.png", "b/../b.png", "none.png", *"abc"]
+    images = [{**IMAGE, "id": number, "file_name": name} for number, name in enumerate(names)]
+    source = write_coco(tmp_path, images, [KITE], [CAPTION])
+    files = {name: number for number, name in enumerate(names) if not name.startswith((".", "b/", "none"))}
+    for name, size in files.items():
+        (source.images / name).write_bytes(b"x" * size)
+    listing = json.dumps(sorted(files.items()))
+    assert source.digests()["images"] == hashlib.sha256(listing.encode()).hexdigest()
+
+
 @pytest.mark.real
 @pytest.mark.parametrize(
     ("images", "instances", "captions", "rows", "objects"),
@@ -357,14 +369,19 @@ def test_real_coco(shared_coco, images, instances, captions, rows, objects) -> N
     assert {kind: lost[kind] + n for kind, n in kept.items()} == read.data.totals
 
 
+def _split(image_ids: range) -> dict[str, list[int]]:
+    return {name: ids.tolist() for name, ids in split_images(image_ids, CONFIG).items()}
+
+
 def test_shares_are_those_of_the_settings() -> None:
-    splits = split_images(range(20000), CONFIG)
+    splits = _split(range(20000))
     assert {name: round(len(ids) / 200) for name, ids in splits.items()} == {"train": 70, "validation": 10, "test": 20}
 
 
 def test_an_image_keeps_its_split_among_any_others() -> None:
-    everyone, some = split_images(range(2000), CONFIG), split_images(range(0, 2000, 7), CONFIG)
+    everyone, some = _split(range(2000)), _split(range(0, 2000, 7))
     assert all(set(some[name]) <= set(everyone[name]) for name in everyone)
+    assert all({split_of(image_id, CONFIG) for image_id in ids} == {name} for name, ids in everyone.items())
     # Pinned: another hash would mix the splits of data that were prepared before.
     assert [split_of(image_id, CONFIG) for image_id in range(8)] == PINNED
 
@@ -374,9 +391,9 @@ PINNED = ["train", "train", "test", "train", "train", "train", "test", "train"]
 
 def test_every_split_of_a_tiny_data_set_has_an_image() -> None:
     for number in range(3, 12):
-        splits = split_images(range(number), CONFIG)
+        splits = _split(range(number))
         assert all(splits.values()) and sorted(one for ids in splits.values() for one in ids) == list(range(number))
-        assert splits == split_images(list(range(number))[::-1], CONFIG)
+        assert splits == _split(range(number)[::-1])
     with pytest.raises(InputError, match=r"2 usable image\(s\)"):
         split_images([1, 2], CONFIG)
 
