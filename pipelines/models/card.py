@@ -64,16 +64,20 @@ class Measured:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What the card says; `uri` is the version's, `facts` the content of `model.json`."""
+    """What the card says; `uri` is the version's, `facts` the content of `model.json`.
+
+    stage: of a version that holds one stage's checkpoint; "" for a whole model
+    """
 
     uri: str
     facts: Mapping[str, Any]
     config: Config
     domain: Domain
     measured: Measured | None = None
+    stage: str = ""
 
     @classmethod
-    def of(cls, uri: str, folder: Path, measured: Measured | None) -> Self:
+    def of(cls, uri: str, folder: Path, measured: Measured | None = None) -> Self:
         """Of the model in a folder."""
         return cls(uri, read_facts(folder), read_config(folder), Domain.load(folder / "domain"), measured)
 
@@ -93,10 +97,10 @@ class ModelCard:
             "Use": self._use(),
         }
         side = self.config.data.image_size
-        start = (
-            f"# {escaped(self.uri)}\n\nObj-GAN: a caption becomes boxes, shapes, and an image of {side} x {side} "
-            f"pixels. Made with objgan {escaped(self.facts.get('objgan'))}."
-        )
+        what = f"Obj-GAN: a caption becomes boxes, shapes, and an image of {side} x {side} pixels."
+        if self.stage:
+            what = f"A checkpoint of the stage `{self.stage}` of Obj-GAN, which alone generates no image."
+        start = f"# {escaped(self.uri)}\n\n{what} Made with objgan {escaped(self.facts.get('objgan'))}."
         texts = (f"## {title}\n\n" + "\n".join(each) for title, each in sections.items())
         return redact("\n\n".join([start, *texts, END]))
 
@@ -150,15 +154,19 @@ class ModelCard:
 
     def _limits(self) -> Iterator[str]:
         data, words = self.config.data, len(self.domain.vocabulary.words) - 2
-        yield f"- It draws only the classes above, at most {data.max_objects} objects."
+        yield f"- It knows only the classes above, and at most {data.max_objects} objects of an image."
         yield f"- It knows {words} words ({escaped(data.language)}) and reads {data.max_words} of a caption."
-        yield "- It has the gaps and the bias of its data: what they show rarely, it draws badly."
+        yield "- It has the gaps and the bias of its data: what they show rarely, it has hardly learnt."
         yield "- Intervals cover the choice of test images, not the training seed."
 
     def _licence(self) -> Iterator[str]:
         yield f"Code: {LICENCE}. The licences of the data (see Data) may limit the use of weights and images."
 
     def _use(self) -> Iterator[str]:
+        if self.stage:
+            yield f"`mlflow artifacts download --artifact-uri {self.uri.replace('`', '')} --dst-path FOLDER`, then"
+            yield f"`python -m pipelines train {self.stage} --init-from FOLDER/checkpoint`."
+            return
         yield "```python"
         yield "import mlflow"
         yield f"model = mlflow.pyfunc.load_model({self.uri.replace('`', '')!r})"
@@ -181,16 +189,16 @@ def example_caption(domain: Domain) -> str:
     return f"a {known[0]}" if known else words[0]
 
 
-def write_card(client: Any, name: str, number: str, folder: Path, measured: Measured | None = None) -> None:
+def write_card(client: Any, card: ModelCard) -> None:
     """Write the card of a version: its description, and `README.md` of its MLflow model.
 
     A card with measures is not replaced by one without.
     """
+    name, _, number = card.uri.removeprefix("models:/").rpartition("/")
     version = client.get_model_version(name, number)
     before = version.description or ""
-    if measured is None and END in before:
+    if card.measured is None and END in before:
         return
-    card = ModelCard.of(f"models:/{name}/{number}", folder, measured)
     if (model_id := logged_model(version)) is not None:
         with tempfile.TemporaryDirectory(prefix="objgan-card-") as scratch:
             path = Path(scratch) / FILE

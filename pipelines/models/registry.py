@@ -26,7 +26,7 @@ from objgan.model_folder import read_facts
 from objgan.serving import OUTPUTS, Params
 from objgan.stages import build_network, stage_class
 from pipelines.models import PENDING, STATUS
-from pipelines.models.card import LICENCE, Measured, example_caption, logged_model, mapping, write_card
+from pipelines.models.card import LICENCE, Measured, ModelCard, example_caption, logged_model, mapping, write_card
 from pipelines.redaction import in_a_line, redact, redact_all
 from pipelines.runtime.origin import origin
 from pipelines.storage.lease import LeaseInfo
@@ -120,7 +120,7 @@ def register(
     with mlflow_at(tracking_uri) as client:
         done = one_version(client, name, alias, {**(tags or {}), DIGEST: digest}, make)
         with mlflow_errors(f"MLflow: cannot register {name}@{alias}"):
-            write_card(client, name, done.number, model_folder)
+            write_card(client, ModelCard.of(done.uri, model_folder))
     return done
 
 
@@ -195,7 +195,7 @@ def log_measures(uri: str, folder: Path, measured: Measured, tracking_uri: str, 
             client.log_inputs(run, [dataset_input(Dataset(measured.data, measured.place, measured.rows))])
         for path in sorted(pictures.glob("*.png")):
             client.log_artifact(run, str(path), f"pictures/{measured.protocol}")
-        write_card(client, name, number, folder, measured)
+        write_card(client, ModelCard.of(f"models:/{name}/{number}", folder, measured))
 
 
 def _metrics_on(client: Any, model: str | None, digest: str) -> list[Any]:
@@ -340,16 +340,17 @@ def assemble(
     networks = {name: build_network(name, config, domain) for name in untrained}
     for path in checkpoints.values():
         networks |= load_inference(path)
-    states = {name: read_state(path) for name, path in checkpoints.items()}
-    stages = {
-        name: {"checkpoint": checkpoints[name].name} | {key: state.get(key) for key in ("step", "objgan", "torch")}
-        for name, state in states.items()
-    }
-    for name, path in checkpoints.items():
-        if (run := known_run(Storage(path.parent))) is not None:
-            stages[name]["mlflow_run"] = run
+    stages = {name: checkpoint_source(path) for name, path in checkpoints.items()}
     ObjGAN(config, domain, networks).save(folder / "model", {**(sources or {}), "stages": stages})
     return {"checkpoints": {name: str(path.name) for name, path in checkpoints.items()}}
+
+
+def checkpoint_source(checkpoint: Path) -> dict[str, Any]:
+    """The entry of `sources.stages` in model.json: name, step, versions, and the run in MLflow if it is known."""
+    state = read_state(checkpoint)
+    source = {"checkpoint": checkpoint.name} | {key: state.get(key) for key in ("step", "objgan", "torch")}
+    run = known_run(Storage(checkpoint.parent))
+    return source if run is None else source | {"mlflow_run": run}
 
 
 def _log(client: Any, folder: Path, run_id: str | None) -> str:

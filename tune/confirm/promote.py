@@ -14,9 +14,23 @@ from typing import Any
 
 from objgan.checkpoint import read_config
 from objgan.config import config_to_json
+from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.files import read_json, sha256
-from pipelines.models.registry import DIGEST, Registered, assemble, mlflow_at, one_version, register, unfinished
+from pipelines.models import PENDING, STATUS
+from pipelines.models.card import ModelCard, write_card
+from pipelines.models.registry import (
+    DIGEST,
+    Registered,
+    assemble,
+    checkpoint_source,
+    lineage_tags,
+    mlflow_at,
+    mlflow_errors,
+    one_version,
+    register,
+    unfinished,
+)
 from pipelines.redaction import redact_all
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_client import EXPERIMENT
@@ -114,12 +128,15 @@ def _check_fit(candidate: Candidate) -> None:
 
 
 def _register_stage(candidate: Candidate, name: str, uri: str, run: str | None, tags: Mapping[str, str]) -> Registered:
-    """Register a version with the stage's checkpoint and the whole tree of settings, without a pyfunc to serve."""
-    stage = candidate.sweep.stage
+    """Register a version with the stage's checkpoint, the whole tree of settings and a card, without a pyfunc."""
+    stage, checkpoint = candidate.sweep.stage, candidate.checkpoints[candidate.sweep.stage]
+    config = trial_config(candidate.sweep, candidate.trial)
+    source = checkpoint_source(checkpoint) | ({} if run is None else {"mlflow_run": run})
+    facts = {"objgan": source["objgan"], "sources": {"stages": {stage: source}}}
     with mlflow_at(uri) as client, tempfile.TemporaryDirectory(prefix="objgan-") as scratch:
         folder = Path(scratch)
-        shutil.copytree(candidate.checkpoints[stage], folder / "checkpoint")
-        (folder / "config.json").write_text(config_to_json(trial_config(candidate.sweep, candidate.trial)))
+        shutil.copytree(checkpoint, folder / "checkpoint")
+        (folder / "config.json").write_text(config_to_json(config))
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         digest = hashlib.sha256("".join(sha256(path) for path in files).encode()).hexdigest()
         wanted = {**tags, DIGEST: digest}
@@ -132,10 +149,13 @@ def _register_stage(candidate: Candidate, name: str, uri: str, run: str | None, 
             client.set_logged_model_tags(model.model_id, dict(tags))
             if not any(each.name == name for each in client.search_registered_models(f"name='{name}'")):
                 client.create_registered_model(name)
-            source = client.get_logged_model(model.model_id).artifact_location
-            return str(client.create_model_version(name, source, run, wanted, model_id=model.model_id).version)
+            first = {**lineage_tags(facts), STATUS: PENDING, **wanted}
+            return str(client.create_model_version(name, f"models:/{model.model_id}", run, first).version)
 
-        return one_version(client, name, ALIAS, wanted, make)
+        done = one_version(client, name, ALIAS, wanted, make)
+        with mlflow_errors(f"MLflow: cannot describe {done.uri}"):
+            write_card(client, ModelCard(done.uri, facts, config, Domain.load(checkpoint / "domain"), stage=stage))
+    return done
 
 
 def _tags(candidate: Candidate, uri: str, confirmed: Confirmed | None) -> dict[str, str]:

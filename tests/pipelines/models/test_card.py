@@ -134,15 +134,15 @@ def test_a_version_keeps_the_line_of_promote_and_the_card_with_measures(
         def described() -> str:
             return str(client.get_model_version("objgan", "1").description)
 
-        write_card(client, "objgan", "1", model_folder)
+        write_card(client, ModelCard.of("models:/objgan/1", model_folder))
         assert "Not measured yet" in described() and "# models:/objgan/1" in described()
         note_failure(client, Version("objgan", "1"), "1 of 4 rules do not hold")
         assert "Not measured yet" in described() and described().endswith("(failed: 1 of 4 rules do not hold)")
-        write_card(client, "objgan", "1", model_folder, MEASURED)
+        write_card(client, ModelCard.of("models:/objgan/1", model_folder, MEASURED))
         measured = described()
         assert "0.4000 to 0.6000 | 80 |" in measured and "Not measured yet" not in measured
         assert measured.endswith("(failed: 1 of 4 rules do not hold)"), "the line of promote is kept"
-        write_card(client, "objgan", "1", model_folder)
+        write_card(client, ModelCard.of("models:/objgan/1", model_folder))
         assert described() == measured
 
 

@@ -237,8 +237,11 @@ def test_a_moved_folder_is_refused_with_what_to_do(
         objgan.load(uri, "cpu")
     message = str(caught.value)
     assert f"no files at file://{old}/" in message and "ln -s NEW OLD" in message and "\n" not in message
+    with pytest.raises(mlflow.exceptions.MlflowException, match="No such artifact"):
+        mlflow.pyfunc.load_model(uri)  # MLflow's own message, which the README explains
     old.symlink_to(new)
     assert objgan.load(uri, "cpu").domain.classes
+    assert len(mlflow.pyfunc.load_model(uri).predict("a red kite", params={"steps": "layout"})) == 1
 
 
 def test_the_same_model_is_no_new_version(store: str, version: Any, model_folder: Path, tmp_path: Path) -> None:

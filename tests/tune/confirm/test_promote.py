@@ -14,7 +14,7 @@ from objgan.errors import InputError
 from objgan.generation import ObjGAN
 from objgan.stages import build_stage
 from objgan.train_state import TrainState
-from pipelines.models.registry import Registered, mlflow_at
+from pipelines.models.registry import MAKER, Registered, mlflow_at
 from pipelines.tracking.mlflow_client import mlflow_client
 from tests.tools.recorded import recorded_sweep
 from tune.confirm.promote import find_candidate, promote, whole_model
@@ -102,3 +102,9 @@ def test_a_stage_alone_is_a_version_that_holds_its_checkpoint(swept, tmp_path: P
     with mlflow_at(uri):
         there = mlflow.artifacts.download_artifacts("models:/mine-boxes@challenger", dst_path=str(tmp_path / "there"))
     assert set(load_inference(Path(there) / "checkpoint")) == {"box_generator"}
+    card = (Path(there) / "README.md").read_text()
+    assert version.description == card.strip() and "# models:/mine-boxes/1" in card and "stage `boxes`" in card
+    assert "boxes: step of the checkpoint" in card and "train boxes --init-from" in card and "pyfunc" not in card
+    assert version.tags["licence"] == "Apache-2.0" and version.tags["validation_status"] == "pending"
+    (logged,) = client.search_logged_models([client.get_experiment_by_name("objgan").experiment_id])
+    assert logged.tags[MAKER] == "", "`runs gc` would remove it"
