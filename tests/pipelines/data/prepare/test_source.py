@@ -338,12 +338,13 @@ def test_digests_do_not_depend_on_the_location(good, tmp_path) -> None:
 
 
 def test_the_digest_of_images_is_that_of_the_sorted_names_and_sizes(tmp_path, write_coco) -> None:
-    names = ["z.png", "\u00e9.png", "\U0001f600.png", "\uff5e.png", "./z.png", "b/../b.png", "none.png", *"abc"]
+    names = ["z.png", "\u00e9.png", "\U0001f600.png", "\uff5e.png", "./z.png", "none.png", "a.png", "B.png"]
     images = [{**IMAGE, "id": number, "file_name": name} for number, name in enumerate(names)]
     source = write_coco(tmp_path, images, [KITE], [CAPTION])
-    files = {name: number for number, name in enumerate(names) if not name.startswith((".", "b/", "none"))}
+    files = {name: number for number, name in enumerate(names) if not name.startswith((".", "none"))}
     for name, size in files.items():
         (source.images / name).write_bytes(b"x" * size)
+    (source.images / "none.png").unlink()
     listing = json.dumps(sorted(files.items()))
     assert source.digests()["images"] == hashlib.sha256(listing.encode()).hexdigest()
 
