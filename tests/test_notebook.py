@@ -15,7 +15,7 @@ from tests.tools.untrained import write_model
 def test_the_notebook_runs(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in Jupyter without magics; the last expression of a cell is what it shows."""
     cells = json.loads((repository / "docs" / "edit_layouts.ipynb").read_text())["cells"]
-    write_model(tmp_path / "runs" / "demo" / "assemble" / "model")
+    write_model(tmp_path / "runs" / "demo" / "assemble-1f2e3d4c5b" / "model")
     (tmp_path / "docs").mkdir()
     monkeypatch.chdir(tmp_path / "docs")
     names: dict[str, Any] = {}
