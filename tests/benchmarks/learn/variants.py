@@ -24,7 +24,7 @@ class Variant:
 
     title: str
     short: str
-    settings: Mapping[str, bool]
+    settings: Mapping[str, bool | int]
 
 
 VARIANTS: Mapping[str, Variant] = {
@@ -36,7 +36,10 @@ VARIANTS: Mapping[str, Variant] = {
     "no_layout": Variant(
         "(iii) neither, and no layout (AttnGAN-like)",
         "(iii) no layout",
-        {"object_attention": False, "object_discriminators": False, "modulation": False, "layout": False},
+        {
+            **{"object_attention": False, "object_discriminators": False, "layout": False},
+            **{"modulation": False, "modifiers": 0, "textures": 0},
+        },
     ),
 }
 
