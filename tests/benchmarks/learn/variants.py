@@ -37,8 +37,12 @@ VARIANTS: Mapping[str, Variant] = {
         "(iii) neither, and no layout (AttnGAN-like)",
         "(iii) no layout",
         {
-            "object_attention": False, "object_discriminators": False, "layout": False,
-            "modulation": False, "modifiers": 0, "textures": 0,
+            "object_attention": False,
+            "object_discriminators": False,
+            "layout": False,
+            "modulation": False,
+            "modifiers": 0,
+            "textures": 0,
         },
     ),
 }
