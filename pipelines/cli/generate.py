@@ -1,13 +1,18 @@
 """`generate`: files of pictures for a few captions, or shards of pictures for many."""
 
 import contextlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from objgan.errors import InputError
+from objgan.generation import Generated, ObjGAN
 from objgan.sections import ComputeConfig
 from objgan.serving import INPUTS
 from pipelines.cli import options as cli
 from pipelines.cli.commands import check_held, held
+from pipelines.evaluation.judges import JUDGE
+from pipelines.evaluation.trained_judges import ObjectJudge
 from pipelines.generation.bulk import (
     MANIFEST,
     SETTINGS,
@@ -24,6 +29,7 @@ from pipelines.models.generate import generate as generate_pictures
 from pipelines.runtime.console import say
 from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.runtime.ray_session import check_resources, check_without_work, ray_session
+from pipelines.storage.fetching import at_hand
 from pipelines.storage.storage import RUNS
 from pipelines.tracking.tracker import tracking_uri
 
@@ -60,10 +66,18 @@ def generate(options: cli.GenerateOptions) -> None:
     uri = tracking_uri(RUNS)
     model = model_named(options.model, uri)
     job = GenerateJob(model, tuple(captions), options.out, options.n, options.seed, options.layout, uri)
-    generate_pictures(job)
+    with at_hand("--judges", options.judges) as judges:
+        generate_pictures(job, None if judges is None else partial(_judge_of, judges / JUDGE))
+
+
+def _judge_of(folder: Path, model: ObjGAN) -> Callable[[Generated], str]:
+    judge = ObjectJudge(folder, model)
+    return lambda one: judge.describe(one.image, one.layout)
 
 
 def _generate_shards(options: cli.GenerateOptions) -> None:
+    if options.judges is not None:
+        raise InputError("--judges is for files of pictures, not for shards: leave it out")
     for name, other in (("CAPTION", options.caption), ("--layout", options.layout)):
         if other is not None:
             raise InputError(f"--captions and {name} exclude each other; layouts may be a column of the captions")

@@ -448,6 +448,9 @@ class GenerateOptions(RayOptions, ModelOptions):
         None, "inputs", "column with ids, which the output repeats (default: id, if there is one)", metavar="NAME"
     )
     layout: Path | None = file("inputs", "a .json of `generate`, edited or not (default: generate boxes and shapes)")
+    judges: Location | None = place(
+        None, "inputs", "output of `judges`: the contact sheet says what its judge of objects sees (default: none)"
+    )
     workers: int | None = option(
         None, "compute", "processes for --captions (default: one for each GPU, else for each core)", count, metavar="N"
     )

@@ -1,8 +1,10 @@
 """The judges that the command `judges` trains: second encoders and a classifier of objects."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,7 +18,7 @@ from objgan.generation import ObjGAN
 from objgan.layout import Layout
 from objgan.metrics.objects import Verdicts, read_judgement, score_verdicts
 from objgan.networks.judge import Judge
-from pipelines.evaluation.synthesis import Prompts
+from pipelines.evaluation.synthesis import Prompts, scaled
 
 _PATCH = 2
 """Side in cells of the patch that must be of one class and one colour; `objgan.metrics.objects` has the same."""
@@ -33,6 +35,7 @@ class ObjectJudge:
         """
         networks, _ = judge_networks(folder, "judge", model)
         self._judge: Judge = networks["judge"]
+        self._classes = model.domain.classes
         self._smallest = model.config.images.min_object_pixels / 256
 
     def measure(
@@ -66,6 +69,21 @@ class ObjectJudge:
             scores = functional.avg_pool2d(both, _PATCH, stride=1).amax((2, 3))
             metrics["stated_colour_accuracy"] = _share(scores >= threshold, stated_pairs(prompts, named))
         return metrics if layout is None else metrics | self._objects(verdicts, layout, prompts, named)
+
+    @torch.no_grad()
+    def describe(self, image: np.ndarray, layout: Layout) -> str:
+        """What the judge sees in an image, uint8 [S, S, 3]: "2 x red kite, white boat; sea". Objects inside the shapes
+        of the layout of one picture; too small or mostly hidden ones are left out.
+        """
+        pixels = scaled(torch.from_numpy(image).permute(2, 0, 1)[None])
+        verdicts = read_judgement(self._judge(pixels), layout, self._judge.found_threshold, self._smallest)
+        pairs = zip(verdicts.objects[0].tolist(), verdicts.colours[0].tolist(), strict=True)
+        seen = Counter(self._name(label, colour) for label, colour in pairs if label >= 0)
+        objects = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in seen.items())
+        return "; ".join(filter(None, (objects, SCENES[int(verdicts.scenes[0])])))
+
+    def _name(self, label: int, colour: int) -> str:
+        return "nothing" if label == len(self._classes) else f"{COLOURS[colour]} {self._classes[label]}"
 
     def _objects(self, verdicts: Verdicts, layout: Layout, prompts: Prompts, named: Tensor) -> dict[str, Tensor]:
         right = score_verdicts(verdicts, layout, prompts.batch.colours, prompts.batch.scenes)

@@ -1,12 +1,13 @@
 """Captions -> images, layouts and pictures of how they came about, in a folder."""
 
 import contextlib
+import itertools
 import logging
 import re
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,9 @@ _SHEET_SIDE, _SHEET_SAMPLES, _SHEET_WIDE = 160, 60, 6
 _SLUG_LENGTH = 48
 _LISTED_WORDS = 20
 
+Judged = Callable[[ObjGAN], Callable[[Generated], str]]
+"""For a model, a function that says what a judge sees in a picture; an empty text says nothing."""
+
 
 @dataclass(frozen=True)
 class GenerateJob:
@@ -51,10 +55,12 @@ class GenerateJob:
     tracking_uri: str = ""
 
 
-def generate(job: GenerateJob) -> list[Path]:
+def generate(job: GenerateJob, judged: Judged | None = None) -> list[Path]:
     """Write NAME.png, NAME.json and NAME_steps.png for every sample, and contact_sheet.png for several.
 
     The same job gives the same bytes. Returns the files, images first, the contact sheet last.
+
+    judged: the contact sheet and the log say what a judge sees
 
     Raises:
         InputError: unknown model, wrong layout file, no caption, a caption without known words, n under 1.
@@ -63,6 +69,7 @@ def generate(job: GenerateJob) -> list[Path]:
         raise InputError(f"n must be at least 1, got {job.n}")
     with local_model(job.model, job.tracking_uri) as folder:
         model = ObjGAN.load(folder)
+    describe = judged(model) if judged is not None else lambda one: ""
     given = read_layout(job.layout, model.rules) if job.layout is not None else None
     captions = job.captions or ((given.caption,) if given is not None and given.caption else ())
     if not captions:
@@ -83,9 +90,13 @@ def generate(job: GenerateJob) -> list[Path]:
         if broken:
             where = f"caption {shown(one.caption)}, sample {one.index}"
             logger.info(f"{where}: the layout does not keep: {', '.join(broken)}")
+    seen = [describe(one) for one in made]
+    for one, text in zip(made, seen, strict=True):
+        if text:
+            logger.info(f"caption {shown(one.caption)}, sample {one.index}: the judge sees {text}")
     if len(made) > 1:
         others.append(job.out / "contact_sheet.png")
-        write_atomically(others[-1], png(contact_sheet(made)))
+        write_atomically(others[-1], png(contact_sheet(made, seen)))
     logger.info(f"{len(made)} image{'s' if len(made) > 1 else ''} in {job.out}")
     return images + others
 
@@ -164,13 +175,17 @@ def steps(one: Generated, side: int = PICTURE_SIDE) -> Image.Image:
     return grid([_columns(one, max(side, one.image.shape[0]))], [one.caption], ["boxes", "shapes", "image"])
 
 
-def contact_sheet(made: Sequence[Generated]) -> Image.Image:
+def contact_sheet(made: Sequence[Generated], seen: Sequence[str] = ()) -> Image.Image:
     """Boxes, shapes and image of up to 60 samples, two samples side by side from seven on.
 
-    Above each: its caption, and which of the facts that the caption states the layout keeps and breaks.
+    Above each: its caption, which of the facts that the caption states the layout keeps and breaks, and what a judge
+    sees, where `seen` has it.
     """
-    shown = made[:_SHEET_SAMPLES]
-    blocks = [grid([_columns(one, _SHEET_SIDE)], ["\n".join(asked_and_kept(one))]) for one in shown]
+    blocks = []
+    for one, text in itertools.zip_longest(made[:_SHEET_SAMPLES], seen[:_SHEET_SAMPLES], fillvalue=""):
+        assert isinstance(one, Generated)
+        lines = [*asked_and_kept(one), *([f"judge sees: {text}"] if text else [])]
+        blocks.append(grid([_columns(one, _SHEET_SIDE)], ["\n".join(lines)]))
     wide = 2 if len(blocks) > _SHEET_WIDE else 1
     return grid([blocks[start : start + wide] for start in range(0, len(blocks), wide)])
 

@@ -1,7 +1,9 @@
 """The metrics of the judge of objects, on hand-made logits and captions."""
 
+from dataclasses import replace
 from typing import cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -29,7 +31,7 @@ class FakeJudge:
         colours[:, RED, :, :4], colours[:, BLUE, :, 4:] = 20, 20
         scenes = torch.zeros(2, len(SCENES))
         scenes[:, SCENES.index("grass")] = 9
-        return JudgeLogits(classes, colours, scenes)
+        return JudgeLogits(*(logits[: len(images)] for logits in (classes, colours, scenes)))
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def prompts() -> Prompts:
 @pytest.fixture
 def judge() -> ObjectJudge:
     made = ObjectJudge.__new__(ObjectJudge)
-    made.__dict__.update(_judge=cast(Judge, FakeJudge()), _smallest=10 / 256)
+    made.__dict__.update(_judge=cast(Judge, FakeJudge()), _smallest=10 / 256, _classes=("kite", "boat", "dog"))
     return made
 
 
@@ -67,6 +69,15 @@ def test_stated_classes_and_colours_may_be_anywhere_in_the_image(judge: ObjectJu
     colours = found["stated_colour_accuracy"]
     assert colours[0] == 0.5, "the kite is red; there is a boat, and something red, but no red boat"
     assert colours[1].isnan()
+
+
+def test_a_picture_is_described_object_by_object(judge: ObjectJudge, prompts: Prompts) -> None:
+    """A box without a class in it is nothing; a hidden object and padding are left out."""
+    image, layout = np.zeros((64, 64, 3), np.uint8), prompts.batch.layout[:1]
+    assert judge.describe(image, layout) == "red kite, blue boat; grass"
+    boxes = torch.tensor([[[0.0, 0.0, 0.375, 0.5], [0.0, 0.5, 0.375, 0.5], [0.375, 0.0, 0.25, 1.0], [0.0] * 4]])
+    assert judge.describe(image, replace(layout, boxes=boxes)) == "2 x red kite, nothing; grass"
+    assert judge.describe(image, replace(layout, count=torch.tensor([0]))) == "grass"
 
 
 def test_a_named_class_that_the_judge_does_not_see_lowers_the_accuracy(judge: ObjectJudge, prompts: Prompts) -> None:

@@ -362,6 +362,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     [
         (["--captions", "c.jsonl", "--layout", "x.json"], "--captions and --layout exclude each other"),
         (["a kite", "--captions", "c.jsonl"], "--captions and CAPTION exclude each other"),
+        (["--captions", "c.jsonl", "--judges", "x"], "--judges is for files"),
         (["a kite", "--workers", "2"], "--workers is for"),
         (["a kite", "--dry-run"], "--dry-run is for"),
         (["a kite", "--id-column", "x"], "--id-column is for"),

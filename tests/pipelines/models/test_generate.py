@@ -61,6 +61,15 @@ def test_one_sample_needs_no_contact_sheet(job: GenerateJob) -> None:
     assert not (job.out / "contact_sheet.png").exists()
 
 
+def test_what_a_judge_sees_is_in_the_sheet_and_the_log(job: GenerateJob, tmp_path: Path, logs: list[str]) -> None:
+    generate(replace(job, n=2))
+    generate(replace(job, n=2, out=tmp_path / "judged"), lambda model: lambda one: f"{one.index} x red kite; sea")
+    lines = [line for line in logs if "the judge sees" in line]
+    assert [line.rpartition("sees ")[2] for line in lines] == ["0 x red kite; sea", "1 x red kite; sea"]
+    plain, judged = contents(job.out), contents(tmp_path / "judged")
+    assert [name for name in plain if plain[name] != judged[name]] == ["contact_sheet.png"]
+
+
 def test_the_same_job_writes_the_same_bytes(job: GenerateJob, tmp_path: Path) -> None:
     generate(replace(job, n=2))
     generate(replace(job, n=2, out=tmp_path / "again"))
