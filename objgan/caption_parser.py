@@ -343,7 +343,8 @@ def _inside(holder: Phrase, tokens: Sequence[str], phrases: Sequence[Phrase]) ->
     """The man of "a man in a tie", the cat of "a cat sitting in the refrigerator"; else the phrase itself."""
     before = [phrase for phrase in phrases if phrase.stop <= holder.start]
     gap = tokens[before[-1].stop : holder.start] if before else []
-    return before[-1] if "in" in gap and len(gap) <= _MOST_AFTER and (_AFTER - {"in"}).isdisjoint(gap) else holder
+    apart = (_BEFORE | _AFTER | {"front"}) - {"in"}
+    return before[-1] if "in" in gap and len(gap) <= _MOST_AFTER and apart.isdisjoint(gap) else holder
 
 
 def _pointed(at: _Stated, subject: Phrase | None, tokens: Sequence[str], phrases: Sequence[Phrase]) -> list[Phrase]:
@@ -420,7 +421,7 @@ def _is_beside(gap: Sequence[str], other: Phrase, stated: Sequence[_Stated]) -> 
     "A dog next to a window with a cat", "next to a plate holding a cake", "next to a kiwi and a banana". Not "next to a
     fence and a cat on a chair", where the cat has a place of its own.
     """
-    if len(gap) > _MOST_BESIDE or not (_AFTER - {"with", "in", "at"}).isdisjoint(gap):
+    if len(gap) > _MOST_BESIDE or not ((_AFTER | {"front"}) - {"with", "in", "at"}).isdisjoint(gap):
         return False
     return "and" not in gap or not any(other.stop <= one.start < other.stop + _WORDS_BETWEEN for one in stated)
 

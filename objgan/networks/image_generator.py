@@ -66,6 +66,8 @@ class ImageGenerator(nn.Module):
                 f"word vectors {word_vectors.shape} and label vectors {label_vectors.shape} differ in width"
             )
         classes, word_channels = label_vectors.shape
+        if sizes.modifiers and sizes.word_channels != word_channels:
+            raise ValueError(f"word vectors have {word_channels} channels, the sizes {sizes.word_channels}")
         trunks = (sizes.width, 2 * sizes.width)
         if sizes.layout:
             painted = sizes.class_channels or word_channels

@@ -78,6 +78,8 @@ class GeneratorSizes:
         return self.text_channels + modifiers + self.class_channels + self.noise + self.condition
 
     def __post_init__(self) -> None:
+        if (self.modifiers or self.textures) and not self.modulation:
+            raise ValueError("modifiers and textures need modulation")
         first = self.sizes[0] if self.sizes else 0
         if first < 2 * START or first & (first - 1):
             raise ValueError(f"sizes must start at a power of two from {2 * START} up, got {self.sizes}")

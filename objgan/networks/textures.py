@@ -28,10 +28,11 @@ class Textures(nn.Module):
         """Layout of B x R, shares of the background and of each object in cells [B, R + 1, S, S], code [B, K]
         -> [B, T, S, S].
         """
-        size = shares.shape[-1]
-        textures = _GAIN * self.classes[layout.labels.flatten()]
-        stretched = stretch(textures, layout.boxes.flatten(0, 1), size).reshape(*layout.labels.shape, -1, size, size)
-        background = torch.einsum("bk,ktyx->btyx", self.mix(code).to(textures.dtype), _GAIN * self.backgrounds)
+        size, padded = shares.shape[-1], ~layout.valid
+        labels, boxes = layout.labels.masked_fill(padded, 0), layout.boxes.masked_fill(padded[..., None], 0.0)
+        stretched = stretch(_GAIN * self.classes[labels.flatten()], boxes.flatten(0, 1), size)
+        stretched = stretched.reshape(*labels.shape, -1, size, size)
+        background = torch.einsum("bk,ktyx->btyx", self.mix(code).to(stretched.dtype), _GAIN * self.backgrounds)
         background = functional.interpolate(background, (size, size), mode="bilinear", align_corners=False)
         painted: Tensor = (stretched * shares[:, 1:, None]).sum(1) + background * shares[:, :1]
         return painted

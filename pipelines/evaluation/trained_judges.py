@@ -73,9 +73,9 @@ class ObjectJudge:
     @torch.no_grad()
     def describe(self, image: np.ndarray, layout: Layout) -> str:
         """What the judge sees in an image, uint8 [S, S, 3]: "2 x red kite, white boat; sea". Objects inside the shapes
-        of the layout of one picture; too small or mostly hidden ones are left out.
+        of the layout of one picture, on the judge's device; too small or mostly hidden ones are left out.
         """
-        pixels = scaled(torch.from_numpy(image).permute(2, 0, 1)[None])
+        pixels = scaled(torch.from_numpy(image).permute(2, 0, 1)[None]).to(layout.boxes.device)
         verdicts = read_judgement(self._judge(pixels), layout, self._judge.found_threshold, self._smallest)
         pairs = zip(verdicts.objects[0].tolist(), verdicts.colours[0].tolist(), strict=True)
         seen = Counter(self._name(label, colour) for label, colour in pairs if label >= 0)

@@ -1,7 +1,6 @@
 """Captions -> images, layouts and pictures of how they came about, in a folder."""
 
 import contextlib
-import itertools
 import logging
 import re
 import tempfile
@@ -32,7 +31,7 @@ _SLUG_LENGTH = 48
 _LISTED_WORDS = 20
 
 Judged = Callable[[ObjGAN], Callable[[Generated], str]]
-"""For a model, a function that says what a judge sees in a picture; an empty text says nothing."""
+"""For a model, a function that says what a judge sees in a picture."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def generate(job: GenerateJob, judged: Judged | None = None) -> list[Path]:
         raise InputError(f"n must be at least 1, got {job.n}")
     with local_model(job.model, job.tracking_uri) as folder:
         model = ObjGAN.load(folder)
-    describe = judged(model) if judged is not None else lambda one: ""
+    describe = judged(model) if judged is not None else None
     given = read_layout(job.layout, model.rules) if job.layout is not None else None
     captions = job.captions or ((given.caption,) if given is not None and given.caption else ())
     if not captions:
@@ -90,10 +89,9 @@ def generate(job: GenerateJob, judged: Judged | None = None) -> list[Path]:
         if broken:
             where = f"caption {shown(one.caption)}, sample {one.index}"
             logger.info(f"{where}: the layout does not keep: {', '.join(broken)}")
-    seen = [describe(one) for one in made]
-    for one, text in zip(made, seen, strict=True):
-        if text:
-            logger.info(f"caption {shown(one.caption)}, sample {one.index}: the judge sees {text}")
+    seen = None if describe is None else [describe(one) for one in made]
+    for one, text in zip(made, seen or (), strict=False):
+        logger.info(f"caption {shown(one.caption)}, sample {one.index}: the judge sees {text}")
     if len(made) > 1:
         others.append(job.out / "contact_sheet.png")
         write_atomically(others[-1], png(contact_sheet(made, seen)))
@@ -175,16 +173,15 @@ def steps(one: Generated, side: int = PICTURE_SIDE) -> Image.Image:
     return grid([_columns(one, max(side, one.image.shape[0]))], [one.caption], ["boxes", "shapes", "image"])
 
 
-def contact_sheet(made: Sequence[Generated], seen: Sequence[str] = ()) -> Image.Image:
+def contact_sheet(made: Sequence[Generated], seen: Sequence[str] | None = None) -> Image.Image:
     """Boxes, shapes and image of up to 60 samples, two samples side by side from seven on.
 
     Above each: its caption, which of the facts that the caption states the layout keeps and breaks, and what a judge
-    sees, where `seen` has it.
+    sees, if `seen` is given.
     """
     blocks = []
-    for one, text in itertools.zip_longest(made[:_SHEET_SAMPLES], seen[:_SHEET_SAMPLES], fillvalue=""):
-        assert isinstance(one, Generated)
-        lines = [*asked_and_kept(one), *([f"judge sees: {text}"] if text else [])]
+    for number, one in enumerate(made[:_SHEET_SAMPLES]):
+        lines = [*asked_and_kept(one), *([] if seen is None else [f"judge sees: {seen[number]}"])]
         blocks.append(grid([_columns(one, _SHEET_SIDE)], ["\n".join(lines)]))
     wide = 2 if len(blocks) > _SHEET_WIDE else 1
     return grid([blocks[start : start + wide] for start in range(0, len(blocks), wide)])

@@ -62,9 +62,9 @@ def train_worker(settings: dict[str, Any]) -> None:
     worker_args: WorkerArgs = settings["worker_args"]
     if ray.get(worker_args.coordinator.given_up.remote(), timeout=_ANSWER_S):
         return
-    ours, loop = logging.getLogger("pipelines"), None
+    ours, forward, loop = logging.getLogger("pipelines"), Forward(worker_args.coordinator), None
     ours.setLevel(logging.INFO)
-    ours.addHandler(Forward(worker_args.coordinator))
+    ours.addHandler(forward)
     try:
         loop = _Loop(worker_args)
         loop.run()
@@ -78,6 +78,8 @@ def train_worker(settings: dict[str, Any]) -> None:
         give_up(worker_args.coordinator, error, 0 if loop is None else loop.state.step)
         if ray.train.get_context().get_world_size() > 1:
             raise
+    finally:
+        ours.removeHandler(forward)  # a process that Ray uses again would report each line twice
 
 
 class _Loop:

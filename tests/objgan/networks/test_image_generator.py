@@ -17,6 +17,7 @@ TINY = GeneratorSizes(
     sizes=(16, 32), width=8, noise=6, condition=4, text_channels=32, first_blocks=1, next_blocks=1, attention="cosine"
 )
 MODULATED = replace(TINY, modulation=True, class_channels=5, layout_norm=False, start_norm=False, condition_noise=0.1)
+MODULATED = replace(MODULATED, modifiers=2, word_channels=16, textures=3)
 
 
 def _generator(domain: Domain, sizes: GeneratorSizes = TINY, seed: int = 0) -> ImageGenerator:
@@ -94,6 +95,12 @@ def test_shapes_at_every_scale(domain: Domain, batch: Batch, scales: tuple[int, 
 def test_sizes_that_do_not_fit_are_refused(scales: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="sizes must"):
         GeneratorSizes(sizes=scales)
+
+
+@pytest.mark.parametrize("wrong", [{"modifiers": 1}, {"textures": 2}])
+def test_modifiers_and_textures_need_modulation(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="need modulation"):
+        GeneratorSizes(**wrong)
 
 
 def test_words_of_another_length_are_refused(domain: Domain, batch: Batch) -> None:
@@ -212,6 +219,8 @@ def test_word_and_label_vectors_are_frozen_but_saved(domain: Domain) -> None:
 def test_vectors_of_two_widths_are_refused() -> None:
     with pytest.raises(ValueError, match="differ in width"):
         ImageGenerator(TINY, torch.zeros(9, 16), torch.zeros(5, 8))
+    with pytest.raises(ValueError, match="8 channels, the sizes 16"):
+        ImageGenerator(MODULATED, torch.zeros(9, 8), torch.zeros(5, 8))
 
 
 def test_weights_start_orthogonal(domain: Domain) -> None:
