@@ -40,6 +40,8 @@ SMALL: dict[str, Any] = {
     "layout_norm": False,
     "start_norm": False,
     "modulation": True,
+    "modifiers": 2,
+    "textures": 3,
 }
 REBUILD: dict[str, Any] = {"damsm_ratio": 0.1, "kl_weight": 0.0, "pixel_weight": 8.0, "perceptual_weight": 2.0}
 PENALTY: dict[str, Any] = {"gradient_penalty": 2.0, "gradient_penalty_every": 2}
@@ -92,9 +94,12 @@ def test_discriminators_phase_reaches_all_discriminators_and_nothing_else(tiny_c
 def test_generator_phase_reaches_all_of_the_generator(tiny_config, domain, make_batch, options):  # type: ignore[no-untyped-def]
     stage = _stage(tiny_config, domain, **options)
     stage.networks.requires_grad_(True)
-    batch = make_batch(4, [4, 4, 4, 4])
+    batch, generator = make_batch(4, [4, 4, 4, 4]), stage.networks["image_generator"]
+    with torch.no_grad():
+        for name, parameter in generator.named_parameters():
+            if ".textures." in name:  # at 0, where they start, what reads them has slopes of 0
+                parameter.normal_()
     _backward(stage, "generator", batch)
-    generator = stage.networks["image_generator"]
     assert _with_gradient(generator) == {n for n, _ in generator.named_parameters()}
     assert all(p.grad is None for p in stage.helpers.parameters())
 
@@ -248,7 +253,7 @@ def test_scaled_text_is_what_generator_and_discriminators_see_and_damsm_does_not
 
 
 def test_textures_change_their_objects_pixels_and_learn(tiny_config, domain, make_batch):  # type: ignore[no-untyped-def]
-    batch, stage = make_batch(4, [4, 4, 4, 4]), _stage(tiny_config, domain, REBUILD, textures=3, **SMALL)
+    batch, stage = make_batch(4, [4, 4, 4, 4]), _stage(tiny_config, domain, REBUILD, **SMALL)
     generator, noise = stage._generator(), torch.randn(4, *stage._generator().noise_shape)
     before = stage._make(batch, noise).generated.images[-1]
     before.square().mean().backward()
@@ -264,7 +269,10 @@ def test_textures_change_their_objects_pixels_and_learn(tiny_config, domain, mak
 @pytest.mark.parametrize("modifiers", [0, 2])
 def test_modifiers_reach_generator_and_object_discriminators(tiny_config, domain, make_batch, modifiers):  # type: ignore[no-untyped-def]
     """Features and attention are the same; only the order of the words' vectors differs."""
-    batch, stage = make_batch(4, [4, 4, 4, 4]), _stage(tiny_config, domain, modifiers=modifiers, **SMALL)
+    batch, stage = (
+        make_batch(4, [4, 4, 4, 4]),
+        _stage(tiny_config, domain, **SMALL | {"modifiers": modifiers, "textures": 0}),
+    )
     generator = stage._generator()
     generator.label_vectors.zero_()  # each object attends to all words alike
     noise = torch.randn(4, *generator.noise_shape)
@@ -536,7 +544,14 @@ def test_pictures_have_a_row_a_sample(tiny_config, domain, make_batch):  # type:
 WITHOUT: dict[str, dict[str, Any]] = {
     "attention": {"object_attention": False},
     "object judges": {"object_discriminators": False},
-    "layout": {"object_attention": False, "object_discriminators": False, "modulation": False, "layout": False},
+    "layout": {
+        "object_attention": False,
+        "object_discriminators": False,
+        "modulation": False,
+        "layout": False,
+        "modifiers": 0,
+        "textures": 0,
+    },
 }
 
 
