@@ -157,15 +157,16 @@ class Modulation(nn.Module):
     def __init__(self, style_channels: int, channels: int, textures: int = 0) -> None:
         super().__init__()
         self.project = nn.Linear(style_channels, 2 * channels)
-        self.detail = nn.Conv2d(textures, 2 * channels, 1, bias=False) if textures else None
+        self.detail = nn.Linear(textures, 2 * channels, bias=False) if textures else None
 
     def forward(self, x: Tensor, styles: Styles) -> Tensor:
         """[B, C, h, w] -> the same."""
-        shares = resize_images(styles.shares, x.shape[-1])
-        maps = paint_owners(self.project(styles.vectors), shares)
+        values, shares = self.project(styles.vectors), styles.shares
         if self.detail is not None and styles.textures is not None:
-            maps = maps + self.detail(resize_images(styles.textures, x.shape[-1]))
-        scale, shift = maps.to(x.dtype).chunk(2, 1)
+            # One product for both: a texture is the share of a value that all pictures have in common.
+            common = self.detail.weight.t().to(values.dtype).expand(len(values), -1, -1)
+            values, shares = torch.cat([values, common], 1), torch.cat([shares, styles.textures], 1)
+        scale, shift = paint_owners(values, resize_images(shares, x.shape[-1])).to(x.dtype).chunk(2, 1)
         return x * (1 + scale) + shift
 
 
