@@ -30,11 +30,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: setup
 	$(RUN) -m pipelines demo $(ARGS)
 
-# Tests that start Ray need the machine for themselves; the others share its cores.
+# Tests that start Ray wait for one process after another to start: two files at once use two cores.
 test: setup
 ifeq ($(strip $(ARGS)),)
 	$(RUN) -m pytest -n auto -m "not ray"
-	$(RUN) -m pytest -m ray
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ray
 else
 	$(RUN) -m pytest $(ARGS)
 endif

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.killed_demo import KilledDemo
-from tests.tools.killed_demo import killed_demo as make_killed_demo
 from tests.tools.logged import logged
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -33,12 +31,18 @@ _RAY_SECONDS = 900
 """Of a test that starts Ray: several times what the slowest takes on two cores, for a machine that is busy."""
 
 
+_LONGEST = ("test_readme", "test_run", "test_draining", "test_engine", "test_driver", "test_worker_deaths")
+"""Files with tests that start Ray, the longest first: two files run at once, and the last should be a short one."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start Ray get more time."""
+    """Tests that start Ray get more time, and the longest files of them come first."""
     for item in items:
         if item.get_closest_marker("ray"):
             item.add_marker(pytest.mark.timeout(_RAY_SECONDS))
+    rank = {name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture
@@ -70,12 +74,6 @@ def shared_coco() -> Path:
     if not SHARED_COCO.is_dir():
         pytest.skip("no ../shared/coco beside the repository: tests on genuine COCO need it")
     return SHARED_COCO
-
-
-@pytest.fixture(scope="session")
-def killed_demo(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> KilledDemo:
-    """The demo, killed and gone on with; its folder has runs/ and a registered model."""
-    return make_killed_demo(tmp_path_factory.mktemp("demo"), repository)
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,27 @@
-"""The whole way, killed in the middle: the same command goes on and finishes."""
+"""The demo, killed in the middle: the same command resumes and finishes, and README's commands run in its folder."""
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 
+from tests.tools.documents import COCO, commands, run_all
 from tests.tools.killed_demo import EVERY, LONG, KilledDemo
+from tests.tools.killed_demo import killed_demo as make_killed_demo
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 STEPS = ["assemble", "boxes", "encoders", "evaluate", "images", "prepare", "register", "sample", "shapes"]
+
+
+@pytest.fixture(scope="module")
+def killed_demo(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> KilledDemo:
+    """The demo, killed and resumed; its folder has runs/ and a registered model."""
+    return make_killed_demo(tmp_path_factory.mktemp("demo"), repository)
 
 
 def test_a_killed_run_goes_on_where_it_was(killed_demo: KilledDemo) -> None:
@@ -46,3 +56,18 @@ def test_a_killed_run_leaves_every_result_once(killed_demo: KilledDemo) -> None:
     assert client.get_run(version.run_id).data.metrics and version.tags["objgan.run.boxes"]
     (data,) = encoders.inputs.dataset_inputs
     assert data.dataset.name == "prepared" and version.tags["objgan.data_digest"].startswith(data.dataset.digest)
+
+
+def test_the_commands_of_the_readme_run(repository: Path, killed_demo: KilledDemo) -> None:
+    documented = [command for command in commands((repository / "README.md").read_text()) if command != COCO]
+    run_all(repository, killed_demo.folder, documented)
+
+
+def test_the_python_of_the_readme_runs(repository: Path, killed_demo: KilledDemo) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", (repository / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(blocks)], cwd=killed_demo.folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    for name in ("kites.png", "moved.png"):
+        assert (killed_demo.folder / "runs" / name).read_bytes().startswith(b"\x89PNG")

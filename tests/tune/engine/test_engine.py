@@ -238,16 +238,17 @@ def test_a_population_continues_from_the_donors_weights(
     result = run_sweep(sweep, [])
     donor, taker = result.trials
     assert [trial.state for trial in result.trials] == ["finished", "finished"]
-    assert taker.donors and not donor.donors
-    step, name = taker.donors[-1]
+    step, name = taker.donors[0]
     assert name == donor.id
+    # With the settings that it drew anew, the taker may become the better of the two.
+    assert all(later > step for later, _ in donor.donors), "the one that learned nothing was the first donor"
     root = Path(str(sweep.store()))
-    segment = root / f"trials/{taker.id}/segment_{len(taker.donors):02d}/boxes"
-    first = segment / f"step_{step:08d}"
+    segments = [root / f"trials/{taker.id}/segment_{number + 1:02d}/boxes" for number in range(len(taker.donors))]
+    first = segments[0] / f"step_{step:08d}"
     assert same_weights(first, root / f"trials/{donor.id}/boxes" / first.name)
     settings = taker.points[-1].settings
     assert settings != taker.settings and settings[LR] > 1e-5, "perturbed from the donor's, or drawn anew"
-    last = max(segment.glob("step_*"))
+    last = max(segments[-1].glob("step_*"))
     assert read_config(last).boxes.training.lr == pytest.approx(settings[LR])
     assert not same_weights(last, max((root / f"trials/{donor.id}/boxes").glob("step_*")))
     assert [point.step for point in taker.points] == sorted({point.step for point in taker.points})
