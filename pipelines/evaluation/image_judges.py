@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from objgan.checkpoint import read_state
 from objgan.domain import Domain
 from objgan.errors import InputError
@@ -123,9 +121,8 @@ def _protocol(run: OpenRun, split: str) -> Protocol:
 
 def _model(stage: Stage) -> ObjGAN:
     """A model of the stage's helpers; its other networks are untrained, and `measure` sets the image generator."""
-    with torch.random.fork_rng(devices=[]):
-        networks = {
-            name: stage.helpers[name] if name in stage.helpers else build_network(name, stage.config, stage.domain)
-            for name in NETWORKS
-        }
+    networks = {
+        name: stage.helpers[name] if name in stage.helpers else build_network(name, stage.config, stage.domain)
+        for name in NETWORKS
+    }
     return ObjGAN(stage.config, stage.domain, networks).to(next(stage.parameters()).device)

@@ -66,6 +66,8 @@ def sweep(options: SweepOptions) -> None:
     if options.dry_run:
         _dry_run(options, asked)
         return
+    if (cores := own_cores(options.address)) is not None:
+        plan_resources(asked, own_resources(), cores)
     if options.resume is None:
         refuse_reuse(asked.store(), FILE)
     uri = tracking_uri(RUNS)
