@@ -198,9 +198,11 @@ class ShowOptions(StorageOptions):
     """
 
     run: str = option("", "inputs", "name of the sweep", flag="RUN")
-    follow: bool = option(False, "output format", "show the table again at every change, until the sweep ends")
+    follow: bool = option(
+        False, "output format", "show the table again at every change until the sweep ends; with --pictures, the plots"
+    )
     export_recipe: Path | None = file("outputs", "write the best settings, for --config (default: do not write)")
-    pictures: bool = option(False, "outputs", "draw the plots again, as at the end of the sweep")
+    pictures: bool = option(False, "outputs", "draw the plots, trials.csv and best.yaml of the trials so far")
     json: bool = option(False, "output format", "print JSON")
 
 

@@ -181,9 +181,13 @@ def test_follow_shows_each_change_until_the_sweep_ends(here, capsys, monkeypatch
         else:
             rows.put_state("finished", 2.0)
 
+    drawn: list[int] = []
     monkeypatch.setattr("tune.cli.show.time.sleep", wait)
+    monkeypatch.setattr("tune.cli.show._PICTURES_S", 0)
+    monkeypatch.setattr("tune.cli.artifacts.write_outcome", lambda sweep, result: drawn.append(len(result.trials)))
     with Lease.acquire(recorded.store()):
-        assert main(["show", "recorded", "--follow"]) == 0
+        assert main(["show", "recorded", "--follow", "--pictures"]) == 0
+    assert drawn == [1, 2, 2], "pictures of every change, and of the end"
     printed = capsys.readouterr().out
     assert printed.startswith("waiting") and printed.count("CURVE") == 3 and "finished after" in printed
     assert "\033" not in printed
