@@ -52,7 +52,7 @@ def _measure(name: str, uri: str, folder: Path) -> Measurement:
     with ProcessPoolExecutor(WRITERS, context, initializer=_wait_at, initargs=(together,)) as pool:
         found = list(pool.map(_write, range(WRITERS), [uri] * WRITERS, [folder] * WRITERS))
     lost, twice = map(sum, zip(*(_check(uri, run) for run, _, _ in found), strict=True))
-    seconds, waited = (sorted(row[place] for row in found) for place in (1, 2))
+    seconds, waited = sorted(taken for _, taken, _ in found), sorted(waited for _, _, waited in found)
     note = f"{lost} values lost, {twice} twice; {INTERVALS // CHECKPOINT} checkpoints wait {waited[-1]:.1f} s in all"
     values = WRITERS * INTERVALS * METRICS
     return Measurement(f"tracking.{name}, {WRITERS} trials", seconds[-1], seconds[0], 1, values, "values", note)
@@ -116,9 +116,9 @@ def _postgresql() -> Iterator[str | None]:
             shutil.chown(folder, user["user"])
         data, programs = Path(folder) / "data", Path(initdb).resolve().parent
         quiet: Any = {"stdout": subprocess.DEVNULL, "cwd": folder, **user}
-        subprocess.run([programs / "initdb", "--auth=trust", "--username=mlflow", "-D", data], check=True, **quiet)
+        subprocess.run([str(programs / "initdb"), "--auth=trust", "--username=mlflow", "-D", str(data)], check=True, **quiet)
         options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder}"
-        control = [programs / "pg_ctl", "-D", data, "-w", "-l", data / "log"]
+        control: list[Any] = [programs / "pg_ctl", "-D", data, "-w", "-l", data / "log"]
         subprocess.run([*control, "-o", options, "start"], check=True, **quiet)
         try:
             yield f"postgresql+psycopg://mlflow@127.0.0.1:{port}/postgres"
