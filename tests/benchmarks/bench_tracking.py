@@ -116,7 +116,8 @@ def _postgresql() -> Iterator[str | None]:
             shutil.chown(folder, user["user"])
         data, programs = Path(folder) / "data", Path(initdb).resolve().parent
         quiet: Any = {"stdout": subprocess.DEVNULL, "cwd": folder, **user}
-        subprocess.run([str(programs / "initdb"), "--auth=trust", "--username=mlflow", "-D", str(data)], check=True, **quiet)
+        begin: list[Any] = [programs / "initdb", "--auth=trust", "--username=mlflow", "-D", data]
+        subprocess.run(begin, check=True, **quiet)
         options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder}"
         control: list[Any] = [programs / "pg_ctl", "-D", data, "-w", "-l", data / "log"]
         subprocess.run([*control, "-o", options, "start"], check=True, **quiet)
