@@ -2,6 +2,7 @@
 # make test    set up, then all tests
 # make test-quick   set up, then the tests without Ray that are not slow, on all cores
 # make sbom    the packages of .venv with versions and licences, in CycloneDX: build/sbom.json
+# make audit   known vulnerabilities in the versions of constraints.txt, by pip-audit; needs the network
 # make test-gpu   tests.gpu_check, which needs one GPU; then tests that need two (NCCL, bfloat16, two ranks)
 # PYTHON=python3.12 make ... takes another interpreter; ARGS='-k boxes' goes on to pytest, the benchmarks or the demo.
 
@@ -11,10 +12,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test test-quick test-gpu lint format sbom bench bench-learn chaos chaos-data chaos-sweep chaos-cluster clean
+.PHONY: help setup demo test test-quick test-gpu lint format sbom audit bench bench-learn chaos chaos-data chaos-sweep chaos-cluster clean
 
 help:
-	@echo "make demo | test | test-quick | test-gpu | lint | format | sbom | bench | bench-learn | chaos | chaos-data | chaos-sweep | chaos-cluster | setup | clean"
+	@echo "make demo | test | test-quick | test-gpu | lint | format | sbom | audit | bench | bench-learn | chaos | chaos-data | chaos-sweep | chaos-cluster | setup | clean"
 
 setup: $(INSTALLED)
 
@@ -64,6 +65,18 @@ sbom: setup
 	build/sbom/bin/python -m pip install --quiet cyclonedx-bom==7.5.0
 	build/sbom/bin/cyclonedx-py environment $(VENV) --output-reproducible --output-file build/sbom.json
 	@echo build/sbom.json
+
+# pip-audit passes over what its database does not know, also if the database does not answer: --strict makes that an
+# error, and a version with known vulnerabilities shows first whether it answers.
+AUDIT = build/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off $(ARGS)
+
+audit:
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet pip-audit==2.10.1
+	@echo 'jinja2==2.4.1' > build/audit/known.txt
+	@$(AUDIT) --format json --requirement build/audit/known.txt 2> /dev/null | grep -q fix_versions \
+		|| { echo "make audit: no answer from the database of vulnerabilities: nothing was audited (make sbom lists the packages for an audit elsewhere)" >&2; exit 2; }
+	$(AUDIT) --requirement constraints.txt
 
 bench: setup
 	$(RUN) -m tests.benchmarks.run $(ARGS)

@@ -331,6 +331,9 @@ class ComputeConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="device of the workers; auto: a GPU if there is one"
     )
+    gpus_per_worker: float = Field(
+        1.0, ge=1e-4, le=1, description="share of a GPU that a worker takes; under 1, several trials share a GPU"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 on GPUs that support it"
     )
@@ -361,6 +364,17 @@ class ComputeConfig(Section):
     def _a_range_of_workers(self) -> Self:
         if self.max_workers is not None and self.max_workers < self.workers:
             raise ValueError(f"max_workers {self.max_workers} is under workers {self.workers}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_worker_on_a_shared_gpu(self) -> Self:
+        if self.gpus_per_worker < 1 and self.device == "cpu":
+            raise ValueError(f"gpus_per_worker {self.gpus_per_worker:g} does not go with device cpu")
+        if self.gpus_per_worker < 1 and self.most_workers > 1:
+            raise ValueError(
+                f"gpus_per_worker {self.gpus_per_worker:g} goes with one worker, because NCCL takes no GPU twice; "
+                f"there are {self.most_workers}"
+            )
         return self
 
     @property

@@ -326,6 +326,9 @@ class TrainOptions(RayOptions, WorkersOptions, DryRunOptions, StorageOptions, Da
     init_from: Location | None = place(
         None, "inputs", "checkpoint of the same stage whose weights start a new run (default: new weights)"
     )
+    judges: Location | None = place(
+        None, "inputs", "output of `judges`, which then measure the images of stage images, too (default: none)"
+    )
     replay: Location | None = place(
         None, "inputs", "re-run a skipped training step and report where it became non-finite (default: train)"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from objgan.config import Config
 from objgan.stages import stage_class
 from pipelines.cli.options import TrainOptions
+from pipelines.evaluation.image_judges import ImageJudges
 from pipelines.redaction import typed_again
 from pipelines.runtime.console import say
 from pipelines.runtime.ray_job import refuse_reuse
@@ -90,9 +91,11 @@ def _train(options: TrainOptions, run: OpenRun) -> None:
 def _job(options: TrainOptions, config: Config, near: Path = RUNS) -> TrainJob:
     root = Storage(options.storage)
     store = root.child(options.run).child(options.stage)
-    local, init_from = store.local, options.init_from
+    local, init_from, judges = store.local, options.init_from, options.judges
     if init_from is not None:
         init_from = fetched("--init-from", init_from, near / options.run / "init_from")
+    if judges is not None:
+        judges = fetched("--judges", judges, near / options.run)
     return TrainJob(
         options.stage,
         config,
@@ -101,6 +104,7 @@ def _job(options: TrainOptions, config: Config, near: Path = RUNS) -> TrainJob:
         {name: _checkpoint(options, root, name, near) for name in needed_stages(config, options.stage)},
         storage=None if local is not None else store.uri,
         init_from=init_from,
+        judges=None if judges is None else ImageJudges(judges),
     )
 
 

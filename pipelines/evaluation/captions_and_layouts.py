@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from objgan.config import Config
 from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.generation import ObjGAN
@@ -45,11 +46,19 @@ def open_sources(data: Path | str, split: str, model: ObjGAN) -> Sources:
             stages[name] = ShardReader(folder, split, cls.columns, model.config, words)
         except InputError as error:
             skipped[name] = str(error)
+    return Sources(folder, stages, row_reader(folder, split, model.config), skipped)
+
+
+def row_reader(folder: DataFolder, split: str, config: Config) -> ShardReader:
+    """The reader of a row: whole captions with all columns of their images.
+
+    Raises:
+        InputError: no usable image.
+    """
     columns = {name for name, known in folder.manifest["columns"].items() if known}
     # A reader with masks skips images without masks; without pixels nothing needs the masks.
     more = columns & {"image", "masks", "attributes"} if "image" in columns else set()
-    rows = ShardReader(folder, split, frozenset({"boxes", *more}), model.config, ALL_WORDS)
-    return Sources(folder, stages, rows, skipped)
+    return ShardReader(folder, split, frozenset({"boxes", *more}), config, ALL_WORDS)
 
 
 def _check_domain(ours: Domain, theirs: Domain, data: str) -> None:

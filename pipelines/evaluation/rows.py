@@ -18,7 +18,7 @@ from objgan.metrics.stated import stated_accuracy
 from objgan.networks.box_generator import Temperatures
 from objgan.networks.encoders import TextFeatures
 from pipelines.evaluation.judges import Judges
-from pipelines.evaluation.protocols import FROM_BOXES, FROM_CAPTIONS, TRUE_IMAGES, Protocol
+from pipelines.evaluation.protocols import FROM_BOXES, FROM_CAPTIONS, FROM_LAYOUTS, TRUE_IMAGES, Protocol
 from pipelines.evaluation.synthesis import Prompts, Synthesis, scaled
 
 _SIDE = 192
@@ -43,6 +43,14 @@ class RowMeasurer:
         if prompts.batch.images is not None:
             metrics |= self._images(TRUE_IMAGES, self.synthesis.real(prompts), prompts.batch.layout, prompts)
         return metrics
+
+    def from_layouts(self, prompts: Prompts) -> dict[str, Tensor]:
+        """The judges' image metrics of the true images and of images from true layouts alone."""
+        text, layout = self.synthesis.text(prompts), prompts.batch.layout
+        made, true = self.synthesis.images(prompts, text, layout), self.synthesis.real(prompts)
+        metrics = self._of(TRUE_IMAGES, self.judges.of_captions(prompts))
+        metrics |= self._images(FROM_LAYOUTS, made, layout, prompts)
+        return metrics | self._images(TRUE_IMAGES, true, layout, prompts)
 
     def diversity(self, prompts: Prompts) -> dict[str, Tensor]:
         """How much the images of one caption differ, over `protocol.diverse_samples` draws of layout and image."""

@@ -32,7 +32,7 @@ def ray_session(address: str | None = None, dashboard: bool = False) -> Iterator
 
     `address` None starts Ray on this machine only, and never joins a cluster that runs here; in a Ray job it is the
     job's own cluster. `dashboard` starts the dashboard of a local Ray: Ray Train needs it to release the CPUs of a
-    training whose driver died while this process is still alive.
+    training whose driver died while this process is still alive. Where it does not start, Ray runs without it.
 
     Raises:
         InputError: no cluster answers at `address`, or this machine does not meet Ray's needs.
@@ -58,10 +58,12 @@ def ray_session(address: str | None = None, dashboard: bool = False) -> Iterator
     if address is None:
         # Workers on this machine import the code from the same place, whatever the working folder is.
         os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
-        _start(dashboard)
+        url = _start(dashboard)
     else:
-        _connect(address)
+        url = _connect(address)
     _quieten_ray()
+    if url:
+        logger.info(f"Ray's dashboard: http://{url}")
     try:
         yield
     finally:
@@ -98,8 +100,10 @@ def _no_stderr() -> Iterator[None]:
         os.close(null)
 
 
-def _start(dashboard: bool) -> None:
+def _start(dashboard: bool) -> str | None:
     """Start Ray on this machine only; after a failed start, for example on a busy machine, try once more.
+
+    The second try is without the dashboard. Returns the dashboard's address, if there is one.
 
     Raises:
         InputError: the machine does not meet Ray's needs.
@@ -109,17 +113,21 @@ def _start(dashboard: bool) -> None:
 
     check_machine()
     for last in (False, True):
+        # A missing package or a taken port of the dashboard must not stop the command.
+        shown = dashboard and not last
         before = _children()
         try:
             with _no_stderr(), _own_sigterm():
-                ray.init(
+                started = ray.init(
                     address="local",
                     num_cpus=available_cores(),  # Ray itself would count all cores of the machine
-                    include_dashboard=dashboard,
+                    include_dashboard=shown,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
-            return
+            if shown != dashboard:
+                logger.warning("Ray's dashboard is off: a trial whose process dies may keep its CPUs until the end")
+            return started.dashboard_url or None
         except Exception as error:
             ray.shutdown()
             for process in _children() - before:  # of the failed start
@@ -137,19 +145,21 @@ def _children() -> set[psutil.Process]:
     return set(psutil.Process().children(recursive=True))
 
 
-def _connect(address: str) -> None:
+def _connect(address: str) -> str | None:
+    """Connect to a cluster; returns the address of its dashboard, if there is one."""
     import ray
 
     job = job_environment() or {}
     try:
         with _own_sigterm():
-            ray.init(
+            context = ray.init(
                 address=address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 # The submission already contains the code, and Ray accepts one working_dir only.
                 runtime_env=None if job.get("working_dir") else _CODE,
             )
+            return context.dashboard_url or None
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"--address {address}: no Ray cluster answers there ({in_a_line(error)})") from None
 

@@ -14,6 +14,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback  # it has no public name
 
 from objgan.errors import InputError
+from objgan.sections import ComputeConfig
 from pipelines.runs.status import LiveStatus, RunStatus, ended_as, one_line
 from pipelines.runtime.console import ProgressView
 from pipelines.runtime.events import Listener, Recorder
@@ -193,7 +194,10 @@ def _trainer(worker_args: WorkerArgs, use_gpu: bool, store: Storage) -> TorchTra
         train_loop_config={"worker_args": worker_args},
         torch_config=TorchConfig(timeout_s=_MEETING_S),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, use_gpu=use_gpu, elastic_resize_monitor_interval_s=compute.resize_every
+            num_workers=workers,
+            use_gpu=use_gpu,
+            resources_per_worker=worker_resources(compute, use_gpu),
+            elastic_resize_monitor_interval_s=compute.resize_every,
         ),
         run_config=ray.train.RunConfig(
             # A new name each time: checkpoints are ours, and Ray Train would go on with what an older driver left.
@@ -211,6 +215,11 @@ def _trainer(worker_args: WorkerArgs, use_gpu: bool, store: Storage) -> TorchTra
             ),
         ),
     )
+
+
+def worker_resources(compute: ComputeConfig, use_gpu: bool) -> dict[str, float] | None:
+    """What Ray reserves for a worker; None: a whole GPU, or a CPU."""
+    return {"GPU": compute.gpus_per_worker} if use_gpu and compute.gpus_per_worker < 1 else None
 
 
 def _finish(run: OpenRun) -> Trained:

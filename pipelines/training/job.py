@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -30,6 +30,39 @@ VALIDATION_BATCH = 50
 SETTINGS_FILE = "settings.json"
 
 
+class HeldOutJudges(Protocol):
+    """Judges that a stage is not trained with, for more held-out measures. It is sent to the workers."""
+
+    def identity(self) -> Mapping[str, str]:
+        """Checksums of the judges, independent of their place."""
+
+    def check(self, run: "OpenRun") -> None:
+        """Check that the judges fit the run.
+
+        Raises:
+            InputError: they do not.
+        """
+
+    def open(self, run: "OpenRun", stage: Stage, split: str = "validation") -> "OpenJudges":
+        """Load them on the stage's device, for the images of a split.
+
+        Raises:
+            InputError: they do not fit the run.
+        """
+
+
+class OpenJudges(Protocol):
+    """Loaded judges; the images of the split come in batches."""
+
+    batches: int
+
+    def measure(self, stage: Stage, number: int) -> Any:
+        """What the judges see in a batch of images by the stage's networks, picklable."""
+
+    def scores(self, parts: Sequence[Any]) -> dict[str, float]:
+        """The measures by name, from all batches in their order."""
+
+
 @dataclass(frozen=True)
 class TrainJob:
     """The specification of one stage's training: settings, data, earlier stages' checkpoints, and where the run lives.
@@ -38,6 +71,7 @@ class TrainJob:
     storage:   where the run lives instead, if not in `folder`: a URI (`s3://bucket/runs/first/boxes`); `folder` then
                takes the finished checkpoint
     init_from: checkpoint of the same stage whose weights a new run starts with; unlike a resume, at step 0
+    judges:    judges that add held-out measures
     """
 
     stage: str
@@ -48,6 +82,7 @@ class TrainJob:
     """Checkpoint folder by stage name."""
     storage: str | None = None
     init_from: Path | None = None
+    judges: HeldOutJudges | None = None
 
     @property
     def run(self) -> str:
@@ -157,6 +192,7 @@ def _facts(run: OpenRun) -> dict[str, Any]:
     facts[f"{job.stage}.training.window"] = job.window
     facts["needs"] = {stage: identity(folder) for stage, folder in job.needs.items()}
     facts["init_from"] = None if job.init_from is None else identity(job.init_from)
+    facts["judges"] = None if job.judges is None else dict(job.judges.identity())
     return facts
 
 
@@ -180,6 +216,8 @@ def open_run(job: TrainJob) -> OpenRun:
     run.data.check_room(job.window)
     run.reader("train"), run.reader("validation")
     _check_checkpoints(run)
+    if job.judges is not None:
+        job.judges.check(run)
     return run
 
 

@@ -12,7 +12,7 @@ from objgan.averaging import world_size
 from objgan.train_state import TrainState
 from objgan.training import step_seed
 from pipelines.data.loading.reader import ShardReader, evaluation_batch
-from pipelines.training.job import VALIDATION_BATCH
+from pipelines.training.job import VALIDATION_BATCH, OpenJudges
 
 _PICTURED = 4
 
@@ -34,6 +34,17 @@ def validate(state: TrainState, reader: ShardReader, rank: int, world: int) -> d
     return _mean(_gather(values))
 
 
+def judge(state: TrainState, judges: OpenJudges, rank: int = 0, world: int = 1) -> dict[str, float]:
+    """The judges' measures of the stage's images, batches dealt out over the workers as in `validate`.
+
+    Every worker gets the same numbers.
+    """
+    with torch.no_grad(), state.evaluation() as stage:
+        own = [(number, judges.measure(stage, number)) for number in range(rank, judges.batches, world)]
+    parts = sorted((part for each in _all(own) for part in each), key=lambda part: int(part[0]))
+    return judges.scores([part for _, part in parts])
+
+
 def draw_pictures(state: TrainState, reader: ShardReader, take: Callable[[str, Image.Image, int], None] | None) -> None:
     """The stage's pictures of the same few captions every time, handed to `take` (None: this worker draws none)."""
     if take is None:
@@ -48,11 +59,17 @@ def draw_pictures(state: TrainState, reader: ShardReader, take: Callable[[str, I
 
 
 def _gather(values: dict[str, list[float]]) -> dict[str, list[float]]:
-    if world_size() == 1:
-        return values
-    parts: list[Any] = [None] * world_size()
-    dist.all_gather_object(parts, values)
+    parts = _all(values)
     return {name: [v for part in parts for v in part.get(name, [])] for name in sorted({n for p in parts for n in p})}
+
+
+def _all(own: Any) -> list[Any]:
+    """What each worker has, by rank."""
+    if world_size() == 1:
+        return [own]
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, own)
+    return parts
 
 
 def _mean(values: dict[str, list[float]]) -> dict[str, float]:

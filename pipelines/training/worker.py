@@ -34,7 +34,7 @@ from pipelines.training.job import OpenRun, TrainJob
 from pipelines.training.replay import save_replay
 from pipelines.training.reporting import Forward, ProgressReporter, ThroughputMeter, give_up, system_metrics
 from pipelines.training.step_numbers import MetricAccumulator, StepNumbers
-from pipelines.training.validation import draw_pictures, validate
+from pipelines.training.validation import draw_pictures, judge, validate
 
 _ANSWER_S = 30.0
 
@@ -98,6 +98,7 @@ class _Loop:
         found = self._newest()
         self.threads = _set_threads(job.config.compute.threads, found, context.get_local_world_size())
         self.state = self._build()
+        self.judges = None if job.judges is None else job.judges.open(self.opened, self.state.stage)
         dtype = autocast_dtype(job.config.compute, self.device)
         epoch = job.steps_per_epoch(rows)
         self.context = StepContext(job.config.seed, self.training.groups, epoch, dtype, self.steps)
@@ -133,7 +134,7 @@ class _Loop:
             if "picture" in due:
                 draw_pictures(self.state, self.readers["validation"], self.reporter.picture if not self.rank else None)
             if "checkpoint" in due:
-                self._checkpoint(validate(self.state, self.readers["validation"], self.rank, self.world))
+                self._checkpoint(self._validate())
             elif stopped:
                 self._checkpoint({})
             if due & {"picture", "checkpoint"}:
@@ -176,6 +177,10 @@ class _Loop:
 
     def _every(self, what: str) -> int:
         return int(getattr(self.training, f"{what}_every"))
+
+    def _validate(self) -> dict[str, float]:
+        measures = validate(self.state, self.readers["validation"], self.rank, self.world)
+        return measures if self.judges is None else measures | judge(self.state, self.judges, self.rank, self.world)
 
     def _read(self, everything: bool) -> bool:
         """Process the results of steps; whether the run is to stop here."""

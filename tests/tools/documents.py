@@ -145,6 +145,8 @@ SHORT: dict[str, str] = {
     "python -m pipelines train boxes --data data/tune --config runs/best-boxes.yaml --run best": "+ --dry-run",
     "python -m tune space boxes --out my-space.yaml": "+",
     "python -m tune boxes --data data/tune --space my-space.yaml --metric count_error --search optuna --dry-run": "+",
+    "python -m tune images --data data/prepared --encoders runs/first/encoders/step_00000300 --judges runs/judges "
+    '--metric from_layouts/object_accuracy --require "from_layouts/fd_encoder <= 40"': "+ --help",
     # What these two do beyond that is in tests/tune/cli/test_sweep.py.
     "python -m tune --resume first-sweep": "+ --dry-run",
     "python -m tune --resume first-sweep --confirm 3 --register objgan --export-recipe runs/best-boxes.yaml": (

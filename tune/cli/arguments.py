@@ -19,6 +19,7 @@ from pipelines.cli.options import (
 from pipelines.command_line import option, repeated
 from tune.sweep.sweep import Search
 
+_MOST_GPUS = 10_000
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -52,6 +53,17 @@ def quantile(text: str) -> float:
     return value
 
 
+def gpus(text: str) -> float:
+    """A share of a GPU, over 0, or a whole number of GPUs."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GPUs") from None
+    if not 1e-4 <= value <= _MOST_GPUS or (value > 1 and value % 1):
+        raise argparse.ArgumentTypeError(f"{text}: give a share over 0 and up to 1, or a whole number")
+    return value
+
+
 def seeds(text: str) -> int:
     """A number of seeds, from which an interval can be computed; or 0."""
     if (value := whole(text, 0)) == 1:
@@ -74,6 +86,11 @@ class SweepOptions(DryRunOptions, StorageOptions, DataOptions):
         (), "inputs", "encoders, boxes, shapes, images, judge; the last one is measured", flag="STAGE", nargs="*"
     )
     encoders: Path | None = file("inputs", "checkpoint of stage encoders (default: none)", "DIR")
+    judges: Path | None = file(
+        "inputs",
+        "output of `judges`, for metrics of stage images by judges that no generator is trained with (default: none)",
+        "DIR",
+    )
     run: str | None = option(None, "outputs", "name, stored as STORAGE/ID (default: sweep-STAGE)", metavar="ID")
     resume: str | None = option(
         None, "outputs", "resume a sweep; its budget may be raised (default: begin a sweep)", metavar="RUN"
@@ -162,6 +179,14 @@ class SweepOptions(DryRunOptions, StorageOptions, DataOptions):
         None, "best trial", "STORAGE/RUN with the other stages, for --register (default: none)", metavar="RUN"
     )
     workers: int | None = option(None, "compute", "training workers of each trial (default: 1)", count, metavar="N")
+    gpus_per_trial: float | None = option(
+        None,
+        "compute",
+        "GPUs of each trial: a share (0.25: four trials on one GPU), or a whole number, one for each training worker "
+        "(default: one for each worker, if there are GPUs)",
+        gpus,
+        metavar="GPUS",
+    )
     address: str | None = option(None, "compute", "Ray cluster (default: Ray on this machine only)", metavar="URL")
 
 
@@ -173,9 +198,11 @@ class ShowOptions(StorageOptions):
     """
 
     run: str = option("", "inputs", "name of the sweep", flag="RUN")
-    follow: bool = option(False, "output format", "show the table again at every change, until the sweep ends")
+    follow: bool = option(
+        False, "output format", "show the table again at every change until the sweep ends; with --pictures, the plots"
+    )
     export_recipe: Path | None = file("outputs", "write the best settings, for --config (default: do not write)")
-    pictures: bool = option(False, "outputs", "draw the plots again, as at the end of the sweep")
+    pictures: bool = option(False, "outputs", "draw the plots, trials.csv and best.yaml of the trials so far")
     json: bool = option(False, "output format", "print JSON")
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from objgan.errors import InputError
 from pipelines.runs.sweeps import needed_to_resume, resume_command
+from pipelines.runtime.console import say
 from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.runtime.ray_session import own_cores, ray_session
 from pipelines.storage.lease import Lease
@@ -65,22 +66,22 @@ def sweep(options: SweepOptions) -> None:
     if options.dry_run:
         _dry_run(options, asked)
         return
+    if (cores := own_cores(options.address)) is not None:
+        plan_resources(asked, own_resources(), cores)
     if options.resume is None:
         refuse_reuse(asked.store(), FILE)
     uri = tracking_uri(RUNS)
     # The lease comes first: a refused driver must not change the MLflow runs of the holder.
     with Lease.acquire(asked.store()) as lease, sweep_run(asked, uri) as tracked:
         result = _run(options, tracked, begun, lease)
-        logger.info(f"\n{table(result, tracked.goal)}\n\n{summary(tracked, result)}")
+        say(f"\n{table(result, tracked.goal)}\n\n{summary(tracked, result)}")
         if result.state in ("interrupted", "incomplete"):
             raise _stopped(options, tracked, result)
         if result.reason is not None:
-            logger.info(
-                f"to resume: {resume_command(options.storage, tracked.run)} with {needed_to_resume(result.reason)}"
-            )
+            say(f"to resume: {resume_command(options.storage, tracked.run)} with {needed_to_resume(result.reason)}")
         _afterwards(options, tracked, result, uri)
-    logger.info(f"sweep:    {asked.store()} (pictures, trials.csv, best.yaml)")
-    logger.info(f"MLflow:   {_mlflow_command(uri)}")
+    say(f"sweep:    {asked.store()} (pictures, trials.csv, best.yaml)")
+    say(f"MLflow:   {_mlflow_command(uri)}")
 
 
 def _run(options: SweepOptions, tracked: Sweep, begun: bool, lease: Lease) -> SweepResult:
@@ -101,11 +102,11 @@ def _afterwards(options: SweepOptions, tracked: Sweep, result: SweepResult, uri:
     if options.register is None:
         return
     if confirmed is not None and confirmed.outcome == "worse":
-        logger.info("not registered, because the recipe's settings are better")
+        say("not registered, because the recipe's settings are better")
         return
     done = promote(find_candidate(tracked, best_trial(tracked, result), options.rest), options.register, uri, confirmed)
     log_registered(tracked, done.uri)
-    logger.info(done.text(ALIAS))
+    say(done.text(ALIAS))
 
 
 def _confirm(options: SweepOptions, tracked: Sweep, result: SweepResult) -> confirmation.Confirmed:
@@ -120,7 +121,7 @@ def _confirm(options: SweepOptions, tracked: Sweep, result: SweepResult) -> conf
         confirmed = confirm(tracked, best, options.confirm, allotment)
     confirmation.save(confirmed, tracked.store())
     log_confirmed(tracked, confirmed)
-    logger.info(f"\n{confirmed.text()}")
+    say(f"\n{confirmed.text()}")
     return confirmed
 
 
@@ -145,7 +146,7 @@ def _dry_run(options: SweepOptions, asked: Sweep) -> None:
 
             cluster = ray.cluster_resources()
     text, fits = plan_text(asked, cluster, options.address, options.confirm)
-    logger.info(text)
+    say(text)
     if not fits:
         raise InputError('not enough resources for this sweep; see the line "room" above')
 

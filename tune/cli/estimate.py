@@ -130,7 +130,7 @@ def _total_text(sweep: Sweep, costs: list[StageCost], allotment: Allotment | Non
         return line
     kind = "GPU" if allotment.use_gpu else "CPU"
     total = sweep.budget.trials * seconds
-    hours, wait = total * allotment.workers / 3600, span(total / allotment.concurrent)
+    hours, wait = total * allotment.units / 3600, span(total / allotment.concurrent)
     return f"{line}: {hours:.3g} {kind} hours, {wait}, plus some seconds per trial to start"
 
 
@@ -147,6 +147,8 @@ def _room_text(allotment: Allotment, cluster: Mapping[str, float], address: str 
     workers = _count(allotment.workers, "worker")
     resources = _count(cpus, "CPU") + (f" and {_count(gpus, 'GPU')}" if gpus else "")
     trials = _count(allotment.concurrent, "trial")
+    if allotment.share < 1:
+        workers += f" on {allotment.share:g} GPU"
     return f"yes: {trials} of {workers} at once on {resources} of {address or 'this machine'}"
 
 

@@ -11,6 +11,8 @@ from objgan.config import Config, build_config
 from objgan.errors import InputError, did_you_mean
 from objgan.stages import stage_class
 from pipelines.cli.options import with_workers
+from pipelines.evaluation.image_judges import MEASURES as JUDGED_MEASURES
+from pipelines.evaluation.image_judges import STAGE as JUDGED
 from pipelines.recipes import merge, parse_assignment, resolve
 from pipelines.redaction import HIDDEN, redact
 from pipelines.training.job import needed_stages
@@ -22,7 +24,7 @@ from tune.space.file import read_space
 from tune.space.grid import grid
 from tune.space.space import Space
 from tune.sweep.spec_file import changed, known_sweep, load_sweep
-from tune.sweep.sweep import Budget, Goal, Objective, Requirement, Search, Sweep
+from tune.sweep.sweep import Budget, Goal, Mode, Objective, Requirement, Search, Sweep
 
 _TRIALS = 16
 
@@ -36,7 +38,7 @@ def sweep_of(options: SweepOptions) -> tuple[Sweep, bool]:
     if options.resume is not None:
         known = _with_secrets(known_sweep(options.storage, options.resume), options)
         _check_goal(options, known)
-        known = replace(known, space=_resumed_space(options, known))
+        known = replace(known, space=_resumed_space(options, known), judges=_judges(options, known.stage, known.judges))
         budget = _budget(options, known.budget, _grid_trials(known.search, known.space, known.points))
         return replace(known, budget=budget, config=_resumed(options, known.config)), True
     sweep = _new(options)
@@ -69,13 +71,12 @@ def _with_secrets(known: Sweep, options: SweepOptions) -> Sweep:
 
 def _new(options: SweepOptions) -> Sweep:
     stages = _stages(options.stages)
-    workers = [] if options.workers is None else [f"compute.workers={options.workers}"]
-    config = resolve(options.recipe, options.config, with_workers(options.assignments, workers))
+    config = resolve(options.recipe, options.config, _assignments(options))
     encoders = _encoders(options.encoders, config, stages)
-    goal = goal_of(stages[-1], options.metric, options.mode)
-    goal = replace(goal, requires=requirements(stages[-1], options.require))
-    if goal.others and options.stop_at is not None:
-        raise InputError("--stop-at goes with one --metric: use --trials or --time-budget")
+    judges = _judges(options, stages[-1])
+    goal = goal_of(stages[-1], options.metric, options.mode, judged=judges is not None)
+    goal = replace(goal, requires=requirements(stages[-1], options.require, judged=judges is not None))
+    _check_target(options, goal)
     data = options.data.expanduser().resolve() if isinstance(options.data, Path) else options.data
     storage = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().resolve())
     space = _space(options, config, stages)
@@ -99,7 +100,27 @@ def _new(options: SweepOptions) -> Sweep:
         points=points,
         pbt_quantile=options.pbt_quantile,
         pbt_interval=options.pbt_interval,
+        judges=judges,
     )
+
+
+def _assignments(options: SweepOptions) -> list[str]:
+    """The assignments of `--set`, `--workers` and `--gpus-per-trial`.
+
+    Raises:
+        InputError: two of them set the same.
+    """
+    workers = [] if options.workers is None else [f"compute.workers={options.workers}"]
+    words, count = with_workers(options.assignments, workers), options.gpus_per_trial
+    if count is None:
+        return words
+    gpus = ["compute.device=cuda", f"compute.gpus_per_worker={min(count, 1):g}"]
+    gpus += [f"compute.workers={count:.0f}"] if count >= 1 else []
+    given = {word.partition("=")[0] for word in words}
+    if twice := given & {word.partition("=")[0] for word in gpus}:
+        option = "--workers" if options.workers and "compute.workers" in twice else f"--set {min(twice)}"
+        raise InputError(f"--gpus-per-trial {count:g} and {option} set the same: leave out one of the two")
+    return [*words, *gpus]
 
 
 def _resumed(options: SweepOptions, config: Config) -> Config:
@@ -108,8 +129,7 @@ def _resumed(options: SweepOptions, config: Config) -> Config:
     Raises:
         InputError: other settings were given.
     """
-    workers = [] if options.workers is None else [f"compute.workers={options.workers}"]
-    words = with_workers(options.assignments, workers)
+    words = _assignments(options)
     others = [word for word in words if not word.startswith("compute.")]
     if options.config is not None:
         others.append(f"--config {options.config}")
@@ -168,6 +188,14 @@ def _encoders(given: Path | None, config: Config, stages: tuple[str, ...]) -> Pa
     return given.expanduser().resolve() if needing and given else None
 
 
+def _judges(options: SweepOptions, stage: str, before: Path | None = None) -> Path | None:
+    if options.judges is None:
+        return before
+    if stage != JUDGED:
+        raise InputError(f"--judges goes with stage {JUDGED}, whose images they measure: leave it out")
+    return options.judges.expanduser().resolve()
+
+
 def _space(options: SweepOptions, config: Config, stages: tuple[str, ...]) -> Space:
     if options.space is None:
         space = default_space(stages, config, population=options.scheduler == "pbt")
@@ -199,27 +227,27 @@ def _budget(options: SweepOptions, before: Budget, most: int | None) -> Budget:
     return given
 
 
-def goal_of(stage: str, metrics: Sequence[str], mode: str | None) -> Goal:
-    """The goal of `--metric` and `--mode`; by default the stage's objective.
+def goal_of(stage: str, metrics: Sequence[str], mode: str | None, judged: bool = False) -> Goal:
+    """The goal of `--metric` and `--mode`; by default the stage's objective. judged: with `--judges`
 
     Raises:
         InputError: an unknown stage, a name that is none of its held-out metrics (they are listed), a metric that is
             given twice, or a mode for several metrics.
     """
-    kind = stage_class(stage)
+    kind, measures = stage_class(stage), _measures(stage, judged)
     found: list[Objective] = []
     for metric in metrics or [kind.objective[0]]:
-        _check_metric(stage, metric, f"--metric {metric}")
+        _check_metric(stage, metric, f"--metric {metric}", judged)
         if metric in metrics[len(found) + 1 :]:
             raise InputError(f"--metric {metric} is given twice: leave out one of the two")
-        found.append(Objective(metric, "max" if (mode or kind.measures[metric]) == "max" else "min"))
+        found.append(Objective(metric, "max" if (mode or measures[metric]) == "max" else "min"))
     if mode is not None and len(found) > 1:
         raise InputError(f"--mode {mode} goes with one --metric: leave it out, each metric's direction is known")
     return Goal(found[0].metric, found[0].mode, others=tuple(found[1:]))
 
 
-def requirements(stage: str, given: Sequence[str]) -> tuple[Requirement, ...]:
-    """The bounds of `--require`.
+def requirements(stage: str, given: Sequence[str], judged: bool = False) -> tuple[Requirement, ...]:
+    """The bounds of `--require`. judged: with `--judges`
 
     Raises:
         InputError: a text of another form, a bound that is not finite, or an unknown metric; the known ones are listed.
@@ -233,13 +261,19 @@ def requirements(stage: str, given: Sequence[str]) -> tuple[Requirement, ...]:
             bound = math.nan
         if match is None or not math.isfinite(bound):
             raise InputError(f"--require {text!r}: write a metric, >= or <=, and a number, like 'best_iou >= 0.24'")
-        _check_metric(stage, match[1], f"--require {text!r}")
+        _check_metric(stage, match[1], f"--require {text!r}", judged)
         found.append(Requirement(match[1], ">=" if match[2] == ">=" else "<=", bound))
     return tuple(found)
 
 
-def _check_metric(stage: str, metric: str, where: str) -> None:
-    measures = stage_class(stage).measures
+def _measures(stage: str, judged: bool) -> Mapping[str, Mode]:
+    return {**stage_class(stage).measures, **(JUDGED_MEASURES if judged else {})}
+
+
+def _check_metric(stage: str, metric: str, where: str, judged: bool) -> None:
+    measures = _measures(stage, judged)
+    if stage == JUDGED and metric in JUDGED_MEASURES and not judged:
+        raise InputError(f"{where}: judges measure it: add --judges DIR, the output of `python -m pipelines judges`")
     if metric not in measures:
         names = ", ".join(f"{name} ({best})" for name, best in measures.items())
         raise InputError(
@@ -248,13 +282,18 @@ def _check_metric(stage: str, metric: str, where: str) -> None:
         )
 
 
+def _check_target(options: SweepOptions, goal: Goal) -> None:
+    if goal.others and options.stop_at is not None:
+        raise InputError("--stop-at goes with one --metric: use --trials or --time-budget")
+
+
 def _check_goal(options: SweepOptions, known: Sweep) -> None:
     """A resumed sweep keeps its goal, because its trials kept only their best checkpoints by it."""
-    if known.goal.others and options.stop_at is not None:
-        raise InputError("--stop-at goes with one --metric: use --trials or --time-budget")
-    if options.metric and goal_of(known.stage, options.metric, options.mode).objectives != known.goal.objectives:
+    _check_target(options, known.goal)
+    stage, judged = known.stage, known.judges is not None
+    if options.metric and goal_of(stage, options.metric, options.mode, judged).objectives != known.goal.objectives:
         raise InputError(f"--resume {known.run} --metric {options.metric[0]}: a sweep keeps its metrics: leave it out")
-    if options.require and requirements(known.stage, options.require) != known.goal.requires:
+    if options.require and requirements(stage, options.require, judged) != known.goal.requires:
         raise InputError(
             f"--resume {known.run} --require {options.require[0]!r}: a sweep keeps its requirements, because its "
             f"trials keep the checkpoints that are best by them: use another --run"

@@ -16,12 +16,15 @@ from tune.report.export import export_recipe
 from tune.report.tables import rows, summary, table
 from tune.space.default_space import default_space
 from tune.space.file import write_space
+from tune.sweep.results import SweepResult, Trial
 from tune.sweep.spec_file import known_sweep
 from tune.sweep.sweep import Sweep
 from tune.sweep.trial_store import load_result
 
 _POLL_S = 2.0
 """Seconds between two reads of a sweep's storage."""
+_PICTURES_S = 30.0
+"""Seconds between two drawings of its plots, which take some seconds of a core."""
 
 
 def show(options: ShowOptions) -> None:
@@ -31,14 +34,13 @@ def show(options: ShowOptions) -> None:
     if options.follow:
         if options.json:
             raise InputError("--follow shows a table: leave out --json")
-        _follow(sweep)
+        _follow(sweep, options.pictures)
     result = load_result(store)
     if result is None:
         raise InputError(f"{store}: the sweep has no trials yet")
     if options.json:
-        print(
-            json.dumps({"state": result.state, "seconds": result.seconds, "trials": rows(result, sweep.goal)}, indent=1)
-        )
+        facts = {"state": result.state, "seconds": result.seconds, "trials": rows(result, sweep.goal)}
+        say(json.dumps(facts, indent=1))
     else:
         say(f"{table(result, sweep.goal)}\n\n{summary(sweep, result)}")
         if (info := find_sweep(Storage(options.storage), options.run)) is not None and info.to_resume:
@@ -46,17 +48,26 @@ def show(options: ShowOptions) -> None:
         if (confirmed := confirmation.load(store)) is not None:
             say(f"\n{confirmed.text()}")
     if options.pictures:
-        # Imports plots: a second.
-        from tune.cli.artifacts import write_outcome
-
-        write_outcome(sweep, result)
+        _draw(sweep, result)
     if options.export_recipe is not None:
         export_recipe(sweep, result, options.export_recipe)
 
 
-def _follow(sweep: Sweep) -> None:
-    """Print the table whenever it changes, over the last one on a terminal, until the sweep no longer runs."""
-    shown = None
+def _draw(sweep: Sweep, result: SweepResult) -> None:
+    # Imports plots: a second.
+    from tune.cli.artifacts import write_outcome
+
+    write_outcome(sweep, result)
+
+
+def _follow(sweep: Sweep, pictures: bool) -> None:
+    """Print the table whenever it changes, over the last one on a terminal, until the sweep no longer runs.
+
+    pictures: draw the plots of changed tables, too
+    """
+    shown: str | None = None
+    drawn: tuple[Trial, ...] = ()
+    drawn_at = -_PICTURES_S
     while True:
         result = load_result(sweep.store())
         info = find_sweep(Storage(sweep.storage), sweep.run)
@@ -67,6 +78,10 @@ def _follow(sweep: Sweep) -> None:
             # Clear the terminal, cursor to the top left.
             say(("\033[2J\033[H" if sys.stdout.isatty() else "") + text)
             shown = text
+        due = pictures and time.monotonic() - drawn_at >= _PICTURES_S
+        if due and result is not None and result.trials != drawn:
+            _draw(sweep, result)
+            drawn, drawn_at = result.trials, time.monotonic()
         time.sleep(_POLL_S)
 
 

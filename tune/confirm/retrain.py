@@ -20,6 +20,7 @@ from pipelines.data.loading.reader import ShardReader, evaluation_batch
 from pipelines.storage.lease import Lease
 from pipelines.training.driver import train
 from pipelines.training.job import VALIDATION_BATCH, OpenRun, open_run
+from pipelines.training.validation import judge
 from tune.confirm.result import ArmName, Confirmed, Retrained
 from tune.report.export import trial_config
 from tune.sweep.resources import Allotment
@@ -113,7 +114,10 @@ def measure_split(run: OpenRun, checkpoint: Path) -> tuple[str, dict[str, float]
             for name, value in evaluated.measure(batch).items():
                 values.setdefault(name, []).extend(value.float().tolist())
     finite = {name: [v for v in row if not math.isnan(v)] for name, row in values.items()}
-    return split, {name: sum(row) / len(row) for name, row in finite.items() if row}
+    measures = {name: sum(row) / len(row) for name, row in finite.items() if row}
+    if run.job.judges is not None:
+        measures |= judge(state, run.job.judges.open(run, stage, split))
+    return split, measures
 
 
 def _retrain(sweep: Sweep, arm: Arm) -> dict[str, Any]:

@@ -53,11 +53,11 @@ class SweepDriver(ray.tune.Callback, ray.tune.Stopper):
         self._retried: dict[str, int] = {}
         self._stop_requests: Any = None
         self._lease: Lease | None = None
-        self._units = 1
+        self._units = 1.0
 
     def begin(self, stop_requests: Any, lease: Lease, allotment: Allotment) -> None:
         """Set what is known once Ray runs, and notify observers of trials of earlier processes."""
-        self._stop_requests, self._lease, self._units = stop_requests, lease, allotment.workers
+        self._stop_requests, self._lease, self._units = stop_requests, lease, allotment.units
         for row in self._rows.result().trials:
             self._notify(row)
 

@@ -34,11 +34,13 @@ from tune.sweep.resources import Allotment, plan_resources
 from tune.sweep.results import Observer, SweepResult, Trial
 from tune.sweep.spec_file import changed, load_sweep, save_sweep
 from tune.sweep.sweep import Sweep
+from tune.sweep.training_job import judges_of
 from tune.sweep.trial_store import ENDED, TrialStore, trial_id
 
 logger = logging.getLogger(__name__)
 _RAY = ".tune"
 _INPUTS = "inputs.json"
+_PLACES = ("run", "storage", "data", "encoders", "judges")
 _ENVIRONMENT = {
     # Not used: Ray Tune's own signal handler, result files and saved state.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -145,9 +147,9 @@ def open_sweep(sweep: Sweep, resume: bool) -> TrialStore:
 
 
 def _check_same(sweep: Sweep, stored: Sweep, inputs: dict[str, Any], resume: bool) -> None:
-    """The places of the sweep, its data and its encoders may change, but not their contents; `resume`: ranges, too."""
-    store = sweep.store()
-    moved = replace(stored, run=sweep.run, storage=sweep.storage, data=sweep.data, encoders=sweep.encoders)
+    """The places of the sweep and of its inputs may change, but not their contents; `resume`: ranges, too."""
+    store, places = sweep.store(), {name: getattr(sweep, name) for name in _PLACES}
+    moved = replace(stored, **places)
     if resume and sweep.search != "grid" and set(sweep.space.knobs) == set(stored.space.knobs):
         moved = replace(moved, space=sweep.space)
     different = changed(sweep, moved)
@@ -160,7 +162,12 @@ def _check_same(sweep: Sweep, stored: Sweep, inputs: dict[str, Any], resume: boo
 def _inputs(sweep: Sweep) -> dict[str, Any]:
     data = open_data(sweep.data, sweep.config.compute)
     encoders = None if sweep.encoders is None else identity(sweep.encoders)
-    return {"data": data.manifest["digest"], "encoders": encoders}
+    judges = judges_of(sweep, sweep.stage)
+    return {
+        "data": data.manifest["digest"],
+        "encoders": encoders,
+        "judges": None if judges is None else dict(judges.identity()),
+    }
 
 
 def _is_done(sweep: Sweep, rows: TrialStore) -> bool:
@@ -170,8 +177,8 @@ def _is_done(sweep: Sweep, rows: TrialStore) -> bool:
 def _absolute(sweep: Sweep) -> Sweep:
     """Trials have working directories of their own."""
     data = sweep.data.resolve() if isinstance(sweep.data, Path) else sweep.data
-    encoders = None if sweep.encoders is None else sweep.encoders.resolve()
-    return replace(sweep, data=data, encoders=encoders, storage=Storage(sweep.storage).uri)
+    encoders, judges = (None if place is None else place.resolve() for place in (sweep.encoders, sweep.judges))
+    return replace(sweep, data=data, encoders=encoders, judges=judges, storage=Storage(sweep.storage).uri)
 
 
 def _announce(sweep: Sweep, rows: TrialStore, allotment: Allotment) -> None:
@@ -179,7 +186,7 @@ def _announce(sweep: Sweep, rows: TrialStore, allotment: Allotment) -> None:
     before = f", {len(rows.ended())} ended before" if rows.ended() else ""
     logger.info(
         f"sweep {sweep.run}: {left} trials of {' and '.join(sweep.stages)}{before}, {allotment.concurrent} at once "
-        f"with {allotment.workers} {'GPU' if allotment.use_gpu else 'CPU'} each"
+        f"with {allotment.units:g} {'GPU' if allotment.use_gpu else 'CPU'} each"
     )
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from objgan.config import Config
 from objgan.errors import InputError
-from pipelines.training.job import TrainJob, needed_stages, open_run
+from pipelines.training.job import OpenRun, TrainJob, needed_stages, open_run
 from tune.engine.schedulers import Rungs, check_scheduler
 from tune.engine.search import check_search
 from tune.space.space import with_settings
 from tune.sweep.outcomes import SettingsRefused
 from tune.sweep.sweep import Sweep
+from tune.sweep.training_job import judges_of
 
 
 def check_sweep(sweep: Sweep) -> Rungs:
@@ -35,12 +36,22 @@ def check_sweep(sweep: Sweep) -> Rungs:
             raise InputError(f"stage {stage} needs {lacking[0]}: give --encoders DIR, or sweep over {lacking[0]}, too")
         # Checkpoints of earlier stages of the sweep do not exist yet.
         given = {need: existing[need] for need in needs if need not in sweep.stages[:index]}
-        run = open_run(TrainJob(stage, sweep.config, sweep.data, unused, given))
+        judges = judges_of(sweep, stage)
+        run = open_run(TrainJob(stage, sweep.config, sweep.data, unused, given, judges=judges))
     if run is None:
         raise InputError("a sweep has at least one stage")
+    _check_judged(sweep, run)
     if (sweep.pbt_interval or 0) >= run.steps:
         raise InputError(f"--pbt-interval {sweep.pbt_interval}: a trial has only {run.steps} steps: use fewer")
     return Rungs(run.job.training.checkpoint_every, run.steps)
+
+
+def _check_judged(sweep: Sweep, run: OpenRun) -> None:
+    judges = judges_of(sweep, sweep.stage)
+    lacking = {} if judges is None else judges.lacking(run)
+    for name in sweep.goal.names:
+        if name in lacking:
+            raise InputError(f"--metric {name} cannot be measured: {lacking[name]}")
 
 
 def trial_settings(sweep: Sweep, settings: Mapping[str, Any]) -> Config:

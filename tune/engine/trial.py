@@ -36,6 +36,7 @@ from tune.sweep.outcomes import SettingsRefused, TrialCrashed, end_of, line_of
 from tune.sweep.results import Point
 from tune.sweep.sweep import Goal, Sweep
 from tune.sweep.tracking import trial_run
+from tune.sweep.training_job import judges_of
 
 _POINTER = "pointer.json"
 _POINT = [field.name for field in fields(Point)]
@@ -242,6 +243,7 @@ class TrialWork(threading.Thread):
                 store.local or scratch / stage,
                 {need: done[need] for need in needed_stages(config, stage)},
                 storage=None if store.local is not None else store.uri,
+                judges=judges_of(sweep, stage),
             )
             done[stage] = self._run_stage(job, store)
 

@@ -1,6 +1,5 @@
 """A trial's settings as a recipe file: a complete tree for `--config`."""
 
-import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,12 +7,11 @@ from objgan.config import Config
 from objgan.errors import InputError
 from objgan.files import write_atomically
 from pipelines.recipes import to_yaml
+from pipelines.runtime.console import say
 from tune.report.tables import no_best, settings_of, text
 from tune.space.space import with_settings
 from tune.sweep.results import SweepResult, Trial
 from tune.sweep.sweep import Sweep
-
-logger = logging.getLogger(__name__)
 
 
 def best_trial(sweep: Sweep, result: SweepResult) -> Trial:
@@ -51,7 +49,7 @@ def recipe_text(sweep: Sweep, trial: Trial) -> str:
 
 
 def export_recipe(sweep: Sweep, result: SweepResult, file: Path) -> None:
-    """Write the best trial's recipe file and log how to use it.
+    """Write the best trial's recipe file and print how to use it.
 
     Raises:
         InputError: no trial has a value, or the file cannot be written.
@@ -62,4 +60,4 @@ def export_recipe(sweep: Sweep, result: SweepResult, file: Path) -> None:
         write_atomically(file, content)
     except OSError as error:
         raise InputError(f"--export-recipe: cannot write {file} ({error.strerror})") from None
-    logger.info(f"recipe:   {file} (--recipe {sweep.config.recipe} --config {file})")
+    say(f"recipe:   {file} (--recipe {sweep.config.recipe} --config {file})")

@@ -18,8 +18,9 @@ class Allotment:
     """Resources of the trials of a sweep.
 
     concurrent: trials at once
-    workers:    CPUs, or GPUs, of one trial
+    workers:    training workers of one trial, each on a CPU or GPU
     use_gpu:    whether workers are on GPUs
+    share:      share of a GPU that each worker takes
     threads:    torch threads of a worker; 0: each worker uses its share of its machine
     """
 
@@ -27,6 +28,12 @@ class Allotment:
     workers: int
     use_gpu: bool
     threads: int
+    share: float = 1.0
+
+    @property
+    def units(self) -> float:
+        """CPUs, or GPUs, of one trial."""
+        return self.workers * self.share
 
     @property
     def driver(self) -> dict[str, float]:
@@ -54,7 +61,14 @@ def plan_resources(sweep: Sweep, cluster: Mapping[str, float], cores: int | None
     compute = sweep.config.compute
     gpus, cpus = int(cluster.get("GPU", 0)), int(cluster.get("CPU", 0))
     use_gpu = compute.device == "cuda" or (compute.device == "auto" and gpus > 0)
-    kind, available = ("GPU", gpus) if use_gpu else ("CPU", cpus)
+    share = compute.gpus_per_worker
+    if gpus == 0 and (share < 1 or compute.device == "cuda"):
+        raise InputError(
+            f"a trial needs {f'{share:g} of a GPU' if share < 1 else 'a GPU'}, and there is none: use machines with "
+            f"GPUs, or leave out --gpus-per-trial and compute.device=cuda"
+        )
+    kind, whole = ("GPU", gpus) if use_gpu else ("CPU", cpus)
+    available = whole * (_GRAIN // round(share * _GRAIN))
     workers = compute.most_workers if compute.most_workers <= available else compute.workers
     if workers > available:
         raise InputError(
@@ -64,9 +78,9 @@ def plan_resources(sweep: Sweep, cluster: Mapping[str, float], cores: int | None
     most, asked = available // workers, sweep.budget.max_concurrent
     if asked is not None and asked > most:
         raise InputError(
-            f"--max-concurrent {asked}: the cluster has {available} {kind}{'s' if available > 1 else ''} and a trial "
-            f"takes {workers}, so {most} can run at once: ask for at most {most}"
+            f"--max-concurrent {asked}: the cluster has {whole} {kind}{'s' if whole > 1 else ''} and a trial "
+            f"takes {workers * share:g}, so {most} can run at once: ask for at most {most}"
         )
     concurrent = max(1, min(asked or most, sweep.budget.trials))
     threads = compute.threads or (0 if cores is None else max(1, cores // (concurrent * workers)))
-    return Allotment(concurrent, workers, use_gpu, threads)
+    return Allotment(concurrent, workers, use_gpu, threads, share)

@@ -62,6 +62,7 @@ def to_json(sweep: Sweep) -> dict[str, Any]:
         "stages": list(sweep.stages),
         "data": redact(str(sweep.data)),
         "encoders": None if sweep.encoders is None else str(sweep.encoders),
+        "judges": None if sweep.judges is None else str(sweep.judges),
         "goal": asdict(sweep.goal),
         "budget": asdict(sweep.budget),
         "space": {name: {**asdict(knob), "values": list(knob.values)} for name, knob in sweep.space.knobs.items()},
@@ -85,7 +86,7 @@ def from_json(facts: dict[str, Any]) -> Sweep:
         "goal": _read(Goal, facts["goal"]),
         "budget": _read(Budget, facts["budget"]),
         # Sweeps of earlier versions have none of these.
-        **{name: facts[name] for name in ("pbt_quantile", "pbt_interval") if name in facts},
+        **{name: facts[name] for name in ("pbt_quantile", "pbt_interval", "judges") if name in facts},
         "points": tuple(facts.get("points", ())),
     }
     sweep = _read(Sweep, values)

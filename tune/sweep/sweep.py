@@ -144,6 +144,7 @@ class Sweep:
     stages:   trained one after the other in every trial; the goal is a metric of the last one
     config:   the recipe with --config and --set, which a trial's settings override
     encoders: checkpoint that all trials share, for stages that need encoders but do not train them
+    judges:   folder of judges that measure the images of stage `images`; None: no judges
     tracking: its run in MLflow; None: trials are not tracked
     pbt_quantile, pbt_interval: share of a population that is replaced, and steps between replacements; None: at
               every report
@@ -166,6 +167,7 @@ class Sweep:
     pbt_quantile: float = 0.25
     pbt_interval: int | None = None
     points: tuple[Mapping[str, Any], ...] = ()
+    judges: Path | None = None
 
     @property
     def stage(self) -> str:

@@ -39,6 +39,7 @@ from pipelines.evaluation import trained_judges
 from pipelines.evaluation.comparison import compare
 from pipelines.evaluation.evaluate import EvaluationResult, evaluate, log_to_version, run_here, run_on_ray, save
 from pipelines.evaluation.gate import DEFAULT
+from pipelines.evaluation.image_judges import MEASURES, ImageJudges
 from pipelines.evaluation.judge_training import OTHER_SEED, identity, judge_jobs
 from pipelines.evaluation.judges import JUDGE, SECOND_ENCODERS, JudgePaths
 from pipelines.evaluation.prompts_file import read_prompts_file
@@ -53,9 +54,11 @@ from pipelines.recipes import resolve
 from pipelines.runs.listing import find_runs, to_go_on
 from pipelines.storage.lease import Lease
 from pipelines.storage.storage import Storage
+from pipelines.training.job import OpenRun, TrainJob, claim_folder, open_run
+from pipelines.training.validation import judge
 from pipelines.workflow.run import sample_source
 from tests.tools.crashes import run_crashing
-from tests.tools.training import wait_until
+from tests.tools.training import small_config, wait_until
 
 PROTOCOL = Protocol("p", pool=8, diverse_captions=3, diverse_samples=2)
 SMALL = (
@@ -386,6 +389,68 @@ def test_judges_are_identified_by_their_content(evaluation: Evaluation, tmp_path
     assert identity(tmp_path / "a") != identity(ours), "the judge of objects is missing"
     shutil.copytree(ours / JUDGE, tmp_path / "a" / JUDGE)
     assert identity(tmp_path / "a") == identity(ours)
+
+
+@pytest.fixture(scope="module")
+def images_run(evaluation: Evaluation, config: Config, tmp_path_factory: pytest.TempPathFactory) -> OpenRun:
+    """A run of stage `images`, whose validation the judges join."""
+    folder = tmp_path_factory.mktemp("images")
+    model, judges = ObjGAN.load(evaluation.model, device="cpu"), evaluation.judges.judges
+    stage = build_stage("encoders", config, model.domain, {})
+    for name in stage.inference:
+        stage.networks[name] = model.networks[name]
+    save_checkpoint(folder / "encoders", TrainState(stage.requires_grad_(True)))
+    assert judges is not None
+    needs = {"encoders": folder / "encoders"}
+    return open_run(TrainJob("images", config, evaluation.data, folder / "run", needs, judges=ImageJudges(judges)))
+
+
+def test_in_training_judges_measure_what_evaluate_measures(
+    images_run: OpenRun, evaluation: Evaluation, result: EvaluationResult
+) -> None:
+    """The networks stay as they were."""
+    model, stage = ObjGAN.load(evaluation.model, device="cpu"), images_run.new_stage()
+    stage.networks["image_generator"] = model.networks["image_generator"].requires_grad_(True)
+    state = TrainState(stage)
+    assert images_run.job.judges is not None
+    judges = images_run.job.judges.open(images_run, stage, "test")
+    measures = judge(state, judges)
+    expected = {
+        name.removesuffix("_p"): value
+        for name, value in result.means.items()
+        if name.startswith("from_layouts/") and "r_precision" not in name
+    }
+    assert measures == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    assert set(MEASURES) - measures.keys() == {"from_layouts/r_precision"}, "a pool of 100 needs 100 images"
+    assert stage.networks["image_generator"].training
+    assert all(parameter.requires_grad for parameter in stage.networks["image_generator"].parameters())
+
+
+def test_judges_that_do_not_fit_a_training_are_rejected(
+    images_run: OpenRun, config: Config, data: Path, prepared: Path, data_config: Config, tmp_path: Path
+) -> None:
+    job, judges = images_run.job, images_run.job.judges
+    assert isinstance(judges, ImageJudges)
+    domain = Domain.load(data / "domain")
+    others = _judges(tmp_path / "other", config, replace(domain, classes=(*domain.classes[:-1], "unicorn")))
+    own = tmp_path / "own"
+    shutil.copytree(job.needs["encoders"], own / SECOND_ENCODERS)
+    for folder, words in (
+        (others, "other classes than"),
+        (tmp_path / "nowhere", "no folder"),
+        (own, "the encoders of the training itself"),
+    ):
+        with pytest.raises(InputError, match=words):
+            open_run(replace(job, judges=ImageJudges(folder)))
+    with pytest.raises(InputError, match="stage shapes makes none"):
+        open_run(TrainJob("shapes", small_config(data_config), prepared, tmp_path / "run", judges=judges))
+    assert list(judges.lacking(images_run)) == ["from_layouts/r_precision"]
+    assert set(ImageJudges(own).lacking(images_run)) == set(MEASURES) - {"from_layouts/fd_encoder"}
+    claim_folder(images_run)
+    (own / SECOND_ENCODERS).rename(own / "copy")
+    shutil.copytree(judges.folder / SECOND_ENCODERS, own / SECOND_ENCODERS)
+    with pytest.raises(InputError, match=r"begun differently \(judges"):
+        open_run(replace(job, judges=ImageJudges(own)))
 
 
 def test_a_folder_that_another_driver_holds_is_rejected(

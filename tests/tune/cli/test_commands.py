@@ -27,6 +27,7 @@ SMALL += ["--set", "data.max_words=8", "--set", "data.max_objects=3", "--set", "
 SMALL += ["--set", "data.mask_size=32", "--set", "boxes.training.batch_size=6"]
 SMALL += [word for s in ("encoders", "boxes", "shapes", "images") for word in ("--set", f"{s}.training.max_words=8")]
 
+IMAGES = ["images", "--encoders", "x"]
 TWO = ["boxes", "--metric", "label_f1", "--metric", "best_iou"]
 
 
@@ -53,6 +54,8 @@ def test_lengths_of_time(text: str, seconds: float) -> None:
         ["boxes", "--pbt-quantile", "0.6"],
         ["boxes", "--confirm", "1"],
         ["boxes", "--scheduler", "best"],
+        ["boxes", "--gpus-per-trial", "0"],
+        ["boxes", "--gpus-per-trial", "1.5"],
     ],
 )
 def test_values_that_an_option_refuses(words: list[str], capsys) -> None:
@@ -91,6 +94,12 @@ def test_values_that_an_option_refuses(words: list[str], capsys) -> None:
         (["boxes", "--require", "best_iou > 0.2"], "write a metric, >= or <=, and a number"),
         (["boxes", "--require", "best_iou >= nan"], "write a metric, >= or <=, and a number"),
         (["boxes", "--require", "best_io >= 0.2"], "--require 'best_io >= 0.2': not a held-out.*did you mean best_iou"),
+        (["boxes", "--judges", "x"], "--judges goes with stage images"),
+        ([*IMAGES, "--metric", "from_layouts/soa_c"], "--metric from_layouts/soa_c: judges measure it: add --judges"),
+        ([*IMAGES, "--judges", "x", "--metric", "soa_c"], "Choose one of .*from_layouts/soa_c .max"),
+        (["boxes", "--gpus-per-trial", "0.25", "--workers", "2"], "goes with one worker, because NCCL"),
+        (["boxes", "--gpus-per-trial", "2", "--workers", "3"], "--gpus-per-trial 2 and --workers set the same"),
+        (["boxes", "--gpus-per-trial", "1", "--set", "compute.device=cpu"], "and --set compute.device set the same"),
         (["--resume", "gone"], "no sweep gone in .*: known are none"),
     ],
 )
@@ -172,9 +181,13 @@ def test_follow_shows_each_change_until_the_sweep_ends(here, capsys, monkeypatch
         else:
             rows.put_state("finished", 2.0)
 
+    drawn: list[int] = []
     monkeypatch.setattr("tune.cli.show.time.sleep", wait)
+    monkeypatch.setattr("tune.cli.show._PICTURES_S", 0)
+    monkeypatch.setattr("tune.cli.artifacts.write_outcome", lambda sweep, result: drawn.append(len(result.trials)))
     with Lease.acquire(recorded.store()):
-        assert main(["show", "recorded", "--follow"]) == 0
+        assert main(["show", "recorded", "--follow", "--pictures"]) == 0
+    assert drawn == [1, 2, 2], "pictures of every change, and of the end"
     printed = capsys.readouterr().out
     assert printed.startswith("waiting") and printed.count("CURVE") == 3 and "finished after" in printed
     assert "\033" not in printed
@@ -272,6 +285,25 @@ def test_a_sweep_that_cannot_run_here_is_refused_before_it_starts(prepared_boxes
     assert main([*words, "--max-concurrent", "4000"]) == 2
     printed = capsys.readouterr()
     assert "room     no: --max-concurrent 4000" in printed.out and printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("gpus", "needs"), [("0.25", "0.25 of a GPU"), ("2", "a GPU")])
+def test_a_machine_without_gpus_refuses_them_before_anything_starts(
+    gpus, needs, prepared_boxes, here, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    words = ["boxes", "--data", str(prepared_boxes), *SMALL, "--set", "boxes.training.group=1", "--gpus-per-trial"]
+    assert main([*words, gpus]) == 2
+    error = capsys.readouterr().err
+    assert f"a trial needs {needs}, and there is none" in error and error.count("\n") == 1
+    assert not list(here.iterdir())
+
+
+def test_four_trials_share_a_gpu(prepared_boxes, here, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    words = ["boxes", "--data", str(prepared_boxes), *SMALL, "--trials", "9", "--gpus-per-trial", "0.25", "--dry-run"]
+    assert main(words) == 0
+    assert "room     yes: 4 trials of 1 worker on 0.25 GPU at once" in capsys.readouterr().out
 
 
 def test_another_sweep_of_the_same_name_is_refused(prepared_boxes, here, capsys) -> None:

@@ -4,9 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray.train import ScalingConfig
 
 from objgan.config import Config
 from objgan.errors import InputError
+from objgan.sections import ComputeConfig
+from pipelines.training.driver import worker_resources
 from tests.tools.sweeps import small_sweep
 from tune.sweep.resources import plan_resources
 from tune.sweep.sweep import Budget, Sweep
@@ -54,10 +57,28 @@ def test_gpus_are_used_if_there_are_any(sweep: Sweep) -> None:
     assert (elastic.concurrent, elastic.workers) == (2, 4)
 
 
+@pytest.mark.parametrize(("share", "concurrent"), [(0.25, 8), (0.1, 20), (1 / 3, 6), (0.3, 6), (0.6, 2)])
+def test_trials_share_gpus_and_none_is_spread_over_two(sweep: Sweep, share: float, concurrent: int) -> None:
+    shared = replace(_compute(sweep, gpus_per_worker=share), budget=Budget(100))
+    plan = plan_resources(shared, {"CPU": 64.0, "GPU": 2.0})
+    assert (plan.concurrent, plan.workers, plan.use_gpu, plan.units) == (concurrent, 1, True, share)
+
+
+def test_a_worker_asks_ray_for_its_share() -> None:
+    shared = ComputeConfig(gpus_per_worker=0.25)
+    scaling = ScalingConfig(use_gpu=True, resources_per_worker=worker_resources(shared, use_gpu=True))
+    assert scaling.num_gpus_per_worker == 0.25 and scaling.num_cpus_per_worker == 0
+    assert worker_resources(shared, use_gpu=False) is None
+    assert worker_resources(ComputeConfig(), use_gpu=True) is None, "a whole GPU"
+    for wrong in ({"max_workers": 2}, {"device": "cpu"}):
+        with pytest.raises(ValueError, match=r"gpus_per_worker 0\.25"):
+            ComputeConfig(gpus_per_worker=0.25, **wrong)
+
+
 def test_a_sweep_that_does_not_fit_is_refused(sweep: Sweep) -> None:
     with pytest.raises(InputError, match=r"compute.workers=3: .*has 2: ask for at most 2"):
         plan_resources(_compute(sweep, workers=3), LAPTOP)
     with pytest.raises(InputError, match=r"--max-concurrent 3: .* so 2 can run at once"):
         plan_resources(replace(sweep, budget=Budget(4, max_concurrent=3)), LAPTOP)
-    with pytest.raises(InputError, match="GPU"):
+    with pytest.raises(InputError, match="needs a GPU, and there is none"):
         plan_resources(_compute(sweep, device="cuda"), LAPTOP)
