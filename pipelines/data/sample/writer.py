@@ -1,13 +1,17 @@
 """The sample as files in COCO's format, with COCO's category ids."""
 
-import io
 import json
-from collections.abc import Callable
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from objgan.cores import available_cores
 from objgan.errors import InputError
 from objgan.files import write_atomically
 from pipelines.data.sample.captions import describe
@@ -22,6 +26,8 @@ Json = dict[str, Any]
 _DESCRIPTION = "objgan sample: drawn scenes"
 _VERSION = 2  # of the drawings and annotations: raised when the same seed would give other files
 _QUALITY = 92
+_FEW = 300
+"""Images that are drawn sooner than further processes start."""
 _INFO: Json = {
     "description": _DESCRIPTION,
     "url": "",
@@ -124,11 +130,8 @@ def make_sample(
     folder.mkdir(exist_ok=True)
     _remove_leftovers(folder, images)
     records = _Records()
-    for index in range(images):
-        scene = build_scene(seed, index, side)
-        name = _file_name(index)
-        (folder / name).write_bytes(_jpeg(scene))
-        records.add(scene, index + 1, name, describe(scene, np.random.default_rng((seed, index, 3))))
+    for index, drawn in enumerate(_draw_all(images, partial(_draw_one, folder, seed, side))):
+        records.add(index + 1, drawn)
         if progress is not None:
             progress(index + 1, images)
     write_atomically(out / "annotations" / "instances.json", json.dumps(records.instances()))
@@ -192,10 +195,42 @@ def _file_name(index: int) -> str:
     return f"{index + 1:012d}.jpg"
 
 
-def _jpeg(scene: Scene) -> bytes:
-    buffer = io.BytesIO()
-    draw(scene).save(buffer, "JPEG", quality=_QUALITY)
-    return buffer.getvalue()
+@dataclass(frozen=True)
+class _Drawn:
+    """What the annotation files say of an image; ids are not known yet."""
+
+    image: Json
+    captions: list[str]
+    objects: list[Json]
+
+
+def _draw_all(images: int, draw_one: Callable[[int], _Drawn]) -> Iterator[_Drawn]:
+    """The images in their order; many are drawn on all cores."""
+    processes = available_cores() if images > _FEW else 1
+    if processes == 1:
+        yield from map(draw_one, range(images))
+        return
+    # The processes end with this one, also if it is killed; Ctrl-C, which they get too, is its matter.
+    with multiprocessing.get_context("spawn").Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        yield from pool.imap(draw_one, range(images), chunksize=8)
+
+
+def _draw_one(folder: Path, seed: int, side: int, index: int) -> _Drawn:
+    """Write image `index` into `folder`."""
+    scene, name = build_scene(seed, index, side), _file_name(index)
+    draw(scene).save(folder / name, "JPEG", quality=_QUALITY)
+    image = {"file_name": name, "width": scene.width, "height": scene.height, "license": 1, "scene": scene.background}
+    return _Drawn(image, describe(scene, np.random.default_rng((seed, index, 3))), list(_objects(scene)))
+
+
+def _objects(scene: Scene) -> Iterator[Json]:
+    for number, group in enumerate(scene.groups):
+        masks = [scene.masks[i] for i in scene.members(number)]
+        if group.crowd:
+            masks = [np.logical_or.reduce(masks)]
+        known = {} if group.colour is None else {"attributes": {"colour": group.colour}}
+        for mask in masks:
+            yield {"category_id": CATEGORY_IDS[group.kind], **_shape(mask, group.crowd), **known}
 
 
 class _Records:
@@ -206,21 +241,12 @@ class _Records:
         self._objects: list[Json] = []
         self._sentences: list[Json] = []
 
-    def add(self, scene: Scene, image_id: int, file_name: str, captions: list[str]) -> None:
-        size = {"width": scene.width, "height": scene.height}
-        entry = {"id": image_id, "file_name": file_name, **size, "license": 1, "scene": scene.background}
-        self._images.append(entry)
-        for caption in captions:
+    def add(self, image_id: int, drawn: _Drawn) -> None:
+        self._images.append({"id": image_id, **drawn.image})
+        for caption in drawn.captions:
             self._sentences.append({"id": len(self._sentences) + 1, "image_id": image_id, "caption": caption})
-        for number, group in enumerate(scene.groups):
-            masks = [scene.masks[i] for i in scene.members(number)]
-            if group.crowd:
-                masks = [np.logical_or.reduce(masks)]
-            reference: Json = {"image_id": image_id, "category_id": CATEGORY_IDS[group.kind]}
-            known = {} if group.colour is None else {"attributes": {"colour": group.colour}}
-            for mask in masks:
-                shape = _shape(mask, group.crowd)
-                self._objects.append({"id": len(self._objects) + 1, **reference, **shape, **known})
+        for facts in drawn.objects:
+            self._objects.append({"id": len(self._objects) + 1, "image_id": image_id, **facts})
 
     def instances(self) -> Json:
         return {**_header(), "images": self._images, "annotations": self._objects, "categories": CATEGORIES}

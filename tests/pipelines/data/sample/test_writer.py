@@ -1,18 +1,23 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from objgan.attributes import COLOURS, SCENES
 from objgan.errors import InputError
-from pipelines.data.sample import make_sample
+from pipelines.data.sample import make_sample, writer
 from pipelines.data.sample.kinds import PALETTE
 from pipelines.data.sample.scenes import build_scene
 from pipelines.data.sample.writer import CATEGORY_IDS
+from tests.tools.local_cluster import wait_until
 
 COUNT, SEED, SIDE = 50, 4, 64
 
@@ -35,6 +40,25 @@ def _load(folder: Path, name: str) -> Any:
 def test_same_arguments_same_bytes(sample: Path, tmp_path: Path) -> None:
     make_sample(tmp_path / "again", COUNT, SEED, side=SIDE)
     assert _bytes(tmp_path / "again") == _bytes(sample)
+
+
+def test_processes_draw_the_same_bytes(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_FEW", 0)
+    monkeypatch.setattr(writer, "available_cores", lambda: 2)
+    make_sample(tmp_path / "out", COUNT, SEED, side=SIDE)
+    assert _bytes(tmp_path / "out") == _bytes(sample)
+
+
+def test_drawing_processes_end_with_a_killed_parent(tmp_path: Path, repository: Path) -> None:
+    command = [sys.executable, "-m", "pipelines", "sample", "--out", str(tmp_path / "out"), "--images", "3000"]
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    parent = subprocess.Popen(command, cwd=repository, env=environment, stdout=subprocess.DEVNULL)
+    wait_until(lambda: len(list(tmp_path.glob("out/images/*.jpg"))) > 3, 60, "the first images")
+    children = psutil.Process(parent.pid).children(recursive=True)
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert len(children) > 1 and not alive
 
 
 def test_an_image_does_not_depend_on_the_count(sample: Path, tmp_path: Path) -> None:
