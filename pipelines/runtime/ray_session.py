@@ -1,6 +1,7 @@
 """The Ray session of a command: local by default, or a cluster by its address."""
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -62,12 +63,17 @@ def ray_session(address: str | None = None, dashboard: bool = False) -> Iterator
     else:
         url = _connect(address)
     _quieten_ray()
-    if url:
-        logger.info(f"Ray's dashboard: http://{url}")
+    _announce(url)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@functools.cache  # a command may open several sessions of one cluster
+def _announce(url: str | None) -> None:
+    if url:
+        logger.info(f"Ray's dashboard: http://{url}")
 
 
 def own_cores(address: str | None) -> int | None:
