@@ -118,6 +118,7 @@ def _start(dashboard: bool) -> str | None:
     import ray
 
     check_machine()
+    url: str | None = None
     for last in (False, True):
         # A missing package or a taken port of the dashboard must not stop the command.
         shown = dashboard and not last
@@ -133,7 +134,8 @@ def _start(dashboard: bool) -> str | None:
                 )
             if shown != dashboard:
                 logger.warning("Ray's dashboard is off: a trial whose process dies may keep its CPUs until the end")
-            return started.dashboard_url or None
+            url = started.dashboard_url
+            break
         except Exception as error:
             ray.shutdown()
             for process in _children() - before:  # of the failed start
@@ -145,6 +147,7 @@ def _start(dashboard: bool) -> str | None:
                     f"{ray_folder()}/session_latest/logs"
                 ) from error
             logger.warning(f"Ray did not start ({in_a_line(error)}); retrying once")
+    return url or None
 
 
 def _children() -> set[psutil.Process]:
