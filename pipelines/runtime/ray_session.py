@@ -109,7 +109,7 @@ def _no_stderr() -> Iterator[None]:
 def _start(dashboard: bool) -> str | None:
     """Start Ray on this machine only; after a failed start, for example on a busy machine, try once more.
 
-    The second try is without the dashboard. Returns the dashboard's address, if there is one.
+    Returns the address of the dashboard, if there is one: a dashboard that does not start stops nothing.
 
     Raises:
         InputError: the machine does not meet Ray's needs.
@@ -120,19 +120,17 @@ def _start(dashboard: bool) -> str | None:
     check_machine()
     url: str | None = None
     for last in (False, True):
-        # A missing package or a taken port of the dashboard must not stop the command.
-        shown = dashboard and not last
         before = _children()
         try:
             with _no_stderr(), _own_sigterm():
                 started = ray.init(
                     address="local",
                     num_cpus=available_cores(),  # Ray itself would count all cores of the machine
-                    include_dashboard=shown,
+                    include_dashboard=None if dashboard else False,  # None: if it can be started
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
-            if shown != dashboard:
+            if dashboard and not started.dashboard_url:
                 logger.warning("Ray's dashboard is off: a trial whose process dies may keep its CPUs until the end")
             url = started.dashboard_url
             break
