@@ -16,13 +16,12 @@ from objgan.generation import ObjGAN
 from objgan.stages import NETWORKS, build_network
 from objgan.stages.base import Stage
 from pipelines.evaluation.captions_and_layouts import row_reader
-from pipelines.evaluation.judge_training import identity
 from pipelines.evaluation.judges import JUDGE, SECOND_ENCODERS, JudgePaths, Judges
 from pipelines.evaluation.protocols import FROM_LAYOUTS, Protocol
 from pipelines.evaluation.rows import RowMeasurer
 from pipelines.evaluation.scores import SampleMetrics, score
 from pipelines.evaluation.synthesis import Synthesis, read_prompts
-from pipelines.training.job import VALIDATION_BATCH, OpenRun
+from pipelines.training.job import VALIDATION_BATCH, OpenRun, identity
 
 STAGE = "images"
 _POOLED = f"{FROM_LAYOUTS}/r_precision"
@@ -41,7 +40,7 @@ class ImageJudges:
 
     def identity(self) -> Mapping[str, str]:
         """See `HeldOutJudges`."""
-        return identity(self.folder)
+        return {name: identity(self.folder / name) for name in self._names()}
 
     def lacking(self, run: OpenRun) -> dict[str, str]:
         """The measures of `MEASURES` that this run does not have, and the reason."""
@@ -49,7 +48,7 @@ class ImageJudges:
         pool, images = Protocol("").pool, _protocol(run, "validation").limit(len(run.reader("validation")))
         if images < pool:
             reasons[_POOLED] = f"a pool of {pool} captions needs {pool} validation images; there are {images}"
-        if not (self.folder / JUDGE).is_dir():
+        if JUDGE not in self._names():
             reasons |= dict.fromkeys((*_OBJECTS, *_COLOURS), f"{self.folder} has no folder {JUDGE}")
         elif not run.data.manifest["columns"].get("attributes", False):
             reasons |= dict.fromkeys(_COLOURS, f"{run.data} has no colours and scenes")
@@ -61,11 +60,8 @@ class ImageJudges:
             raise InputError(f"judges: they measure images, and stage {run.job.stage} makes none")
         if not self.folder.is_dir():
             raise InputError(f"judges: no folder {self.folder}; train judges with the command judges")
-        names = {SECOND_ENCODERS: "encoders", JUDGE: "judge"}
-        for name, stage in names.items():
+        for name, stage in self._names().items():
             folder = self.folder / name
-            if name == JUDGE and not folder.is_dir():
-                continue
             facts = read_state(folder)
             if facts["stage"] != stage:
                 raise InputError(f"judges: {folder} is of stage {facts['stage']}, not {stage}")
@@ -77,6 +73,11 @@ class ImageJudges:
     def open(self, run: OpenRun, stage: Stage, split: str = "validation") -> "OpenImageJudges":
         """See `HeldOutJudges`."""
         return OpenImageJudges(self.folder, run, stage, split)
+
+    def _names(self) -> dict[str, str]:
+        """The judges there are, and the stage of each. There is always one of `SECOND_ENCODERS`."""
+        judge = {JUDGE: "judge"} if (self.folder / JUDGE).is_dir() else {}
+        return {SECOND_ENCODERS: "encoders", **judge}
 
 
 class OpenImageJudges:

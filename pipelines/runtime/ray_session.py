@@ -1,6 +1,7 @@
 """The Ray session of a command: local by default, or a cluster by its address."""
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -62,12 +63,17 @@ def ray_session(address: str | None = None, dashboard: bool = False) -> Iterator
     else:
         url = _connect(address)
     _quieten_ray()
-    if url:
-        logger.info(f"Ray's dashboard: http://{url}")
+    _announce(url)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@functools.cache  # a command may open several sessions of one cluster
+def _announce(url: str | None) -> None:
+    if url:
+        logger.info(f"Ray's dashboard: http://{url}")
 
 
 def own_cores(address: str | None) -> int | None:
@@ -103,7 +109,7 @@ def _no_stderr() -> Iterator[None]:
 def _start(dashboard: bool) -> str | None:
     """Start Ray on this machine only; after a failed start, for example on a busy machine, try once more.
 
-    The second try is without the dashboard. Returns the dashboard's address, if there is one.
+    Returns the address of the dashboard, if there is one: a dashboard that does not start stops nothing.
 
     Raises:
         InputError: the machine does not meet Ray's needs.
@@ -112,22 +118,22 @@ def _start(dashboard: bool) -> str | None:
     import ray
 
     check_machine()
+    url: str | None = None
     for last in (False, True):
-        # A missing package or a taken port of the dashboard must not stop the command.
-        shown = dashboard and not last
         before = _children()
         try:
             with _no_stderr(), _own_sigterm():
                 started = ray.init(
                     address="local",
                     num_cpus=available_cores(),  # Ray itself would count all cores of the machine
-                    include_dashboard=shown,
+                    include_dashboard=None if dashboard else False,  # None: if it can be started
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
-            if shown != dashboard:
+            if dashboard and not started.dashboard_url:
                 logger.warning("Ray's dashboard is off: a trial whose process dies may keep its CPUs until the end")
-            return started.dashboard_url or None
+            url = started.dashboard_url
+            break
         except Exception as error:
             ray.shutdown()
             for process in _children() - before:  # of the failed start
@@ -139,6 +145,7 @@ def _start(dashboard: bool) -> str | None:
                     f"{ray_folder()}/session_latest/logs"
                 ) from error
             logger.warning(f"Ray did not start ({in_a_line(error)}); retrying once")
+    return url or None
 
 
 def _children() -> set[psutil.Process]:

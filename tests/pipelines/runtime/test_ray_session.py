@@ -1,6 +1,7 @@
 """Ray's token on this machine, and asks that a cluster that grows may still meet."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from objgan.cores import available_cores
 from objgan.errors import InputError
 from objgan.sections import ComputeConfig
 from pipelines.runtime.machine import guard_token
-from pipelines.runtime.ray_session import _CODE, _skip_lines, check_resources, own_cores
+from pipelines.runtime.ray_session import _CODE, _skip_lines, _start, check_resources, own_cores
 
 
 def test_ray_s_own_token_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,6 +42,20 @@ def test_a_cluster_that_grows_is_asked_for_more_than_it_has(monkeypatch: pytest.
     with pytest.raises(InputError, match="ask for at most 1"):
         check_resources(ComputeConfig(workers=4))
     assert check_resources(ComputeConfig(workers=4, device="cuda", autoscaling=True)) is True
+
+
+def test_a_dashboard_that_does_not_start_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    asked: list[bool | None] = []
+
+    def init(include_dashboard: bool | None, **given: Any) -> SimpleNamespace:
+        asked.append(include_dashboard)
+        return SimpleNamespace(dashboard_url="")
+
+    monkeypatch.setattr(ray, "init", init)
+    assert [_start(dashboard=wanted) for wanted in (True, False)] == [None, None]
+    assert asked == [None, False], "True would make Ray fail with its dashboard"
 
 
 def test_lines_that_say_nothing_are_not_shown_and_others_are() -> None:
