@@ -68,11 +68,11 @@ def rest(uri: str, caption: str, seconds: float, single: float) -> Measurement:
     p50, p99 = (float(np.percentile(times, share)) for share in (50, 99))
     rate = len(times) / seconds
     note = (
-        f"{len(times)} pictures ({rate:.1f}/s, {rate * single:.2f} x in process), {len(errors)} errors; "
+        f"{rate * single:.2f} x in process; {len(errors)} errors; "
         f"p50 {p50:.3f} s ({p50 / single:.1f} x), p99 {p99:.3f} s ({p99 / single:.1f} x); "
         f"memory {before} MB before, {after} MB after" + "".join(f"; {error}" for error in sorted(set(errors))[:3])
     )
-    return Measurement(f"REST, {CLIENTS} clients, {seconds:.0f} s", p50, min(times), len(times), 1, "pictures", note)
+    return Measurement(f"REST, {CLIENTS} clients", seconds, seconds, 1, len(times), "pictures", note)
 
 
 @contextlib.contextmanager
