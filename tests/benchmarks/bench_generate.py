@@ -65,9 +65,16 @@ def measure(scratch: Path, captions: int, shard: int) -> Iterator[Measurement]:
     cpu = min(cpu for _, cpu in loops) / looped
     note = f"{1 / cpu:.1f} pictures a second of a processor's time"
     yield Measurement("plain loop, one process", seconds[1], seconds[0], len(loops), looped, "pictures", note)
-    shares = seconds[0] / looped * done.images / done.seconds / cores, cpu * done.images / done.cpu
-    text = "{:.0%} of {} x the loop's best by the clock, {:.0%} by processors' time; {:.0%} idle"
-    note = text.format(shares[0], cores, shares[1], done.idle)
+    clock, at_once = loops_together(model, looped, cores)
+    name = f"{cores} such loops at once"
+    yield Measurement(name, clock, clock, 1, cores * looped, "pictures", f"{1 / at_once:.1f} of a processor's time")
+    rate = done.images / done.seconds
+    shares = rate * seconds[0] / looped / cores, rate * clock / looped / cores
+    text = (
+        "{:.0%} of {} x the loop's best by the clock, {:.0%} of the loops at once; by processors' time {:.0%}, {:.0%}"
+    )
+    by_cpu = (each * done.images / done.cpu for each in (cpu, at_once))
+    note = text.format(shares[0], cores, shares[1], *by_cpu) + f"; {done.idle:.0%} idle"
     name = f"generate, first to last shard of {captions} captions"
     yield Measurement(name, done.seconds, done.seconds, 1, done.images, "pictures", note)
 
@@ -82,6 +89,13 @@ def plain_loop(folder: Path, captions: int) -> tuple[float, float]:
         (made,) = model.generate([TEXTS[number % len(TEXTS)]])
         png(made.image), made.layout_json(model.domain.classes)
     return time.perf_counter() - began, time.process_time() - cpu
+
+
+def loops_together(folder: Path, captions: int, cores: int) -> tuple[float, float]:
+    """Seconds of the slowest, and of processor time a picture, of a loop on each core: what all of them can do."""
+    with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
+        loops = list(pool.map(plain_loop, [folder] * cores, [captions] * cores))
+    return max(clock for clock, _ in loops), sum(cpu for _, cpu in loops) / captions / cores
 
 
 def shards_here(scratch: Path, captions: int, shard: int | None) -> tuple[float, float]:
