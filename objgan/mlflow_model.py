@@ -30,6 +30,7 @@ def download(uri: str, folder: Path) -> Path:
         recorded = getattr(get_artifact_repository(uri), "repo", None)
         raise InputError(
             f"model {uri}: no files at {getattr(recorded, 'artifact_uri', uri)}, where MLflow recorded them; if a "
-            f"folder was moved, link its old place to the new one (ln -s NEW OLD)"
+            f"folder was moved, run `python -m pipelines runs relocate`, or link its old place to the new one "
+            f"(ln -s NEW OLD)"
         )
     return only_model(folder, uri)

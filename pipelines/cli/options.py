@@ -520,6 +520,8 @@ class RegisterOptions(RegistryOptions):
 class RunsOptions(StorageOptions):
     """List runs, show one, remove leftovers of killed processes, or upload metrics that MLflow has not received.
 
+    After `runs/` was moved, `relocate` corrects the places of files in its MLflow store.
+
     examples:
       python -m pipelines runs
       python -m pipelines runs status first/boxes
@@ -529,13 +531,14 @@ class RunsOptions(StorageOptions):
     action: str = option(
         "list",
         "inputs",
-        "list: a table; status: one run in detail; gc: remove leftovers; send: upload queued metrics to MLflow",
+        "list: a table; status: one run in detail; gc: remove leftovers; send: upload queued metrics to MLflow; "
+        "relocate: correct the places of files in a moved MLflow store",
         flag="ACTION",
         nargs="?",
-        choices=("list", "status", "gc", "send"),
+        choices=("list", "status", "gc", "send", "relocate"),
     )
     run: str | None = option(None, "inputs", "ID or ID/STAGE, for status and send", flag="RUN", nargs="?")
-    dry_run: bool = option(False, "outputs", "print what gc would remove, and stop")
+    dry_run: bool = option(False, "outputs", "print what gc would remove, or relocate change, and stop")
     json: bool = option(False, "output format", "print JSON (list and status)")
 
 

@@ -1,15 +1,18 @@
-"""`python -m pipelines runs [list|status|gc|send]` and `check-mlflow`, which do not import Ray."""
+"""`python -m pipelines runs [list|status|gc|send|relocate]` and `check-mlflow`, which do not import Ray."""
 
 import json
 
 from objgan.config import STAGES
 from objgan.errors import InputError
 from pipelines.cli.options import CheckMlflowOptions, RunsOptions
+from pipelines.redaction import place_of
 from pipelines.runs.listing import choose, describe, find_runs, name_within, table
 from pipelines.runs.sweeps import find_sweep
 from pipelines.runtime.console import say
 from pipelines.storage.storage import RUNS, Storage
+from pipelines.tracking.mlflow_client import sqlite_path
 from pipelines.tracking.offline_queue import shown
+from pipelines.tracking.relocation import relocate
 from pipelines.tracking.tracker import known_run, prepare_store, tracking_uri
 
 
@@ -21,10 +24,10 @@ class NotSent(SystemExit):
 
 
 def runs(options: RunsOptions) -> None:
-    """List runs, show one, remove leftovers, or upload queued metrics to MLflow.
+    """List runs, show one, remove leftovers, upload queued metrics to MLflow, or correct a moved store.
 
     Raises:
-        InputError: no such run, or a missing name.
+        InputError: no such run, a missing name, or a store that cannot be corrected.
         NotSent: MLflow is still unreachable.
     """
     base = Storage(options.storage)
@@ -33,6 +36,9 @@ def runs(options: RunsOptions) -> None:
         return
     if options.action == "gc":
         _tidy(base, options.dry_run)
+        return
+    if options.action == "relocate":
+        _relocate(options.dry_run)
         return
     if options.run is None:
         known = ", ".join(info.name for info in find_runs(base)[:20]) or "none"
@@ -76,6 +82,15 @@ def _tidy(base: Storage, dry: bool) -> None:
     collect(base, dry)
     collect_models(uri, dry)
     reconcile(base, uri, dry)
+
+
+def _relocate(dry: bool) -> None:
+    uri = tracking_uri(RUNS)
+    store = sqlite_path(uri)
+    if store is None:
+        raise InputError(f"runs relocate: {place_of(uri)} is no sqlite store: set MLFLOW_TRACKING_URI to one")
+    old, new, changed = relocate(store, dry)
+    say(f"{'would change' if dry else 'changed'} {changed} places of files: {old} -> {new}")
 
 
 def _send(base: Storage, run: str) -> None:

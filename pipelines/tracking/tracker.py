@@ -32,6 +32,7 @@ from pipelines.tracking.mlflow_client import (
 )
 from pipelines.tracking.mlflow_tracker import NEW_FILE, RUN_FILE, MLflowTracker, Tracker, resolve
 from pipelines.tracking.offline_queue import Queued, Status
+from pipelines.tracking.relocation import artifacts_beside, refuse_moved
 
 logger = logging.getLogger(__name__)
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -67,7 +68,7 @@ def prepare_store(uri: str, known: Path | Storage | None = None) -> None:
     known: as in `tracked_run`; if it holds a run, that run continues although the store is not reachable
 
     Raises:
-        InputError: the store or server cannot be used.
+        InputError: the store or server cannot be used, or the store was moved.
     """
     from mlflow.exceptions import MlflowException
 
@@ -78,9 +79,12 @@ def prepare_store(uri: str, known: Path | Storage | None = None) -> None:
         client = mlflow_client(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            location = None if path is None else (path.parent / "mlartifacts").resolve().as_uri()
+            location = None if path is None else artifacts_beside(path)
             client.create_experiment(EXPERIMENT, artifact_location=location, tags=_KIND)
-        elif not experiment.tags.keys() & _KIND.keys():
+            return
+        if path is not None:
+            refuse_moved(path, experiment.artifact_location)
+        if not experiment.tags.keys() & _KIND.keys():
             with contextlib.suppress(MlflowException):  # without the right to change it, it can still be used
                 client.set_experiment_tag(experiment.experiment_id, *next(iter(_KIND.items())))
     except Exception as error:

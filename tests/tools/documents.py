@@ -82,6 +82,7 @@ SHORT: dict[str, str] = {
     "python -m pipelines runs status first": "+",
     "python -m pipelines runs list --json": "+",
     "python -m pipelines runs gc --dry-run": "+",
+    "python -m pipelines runs relocate": "+",
     "python -m pipelines register --run first --alias challenger": "+",
     "python -m pipelines judges --data data/prepared --out runs/judges": QUICK,
     "python -m pipelines evaluate --model models:/objgan@challenger --data data/prepared --judges runs/judges "

@@ -224,11 +224,11 @@ def test_python_loads_it_by_its_uri(store: str, version: Any, model_folder: Path
             assert "\n" not in str(error.value)
 
 
-def test_a_moved_folder_is_refused_with_what_to_do(
-    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_moved_store_is_refused_with_what_to_do(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """MLflow records absolute places of files. A link from the old place to the new one, as the message says, helps."""
-    old, new = tmp_path / "old", tmp_path / "new"
+    """MLflow records absolute places of files. A link, and `runs relocate`, help, as the messages say."""
+    old, new = tmp_path / "an old place", tmp_path / "new"
     old.mkdir()
     uri = register(model_folder, tracking_uri=f"sqlite:///{old / 'mlflow.db'}").uri
     old.rename(new)
@@ -236,11 +236,15 @@ def test_a_moved_folder_is_refused_with_what_to_do(
     with pytest.raises(InputError) as caught:
         objgan.load(uri, "cpu")
     message = str(caught.value)
-    assert f"no files at file://{old}/" in message and "ln -s NEW OLD" in message and "\n" not in message
+    assert f"no files at {old.as_uri()}/" in message and "ln -s NEW OLD" in message and "\n" not in message
     with pytest.raises(mlflow.exceptions.MlflowException, match="No such artifact"):
         mlflow.pyfunc.load_model(uri)  # MLflow's own message, which the README explains
+    assert main(["register", "--model", str(model_folder)]) == 2 and not old.exists(), "nothing is written there"
+    assert f"{new}/mlflow.db was moved" in (line := capsys.readouterr().err) and "runs relocate" in line
     old.symlink_to(new)
     assert objgan.load(uri, "cpu").domain.classes
+    old.unlink()
+    assert main(["runs", "relocate"]) == 0 and "changed 4 places" in capsys.readouterr().out
     assert len(mlflow.pyfunc.load_model(uri).predict("a red kite", params={"steps": "layout"})) == 1
 
 
