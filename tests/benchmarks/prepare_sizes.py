@@ -1,4 +1,4 @@
-"""The part of `prepare` that its driver does, by the number of images: seconds, and peak memory of the process.
+"""The part of `prepare` that its driver does, by the number of images: time, and peak memory of the process.
 
 `python -m tests.benchmarks.prepare_sizes [--images 10000 100000]` writes annotations of images without pixels (their
 files are empty), lists, reads, joins, splits and plans, and stops where Ray Data would convert the first shard.
@@ -70,7 +70,7 @@ def _object(number: int, draw: random.Random) -> str:
 
 
 def plan(folder: Path) -> float:
-    """Seconds until all shards of what `write_annotations` wrote are planned."""
+    """Seconds of the processor until all shards of what `write_annotations` wrote are planned."""
     place = folder / "images"
     images = place if any(place.iterdir()) else None
     source = CocoSource(images, folder / "instances.json", folder / "captions.json")
@@ -78,16 +78,16 @@ def plan(folder: Path) -> float:
     def stop(blocks: list[pa.Table], arguments: dict[str, Any]) -> Iterator[str]:
         raise _Planned
 
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         prepare(source, folder / "out", resolve("paper", None, []), stop)
     except _Planned:
-        return time.perf_counter() - began
+        return time.process_time() - began
     raise RuntimeError("nothing was planned")
 
 
 def measured(images: int, scratch: Path) -> tuple[float, float]:
-    """Seconds, and peak MB, of a process that plans the shards of so many images."""
+    """Seconds of the processor, and peak MB, of a process that plans the shards of so many images."""
     folder = scratch / str(images)
     write_annotations(folder, images)
     words = [sys.executable, "-m", "tests.benchmarks.prepare_sizes", "--folder", str(folder)]

@@ -177,7 +177,7 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def _raw(path: Path) -> Iterator[IO[bytes]]:
+def _raw(path: Path) -> Iterator[Any]:
     """The bytes of a file, unzipped, behind its byte order mark."""
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"

@@ -58,8 +58,7 @@ class Images:
 
     def of(self, places: np.ndarray) -> "Images":
         """Those at these places, int64 [n], or with these flags, bool [n]."""
-        columns = (column[places] for column in (self.ids, self.parts, self.found, self.origins))
-        return Images(*columns, self.names)
+        return Images(self.ids[places], self.parts[places], self.found[places], self.origins[places], self.names)
 
     def come_from(self, start: str) -> np.ndarray:
         """bool [n]: which are of COCO's parts whose names start like this."""
