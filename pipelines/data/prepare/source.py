@@ -112,7 +112,7 @@ class Split:
 
     def _listed(self, ids: np.ndarray) -> np.ndarray:
         """int8 [n]: number of the split that the list names."""
-        return np.fromiter((SPLITS.index(self.ids[image_id]) for image_id in ids.tolist()), np.int8, len(ids))
+        return np.fromiter((SPLITS.index(self.ids[int(image_id)]) for image_id in ids), np.int8, len(ids))
 
 
 def load_split(text: str) -> Split:
