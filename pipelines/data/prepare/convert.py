@@ -112,11 +112,12 @@ class _Task:
     inputs: str
 
 
-def _task(block: pa.Table, **arguments: Any) -> _Task:
+def _task(block: pa.Table, json_files: dict[str, str], **arguments: Any) -> _Task:
+    """json_files: digests of the JSON."""
     split, name = (block[column][0].as_py() for column in ("split", "shard"))
     images = _images(block, Path(arguments["out"]) / WORK)
-    common = [split, name, arguments["size"], arguments["categories"], arguments["images"] is None]
-    common += [arguments[key] for key in ("json_files", "classes", "language", "shapes", "written")]
+    common = [split, name, arguments["size"], arguments["categories"], arguments["images"] is None, json_files]
+    common += [arguments[key] for key in ("classes", "language", "shapes", "written")]
     rows, sizes = [_without_sizes(image) for image in images], [image["bytes"] for image in images]
     inputs = json.dumps([SCHEMA_VERSION, objgan.__version__, {"common": common}, rows, sizes], sort_keys=True)
     return _Task(split, name, images, hashlib.sha256(inputs.encode()).hexdigest())
@@ -132,13 +133,13 @@ def _without_sizes(image: Row) -> Row:
     return {name: image[name] for name in IMAGES.names}
 
 
-def write_block(block: pa.Table, **arguments: Any) -> pa.Table:
+def write_block(block: pa.Table, json_files: dict[str, str], **arguments: Any) -> pa.Table:
     """In a worker: convert a block unless its shard exists; return the report as one row of JSON.
 
     Faults of storage and wrong inputs are part of the report, so that they reach the driver unchanged.
     """
     try:
-        task = _task(block, **arguments)
+        task = _task(block, json_files, **arguments)
         report = asdict(_finished(task, Path(arguments["out"])) or _make(task, **arguments))
     except FAULTS as error:
         report = as_facts(error)
@@ -208,12 +209,7 @@ def _make(
 
 
 def _conversion(
-    split: str,
-    categories: list[int],
-    classes: list[str],
-    written: dict[str, int] | None,
-    json_files: dict[str, str],
-    **settings: Any,
+    split: str, categories: list[int], classes: list[str], written: dict[str, int] | None, **settings: Any
 ) -> Conversion:
     """`written`: `longest` and `objects` of the captions to write; None: captions are not written."""
     labels = {category: label for label, category in enumerate(categories)}
