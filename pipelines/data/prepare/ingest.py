@@ -29,7 +29,7 @@ from pipelines.data.prepare.coco_records import (
     object_row,
 )
 from pipelines.data.prepare.external_sort import Clash, ExternalSort, drop_repeats, scan, take
-from pipelines.data.prepare.json_stream import first_record, records
+from pipelines.data.prepare.json_stream import JsonFile, first_record, records
 from pipelines.data.prepare.record_values import identity_or_none, text_id
 from pipelines.data.prepare.source import CocoPart, CocoSource, Images, Sizes
 from pipelines.data.shards.concerns import refuse_lost
@@ -334,7 +334,7 @@ class TextIds:
             return next((shown(line["text"]) for line in same), str(number))
 
 
-def read_all_classes(paths: Sequence[Path], texts: TextIds) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def read_all_classes(paths: Sequence[JsonFile], texts: TextIds) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Class names and category ids by label, of several files that may have categories in common.
 
     Raises:
@@ -356,7 +356,7 @@ def read_all_classes(paths: Sequence[Path], texts: TextIds) -> tuple[tuple[str, 
     return tuple(names[number] for number in ids), ids
 
 
-def read_classes(path: Path, texts: TextIds) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def read_classes(path: JsonFile, texts: TextIds) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Class names and category ids by label.
 
     Raises:

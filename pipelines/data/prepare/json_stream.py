@@ -18,8 +18,10 @@ import ijson
 import numpy as np
 
 from objgan.errors import InputError
+from pipelines.storage.remote_file import RemoteFile
 
 Record = dict[str, Any]
+JsonFile = Path | RemoteFile
 _CHUNK = 1 << 18
 _BOM = b"\xef\xbb\xbf"
 _LISTS = ("images", "annotations", "captions", "categories")
@@ -43,11 +45,11 @@ _CUT_WORD = re.compile(rb"[-+.A-Za-z0-9]*\Z")
 _BRACKETS = np.isin(np.arange(256), list(b"[]{}"))
 
 _Places = dict[str, list[tuple[int, int]]]
-_places: dict[tuple[int, ...], _Places] = {}
+_places: dict[tuple[object, ...], _Places] = {}
 """Where the lists of a file are, by its identity: the first byte, and the one behind the last, of lists of a name."""
 
 
-def records(path: Path, role: str, key: str, *, optional: bool = False) -> Iterator[Record]:
+def records(path: JsonFile, role: str, key: str, *, optional: bool = False) -> Iterator[Record]:
     """The objects of the list `key`, in order; numbers are int or float; NaN becomes null.
 
     Numbers beyond 64 bits are texts.
@@ -73,7 +75,7 @@ def records(path: Path, role: str, key: str, *, optional: bool = False) -> Itera
     raise InputError(f'{role}: {path} is not COCO JSON: it has no list of objects "{key}"')
 
 
-def first_record(path: Path, role: str, key: str) -> Record | None:
+def first_record(path: JsonFile, role: str, key: str) -> Record | None:
     """The first object of the list `key`, without reading further; None for an empty list.
 
     Raises:
@@ -82,7 +84,7 @@ def first_record(path: Path, role: str, key: str) -> Record | None:
     return next(records(path, role, key), None)
 
 
-def header(path: Path, role: str) -> Record:
+def header(path: JsonFile, role: str) -> Record:
     """`info` and `licenses` of the file, each only if it comes before the first list of records, as in COCO's files.
 
     Raises:
@@ -101,7 +103,7 @@ def header(path: Path, role: str) -> Record:
     return dict(builder.value)
 
 
-def _items(path: Path, key: str) -> Iterator[Any]:
+def _items(path: JsonFile, key: str) -> Iterator[Any]:
     done = 0
     try:
         for item in _parsed(path, key, lambda file: file):
@@ -118,7 +120,7 @@ def _items(path: Path, key: str) -> Iterator[Any]:
             yield item
 
 
-def _parsed(path: Path, key: str, mend: Callable[[Any], Any]) -> Iterator[Any]:
+def _parsed(path: JsonFile, key: str, mend: Callable[[Any], Any]) -> Iterator[Any]:
     """The items of a list: parsed alone if its place is known, otherwise with all of the file."""
     identity = _identity(path)
     known = _places.get(identity)
@@ -146,12 +148,14 @@ def _pieces(file: IO[bytes], key: str, places: list[tuple[int, int]]) -> Iterato
     yield b"}"
 
 
-def _identity(path: Path) -> tuple[int, ...]:
+def _identity(path: JsonFile) -> tuple[object, ...]:
+    if isinstance(path, RemoteFile):
+        return path.identity()
     facts = path.stat()
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
-def _has_list(path: Path, key: str) -> bool:
+def _has_list(path: JsonFile, key: str) -> bool:
     """Slow if the places of the lists are unknown: only called for lists without entries."""
     if (known := _places.get(_identity(path))) is not None:
         return key in known
@@ -160,7 +164,7 @@ def _has_list(path: Path, key: str) -> bool:
         return any(prefix == key and event == "start_array" for prefix, event, _ in events)
 
 
-def _has_key(path: Path, key: str) -> bool:
+def _has_key(path: JsonFile, key: str) -> bool:
     """Whether the file is an object with this key, or not an object. Slow only if the file has this word."""
     with _open(path) as file:
         events = ijson.parse(_Mended(file), use_float=True, buf_size=_CHUNK)
@@ -171,13 +175,13 @@ def _has_key(path: Path, key: str) -> bool:
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
+def _open(path: JsonFile) -> Iterator[IO[bytes]]:
     with _raw(path) as file:
         yield io.BufferedReader(_Counted(file), _CHUNK)
 
 
 @contextlib.contextmanager
-def _raw(path: Path) -> Iterator[Any]:
+def _raw(path: JsonFile) -> Iterator[Any]:
     """The bytes of a file, unzipped, behind its byte order mark."""
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
@@ -309,7 +313,7 @@ def _is_whole(text: bytes) -> bool:
     return len(text) > 1 and text.endswith(b'"') and (len(body) - len(body.rstrip(b"\\"))) % 2 == 0
 
 
-def _mentions(path: Path, *words: bytes) -> bool:
+def _mentions(path: JsonFile, *words: bytes) -> bool:
     with _open(path) as file:
         before = b""
         while chunk := file.read(_CHUNK):
@@ -321,7 +325,7 @@ def _mentions(path: Path, *words: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _explained(path: Path, role: str) -> Iterator[None]:
+def _explained(path: JsonFile, role: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:

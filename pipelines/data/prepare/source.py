@@ -19,7 +19,7 @@ from objgan.errors import InputError, shown
 from objgan.files import read_json, sha256
 from objgan.sections import DataConfig
 from pipelines.data.prepare.coco_records import Record, file_name_of, is_caption, is_object
-from pipelines.data.prepare.json_stream import records
+from pipelines.data.prepare.json_stream import JsonFile, records
 from pipelines.data.prepare.record_values import identity_or_none, text_id
 from pipelines.data.shards.image_files import NO_FILES, FileSizes, sizes_of
 from pipelines.data.shards.manifest import SPLITS
@@ -232,16 +232,17 @@ class CocoPart:
     """A folder of images with its two JSON files, as `CocoSource` describes them; both may be one file."""
 
     images: Path | str | None
-    instances: Path
-    captions: Path | None
+    instances: JsonFile
+    captions: JsonFile | None
 
     @property
     def in_one_file(self) -> bool:
         """Whether objects and captions are in one file."""
         if self.captions is None:
             return False
-        with contextlib.suppress(OSError):
-            return self.instances.samefile(self.captions)
+        if isinstance(self.instances, Path) and isinstance(self.captions, Path):
+            with contextlib.suppress(OSError):
+                return self.instances.samefile(self.captions)
         return self.instances == self.captions
 
     def annotations(self, role: str) -> Iterator[Record]:
@@ -312,7 +313,8 @@ class CocoSource:
     """The files of a COCO data set; `images` None: boxes and captions without pixels.
 
     images:    a folder or a URI (see `pipelines.storage.storage`)
-    instances, captions: JSON, also gzip-compressed; captions None, of all parts: `prepare` writes them from the objects
+    instances, captions: JSON, also gzip-compressed or remote; captions None, of all parts: `prepare` writes them from
+               the objects
     split:     how the images are divided
     synonyms:  class -> words by which captions name it, beside its name and `named_classes.SYNONYMS`
     val2014:   ids of COCO 2014's validation images, to warn of them in the training split
@@ -320,8 +322,8 @@ class CocoSource:
     """
 
     images: Path | str | None
-    instances: Path
-    captions: Path | None
+    instances: JsonFile
+    captions: JsonFile | None
     split: Split = field(default_factory=Split)
     val2014: frozenset[int] = frozenset()
     synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -363,7 +365,7 @@ class CocoSource:
         """
         roles = ("instances",) if self.captions is None else ("instances", "captions")
         digests = {
-            role: _joined([_readable(role, getattr(part, role), sha256) for part in self.parts]) for role in roles
+            role: _joined([_readable(role, getattr(part, role), _digest) for part in self.parts]) for role in roles
         }
         if self.captions is None:
             digests["captions_from"] = FROM_CLASSES
@@ -373,6 +375,11 @@ class CocoSource:
             text = json.dumps({name: list(words) for name, words in self.synonyms.items()}, sort_keys=True)
             digests["synonyms"] = _sha256(text)
         return digests if self.split.kind == "hash" else digests | {"split": self.split.digest or self.split.kind}
+
+
+def _digest(path: JsonFile) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _joined(digests: list[str]) -> str:
@@ -395,10 +402,9 @@ def _no_folder(storage: Storage) -> InputError:
     return InputError(f"images: no folder {storage}; check the path")
 
 
-def _readable(role: str, path: Path, read: Callable[[Path], Result]) -> Result:
+def _readable(role: str, path: JsonFile, read: Callable[[JsonFile], Result]) -> Result:
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
+        if isinstance(path, Path) and not stat.S_ISREG(mode := path.stat().st_mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
             raise InputError(f"{role}: {path} is {kind}: give a regular file, because it is read several times")
         return read(path)
