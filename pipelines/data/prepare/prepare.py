@@ -252,7 +252,7 @@ class _Work:
         excluded: dict[int, list[Reject]] = {}
         while True:
             lost_ids = np.fromiter(excluded, np.int64, len(excluded))
-            usable = data.images.of(~np.isin(data.images.ids, lost_ids))
+            usable = data.images.of(~np.isin(data.images.ids, lost_ids)) if excluded else data.images
             self._check_enough(len(usable), data, excluded)
             planned = self._plan(self.source.split.divide(usable, self.config))
             names = [block["shard"][0].as_py() for block in planned]
