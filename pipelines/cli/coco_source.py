@@ -7,7 +7,9 @@ from objgan.errors import InputError
 from objgan.files import read_json
 from pipelines.cli.options import SourceOptions
 from pipelines.command_line import Location
+from pipelines.data.prepare.json_stream import JsonFile
 from pipelines.data.prepare.source import CocoPart, CocoSource, Split, load_ids, load_split
+from pipelines.storage.remote_file import RemoteFile
 
 
 def source_of(options: SourceOptions) -> CocoSource | None:
@@ -36,7 +38,7 @@ def source_of(options: SourceOptions) -> CocoSource | None:
     return source
 
 
-def _parts(images: Sequence[Location], instances: Sequence[Path], captions: Sequence[Path]) -> list[CocoPart]:
+def _parts(images: Sequence[Location], instances: Sequence[Location], captions: Sequence[Location]) -> list[CocoPart]:
     """The parts of a data set, paired in order; they may share one folder of images."""
     if captions and len(instances) != len(captions):
         raise InputError(
@@ -50,8 +52,12 @@ def _parts(images: Sequence[Location], instances: Sequence[Path], captions: Sequ
         )
     folders: list[Location | None] = [*images] if images else [None]
     folders *= len(instances) // len(folders)
-    texts: list[Path | None] = [*captions] if captions else [None] * len(instances)
-    return [CocoPart(*files) for files in zip(folders, instances, texts, strict=True)]
+    texts: list[JsonFile | None] = [*map(_json_file, captions)] if captions else [None] * len(instances)
+    return [CocoPart(*files) for files in zip(folders, map(_json_file, instances), texts, strict=True)]
+
+
+def _json_file(place: Location) -> JsonFile:
+    return place if isinstance(place, Path) else RemoteFile(place)
 
 
 def read_synonyms(path: Path) -> dict[str, list[str]]:

@@ -141,15 +141,19 @@ class SourceOptions(Options):
         command_line.location,
         metavar="LOCATION",
     )
-    instances: Sequence[Path] = repeated(
+    instances: Sequence[Location] = repeated(
         "inputs",
-        "COCO instances, .json or .json.gz (default: the embedded sample data); repeat --images, --instances and "
-        "--captions in the same order for each further part of the data set, such as train2017 and val2017",
-        command_line.local_path,
+        "COCO instances, .json or .json.gz, also by URI (default: the embedded sample data); repeat --images, "
+        "--instances and --captions in the same order for each further part of the data set, such as train2017 and "
+        "val2017",
+        command_line.location,
         metavar="FILE",
     )
-    captions: Sequence[Path] = repeated(
-        "inputs", "COCO captions, .json or .json.gz (default: sample data)", command_line.local_path, metavar="FILE"
+    captions: Sequence[Location] = repeated(
+        "inputs",
+        "COCO captions, .json or .json.gz, also by URI (default: sample data)",
+        command_line.location,
+        metavar="FILE",
     )
     captions_from: str | None = option(
         None,

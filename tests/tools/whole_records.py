@@ -224,7 +224,7 @@ def _converted(source: CocoSource, work: Path, outcome: Outcome) -> tuple[bytes 
         # Where the data lie is another folder at the second time.
         return None, _one_line(error).replace(str(work), "")
     how = Conversion("train", None, SIZE, {category: label for label, category in enumerate(data.categories)})
-    converted = convert(records_of(block_of(data.images, "train", "x", ""), work), how)
+    converted = convert(records_of(block_of(data.images.ids, "train", "x"), work), how)
     rejected = [*read_rejects(work / UNREAD), *converted.rejected]
     table = converted.table()
     kept = {

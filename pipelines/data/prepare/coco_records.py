@@ -53,6 +53,9 @@ does not have, null as `scene`."""
 
 CAPTIONS = pa.schema([("image_id", pa.int64()), ("id", pa.int64()), ("place", pa.int64()), ("text", pa.string())])
 
+IMAGE_ROWS = pa.schema([*IMAGES, ("bytes", pa.int64()), ("id", pa.int64()), ("place", pa.int64())])
+"""bytes: of the file, -1 if unknown. id: the same as image_id. place: among the images of all parts."""
+
 _ORIGIN = re.compile(r"(?:^|[/_])((?:train|val|test)20\d\d)(?=[/_])")
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray.data
 
@@ -91,26 +92,55 @@ def run_here(blocks: list[pa.Table], arguments: dict[str, Any]) -> Iterator[str]
     return (write_block(block, **arguments)["report"][0].as_py() for block in blocks)
 
 
-def block_of(images: pa.Table, split: str, shard: str, inputs: str) -> pa.Table:
-    """Images of schema `coco_records.IMAGES` that become one shard."""
-    for name, value in (("split", split), ("shard", shard), ("inputs", inputs)):
-        images = images.append_column(name, pa.array([value] * len(images), pa.string()))
-    return images
+def block_of(image_ids: np.ndarray, split: str, shard: str) -> pa.Table:
+    """Images that become one shard, in one row."""
+    return pa.table({"split": [split], "shard": [shard], "image_ids": pa.array([image_ids], pa.list_(pa.int64()))})
 
 
-def inputs_of(images: pa.Table, sizes: Sequence[int], facts: dict[str, Any]) -> str:
-    """sha256 of the inputs of a shard: its images, the sizes of their files, and the facts common to all shards."""
-    inputs = [SCHEMA_VERSION, objgan.__version__, facts, images.to_pylist(), list(sizes)]
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+def images_in(block: pa.Table) -> int:
+    """The number of a block's images."""
+    return len(block["image_ids"][0])
 
 
-def write_block(block: pa.Table, **arguments: Any) -> pa.Table:
+@dataclass(frozen=True)
+class _Task:
+    """A shard to be made of images of schema `coco_records.IMAGE_ROWS`. inputs: sha256 of all that it is made of."""
+
+    split: str
+    name: str
+    images: list[Row]
+    inputs: str
+
+
+def _task(block: pa.Table, json_files: dict[str, str], **arguments: Any) -> _Task:
+    """json_files: digests of the JSON."""
+    split, name = (block[column][0].as_py() for column in ("split", "shard"))
+    images = _images(block, Path(arguments["out"]) / WORK)
+    common = [split, name, arguments["size"], arguments["categories"], arguments["images"] is None, json_files]
+    common += [arguments[key] for key in ("classes", "language", "shapes", "written")]
+    rows, sizes = [_without_sizes(image) for image in images], [image["bytes"] for image in images]
+    inputs = json.dumps([SCHEMA_VERSION, objgan.__version__, {"common": common}, rows, sizes], sort_keys=True)
+    return _Task(split, name, images, hashlib.sha256(inputs.encode()).hexdigest())
+
+
+def _images(block: pa.Table, work: Path) -> list[Row]:
+    """The rows of a block's images, sorted by id; of several with one id, the first is the image."""
+    rows = take(work, "image", block["image_ids"][0].values.to_numpy())
+    return [row for row, before in zip(rows, [None, *rows], strict=False) if not before or row["id"] != before["id"]]
+
+
+def _without_sizes(image: Row) -> Row:
+    return {name: image[name] for name in IMAGES.names}
+
+
+def write_block(block: pa.Table, json_files: dict[str, str], **arguments: Any) -> pa.Table:
     """In a worker: convert a block unless its shard exists; return the report as one row of JSON.
 
     Faults of storage and wrong inputs are part of the report, so that they reach the driver unchanged.
     """
     try:
-        report = asdict(finished(block, Path(arguments["out"])) or _make(block, **arguments))
+        task = _task(block, json_files, **arguments)
+        report = asdict(_finished(task, Path(arguments["out"])) or _make(task, **arguments))
     except FAULTS as error:
         report = as_facts(error)
     return pa.table({"report": [json.dumps(report)]})
@@ -144,10 +174,10 @@ def read_receipt(out: Path, name: str) -> ConversionReport | None:
     return None
 
 
-def finished(block: pa.Table, out: Path) -> ConversionReport | None:
-    """The report of a block that was converted before from the same inputs, if its shard is unchanged."""
-    receipt = read_receipt(out, block["shard"][0].as_py())
-    if receipt is None or receipt.inputs != block["inputs"][0].as_py():
+def _finished(task: _Task, out: Path) -> ConversionReport | None:
+    """The report of a shard that was made before from the same inputs, if it is unchanged."""
+    receipt = read_receipt(out, task.name)
+    if receipt is None or receipt.inputs != task.inputs:
         return None
     if receipt.shard is not None:
         path = out / receipt.shard.name
@@ -161,10 +191,10 @@ WORK = ".work"
 
 
 def _make(
-    block: pa.Table, images: list[str] | None, out: str, run: str, classes: list[str], **settings: Any
+    task: _Task, images: list[str] | None, out: str, run: str, classes: list[str], **settings: Any
 ) -> ConversionReport:
-    split, name, inputs = (block[column][0].as_py() for column in ("split", "shard", "inputs"))
-    records = records_of(block, Path(out) / WORK)
+    records = _joined(task.images, Path(out) / WORK)
+    split, name, inputs = task.split, task.name, task.inputs
     with Attempts(Path(out) / WORK, name, inputs, run) as attempts:
         converted = _converted(records, _conversion(split, classes=classes, **settings), images, attempts)
         shard = None
@@ -235,7 +265,11 @@ def _read(places: list[Storage], image: Row) -> bytes:
 
 def records_of(block: pa.Table, work: Path) -> list[Record]:
     """The block's images with their objects and captions."""
-    records = {image["image_id"]: Record(image) for image in block.select(IMAGES.names).to_pylist()}
+    return _joined(_images(block, work), work)
+
+
+def _joined(images: list[Row], work: Path) -> list[Record]:
+    records = {image["image_id"]: Record(_without_sizes(image)) for image in images}
     for row in take(work, "annotation", list(records)):
         records[row["image_id"]].objects.append(row)
     for row in take(work, "caption", list(records)):

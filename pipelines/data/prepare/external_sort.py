@@ -7,6 +7,7 @@ Nothing is memory-mapped, so no page of the files stays in memory.
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,10 @@ class ExternalSort:
     def _write_run(self) -> None:
         if not self._batches:
             return
-        table = pa.Table.from_batches(self._batches).sort_by(_ORDER).combine_chunks()
-        self._batches, self._bytes = [], 0
+        table = pa.Table.from_batches(self._batches)
+        self._batches, self._bytes = [], 0  # so that at most two copies are in memory at once
+        table = table.sort_by(_ORDER)
+        table = table.combine_chunks()
         self._runs.append(_save_run(self._folder, f"{self._name}-{len(self._runs)}.arrow", table))
 
 
@@ -73,19 +76,27 @@ def take(folder: Path, name: str, image_ids: Sequence[int]) -> list[Row]:
     """The rows of these images, sorted by image, id and place; lists of lists of numbers are lists of arrays."""
     wanted = np.sort(np.asarray(image_ids, np.int64))
     batches = []
-    for run in json.loads((folder / f"{name}.json").read_text()):
-        firsts, lasts = np.array(run["firsts"], np.int64), np.array(run["lasts"], np.int64)
+    path = folder / f"{name}.json"
+    facts = path.stat()
+    for file_name, firsts, lasts in _places(path, facts.st_ino, facts.st_mtime_ns):
         # Batches with a wanted id between their first and their last one.
         relevant = np.searchsorted(wanted, firsts, "left") < np.searchsorted(wanted, lasts, "right")
         if not relevant.any():
             continue
-        with pa.OSFile(str(folder / run["file"]), "rb") as file, pa.ipc.open_file(file) as reader:
+        with pa.OSFile(str(folder / file_name), "rb") as file, pa.ipc.open_file(file) as reader:
             for number in np.flatnonzero(relevant):
                 batch = reader.get_batch(int(number))
                 kept = np.isin(batch["image_id"].to_numpy(), wanted)
                 if kept.any():
                     batches.append(batch.filter(pa.array(kept)))
     return _rows(pa.Table.from_batches(batches).sort_by(_ORDER).combine_chunks()) if batches else []
+
+
+@lru_cache(8)
+def _places(path: Path, *version: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Each run's file, and int64 [n]: the first and last image of each batch. version: of the list, to read it once."""
+    runs = json.loads(path.read_text())
+    return [(run["file"], np.array(run["firsts"], np.int64), np.array(run["lasts"], np.int64)) for run in runs]
 
 
 def _rows(table: pa.Table) -> list[Row]:

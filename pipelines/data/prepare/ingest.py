@@ -2,19 +2,21 @@
 
 import json
 import logging
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from objgan.errors import InputError, shown, unknown
 from objgan.vocabulary import normalise
 from pipelines.data.prepare.coco_records import (
     CAPTIONS,
+    IMAGE_ROWS,
     IMAGES,
     OBJECTS,
     Record,
@@ -26,10 +28,10 @@ from pipelines.data.prepare.coco_records import (
     known_number,
     object_row,
 )
-from pipelines.data.prepare.external_sort import Clash, ExternalSort, drop_repeats, scan
-from pipelines.data.prepare.json_stream import first_record, records
+from pipelines.data.prepare.external_sort import Clash, ExternalSort, drop_repeats, scan, take
+from pipelines.data.prepare.json_stream import JsonFile, first_record, records
 from pipelines.data.prepare.record_values import identity_or_none, text_id
-from pipelines.data.prepare.source import CocoPart, CocoSource, Sizes
+from pipelines.data.prepare.source import CocoPart, CocoSource, Images, Sizes
 from pipelines.data.shards.concerns import refuse_lost
 from pipelines.data.shards.manifest import LONGEST_NAME, TEXT_IDS
 from pipelines.data.shards.rejected import Reject, Unusable, write_rejects
@@ -41,10 +43,9 @@ _Parse = Callable[[Record, int], Row]
 
 @dataclass(frozen=True)
 class Ingested:
-    """The content of the JSON, before any pixel is read. Objects and captions are in external sorts on disk.
+    """The content of the JSON, before any pixel is read. All records are in external sorts on disk.
 
-    images:     table of schema `IMAGES`, sorted by id: those that can become rows; and `bytes`, the size of the file,
-                -1 if unknown
+    images:     those that can become rows
     classes:    names by label; label = place of the category among all, sorted by category id
     categories: category ids by label
     totals:     records in the input: "image", "annotation" and "caption"
@@ -52,7 +53,7 @@ class Ingested:
     segmented:  objects with a segmentation, usable or not
     """
 
-    images: pa.Table
+    images: Images
     classes: tuple[str, ...]
     categories: tuple[int, ...]
     totals: dict[str, int]
@@ -110,7 +111,8 @@ class _Reading:
         self._source, self._work, self._sizes, self._texts = source, work, sizes, texts
         self._categories = categories
         self.totals = {"image": 0, "annotation": 0, "caption": 0}
-        self.images = pa.table({})
+        self._origins = [part.origin() for part in source.parts]
+        self.images = _Columns().images()
         self.repeats = 0
         """Records that occur identically in an earlier part."""
         self.segmented = 0
@@ -121,50 +123,56 @@ class _Reading:
         yield from self._captions_only()
         yield from self._spill("caption", CAPTIONS, caption_row)
         yield from self._spill("annotation", OBJECTS, self._object_row)
-        known = self.images["image_id"].to_numpy()
+        known = self.images.ids
         yield from self._keep()
         for kind in ("caption", "annotation"):
             yield from self._orphans(kind, known)
 
     def _images(self) -> Iterator[Reject]:
         """All images of the instances JSON, one for each id."""
-        batches, rows = [], []
-        for part, image in self._each("instances", "images"):
+        sorter, columns = ExternalSort(self._work, "image", IMAGE_ROWS), _Columns()
+        for part, image, size in self._image_records():
             self.totals["image"] += 1
             try:
                 row = image_row(image)
                 self._texts.add("image", image["id"], row["image_id"])
-                rows.append(row | {"part": part, "origin": row["origin"] or self._source.parts[part].origin()})
+                row |= {"part": part, "origin": row["origin"] or self._origins[part], "bytes": size}
+                sorter.add(row | {"id": row["image_id"], "place": columns.add(row)})
             except Unusable as error:
                 yield Reject("image", None, None, "read", error.reason, error.detail or shown(image))
-            if len(rows) == 4096:
-                batches.append(pa.RecordBatch.from_pylist(rows, schema=IMAGES))
-                rows = []
-        batches.append(pa.RecordBatch.from_pylist(rows, schema=IMAGES))
-        table = self._with_bytes(pa.Table.from_batches(batches))
-        ids = table["image_id"].to_numpy()
-        order = np.argsort(ids, kind="stable")
-        first = np.ones(len(ids), bool)
-        first[1:] = ids[order][1:] != ids[order][:-1]
-        leaders = order[first][np.cumsum(first) - 1]
-        self.images = table.take(pa.array(order[first])).combine_chunks()
-        for index, leader in sorted(zip(order[~first].tolist(), leaders[~first].tolist(), strict=True)):
-            row, before = ({name: table[name][at].as_py() for name in table.column_names} for at in (index, leader))
-            if row["part"] == before["part"]:
-                number, name = row["image_id"], row["file_name"]
-                yield Reject("image", number, number, "read", "an earlier image record has the same id", name)
-            else:
-                self._check_same(before, row)
-                self.totals["image"] -= 1
-                self.repeats += 1
-                self._shared.add(row["image_id"])
+        sorter.close()
+        images = columns.images()
+        order = np.argsort(images.ids, kind="stable")
+        first, ordered = np.ones(len(order), bool), images.ids[order]
+        first[1:] = ordered[1:] != ordered[:-1]
+        self.images = images.of(order[first])
+        if not first.all():
+            leaders = order[first][np.cumsum(first) - 1]
+            yield from self._repeated(images.ids, order[~first], leaders[~first])
 
-    def _with_bytes(self, table: pa.Table) -> pa.Table:
-        """The column `bytes`, beside those of schema `IMAGES`."""
-        sizes, parts = np.full(len(table), -1, np.int64), table["part"].to_numpy()
-        for number, known in enumerate(self._sizes or ()):
-            sizes[parts == number] = known.of(table["file_name"].filter(pa.array(parts == number)))
-        return table.append_column("bytes", pa.array(sizes))
+    def _image_records(self) -> Iterator[tuple[int, Record, int]]:
+        """(part, record, bytes of its file) of all parts' images."""
+        for number, part in enumerate(self._source.parts):
+            sizes = np.zeros(0, np.int64) if self._sizes is None else self._sizes[number].sizes
+            for place, image in enumerate(records(part.instances, "instances", "images")):
+                yield number, image, int(sizes[place]) if place < len(sizes) else -1
+
+    def _repeated(self, ids: np.ndarray, places: np.ndarray, leaders: np.ndarray) -> Iterator[Reject]:
+        """Images whose id an earlier one, the leader, has. ids: of the images at all places."""
+        order = np.argsort(places)
+        for start in range(0, len(order), _SOME):
+            some = order[start : start + _SOME]
+            rows = {row["place"]: row for row in take(self._work, "image", ids[places[some]])}
+            for place, leader in zip(places[some].tolist(), leaders[some].tolist(), strict=True):
+                row, before = rows[place], rows[leader]
+                if row["part"] == before["part"]:
+                    number, name = row["image_id"], row["file_name"]
+                    yield Reject("image", number, number, "read", "an earlier image record has the same id", name)
+                else:
+                    self._check_same(before, row)
+                    self.totals["image"] -= 1
+                    self.repeats += 1
+                    self._shared.add(row["image_id"])
 
     def _object_row(self, annotation: Record, place: int) -> Row:
         row = object_row(annotation, place)
@@ -175,7 +183,8 @@ class _Reading:
     def _check_same(self, before: Row, row: Row) -> None:
         """Refuse an image id that two parts use for different images."""
         parts = [self._source.parts[image["part"]] for image in (before, row)]
-        facts = [{name: value for name, value in image.items() if name != "part"} for image in (before, row)]
+        names = [name for name in (*IMAGES.names, "bytes") if name != "part"]
+        facts = [{name: image[name] for name in names} for image in (before, row)]
         for name in facts[0]:
             # The part of COCO may be known of only one of the records.
             known = name != "origin" or None not in (facts[0][name], facts[1][name])
@@ -200,11 +209,13 @@ class _Reading:
 
     def _captions_only(self) -> Iterator[Reject]:
         """Images that only the captions JSON has: whether they show objects is unknown."""
-        known = self.images["image_id"].to_numpy()
         images = self._each("captions", "images", optional=True)
         numbers = (identity_or_none(image.get("id")) for _, image in images)
-        ids = np.unique(np.array([number for number in numbers if number is not None], np.int64))
-        for number in np.setdiff1d(ids, known, assume_unique=True).tolist():
+        unknown = [np.zeros(0, np.int64)]
+        while some := list(islice(numbers, _SOME)):
+            ids = np.array([number for number in some if number is not None], np.int64)
+            unknown.append(ids[~_among(ids, self.images.ids)])
+        for number in np.unique(np.concatenate(unknown)).tolist():
             self.totals["image"] += 1
             yield Reject("image", number, number, "join", "only in the captions JSON, not in the instances JSON")
 
@@ -240,7 +251,7 @@ class _Reading:
 
     def _keep(self) -> Iterator[Reject]:
         """Reject the images that have no caption, or nothing to write one from, or belong to no split."""
-        ids, needed = self.images["image_id"].to_numpy(), "caption" if self._source.captions is not None else "object"
+        ids, needed = self.images.ids, "caption" if self._source.captions is not None else "object"
         captioned = np.zeros(len(ids), bool)
         for image_ids, _ in scan(self._work, "annotation" if needed == "object" else needed):
             captioned[np.searchsorted(ids, image_ids[_among(image_ids, ids)])] = True
@@ -252,11 +263,11 @@ class _Reading:
                 yield Reject("image", number, number, "split", "in no split", f"--split {split.kind}")
             else:
                 yield Reject("image", number, number, "join", f"without {'an' if needed == 'object' else 'a'} {needed}")
-        self.images = self.images.filter(pa.array(captioned & accepted)).combine_chunks()
+        self.images = self.images.of(captioned & accepted)
 
     def _orphans(self, kind: str, known: np.ndarray) -> Iterator[Reject]:
         """Objects or captions whose image is not kept."""
-        kept = self.images["image_id"].to_numpy()
+        kept = self.images.ids
         for image_ids, numbers in scan(self._work, kind):
             lost = ~_among(image_ids, kept)
             has_image = _among(image_ids, known)
@@ -266,6 +277,32 @@ class _Reading:
 
 
 _FILE = {"annotation": "instances", "caption": "captions"}
+_SOME = 4096
+
+
+class _Columns:
+    """Collects the columns of `Images`."""
+
+    def __init__(self) -> None:
+        self._ids, self._parts, self._found, self._origins = array("q"), array("h"), array("b"), array("h")
+        self._names: dict[str, int] = {}
+
+    def add(self, row: Row) -> int:
+        """Add an image of schema `IMAGE_ROWS`; returns its place."""
+        origin = row["origin"]
+        self._origins.append(-1 if origin is None else self._names.setdefault(origin, len(self._names)))
+        self._ids.append(row["image_id"])
+        self._parts.append(row["part"])
+        self._found.append(row["bytes"] >= 0)
+        return len(self._ids) - 1
+
+    def images(self) -> Images:
+        """The images, in the order in which they were added."""
+        found = np.frombuffer(self._found, bool)
+        ids, parts, origins = (
+            np.frombuffer(column, column.typecode) for column in (self._ids, self._parts, self._origins)
+        )
+        return Images(ids, parts, found, origins, tuple(self._names))
 
 
 class TextIds:
@@ -297,7 +334,7 @@ class TextIds:
             return next((shown(line["text"]) for line in same), str(number))
 
 
-def read_all_classes(paths: Sequence[Path], texts: TextIds) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def read_all_classes(paths: Sequence[JsonFile], texts: TextIds) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Class names and category ids by label, of several files that may have categories in common.
 
     Raises:
@@ -319,7 +356,7 @@ def read_all_classes(paths: Sequence[Path], texts: TextIds) -> tuple[tuple[str, 
     return tuple(names[number] for number in ids), ids
 
 
-def read_classes(path: Path, texts: TextIds) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def read_classes(path: JsonFile, texts: TextIds) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Class names and category ids by label.
 
     Raises:
@@ -380,20 +417,20 @@ def _wrong_file(source: CocoPart, role: str, other: str) -> InputError:
     return InputError(f"{role}: {getattr(source, role)} holds {other}, not {role}; give the {role} JSON")
 
 
-def check_folder(source: CocoSource, sizes: Sizes, images: pa.Table) -> None:
-    """Refuse a wrong image folder.
-
-    images: of schema `coco_records.IMAGES`
+def check_folder(source: CocoSource, data: Ingested, work: Path) -> None:
+    """Refuse a wrong image folder. work: where `data` were read into.
 
     Raises:
         InputError: a part has none of its images.
     """
     for number, part in enumerate(source.parts):
-        names = images["file_name"].filter(pc.equal(images["part"], number))
-        if part.images is not None and len(names) and not (sizes[number].of(names) >= 0).any():
+        members = data.images.parts == number
+        if part.images is not None and members.any() and not data.images.found[members].any():
+            first = data.images.ids[members.argmax()]
+            name = next(row["file_name"] for row in take(work, "image", [first]))
             raise InputError(
-                f"images: none of the {len(names)} images of {part.instances} is in {part.where()} (the first: "
-                f"{names[0].as_py() or 'unnamed'})"
+                f"images: none of the {np.count_nonzero(members)} images of {part.instances} is in {part.where()} "
+                f"(the first: {name or 'unnamed'})"
             )
 
 

@@ -1,12 +1,16 @@
-"""Reads COCO's JSON as a stream: the objects of one list, one by one, for files of any size."""
+"""Reads COCO's JSON as a stream: the objects of one list, one by one, for files of any size.
+
+The first pass over a file parses all of it and notes where its lists are; later ones parse one list alone.
+"""
 
 import contextlib
 import gzip
 import io
+import json
 import math
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,8 +18,10 @@ import ijson
 import numpy as np
 
 from objgan.errors import InputError
+from pipelines.storage.remote_file import RemoteFile
 
 Record = dict[str, Any]
+JsonFile = Path | RemoteFile
 _CHUNK = 1 << 18
 _BOM = b"\xef\xbb\xbf"
 _LISTS = ("images", "annotations", "captions", "categories")
@@ -33,11 +39,17 @@ _TOKEN = re.compile(
 _SURROGATE = re.compile(
     rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
+_KEY = re.compile(rb'(?<=[{,\s])("(?:[^"\\]|\\.)*+")\s*:\s*\Z', re.DOTALL)
+_LONGEST_KEY = 200
 _CUT_WORD = re.compile(rb"[-+.A-Za-z0-9]*\Z")
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_BRACKETS = np.isin(np.arange(256), list(b"[]{}"))
+
+_Places = dict[str, list[tuple[int, int]]]
+_places: dict[tuple[object, ...], _Places] = {}
+"""Where the lists of a file are, by its identity: the first byte, and the one behind the last, of lists of a name."""
 
 
-def records(path: Path, role: str, key: str, *, optional: bool = False) -> Iterator[Record]:
+def records(path: JsonFile, role: str, key: str, *, optional: bool = False) -> Iterator[Record]:
     """The objects of the list `key`, in order; numbers are int or float; NaN becomes null.
 
     Numbers beyond 64 bits are texts.
@@ -63,7 +75,7 @@ def records(path: Path, role: str, key: str, *, optional: bool = False) -> Itera
     raise InputError(f'{role}: {path} is not COCO JSON: it has no list of objects "{key}"')
 
 
-def first_record(path: Path, role: str, key: str) -> Record | None:
+def first_record(path: JsonFile, role: str, key: str) -> Record | None:
     """The first object of the list `key`, without reading further; None for an empty list.
 
     Raises:
@@ -72,7 +84,7 @@ def first_record(path: Path, role: str, key: str) -> Record | None:
     return next(records(path, role, key), None)
 
 
-def header(path: Path, role: str) -> Record:
+def header(path: JsonFile, role: str) -> Record:
     """`info` and `licenses` of the file, each only if it comes before the first list of records, as in COCO's files.
 
     Raises:
@@ -91,63 +103,107 @@ def header(path: Path, role: str) -> Record:
     return dict(builder.value)
 
 
-def _items(path: Path, key: str) -> Iterator[Any]:
+def _items(path: JsonFile, key: str) -> Iterator[Any]:
     done = 0
     try:
-        with _open(path) as file:
-            for item in ijson.items(file, f"{key}.item", use_float=True, buf_size=_CHUNK):
-                done += 1
-                yield item
-            return
+        for item in _parsed(path, key, lambda file: file):
+            done += 1
+            yield item
+        return
     except UnicodeDecodeError:
         pass  # half of a surrogate pair in a key; if the file is not UTF-8, it is raised again
     except ijson.JSONError as error:
-        if "overflow" not in str(error) and not _mentions_nan(path):
+        if "overflow" not in str(error) and not _mentions(path, b"NaN", b"Infinity"):
             raise
-    with _open(path) as file:
-        for number, item in enumerate(ijson.items(_Mended(file), f"{key}.item", use_float=True, buf_size=_CHUNK)):
-            if number >= done:
-                yield item
+    for number, item in enumerate(_parsed(path, key, _Mended)):
+        if number >= done:
+            yield item
 
 
-def _has_list(path: Path, key: str) -> bool:
-    """Slow: only called for lists without entries."""
+def _parsed(path: JsonFile, key: str, mend: Callable[[Any], Any]) -> Iterator[Any]:
+    """The items of a list: parsed alone if its place is known, otherwise with all of the file."""
+    identity = _identity(path)
+    known = _places.get(identity)
+    with _raw(path) as file:
+        if known is None:
+            counted = _Counted(file)
+            source: Any = io.BufferedReader(counted, _CHUNK)
+        else:
+            source = ijson.from_iter(_pieces(file, key, known.get(key, [])))
+        yield from ijson.items(mend(source), f"{key}.item", use_float=True, buf_size=_CHUNK)
+        if known is None and counted.nesting.named:
+            _places[identity] = counted.nesting.lists
+
+
+def _pieces(file: IO[bytes], key: str, places: list[tuple[int, int]]) -> Iterator[bytes]:
+    """The bytes of a JSON object with these lists of a file alone, all of them named `key`."""
+    begin = file.tell()
+    yield b"{"
+    for number, (start, end) in enumerate(places):
+        yield (", " if number else "").encode() + json.dumps(key).encode() + b":"
+        file.seek(begin + start)
+        while start < end and (chunk := file.read(min(_CHUNK, end - start))):
+            start += len(chunk)
+            yield chunk
+    yield b"}"
+
+
+def _identity(path: JsonFile) -> tuple[object, ...]:
+    if isinstance(path, RemoteFile):
+        return path.identity()
+    facts = path.stat()
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def _has_list(path: JsonFile, key: str) -> bool:
+    """Slow if the places of the lists are unknown: only called for lists without entries."""
+    if (known := _places.get(_identity(path))) is not None:
+        return key in known
     with _open(path) as file:
         events = ijson.parse(_Mended(file), use_float=True, buf_size=_CHUNK)
         return any(prefix == key and event == "start_array" for prefix, event, _ in events)
 
 
-def _has_key(path: Path, key: str) -> bool:
-    """Whether the file is an object with this key, or not an object."""
+def _has_key(path: JsonFile, key: str) -> bool:
+    """Whether the file is an object with this key, or not an object. Slow only if the file has this word."""
     with _open(path) as file:
         events = ijson.parse(_Mended(file), use_float=True, buf_size=_CHUNK)
         top = next(events, ("", "", None))
-        return top[1] != "start_map" or any(event == ("", "map_key", key) for event in events)
+        if top[1] != "start_map":
+            return True
+        return _mentions(path, b'"%b"' % key.encode()) and any(event == ("", "map_key", key) for event in events)
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
+def _open(path: JsonFile) -> Iterator[IO[bytes]]:
+    with _raw(path) as file:
+        yield io.BufferedReader(_Counted(file), _CHUNK)
+
+
+@contextlib.contextmanager
+def _raw(path: JsonFile) -> Iterator[Any]:
+    """The bytes of a file, unzipped, behind its byte order mark."""
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         with gzip.open(raw, "rb") if zipped else contextlib.nullcontext(raw) as file:
-            start = file.read(3)
-            yield io.BufferedReader(_Joined(b"" if start == _BOM else start, file), _CHUNK)
+            if file.read(len(_BOM)) != _BOM:
+                file.seek(0)
+            yield file
 
 
-class _Joined(io.RawIOBase):
-    """Bytes that were read before, then the rest of the file; refuses JSON that is nested too deeply."""
+class _Counted(io.RawIOBase):
+    """A file whose lists are noted as it is read; refuses JSON that is nested too deeply."""
 
-    def __init__(self, start: bytes, rest: Any) -> None:
-        self._start, self._rest, self._depth = start, rest, _Depth()
+    def __init__(self, file: Any) -> None:
+        self._file, self.nesting = file, _Nesting()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._start[: len(buffer)] or self._rest.read(len(buffer))
-        self._start = self._start[len(buffer) :]
-        self._depth.add(data)
+        data = self._file.read(len(buffer))
+        self.nesting.add(data)
         buffer[: len(data)] = data
         return len(data)
 
@@ -156,11 +212,17 @@ class _TooDeep(ValueError):
     """The JSON is nested too deeply."""
 
 
-class _Depth:
-    """The number of open brackets, counted chunk by chunk, without those in texts."""
+class _Nesting:
+    """Counts open brackets chunk by chunk, without those in texts; notes where the lists of the outermost object are.
+
+    named: whether the names of all lists were found
+    """
 
     def __init__(self) -> None:
-        self._open, self._in_text, self._kept = 0, False, b""
+        self.lists: _Places = {}
+        self.named = True
+        self._at, self._open, self._in_text = 0, 0, False
+        self._before, self._escape, self._list = b"", b"", ("", 0)
 
     def add(self, data: bytes) -> None:
         """Count the brackets of the next bytes.
@@ -168,19 +230,39 @@ class _Depth:
         Raises:
             _TooDeep: over `MOST_NESTED` are open at once.
         """
-        # Without escaped characters, every remaining quote begins or ends a text.
-        plain = (self._kept + data).replace(b"\\\\", b"")
-        self._kept = b"\\" if plain.endswith(b"\\") else b""
-        parts = plain.replace(b'\\"', b"").split(b'"')
-        outside = b"".join(parts[self._in_text :: 2])
-        self._in_text ^= len(parts) % 2 == 0
-        brackets = np.frombuffer(outside.translate(None, _NOT_BRACKETS), np.uint8)
+        # Without escaped characters, every remaining quote begins or ends a text. All bytes keep their places.
+        plain = (self._escape + data).replace(b"\\\\", b"__").replace(b'\\"', b"__")
+        begin = self._at - len(self._escape)
+        self._escape = b"\\" if plain.endswith(b"\\") else b""
+        codes = np.frombuffer(plain, np.uint8)
+        quotes, brackets = np.flatnonzero(codes == ord('"')), np.flatnonzero(_BRACKETS[codes])
+        brackets = brackets[(np.searchsorted(quotes, brackets) + self._in_text) % 2 == 0]
+        self._in_text ^= len(quotes) % 2 == 1
+        context, self._at = self._before + data, self._at + len(data)
         if len(brackets):
+            kinds = codes[brackets]
             # In ASCII, "]" and "}" have bit 4 set, "[" and "{" do not.
-            depths = self._open + np.where(brackets & 4, -1, 1).cumsum()
+            depths = self._open + np.where(kinds & 4, -1, 1).cumsum()
             if depths.max() > MOST_NESTED:
                 raise _TooDeep(f"lists and objects nested over {MOST_NESTED} levels deep")
             self._open = int(depths[-1])
+            ends = ((kinds == ord("[")) & (depths == 2)) | ((kinds == ord("]")) & (depths == 1))
+            for place in (begin + brackets[ends]).tolist():
+                self._note(place, context[: place - self._at])
+        self._before = context[-_LONGEST_KEY:]
+
+    def _note(self, place: int, before: bytes) -> None:
+        """A list of the outermost object begins or ends at this byte; `before` are some of the bytes before it."""
+        name, start = self._list
+        if start:
+            self.lists.setdefault(name, []).append((start, place + 1))
+            self._list = "", 0
+            return
+        key = _KEY.search(before[-_LONGEST_KEY:])
+        self.named &= key is not None
+        with contextlib.suppress(ValueError):
+            name = json.loads(key[1]) if key else ""
+        self._list = name, place
 
 
 class _Mended:
@@ -231,19 +313,19 @@ def _is_whole(text: bytes) -> bool:
     return len(text) > 1 and text.endswith(b'"') and (len(body) - len(body.rstrip(b"\\"))) % 2 == 0
 
 
-def _mentions_nan(path: Path) -> bool:
+def _mentions(path: JsonFile, *words: bytes) -> bool:
     with _open(path) as file:
         before = b""
         while chunk := file.read(_CHUNK):
             data = before + chunk
-            if b"NaN" in data or b"Infinity" in data:
+            if any(word in data for word in words):
                 return True
-            before = data[-8:]
+            before = data[-max(map(len, words)) :]
     return False
 
 
 @contextlib.contextmanager
-def _explained(path: Path, role: str) -> Iterator[None]:
+def _explained(path: JsonFile, role: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from objgan.config import Config
 from objgan.errors import InputError
@@ -25,13 +24,12 @@ from objgan.files import write_atomically
 from objgan.languages import check_language
 from objgan.sections import DataConfig
 from pipelines.data.prepare.card import card, check_card
-from pipelines.data.prepare.coco_records import IMAGES
 from pipelines.data.prepare.convert import (
     WORK,
     ConversionReport,
     Runner,
     block_of,
-    inputs_of,
+    images_in,
     read_receipt,
     read_report,
     receipt_path,
@@ -82,6 +80,7 @@ class Options:
 DEFAULTS = Options()
 _NAMED = {"captions": FITTED, "pipeline": "DIR, its pipeline"}
 """`--vectors` by the source of vectors in the manifest, if they differ."""
+_JSON_FILES = ("instances", "captions")
 
 
 def prepare(
@@ -180,7 +179,7 @@ def _read(source: CocoSource, sizes: Sizes, work: Path, config: Config, options:
     """Read the JSON into the folder `work`."""
     logger.info("prepare: reading the JSON")
     data = ingest(source, work, sizes)
-    check_folder(source, sizes, data.images)
+    check_folder(source, data, work)
     which = "captions" if source.captions is not None else "objects"
     logger.info(f"prepare: {len(data.images)} images with {which}, {len(data.classes)} classes")
     if options.strict:
@@ -253,9 +252,9 @@ class _Work:
         excluded: dict[int, list[Reject]] = {}
         while True:
             lost_ids = np.fromiter(excluded, np.int64, len(excluded))
-            usable = data.images.filter(pa.array(~np.isin(data.images["image_id"].to_numpy(), lost_ids)))
+            usable = data.images.of(~np.isin(data.images.ids, lost_ids)) if excluded else data.images
             self._check_enough(len(usable), data, excluded)
-            planned = self._plan(data, self.source.split.divide(usable, self.config))
+            planned = self._plan(self.source.split.divide(usable, self.config))
             names = [block["shard"][0].as_py() for block in planned]
             shards, lost = self._collect(planned, data)
             if {shard.split for shard in shards} == set(SPLITS):
@@ -275,23 +274,13 @@ class _Work:
             f"one each{reason}"
         )
 
-    def _plan(self, data: Ingested, splits: Mapping[str, np.ndarray]) -> list[pa.Table]:
+    def _plan(self, splits: Mapping[str, np.ndarray]) -> list[pa.Table]:
         """The blocks, in order, each with the images of one shard."""
-        planned = []
-        for split, image_ids in splits.items():
-            places = np.searchsorted(data.images["image_id"].to_numpy(), image_ids)
-            members = data.images.take(pa.array(places))
-            for number, start in enumerate(range(0, len(members), ROWS_PER_SHARD)):
-                part = members.slice(start, ROWS_PER_SHARD)
-                name = shard_name(split, number, self.facts.format)
-                planned.append(block_of(part.select(IMAGES.names), split, name, self._inputs(part, split, name, data)))
-        return planned
-
-    def _inputs(self, images: pa.Table, split: str, name: str, data: Ingested) -> str:
-        json_files = {name: digest for name, digest in self.facts.source.items() if name in ("instances", "captions")}
-        common = [split, name, self.config.image_size, data.categories, self.source.images is None, json_files]
-        common += [data.classes, self.config.language, self.config.shapes, self._written()]
-        return inputs_of(images.select(IMAGES.names), images["bytes"].to_pylist(), {"common": common})
+        return [
+            block_of(image_ids[start : start + ROWS_PER_SHARD], split, shard_name(split, number, self.facts.format))
+            for split, image_ids in splits.items()
+            for number, start in enumerate(range(0, len(image_ids), ROWS_PER_SHARD))
+        ]
 
     def _written(self) -> dict[str, int] | None:
         """Sizes of the captions that are written, if the data have none."""
@@ -311,14 +300,15 @@ class _Work:
             "language": self.config.language,
             "shapes": self.config.shapes,
             "written": self._written(),
+            "json_files": {role: self.facts.source[role] for role in _JSON_FILES if role in self.facts.source},
             "run": secrets.token_hex(8),
         }
         shards, lost = [], []
         with ShardProgress(len(planned), len(data.images)) as progress:
             for done, (block, text) in enumerate(zip(planned, self.run(planned, arguments), strict=True), 1):
                 report = read_report(text)
-                progress.add(len(block), kept=report.kept)
-                self._report(done, len(planned), report, len(block))
+                progress.add(images_in(block), kept=report.kept)
+                self._report(done, len(planned), report, images_in(block))
                 shards += [] if report.shard is None else [report.shard]
                 images = (reject.image_id for reject in report.rejected if reject.kind == "image")
                 lost += [image_id for image_id in images if image_id is not None]
@@ -351,8 +341,7 @@ def _refuse(rejected: RejectCounts) -> None:
 def _warn_of_val2014(source: CocoSource, result: Result) -> None:
     """Most images that published results of 2014 are measured on are among COCO 2017's training images."""
     images, listed = result.data.images, np.fromiter(source.val2014, np.int64, len(source.val2014))
-    of_2014 = images["image_id"].filter(pc.equal(images["origin"], "val2014")).to_numpy()
-    of_2014 = np.union1d(of_2014, listed)
+    of_2014 = np.union1d(images.ids[images.come_from("val2014")], listed)
     trained = sum(
         int(np.isin(table["image_id"].to_numpy(), of_2014).sum()) for table in result.tables("train", ["image_id"])
     )

@@ -31,6 +31,11 @@ def number(value: object, field: str, whole: bool = False) -> int | float:
     Raises:
         Unusable: it is not such a number; the reason names the field and the kind of value, the detail the value.
     """
+    # The fast path for nearly all numbers of a data set.
+    if type(value) is int and abs(value) <= _EXACT:
+        return value if whole else float(value)
+    if type(value) is float and not whole and math.isfinite(value):
+        return value
     exact = _exact(value)
     try:
         result = None if exact is None else _whole(exact) if whole else float(exact)

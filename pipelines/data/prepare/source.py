@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from objgan.errors import InputError, shown
 from objgan.files import read_json, sha256
 from objgan.sections import DataConfig
 from pipelines.data.prepare.coco_records import Record, file_name_of, is_caption, is_object
-from pipelines.data.prepare.json_stream import records
+from pipelines.data.prepare.json_stream import JsonFile, records
 from pipelines.data.prepare.record_values import identity_or_none, text_id
 from pipelines.data.shards.image_files import NO_FILES, FileSizes, sizes_of
 from pipelines.data.shards.manifest import SPLITS
@@ -37,9 +35,40 @@ NAMED = ("hash", "coco")
 _NAMES = {"train": "train", "restval": "train", "val": "validation", "validation": "validation", "test": "test"}
 
 Result = TypeVar("Result")
-Sizes = Sequence[FileSizes]
-"""For every part of a data set: bytes of the existing image files."""
 
+
+@dataclass(frozen=True)
+class Images:
+    """Images in columns, sorted by id: all that the command holds of each; their rows are on disk.
+
+    ids:     int64 [n]
+    parts:   int16 [n], of the data set, from 0
+    found:   bool [n]: whether the image's file exists
+    origins: int16 [n], numbers of `names`: COCO's own parts, such as "val2014"; -1: unknown
+    """
+
+    ids: np.ndarray
+    parts: np.ndarray
+    found: np.ndarray
+    origins: np.ndarray
+    names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def of(self, places: np.ndarray) -> "Images":
+        """Those at these places, int64 [n], or with these flags, bool [n]."""
+        return Images(self.ids[places], self.parts[places], self.found[places], self.origins[places], self.names)
+
+    def come_from(self, start: str) -> np.ndarray:
+        """bool [n]: which are of COCO's parts whose names start like this."""
+        return np.isin(self.origins, [number for number, name in enumerate(self.names) if name.startswith(start)])
+
+
+Sizes = Sequence[FileSizes]
+"""Of every part of a data set."""
+
+_CHUNK = 1 << 16
 _ORIGIN = re.compile(r"(?<![A-Za-z])(?:train|val|test)20\d\d(?!\d)")
 
 
@@ -55,27 +84,24 @@ class Split:
     digest: str = ""
     ids: Mapping[int, str] = field(default_factory=dict)
 
-    def accepts(self, images: pa.Table) -> np.ndarray:
-        """bool [n]: which images, of schema `coco_records.IMAGES`, belong to any split."""
-        accepted = np.ones(len(images), bool)
+    def accepts(self, images: Images) -> np.ndarray:
+        """bool [n]: which images belong to any split."""
         if self.kind == "ids":
-            accepted = np.isin(images["image_id"].to_numpy(), np.fromiter(self.ids, np.int64, len(self.ids)))
-        elif self.kind == "coco":
-            accepted = images["origin"].is_valid().to_numpy()
-        return accepted
+            return np.isin(images.ids, np.fromiter(self.ids, np.int64, len(self.ids)))
+        return images.origins >= 0 if self.kind == "coco" else np.ones(len(images), bool)
 
-    def divide(self, images: pa.Table, config: DataConfig) -> dict[str, np.ndarray]:
+    def divide(self, images: Images, config: DataConfig) -> dict[str, np.ndarray]:
         """Split -> its image ids, int64 [n], sorted.
 
-        images: of schema `coco_records.IMAGES`, sorted by id, all of them accepted
+        images: all of them accepted
 
         Raises:
             InputError: too few images, or an empty split.
         """
-        ids = images["image_id"].to_numpy()
+        ids = images.ids
         if self.kind == "hash":
             return split_images(ids, config)
-        numbers = self._listed(ids) if self.kind == "ids" else _of_coco(ids, images["origin"], config)
+        numbers = self._listed(ids) if self.kind == "ids" else _of_coco(images, config)
         splits = {split: ids[numbers == number] for number, split in enumerate(SPLITS)}
         for split, members in splits.items():
             if not len(members):
@@ -86,7 +112,7 @@ class Split:
 
     def _listed(self, ids: np.ndarray) -> np.ndarray:
         """int8 [n]: number of the split that the list names."""
-        return np.fromiter((SPLITS.index(self.ids[image_id]) for image_id in ids.tolist()), np.int8, len(ids))
+        return np.fromiter((SPLITS.index(self.ids[int(image_id)]) for image_id in ids), np.int8, len(ids))
 
 
 def load_split(text: str) -> Split:
@@ -141,20 +167,17 @@ def _karpathy(images: Any) -> Iterable[tuple[int, str]]:
     return [(image["cocoid"], _NAMES[image["split"]]) for image in images]
 
 
-def _of_coco(ids: np.ndarray, origins: pa.ChunkedArray, config: DataConfig) -> np.ndarray:
+def _of_coco(images: Images, config: DataConfig) -> np.ndarray:
     """int8 [n]: number of the split of each image.
 
     COCO publishes no captions of its test images: without them, its validation images are divided by hash.
     """
-    train, validation, test = (
-        pc.fill_null(pc.starts_with(origins, name), False).to_numpy() for name in ("train", "val", "test")
-    )
-    numbers = np.full(len(ids), SPLITS.index("test"), np.int8)
+    train, validation, test = (images.come_from(name) for name in ("train", "val", "test"))
+    numbers = np.full(len(images), SPLITS.index("test"), np.int8)
     numbers[train] = SPLITS.index("train")
     if not test.any():
         share = config.validation_percent / (config.validation_percent + config.test_percent)
-        validation = validation.copy()
-        validation[validation] = _ranks(ids[validation]) / 2**64 < share
+        validation[validation] = _ranks(images.ids[validation]) / 2**64 < share
     numbers[validation] = SPLITS.index("validation")
     return numbers
 
@@ -166,7 +189,7 @@ def rank(image_id: int) -> int:
 
 def _ranks(image_ids: np.ndarray) -> np.ndarray:
     """uint64 [n]: `rank` of each id."""
-    return np.fromiter(map(rank, image_ids.tolist()), np.uint64, len(image_ids))
+    return np.fromiter((rank(int(image_id)) for image_id in image_ids), np.uint64, len(image_ids))
 
 
 def split_of(image_id: int, config: DataConfig) -> str:
@@ -190,10 +213,12 @@ def split_images(image_ids: Sequence[int] | np.ndarray, config: DataConfig) -> d
             f"data: {len(image_ids)} usable image(s); training, validation and test need at least one each"
         )
     ids = np.sort(np.asarray(image_ids, np.int64))
-    percents = _ranks(ids) / 2**64 * 100
-    validation = percents < config.validation_percent
-    test = ~validation & (percents < config.validation_percent + config.test_percent)
-    members = {"train": ~validation & ~test, "validation": validation, "test": test}
+    held_out = np.array([config.validation_percent, config.validation_percent + config.test_percent])
+    numbers = np.empty(len(ids), np.int8)
+    for start in range(0, len(ids), _CHUNK):
+        percents = _ranks(ids[start : start + _CHUNK]) / 2**64 * 100
+        numbers[start : start + _CHUNK] = np.searchsorted(held_out, percents, "right")
+    members = {split: numbers == number for number, split in enumerate(("validation", "test", "train"))}
     for split in SPLITS:
         if not members[split].any():
             largest = max(SPLITS, key=lambda name: np.count_nonzero(members[name]))
@@ -207,16 +232,17 @@ class CocoPart:
     """A folder of images with its two JSON files, as `CocoSource` describes them; both may be one file."""
 
     images: Path | str | None
-    instances: Path
-    captions: Path | None
+    instances: JsonFile
+    captions: JsonFile | None
 
     @property
     def in_one_file(self) -> bool:
         """Whether objects and captions are in one file."""
         if self.captions is None:
             return False
-        with contextlib.suppress(OSError):
-            return self.instances.samefile(self.captions)
+        if isinstance(self.instances, Path) and isinstance(self.captions, Path):
+            with contextlib.suppress(OSError):
+                return self.instances.samefile(self.captions)
         return self.instances == self.captions
 
     def annotations(self, role: str) -> Iterator[Record]:
@@ -254,7 +280,7 @@ class CocoPart:
             _image_folder(self.images)
 
     def sizes(self) -> FileSizes:
-        """Bytes of the existing images of the instances JSON; empty without images.
+        """Bytes of the image files, by record of the instances JSON; empty without images.
 
         Raises:
             InputError: there is no such folder, or the JSON cannot be read.
@@ -265,7 +291,7 @@ class CocoPart:
         _readable("instances", self.instances, lambda file: None)
         names = (file_name_of(image) for image in records(self.instances, "instances", "images"))
         sizes = sizes_of(storage, names)
-        if not len(sizes) and storage.local is None and not storage.exists():
+        if not sizes.exist and storage.local is None and not storage.exists():
             raise _no_folder(storage)
         return sizes
 
@@ -287,7 +313,8 @@ class CocoSource:
     """The files of a COCO data set; `images` None: boxes and captions without pixels.
 
     images:    a folder or a URI (see `pipelines.storage.storage`)
-    instances, captions: JSON, also gzip-compressed; captions None, of all parts: `prepare` writes them from the objects
+    instances, captions: JSON, also gzip-compressed or remote; captions None, of all parts: `prepare` writes them from
+               the objects
     split:     how the images are divided
     synonyms:  class -> words by which captions name it, beside its name and `named_classes.SYNONYMS`
     val2014:   ids of COCO 2014's validation images, to warn of them in the training split
@@ -295,8 +322,8 @@ class CocoSource:
     """
 
     images: Path | str | None
-    instances: Path
-    captions: Path | None
+    instances: JsonFile
+    captions: JsonFile | None
     split: Split = field(default_factory=Split)
     val2014: frozenset[int] = frozenset()
     synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -338,26 +365,21 @@ class CocoSource:
         """
         roles = ("instances",) if self.captions is None else ("instances", "captions")
         digests = {
-            role: _joined([_readable(role, getattr(part, role), sha256) for part in self.parts]) for role in roles
+            role: _joined([_readable(role, getattr(part, role), _digest) for part in self.parts]) for role in roles
         }
         if self.captions is None:
             digests["captions_from"] = FROM_CLASSES
         if self.images is not None:
-            digests["images"] = _joined([_listing(part) for part in (self.sizes() if sizes is None else sizes)])
+            digests["images"] = _joined([part.digest for part in (self.sizes() if sizes is None else sizes)])
         if self.synonyms:
             text = json.dumps({name: list(words) for name, words in self.synonyms.items()}, sort_keys=True)
             digests["synonyms"] = _sha256(text)
         return digests if self.split.kind == "hash" else digests | {"split": self.split.digest or self.split.kind}
 
 
-def _listing(sizes: FileSizes) -> str:
-    """sha256 of the sorted list of (file, bytes) as JSON, which is never whole in memory."""
-    digest, between = hashlib.sha256(b"["), ""
-    for some in filter(None, sizes.files()):
-        digest.update((between + json.dumps(some)[1:-1]).encode())
-        between = ", "
-    digest.update(b"]")
-    return digest.hexdigest()
+def _digest(path: JsonFile) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _joined(digests: list[str]) -> str:
@@ -380,10 +402,9 @@ def _no_folder(storage: Storage) -> InputError:
     return InputError(f"images: no folder {storage}; check the path")
 
 
-def _readable(role: str, path: Path, read: Callable[[Path], Result]) -> Result:
+def _readable(role: str, path: JsonFile, read: Callable[[JsonFile], Result]) -> Result:
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
+        if isinstance(path, Path) and not stat.S_ISREG(mode := path.stat().st_mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
             raise InputError(f"{role}: {path} is {kind}: give a regular file, because it is read several times")
         return read(path)

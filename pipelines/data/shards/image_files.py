@@ -4,17 +4,20 @@ Names with `..` and absolute paths are refused: they would leave the image folde
 """
 
 import errno
+import hashlib
+import json
 import os
+import sqlite3
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from array import array
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from typing import Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.fs
 
 from pipelines.data.shards.rejected import Unusable
@@ -59,43 +62,27 @@ def inside(name: str) -> str:
 
 @dataclass(frozen=True)
 class FileSizes:
-    """Bytes of the image files that exist, in columns: a billion images fit into no mapping of Python.
+    """Bytes of the image files that the records of a list name.
 
-    names: as the JSON has them, each once
-    sizes: int64 [n]
+    sizes:  int64 [n], in the order of the records; -1: there is no such file
+    digest: sha256 of the sorted list of (file, bytes) as JSON; each file that exists once, by `inside`
     """
 
-    names: pa.ChunkedArray
     sizes: np.ndarray
+    digest: str
 
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def of(self, names: pa.ChunkedArray) -> np.ndarray:
-        """int64 [n]: bytes of the files with these names, -1 if there is none. Takes time for all files."""
-        places = pc.index_in(names.cast(pa.large_string()), value_set=self.names).fill_null(-1).to_numpy()
-        return np.append(self.sizes, -1)[places]
-
-    def files(self) -> Iterator[list[tuple[str, int]]]:
-        """(file, bytes) by `inside`, sorted, each file once, some thousands at a time."""
-        files = _strings(inside(name) for name in _texts(self.names))
-        order = pc.sort_indices(files)
-        before = None
-        for start in range(0, len(order), _CHUNK):
-            places = order.slice(start, _CHUNK)
-            names = files.take(places).to_pylist()
-            some = zip(names, self.sizes[places.to_numpy()].tolist(), [before, *names], strict=False)
-            yield [(file, size) for file, size, last in some if file != last]
-            before = names[-1]
+    @property
+    def exist(self) -> bool:
+        """Whether any file exists."""
+        return bool((self.sizes >= 0).any())
 
 
-NO_FILES = FileSizes(pa.chunked_array([], pa.large_string()), np.zeros(0, np.int64))
+NO_FILES = FileSizes(np.zeros(0, np.int64), hashlib.sha256(b"[]").hexdigest())
 _CHUNK = 1 << 14
 
 
 def sizes_of(place: Storage, names: Iterable[str]) -> FileSizes:
-    """Bytes of the files that exist, by the given names."""
-    wanted = _strings(names).unique()
+    """Bytes of the files with these names, some thousands at a time."""
     look: Callable[[str], int | None]
     if place.local is None:
         look = _listed(place).get
@@ -104,35 +91,53 @@ def sizes_of(place: Storage, names: Iterable[str]) -> FileSizes:
         def look(file: str) -> int | None:
             return _size(place, f"{place.local}/{file}")
 
-    def look_for(some: pa.Array) -> np.ndarray:
-        return np.array([_size_or_none(look, name) for name in some.to_pylist()], np.int64)
+    def look_for(some: list[str]) -> list[tuple[str, int]]:
+        return [_file_and_size(look, name) for name in some]
 
-    sizes = np.empty(len(wanted), np.int64)
-    with ThreadPoolExecutor(_LOOKERS) as pool:
-        starts = range(0, len(wanted), _NAMES)
-        for start, found in zip(starts, pool.map(look_for, (wanted.slice(at, _NAMES) for at in starts)), strict=True):
-            sizes[start : start + len(found)] = found
-    return FileSizes(pa.chunked_array([wanted.filter(pa.array(sizes >= 0))]), sizes[sizes >= 0])
+    sizes, left = array("q"), iter(names)
+    with ThreadPoolExecutor(_LOOKERS) as pool, _Listing() as listing:
+        while wanted := list(islice(left, _LOOKERS * _NAMES)):
+            parts = [wanted[start : start + _NAMES] for start in range(0, len(wanted), _NAMES)]
+            for found in pool.map(look_for, parts):
+                sizes.extend(size for _, size in found)
+                listing.add([one for one in found if one[1] >= 0])
+        return FileSizes(np.frombuffer(sizes, np.int64), listing.digest())
 
 
-def _size_or_none(look: Callable[[str], int | None], name: str) -> int:
-    """Bytes of the file; -1: there is none with this name."""
+class _Listing:
+    """Sorts files by name, on disk if they are many: the database has no name and is deleted when it is closed."""
+
+    def __enter__(self) -> Self:
+        self._database = sqlite3.connect("")
+        self._database.execute("CREATE TABLE files (file TEXT, bytes INTEGER)")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._database.close()
+
+    def add(self, files: list[tuple[str, int]]) -> None:
+        """Add (file, bytes), perhaps again."""
+        self._database.executemany("INSERT INTO files VALUES (?, ?)", files)
+
+    def digest(self) -> str:
+        """See `FileSizes.digest`."""
+        digest, between = hashlib.sha256(b"["), ""
+        rows = self._database.execute("SELECT file, MAX(bytes) FROM files GROUP BY file ORDER BY file")
+        while some := rows.fetchmany(_CHUNK):
+            digest.update((between + json.dumps(some)[1:-1]).encode())
+            between = ", "
+        digest.update(b"]")
+        return digest.hexdigest()
+
+
+def _file_and_size(look: Callable[[str], int | None], name: str) -> tuple[str, int]:
+    """The file by `inside`, and its bytes; -1: there is none with this name."""
     try:
-        size = look(inside(name))
+        file = inside(name)
     except Unreadable:
-        return -1
-    return -1 if size is None else size
-
-
-def _strings(texts: Iterable[str]) -> pa.ChunkedArray:
-    left = iter(texts)
-    parts = iter(lambda: list(islice(left, _CHUNK)), [])
-    return pa.chunked_array([pa.array(some, pa.large_string()) for some in parts], pa.large_string())
-
-
-def _texts(column: pa.ChunkedArray) -> Iterator[str]:
-    for start in range(0, len(column), _CHUNK):
-        yield from column.slice(start, _CHUNK).to_pylist()
+        return "", -1
+    size = look(file)
+    return file, -1 if size is None else size
 
 
 def read_bytes(place: Storage, name: str) -> bytes:

@@ -47,7 +47,8 @@ def test_any_objects_come_through(tmp_path_factory, objects, chunk, escaped) -> 
     path.write_text(json.dumps({"other": [{"x": 1}], "annotations": objects}, ensure_ascii=escaped), encoding="utf-8")
     before, json_stream._CHUNK = json_stream._CHUNK, chunk
     try:
-        assert list(records(path, "instances", "annotations")) == _plain(objects)
+        for _ in range(2):  # the second pass parses the list alone
+            assert list(records(path, "instances", "annotations")) == _plain(objects)
     finally:
         json_stream._CHUNK = before
 
@@ -141,6 +142,40 @@ def test_half_of_a_surrogate_pair_in_a_key_rejects_no_record(tmp_path, monkeypat
     (tmp_path / "a.json").write_text(text)
     found = list(records(tmp_path / "a.json", "instances", "images"))
     assert found == [{"a?b": 1}, {"?": {}}, {"\U0001f600": "\\ud800"}, {"id": 2}]
+
+
+LISTS = (
+    rb'{"x": {"images": [{}]}, "im\u0061ges" : [{"id": 1}], "annotations": [], '
+    rb'"a\"b, \"images": [["images: [", {"id": 9}]], "images": [{"id": "]\\"}, {"id": [[2], {"images": []}]}]}'
+)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 18])
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_later_passes_parse_one_list_alone(tmp_path, monkeypatch, chunk, start, zipped) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    path, raw = tmp_path / "a.json", start + LISTS
+    path.write_bytes(gzip.compress(raw) if zipped else raw)
+    first = list(records(path, "instances", "images"))
+    assert first == [{"id": 1}, {"id": "]\\"}, {"id": [[2], {"images": []}]}]
+    monkeypatch.setattr(json_stream, "_Counted", None)  # reads the whole file
+    assert list(records(path, "instances", "images")) == first
+    assert list(records(path, "instances", "annotations")) == []
+    with pytest.raises(InputError, match='no list of objects "captions"'):
+        list(records(path, "instances", "captions"))
+
+
+@pytest.mark.parametrize("raw", [b'{"%b": [1], "images": [{}]}' % (b"x" * 300), b'{"images":%b[{}]}' % (b" " * 300)])
+def test_a_list_whose_name_is_far_away_is_found_in_the_whole_file(tmp_path, raw) -> None:
+    (tmp_path / "a.json").write_bytes(raw)
+    assert [list(records(tmp_path / "a.json", "instances", "images")) for _ in range(2)] == [[{}], [{}]]
+
+
+def test_a_file_that_was_written_again_is_read_again(tmp_path) -> None:
+    for number in range(3):
+        (tmp_path / "a.json").write_text(json.dumps({"x": [1] * number, "images": [{"id": number}]}))
+        assert list(records(tmp_path / "a.json", "instances", "images")) == [{"id": number}]
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 18])

@@ -292,4 +292,4 @@ def test_two_parts_of_real_coco(shared_coco: Path, tmp_path: Path) -> None:
     source = CocoSource(first.images, first.instances, first.captions, more=(second, first))
     read = ingest(source, tmp_path, source.sizes())
     assert read.totals == {"image": 303 + 8, "annotation": 2740 + 86, "caption": 1515 + 40}
-    assert len(read.images) == 311 and set(read.images["part"].to_pylist()) == {0, 1}
+    assert len(read.images) == 311 and set(read.images.parts.tolist()) == {0, 1}

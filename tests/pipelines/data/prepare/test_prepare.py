@@ -1,6 +1,7 @@
 """COCO to a prepared folder: the same bytes on Ray and without, splits, domain, rejects, refusals."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ from objgan import run_lengths
 from objgan.config import build_config
 from objgan.domain import Domain
 from objgan.errors import InputError
+from pipelines.data.prepare import json_stream
 from pipelines.data.prepare.convert import run_here, run_on_ray
 from pipelines.data.prepare.finalize import layout_statistics
 from pipelines.data.prepare.prepare import prepare
@@ -53,6 +55,26 @@ def test_ray_and_one_process_write_the_same_bytes(
     assert [reject.id for reject in _rejects(tmp_path / "ray", "image")] == [7]
     assert manifest["totals"] == {"image": 30, "annotation": 90, "caption": 60}
     assert manifest["rejected"]["kinds"] == {"image": 1, "annotation": 3, "caption": 2, "mask": 0}
+
+
+def test_each_json_is_parsed_once_whole_and_then_list_by_list(
+    tmp_path, monkeypatch, write_coco, scenes, data_config
+) -> None:
+    read = Counter()
+
+    class Counted(json_stream._Counted):
+        def readinto(self, buffer):
+            done = super().readinto(buffer)
+            read[self._file.name] += done
+            return done
+
+    monkeypatch.setattr(json_stream, "_Counted", Counted)
+    monkeypatch.setattr(json_stream, "_CHUNK", 64)
+    source = write_coco(tmp_path / "coco", *scenes(30))
+    _go(source, tmp_path / "data", data_config)
+    for path in (source.instances, source.captions):
+        whole = path.stat().st_size
+        assert whole <= read[str(path)] < 1.5 * whole, "also the first records, and the header"
 
 
 def test_every_image_is_in_the_split_of_its_id(prepared, data_config) -> None:

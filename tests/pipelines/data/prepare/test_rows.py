@@ -25,7 +25,7 @@ def _convert(*records, folder=None, split="train"):
 
 def _rows(source, folder):
     data = ingest(source, folder / "work")
-    block = block_of(data.images, "train", "train-00000.arrow", "")
+    block = block_of(data.images.ids, "train", "train-00000.arrow")
     return _convert(*records_of(block, folder / "work"), folder=source.images)
 
 

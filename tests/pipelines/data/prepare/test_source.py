@@ -49,7 +49,7 @@ def _read(source: CocoSource) -> Read:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         data = ingest(source, work)
-        records = records_of(block_of(data.images, "train", "x", ""), work)
+        records = records_of(block_of(data.images.ids, "train", "x"), work)
         lines = [json.loads(line) for line in (work / TEXT_IDS).read_text().split("\n")[:-1]]
         texts = {(line["kind"], line["text"]): line["id"] for line in lines}
         return Read(data, list(read_rejects(work / UNREAD)), records, texts)
@@ -321,8 +321,9 @@ def test_image_folder_missing_or_of_other_images(good, tmp_path) -> None:
         CocoSource(tmp_path / "none", good.instances, good.captions).digests()
     (tmp_path / "others").mkdir()
     others = CocoSource(tmp_path / "others", good.instances, good.captions)
+    data = ingest(others, tmp_path / "work", others.sizes())
     with pytest.raises(InputError, match=r"none of the 1 images .* \(the first: 7.png\)"):
-        check_folder(others, others.sizes(), _read(good).data.images)
+        check_folder(others, data, tmp_path / "work")
 
 
 def test_digests_do_not_depend_on_the_location(good, tmp_path) -> None:

@@ -87,7 +87,7 @@ def test_records_are_converted_one_by_one_in_a_separate_process(tmp_path, monkey
     source = write_coco(tmp_path / "coco", *scenes(12))
     assert isinstance(source.images, Path)
     data = ingest(source, tmp_path / "work")
-    records = records_of(block_of(data.images, "train", "x", ""), tmp_path / "work")
+    records = records_of(block_of(data.images.ids, "train", "x"), tmp_path / "work")
     how = Conversion("train", partial(read, Storage(source.images)), 64, {1: 0, 38: 1, 44: 2})
     deeds = {2: "SIGSEGV", 3: "SIGKILL", 7: "memory", 9: "SIGSEGV in worker"}
     pictures = {(source.images / f"{number:06d}.png").read_bytes(): what for number, what in deeds.items()}
@@ -108,7 +108,7 @@ def test_records_are_converted_one_by_one_in_a_separate_process(tmp_path, monkey
 def test_other_errors_are_raised_from_the_separate_process(tmp_path, write_coco, scenes) -> None:
     source = write_coco(tmp_path / "coco", *scenes(3))
     data = ingest(source, tmp_path / "work")
-    records = records_of(block_of(data.images, "train", "x", ""), tmp_path / "work")
+    records = records_of(block_of(data.images.ids, "train", "x"), tmp_path / "work")
     with Attempts(tmp_path, "x", "", "a") as attempts, pytest.raises(StorageAway, match="out of reach"):
         convert_apart(records, Conversion("train", out_of_reach, 64, {}), attempts)
 
