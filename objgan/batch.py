@@ -1,6 +1,6 @@
 """Batch: the named tensors of some samples, as the loader makes them and the stages take them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from objgan.attributes import UNKNOWN
 from objgan.layout import Layout
-from objgan.transfers import send
 
 
 @dataclass(frozen=True)
@@ -58,12 +57,6 @@ class Batch:
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    @property
-    def word_mask(self) -> Tensor:
-        """bool [B, T]: which entries are words."""
-        device = self.words.device
-        return torch.arange(self.words.shape[1], device=device) < send(self.word_count, device)[:, None]
-
     def pixels(self, size: int) -> Tensor:
         """float32 [B, 3, size, size] in [-1, 1], averaged down from the stored size.
 
@@ -76,27 +69,23 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """A copy on `device`, but for the numbers of words."""
-        return replace(
-            self,
-            image_ids=self.image_ids.to(device, non_blocking=non_blocking),
-            words=self.words.to(device, non_blocking=non_blocking),
-            layout=self.layout.to(device, non_blocking),
-            images=None if self.images is None else self.images.to(device, non_blocking=non_blocking),
-            colours=None if self.colours is None else self.colours.to(device, non_blocking=non_blocking),
-            scenes=None if self.scenes is None else self.scenes.to(device, non_blocking=non_blocking),
-        )
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return replace(moved, layout=self.layout.to(device, non_blocking))
 
     def pin_memory(self) -> Self:
         """A copy in page-locked memory (torch's DataLoader calls this)."""
+        pinned = self._map(Tensor.pin_memory)
+        return replace(pinned, word_count=self.word_count.pin_memory(), layout=self.layout.pin_memory())
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """All tensors but the numbers of words and the layout."""
         return replace(
             self,
-            image_ids=self.image_ids.pin_memory(),
-            words=self.words.pin_memory(),
-            word_count=self.word_count.pin_memory(),
-            layout=self.layout.pin_memory(),
-            images=None if self.images is None else self.images.pin_memory(),
-            colours=None if self.colours is None else self.colours.pin_memory(),
-            scenes=None if self.scenes is None else self.scenes.pin_memory(),
+            image_ids=function(self.image_ids),
+            words=function(self.words),
+            images=None if self.images is None else function(self.images),
+            colours=None if self.colours is None else function(self.colours),
+            scenes=None if self.scenes is None else function(self.scenes),
         )
 
 

@@ -60,16 +60,6 @@ def save_network(path: Path, network: nn.Module) -> None:
     write_tensors(path, network.state_dict())
 
 
-def load_network(path: Path, network: nn.Module) -> None:
-    """Read what `save_network` wrote into `network`, in place.
-
-    Raises:
-        InputError: missing, cut short, or of another shape.
-    """
-    _check_fit(path, network.state_dict())
-    network.load_state_dict(read_tensors(path))
-
-
 def build_networks(config: Config, domain: Domain, files: Mapping[str, Path]) -> dict[str, nn.Module]:
     """Networks by name, on the CPU, with the weights of their files.
 

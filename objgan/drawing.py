@@ -53,18 +53,20 @@ def name_colours(names: Sequence[str]) -> dict[str, Colour]:
     }
 
 
-def draw_boxes(
-    names: Sequence[str], boxes: Tensor, side: int = 256, background: Image.Image | None = None
-) -> Image.Image:
-    """Outlined and named boxes on a blank canvas or on `background`.
+def css_colour(colour: Colour) -> str:
+    """For a style of a web page."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def draw_boxes(names: Sequence[str], boxes: Tensor, side: int = 256) -> Image.Image:
+    """Outlined and named boxes on a blank canvas.
 
     Args:
         names: class name of each object
         boxes: xywh fractions [r, 4]
         side: of the result, pixels
-        background: resized to `side`
     """
-    canvas = Image.new("RGB", (side, side), CANVAS) if background is None else enlarge(background.convert("RGB"), side)
+    canvas = Image.new("RGB", (side, side), CANVAS)
     colours, frames = name_colours(names), [_pixel_box(box, side) for box in boxes.tolist()]
     fill = Image.new("RGB", canvas.size)
     for name, frame in zip(names, frames, strict=True):
@@ -96,7 +98,7 @@ def draw_masks(names: Sequence[str], masks: Tensor, side: int = 256) -> Image.Im
         colour = np.array(colours[name], np.float32)
         canvas += 0.85 * share * (colour - canvas)
         inside = share[..., 0] >= 0.5
-        canvas[_edge(inside)] = 0.6 * colour
+        canvas[outline(inside)] = 0.6 * colour
         frames.append(_mask_frame(inside))
     picture = Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
     _draw_tags(ImageDraw.Draw(picture), names, frames, side)
@@ -193,7 +195,7 @@ def _mask_frame(inside: np.ndarray) -> Box | None:
     return (across[0], down[0], across[-1] + 1, down[-1] + 1) if len(down) else None
 
 
-def _edge(inside: np.ndarray) -> np.ndarray:
+def outline(inside: np.ndarray) -> np.ndarray:
     """bool [S, S] -> bool [S, S]: the true pixels with a false one above, below, left or right."""
     padded = np.pad(inside, 1, mode="edge")
     core: np.ndarray = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]

@@ -40,10 +40,7 @@ def clip_xywh(boxes: Tensor) -> Tensor:
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of xywh boxes, [..., 4] x [..., 4] -> [...] (broadcast); 0 where both are empty."""
-    corners_a, corners_b = xywh_to_xyxy(a), xywh_to_xyxy(b)
-    low = torch.maximum(corners_a[..., :2], corners_b[..., :2])
-    high = torch.minimum(corners_a[..., 2:], corners_b[..., 2:])
-    both = (high - low).clamp_min(0).prod(-1)
+    both = _intersection(a, b)
     union = a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - both
     return both / union.clamp_min(1e-12)
 
@@ -91,13 +88,15 @@ def stand_in_masks(shapes: str, boxes: Tensor, size: int) -> Tensor:
 
 def overlap(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over the smaller area of xywh [..., 4] and [..., 4], broadcast: 0 to 1; 0 without an area."""
-    low, high = torch.maximum(boxes[..., :2], others[..., :2]), _far_corner(boxes, others)
     smaller = torch.minimum(boxes[..., 2:].prod(-1), others[..., 2:].prod(-1))
-    return ((high - low).clamp_min(0).prod(-1) / smaller.clamp_min(1e-12)).clamp_max(1)
+    return (_intersection(boxes, others) / smaller.clamp_min(1e-12)).clamp_max(1)
 
 
-def _far_corner(boxes: Tensor, others: Tensor) -> Tensor:
-    return torch.minimum(boxes[..., :2] + boxes[..., 2:], others[..., :2] + others[..., 2:])
+def _intersection(a: Tensor, b: Tensor) -> Tensor:
+    """Common area of xywh boxes."""
+    low = torch.maximum(a[..., :2], b[..., :2])
+    high = torch.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
+    return (high - low).clamp_min(0).prod(-1)
 
 
 def to_rois(boxes: Tensor, pictures: Tensor, feature_size: int) -> Tensor:

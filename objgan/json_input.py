@@ -32,8 +32,6 @@ class JsonLimits:
 LIMITS = JsonLimits()
 OWN = JsonLimits(nan=True)
 """For files that this project writes: measures may be NaN."""
-LARGE = JsonLimits(bytes=512 << 20, values=50_000_000)
-"""For lists of ids of a whole data set, which a person gives by name."""
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 

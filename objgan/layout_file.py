@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from objgan import run_lengths
 from objgan.errors import InputError, shown, unknown
-from objgan.files import read_json, write_atomically
+from objgan.files import read_json
 from objgan.json_input import JsonFault, parse_json
 from objgan.layout import Layout
 
@@ -91,11 +91,6 @@ def layout_to_json(
     body = f"[\n  {lines}\n]" if objects else "[]"
     head = json.dumps({"version": VERSION, "caption": caption, **(notes or {})}, ensure_ascii=False)
     return f'{head[:-1]}, "objects": {body}}}\n'
-
-
-def write_layout(path: Path, layout: Layout, classes: Sequence[str], caption: str) -> None:
-    """Write a layout file (see `layout_to_json`)."""
-    write_atomically(path, layout_to_json(layout, classes, caption))
 
 
 def read_layout(path: Path, rules: LayoutRules) -> GivenLayout:

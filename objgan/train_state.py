@@ -80,12 +80,6 @@ class TrainState:
                 self.stage.networks[name] = network
             self.stage.train()
 
-    def inference_networks(self) -> dict[str, nn.Module]:
-        """The networks that a finished model keeps, averaged where an average is kept."""
-        return {
-            name: self.ema[name] if name in self.ema else self.stage.networks[name] for name in self.stage.inference
-        }
-
     def _optimiser(self, phase: Phase) -> torch.optim.Optimizer:
         return torch.optim.Adam(
             self.learning_parameters(phase),

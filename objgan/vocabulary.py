@@ -175,17 +175,8 @@ def _read_vectors(path: Path, words: int) -> np.ndarray:
     return vectors
 
 
-def build(token_lists: Iterable[Sequence[str]], min_count: int, channels: int, language: str = "en") -> Vocabulary:
-    """The vocabulary of tokenized captions: words that occur at least `min_count` times, the most frequent first.
-
-    `token_lists` is gone through twice, and never kept: it may be as long as it likes.
-    """
-    words = known_words(token_lists, min_count)
-    return Vocabulary(words, fit_vectors(token_lists, words, channels), language)
-
-
 def known_words(token_lists: Iterable[Sequence[str]], min_count: int) -> tuple[str, ...]:
-    """The word list of a vocabulary (see `build`)."""
+    """The word list of a vocabulary: words that occur at least `min_count` times, the most frequent first."""
     counts = Counter(token for tokens in token_lists for token in tokens)
     known = sorted((word for word, n in counts.items() if n >= min_count), key=lambda word: (-counts[word], word))
     return (*SPECIAL, *known)

@@ -6,14 +6,18 @@ from torch import Tensor
 Array = np.ndarray | Tensor
 
 
+def plain(values: Array) -> np.ndarray:
+    """An array of the same type and values, on the CPU."""
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
 def float64(values: Array, dimensions: int, what: str) -> np.ndarray:
     """A float64 array of `values`, on the CPU.
 
     Raises:
         ValueError: another number of dimensions, no row, or an entry that is not a finite number.
     """
-    plain = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    array = np.asarray(plain, np.float64)
+    array = plain(values).astype(np.float64)
     if array.ndim != dimensions:
         raise ValueError(f"{what} need {dimensions} dimensions, got an array of {array.shape}")
     if not len(array):

@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
-from objgan.metrics.arrays import Array
+from objgan.metrics.arrays import Array, plain
 from objgan.metrics.distances import frechet_distance
 
+LEVEL = 0.95
 LARGEST_FRECHET_DIMENSION = 256
 _BLOCK_ENTRIES = 4_000_000
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The central `level` of the resampled figures.
+    """The central 95 % of the resampled figures.
 
     value:   the figure on all samples
     samples: rows that took part; with fewer than 2 the bounds are NaN, with none the value too
@@ -31,9 +31,7 @@ class Interval:
     samples: int
 
 
-def interval(
-    statistic: Callable[..., float], *columns: Array, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> Interval:
+def interval(statistic: Callable[..., float], *columns: Array, resamples: int = 1000, seed: int = 0) -> Interval:
     """Of any statistic of parallel columns, [N, ...] each, resampled together: statistic(*columns) -> number.
 
     Rows with a NaN in any column are dropped first; resamples on which the statistic is NaN are left out. One call per
@@ -47,25 +45,25 @@ def interval(
     if count == 0:
         return Interval(np.nan, np.nan, np.nan, 0)
     drawn = [statistic(*(column[rows] for column in kept)) for rows in _draws(count, resamples, seed)]
-    return percentile_interval(np.array(drawn, np.float64), float(statistic(*kept)), count, level)
+    return percentile_interval(np.array(drawn, np.float64), float(statistic(*kept)), count)
 
 
-def mean_interval(values: Array, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
+def mean_interval(values: Array, resamples: int = 1000, seed: int = 0) -> Interval:
     """Of the mean of [N] figures; NaN rows are dropped."""
     (kept,) = _complete_rows((values,))
-    return ratio_interval(kept, np.ones(len(kept)), resamples, seed, level)
+    return ratio_interval(kept, np.ones(len(kept)), resamples, seed)
 
 
-def paired_difference(a: Array, b: Array, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
+def paired_difference(a: Array, b: Array, resamples: int = 1000, seed: int = 0) -> Interval:
     """Of mean(a - b) over samples that both have, [N] each; rows where either is NaN are dropped.
 
     An interval without 0: the two differ on such samples.
     """
     first, second = _complete_rows((a, b))
-    return mean_interval(first.astype(np.float64) - second, resamples, seed, level)
+    return mean_interval(first.astype(np.float64) - second, resamples, seed)
 
 
-def ratio_interval(above: Array, below: Array, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
+def ratio_interval(above: Array, below: Array, resamples: int = 1000, seed: int = 0) -> Interval:
     """Of sum(above) / sum(below), [N] each: shares of objects, words or classes rather than of images."""
     first, second = (column.astype(np.float64) for column in _complete_rows((above, below)))
     if len(first) == 0 or second.sum() == 0:
@@ -73,10 +71,10 @@ def ratio_interval(above: Array, below: Array, resamples: int = 1000, seed: int 
     sums = resampled_sums(np.stack([first, second], 1), resamples, seed)
     with np.errstate(invalid="ignore", divide="ignore"):
         drawn = sums[:, 0] / sums[:, 1]
-    return percentile_interval(drawn, float(first.sum() / second.sum()), len(first), level)
+    return percentile_interval(drawn, float(first.sum() / second.sum()), len(first))
 
 
-def frechet_interval(a: Array, b: Array, resamples: int = 200, seed: int = 0, level: float = 0.95) -> Interval:
+def frechet_interval(a: Array, b: Array, resamples: int = 200, seed: int = 0) -> Interval:
     """Of `frechet_distance`, both sets resampled on their own: for at most 256 dimensions, see `too_dear`.
 
     A resample repeats rows, which adds to the distance's bias: all resampled figures are moved by one amount so that
@@ -93,7 +91,7 @@ def frechet_interval(a: Array, b: Array, resamples: int = 200, seed: int = 0, le
     pairs = zip(_draws(len(first), resamples, seed), _draws(len(second), resamples, seed + 1), strict=True)
     drawn = np.array([frechet_distance(first[i], second[j]) for i, j in pairs])
     value = frechet_distance(first, second)
-    found = percentile_interval(drawn - drawn.mean() + value, value, len(first), level)
+    found = percentile_interval(drawn - drawn.mean() + value, value, len(first))
     return Interval(max(0.0, found.low), found.high, found.value, found.samples)
 
 
@@ -120,12 +118,12 @@ def resampled_sums(columns: np.ndarray, resamples: int, seed: int) -> np.ndarray
     return np.concatenate([np.empty((0, columns.shape[1])), *sums])
 
 
-def percentile_interval(drawn: np.ndarray, value: float, samples: int, level: float = 0.95) -> Interval:
+def percentile_interval(drawn: np.ndarray, value: float, samples: int) -> Interval:
     """Of figures [resamples] that were resampled elsewhere; NaN ones are left out."""
     usable = drawn[~np.isnan(drawn)]
     if samples < 2 or len(usable) == 0:
         return Interval(np.nan, np.nan, value, samples)
-    low, high = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(usable, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high), value, samples)
 
 
@@ -137,7 +135,7 @@ def _draws(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 
 def _complete_rows(columns: tuple[Array, ...]) -> list[np.ndarray]:
     """The columns as arrays without the rows in which any of them has a NaN."""
-    arrays = [column.detach().cpu().numpy() if isinstance(column, Tensor) else np.asarray(column) for column in columns]
+    arrays = [plain(column) for column in columns]
     if len({len(array) for array in arrays}) != 1:
         raise ValueError(f"columns of one sample each have {[len(array) for array in arrays]} rows")
     whole = np.ones(len(arrays[0]), bool)

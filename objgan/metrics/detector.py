@@ -57,9 +57,7 @@ class Detector:
         return found
 
 
-def load_detector(
-    path: Path, classes: Sequence[str], device: torch.device | str = "cpu", threshold: float = THRESHOLD
-) -> Detector:
+def load_detector(path: Path, classes: Sequence[str], device: torch.device | str = "cpu") -> Detector:
     """The detector with the weights in `path`: a state dict by `torch.save` (torchvision's file) or `.safetensors`.
 
     Raises:
@@ -69,7 +67,7 @@ def load_detector(
     weights = read_weights(path, what)
     network = build_network()
     fill(network, weights, f"{what}: {path}")
-    return Detector(network.to(device), classes, threshold)
+    return Detector(network.to(device), classes)
 
 
 def build_network(side: int = SIDE) -> FasterRCNN:

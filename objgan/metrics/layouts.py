@@ -6,7 +6,7 @@ from torch import Tensor
 
 from objgan.geometry import box_iou
 from objgan.layout import Layout
-from objgan.losses.boxes import label_set
+from objgan.losses.boxes import label_counts, label_set
 from objgan.metrics.arrays import Array, float64
 
 
@@ -47,8 +47,7 @@ def named_share(predicted: Layout, named: Tensor) -> Tensor:
 
 def class_counts(layout: Layout, classes: int) -> Tensor:
     """Objects of each class, int64 [B, C]."""
-    counts = torch.zeros(len(layout.count), classes, dtype=torch.int64, device=layout.labels.device)
-    return counts.scatter_add_(1, layout.labels, layout.valid.long())
+    return label_counts(layout.labels, layout.valid, classes)
 
 
 def count_histogram_distance(predicted: Array, true: Array) -> float:

@@ -26,14 +26,12 @@ class Verdicts:
              padding, objects too small, and those mostly hidden
     colours: int64 [B, R], index into `COLOURS` by the same vote, -1 where it does not count
     scenes:  int64 [B], index into `SCENES`
-    scores:  float32 [B, C], how clearly a class is seen anywhere: from 0 to 1
-    found:   bool [B, C], scores from the judge's `found_threshold` up
+    found:   bool [B, C], the classes that are seen anywhere as clearly as the judge's `found_threshold` asks
     """
 
     objects: Tensor
     colours: Tensor
     scenes: Tensor
-    scores: Tensor
     found: Tensor
 
 
@@ -42,13 +40,11 @@ class JudgedImages:
     """Whether what should be there is there: float32 of 0 and 1, NaN where nothing is asked.
 
     objects: [B, R];  colours: [B, R], of objects whose colour is known;  scenes: [B]
-    found:   bool [B, C], see `Verdicts`
     """
 
     objects: Tensor
     colours: Tensor
     scenes: Tensor
-    found: Tensor
 
 
 @torch.no_grad()
@@ -73,13 +69,11 @@ def read_judgement(seen: JudgeLogits, layout: Layout, found_threshold: float, sm
         return torch.where(counted, winners, -1)
 
     patches = functional.avg_pool2d(classes[:, :-1], _PATCH, stride=1)
-    scores = patches.amax((2, 3))
     return Verdicts(
         objects=vote(classes),
         colours=vote(seen.colours.softmax(1)),
         scenes=seen.scenes.argmax(1),
-        scores=scores,
-        found=scores >= found_threshold,
+        found=patches.amax((2, 3)) >= found_threshold,
     )
 
 
@@ -95,7 +89,6 @@ def score_verdicts(
         objects=_right(verdicts.objects, layout.labels, counted),
         colours=_right(verdicts.colours, wanted, counted & (wanted >= 0)),
         scenes=_right(verdicts.scenes, place, place >= 0),
-        found=verdicts.found,
     )
 
 

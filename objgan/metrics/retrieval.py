@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from objgan.metrics.arrays import Array
+from objgan.metrics.arrays import Array, plain
 
 POOL = 100
 TIE = 1e-6
@@ -58,7 +58,7 @@ def r_precision(
     if seen.shape != read.shape or len(seen) != len(image_ids):
         raise ValueError(f"{seen.shape} images, {read.shape} captions and {len(image_ids)} ids do not fit")
     found = np.full(len(seen), np.nan)
-    for row, others in _pools(_integers(image_ids), None if wordings is None else _integers(wordings), pool, seed):
+    for row, others in _pools(plain(image_ids), None if wordings is None else plain(wordings), pool, seed):
         if len(others):
             scores = read[np.append(others, row)] @ seen[row]
             found[row] = float((scores[:-1] < scores[-1] - TIE).all())
@@ -95,11 +95,6 @@ def _draw_others(
 
 def _unit_rows(vectors: Array) -> np.ndarray:
     """[N, D] of length 1, zero rows stay zero; NaN stays NaN."""
-    plain = vectors.detach().cpu().numpy() if isinstance(vectors, Tensor) else np.asarray(vectors)
-    array = plain.astype(np.float64)
+    array = plain(vectors).astype(np.float64)
     unit: np.ndarray = array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-12)
     return unit
-
-
-def _integers(values: Array) -> np.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)

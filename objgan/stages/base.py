@@ -1,7 +1,7 @@
 """Stage and Phase: what the one training loop knows of a model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -46,12 +46,6 @@ class Phase:
     clip: Mapping[str, float] = field(default_factory=dict)
     every: int = 1
     active: Callable[[float], bool] = lambda share: True
-
-    def all_losses(self, batch: Batch, outputs: Any) -> Losses:
-        """Every loss by name, all pieces with their graphs."""
-        losses = self.losses(batch, outputs)
-        pieces = [losses] if isinstance(losses, dict) else losses
-        return {name: loss for piece in pieces for name, loss in piece.items()}
 
 
 class Stage(ABC, nn.Module):
@@ -122,3 +116,9 @@ class Stage(ABC, nn.Module):
     @torch.no_grad()
     def pictures(self, batch: Batch) -> dict[str, Image.Image]:
         """Pictures of how these samples fare, by name."""
+
+
+def noise_of_images(batch: Batch, shape: Sequence[int]) -> Tensor:
+    """Normal noise [B, *shape] that depends on an image's id alone, so that measures can be compared over time."""
+    draws = [torch.randn(*shape, generator=torch.Generator().manual_seed(image)) for image in batch.image_ids.tolist()]
+    return torch.stack(draws).to(batch.words.device)

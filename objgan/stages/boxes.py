@@ -22,7 +22,7 @@ from objgan.metrics.layouts import best_iou, count_error, label_f1, named_share
 from objgan.metrics.named_classes import NamedClasses, named_classes
 from objgan.networks.box_generator import BoxGenerator, BoxOutputs, BoxSizes, Candidates, Temperatures
 from objgan.networks.encoders import TextFeatures, start_from_vectors
-from objgan.stages.base import Adam, Losses, Phase, Stage
+from objgan.stages.base import Adam, Losses, Phase, Stage, noise_of_images
 from objgan.stages.box_judges import BoxJudge
 from objgan.stages.encoders import build_text_encoder
 from objgan.statements import Statements
@@ -181,13 +181,8 @@ class BoxesStage(Stage):
         )
 
     def _sample(self, batch: Batch) -> Layout:
-        """Layouts with noise that depends on the image's id alone, so that measures can be compared over time."""
         generator = self._generator()
-        draws = [
-            torch.randn(generator.noise_shape, generator=torch.Generator().manual_seed(image))
-            for image in batch.image_ids.tolist()
-        ]
-        noise = torch.stack(draws).to(batch.words.device)
+        noise = noise_of_images(batch, generator.noise_shape)
         return generator.sample_layout(
             batch.words, batch.word_count, self._helper_text(batch), noise, self._statements(batch)
         )

@@ -20,7 +20,7 @@ from objgan.metrics.masks import mask_iou
 from objgan.networks.shape_discriminators import GlobalDiscriminator, InstanceDiscriminator, PatchLogits
 from objgan.networks.shape_generator import ShapeGenerator, ShapeSizes, StandInShapes
 from objgan.sections import ShapesTraining
-from objgan.stages.base import Adam, Losses, Phase, Stage
+from objgan.stages.base import Adam, Losses, Phase, Stage, noise_of_images
 
 
 @dataclass(frozen=True)
@@ -48,28 +48,6 @@ def build_shape_generator(config: Config, domain: Domain) -> ShapeGenerator | St
     return ShapeGenerator(sizes)
 
 
-def build_instance_discriminator(config: Config, domain: Domain) -> InstanceDiscriminator:
-    """The discriminator of single objects; spectral norm goes with the hinge loss, instance norm with BCE."""
-    return InstanceDiscriminator(
-        len(domain.classes),
-        config.shapes.class_embedding,
-        config.shapes.discriminator_width,
-        config.data.mask_size,
-        spectral=config.shapes.adversarial == "hinge",
-    )
-
-
-def build_global_discriminator(config: Config, domain: Domain) -> GlobalDiscriminator:
-    """The discriminator of whole pictures, normalised as the one of single objects."""
-    return GlobalDiscriminator(
-        len(domain.classes),
-        config.shapes.class_embedding,
-        config.shapes.discriminator_width,
-        config.data.mask_size,
-        spectral=config.shapes.adversarial == "hinge",
-    )
-
-
 class ShapesStage(Stage):
     """Shape generator (Li et al. 2019, section 3.2): adversarial, perceptual and, if asked for, per-pixel terms."""
 
@@ -82,8 +60,12 @@ class ShapesStage(Stage):
     def __init__(self, config: Config, domain: Domain, helpers: Mapping[str, nn.Module]) -> None:
         super().__init__(config, domain, helpers)
         self.networks["shape_generator"] = build_shape_generator(config, domain)
-        self.networks["instance_discriminator"] = build_instance_discriminator(config, domain)
-        self.networks["global_discriminator"] = build_global_discriminator(config, domain)
+        shapes = config.shapes
+        sizes = (len(domain.classes), shapes.class_embedding, shapes.discriminator_width, config.data.mask_size)
+        # Spectral norm goes with the hinge loss, instance norm with BCE.
+        spectral = shapes.adversarial == "hinge"
+        self.networks["instance_discriminator"] = InstanceDiscriminator(*sizes, spectral=spectral)
+        self.networks["global_discriminator"] = GlobalDiscriminator(*sizes, spectral=spectral)
         if config.shapes.vgg_weights is not None:
             self.helpers["vgg"] = VGGPerceptual(config.shapes.vgg_weights)
         self.phases = self._phases(config.shapes.training)
@@ -173,13 +155,8 @@ class ShapesStage(Stage):
         return generator
 
     def _draw(self, batch: Batch) -> Tensor:
-        """Masks with noise that depends on the image's id alone, so that measures can be compared over time."""
         generator = self._generator()
-        draws = [
-            torch.randn(generator.noise_shape, generator=torch.Generator().manual_seed(image))
-            for image in batch.image_ids.tolist()
-        ]
-        masks: Tensor = generator(batch.layout, torch.stack(draws).to(batch.layout.boxes.device))
+        masks: Tensor = generator(batch.layout, noise_of_images(batch, generator.noise_shape))
         return masks
 
     def _phases(self, training: ShapesTraining) -> tuple[Phase, ...]:

@@ -21,7 +21,7 @@ from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
-from objgan.drawing import name_colours
+from objgan.drawing import css_colour, name_colours
 from objgan.errors import InputError, shown, unknown
 from objgan.generation import ObjGAN
 from objgan.json_input import JsonFault, JsonLimits, parse_json
@@ -118,7 +118,7 @@ class PictureService:
         colours = name_colours(self.model.domain.classes)
         return {
             "name": self.name,
-            "classes": {name: "#{:02x}{:02x}{:02x}".format(*colours[name]) for name in self.model.domain.classes},
+            "classes": {name: css_colour(colours[name]) for name in self.model.domain.classes},
             "most_objects": self.model.config.data.max_objects,
         }
 

@@ -45,7 +45,7 @@ def test_a_mask_is_painted_where_it_lies() -> None:
 def test_edge_cases_draw(side: int) -> None:
     boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.999, 0.999, 0.001, 0.001], [0.5, 0.5, 0.0, 0.0]])
     assert draw_boxes(["stop sign", "boat", "kite"], boxes, side).size == (side, side)
-    assert draw_boxes([], boxes[:0], side, Image.new("RGB", (16, 16))).size == (side, side)
+    assert draw_boxes([], boxes[:0], side).size == (side, side)
     assert draw_masks(["kite"], torch.zeros(1, 16, 16), side).size == (side, side)
 
 

@@ -13,7 +13,7 @@ from objgan.domain import Domain
 from objgan.errors import InputError
 from objgan.generation import Generated, ObjGAN, to_pixels
 from objgan.layout import Layout
-from objgan.layout_file import parse_layout, read_layout, write_layout
+from objgan.layout_file import parse_layout, read_layout
 from objgan.stages import NETWORKS, build_network
 
 CAPTIONS = ["two red kites above a boat", "sheep on the sea", "a person beside the stop sign"]
@@ -168,7 +168,7 @@ def test_missing_masks_are_generated_beside_given_ones(model: ObjGAN, tmp_path: 
     boxes = torch.tensor([[[0.1, 0.1, 0.8, 0.5], [0.2, 0.6, 0.4, 0.3], [0.0] * 4, [0.0] * 4]])
     full = model.generate(CAPTIONS[:1], layouts=[Layout(torch.tensor([[1, 0, 0, 0]]), boxes, torch.tensor([2]))])[0]
     path = tmp_path / "layout.json"
-    write_layout(path, full.layout, model.domain.classes, full.caption)
+    path.write_text(full.layout_json(model.domain.classes))
     content = json.loads(path.read_text())
     del content["objects"][1]["mask"]
     path.write_text(json.dumps(content))

@@ -10,7 +10,7 @@ import torch
 from objgan.errors import InputError
 from objgan.geometry import ellipses
 from objgan.layout import Layout
-from objgan.layout_file import GivenLayout, LayoutRules, parse_layout, read_layout, write_layout
+from objgan.layout_file import GivenLayout, LayoutRules, layout_to_json, parse_layout, read_layout
 
 CLASSES = ("kite", "boat", "person", "stop sign", "sheep")
 SIDE = 16
@@ -42,7 +42,7 @@ def read(folder: Path, *objects: Any, **more: Any) -> GivenLayout:
 
 def test_what_was_written_reads_back_to_the_last_bit(tmp_path: Path) -> None:
     layout = some_layout()
-    write_layout(tmp_path / "a.json", layout, CLASSES, "a kite über the “sea”")
+    (tmp_path / "a.json").write_text(layout_to_json(layout, CLASSES, "a kite über the “sea”"))
     given = read_layout(tmp_path / "a.json", RULES)
     assert given.caption == "a kite über the “sea”"
     assert given.drawn.tolist() == [[True, True, False]]
@@ -50,13 +50,13 @@ def test_what_was_written_reads_back_to_the_last_bit(tmp_path: Path) -> None:
         assert torch.equal(ours, theirs)
     assert given.layout.masks is not None and layout.masks is not None
     assert torch.equal(given.layout.masks == 255, layout.masks >= 0.5)
-    write_layout(tmp_path / "b.json", given.layout, CLASSES, given.caption)
+    (tmp_path / "b.json").write_text(layout_to_json(given.layout, CLASSES, given.caption))
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
 def test_masks_are_what_pycocotools_reads(tmp_path: Path) -> None:
     layout = some_layout()
-    write_layout(tmp_path / "a.json", layout, CLASSES, "a kite")
+    (tmp_path / "a.json").write_text(layout_to_json(layout, CLASSES, "a kite"))
     entry = json.loads((tmp_path / "a.json").read_text())["objects"][0]["mask"]
     assert layout.masks is not None
     decoded = pycocotools.mask.decode({"size": entry["size"], "counts": entry["counts"]})
@@ -71,7 +71,7 @@ def test_a_noisy_mask_survives_the_string_of_runs(tmp_path: Path) -> None:
 
 
 def test_boxes_alone_and_none_at_all(tmp_path: Path) -> None:
-    write_layout(tmp_path / "a.json", some_layout(masks=False), CLASSES, "a kite")
+    (tmp_path / "a.json").write_text(layout_to_json(some_layout(masks=False), CLASSES, "a kite"))
     given = read_layout(tmp_path / "a.json", RULES)
     assert given.layout.masks is None and not given.drawn.any() and given.layout.count.tolist() == [2]
     empty = read(tmp_path)
@@ -144,7 +144,7 @@ def test_seed_and_sample_are_read_back(tmp_path: Path) -> None:
 
 
 def test_a_text_is_read_as_a_file_is(tmp_path: Path) -> None:
-    write_layout(tmp_path / "a.json", some_layout(), CLASSES, "a kite")
+    (tmp_path / "a.json").write_text(layout_to_json(some_layout(), CLASSES, "a kite"))
     ours, theirs = parse_layout((tmp_path / "a.json").read_text(), RULES), read_layout(tmp_path / "a.json", RULES)
     assert torch.equal(ours.layout.boxes, theirs.layout.boxes) and ours.layout.masks is not None
     assert theirs.layout.masks is not None and torch.equal(ours.layout.masks, theirs.layout.masks)

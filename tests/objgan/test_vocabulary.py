@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from objgan.config import build_config
 from objgan.errors import InputError
 from objgan.languages import check_language
-from objgan.vocabulary import PAD, UNK, Vocabulary, build, fit_vectors, normalise, project_vectors, tokenize
+from objgan.vocabulary import PAD, UNK, Vocabulary, fit_vectors, known_words, normalise, project_vectors, tokenize
 
 CAPTIONS = [
     "a red kite above the sea",
@@ -22,6 +22,11 @@ CAPTIONS = [
     "sheep stand on grass",
 ]
 TOKENS = [caption.split() for caption in CAPTIONS]
+
+
+def build(token_lists: list[list[str]], min_count: int, channels: int) -> Vocabulary:
+    words = known_words(token_lists, min_count)
+    return Vocabulary(words, fit_vectors(token_lists, words, channels))
 
 
 def test_tokens_are_lower_case_words_without_blanks_or_punctuation() -> None:

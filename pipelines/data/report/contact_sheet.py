@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from objgan.drawing import Colour, name_colours
+from objgan.drawing import Colour, css_colour, name_colours, outline
 from objgan.errors import InputError
 from objgan.run_lengths import BadMask
 from pipelines.data.report.counts import Sample
@@ -44,11 +44,6 @@ def card(sample: Sample, classes: Sequence[str], size: int) -> dict[str, Any]:
     }
 
 
-def css_colour(colour: Colour) -> str:
-    """For a style."""
-    return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
 def _shape(sample: Sample) -> str:
     """As large as it can be in a square, in the original's shape: what is stored was pressed into a square."""
     ratio = max(sample.width or 1, 1) / max(sample.height or 1, 1)
@@ -80,18 +75,10 @@ def _masks(sample: Sample, names: Sequence[str], colours: Mapping[str, Colour], 
     for (name, _), mask in zip(parts, decoded, strict=True):
         inside = mask >= 128
         canvas[inside] = (*colours[name], _INSIDE)
-        canvas[_edge(inside), 3] = _EDGE
+        canvas[outline(inside), 3] = _EDGE
     buffer = io.BytesIO()
     Image.fromarray(canvas).quantize(64).save(buffer, "PNG", optimize=True)
     return _data(buffer.getvalue(), "png")
-
-
-def _edge(inside: np.ndarray) -> np.ndarray:
-    """bool [S, S] -> bool [S, S]: its pixels beside one that is not."""
-    padded = np.pad(inside, 1, mode="edge")
-    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    edge: np.ndarray = inside & ~core
-    return edge
 
 
 def _data(content: bytes, kind: str) -> str:

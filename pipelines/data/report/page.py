@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from objgan.drawing import name_colours
+from objgan.drawing import css_colour, name_colours
 from objgan.vocabulary import UNK
-from pipelines.data.report.contact_sheet import card, css_colour
+from pipelines.data.report.contact_sheet import card
 from pipelines.data.report.counts import AREA_EDGES, SIZES, Survey
 from pipelines.data.report.table import pairs, quantiles
 from pipelines.data.shards.concerns import concerns, doubts, marks

@@ -13,6 +13,7 @@ from pipelines.data.shards.format import SCHEMA, Shard, shards_of
 from pipelines.data.shards.manifest import SPLITS
 from pipelines.data.shards.progress import ShardProgress
 from pipelines.data.shards.remote import read_bytes, read_manifest, read_table
+from pipelines.redaction import in_a_line
 from pipelines.storage.retry import StorageAway
 from pipelines.storage.storage import Storage
 
@@ -41,8 +42,8 @@ def survey(location: Path | str, samples: int, seed: int = 0, splits: Sequence[s
             except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
                 if isinstance(error, StorageAway):
                     raise
-                text = " ".join(str(error).split())[:200]
-                raise InputError(f"data: cannot read {storage}/{shard.name} ({text}): see verify {storage}") from None
+                text = f"data: cannot read {storage}/{shard.name} ({in_a_line(error)}): see verify {storage}"
+                raise InputError(text) from None
             start += len(table)
             progress.add(len(table), kept=False)
     return result

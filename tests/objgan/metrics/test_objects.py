@@ -98,7 +98,9 @@ def test_a_class_is_found_where_a_patch_of_it_is_clear() -> None:
     verdicts = read_judgement(patch, layout, 0.7)
     assert verdicts.found.tolist() == [[True, False, False]]
     # A line of one cell fills half a patch, a single cell a quarter of it.
-    torch.testing.assert_close(verdicts.scores, torch.tensor([[1.0, 0.5, 0.25]]), atol=0.01, rtol=0)
+    assert read_judgement(patch, layout, 0.49).found.tolist() == [[True, True, False]]
+    assert read_judgement(patch, layout, 0.24).found.tolist() == [[True, True, True]]
+    assert not read_judgement(patch, layout, 1.01).found.any()
     assert read_judgement(patch, layout, 0.4).found.tolist() == [[True, True, False]]
 
 

@@ -16,6 +16,7 @@ from objgan.errors import InputError
 from objgan.networks.backbones import Inception, SmallBackbone
 from objgan.networks.encoders import ImageEncoder, TextEncoder, start_from_vectors
 from objgan.vocabulary import project_vectors
+from tests.tools.batches import word_mask
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def weights(published: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_padding_words_change_nothing(text_encoder: TextEncoder, make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(3)
-    garbage = torch.where(batch.word_mask, batch.words, 9)
+    garbage = torch.where(word_mask(batch), batch.words, 9)
     longer = torch.cat([garbage, torch.full((3, 5), 7)], 1)
     plain, padded = text_encoder(batch.words, batch.word_count), text_encoder(longer, batch.word_count)
     torch.testing.assert_close(padded.words[:, :, :8], plain.words)

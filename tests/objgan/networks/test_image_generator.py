@@ -12,10 +12,12 @@ from objgan.domain import Domain
 from objgan.layout import Layout
 from objgan.networks.encoders import TextFeatures
 from objgan.networks.image_generator import GeneratorSizes, ImageGenerator, ImageOutputs
+from tests.tools.batches import word_mask
 
 TINY = GeneratorSizes(
     sizes=(16, 32), width=8, noise=6, condition=4, text_channels=32, first_blocks=1, next_blocks=1, attention="cosine"
 )
+
 MODULATED = replace(TINY, modulation=True, class_channels=5, layout_norm=False, start_norm=False, condition_noise=0.1)
 MODULATED = replace(MODULATED, modifiers=2, word_channels=16, textures=3)
 
@@ -36,8 +38,8 @@ def batch(make_batch: Callable[..., Batch]) -> Batch:
 def _text(batch: Batch, seed: int = 0) -> TextFeatures:
     draw = torch.Generator().manual_seed(seed)
     size, length = batch.words.shape
-    words = torch.randn(size, 32, length, generator=draw) * batch.word_mask[:, None]
-    return TextFeatures(words, torch.randn(size, 32, generator=draw), batch.word_mask)
+    words = torch.randn(size, 32, length, generator=draw) * word_mask(batch)[:, None]
+    return TextFeatures(words, torch.randn(size, 32, generator=draw), word_mask(batch))
 
 
 def _noise(batch: Batch) -> Tensor:
@@ -121,7 +123,7 @@ def test_a_batch_of_one_is_a_batch_of_many(either: ImageGenerator, batch: Batch)
 def test_what_padding_holds_never_matters(either: ImageGenerator, batch: Batch) -> None:
     text, layout = _text(batch), batch.layout
     clean = _run(either, batch)
-    no_word, no_object = ~batch.word_mask, ~layout.valid
+    no_word, no_object = ~word_mask(batch), ~layout.valid
     assert no_word.any() and layout.masks is not None
     dirty = replace(
         batch,
@@ -156,7 +158,7 @@ def test_the_amount_of_padding_does_not_matter(either: ImageGenerator, batch: Ba
             nn.functional.pad(layout.masks, (0, 0, 0, 0, 0, 2)),
         ),
     )
-    features = TextFeatures(nn.functional.pad(text.words, (0, 3)), text.sentence, longer.word_mask)
+    features = TextFeatures(nn.functional.pad(text.words, (0, 3)), text.sentence, word_mask(longer))
     out, clean = _run(either, longer, features), _run(either, batch)
     torch.testing.assert_close(out.images[-1], clean.images[-1], atol=1e-4, rtol=0)
 
@@ -166,7 +168,7 @@ def test_object_context_belongs_to_the_sample(either: ImageGenerator, batch: Bat
     text, before = _text(batch), _run(either, batch)
     words = text.words.clone()
     words[2] += 1.0
-    after = _run(either, batch, replace(text, words=words * batch.word_mask[:, None]))
+    after = _run(either, batch, replace(text, words=words * word_mask(batch)[:, None]))
     changed = (after.object_context - before.object_context).abs().flatten(1).amax(1) > 1e-6
     assert changed.tolist() == [False, False, True, False]
     masks = batch.layout.soft_masks
@@ -287,7 +289,7 @@ def test_without_object_attention_c_obj_is_zero_and_all_else_is_as_large(domain:
 def test_without_object_attention_words_reach_the_image_through_the_grid_alone(domain: Domain, batch: Batch) -> None:
     generator = _generator(domain, replace(TINY, sizes=(16,), object_attention=False)).eval()
     text = _text(batch)
-    other = replace(text, words=(text.words + 1) * batch.word_mask[:, None])
+    other = replace(text, words=(text.words + 1) * word_mask(batch)[:, None])
     assert torch.equal(_run(generator, batch, other).images[0], _run(generator, batch, text).images[0])
 
 
@@ -303,7 +305,7 @@ def test_without_layout_the_caption_alone_makes_the_image(domain: Domain, batch:
     assert torch.equal(_run(generator, moved).images[-1], out.images[-1])
     assert out.object_context.shape == (4, 4, 8) and not out.object_context.any()
     text = _text(batch)
-    words = replace(text, words=(text.words + 1) * batch.word_mask[:, None])
+    words = replace(text, words=(text.words + 1) * word_mask(batch)[:, None])
     assert not torch.equal(_run(generator, batch, words).images[-1], out.images[-1])
 
 

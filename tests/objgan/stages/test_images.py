@@ -21,6 +21,7 @@ from objgan.stages.image_pairs import Pass, mismatched, other_objects, wrong_lab
 from objgan.stages.images import ImagesStage
 from objgan.train_state import TrainState
 from objgan.training import StepContext, train_step
+from tests.tools.batches import all_losses
 
 OPTIONS: dict[str, Any] = {"adversarial": "hinge", "discriminator_norm": "spectral", "augment": True}
 FAST: dict[str, Any] = {"shared_trunk": True, "half_resolution_blocks": 1}
@@ -68,7 +69,7 @@ def _backward(stage: ImagesStage, name: str, batch: Batch) -> None:
     """One phase's gradients with every parameter's gradients on: only what the losses themselves hold back is held."""
     phase = _phase(stage, name)
     torch.manual_seed(1)
-    losses = phase.all_losses(batch, stage(batch))
+    losses = all_losses(phase, batch, stage(batch))
     torch.stack([phase.weights[k] * loss for k, loss in losses.items() if phase.weights.get(k)]).sum().backward()
 
 
@@ -195,7 +196,7 @@ def test_damsm_has_its_ratio_of_the_discriminators_gradient(tiny_config, domain,
         phase = _phase(stage, "generator")
         torch.manual_seed(1)
         made = stage(batch)
-        losses = phase.all_losses(batch, made)
+        losses = all_losses(phase, batch, made)
         assert not phase.weights["damsm_words"] and losses["damsm_words"] > 0
         named = ("unconditional", "text", "layout", "object")
         total = torch.stack([phase.weights[name] * losses[name] for name in named]).sum()
@@ -509,7 +510,7 @@ def test_penalty_phase_is_lazy_and_makes_up_for_it(tiny_config, domain, make_bat
     assert phase.every == 2 and phase.weights["penalty"] == 4.0
     assert set(phase.networks) == {"text_32", "text_64"}
     batch = make_batch(3)
-    losses = phase.all_losses(batch, stage(batch))
+    losses = all_losses(phase, batch, stage(batch))
     losses["penalty"].backward()
     touched = {name.split(".")[1] for name in _with_gradient(stage)}
     assert touched == {"text_32", "text_64"}

@@ -9,6 +9,7 @@ from objgan.config import Config, build_config
 from objgan.stages.shapes import ShapesStage
 from objgan.train_state import TrainState
 from objgan.training import StepContext, train_step
+from tests.tools.batches import all_losses
 
 
 def _with(config: Config, shapes: dict | None = None, **training) -> Config:
@@ -35,7 +36,7 @@ def test_gradients_reach_the_phases_networks_and_no_other(tiny_config, domain, m
     state, batch = TrainState(stage), make_batch(8, images=False)
     outputs = stage(batch)
     state.switch_gradients(stage.phases[phase])
-    losses = stage.phases[phase].all_losses(batch, outputs)
+    losses = all_losses(stage.phases[phase], batch, outputs)
     sum(losses[name] * weight for name, weight in stage.phases[phase].weights.items()).backward()
     for name, network in stage.networks.items():
         for key, parameter in network.named_parameters():
@@ -50,7 +51,7 @@ def test_every_weight_names_a_loss(stage, make_batch) -> None:
     batch = make_batch(2, images=False)
     outputs = stage(batch)
     for phase in stage.phases:
-        assert phase.weights.keys() <= phase.all_losses(batch, outputs).keys()
+        assert phase.weights.keys() <= all_losses(phase, batch, outputs).keys()
 
 
 def test_losses_do_not_count_padding_or_empty_pictures(stage, make_batch) -> None:
