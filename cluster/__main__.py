@@ -61,12 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = command_line.Parser(prog="python -m cluster", description=_DESCRIPTION, epilog=_EPILOG)
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
-    for name, (kind, _) in COMMANDS.items():
-        command = commands.add_parser(name, help=(kind.__doc__ or "").splitlines()[0].split(". ")[0])
-        command_line.add_options(command, kind, _EPILOG)
-    return top
+    return command_line.commands_parser("python -m cluster", _DESCRIPTION, _EPILOG, COMMANDS)
 
 
 if __name__ == "__main__":

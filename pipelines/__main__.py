@@ -64,12 +64,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[str, Any]:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = command_line.Parser(prog="python -m pipelines", description=_DESCRIPTION, epilog=EPILOG)
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
-    for name, (kind, _) in COMMANDS.items():
-        command = commands.add_parser(name, help=(kind.__doc__ or "").splitlines()[0].split(". ")[0])
-        command_line.add_options(command, kind, EPILOG)
-    return top
+    return command_line.commands_parser("python -m pipelines", _DESCRIPTION, EPILOG, COMMANDS)
 
 
 def _run_command(command: str, given: options.Options) -> None:

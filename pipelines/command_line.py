@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast, dataclass_transform
 
@@ -85,6 +85,18 @@ class Parser(argparse.ArgumentParser):
         """Print what is wrong in one line, and exit with code 2."""
         line = " ".join(message.split())
         self.exit(2, f"error: {line}{'' if line.endswith('?') else ';'} `{self.prog} --help` lists the options\n")
+
+
+def commands_parser(
+    prog: str, description: str, epilog: str, commands: Mapping[str, tuple[type, Any]]
+) -> argparse.ArgumentParser:
+    """A parser of several commands, each with a class of options, whose docstring's first sentence is its help."""
+    top = Parser(prog=prog, description=description, epilog=epilog)
+    added = top.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    for name, (kind, _) in commands.items():
+        command = added.add_parser(name, help=(kind.__doc__ or "").splitlines()[0].split(". ")[0])
+        add_options(command, kind, epilog)
+    return top
 
 
 @dataclass_transform(frozen_default=True)
@@ -242,6 +254,17 @@ def model(text: str) -> Location:
         argparse.ArgumentTypeError: as `location`.
     """
     return text if re.match(r"(models|runs|mlflow-artifacts):/", text) else location(text)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of texts as lines with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def _expanded(text: str) -> Path:

@@ -31,9 +31,9 @@ def looks_secret(name: str, value: str = "") -> bool:
     return (bool(_SECRET.search(name.upper())) and name not in _NOT_SECRET) or bool(_IN_A_VALUE.search(value))
 
 
-def secret_values(environment: Mapping[str, str] = os.environ) -> list[str]:
+def secret_values() -> list[str]:
     """Secrets of this process's environment, except paths of files."""
-    return [value for name, value in environment.items() if looks_secret(name, value) and not value.startswith("/")]
+    return [value for name, value in os.environ.items() if looks_secret(name, value) and not value.startswith("/")]
 
 
 def choose(named: Iterable[str], insist: bool, environment: Mapping[str, str] = os.environ) -> Variables:

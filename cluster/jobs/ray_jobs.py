@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from objgan.errors import InputError
+from pipelines import command_line
 
 Result = TypeVar("Result")
 
@@ -179,7 +180,4 @@ def table(jobs: Sequence[Job]) -> str:
         (job.id, job.state, "-" if job.code is None else str(job.code), when(job.started), when(job.ended), job.command)
         for job in jobs
     ]
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
-    )
+    return command_line.table([head, *rows])

@@ -14,7 +14,7 @@ _POLL_S = 1.0
 _SILENCE_S = 30.0
 
 
-def wait(client: Any, job: Job, show: bool, patience: float = PATIENCE_S) -> int:
+def wait(client: Any, job: Job, show: bool) -> int:
     """Wait until the job has ended, and print its log if `show`. Returns its exit code, or 1 if the cluster is gone.
 
     The line on its end goes to stderr.
@@ -26,7 +26,7 @@ def wait(client: Any, job: Job, show: bool, patience: float = PATIENCE_S) -> int
                 printed = _tail(client, job.id, printed)
             now = _state(client, job)
         except ClusterAway as error:
-            if time.monotonic() - since > patience:
+            if time.monotonic() - since > PATIENCE_S:
                 _report(
                     f"{job.id}: the cluster no longer answers ({error}), so the job has probably ended with its head; "
                     f"when it has a head again, {_resume(job)}"

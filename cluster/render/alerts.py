@@ -7,23 +7,6 @@ Ray computes a histogram's `_sum` from the middles of its buckets, so nothing he
 from dataclasses import dataclass
 from typing import Any
 
-METRICS: dict[str, str] = {
-    "objgan_samples_total": "counter",
-    "objgan_samples_per_second": "gauge",
-    "objgan_step_seconds": "histogram",
-    "objgan_data_wait_seconds_total": "counter",
-    "objgan_step": "gauge",
-    "objgan_steps_total": "gauge",
-    "objgan_checkpoint_age_seconds": "gauge",
-    "objgan_checkpoint_seconds": "histogram",
-    "objgan_skipped_steps_total": "counter",
-    "objgan_rejected_rows_total": "counter",
-    "objgan_restarts_total": "counter",
-}
-"""Name without Ray's prefix, and kind. `objgan_steps_total` is a gauge: the step at which the stage ends."""
-
-TAGS = ("run", "stage")
-
 
 @dataclass(frozen=True)
 class Alert:

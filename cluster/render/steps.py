@@ -9,9 +9,6 @@ import shlex
 from cluster.render.settings import Settings
 from pipelines.recipes import resolve
 
-CODE = "/opt/objgan"
-"""Folder of this repository in the image."""
-
 DATA = "/data"
 """Mount of the shared storage, and working directory: all results are in its folder `runs/`."""
 

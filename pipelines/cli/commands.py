@@ -8,6 +8,7 @@ from pathlib import Path
 
 from objgan.config import STAGES, Config
 from objgan.errors import InputError
+from objgan.files import copy_folder
 from objgan.generation import ObjGAN
 from objgan.languages import check_language
 from objgan.sections import ComputeConfig
@@ -24,7 +25,6 @@ from pipelines.data.shards.manifest import MANIFEST
 from pipelines.evaluation.evaluate import evaluate as evaluate_model
 from pipelines.evaluation.evaluate import log_to_version, save
 from pipelines.evaluation.judge_training import judge_jobs
-from pipelines.evaluation.judge_training import keep as keep_judge
 from pipelines.evaluation.judges import JudgePaths
 from pipelines.evaluation.prompts_file import NO_PROMPTS, read_prompts_file
 from pipelines.evaluation.protocols import protocol
@@ -42,7 +42,6 @@ from pipelines.runtime.console import lines_with, say
 from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.runtime.ray_session import check_resources, check_without_work, ray_session
 from pipelines.storage.fetching import at_hand
-from pipelines.storage.file_lock import exclusive
 from pipelines.storage.lease import Lease, check_free
 from pipelines.storage.retry import Work, only_logged
 from pipelines.storage.storage import RUNS, Storage
@@ -50,6 +49,7 @@ from pipelines.tracking.tracker import ask_server, check_store, prepare_store, t
 from pipelines.training.driver import train as train_stage
 from pipelines.training.job import SETTINGS_FILE, best_checkpoint, check_groups, open_run
 from pipelines.workflow.run import Run, Sample, describe_run, execute, model_folder, sample_source, stage_config
+from pipelines.workflow.steps import Plan
 
 DEMO_CAPTIONS = (
     "two red kites above a boat on the sea",
@@ -61,18 +61,13 @@ DEMO_CAPTIONS = (
 
 def demo(options: cli.DemoOptions) -> None:
     """`run` on sample data, then images for four captions."""
-    run_ = Run(_config(options), options.out, Sample(options.images))
-    if _dry(options, run_.config):
-        return _check_run(options, run_)
-    uri = tracking_uri(RUNS)
-    ask_server(uri, run_.out / "mlflow_run.txt")
-    with ray_session(options.address):
-        check_resources(run_.config.compute)
-        work = execute(run_, uri, options.wait)
+    work = _execute(options, Run(_config(options), options.out, Sample(options.images)))
+    if work is None:
+        return
     job = GenerateJob(str(model_folder(work)), DEMO_CAPTIONS, options.out / "pictures")
     *_, sheet = generate_pictures(job)
     say(f"\ncontact sheet: {sheet}")
-    say(f"MLflow:        {_mlflow_command(uri)}")
+    say(f"MLflow:        {_mlflow_command(tracking_uri(RUNS))}")
     say('your own:      .venv/bin/python -m pipelines generate "a large pizza on the grass" --out runs/mine')
 
 
@@ -81,17 +76,24 @@ def run(options: cli.RunOptions) -> None:
     config, source = _config(options), source_of(options) or Sample()
     prompts = read_prompts_file(options.prompts) if options.prompts else NO_PROMPTS
     with at_hand("--judges", options.judges) as judges:
-        run_ = Run(config, options.out, source, options.name, options.alias, judges, prompts)
-        if _dry(options, run_.config):
-            return _check_run(options, run_)
-        uri = tracking_uri(RUNS)
-        ask_server(uri, run_.out / "mlflow_run.txt")
-        with ray_session(options.address):
-            check_resources(run_.config.compute)
-            work = execute(run_, uri, options.wait)
-    say(f"model:  {model_folder(work)}, registered as models:/{run_.model_name}@{run_.alias}")
+        work = _execute(options, Run(config, options.out, source, options.name, options.alias, judges, prompts))
+    if work is None:
+        return
+    say(f"model:  {model_folder(work)}, registered as models:/{options.name}@{options.alias}")
     say(f"pictures: {work.folder('evaluate') / 'details'}")
-    say(f"MLflow: {_mlflow_command(uri)}")
+    say(f"MLflow: {_mlflow_command(tracking_uri(RUNS))}")
+
+
+def _execute(options: cli.RunOptions | cli.DemoOptions, run_: Run) -> Plan | None:
+    """Do all steps; with `--dry-run` check them, and return None."""
+    if _dry(options, run_.config):
+        _check_run(options, run_)
+        return None
+    uri = tracking_uri(RUNS)
+    ask_server(uri, Storage(run_.out))
+    with ray_session(options.address):
+        check_resources(run_.config.compute)
+        return execute(run_, uri, options.wait)
 
 
 def settings(options: cli.ShowSettingsOptions) -> None:
@@ -108,7 +110,8 @@ def sample(options: cli.SampleOptions) -> None:
 
         def progress(done: int, total: int) -> None:
             work.advance()
-            _progress(done, total)
+            if done == total or done % max(1, total // 10) == 0:
+                say(f"drawn {done}/{total}")
 
         make_sample(options.out, options.images, options.seed, progress=progress)
     say(f"{options.images} images with instances and captions: {options.out}")
@@ -179,20 +182,20 @@ def judges(options: cli.JudgesOptions) -> None:
     dry = _dry(options, config)
     jobs, skipped = judge_jobs(config, options.data, options.out)
     runs = {name: open_run(job) for name, job in jobs.items()}
-    uri = tracking_uri(RUNS)
+    uri, first = tracking_uri(RUNS), next(iter(runs.values())).store
     if dry:
         check_held(options)
         check_without_work(config.compute, options.address)
-        check_store(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
+        check_store(uri, first)
         return
-    ask_server(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
+    ask_server(uri, first)
     with held(options, "judges"), ray_session(options.address):
         check_resources(config.compute)
-        prepare_store(uri, next(iter(jobs.values())).folder / "mlflow_run.txt")
+        prepare_store(uri, first)
         for name, run in runs.items():
-            with tracked_run(uri, name, run.job.folder / "mlflow_run.txt", {"objgan.step": name}) as tracking:
+            with tracked_run(uri, name, run.store, {"objgan.step": name}) as tracking:
                 done = train_stage(run, tracking=tracking)
-            keep_judge(done.checkpoint, options.out / name)
+            copy_folder(done.checkpoint, options.out / name)
             measures = "  ".join(f"{measure} {value:.4f}" for measure, value in done.measures.items())
             say(f"{name}: {options.out / name} (step {done.step}); held out: {measures}")
     for name, why in skipped.items():
@@ -215,13 +218,12 @@ def register(options: cli.RegisterOptions) -> None:
 
 @contextlib.contextmanager
 def held(options: cli.HeldOptions | cli.GenerateOptions, stage: str, *marks: str) -> Iterator[JobStatus]:
-    """Hold the folder `--out`: by a lock on this machine, by a lease among machines.
+    """Hold the folder `--out` by a lease.
 
     marks: files of a finished folder; one that has them keeps no status
     """
     store = Storage(options.out)
-    lock = exclusive(options.out) if isinstance(options.out, Path) else contextlib.nullcontext()
-    with lock, Lease.acquire(store, wait=options.wait):
+    with Lease.acquire(store, wait=options.wait):
         refuse_reuse(store, *marks)
         try:
             with JobStatus(store, stage, None if stage == "judges" else Path(store.path).resolve().name) as job_status:
@@ -263,7 +265,7 @@ def _check_run(options: cli.RunOptions | cli.DemoOptions, run_: Run) -> None:
         check_groups(stage_config(config, stage), stage)
     check_held(options, "config.json")
     check_without_work(config.compute, options.address)
-    check_store(tracking_uri(RUNS), run_.out / "mlflow_run.txt")
+    check_store(tracking_uri(RUNS), Storage(run_.out))
     if not isinstance(run_.source, Sample) and work.result("prepare") is None:
         out, how = work.folder("prepare") / "data", Options(all_stages=True)
         with lines_with(prefix="# "):
@@ -283,11 +285,6 @@ def _assemble_run(run_: str) -> Path:
         settings_ = Storage(folder).child(STAGES[-1]).json(SETTINGS_FILE) or {}
         assemble(config, last, checkpoints, folder, {"data": settings_.get("data")})
     return folder / "model"
-
-
-def _progress(done: int, total: int) -> None:
-    if done == total or done % max(1, total // 10) == 0:
-        say(f"drawn {done}/{total}")
 
 
 def _mlflow_command(uri: str) -> str:

@@ -30,7 +30,8 @@ def train(options: TrainOptions, config: Config) -> None:
     """
     stage_class(options.stage)
     if options.dry_run:
-        _check(options, config)
+        with tempfile.TemporaryDirectory() as scratch:
+            _check(options, config, Path(scratch))
         return
     if options.replay is not None:
         with tempfile.TemporaryDirectory() as scratch:
@@ -45,13 +46,8 @@ def train(options: TrainOptions, config: Config) -> None:
     _train(options, run)
 
 
-def _check(options: TrainOptions, config: Config) -> None:
+def _check(options: TrainOptions, config: Config, scratch: Path) -> None:
     """Make all checks of the command, without writing anything."""
-    with tempfile.TemporaryDirectory() as scratch:
-        _check_all(options, config, Path(scratch))
-
-
-def _check_all(options: TrainOptions, config: Config, scratch: Path) -> None:
     if options.replay is not None:
         check_replay(fetched("--replay", options.replay, scratch), _replay_needs(options, scratch))
         say(f"# would repeat the step in {typed_again(str(options.replay))}")

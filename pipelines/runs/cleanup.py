@@ -21,6 +21,7 @@ from pipelines.tracking.tracker import Tracking, known_run, send_queued, store_e
 logger = logging.getLogger(__name__)
 # Written aside (`.step_00000040.x7ab3c_1`), on its way out (`.step_00000040.deleted.1f2e`), Ray's own, or set aside.
 _LEFT = re.compile(r"^(\.[^/]+\.[^./]+|\.ray.*|ray-.*|broken_step_.*)$")
+_SEND_S = 600.0
 _STATUS = {"finished": "FINISHED", "failed": "FAILED"}
 
 
@@ -100,7 +101,7 @@ def reconcile(base: Storage, uri: str, dry: bool) -> None:
         logger.info(f"MLflow: {name} {verb} {status} (it was RUNNING, and nobody holds it)")
 
 
-def send(base: Storage, wanted: str, uri: str, timeout: float = 600.0) -> bool:
+def send(base: Storage, wanted: str, uri: str) -> bool:
     """Send the backlogs of a run, or of all runs of an ID, saying what; whether nothing is left.
 
     Raises:
@@ -118,7 +119,7 @@ def send(base: Storage, wanted: str, uri: str, timeout: float = 600.0) -> bool:
             logger.info(f"{name}: nothing is left to send")
         elif alive:
             logger.info(f"{name}: is under way, and sends what it kept itself")
-        elif after := send_queued(Tracking(uri, known_run(storage), storage), timeout):
+        elif after := send_queued(Tracking(uri, known_run(storage), storage), _SEND_S):
             left = True
             logger.info(f"{name}: {after.text()}")
         else:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from objgan.errors import InputError
+from pipelines import command_line
 from pipelines.redaction import place_of
 from pipelines.runs.status import FILE, RunStatus
 from pipelines.runs.sweeps import resume_command, sweep_above
@@ -105,11 +106,7 @@ def is_alive(storage: Storage) -> bool:
 def table(runs: Sequence[RunInfo]) -> str:
     """One line a run."""
     head = ("RUN", "STAGE", "STATE", "STEP", "SAMPLES/S", "LEFT", "CHECKPOINT", "SEEN", "HELD BY")
-    rows = [head, *(_row(info) for info in runs)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return command_line.table([head, *(_row(info) for info in runs)])
 
 
 def describe(info: RunInfo) -> str:
@@ -182,8 +179,7 @@ def _holders(storage: Storage) -> list[LeaseInfo | None]:
     """Of the folder, and of the one above it: `run` holds all its steps by one lease. A broken lease holds nothing."""
     places = [storage]
     if "/" in storage.path.strip("/"):
-        above = Storage(storage.path.rpartition("/")[0], filesystem=storage.filesystem, patience=storage.patience)
-        places.append(above)
+        places.append(storage.above())
     found = []
     for place in places:
         try:
@@ -239,7 +235,7 @@ def _status_lines(status: RunStatus | None) -> list[tuple[str, str]]:
     if note := status.checkpoint:
         lines.append(("checkpoint", f"{note.name} (step {note.step}, {span(time.time() - note.time)} ago)"))
     if status.skipped:
-        lines.append(("left out", f"{status.skipped} step{'' if status.skipped == 1 else 's'}, not finite"))
+        lines.append(("left out", f"{command_line.counted(status.skipped, 'step')}, not finite"))
     if status.restarts:
         lines.append(("restarts", str(status.restarts)))
     if status.error:

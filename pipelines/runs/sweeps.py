@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from objgan.errors import InputError
+from pipelines.command_line import counted
 from pipelines.redaction import typed_again
 from pipelines.storage.lease import LEASE, LeaseInfo, holder
 from pipelines.storage.storage import Storage
@@ -26,7 +27,7 @@ def needed_to_resume(reason: str) -> str:
 class SeenSweep:
     """A sweep as it stands.
 
-    location: of the storage, as it was typed
+    location: of the storage, relative to the working directory, or its URI
     name:     the sweep's folder in it
     state:    running, interrupted, incomplete or finished; begun (no state yet), dead (killed) or unreadable
     left:     trials that have not ended; None: not known
@@ -57,7 +58,7 @@ class SeenSweep:
         held = f", held by {self.held}" if self.alive else ""
         lines = [f"{self.name} (sweep)", f"  state       {self.state}{why}{held}"]
         if self.left:
-            lines.append(f"  left        {self.left} trial{'' if self.left == 1 else 's'} not ended")
+            lines.append(f"  left        {counted(self.left, 'trial')} not ended")
         if self.to_resume:
             lines.append(f"  to resume   {self.to_resume}")
         return "\n".join(lines)
@@ -69,11 +70,8 @@ class SeenSweep:
         return {"sweep": facts.pop("name"), **facts, "folder": str(self.storage), "to_go_on": self.to_resume}
 
 
-def find_sweep(base: Storage, name: str, location: str | None = None) -> SeenSweep | None:
-    """The sweep of that name in a storage; None: there is none.
-
-    location: the storage as it was typed (default: relative to the working directory, or its URI)
-    """
+def find_sweep(base: Storage, name: str) -> SeenSweep | None:
+    """The sweep of that name in a storage; None: there is none."""
     storage = base.child(name)
     if not storage.exists(_SWEEP):
         return None
@@ -89,7 +87,7 @@ def find_sweep(base: Storage, name: str, location: str | None = None) -> SeenSwe
     if state in ("running", "begun"):
         state = "running" if alive else "dead" if state == "running" else state
     left = facts.get("left") if isinstance(facts.get("left"), int) else None
-    return SeenSweep(location or typed(base), name, storage, state, alive, held, facts.get("reason"), left)
+    return SeenSweep(typed(base), name, storage, state, alive, held, facts.get("reason"), left)
 
 
 def sweep_above(base: Storage, run: str) -> tuple[SeenSweep, bool] | None:

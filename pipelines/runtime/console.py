@@ -226,11 +226,12 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def last_word(state: str, code: int, text: str) -> None:
-    """Print the last line of a command's log: state, reason, how to continue."""
+def last_word(state: str, code: int, text: str) -> int:
+    """Print the last line of a command's log: state, reason, how to continue. Returns the exit code."""
     if not as_json():
         text = f"error: {text}" if state == "error" else f"{state} (exit code {code}): {text}"
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     level = {0: "info", 130: "warning", 143: "warning"}.get(code, "error")
     _print(text, sys.stderr, level, state=state, exit_code=code)
+    return code

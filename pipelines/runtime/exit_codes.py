@@ -13,6 +13,7 @@ from objgan.errors import InputError
 from pipelines import command_line
 from pipelines.redaction import redact
 from pipelines.runtime import console
+from pipelines.runtime.console import last_word
 from pipelines.storage.attempts import WorkerDied
 from pipelines.storage.retry import RayAway, StorageAway, is_full, settled
 
@@ -44,7 +45,7 @@ def run_command(command: Callable[[], None], long: str | None = None) -> int:
         return ended(settled(error, advanced=False))
     if long is not None:
         took = timedelta(seconds=round(time.monotonic() - began))
-        console.last_word("done", 0, f"{long} in {took}; nothing is left to do")
+        last_word("done", 0, f"{long} in {took}; nothing is left to do")
     return 0
 
 
@@ -55,36 +56,31 @@ def ended(error: BaseException) -> int:
     error of storage was classified where it was raised (`pipelines.storage.retry.settled`).
     """
     if isinstance(error, InputError):
-        return _last("error", 2, str(error))
+        return last_word("error", 2, str(error))
     if isinstance(error, Declined):
-        return _last("declined", 3, str(error))
+        return last_word("declined", 3, str(error))
     if isinstance(error, ModuleNotFoundError) and (missing := command_line.missing_package(error)):
-        return _last("error", 2, missing)
+        return last_word("error", 2, missing)
     if isinstance(error, RuntimeError) and "home directory" in str(error) and command_line.home() is None:
-        return _last("error", 2, command_line.no_home())  # some libraries need it at import
+        return last_word("error", 2, command_line.no_home())  # some libraries need it at import
     if isinstance(error, SystemExit):
         # A run that was asked to stop names its checkpoint.
         where = "" if str(error) == str(error.code) else str(error)
         code = error.code if isinstance(error.code, int) else 1
         state = "failed" if code == 1 else "stopped"
-        return _last(state, code, f"{where or 'terminated'}; the same command resumes")
+        return last_word(state, code, f"{where or 'terminated'}; the same command resumes")
     if isinstance(error, KeyboardInterrupt):
-        return _last("interrupted", 130, "by the keyboard; the same command resumes")
+        return last_word("interrupted", 130, "by the keyboard; the same command resumes")
     if isinstance(error, StorageAway | RayAway | WorkerDied):
-        return _last("failed", 1, f"{error}; the same command resumes")
+        return last_word("failed", 1, f"{error}; the same command resumes")
     if isinstance(error, OSError) and is_full(error):
-        return _last(
+        return last_word(
             "failed", 1, f"no space left ({error.filename or 'disk full'}); free some space, the same command resumes"
         )
     # Infrastructure, or a bug of ours: the trace is for developers, the last line for everyone.
     trace = redact("".join(traceback.format_exception(error)))
     print(console.line(trace, "error") if console.as_json() else trace, file=sys.stderr)
-    return _last("failed", 1, f"{_in_a_line(error)}; the same command resumes")
-
-
-def _last(state: str, code: int, text: str) -> int:
-    console.last_word(state, code, text)
-    return code
+    return last_word("failed", 1, f"{_in_a_line(error)}; the same command resumes")
 
 
 def _in_a_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Starts of work, counted where the death of a worker does not erase them."""
+"""Actors that outlive workers, and one of them: it counts the starts of work, which a worker's death does not erase."""
 
 from collections import Counter
 from typing import Any
@@ -23,8 +23,13 @@ class _Starts:
 
 
 def make_starts() -> Any:
-    """The actor, on the driver's own node. `count.remote(name)` counts a start."""
+    """The actor. `count.remote(name)` counts a start."""
+    return on_own_node(_Starts)
+
+
+def on_own_node(kind: type) -> Any:
+    """A new actor on the driver's own node, which no worker's death takes with it."""
     node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
-    return ray.remote(num_cpus=0)(_Starts).options(scheduling_strategy=node).remote()
+    return ray.remote(num_cpus=0)(kind).options(scheduling_strategy=node).remote()

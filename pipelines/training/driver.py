@@ -20,12 +20,13 @@ from pipelines.runtime.console import ProgressView
 from pipelines.runtime.events import Listener, Recorder
 from pipelines.runtime.prometheus import RunMetrics
 from pipelines.runtime.ray_session import check_resources
+from pipelines.runtime.worker_starts import on_own_node
 from pipelines.storage.checkpoints import FINISHED, finished_checkpoint
 from pipelines.storage.lease import Lease, LeaseLost
 from pipelines.storage.retry import StorageRefused, Work, only_logged
 from pipelines.storage.storage import Storage
 from pipelines.tracking.tracker import Tracking
-from pipelines.training.coordinator import RunEvents
+from pipelines.training.coordinator import RunCoordinator, RunEvents
 from pipelines.training.draining import OwnNode
 from pipelines.training.job import OpenRun, TrainJob, check_folder, claim_folder
 from pipelines.training.supervisor import (
@@ -37,7 +38,6 @@ from pipelines.training.supervisor import (
     ReportListener,
     Supervisor,
     abandon,
-    make_coordinator,
 )
 from pipelines.training.worker import WorkerArgs, train_worker
 
@@ -133,7 +133,7 @@ def _train(run: OpenRun, use_gpu: bool, driver: _Driver, work: Work) -> Trained:
 
 
 def _supervise(job: TrainJob, use_gpu: bool, driver: _Driver, work: Work) -> str | None:
-    coordinator, view = make_coordinator(), ProgressView(job.stage)
+    coordinator, view = on_own_node(RunCoordinator), ProgressView(job.stage)
     lease, listener, last = driver.lease, driver.listener, driver.status.status.checkpoint
     metrics = RunMetrics(job.run, job.stage, job.training.batch_size, None if last is None else last.time)
     listeners: list[Listener] = [driver.status, metrics.take, view.show]

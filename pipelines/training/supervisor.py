@@ -15,13 +15,12 @@ from typing import Any, Protocol
 
 import ray
 import ray.train
-import ray.util.scheduling_strategies
 from ray.train.v2._internal.execution.callback import ControllerCallback  # it has no public name
 
 from objgan.sections import ComputeConfig
 from pipelines.redaction import redact
 from pipelines.runtime.events import Event, Listener, WorkerFailed
-from pipelines.training.coordinator import RunCoordinator, RunEvents
+from pipelines.training.coordinator import RunEvents
 
 INTERRUPTED, TERMINATED = "interrupted", "terminated"
 _LONGEST = 300
@@ -33,14 +32,6 @@ GRACE_S = 120.0
 _ABORT_S = 75.0
 """Seconds that Ray Train has to abort: it waits up to 60 s for its request to be met, and hears nothing meanwhile."""
 _ANSWER_S = 10.0
-
-
-def make_coordinator() -> Any:
-    """A coordinator on the driver's own node, which no worker's death takes with it."""
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=False
-    )
-    return ray.remote(num_cpus=0)(RunCoordinator).options(scheduling_strategy=here).remote()
 
 
 class Stalled(RuntimeError):

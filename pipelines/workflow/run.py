@@ -12,6 +12,7 @@ from objgan.domain import Domain
 from objgan.files import sha256, write_atomically
 from objgan.sections import ComputeConfig
 from objgan.stages import stage_class
+from pipelines.command_line import counted
 from pipelines.data.loading.data_folder import open_data
 from pipelines.data.loading.reader import ShardReader
 from pipelines.data.prepare.card import source_lines
@@ -98,13 +99,12 @@ def execute(run: Run, uri: str, wait: float | None = None) -> Plan:
     with Lease.acquire(store, wait=wait), contextlib.ExitStack() as stack:
         refuse_reuse(store, "config.json")
         job_status = stack.enter_context(JobStatus(store, "run", None))
-        prepare_store(uri, run.out / "mlflow_run.txt")
+        prepare_store(uri, store)
         write_atomically(run.out / "config.json", config_to_json(run.config))
         tags = {"objgan.recipe": run.config.recipe}
-        with tracked_run(uri, run.out.name, run.out / "mlflow_run.txt", tags) as tracking:
+        with tracked_run(uri, run.out.name, store, tags) as tracking:
             tracking.tracker().parameters({"recipe": run.config.recipe, "seed": run.config.seed})
-            actions = _counted(work, _actions(run, work), job_status)
-            results = run_plan(work, actions, uri, tracking.run or "")
+            results = run_plan(work, _actions(run, work), uri, tracking.run or "", job_status.progress)
             _summarise(tracking, results)
     return work
 
@@ -114,10 +114,6 @@ def describe_run(run: Run, work: Plan) -> str:
     shapes, skipped = run.config.data.shapes, [stage for stage in STAGES if stage not in run.config.stages]
     reasons = [f"skipped  {stage:<10} data.shapes={shapes} stands in for masks" for stage in skipped]
     return "\n".join([describe(work), *reasons])
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def stage_config(config: Config, stage: str) -> Config:
@@ -136,22 +132,8 @@ def check_workers(config: Config) -> None:
         fitting, groups = stage_config(config, stage), getattr(config, stage).training.groups
         check_groups(fitting, stage)
         if fitting is not config:
-            fewer, why = _number(groups, "worker"), f"a batch has only {_number(groups, 'group')}"
+            fewer, why = counted(groups, "worker"), f"a batch has only {counted(groups, 'group')}"
             logger.info(f"{stage}: using {fewer}, because {why} ({stage}.training.group)")
-
-
-def _counted(work: Plan, actions: Mapping[str, Action], job_status: JobStatus) -> Mapping[str, Action]:
-    """The actions, each of which says afterwards how many steps are done."""
-
-    def counted(done: int, name: str) -> Action:
-        def act(step: Step, folder: Path, tracking: Tracking) -> Mapping[str, Any]:
-            facts = actions[name](step, folder, tracking)
-            job_status.progress(done, len(work.steps))
-            return facts
-
-        return act
-
-    return {step.name: counted(number, step.name) for number, step in enumerate(work.steps, 1)}
 
 
 def _job_status(run: Run, folder: Path, stage: str) -> JobStatus:

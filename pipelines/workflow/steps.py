@@ -17,6 +17,7 @@ from typing import Any
 from objgan.files import read_json, write_atomically
 from objgan.json_input import OWN
 from pipelines.runtime import console
+from pipelines.storage.storage import Storage
 from pipelines.tracking.tracker import Tracking, tracked_run
 
 logger = logging.getLogger(__name__)
@@ -81,8 +82,13 @@ def describe(work: Plan) -> str:
     return "\n".join(lines)
 
 
-def run_plan(work: Plan, actions: Mapping[str, Action], uri: str, parent: str) -> dict[str, Any]:
-    """Run what is not finished, in order, each in an MLflow run nested in `parent`; every step's facts by name."""
+def run_plan(
+    work: Plan, actions: Mapping[str, Action], uri: str, parent: str, progress: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """Run what is not finished, in order, each in an MLflow run nested in `parent`; every step's facts by name.
+
+    progress: called after each step that was run, with the number of finished steps and of all
+    """
     results: dict[str, Any] = {}
     for number, step in enumerate(work.steps, 1):
         heading = f"[{number}/{len(work.steps)}] {step.name}"
@@ -93,6 +99,7 @@ def run_plan(work: Plan, actions: Mapping[str, Action], uri: str, parent: str) -
             with console.lines_with(stage=step.name):
                 logger.info(f"{heading} -> {folder}")
                 result = _run_step(work, step, actions[step.name], uri, parent)
+                progress(number, len(work.steps))
                 logger.info(f"{heading}: done in {result['seconds']:.0f} s")
         results[step.name] = result
     return results
@@ -102,7 +109,7 @@ def _run_step(work: Plan, step: Step, action: Action, uri: str, parent: str) -> 
     folder, began = work.folder(step.name), time.time()
     folder.mkdir(parents=True, exist_ok=True)
     tags = {"objgan.step": step.name, "objgan.identity": work.identities[step.name]}
-    with tracked_run(uri, step.name, folder / "mlflow_run.txt", tags, parent) as tracking:
+    with tracked_run(uri, step.name, Storage(folder), tags, parent) as tracking:
         facts = dict(action(step, folder, tracking))
     result = {
         "step": step.name,

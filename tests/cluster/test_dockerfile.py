@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.render.steps import CODE, DATA
+from cluster.render.steps import DATA
+
+CODE = "/opt/objgan"
 
 
 @pytest.fixture(scope="module")

@@ -156,14 +156,8 @@ def _street(picture: Image.Image, stage: Stage, rng: Generator) -> None:
     _ground(picture, kerb, 1, lambda size: _band(rng, size, ((96, 98, 106), (122, 124, 132)), 7, 4))
     pencil.rectangle((0, kerb * stage.height, stage.width, (kerb + 0.015) * stage.height), fill=(232, 230, 224))
     for x in np.arange(rng.random() * 0.2, 1.3, 0.2) * stage.width:
-        for y in (0.845,):
-            corners = [
-                (x, y),
-                (x + 0.1 * stage.width, y),
-                (x + 0.085 * stage.width, y + 0.03),
-                (x - 0.015 * stage.width, y + 0.03),
-            ]
-            pencil.polygon([(a, b * stage.height) for a, b in corners], fill=(240, 236, 214))
+        corners = [(0, 0.845), (0.1, 0.845), (0.085, 0.875), (-0.015, 0.875)]
+        pencil.polygon([(x + a * stage.width, b * stage.height) for a, b in corners], fill=(240, 236, 214))
     for x in np.arange(0.05 + 0.1 * rng.random(), 1.1, 0.14) * stage.width:
         pencil.line((x, foot, x - 0.03 * stage.width, kerb * stage.height), fill=(166, 162, 156), width=1)
 

@@ -17,6 +17,7 @@ from pipelines.data.shards.format import SCHEMA, SCHEMA_VERSION, Shard, count_ro
 from pipelines.data.shards.index import INDEX_SCHEMA
 from pipelines.data.shards.manifest import MANIFEST
 from pipelines.data.shards.remote import read_bytes, read_table
+from pipelines.redaction import in_a_line
 from pipelines.storage.retry import StorageAway
 from pipelines.storage.storage import Storage
 
@@ -191,7 +192,7 @@ def check_file(task: CheckTask) -> CheckReport:
         table.validate(full=True)
         _check_table(table, task, report)
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: column names that are not text
-        report.add_fault(f"its content cannot be read ({_in_a_line(error)})")
+        report.add_fault(f"its content cannot be read ({in_a_line(error)})")
     return report
 
 
@@ -207,11 +208,7 @@ def wrong_bytes(data: pa.Buffer | bytes, size: int | None, digest: str) -> str |
 
 def cannot(error: BaseException) -> str:
     """Why a file could not be read, for a message."""
-    return "missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({_in_a_line(error)})"
-
-
-def _in_a_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+    return "missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({in_a_line(error)})"
 
 
 def _check_table(table: pa.Table, task: CheckTask, report: CheckReport) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from objgan.cores import available_cores
+from pipelines.command_line import counted
 from pipelines.data.shards.format import Shard
 from pipelines.data.shards.progress import ShardProgress
 from pipelines.data.shards.remote import read_manifest
@@ -47,17 +48,13 @@ class Verified:
 
     def summary(self) -> str:
         """The result in one line."""
-        read = f"{self.rows} rows in {_many(self.files, 'shard')}, {self.bytes / 1e6:.1f} MB"
+        read = f"{self.rows} rows in {counted(self.files, 'shard')}, {self.bytes / 1e6:.1f} MB"
         if not self.faults:
             return f"intact: {read}; all checksums, counts, rows, images and masks are correct"
         names = sorted({fault.file for fault in self.faults})
         shown = ", ".join([*names[:8], *(["..."] if len(names) > 8 else [])])
-        faults = _many(len(self.faults) + self.more, "fault")
-        return f"damaged: {faults} in {_many(len(names), 'file')} ({shown}); read: {read}"
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+        faults = counted(len(self.faults) + self.more, "fault")
+        return f"damaged: {faults} in {counted(len(names), 'file')} ({shown}); read: {read}"
 
 
 def verify(location: str | Path, processes: int | None = None) -> Verified:

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from cluster.render.alerts import ALERTS, METRICS, rules
+from cluster.render.alerts import ALERTS, rules
 from pipelines.runtime.prometheus import BUCKETS
 from tests.tools.ports import free_port
 
@@ -122,6 +122,9 @@ def test_an_alert_fires_for_the_run_in_trouble_alone(repository: Path, tmp_path:
     promtool("test", "rules", tmp_path / "tests.yaml")
 
 
+KINDS = {"objgan_samples_total": "counter", "objgan_step": "gauge", "objgan_steps_total": "gauge"}
+
+
 class Exporter(BaseHTTPRequestHandler):
     """The page of a node on which run `busy` trains, `stalled` does not and `done` is at its end."""
 
@@ -130,8 +133,8 @@ class Exporter(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         Exporter.requests += 1
         lines = []
-        for name in ("objgan_samples_total", "objgan_step", "objgan_steps_total"):
-            lines.append(f"# TYPE ray_{name} {METRICS[name]}")
+        for name, kind in KINDS.items():
+            lines.append(f"# TYPE ray_{name} {kind}")
             for run in ("stalled", "busy", "done"):
                 step = {"stalled": 7, "busy": Exporter.requests, "done": 1_000}[run]
                 value = {"objgan_samples_total": 16 * step, "objgan_step": step, "objgan_steps_total": 1_000}[name]

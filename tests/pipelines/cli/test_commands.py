@@ -237,7 +237,7 @@ def test_a_folder_that_is_in_use_is_left_alone(
     assert f"process {os.getpid()}" in said
 
 
-def test_a_finished_folder_keeps_neither_lock_nor_lease_nor_status(tmp_path: Path) -> None:
+def test_a_finished_folder_keeps_neither_lease_nor_status(tmp_path: Path) -> None:
     """An unfinished one keeps the status."""
     out = tmp_path / "data"
     options = PrepareOptions(out=out)
@@ -245,7 +245,7 @@ def test_a_finished_folder_keeps_neither_lock_nor_lease_nor_status(tmp_path: Pat
     def attempt(*files: str) -> set[str]:
         with contextlib.suppress(KeyError), held(options, "prepare", MANIFEST):
             inside = {path.name for path in out.iterdir()}
-            assert {".lock", ".lease", "lease.json", "status.json"} <= inside
+            assert {".lease", "lease.json", "status.json"} <= inside
             for name in files:
                 (out / name).write_text("{}")
             raise KeyError("it ends with an error")

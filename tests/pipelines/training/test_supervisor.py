@@ -31,12 +31,13 @@ from pipelines.runtime.events import (
     WorkerFailed,
 )
 from pipelines.runtime.prometheus import RunMetrics
+from pipelines.runtime.worker_starts import on_own_node
 from pipelines.storage.storage import Storage
 from pipelines.tracking.mlflow_tracker import Tracker
-from pipelines.training.coordinator import Failure
+from pipelines.training.coordinator import Failure, RunCoordinator
 from pipelines.training.reporting import Forward, ProgressReporter, ThroughputMeter
 from pipelines.training.step_numbers import StepNumbers
-from pipelines.training.supervisor import TERMINATED, Stalled, Supervisor, make_coordinator
+from pipelines.training.supervisor import TERMINATED, Stalled, Supervisor
 from tests.tools.local_cluster import wait_until
 from tests.tools.logged import logged
 
@@ -45,7 +46,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
 
 @pytest.fixture
 def coordinator() -> Iterator[Any]:
-    made = make_coordinator()
+    made = on_own_node(RunCoordinator)
     yield made
     ray.kill(made)
 

@@ -13,6 +13,7 @@ from objgan.errors import InputError
 from objgan.generation import ObjGAN
 from pipelines.evaluation.prompts_file import read_prompts_file
 from pipelines.recipes import resolve
+from pipelines.storage.storage import Storage
 from pipelines.tracking.tracker import Tracking, prepare_store, tracked_run
 from pipelines.workflow.run import Run, _register, _train, check_workers, data_sources, stage_config
 from pipelines.workflow.steps import Step, describe, plan, run_plan
@@ -54,7 +55,7 @@ def test_a_registered_run_has_measures_data_and_a_card(prepared: Path, model_fol
         "intervals": {name: [0.4, 0.6]},
     }  # fmt: skip
     (work.folder("evaluate") / "measures.json").write_text(json.dumps(record))
-    with tracked_run(store, "register", tmp_path / "run.txt", {}) as tracking:
+    with tracked_run(store, "register", Storage(tmp_path), {}) as tracking:
         assert _register(run, work, tmp_path, tracking) == {"model": "models:/objgan/1"}
     client = MlflowClient(store)
     version, logged = client.get_model_version("objgan", "1"), client.get_run(tracking.run)
@@ -118,11 +119,13 @@ def test_finished_steps_are_skipped_and_a_failed_one_is_run_again(tmp_path: Path
     actions = dict.fromkeys(("first", "wide", "last"), action)
     parent = _parent(store)
     with pytest.raises(_Boom):
-        run_plan(work, actions, store, parent)
+        run_plan(work, actions, store, parent, lambda done, total: None)
     assert done == ["first"]
     assert work.result("wide") is None
     broken.clear()
-    results = run_plan(work, actions, store, parent)
+    finished: list[tuple[int, int]] = []
+    results = run_plan(work, actions, store, parent, lambda done, total: finished.append((done, total)))
+    assert finished == [(2, 3), (3, 3)]
     assert done == ["first", "wide", "last"], "the finished step is not run twice"
     assert results["last"]["made"] == "last"
     assert all(line.startswith("finished") for line in describe(work).splitlines())
