@@ -244,6 +244,13 @@ class BoxesConfig(Section):
         "stated facts is taken",
     )
     obey_numbers: bool = Field(False, description="stated numbers bound how often a class comes")
+    unnamed_presence: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="with obey_numbers: the least probability of a class that the caption does not name, where it "
+        "states numbers of others",
+    )
     candidate_label_temperature: float = Field(
         1.0, gt=0, le=100, description="temperature of label sampling of all candidates but the first"
     )

@@ -173,7 +173,7 @@ def _tiny_images() -> Values:
 
 def _obedience() -> Values:
     """Layouts that keep what a caption states, and whose objects overlap as in the data."""
-    return {"candidates": 16, "obey_numbers": True, "draws": 8}
+    return {"candidates": 16, "obey_numbers": True, "unnamed_presence": 0.7, "draws": 8}
 
 
 def _shape_losses() -> Values:

@@ -13,7 +13,7 @@ from objgan.geometry import SMALLEST_SIDE, cxywr_to_xywh, overlap, xywh_to_cxywr
 from objgan.layout import Layout
 from objgan.losses.boxes import label_nll, mixture_nll
 from objgan.networks.count_head import CaptionFeatures, CountHead, hide_words
-from objgan.networks.count_plan import allowed_labels, at_least, plan_counts
+from objgan.networks.count_plan import allowed_labels, at_least, likely_or_named, plan_counts
 from objgan.networks.encoders import TextEncoder, TextFeatures
 from objgan.networks.layout_discriminator import SoftLayout
 from objgan.networks.mixture_sampling import draw_mixture, draw_one_hot, sample_labels, sample_mixture, turned
@@ -55,12 +55,15 @@ class Candidates:
     most:         layouts that are drawn at most; of those that break the fewest stated facts, the likeliest is taken.
                   The first one is drawn as where nothing is stated; the others only where it breaks a fact.
     numbers:      stated numbers bound how often a class comes
+    unnamed:      with `numbers`: the least presence of a class of which the caption states nothing while it states
+                  numbers of others (see `likely_or_named`)
     temperatures: of all candidates but the first
     """
 
     most: int = 1
     numbers: bool = False
     temperatures: Temperatures = Temperatures(1.0, 0.7)
+    unnamed: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,9 @@ class BoxGenerator(nn.Module):
         alive = torch.ones_like(label, dtype=torch.bool)
         used = torch.zeros(len(label), self.classes, dtype=torch.int64, device=label.device)
         counts = text.counts if isinstance(text, CaptionFeatures) else None
+        if counts is not None and bounds is not None:
+            named = ((bounds[0] > 0) | (bounds[1] < self.max_objects)).to(counts.device)
+            counts = likely_or_named(counts, named, self.candidates.unnamed)
         plan = None if counts is None else self._plan(counts, noise[..., 7:], temperatures.label)
         low, limits = self._limits(plan, caps.to(label.device), bounds)
         found: list[tuple[Tensor, Tensor, Tensor]] = []

@@ -29,6 +29,15 @@ def plan_counts(counts: Tensor) -> Tensor:
     return chosen + more.sum(-1)
 
 
+def likely_or_named(counts: Tensor, named: Tensor, presence: float) -> Tensor:
+    """Logits [B, C, R + 1] without the classes that a caption does not name and whose presence is under `presence`.
+
+    named: bool [B, C]; a caption that names none keeps all classes
+    """
+    unlikely = named.any(1, keepdim=True) & ~named & (counts[..., 0].sigmoid() < presence)
+    return torch.cat([counts[..., :1].masked_fill(unlikely[..., None], -math.inf), counts[..., 1:]], -1)
+
+
 def at_least(counts: Tensor) -> Tensor:
     """Logits [..., R + 1] -> the probability of at least 1, 2, ... R objects where there is one, [..., R]."""
     return counts[..., 1:].softmax(-1).flip(-1).cumsum(-1).flip(-1)

@@ -62,7 +62,7 @@ def build_box_generator(config: Config, domain: Domain) -> BoxGenerator:
     if generator.count_head is not None:
         start_from_vectors(generator.count_head.embedding, domain.vocabulary.vectors)
     temperatures = Temperatures(boxes.candidate_label_temperature, boxes.candidate_mixture_temperature)
-    generator.candidates = Candidates(boxes.candidates, boxes.obey_numbers, temperatures)
+    generator.candidates = Candidates(boxes.candidates, boxes.obey_numbers, temperatures, boxes.unnamed_presence)
     return generator
 
 

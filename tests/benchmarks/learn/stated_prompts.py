@@ -83,7 +83,8 @@ def _measure(generator: BoxGenerator, prompts: list[StatedPrompt], run: OpenRun,
     domain, seconds, parts = run.domain(), 0.0, []
     matcher, vocabulary = NamedClasses.of(domain), domain.vocabulary
     vocabulary.tokenize(prompts[0].text)  # loads the tokenizer
-    generator.candidates = Candidates(most, numbers=most > 1)
+    unnamed = run.job.config.boxes.unnamed_presence
+    generator.candidates = Candidates(most, numbers=most > 1, unnamed=unnamed)
     noise = torch.Generator().manual_seed(run.job.config.seed)
     for start in range(0, len(prompts), _BATCH):
         asked, began = prompts[start : start + _BATCH], time.process_time()

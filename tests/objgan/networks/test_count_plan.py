@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from objgan.networks.count_plan import at_least, best_set, median_total, plan_counts
+from objgan.networks.count_plan import at_least, best_set, likely_or_named, median_total, plan_counts
 
 CLASSES = 6
 SETS = list(itertools.product((0, 1), repeat=CLASSES))
@@ -75,3 +75,13 @@ def test_a_caption_alone_or_in_a_batch_has_the_same_plan() -> None:
     counts = 2 * torch.randn(200, 80, 11)
     together = plan_counts(counts)
     assert torch.equal(together[17:18], plan_counts(counts[17:18])) and together.min() == 0
+
+
+def test_unlikely_classes_that_a_caption_does_not_name_do_not_come() -> None:
+    logits = _logits((0.6, (1.0, 0.0)), (0.9, (1.0, 0.0)), (0.3, (0.0, 1.0)), (0.6, (1.0, 0.0))).expand(2, -1, -1)
+    named = torch.tensor([[False, False, True, True], [False] * 4])
+    kept = likely_or_named(logits, named, 0.7)
+    assert torch.equal(kept[1], logits[1]), "a caption that names nothing"
+    assert kept[0, :, 0].isinf().tolist() == [True, False, False, False]
+    assert torch.equal(kept[0, 1:], logits[0, 1:])
+    assert plan_counts(logits)[0].tolist() == [1, 1, 0, 1] and plan_counts(kept)[0].tolist() == [0, 1, 0, 1]
