@@ -106,7 +106,7 @@ def _ablation(options: Options, runs: SampleRuns, docs: Path, log: Log) -> str:
         "that its objects can only be in the true places by chance: compare it by what the captions state and by "
         "R-precision. It also lacks the layout discriminators, whose features the other three are trained to match.",
         _shown(docs / ABLATION_PICTURE, "True shapes, the variants' images from the true layout, the true image"),
-        ablation.table(rows) if rows else _nothing(ablation.NAME),
+        ablation.table(rows) if rows else f"{_nothing(ablation.NAME)} Figures of earlier networks are in RESULTS.md.",
     )
 
 
