@@ -208,7 +208,6 @@ def test_what_is_no_location(text: str) -> None:
         ("pipelines", ["evaluate", "--out"]),
         ("pipelines", ["generate", "a kite", "--out"]),
         ("pipelines", ["inspect", "--out"]),
-        ("pipelines", ["prepare", "--captions", "c.json", "--instances"]),
         ("pipelines", ["prepare", "--split"]),
         ("tune", ["boxes", "--export-recipe"]),
         ("tune", ["space", "boxes", "--out"]),

@@ -42,6 +42,7 @@ from pipelines.runtime.console import lines_with, say
 from pipelines.runtime.ray_job import refuse_reuse
 from pipelines.runtime.ray_session import check_resources, check_without_work, ray_session
 from pipelines.storage.fetching import at_hand
+from pipelines.storage.file_lock import exclusive
 from pipelines.storage.lease import Lease, check_free
 from pipelines.storage.retry import Work, only_logged
 from pipelines.storage.storage import RUNS, Storage
@@ -218,12 +219,13 @@ def register(options: cli.RegisterOptions) -> None:
 
 @contextlib.contextmanager
 def held(options: cli.HeldOptions | cli.GenerateOptions, stage: str, *marks: str) -> Iterator[JobStatus]:
-    """Hold the folder `--out` by a lease.
+    """Hold the folder `--out`: by a lock on this machine, by a lease among machines.
 
     marks: files of a finished folder; one that has them keeps no status
     """
     store = Storage(options.out)
-    with Lease.acquire(store, wait=options.wait):
+    lock = exclusive(options.out) if isinstance(options.out, Path) else contextlib.nullcontext()
+    with lock, Lease.acquire(store, wait=options.wait):
         refuse_reuse(store, *marks)
         try:
             with JobStatus(store, stage, None if stage == "judges" else Path(store.path).resolve().name) as job_status:

@@ -19,6 +19,7 @@ import numpy as np
 
 from objgan.errors import InputError
 from pipelines.storage.remote_file import RemoteFile
+from pipelines.storage.retry import StorageAway
 
 Record = dict[str, Any]
 JsonFile = Path | RemoteFile
@@ -332,6 +333,8 @@ def _explained(path: JsonFile, role: str) -> Iterator[None]:
         raise InputError(f"{role}: no file {path}; check the path") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{role}: {path} is a broken gzip file ({error})") from None
+    except StorageAway:
+        raise
     except OSError as error:
         raise InputError(f"{role}: cannot read {path} ({error.strerror or error})") from None
     except _TooDeep as error:

@@ -24,7 +24,7 @@ from pipelines.data.prepare.record_values import identity_or_none, text_id
 from pipelines.data.shards.image_files import NO_FILES, FileSizes, sizes_of
 from pipelines.data.shards.manifest import SPLITS
 from pipelines.redaction import place_of
-from pipelines.storage.retry import brief
+from pipelines.storage.retry import StorageAway, brief
 from pipelines.storage.storage import Storage
 
 FROM_CLASSES = "classes"
@@ -410,5 +410,7 @@ def _readable(role: str, path: JsonFile, read: Callable[[JsonFile], Result]) -> 
         return read(path)
     except FileNotFoundError:
         raise InputError(f"{role}: no file {path}; check the path") from None
+    except StorageAway:
+        raise
     except OSError as error:
         raise InputError(f"{role}: cannot read {path} ({brief(error)})") from None

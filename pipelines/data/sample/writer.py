@@ -174,7 +174,7 @@ def _draw_all(images: int, draw_one: Callable[[int], _Drawn]) -> Iterator[_Drawn
         return
     # The processes end with this one, also if it is killed; Ctrl-C, which they get too, is its matter.
     with multiprocessing.get_context("spawn").Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        yield from pool.imap(draw_one, range(images), chunksize=8)
+        yield from pool.imap(draw_one, range(images))
 
 
 def _draw_one(folder: Path, seed: int, side: int, index: int) -> _Drawn:

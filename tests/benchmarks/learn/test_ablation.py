@@ -140,8 +140,8 @@ def test_goals_are_met_or_missed_by_name() -> None:
     }
     evaluated = {"seconds": 60.0, "figures": figures, "skipped": {"fid": "no weights"}}
     table = sample_images.table({"evaluation": evaluated, "boxes": {"seconds": 120.0, "step": 7, "threads": 2}})
-    assert "86.0 % [84.0, 88.0] (≥ 85: met)" in table and "(≥ 80: missed)" in table
-    assert "60 % (≥ 50: met)" in table and "fid (no weights)" in table
+    assert "86.0 % [84.0, 88.0] (≥ 85: met)" in table and "(≥ 85: missed)" in table
+    assert "60 % (≥ 95: missed)" in table and "fid (no weights)" in table
     assert "| boxes | 2.0 | 7 | 2 |" in table and "| images | not yet |" in table
     assert "Not evaluated yet" in sample_images.table({})
 

@@ -30,7 +30,7 @@ def uris(s3: str, coco: CocoSource) -> dict[str, str]:
     """URIs of the instances, and of the captions, which are gzipped."""
     bucket = Storage(s3, patience=5)
     bucket.write("instances.json", coco.instances.read_bytes())
-    bucket.write("captions.json", gzip.compress(coco.captions.read_bytes()))
+    bucket.write("captions.json", gzip.compress(coco.captions.read_bytes(), mtime=0))
     place, _, query = s3.partition("?")
     return {name: f"{place}/{name}?{query}" for name in ("instances.json", "captions.json", "none.json")}
 
@@ -51,7 +51,7 @@ def test_json_by_uri_gives_the_same_bytes(
     coco: CocoSource, uris: dict[str, str], tmp_path: Path, data_config: Config
 ) -> None:
     packed = tmp_path / "captions.json.gz"
-    packed.write_bytes(gzip.compress(coco.captions.read_bytes()))
+    packed.write_bytes(gzip.compress(coco.captions.read_bytes(), mtime=0))
     local = _source(coco, coco.instances, packed)
     remote = _source(coco, uris["instances.json"], uris["captions.json"])
     for name, source in (("local", local), ("remote", remote)):
