@@ -247,7 +247,8 @@ def test_a_population_continues_from_the_donors_weights(
     first = segments[0] / f"step_{step:08d}"
     assert same_weights(first, root / f"trials/{donor.id}/boxes" / first.name)
     settings = taker.points[-1].settings
-    assert settings != taker.settings and settings[LR] > 1e-5, "perturbed from the donor's, or drawn anew"
+    # Perturbed from the donor's or, for a quarter of the time, drawn anew from the space by Ray.
+    assert settings != taker.settings and 1e-6 <= settings[LR] <= 1e-2
     last = max(segments[-1].glob("step_*"))
     assert read_config(last).boxes.training.lr == pytest.approx(settings[LR])
     assert not same_weights(last, max((root / f"trials/{donor.id}/boxes").glob("step_*")))
