@@ -6,6 +6,7 @@ Programs run as they would for a person, in a process of its own with that envir
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +41,13 @@ def work(tmp_path_factory: pytest.TempPathFactory, write_coco: WriteCoco, scenes
     yield folder
     for place in folder.parents[:2]:
         place.chmod(0o700)
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder for Ray's sockets, whose paths are long where tests run in several processes."""
+    with tempfile.TemporaryDirectory(prefix="og") as folder:
+        yield Path(folder)
 
 
 def _environment(repository: Path, changes: dict[str, str]) -> dict[str, str]:
@@ -176,12 +184,14 @@ def test_a_user_without_a_name_prepares(work: Path, repository: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_ray_that_does_not_start_in_time_is_tried_once_more(work: Path, repository: Path, times: int) -> None:
+def test_a_ray_that_does_not_start_in_time_is_tried_once_more(
+    work: Path, repository: Path, times: int, short: Path
+) -> None:
     """Its raylet is stopped as soon as it is there, once or twice."""
     program = subprocess.Popen(
         [sys.executable, *PREPARE],
         cwd=work,
-        env=_environment(repository, {"HOME": str(work), "RAY_TMPDIR": str(work / "t")}),
+        env=_environment(repository, {"HOME": str(work), "RAY_TMPDIR": str(short)}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
