@@ -221,8 +221,7 @@ class BoxGenerator(nn.Module):
         used = torch.zeros(len(label), self.classes, dtype=torch.int64, device=label.device)
         counts = text.counts if isinstance(text, CaptionFeatures) else None
         if counts is not None and bounds is not None:
-            named = ((bounds[0] > 0) | (bounds[1] < self.max_objects)).to(counts.device)
-            counts = likely_or_named(counts, named, self.candidates.unnamed)
+            counts = likely_or_named(counts, bounds, self.candidates.unnamed)
         plan = None if counts is None else self._plan(counts, noise[..., 7:], temperatures.label)
         low, limits = self._limits(plan, caps.to(label.device), bounds)
         found: list[tuple[Tensor, Tensor, Tensor]] = []

@@ -29,12 +29,15 @@ def plan_counts(counts: Tensor) -> Tensor:
     return chosen + more.sum(-1)
 
 
-def likely_or_named(counts: Tensor, named: Tensor, presence: float) -> Tensor:
+def likely_or_named(counts: Tensor, bounds: tuple[Tensor, Tensor], presence: float) -> Tensor:
     """Logits [B, C, R + 1] without the classes that a caption does not name and whose presence is under `presence`.
 
-    named: bool [B, C]; a caption that names none keeps all classes
+    bounds: int64 [B, C] twice, the fewest and the most objects of each class (`Statements.bounds`); a caption that
+            states no object, or only what is absent, keeps all classes
     """
-    unlikely = named.any(1, keepdim=True) & ~named & (counts[..., 0].sigmoid() < presence)
+    fewest, most = bounds
+    named = (fewest > 0) | (most < counts.shape[-1] - 1)
+    unlikely = (fewest > 0).any(1, keepdim=True) & ~named & (counts[..., 0].sigmoid() < presence)
     return torch.cat([counts[..., :1].masked_fill(unlikely[..., None], -math.inf), counts[..., 1:]], -1)
 
 

@@ -3,14 +3,16 @@
 Names with `..` and absolute paths are refused: they would leave the image folder.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import sqlite3
 import stat
+import tempfile
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -116,18 +118,39 @@ class _Listing:
         self._database.close()
 
     def add(self, files: list[tuple[str, int]]) -> None:
-        """Add (file, bytes), perhaps again."""
-        self._database.executemany("INSERT INTO files VALUES (?, ?)", files)
+        """Add (file, bytes), perhaps again.
+
+        Raises:
+            OSError: no space for temporary files.
+        """
+        with _no_space():
+            self._database.executemany("INSERT INTO files VALUES (?, ?)", files)
 
     def digest(self) -> str:
-        """See `FileSizes.digest`."""
+        """See `FileSizes.digest`.
+
+        Raises:
+            OSError: no space for temporary files.
+        """
         digest, between = hashlib.sha256(b"["), ""
-        rows = self._database.execute("SELECT file, MAX(bytes) FROM files GROUP BY file ORDER BY file")
-        while some := rows.fetchmany(_CHUNK):
-            digest.update((between + json.dumps(some)[1:-1]).encode())
-            between = ", "
+        with _no_space():
+            rows = self._database.execute("SELECT file, MAX(bytes) FROM files GROUP BY file ORDER BY file")
+            while some := rows.fetchmany(_CHUNK):
+                digest.update((between + json.dumps(some)[1:-1]).encode())
+                between = ", "
         digest.update(b"]")
         return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _no_space() -> Iterator[None]:
+    """sqlite's error of a full disk as the system's, which commands report in one line."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        raise OSError(errno.ENOSPC, "no space for temporary files", tempfile.gettempdir()) from None
 
 
 def _file_and_size(look: Callable[[str], int | None], name: str) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from objgan.domain import Domain
 from objgan.geometry import overlap
 from objgan.layout import Layout
 from objgan.losses.boxes import count_loss, label_counts, masked_mean, mixture_nll
-from objgan.networks.box_generator import BoxGenerator, BoxSizes, Temperatures
+from objgan.networks.box_generator import BoxGenerator, BoxSizes, Candidates, Temperatures
 from objgan.networks.count_head import CaptionFeatures, CountHead, hide_words
 from objgan.networks.encoders import TextEncoder, TextFeatures
 from objgan.statements import LEFT, RIGHT, Relation, Statements, kept
@@ -74,6 +74,25 @@ def test_before_training_presence_is_near_the_shares() -> None:
     text = TextFeatures(torch.randn(1, 8, 4), torch.randn(1, 8), torch.tensor([[True, True, True, False]]))
     counts = head(torch.tensor([[2, 4, 1, 0]]), text).counts
     torch.testing.assert_close(counts[0, :, 0].sigmoid(), torch.tensor([0.001, 0.5, 0.2]))
+
+
+def test_a_class_that_the_caption_does_not_name_comes_only_if_it_is_likely(
+    generator: BoxGenerator, make_batch: MakeBatch
+) -> None:
+    """Class 0 is stated, class 1 has a presence of 0.6 and class 2 one of 0.9."""
+    generator.eval()
+    text = planned(features(generator, make_batch(2, masks=False)), [1, 1, 1, 0, 0], [0, 1, 1, 0, 0])
+    text.counts[:, 1, 0], text.counts[:, 2, 0] = torch.tensor(0.6).logit(), torch.tensor(0.9).logit()
+    fewest, most = torch.zeros(2, 5, dtype=torch.int64), torch.full((2, 5), 4)
+    fewest[0, 0] = most[0, 0] = 1
+
+    def classes(unnamed: float) -> list[list[int]]:
+        generator.candidates = Candidates(numbers=True, unnamed=unnamed)
+        layout = generator.sample(text, numbers(generator, 2), Temperatures(0.0, 0.4), generator.caps, (fewest, most))
+        return [sorted(layout.labels[row, : int(layout.count[row])].tolist()) for row in range(2)]
+
+    assert classes(0.0) == [[0, 1, 2], [1, 2]]
+    assert classes(0.7) == [[0, 2], [1, 2]], "the second caption states nothing"
 
 
 def test_the_plan_is_what_the_layout_has(generator: BoxGenerator, make_batch: MakeBatch) -> None:

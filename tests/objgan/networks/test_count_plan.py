@@ -78,10 +78,11 @@ def test_a_caption_alone_or_in_a_batch_has_the_same_plan() -> None:
 
 
 def test_unlikely_classes_that_a_caption_does_not_name_do_not_come() -> None:
-    logits = _logits((0.6, (1.0, 0.0)), (0.9, (1.0, 0.0)), (0.3, (0.0, 1.0)), (0.6, (1.0, 0.0))).expand(2, -1, -1)
-    named = torch.tensor([[False, False, True, True], [False] * 4])
-    kept = likely_or_named(logits, named, 0.7)
-    assert torch.equal(kept[1], logits[1]), "a caption that names nothing"
+    logits = _logits((0.6, (1.0, 0.0)), (0.9, (1.0, 0.0)), (0.3, (0.0, 1.0)), (0.6, (1.0, 0.0))).expand(3, -1, -1)
+    fewest = torch.tensor([[0, 0, 2, 0], [0] * 4, [0] * 4])
+    most = torch.tensor([[2, 2, 2, 1], [2] * 4, [2, 2, 2, 0]])
+    kept = likely_or_named(logits, (fewest, most), 0.7)
+    assert torch.equal(kept[1:], logits[1:]), "captions that name nothing, and only what is absent"
     assert kept[0, :, 0].isinf().tolist() == [True, False, False, False]
     assert torch.equal(kept[0, 1:], logits[0, 1:])
     assert plan_counts(logits)[0].tolist() == [1, 1, 0, 1] and plan_counts(kept)[0].tolist() == [0, 1, 0, 1]

@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -240,3 +242,20 @@ def test_a_broken_disk_is_no_reject(coco: CocoSource, monkeypatch: pytest.Monkey
     monkeypatch.setattr("pipelines.data.shards.image_files.os.open", fail)
     with pytest.raises(OSError, match="given up after"):
         read_bytes(Storage(coco.images, patience=0.2), "000001.png")
+
+
+def test_a_full_disk_of_temporary_files_is_reported_as_such(small_disk: Path, repository: Path) -> None:
+    program = """
+from pipelines.data.shards.image_files import _Listing
+
+with _Listing() as listing:
+    try:
+        for start in range(0, 400_000, 10_000):
+            listing.add([(f"{number:060d}.jpg", number) for number in range(start, start + 10_000)])
+        listing.digest()
+    except OSError as error:
+        print(error.errno, error.strerror)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(repository), "SQLITE_TMPDIR": str(small_disk)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.stdout == f"{errno.ENOSPC} no space for temporary files\n", done.stderr
