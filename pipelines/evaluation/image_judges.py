@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from torch import Tensor
+
 from objgan.checkpoint import read_state
 from objgan.domain import Domain
 from objgan.errors import InputError
@@ -92,6 +94,7 @@ class OpenImageJudges:
         judges, synthesis = Judges(JudgePaths(folder), self._model), Synthesis(self._model, config.seed)
         self._rows = RowMeasurer(synthesis, judges, protocol)
         self.batches = -(-len(self._places) // VALIDATION_BATCH)
+        self._true: dict[int, dict[str, Tensor]] = {}  # by batch: they do not change while the stage is trained
 
     def measure(self, stage: Stage, number: int) -> SampleMetrics:
         """See `OpenJudges`."""
@@ -101,7 +104,9 @@ class OpenImageJudges:
         prompts = read_prompts(self._reader, places, self._seed, self._model.domain.vocabulary.words)
         prompts = replace(prompts, batch=prompts.batch.to(self._model.device))
         samples = SampleMetrics()
-        samples.add(self._rows.from_layouts(prompts), prompts.keys)
+        if number not in self._true:
+            self._true[number] = self._rows.true_images(prompts)
+        samples.add(self._rows.from_layouts(prompts) | self._true[number], prompts.keys)
         return samples
 
     def scores(self, parts: Sequence[SampleMetrics]) -> dict[str, float]:

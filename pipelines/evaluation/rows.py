@@ -37,20 +37,21 @@ class RowMeasurer:
         metrics = self._layouts(prompts, text)
         if not self.judges.any:
             return metrics
-        metrics |= self._of(TRUE_IMAGES, self.judges.of_captions(prompts))
         for row, layout in self.synthesis.row_layouts(prompts, text).items():
             metrics |= self._images(row, self.synthesis.images(prompts, text, layout), layout, prompts)
-        if prompts.batch.images is not None:
-            metrics |= self._images(TRUE_IMAGES, self.synthesis.real(prompts), prompts.batch.layout, prompts)
-        return metrics
+        return metrics | self.true_images(prompts)
 
     def from_layouts(self, prompts: Prompts) -> dict[str, Tensor]:
-        """The judges' image metrics of the true images and of images from true layouts alone."""
+        """The judges' image metrics of images from true layouts alone."""
         text, layout = self.synthesis.text(prompts), prompts.batch.layout
-        made, true = self.synthesis.images(prompts, text, layout), self.synthesis.real(prompts)
+        return self._images(FROM_LAYOUTS, self.synthesis.images(prompts, text, layout), layout, prompts)
+
+    def true_images(self, prompts: Prompts) -> dict[str, Tensor]:
+        """The judges' metrics of the captions, and of the true images if there are any: the same for every model."""
         metrics = self._of(TRUE_IMAGES, self.judges.of_captions(prompts))
-        metrics |= self._images(FROM_LAYOUTS, made, layout, prompts)
-        return metrics | self._images(TRUE_IMAGES, true, layout, prompts)
+        if prompts.batch.images is None:
+            return metrics
+        return metrics | self._images(TRUE_IMAGES, self.synthesis.real(prompts), prompts.batch.layout, prompts)
 
     def diversity(self, prompts: Prompts) -> dict[str, Tensor]:
         """How much the images of one caption differ, over `protocol.diverse_samples` draws of layout and image."""

@@ -422,6 +422,7 @@ def test_in_training_judges_measure_what_evaluate_measures(
     }
     assert measures == pytest.approx(expected, rel=1e-4, abs=1e-4)
     assert set(MEASURES) - measures.keys() == {"from_layouts/r_precision"}, "a pool of 100 needs 100 images"
+    assert judge(state, judges) == measures, "the second time, measures of true images are those of the first"
     assert stage.networks["image_generator"].training
     assert all(parameter.requires_grad for parameter in stage.networks["image_generator"].parameters())
 
